@@ -1,0 +1,1 @@
+//! All of fairness: slots, credit, turn order.

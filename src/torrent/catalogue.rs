@@ -1,0 +1,1 @@
+//! The library: info-hash to torrent.

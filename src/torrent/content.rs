@@ -1,0 +1,1 @@
+//! Whether the content of a torrent is where it should be.

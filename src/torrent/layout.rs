@@ -1,0 +1,1 @@
+//! Block to file extents.

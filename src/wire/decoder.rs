@@ -1,0 +1,1 @@
+//! Framing: received bytes to messages.

@@ -1,0 +1,1 @@
+//! The dictionaries of the extension protocol (BEP 9, 10, 21).

@@ -1,0 +1,1 @@
+//! The 68 bytes that open a connection (BEP 3).

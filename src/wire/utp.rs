@@ -1,0 +1,1 @@
+//! Enough of uTP (BEP 29) to refuse it at once.
