@@ -1,1 +1,554 @@
 //! Deadlines: the time as a value, each connection's time-outs, and the wheel that finds them.
+//!
+//! Owns when something is late, for every connection. It must not know what is late *for*: what a
+//! time-out means is the peer machine's business. It reads no clock; the loop does, once a turn.
+//!
+//! What happens to a connection moves plain times in its [`Deadlines`], which costs a store. The
+//! [`Wheel`] is not told of each move. One entry waits in it for the earliest deadline known when it
+//! was put there; when it comes out, [`Deadlines::expired`] says whether something is really late,
+//! and [`Deadlines::arm`] puts it back. Only a deadline that moves *nearer* needs an entry at once.
+
+use crate::peer::PeerKey;
+
+/// Milliseconds since the process started.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// Later than anything: what a clock that is not running is set to.
+    const NEVER: Self = Self(u64::MAX);
+
+    /// This time, `ms` milliseconds later.
+    #[must_use]
+    pub fn after(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds from `earlier` to this time; zero when `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Every time-out of a connection, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// From the accepted connection to the last byte of the handshake.
+    pub handshake_ms: u64,
+    /// From the first byte of a message to its last: no limit on size would stop a slow drip.
+    pub message_ms: u64,
+    /// Without any byte from the peer. Keep-alives come every 120 s, some clients' later.
+    pub idle_ms: u64,
+    /// Bytes wait and the peer takes none of them.
+    pub write_ms: u64,
+    /// Without sending, until a keep-alive is due. rtorrent leaves after 240 s.
+    pub keep_alive_ms: u64,
+    /// The same while the peer waits for a slot: rqbit leaves after 10 s without a byte.
+    pub waiting_keep_alive_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake_ms: 10_000,
+            message_ms: 60_000,
+            idle_ms: 300_000,
+            write_ms: 120_000,
+            keep_alive_ms: 100_000,
+            waiting_keep_alive_ms: 8_000,
+        }
+    }
+}
+
+/// Which time-out is due. All but [`Timer::KeepAlive`] end the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timer {
+    /// The handshake was not completed in time.
+    Handshake,
+    /// A message was begun and not completed in time.
+    Message,
+    /// Nothing has come from the peer for too long.
+    Idle,
+    /// The peer has taken nothing of what waits for it for too long.
+    Write,
+    /// Nothing has been sent for so long that the peer may think us gone.
+    KeepAlive,
+}
+
+/// One connection's clocks: each is the time since when it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// The last byte from the peer.
+    received: Time,
+    /// The last byte to the peer.
+    sent: Time,
+    /// The first byte of the message that is half received, or [`Time::NEVER`]. While the
+    /// handshake is pending it is that message, and this is when the connection was accepted.
+    half_message: Time,
+    /// Since when the socket takes nothing of what waits, or [`Time::NEVER`].
+    blocked: Time,
+    /// The second in which the wheel's current entry comes out, or [`Deadlines::DISARMED`].
+    armed_s: u32,
+    /// The handshake is not complete.
+    handshake: bool,
+    /// The peer is interested and choked.
+    waiting: bool,
+}
+
+impl Deadlines {
+    /// No entry in the wheel is current.
+    const DISARMED: u32 = u32::MAX;
+
+    /// A connection was accepted; its handshake is awaited.
+    #[must_use]
+    pub fn new(now: Time) -> Self {
+        Self {
+            received: now,
+            sent: now,
+            half_message: now,
+            blocked: Time::NEVER,
+            armed_s: Self::DISARMED,
+            handshake: true,
+            waiting: false,
+        }
+    }
+
+    /// The last byte of the handshake has come.
+    pub fn handshake_done(&mut self, now: Time) {
+        self.handshake = false;
+        self.half_message = Time::NEVER;
+        self.received = now;
+    }
+
+    /// Bytes came. `completed_message`: at least one message ended in them. `mid_message`: the last
+    /// of them belong to a message that has not ended; its clock starts with its first byte, and
+    /// further drips do not start it again.
+    pub fn received(&mut self, now: Time, completed_message: bool, mid_message: bool) {
+        self.received = now;
+        if self.handshake {
+            return;
+        }
+        if !mid_message {
+            self.half_message = Time::NEVER;
+        } else if completed_message || self.half_message == Time::NEVER {
+            self.half_message = now;
+        }
+    }
+
+    /// Bytes went out. `still_pending`: the socket did not take all that it was offered.
+    pub fn sent(&mut self, now: Time, still_pending: bool) {
+        self.sent = now;
+        self.blocked = if still_pending { now } else { Time::NEVER };
+    }
+
+    /// Bytes wait and the socket takes none. Not to be called for what *we* hold back.
+    pub fn blocked(&mut self, now: Time) {
+        if self.blocked == Time::NEVER {
+            self.blocked = now;
+        }
+    }
+
+    /// Whether the peer is interested and choked, so that keep-alives are due more often.
+    pub fn waiting(&mut self, waiting: bool) {
+        self.waiting = waiting;
+    }
+
+    /// The earliest deadline.
+    #[must_use]
+    pub fn next(&self, timeouts: &Timeouts) -> Time {
+        self.all(timeouts)
+            .into_iter()
+            .map(|(at, _)| at)
+            .min()
+            .unwrap_or(Time::NEVER)
+    }
+
+    /// What is due, if anything; what ends the connection comes before a keep-alive.
+    #[must_use]
+    pub fn expired(&self, now: Time, timeouts: &Timeouts) -> Option<Timer> {
+        self.all(timeouts)
+            .into_iter()
+            .find_map(|(at, timer)| (at <= now).then_some(timer))
+    }
+
+    /// Makes sure that an entry of the wheel comes out at the earliest deadline or before. To be
+    /// called when clocks have moved; cheap when the current entry is early enough.
+    pub fn arm(&mut self, key: PeerKey, timeouts: &Timeouts, wheel: &mut Wheel) {
+        let at = self.next(timeouts);
+        if second_at_or_after(at) < u64::from(self.armed_s) {
+            let second = wheel.schedule(key, at).0 / MS_PER_SLOT;
+            self.armed_s = u32::try_from(second).unwrap_or(Self::DISARMED);
+        }
+    }
+
+    /// An entry came out of the wheel. False: a nearer one took its place, and it means nothing.
+    /// True: it is to be looked at with [`Deadlines::expired`] and then put back with
+    /// [`Deadlines::arm`].
+    pub fn fired(&mut self, now: Time) -> bool {
+        let current = u64::from(self.armed_s) <= now.0 / MS_PER_SLOT;
+        if current {
+            self.armed_s = Self::DISARMED;
+        }
+        current
+    }
+
+    /// Every clock with its deadline, the fatal ones first.
+    fn all(&self, timeouts: &Timeouts) -> [(Time, Timer); 4] {
+        let half_message = if self.handshake {
+            (
+                self.half_message.after(timeouts.handshake_ms),
+                Timer::Handshake,
+            )
+        } else {
+            (self.half_message.after(timeouts.message_ms), Timer::Message)
+        };
+        // Before the handshake a keep-alive would be no protocol at all, and behind bytes that the
+        // peer does not take it would not arrive.
+        let keep_alive = if self.handshake || self.blocked != Time::NEVER {
+            Time::NEVER
+        } else if self.waiting {
+            self.sent.after(timeouts.waiting_keep_alive_ms)
+        } else {
+            self.sent.after(timeouts.keep_alive_ms)
+        };
+        [
+            half_message,
+            (self.received.after(timeouts.idle_ms), Timer::Idle),
+            (self.blocked.after(timeouts.write_ms), Timer::Write),
+            (keep_alive, Timer::KeepAlive),
+        ]
+    }
+}
+
+/// A slot of the wheel holds one second: time-outs are tens of seconds.
+const MS_PER_SLOT: u64 = 1000;
+
+/// More seconds than the longest default time-out, and a power of two.
+const SLOTS: u64 = 512;
+
+/// The first whole second that is not before `at`.
+fn second_at_or_after(at: Time) -> u64 {
+    at.0.div_ceil(MS_PER_SLOT)
+}
+
+/// A coarse timing wheel of connections: an entry comes out in the first whole second at or after
+/// its time, and one that is farther away than the wheel is long comes out early.
+#[derive(Debug)]
+pub struct Wheel {
+    /// `slots[s % SLOTS]` holds what comes out in second `s`.
+    slots: Vec<Vec<PeerKey>>,
+    /// Every second before this one has been emptied.
+    cursor_s: u64,
+    /// The first second that holds an entry; `u64::MAX` when none does.
+    soonest_s: u64,
+    /// How many entries there are.
+    len: usize,
+}
+
+impl Wheel {
+    /// An empty wheel.
+    #[must_use]
+    pub fn new(now: Time) -> Self {
+        Self {
+            slots: (0..SLOTS).map(|_| Vec::new()).collect(),
+            cursor_s: now.0 / MS_PER_SLOT,
+            soonest_s: u64::MAX,
+            len: 0,
+        }
+    }
+
+    /// Adds an entry and returns the time at which it comes out. An entry cannot be taken back:
+    /// the generation in the key and [`Deadlines::fired`] tell a stale one.
+    pub fn schedule(&mut self, key: PeerKey, at: Time) -> Time {
+        let last_s = self.cursor_s.saturating_add(SLOTS - 1);
+        let second = second_at_or_after(at).clamp(self.cursor_s, last_s);
+        if let Some(slot) = self.slot(second) {
+            slot.push(key);
+            self.len += 1;
+            self.soonest_s = self.soonest_s.min(second);
+        }
+        Time(second.saturating_mul(MS_PER_SLOT))
+    }
+
+    /// Moves every entry that is due to the end of `due`.
+    pub fn expire(&mut self, now: Time, due: &mut Vec<PeerKey>) {
+        let now_s = now.0 / MS_PER_SLOT;
+        if now_s < self.cursor_s {
+            return;
+        }
+        // After a leap of the clock by more than the wheel's length, once round is all of it.
+        let until_s = now_s.min(self.cursor_s.saturating_add(SLOTS - 1));
+        for second in self.soonest_s..=until_s {
+            if let Some(slot) = self.slot(second) {
+                // The slot's memory goes with its entries, or each would keep its largest crowd's.
+                let mut entries = std::mem::take(slot);
+                self.len -= entries.len();
+                due.append(&mut entries);
+            }
+        }
+        self.cursor_s = now_s.saturating_add(1);
+        if self.soonest_s <= until_s {
+            self.soonest_s = self.find_soonest();
+        }
+    }
+
+    /// When [`Wheel::expire`] will have something to move; None when the wheel is empty.
+    #[must_use]
+    pub fn next(&self) -> Option<Time> {
+        (self.len > 0).then(|| Time(self.soonest_s.saturating_mul(MS_PER_SLOT)))
+    }
+
+    /// How many entries there are, stale ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn slot(&mut self, second: u64) -> Option<&mut Vec<PeerKey>> {
+        self.slots.get_mut(usize::try_from(second % SLOTS).ok()?)
+    }
+
+    fn find_soonest(&mut self) -> u64 {
+        if self.len == 0 {
+            return u64::MAX;
+        }
+        (self.cursor_s..self.cursor_s.saturating_add(SLOTS))
+            .find(|&second| self.slot(second).is_some_and(|slot| !slot.is_empty()))
+            .unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: Timeouts = Timeouts {
+        handshake_ms: 10_000,
+        message_ms: 60_000,
+        idle_ms: 300_000,
+        write_ms: 120_000,
+        keep_alive_ms: 100_000,
+        waiting_keep_alive_ms: 8_000,
+    };
+
+    fn key(index: u32) -> PeerKey {
+        PeerKey {
+            index,
+            generation: index,
+        }
+    }
+
+    /// A connection whose handshake ended at second 1.
+    fn established() -> Deadlines {
+        let mut deadlines = Deadlines::new(Time(0));
+        deadlines.handshake_done(Time(1000));
+        deadlines.sent(Time(1000), false);
+        deadlines
+    }
+
+    #[test]
+    fn the_default_is_the_table_of_the_manual() {
+        assert_eq!(Timeouts::default(), T);
+    }
+
+    #[test]
+    fn deadlines_are_small() {
+        assert!(size_of::<Deadlines>() <= 40, "{}", size_of::<Deadlines>());
+    }
+
+    #[test]
+    fn time_saturates_at_both_ends() {
+        assert_eq!(Time::NEVER.after(1), Time::NEVER);
+        assert_eq!(Time(5).since(Time(9)), 0);
+        assert_eq!(Time(9).since(Time(5)), 4);
+    }
+
+    #[test]
+    fn a_dripped_handshake_is_late_after_ten_seconds() {
+        let mut deadlines = Deadlines::new(Time(0));
+        for second in 1..10 {
+            deadlines.received(Time(second * 1000), true, true);
+        }
+        assert_eq!(deadlines.next(&T), Time(10_000));
+        assert_eq!(deadlines.expired(Time(9999), &T), None);
+        assert_eq!(deadlines.expired(Time(10_000), &T), Some(Timer::Handshake));
+    }
+
+    #[test]
+    fn no_keep_alive_is_due_before_the_handshake() {
+        let mut timeouts = T;
+        timeouts.handshake_ms = 500_000;
+        timeouts.idle_ms = 500_000;
+        let deadlines = Deadlines::new(Time(0));
+        assert_eq!(deadlines.expired(Time(499_999), &timeouts), None);
+    }
+
+    #[test]
+    fn a_dripped_message_is_late_though_bytes_keep_coming() {
+        let mut deadlines = established();
+        for second in 2..62 {
+            deadlines.received(Time(second * 1000), false, true);
+            deadlines.sent(Time(second * 1000), false);
+        }
+        assert_eq!(deadlines.expired(Time(61_999), &T), None);
+        assert_eq!(deadlines.expired(Time(62_000), &T), Some(Timer::Message));
+    }
+
+    #[test]
+    fn each_completed_message_gives_the_next_one_its_own_minute() {
+        let mut deadlines = established();
+        deadlines.received(Time(2000), false, true);
+        deadlines.received(Time(40_000), true, true);
+        assert_eq!(deadlines.expired(Time(99_999), &T), None);
+        assert_eq!(deadlines.expired(Time(100_000), &T), Some(Timer::Message));
+        deadlines.received(Time(50_000), true, false);
+        deadlines.sent(Time(50_000), false);
+        assert_eq!(deadlines.expired(Time(149_999), &T), None);
+    }
+
+    #[test]
+    fn silence_is_idle_and_any_byte_ends_it() {
+        let mut deadlines = established();
+        deadlines.sent(Time(290_000), false);
+        assert_eq!(deadlines.expired(Time(300_999), &T), None);
+        assert_eq!(deadlines.expired(Time(301_000), &T), Some(Timer::Idle));
+        deadlines.received(Time(300_000), true, false);
+        assert_eq!(deadlines.expired(Time(301_000), &T), None);
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_late_and_one_byte_taken_starts_again() {
+        let mut deadlines = established();
+        deadlines.blocked(Time(2000));
+        deadlines.blocked(Time(60_000));
+        assert_eq!(deadlines.expired(Time(121_999), &T), None);
+        assert_eq!(deadlines.expired(Time(122_000), &T), Some(Timer::Write));
+        deadlines.sent(Time(122_000), true);
+        assert_eq!(deadlines.expired(Time(241_999), &T), None);
+        assert_eq!(deadlines.expired(Time(242_000), &T), Some(Timer::Write));
+        deadlines.sent(Time(242_000), false);
+        assert_eq!(deadlines.expired(Time(300_000), &T), None);
+    }
+
+    #[test]
+    fn keep_alives_are_due_sooner_while_the_peer_waits() {
+        let mut deadlines = established();
+        assert_eq!(deadlines.next(&T), Time(101_000));
+        deadlines.waiting(true);
+        assert_eq!(deadlines.next(&T), Time(9000));
+        assert_eq!(deadlines.expired(Time(9000), &T), Some(Timer::KeepAlive));
+        deadlines.sent(Time(9000), false);
+        assert_eq!(deadlines.next(&T), Time(17_000));
+        deadlines.waiting(false);
+        assert_eq!(deadlines.next(&T), Time(109_000));
+    }
+
+    #[test]
+    fn what_ends_the_connection_comes_before_a_keep_alive() {
+        let deadlines = established();
+        assert_eq!(deadlines.expired(Time(400_000), &T), Some(Timer::Idle));
+    }
+
+    #[test]
+    fn no_keep_alive_is_put_behind_bytes_that_do_not_move() {
+        let mut deadlines = established();
+        deadlines.blocked(Time(1000));
+        assert_eq!(deadlines.expired(Time(110_000), &T), None);
+    }
+
+    #[test]
+    fn an_entry_comes_out_in_the_second_at_or_after_its_time_and_once() {
+        let mut wheel = Wheel::new(Time(0));
+        assert_eq!(wheel.next(), None);
+        assert_eq!(wheel.schedule(key(1), Time(2500)), Time(3000));
+        assert_eq!(wheel.schedule(key(2), Time(7000)), Time(7000));
+        assert_eq!(wheel.next(), Some(Time(3000)));
+        let mut due = Vec::new();
+        wheel.expire(Time(2999), &mut due);
+        assert!(due.is_empty());
+        wheel.expire(Time(3000), &mut due);
+        assert_eq!(due, [key(1)]);
+        assert_eq!(wheel.next(), Some(Time(7000)));
+        wheel.expire(Time(6999), &mut due);
+        wheel.expire(Time(7400), &mut due);
+        assert_eq!(due, [key(1), key(2)]);
+        assert!(wheel.is_empty());
+        assert_eq!(wheel.next(), None);
+    }
+
+    #[test]
+    fn an_entry_for_the_past_comes_out_in_the_next_second() {
+        let mut wheel = Wheel::new(Time(50_000));
+        let mut due = Vec::new();
+        wheel.expire(Time(50_300), &mut due);
+        assert_eq!(wheel.schedule(key(1), Time(10)), Time(51_000));
+        wheel.expire(Time(51_000), &mut due);
+        assert_eq!(due, [key(1)]);
+    }
+
+    #[test]
+    fn a_far_deadline_comes_out_early_rather_than_late() {
+        let mut wheel = Wheel::new(Time(0));
+        assert_eq!(wheel.schedule(key(1), Time::NEVER), Time(511_000));
+    }
+
+    #[test]
+    fn a_leap_of_the_clock_brings_everything_out() {
+        let mut wheel = Wheel::new(Time(0));
+        for second in 0..600 {
+            wheel.schedule(key(second), Time(u64::from(second) * 1000));
+        }
+        assert_eq!(wheel.len(), 600);
+        let mut due = Vec::new();
+        wheel.expire(Time(3_000_000), &mut due);
+        assert_eq!(due.len(), 600);
+        assert!(wheel.is_empty());
+        wheel.schedule(key(1), Time(3_010_000));
+        assert_eq!(wheel.next(), Some(Time(3_010_000)));
+    }
+
+    /// The discipline that the loop follows, for a day: no deadline is missed by more than a second
+    /// and the wheel holds no more than a few stale entries.
+    #[test]
+    fn armed_deadlines_are_never_missed_though_the_wheel_is_lazy() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut wheel = Wheel::new(Time(0));
+        let mut deadlines = established();
+        let mut due = Vec::new();
+        // A change may bring a deadline that has passed already.
+        let mut changed = Time(0);
+        deadlines.arm(key(1), &T, &mut wheel);
+        for step in 0..86_400 * 2 {
+            let now = Time(1000 + step * 500);
+            wheel.expire(now, &mut due);
+            for _ in due.drain(..) {
+                if deadlines.fired(now) {
+                    if deadlines.expired(now, &T).is_some() {
+                        deadlines.received(now, true, false);
+                        deadlines.sent(now, false);
+                    }
+                    deadlines.arm(key(1), &T, &mut wheel);
+                }
+            }
+            let due_since = deadlines.next(&T).max(changed);
+            assert!(now.since(due_since) < 1000, "missed at {now:?}");
+            assert!((1..20).contains(&wheel.len()));
+            match random.u8(0..40) {
+                0 => deadlines.waiting(random.bool()),
+                1 => deadlines.blocked(now),
+                2 => deadlines.received(now, random.bool(), random.bool()),
+                3 => deadlines.sent(now, random.bool()),
+                _ => continue,
+            }
+            changed = now;
+            deadlines.arm(key(1), &T, &mut wheel);
+        }
+    }
+}
