@@ -7,5 +7,6 @@ pub mod decoder;
 pub mod encoder;
 pub mod extension;
 pub mod handshake;
+mod id;
 pub mod message;
 pub mod utp;
