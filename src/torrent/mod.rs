@@ -1,10 +1,12 @@
 //! Torrents: what a metainfo file says, where its bytes lie, and which torrents are served.
 //!
-//! `metainfo`, `bencode` and `layout` are pure. `content` and `catalogue` look at the file system
-//! while the library is read; none of them is used to look while peers are served.
+//! `metainfo` with `info`, `bencode`, `layout` and `printable` are pure. `content` and `catalogue` look at the
+//! file system; of these only `content` is used again once peers are served, to open a file.
 
 pub mod bencode;
 pub mod catalogue;
 pub mod content;
+mod info;
 pub mod layout;
 pub mod metainfo;
+pub mod printable;

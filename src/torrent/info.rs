@@ -1,0 +1,583 @@
+//! What the `info` dictionary says (BEP 3, 27, 47).
+//!
+//! Owns the judging of names, lengths and piece hashes; [`super::metainfo`] says what is decided
+//! where programs differ. It is pure: it must not know where the content lies.
+
+use std::collections::HashSet;
+
+use bendy::decoding::{DictDecoder, Object};
+
+use super::metainfo::{Field, MAX_PIECE_LENGTH_BYTES, MetainfoError, MetainfoFile, decoding};
+use super::printable::Printable;
+
+/// How `BitComet` marked padding before BEP 47.
+const LEGACY_PADDING_PREFIX: &[u8] = b"_____padding_file_";
+
+/// Bytes in the SHA-1 of one piece.
+const PIECE_HASH_BYTES: usize = 20;
+
+const LIST: &str = "a list";
+const BYTES: &str = "a byte string";
+const INTEGER: &str = "an integer";
+
+/// The `info` dictionary as it stands, before it is judged.
+#[derive(Default)]
+pub(super) struct Info<'a> {
+    name: Option<&'a [u8]>,
+    name_utf8: Option<&'a [u8]>,
+    length: Option<i64>,
+    entries: Option<Vec<Entry>>,
+    piece_length: Option<i64>,
+    pieces: Option<&'a [u8]>,
+    pub(super) private: bool,
+    padding: bool,
+    v2: bool,
+}
+
+/// One entry of `files`, its path not yet below the torrent's name.
+struct Entry {
+    path: Vec<u8>,
+    length: u64,
+    padding: bool,
+}
+
+impl<'a> Info<'a> {
+    pub(super) fn decode(mut pairs: DictDecoder<'_, 'a>) -> Result<Self, MetainfoError> {
+        let mut info = Info::default();
+        while let Some((key, value)) = pairs.next_pair().map_err(decoding)? {
+            match (key, value) {
+                (b"name", value) => info.name = Some(bytes(Field::Info("name"), &value)?),
+                (b"name.utf-8", Object::Bytes(name)) => {
+                    info.name_utf8 = Some(name).filter(|name| !name.is_empty());
+                }
+                (b"length", value) => info.length = Some(integer(Field::Info("length"), &value)?),
+                (b"files", value) => info.entries = Some(decode_entries(value)?),
+                (b"piece length", value) => {
+                    info.piece_length = Some(integer(Field::Info("piece length"), &value)?);
+                }
+                (b"pieces", value) => info.pieces = Some(bytes(Field::Info("pieces"), &value)?),
+                (b"private", Object::Integer(digits)) => info.private = digits != "0",
+                (b"attr", Object::Bytes(attributes)) => info.padding = attributes.contains(&b'p'),
+                (b"meta version" | b"file tree", _) => info.v2 = true,
+                _ => {}
+            }
+        }
+        Ok(info)
+    }
+
+    pub(super) fn piece_length(&self) -> Result<u32, MetainfoError> {
+        let field = Field::Info("piece length");
+        let value = self.piece_length.ok_or(MetainfoError::Missing(field))?;
+        u32::try_from(value)
+            .ok()
+            .filter(|length| (1..=MAX_PIECE_LENGTH_BYTES).contains(length))
+            .ok_or(MetainfoError::OutOfRange(field, value))
+    }
+
+    pub(super) fn piece_count(
+        &self,
+        total_length: u64,
+        piece_length: u32,
+    ) -> Result<u32, MetainfoError> {
+        let field = Field::Info("pieces");
+        let hashes = self.pieces.ok_or(MetainfoError::Missing(field))?.len();
+        if !hashes.is_multiple_of(PIECE_HASH_BYTES) {
+            return Err(MetainfoError::PieceHashes(hashes));
+        }
+        let expected = total_length.div_ceil(u64::from(piece_length));
+        let found = (hashes / PIECE_HASH_BYTES) as u64;
+        if expected != found {
+            return Err(MetainfoError::PieceCount { expected, found });
+        }
+        u32::try_from(found).map_err(|_| MetainfoError::Overflow(field))
+    }
+
+    /// The files below the content root, and the sum of their lengths.
+    pub(super) fn files(&self) -> Result<(Vec<MetainfoFile>, u64), MetainfoError> {
+        if self.pieces.is_none() && self.v2 {
+            return Err(MetainfoError::V2Only);
+        }
+        let (field, name) = match (self.name_utf8, self.name) {
+            (Some(name), _) => (Field::Info("name.utf-8"), name),
+            (None, Some(name)) => (Field::Info("name"), name),
+            (None, None) => return Err(MetainfoError::Missing(Field::Info("name"))),
+        };
+        check_component(field, name)?;
+        let files = match &self.entries {
+            Some(entries) => below(name, entries),
+            None => {
+                let field = Field::Info("length");
+                let value = self.length.ok_or(MetainfoError::Missing(field))?;
+                vec![MetainfoFile {
+                    path: name.to_vec(),
+                    length: unsigned(field, value)?,
+                    padding: self.padding,
+                }]
+            }
+        };
+        let total_length = files
+            .iter()
+            .try_fold(0_i64, |sum, file| sum.checked_add_unsigned(file.length))
+            .ok_or(MetainfoError::Overflow(Field::Info("files")))?;
+        if !files.iter().any(|file| file.length > 0 && !file.padding) {
+            return Err(MetainfoError::NothingToServe);
+        }
+        check_paths_differ(&files)?;
+        Ok((files, total_length.unsigned_abs()))
+    }
+}
+
+fn unsigned(field: Field, value: i64) -> Result<u64, MetainfoError> {
+    u64::try_from(value).map_err(|_| MetainfoError::OutOfRange(field, value))
+}
+
+fn below(name: &[u8], entries: &[Entry]) -> Vec<MetainfoFile> {
+    entries
+        .iter()
+        .map(|entry| MetainfoFile {
+            path: match entry.path.as_slice() {
+                [] => Vec::new(),
+                path => [name, path].join(&b'/'),
+            },
+            length: entry.length,
+            padding: entry.padding,
+        })
+        .collect()
+}
+
+fn decode_entries(value: Object<'_, '_>) -> Result<Vec<Entry>, MetainfoError> {
+    let Object::List(mut list) = value else {
+        return Err(MetainfoError::WrongType(Field::Info("files"), LIST));
+    };
+    let mut entries = Vec::new();
+    let mut paths = EntryPaths::default();
+    while let Some(item) = list.next_object().map_err(decoding)? {
+        entries.push(decode_entry(entries.len(), item, &mut paths)?);
+    }
+    Ok(entries)
+}
+
+/// The components of `path` and `path.utf-8`, kept from entry to entry so that a file costs one
+/// allocation.
+#[derive(Default)]
+struct EntryPaths<'a> {
+    plain: Vec<&'a [u8]>,
+    utf8: Vec<&'a [u8]>,
+}
+
+fn decode_entry<'a>(
+    index: usize,
+    item: Object<'_, 'a>,
+    paths: &mut EntryPaths<'a>,
+) -> Result<Entry, MetainfoError> {
+    let field = |key| Field::File(index, key);
+    let Object::Dict(mut pairs) = item else {
+        return Err(MetainfoError::WrongType(
+            Field::Info("files"),
+            "a list of dictionaries",
+        ));
+    };
+    paths.plain.clear();
+    paths.utf8.clear();
+    let (mut length, mut attributes) = (None, b"".as_slice());
+    while let Some((key, value)) = pairs.next_pair().map_err(decoding)? {
+        match (key, value) {
+            (b"length", value) => length = Some(integer(field("length"), &value)?),
+            (b"path", value) => decode_path(field("path"), value, &mut paths.plain)?,
+            (b"path.utf-8", value @ Object::List(_)) => {
+                decode_path(field("path.utf-8"), value, &mut paths.utf8)?;
+            }
+            (b"attr", Object::Bytes(letters)) => attributes = letters,
+            _ => {}
+        }
+    }
+    let (key, path) = match paths.utf8.as_slice() {
+        [] => ("path", &paths.plain),
+        _ => ("path.utf-8", &paths.utf8),
+    };
+    let is_legacy_padding = path
+        .last()
+        .is_some_and(|name| name.starts_with(LEGACY_PADDING_PREFIX));
+    let padding = attributes.contains(&b'p') || is_legacy_padding;
+    let symlink = attributes.contains(&b'l');
+    let length = match length {
+        _ if symlink => 0,
+        Some(length) => unsigned(field("length"), length)?,
+        None => return Err(MetainfoError::Missing(field("length"))),
+    };
+    if padding || symlink {
+        return Ok(Entry {
+            path: Vec::new(),
+            length,
+            padding,
+        });
+    }
+    if path.is_empty() {
+        return Err(MetainfoError::Missing(field(key)));
+    }
+    for component in path {
+        check_component(field(key), component)?;
+    }
+    Ok(Entry {
+        path: path.join(&b'/'),
+        length,
+        padding,
+    })
+}
+
+fn decode_path<'a>(
+    field: Field,
+    value: Object<'_, 'a>,
+    components: &mut Vec<&'a [u8]>,
+) -> Result<(), MetainfoError> {
+    let Object::List(mut list) = value else {
+        return Err(MetainfoError::WrongType(field, LIST));
+    };
+    while let Some(component) = list.next_object().map_err(decoding)? {
+        components.push(bytes(field, &component)?);
+    }
+    Ok(())
+}
+
+/// A component must name one entry of the directory before it.
+fn check_component(field: Field, component: &[u8]) -> Result<(), MetainfoError> {
+    let fault = match component {
+        b"" => "is empty",
+        b"." | b".." => "is . or ..",
+        _ if component.contains(&b'/') => "contains /",
+        _ if component.contains(&0) => "contains NUL",
+        _ => return Ok(()),
+    };
+    Err(MetainfoError::UnsafePath(field, fault))
+}
+
+fn check_paths_differ(files: &[MetainfoFile]) -> Result<(), MetainfoError> {
+    if files.len() == 1 {
+        return Ok(());
+    }
+    let mut seen = HashSet::with_capacity(files.len());
+    for (index, file) in files.iter().enumerate() {
+        if !file.path.is_empty() && !seen.insert(file.path.as_slice()) {
+            return Err(MetainfoError::RepeatedPath {
+                field: Field::File(index, "path"),
+                path: Printable(&file.path).to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn integer(field: Field, value: &Object<'_, '_>) -> Result<i64, MetainfoError> {
+    match value {
+        Object::Integer(digits) => digits.parse().map_err(|_| MetainfoError::Overflow(field)),
+        _ => Err(MetainfoError::WrongType(field, INTEGER)),
+    }
+}
+
+fn bytes<'a>(field: Field, value: &Object<'_, 'a>) -> Result<&'a [u8], MetainfoError> {
+    match value {
+        Object::Bytes(bytes) => Ok(bytes),
+        _ => Err(MetainfoError::WrongType(field, BYTES)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torrent::metainfo::Metainfo;
+    use crate::torrent::metainfo::samples::{entry, multi, pieces, s, single};
+
+    fn parse(raw: impl AsRef<[u8]>) -> Result<Metainfo, MetainfoError> {
+        Metainfo::parse(raw.as_ref())
+    }
+
+    fn paths(metainfo: &Metainfo) -> Vec<&[u8]> {
+        metainfo
+            .files
+            .iter()
+            .map(|file| file.path.as_slice())
+            .collect()
+    }
+
+    #[test]
+    fn files_lie_below_the_name_in_their_order() {
+        let files = entry(7, &["b", "c"], "") + &entry(0, &["empty"], "") + &entry(3, &["a"], "");
+        let metainfo = parse(multi(10, &files, "")).unwrap();
+        assert_eq!(paths(&metainfo), [&b"m/b/c"[..], b"m/empty", b"m/a"]);
+        assert_eq!(metainfo.total_length, 10);
+        assert_eq!(metainfo.files[0].length, 7);
+        assert!(metainfo.files.iter().all(|file| !file.padding));
+    }
+
+    #[test]
+    fn padding_is_known_by_attribute_or_legacy_name() {
+        // Padding of the same length repeats its path, and BEP 47 lets it lack one.
+        let files = entry(5, &["a"], "")
+            + &entry(3, &[".pad", "3"], "4:attr2:xp")
+            + &entry(5, &["b"], "")
+            + &entry(3, &[".pad", "3"], "4:attr1:p")
+            + &entry(4, &["x", "_____padding_file_0_if you see this"], "")
+            + "d4:attr1:p6:lengthi2ee";
+        let metainfo = parse(multi(22, &files, "")).unwrap();
+        let padding: Vec<bool> = metainfo.files.iter().map(|file| file.padding).collect();
+        assert_eq!(padding, [false, true, false, true, true, true]);
+        assert_eq!(paths(&metainfo), [&b"m/a"[..], b"", b"m/b", b"", b"", b""]);
+        assert_eq!(metainfo.total_length, 22);
+    }
+
+    #[test]
+    fn a_symlink_has_no_bytes() {
+        let link = "d4:attr1:l6:lengthi9e4:pathl1:se12:symlink pathl1:aee";
+        let without_length = "d4:attr1:l4:pathl1:te12:symlink pathl1:aee";
+        let files = entry(5, &["a"], "") + link + without_length;
+        let metainfo = parse(multi(5, &files, "")).unwrap();
+        assert_eq!(metainfo.total_length, 5);
+        assert_eq!(paths(&metainfo), [&b"m/a"[..], b"", b""]);
+        assert_eq!(
+            (metainfo.files[1].length, metainfo.files[1].padding),
+            (0, false)
+        );
+    }
+
+    #[test]
+    fn utf8_names_are_preferred() {
+        let files = "d6:lengthi5e4:pathl1:ae10:path.utf-8l2:\u{e9}1:xee";
+        let metainfo = parse(multi(5, files, "10:name.utf-84:\u{732b}m")).unwrap();
+        assert_eq!(paths(&metainfo), ["\u{732b}m/\u{e9}/x".as_bytes()]);
+        let metainfo = parse(single(5, "10:name.utf-82:\u{e9}")).unwrap();
+        assert_eq!(paths(&metainfo), ["\u{e9}".as_bytes()]);
+        let metainfo = parse(single(5, "10:name.utf-80:")).unwrap();
+        assert_eq!(paths(&metainfo), [b"n"]);
+    }
+
+    #[test]
+    fn names_in_other_encodings_stay_the_bytes_they_are() {
+        let mut raw = multi(5, &entry(5, &["??"], ""), "").into_bytes();
+        let at = raw.windows(2).position(|bytes| bytes == b"??").unwrap();
+        raw[at..at + 2].copy_from_slice(b"\xc4\xe3");
+        assert_eq!(paths(&parse(&raw).unwrap()), [b"m/\xc4\xe3"]);
+    }
+
+    #[test]
+    fn where_both_are_present_files_count() {
+        let metainfo = parse(multi(5, &entry(5, &["a"], ""), "6:lengthi99e")).unwrap();
+        assert_eq!(
+            (paths(&metainfo), metainfo.total_length),
+            (vec![&b"m/a"[..]], 5)
+        );
+    }
+
+    #[test]
+    fn unsafe_components_are_refused() {
+        for component in ["", ".", "..", "/", "/etc", "a/b", "../x", "a\0b"] {
+            for path in [[component, "a"], ["a", component]] {
+                let error = parse(multi(5, &entry(5, &path, ""), "")).unwrap_err();
+                assert!(matches!(
+                    error,
+                    MetainfoError::UnsafePath(Field::File(0, "path"), _)
+                ));
+            }
+            let name = s("name") + &s(component);
+            let error = parse(single(5, "").replace("4:name1:n", &name)).unwrap_err();
+            assert!(
+                matches!(error, MetainfoError::UnsafePath(Field::Info("name"), _)),
+                "{name}"
+            );
+            let utf8 = entry(5, &["a"], &(s("path.utf-8") + "l" + &s(component) + "e"));
+            let error = parse(multi(5, &utf8, "")).unwrap_err();
+            assert!(matches!(
+                error,
+                MetainfoError::UnsafePath(Field::File(0, "path.utf-8"), _)
+            ));
+        }
+        let dots = entry(5, &["...", "..a", "a..", "\\"], "");
+        assert!(parse(multi(5, &dots, "")).is_ok());
+    }
+
+    #[test]
+    fn two_files_at_one_path_are_refused() {
+        let files = entry(5, &["a", "b"], "") + &entry(5, &["c"], "") + &entry(0, &["a", "b"], "");
+        let error = parse(multi(10, &files, "")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "info.files[2].path is the path of an earlier file: m/a/b"
+        );
+    }
+
+    #[test]
+    fn piece_hashes_must_fit_the_length() {
+        let with = |length, hashes| single(length, "").replace(&pieces(length), &pieces(hashes));
+        assert_eq!(parse(with(32768, 32768)).unwrap().pieces, 2);
+        assert_eq!(
+            parse(with(32768, 32769)).unwrap_err(),
+            MetainfoError::PieceCount {
+                expected: 2,
+                found: 3
+            }
+        );
+        assert_eq!(
+            parse(with(32769, 32768)).unwrap_err(),
+            MetainfoError::PieceCount {
+                expected: 3,
+                found: 2
+            }
+        );
+        let odd = single(5, "").replace(&pieces(5), &s(&"x".repeat(19)));
+        assert_eq!(parse(odd).unwrap_err(), MetainfoError::PieceHashes(19));
+    }
+
+    #[test]
+    fn any_piece_length_up_to_the_bound_will_do() {
+        let with = |piece_length: i64| {
+            let count = 5_u64.div_ceil(piece_length.unsigned_abs().max(1));
+            single(5, "")
+                .replace("i16384e", &format!("i{piece_length}e"))
+                .replace(&pieces(5), &pieces(count * 16384))
+        };
+        let bound = MAX_PIECE_LENGTH_BYTES;
+        for piece_length in [1, 2, 3, 1000, 16384, 16385, 1 << 26, bound] {
+            let metainfo = parse(with(i64::from(piece_length))).unwrap();
+            assert_eq!(metainfo.piece_length, piece_length);
+        }
+        for piece_length in [0, -1, -16384, i64::from(bound) + 1, 1 << 32, i64::MAX] {
+            assert_eq!(
+                parse(with(piece_length)).unwrap_err(),
+                MetainfoError::OutOfRange(Field::Info("piece length"), piece_length)
+            );
+        }
+    }
+
+    #[test]
+    fn lengths_are_neither_negative_nor_beyond_64_bits() {
+        let with = |digits: &str| {
+            let raw = multi(5, &entry(5, &["a"], ""), "");
+            raw.replace("6:lengthi5e", &format!("6:lengthi{digits}e"))
+        };
+        let length = Field::File(0, "length");
+        assert_eq!(
+            parse(with("-1")).unwrap_err(),
+            MetainfoError::OutOfRange(length, -1)
+        );
+        for digits in [
+            "9223372036854775808",
+            "-9223372036854775809",
+            &"9".repeat(1000),
+        ] {
+            assert_eq!(
+                parse(with(digits)).unwrap_err(),
+                MetainfoError::Overflow(length)
+            );
+        }
+        let huge = format!("i{}e", i64::MAX);
+        let files = entry(1, &["a"], "") + &entry(5, &["b"], "").replace("i5e", &huge);
+        assert_eq!(
+            parse(multi(5, &files, "")).unwrap_err(),
+            MetainfoError::Overflow(Field::Info("files"))
+        );
+        assert!(matches!(
+            parse(with(&i64::MAX.to_string())).unwrap_err(),
+            MetainfoError::PieceCount { .. }
+        ));
+    }
+
+    #[test]
+    fn a_torrent_without_bytes_of_its_own_is_refused() {
+        for raw in [
+            single(0, ""),
+            multi(0, "", ""),
+            multi(0, &entry(0, &["a"], ""), ""),
+            multi(
+                9,
+                &(entry(0, &["a"], "") + &entry(9, &["b"], "4:attr1:p")),
+                "",
+            ),
+            single(5, "4:attr1:p"),
+        ] {
+            assert_eq!(parse(raw).unwrap_err(), MetainfoError::NothingToServe);
+        }
+    }
+
+    #[test]
+    fn a_v2_only_torrent_is_refused_by_name() {
+        let raw = single(5, "9:file treede12:meta versioni2e");
+        assert!(parse(&raw).is_ok(), "the v1 side of a hybrid is served");
+        let v2 = raw
+            .replace(&(s("pieces") + &pieces(5)), "")
+            .replace("6:lengthi5e", "");
+        let error = parse(v2).unwrap_err();
+        assert_eq!(error, MetainfoError::V2Only);
+        assert!(error.to_string().contains("v2-only"));
+    }
+
+    #[test]
+    fn private_is_any_number_but_zero() {
+        for (key, private) in [("", false), ("i0e", false), ("i1e", true), ("1:1", false)] {
+            let key = if key.is_empty() {
+                String::new()
+            } else {
+                s("private") + key
+            };
+            assert_eq!(parse(single(5, &key)).unwrap().private, private);
+        }
+    }
+
+    #[test]
+    fn missing_and_mistyped_fields_are_named() {
+        let base = single(5, "");
+        let many = multi(5, &entry(5, &["a"], ""), "");
+        for (raw, line) in [
+            (base.replace("4:name1:n", ""), "info.name is missing"),
+            (
+                base.replace("4:name1:n", "4:namei1e"),
+                "info.name is not a byte string",
+            ),
+            (base.replace("6:lengthi5e", ""), "info.length is missing"),
+            (
+                base.replace("6:lengthi5e", "6:length1:5"),
+                "info.length is not an integer",
+            ),
+            (
+                base.replace("12:piece lengthi16384e", ""),
+                "info.piece length is missing",
+            ),
+            (
+                base.replace(&(s("pieces") + &pieces(5)), ""),
+                "info.pieces is missing",
+            ),
+            (
+                base.replace(&pieces(5), "le"),
+                "info.pieces is not a byte string",
+            ),
+            (
+                base.replace("6:lengthi5e", "5:filesi1e"),
+                "info.files is not a list",
+            ),
+            (
+                multi(5, "i1e", ""),
+                "info.files is not a list of dictionaries",
+            ),
+            (
+                many.replace("6:lengthi5e", ""),
+                "info.files[0].length is missing",
+            ),
+            (
+                many.replace("4:pathl1:ae", ""),
+                "info.files[0].path is missing",
+            ),
+            (
+                many.replace("4:pathl1:ae", "4:pathle"),
+                "info.files[0].path is missing",
+            ),
+            (
+                many.replace("4:pathl1:ae", "4:path1:a"),
+                "info.files[0].path is not a list",
+            ),
+            (
+                many.replace("4:pathl1:ae", "4:pathli1ee"),
+                "info.files[0].path is not a byte string",
+            ),
+        ] {
+            assert_eq!(parse(raw).unwrap_err().to_string(), line);
+        }
+    }
+}
