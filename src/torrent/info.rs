@@ -10,6 +10,10 @@ use bendy::decoding::{DictDecoder, Object};
 use super::metainfo::{Field, MAX_PIECE_LENGTH_BYTES, MetainfoError, MetainfoFile, decoding};
 use super::printable::Printable;
 
+/// No file system of Linux has longer names. The torrent's name is repeated in the path of each
+/// file, so a long one would also cost memory without bound.
+const MAX_NAME_BYTES: usize = 255;
+
 /// How `BitComet` marked padding before BEP 47.
 const LEGACY_PADDING_PREFIX: &[u8] = b"_____padding_file_";
 
@@ -93,7 +97,7 @@ impl<'a> Info<'a> {
     }
 
     /// The files below the content root, and the sum of their lengths.
-    pub(super) fn files(&self) -> Result<(Vec<MetainfoFile>, u64), MetainfoError> {
+    pub(super) fn files(&mut self) -> Result<(Vec<MetainfoFile>, u64), MetainfoError> {
         if self.pieces.is_none() && self.v2 {
             return Err(MetainfoError::V2Only);
         }
@@ -103,7 +107,7 @@ impl<'a> Info<'a> {
             (None, None) => return Err(MetainfoError::Missing(Field::Info("name"))),
         };
         check_component(field, name)?;
-        let files = match &self.entries {
+        let files = match self.entries.take() {
             Some(entries) => below(name, entries),
             None => {
                 let field = Field::Info("length");
@@ -131,9 +135,9 @@ fn unsigned(field: Field, value: i64) -> Result<u64, MetainfoError> {
     u64::try_from(value).map_err(|_| MetainfoError::OutOfRange(field, value))
 }
 
-fn below(name: &[u8], entries: &[Entry]) -> Vec<MetainfoFile> {
+fn below(name: &[u8], entries: Vec<Entry>) -> Vec<MetainfoFile> {
     entries
-        .iter()
+        .into_iter()
         .map(|entry| MetainfoFile {
             path: match entry.path.as_slice() {
                 [] => Vec::new(),
@@ -244,6 +248,7 @@ fn check_component(field: Field, component: &[u8]) -> Result<(), MetainfoError> 
     let fault = match component {
         b"" => "is empty",
         b"." | b".." => "is . or ..",
+        _ if component.len() > MAX_NAME_BYTES => "has more than 255 bytes",
         _ if component.contains(&b'/') => "contains /",
         _ if component.contains(&0) => "contains NUL",
         _ => return Ok(()),
@@ -392,6 +397,16 @@ mod tests {
         }
         let dots = entry(5, &["...", "..a", "a..", "\\"], "");
         assert!(parse(multi(5, &dots, "")).is_ok());
+    }
+
+    #[test]
+    fn a_component_has_at_most_255_bytes() {
+        let with = |length| multi(5, &entry(5, &[&"x".repeat(length)], ""), "");
+        assert!(parse(with(255)).is_ok());
+        assert!(matches!(
+            parse(with(256)).unwrap_err(),
+            MetainfoError::UnsafePath(..)
+        ));
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl Metainfo {
             sorted.as_slice()
         };
         let top = Top::decode(ordered)?;
-        let info = top.info.ok_or(MetainfoError::Missing(Field::Top("info")))?;
+        let mut info = top.info.ok_or(MetainfoError::Missing(Field::Top("info")))?;
         let (files, total_length) = info.files()?;
         let piece_length = info.piece_length()?;
         let pieces = info.piece_count(total_length, piece_length)?;
