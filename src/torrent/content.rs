@@ -1,1 +1,333 @@
-//! Whether the content of a torrent is where it should be.
+//! Whether the content of a torrent is where it should be, and opening it.
+//!
+//! Owns the rule that nothing outside the content root is ever read: names are plain, and a
+//! symlink is followed only to where it stays below the root. It must not know torrents, and it
+//! blocks, so the loop must not call it.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use thiserror::Error;
+
+use super::printable::Printable;
+
+/// Why a file cannot be served. The paths are those below the content root.
+#[derive(Debug, Error)]
+pub enum ContentError {
+    /// Nothing there, or a symlink to nothing.
+    #[error("content {} is missing", show(.0))]
+    Missing(PathBuf),
+    /// The file system does not let us.
+    #[error("content {} is unreadable: {}", show(.0), .1)]
+    Unreadable(PathBuf, #[source] io::Error),
+    /// A directory, device, pipe or socket.
+    #[error("content {} is not a regular file", show(.0))]
+    NotRegular(PathBuf),
+    /// Not the bytes that the metainfo file describes.
+    #[error("content {} has {found} bytes, not {expected}", show(path))]
+    WrongSize {
+        /// The file.
+        path: PathBuf,
+        /// Bytes, from the metainfo file.
+        expected: u64,
+        /// Bytes on disk.
+        found: u64,
+    },
+    /// A symlink that leads out.
+    #[error("content {} leaves the content root through a symlink", show(.0))]
+    Escapes(PathBuf),
+    /// A path that is empty, absolute or holds `.` or `..`.
+    #[error("content path {} is not made of plain names", show(.0))]
+    Unsafe(PathBuf),
+}
+
+fn show(path: &Path) -> Printable<'_> {
+    Printable(path.as_os_str().as_bytes())
+}
+
+/// Finds the regular file at `relative` below `root`. The answer has no symlink below the root.
+///
+/// # Errors
+/// A [`ContentError`], never [`ContentError::WrongSize`].
+pub fn resolve(root: &Path, relative: &Path) -> Result<PathBuf, ContentError> {
+    examine(root, relative, &mut PathBuf::new())
+}
+
+/// Opens the file at `relative` below `root` for reading; it must have `length` bytes.
+///
+/// # Errors
+/// A [`ContentError`].
+pub fn open(root: &Path, relative: &Path, length: u64) -> Result<File, ContentError> {
+    open_resolved(&resolve(root, relative)?, relative, length)
+}
+
+/// Checks many files while a library is read, and remembers the directory it has walked last.
+#[derive(Default)]
+pub struct Checker {
+    plain_directory: PathBuf,
+}
+
+impl Checker {
+    /// Whether the file could be opened by [`open`].
+    ///
+    /// # Errors
+    /// A [`ContentError`].
+    pub fn check(&mut self, root: &Path, relative: &Path, length: u64) -> Result<(), ContentError> {
+        let path = examine(root, relative, &mut self.plain_directory)?;
+        open_resolved(&path, relative, length).map(drop)
+    }
+}
+
+/// Walks from `root` to `relative`. `plain_directory` is a directory known to be reached without a
+/// symlink below its root, so that the files of one directory cost one system call each.
+fn examine(
+    root: &Path,
+    relative: &Path,
+    plain_directory: &mut PathBuf,
+) -> Result<PathBuf, ContentError> {
+    let is_plain = |component| matches!(component, Component::Normal(_));
+    let (Some(name), Some(directory), true) = (
+        relative.file_name(),
+        relative.parent(),
+        relative.components().all(is_plain),
+    ) else {
+        return Err(ContentError::Unsafe(relative.to_path_buf()));
+    };
+    let mut path = root.join(directory);
+    if path.as_os_str() != plain_directory.as_os_str() {
+        path = root.to_path_buf();
+        for component in directory {
+            path.push(component);
+            if look(&path, relative)?.is_symlink() {
+                return follow(root, relative);
+            }
+        }
+        plain_directory.clone_from(&path);
+    }
+    path.push(name);
+    let metadata = look(&path, relative)?;
+    if metadata.is_symlink() {
+        return follow(root, relative);
+    }
+    regular(path, &metadata, relative)
+}
+
+/// What is at `path` itself, without following it.
+fn look(path: &Path, relative: &Path) -> Result<Metadata, ContentError> {
+    fs::symlink_metadata(path).map_err(|error| failed(relative, error))
+}
+
+/// Follows every symlink on the way, and refuses to end up outside.
+fn follow(root: &Path, relative: &Path) -> Result<PathBuf, ContentError> {
+    let failed = |error| failed(relative, error);
+    let path = root.join(relative).canonicalize().map_err(failed)?;
+    if !path.starts_with(root.canonicalize().map_err(failed)?) {
+        return Err(ContentError::Escapes(relative.to_path_buf()));
+    }
+    let metadata = look(&path, relative)?;
+    regular(path, &metadata, relative)
+}
+
+fn regular(path: PathBuf, metadata: &Metadata, relative: &Path) -> Result<PathBuf, ContentError> {
+    match metadata.is_file() {
+        true => Ok(path),
+        false => Err(ContentError::NotRegular(relative.to_path_buf())),
+    }
+}
+
+fn open_resolved(path: &Path, relative: &Path, length: u64) -> Result<File, ContentError> {
+    // Should the file have been replaced since it was looked at: a symlink is not followed, and
+    // opening a pipe does not wait for a writer.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| failed(relative, error))?;
+    let metadata = file.metadata().map_err(|error| failed(relative, error))?;
+    if !metadata.is_file() {
+        return Err(ContentError::NotRegular(relative.to_path_buf()));
+    }
+    if metadata.len() != length {
+        return Err(ContentError::WrongSize {
+            path: relative.to_path_buf(),
+            expected: length,
+            found: metadata.len(),
+        });
+    }
+    Ok(file)
+}
+
+fn failed(relative: &Path, error: io::Error) -> ContentError {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => {
+            ContentError::Missing(relative.to_path_buf())
+        }
+        _ => ContentError::Unreadable(relative.to_path_buf(), error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+    use tempfile::TempDir;
+
+    /// `root/` with `a` and `d/e/f`, and `outside` beside it.
+    fn tree() -> (TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        let root = base.join("root");
+        fs::create_dir_all(root.join("d/e")).unwrap();
+        fs::create_dir(base.join("root-beside")).unwrap();
+        for file in ["root/a", "root/d/e/f", "outside", "root-beside/f"] {
+            fs::write(base.join(file), "12345").unwrap();
+        }
+        (directory, root)
+    }
+
+    fn error(root: &Path, relative: &str) -> String {
+        let line = resolve(root, Path::new(relative)).unwrap_err().to_string();
+        let mut checker = Checker::default();
+        let checked = checker.check(root, Path::new(relative), 5).unwrap_err();
+        assert_eq!(checked.to_string(), line);
+        line
+    }
+
+    #[test]
+    fn a_file_below_the_root_is_found_and_opened() {
+        let (_directory, root) = tree();
+        for name in ["a", "d/e/f"] {
+            let path = Path::new(name);
+            assert_eq!(resolve(&root, path).unwrap(), root.join(name));
+            let mut content = String::new();
+            let mut file = open(&root, path, 5).unwrap();
+            file.read_to_string(&mut content).unwrap();
+            assert_eq!(content, "12345");
+        }
+    }
+
+    #[test]
+    fn the_size_must_be_right() {
+        let (_directory, root) = tree();
+        let line = |length| open(&root, Path::new("a"), length).unwrap_err().to_string();
+        assert_eq!(line(4), "content a has 5 bytes, not 4");
+        assert_eq!(line(6), "content a has 5 bytes, not 6");
+        let mut checker = Checker::default();
+        assert!(checker.check(&root, Path::new("a"), 5).is_ok());
+        assert!(checker.check(&root, Path::new("a"), 4).is_err());
+    }
+
+    #[test]
+    fn only_plain_names_are_looked_up() {
+        let (_directory, root) = tree();
+        for path in [
+            "",
+            "../outside",
+            "d/../a",
+            "./a",
+            "/etc/passwd",
+            "..",
+            "d/e/../../../outside",
+        ] {
+            let line = error(&root, path);
+            assert!(line.ends_with("is not made of plain names"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_missing() {
+        let (_directory, root) = tree();
+        symlink("nowhere", root.join("dangling")).unwrap();
+        for path in ["b", "d/x/f", "a/f", "dangling", "d\n"] {
+            assert!(error(&root, path).ends_with(" is missing"));
+        }
+        assert_eq!(error(&root, "d\n"), "content d\\n is missing");
+    }
+
+    #[test]
+    fn only_regular_files_are_content() {
+        let (_directory, root) = tree();
+        let _listener = UnixListener::bind(root.join("socket")).unwrap();
+        symlink("/dev/zero", root.join("device")).unwrap();
+        symlink("d", root.join("link")).unwrap();
+        assert_eq!(error(&root, "d"), "content d is not a regular file");
+        assert_eq!(error(&root, "link"), "content link is not a regular file");
+        assert_eq!(
+            error(&root, "socket"),
+            "content socket is not a regular file"
+        );
+        assert!(error(&root, "device").contains("leaves the content root"));
+    }
+
+    #[test]
+    fn symlinks_within_the_root_are_followed() {
+        let (_directory, root) = tree();
+        symlink("d/e/f", root.join("file")).unwrap();
+        symlink(root.join("d"), root.join("directory")).unwrap();
+        symlink("../../a", root.join("d/e/up")).unwrap();
+        let found = |path| resolve(&root, Path::new(path)).unwrap();
+        assert_eq!(found("file"), root.join("d/e/f"));
+        assert_eq!(found("directory/e/f"), root.join("d/e/f"));
+        assert_eq!(found("d/e/up"), root.join("a"));
+        assert!(open(&root, Path::new("directory/e/up"), 5).is_ok());
+    }
+
+    #[test]
+    fn a_root_that_is_a_symlink_is_no_escape() {
+        let (_directory, root) = tree();
+        let alias = root.with_file_name("alias");
+        symlink(&root, &alias).unwrap();
+        symlink("d/e/f", root.join("file")).unwrap();
+        assert!(open(&alias, Path::new("a"), 5).is_ok());
+        assert!(open(&alias, Path::new("file"), 5).is_ok());
+    }
+
+    #[test]
+    fn symlinks_that_leave_the_root_are_refused() {
+        let (_directory, root) = tree();
+        symlink("../outside", root.join("file")).unwrap();
+        symlink("../root-beside", root.join("beside")).unwrap();
+        symlink("..", root.join("d/e/top")).unwrap();
+        symlink("../../..", root.join("d/e/out")).unwrap();
+        symlink("file", root.join("twice")).unwrap();
+        for path in ["file", "beside/f", "d/e/out/outside", "twice"] {
+            let line = error(&root, path);
+            assert!(line.contains("leaves the content root"), "{line}");
+        }
+        // Out and in again ends below the root, and only the end counts.
+        assert!(resolve(&root, Path::new("d/e/out/root/a")).is_ok());
+        assert!(resolve(&root, Path::new("d/e/top/e/f")).is_ok());
+    }
+
+    #[test]
+    fn a_loop_of_symlinks_is_unreadable() {
+        let (_directory, root) = tree();
+        symlink("loop", root.join("loop")).unwrap();
+        assert!(error(&root, "loop").contains("is unreadable: "));
+        assert!(error(&root, &"x".repeat(300)).contains("is unreadable: "));
+    }
+
+    #[test]
+    fn the_remembered_directory_is_no_way_around_the_check() {
+        let (_directory, root) = tree();
+        symlink("../root-beside", root.join("d/beside")).unwrap();
+        symlink("../../../outside", root.join("d/e/file")).unwrap();
+        let mut checker = Checker::default();
+        for _ in 0..2 {
+            assert!(checker.check(&root, Path::new("d/e/f"), 5).is_ok());
+            assert!(checker.check(&root, Path::new("d/e/file"), 5).is_err());
+            assert!(checker.check(&root, Path::new("d/beside/f"), 5).is_err());
+            assert!(
+                checker
+                    .check(&root.join("d"), Path::new("beside/f"), 5)
+                    .is_err()
+            );
+            assert!(checker.check(&root, Path::new("a"), 5).is_ok());
+        }
+    }
+}
