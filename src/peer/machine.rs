@@ -1,1 +1,584 @@
 //! One peer's state: what is legal now, and what must be sent next.
+//!
+//! Owns the rules of the protocol for one connection (BEP 3, 6, 9, 10, 21). It must not know the
+//! socket, the content, the clock, or why it is choked: those are the reactor's and the choker's.
+//!
+//! ```text
+//!   new ── handle_handshake ──▶ greeted ── handle_peer_id ──▶ open
+//!              (68 bytes)                (what we have, BEP 10)
+//!
+//!   open:       interested, or a request            unchoke
+//!        quiet ─────────────────────────▶ waiting ───────────▶ served ──▶ requests are queued
+//!          ▲                              │    ▲                 │
+//!          └──────── not interested ──────┘    └──── choke ──────┘──────▶ the queue is refused
+//!
+//!   any ── seed, upload only, illegal, late ──▶ Err(CloseReason); the machine is used no more
+//! ```
+//!
+//! Being interested and being choked are two bits, so a peer that is unchoked before it says that
+//! it is interested is served as well.
+//!
+//! With the Fast extension every request is answered exactly once: by its block, or by a reject
+//! when it comes while choked, is cancelled, exceeds the queue, is queued when we choke, or cannot
+//! be read. Without it such requests are dropped, as BEP 3 has it. A block whose first byte is sent
+//! can be neither cancelled nor rejected.
+//!
+//! Sending is in two steps. [`Peer::poll_transmit`] shows what is to be sent, in the order of the
+//! wire: the rest of a partially sent block, control bytes, blocks. [`Peer::handle_sent`] is told
+//! how many bytes of exactly that the socket took. Nothing else is remembered of what is in flight.
+
+use super::close::CloseReason;
+use super::extended::MetadataQueue;
+use super::queue::{BlockQueue, ControlBuffer};
+use crate::timers::Timer;
+use crate::torrent::layout::Shape;
+use crate::wire::encoder;
+use crate::wire::handshake::{self, Extensions, HANDSHAKE_LENGTH};
+use crate::wire::message::{InfoHash, Message, PeerId, Request};
+
+/// Unsent control bytes, beyond the opening bitfield, at which no more is to be read from the
+/// peer: each request that is refused costs as many bytes as it brought.
+pub const CONTROL_LIMIT_BYTES: usize = 64 * 1024;
+
+/// What a message means to the rest of the program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// Nothing.
+    None,
+    /// The peer wants blocks.
+    Interested,
+    /// The peer wants none; it is to lose its slot.
+    NotInterested,
+    /// A block was queued.
+    Requested {
+        /// The block.
+        request: Request,
+        /// The peer never said that it is interested; this request says so.
+        newly_interested: bool,
+    },
+    /// [`Peer::poll_metadata`] may have something.
+    MetadataRequested,
+}
+
+/// One peer's protocol state.
+#[derive(Debug, Default)]
+pub struct Peer {
+    pub(super) blocks: BlockQueue,
+    pub(super) control: ControlBuffer,
+    pub(super) metadata: Option<Box<MetadataQueue>>,
+    /// How many pieces the peer has, by its own word.
+    have: u32,
+    /// Control bytes that the opening put into the buffer; zero once these are sent.
+    pub(super) opening_bytes: u32,
+    /// Bytes of our 68-byte handshake that are not sent.
+    pub(super) handshake_unsent: u8,
+    /// The number the peer gave to `ut_metadata`; zero for none.
+    pub(super) ut_metadata: u8,
+    fast: bool,
+    extended: bool,
+    interested: bool,
+    unchoked: bool,
+}
+
+/// Opening, and what the peer says.
+impl Peer {
+    /// A connection on which nothing was said.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The first 48 bytes named a torrent that we serve: queues our handshake, which trackers that
+    /// test for NAT wait for before they send their id.
+    pub fn handle_handshake(&mut self, reserved: [u8; 8], info_hash: InfoHash, ours: PeerId) {
+        let extensions = Extensions::from_reserved(reserved);
+        self.fast = extensions.fast;
+        self.extended = extensions.extended;
+        let bytes = handshake::encode(info_hash, ours);
+        self.control.out().extend_from_slice(&bytes);
+        self.handshake_unsent = u8::try_from(HANDSHAKE_LENGTH).unwrap_or(u8::MAX);
+    }
+
+    /// The handshake is complete: queues exactly one of have-all and bitfield, then
+    /// `extension_handshake`, which is a whole encoded message, if the peer speaks BEP 10.
+    pub fn handle_peer_id(
+        &mut self,
+        id: PeerId,
+        ours: PeerId,
+        shape: &Shape,
+        extension_handshake: &[u8],
+    ) -> Result<(), CloseReason> {
+        if id == ours {
+            return Err(CloseReason::OurselvesConnected);
+        }
+        let out = self.control.out();
+        if self.fast {
+            encoder::have_all(out);
+        } else {
+            encoder::bitfield_full(out, shape.pieces);
+        }
+        if self.extended {
+            out.extend_from_slice(extension_handshake);
+        }
+        self.opening_bytes = u32::try_from(out.len()).unwrap_or(u32::MAX);
+        Ok(())
+    }
+
+    /// A message after the handshake. An error ends the connection.
+    pub fn handle_message(
+        &mut self,
+        message: &Message<'_>,
+        shape: &Shape,
+    ) -> Result<Event, CloseReason> {
+        match *message {
+            Message::Request(request) => self.handle_request(request, shape),
+            Message::Cancel(request) => {
+                if self.blocks.remove(&request) {
+                    self.reject_when_fast(request);
+                }
+                Ok(Event::None)
+            }
+            Message::Interested => {
+                self.interested = true;
+                Ok(Event::Interested)
+            }
+            Message::NotInterested => {
+                self.interested = false;
+                Ok(Event::NotInterested)
+            }
+            Message::Have(index) if index >= shape.pieces => {
+                Err(CloseReason::IllegalMessage("have of a piece that is not"))
+            }
+            Message::Have(_) => self.has(self.have.saturating_add(1), shape),
+            Message::Bitfield { length_bytes, ones } => {
+                if length_bytes != shape.pieces.div_ceil(8) || ones > shape.pieces {
+                    return Err(CloseReason::IllegalMessage("bitfield of another torrent"));
+                }
+                self.has(ones, shape)
+            }
+            Message::HaveAll | Message::HaveNone if !self.fast => Err(CloseReason::IllegalMessage(
+                "have-all or have-none without Fast",
+            )),
+            Message::HaveAll => self.has(shape.pieces, shape),
+            Message::HaveNone => self.has(0, shape),
+            Message::Extended { id, payload } => self.handle_extended(id, payload, shape),
+            Message::Handshake { .. } | Message::PeerId(_) => {
+                Err(CloseReason::IllegalMessage("second handshake"))
+            }
+            Message::KeepAlive | Message::Choke | Message::Unchoke | Message::Ignored { .. } => {
+                Ok(Event::None)
+            }
+        }
+    }
+
+    fn handle_request(&mut self, request: Request, shape: &Shape) -> Result<Event, CloseReason> {
+        if !shape.accepts(&request) {
+            return Err(CloseReason::IllegalRequest);
+        }
+        let newly_interested = !self.interested;
+        self.interested = true;
+        if self.unchoked && self.blocks.push(request) {
+            return Ok(Event::Requested {
+                request,
+                newly_interested,
+            });
+        }
+        self.reject_when_fast(request);
+        Ok(if newly_interested {
+            Event::Interested
+        } else {
+            Event::None
+        })
+    }
+
+    /// The peer has `count` pieces. One that has them all has no use for us.
+    fn has(&mut self, count: u32, shape: &Shape) -> Result<Event, CloseReason> {
+        self.have = count;
+        if count >= shape.pieces {
+            return Err(CloseReason::PeerIsSeed);
+        }
+        Ok(Event::None)
+    }
+
+    /// A time-out is due: a keep-alive is queued, anything else ends the connection.
+    pub fn handle_timeout(&mut self, timer: Timer) -> Result<(), CloseReason> {
+        match timer {
+            Timer::Handshake => Err(CloseReason::HandshakeTimeout),
+            Timer::Message => Err(CloseReason::MessageTimeout),
+            Timer::Idle => Err(CloseReason::IdleTimeout),
+            Timer::Write => Err(CloseReason::WriteTimeout),
+            Timer::KeepAlive => {
+                // Whatever waits will show that we are alive; one after another would pile up.
+                if self.control.is_empty() && self.blocks.partial().is_none() {
+                    encoder::keep_alive(self.control.out());
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What the rest of the program decides.
+impl Peer {
+    /// The peer has a slot: its requests are queued from now on.
+    pub fn unchoke(&mut self) {
+        if !self.unchoked {
+            self.unchoked = true;
+            encoder::unchoke(self.control.out());
+        }
+    }
+
+    /// The peer has no slot any more: what it has queued is refused, but for a block already begun.
+    pub fn choke(&mut self) {
+        if !self.unchoked {
+            return;
+        }
+        self.unchoked = false;
+        let Self {
+            blocks,
+            control,
+            fast,
+            ..
+        } = self;
+        // BEP 6 wants the choke first, then the rejects.
+        encoder::choke(control.out());
+        blocks.drain_unbegun(|request| {
+            if *fast {
+                encoder::reject(control.out(), request);
+            }
+        });
+    }
+
+    /// This block cannot be read. A peer without the Fast extension cannot be told, and neither can
+    /// one that has begun to receive it: these are to be closed.
+    pub fn reject_block(&mut self, request: Request) -> Result<(), CloseReason> {
+        let begun = self
+            .blocks
+            .partial()
+            .is_some_and(|(head, _)| head == request);
+        if self.blocks.remove(&request) {
+            if !self.fast {
+                return Err(CloseReason::ContentFailed);
+            }
+            encoder::reject(self.control.out(), request);
+        } else if begun {
+            return Err(CloseReason::ContentFailed);
+        }
+        // Otherwise it was cancelled, or refused with a choke, while it was being read.
+        Ok(())
+    }
+
+    fn reject_when_fast(&mut self, request: Request) {
+        if self.fast {
+            encoder::reject(self.control.out(), request);
+        }
+    }
+}
+
+/// What may be asked about it.
+impl Peer {
+    /// Control bytes wait to be sent.
+    #[must_use]
+    pub fn has_control(&self) -> bool {
+        !self.control.is_empty()
+    }
+
+    /// Blocks wait to be sent, or the rest of one. A choked peer has at most the latter.
+    #[must_use]
+    pub fn has_blocks(&self) -> bool {
+        !self.blocks.is_empty()
+    }
+
+    /// The peer has said that it wants blocks.
+    #[must_use]
+    pub fn is_interested(&self) -> bool {
+        self.interested
+    }
+
+    /// The peer has no slot.
+    #[must_use]
+    pub fn is_choked(&self) -> bool {
+        !self.unchoked
+    }
+
+    /// How many blocks wait, the partially sent one included: at most
+    /// [`REQQ`](super::queue::REQQ).
+    #[must_use]
+    pub fn queue_length(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// So many control bytes wait that nothing more is to be read from the peer until it takes some.
+    #[must_use]
+    pub fn is_backlogged(&self) -> bool {
+        let opening = usize::try_from(self.opening_bytes).unwrap_or(usize::MAX);
+        self.control.unsent().len() > CONTROL_LIMIT_BYTES.saturating_add(opening)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{
+        INFO_HASH, OURS, SHAPE, THEIRS, block, open_peer, reserved, served_peer, take_control,
+    };
+    use super::super::queue::REQQ;
+    use super::*;
+
+    const CHOKE: &[u8] = &[0, 0, 0, 1, 0];
+    const UNCHOKE: &[u8] = &[0, 0, 0, 1, 1];
+
+    fn rejects(requests: &[Request]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for request in requests {
+            encoder::reject(&mut out, *request);
+        }
+        out
+    }
+
+    fn say(peer: &mut Peer, message: Message<'_>) -> Result<Event, CloseReason> {
+        peer.handle_message(&message, &SHAPE)
+    }
+
+    fn illegal(says: Result<Event, CloseReason>) -> bool {
+        matches!(says, Err(CloseReason::IllegalMessage(_)))
+    }
+
+    #[test]
+    fn a_peer_is_small() {
+        assert!(size_of::<Peer>() <= 128, "{}", size_of::<Peer>());
+        let mut peer = served_peer(true, 5);
+        peer.choke();
+        take_control(&mut peer);
+        assert_eq!(peer.control.out().capacity(), 0);
+    }
+
+    #[test]
+    fn the_handshake_is_answered_before_the_peer_id_is_known() {
+        let mut peer = Peer::new();
+        peer.handle_handshake(reserved(true), INFO_HASH, OURS);
+        assert_eq!(take_control(&mut peer), handshake::encode(INFO_HASH, OURS));
+    }
+
+    #[test]
+    fn have_all_is_for_peers_with_fast_and_a_bitfield_for_the_others() {
+        for (fast, opening) in [
+            (true, &b"\0\0\0\x01\x0ebep10"[..]),
+            (false, b"\0\0\0\x04\x05\xff\xff\xf0bep10"),
+        ] {
+            let mut peer = Peer::new();
+            peer.handle_handshake(reserved(fast), INFO_HASH, OURS);
+            take_control(&mut peer);
+            peer.handle_peer_id(THEIRS, OURS, &SHAPE, b"bep10").unwrap();
+            assert_eq!(take_control(&mut peer), opening);
+        }
+        let mut plain = Peer::new();
+        plain.handle_handshake([0; 8], INFO_HASH, OURS);
+        take_control(&mut plain);
+        plain
+            .handle_peer_id(THEIRS, OURS, &SHAPE, b"bep10")
+            .unwrap();
+        assert_eq!(take_control(&mut plain).len(), 8, "no BEP 10 unasked");
+    }
+
+    #[test]
+    fn we_do_not_serve_ourselves() {
+        let mut peer = Peer::new();
+        peer.handle_handshake(reserved(true), INFO_HASH, OURS);
+        let end = peer.handle_peer_id(OURS, OURS, &SHAPE, b"");
+        assert_eq!(end, Err(CloseReason::OurselvesConnected));
+    }
+
+    #[test]
+    fn a_seed_is_closed_however_it_becomes_one() {
+        let seed = Err(CloseReason::PeerIsSeed);
+        let bitfield = |ones| Message::Bitfield {
+            length_bytes: 3,
+            ones,
+        };
+        assert_eq!(say(&mut open_peer(true), Message::HaveAll), seed);
+        assert_eq!(say(&mut open_peer(false), bitfield(20)), seed);
+        let mut peer = open_peer(false);
+        assert_eq!(say(&mut peer, bitfield(18)), Ok(Event::None));
+        assert_eq!(say(&mut peer, Message::Have(3)), Ok(Event::None));
+        assert_eq!(say(&mut peer, Message::Have(4)), seed);
+        let mut peer = open_peer(true);
+        assert_eq!(say(&mut peer, bitfield(19)), Ok(Event::None));
+        assert_eq!(say(&mut peer, Message::HaveNone), Ok(Event::None));
+        assert_eq!(say(&mut peer, Message::Have(4)), Ok(Event::None));
+    }
+
+    #[test]
+    fn illegal_messages_end_the_peer() {
+        let bitfield = |length_bytes, ones| Message::Bitfield { length_bytes, ones };
+        assert!(illegal(say(&mut open_peer(true), Message::Have(20))));
+        assert!(illegal(say(&mut open_peer(true), bitfield(2, 1))));
+        assert!(illegal(say(&mut open_peer(true), bitfield(4, 1))));
+        assert!(illegal(say(&mut open_peer(true), bitfield(3, 21))));
+        assert!(illegal(say(&mut open_peer(false), Message::HaveAll)));
+        assert!(illegal(say(&mut open_peer(false), Message::HaveNone)));
+        assert!(illegal(say(&mut open_peer(true), Message::PeerId(THEIRS))));
+        let outside = Request {
+            index: 19,
+            begin: 1,
+            length: 16 * 1024,
+        };
+        for unchoked in [false, true] {
+            let mut peer = open_peer(true);
+            if unchoked {
+                peer.unchoke();
+            }
+            let end = say(&mut peer, Message::Request(outside));
+            assert_eq!(end, Err(CloseReason::IllegalRequest));
+        }
+    }
+
+    #[test]
+    fn messages_of_no_use_do_no_harm() {
+        let mut peer = served_peer(true, 1);
+        for message in [
+            Message::KeepAlive,
+            Message::Choke,
+            Message::Unchoke,
+            Message::Ignored { id: 200 },
+        ] {
+            assert_eq!(say(&mut peer, message), Ok(Event::None));
+        }
+        assert_eq!((peer.queue_length(), peer.has_control()), (1, false));
+    }
+
+    #[test]
+    fn interest_is_reported_and_not_interested_is_no_goodbye() {
+        let mut peer = open_peer(true);
+        assert_eq!(say(&mut peer, Message::Interested), Ok(Event::Interested));
+        assert!(peer.is_interested() && peer.is_choked());
+        let says = say(&mut peer, Message::NotInterested);
+        assert_eq!(says, Ok(Event::NotInterested));
+        assert!(!peer.is_interested());
+    }
+
+    #[test]
+    fn a_request_says_that_the_peer_is_interested() {
+        let mut peer = open_peer(true);
+        let request = block(0);
+        let says = say(&mut peer, Message::Request(request));
+        assert_eq!(says, Ok(Event::Interested));
+        assert_eq!(say(&mut peer, Message::Request(request)), Ok(Event::None));
+        let mut peer = open_peer(true);
+        peer.unchoke();
+        for newly_interested in [true, false] {
+            assert_eq!(
+                say(&mut peer, Message::Request(request)),
+                Ok(Event::Requested {
+                    request,
+                    newly_interested
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn a_request_while_choked_is_rejected_with_fast_and_dropped_without() {
+        for (fast, answer) in [(true, rejects(&[block(0)])), (false, Vec::new())] {
+            let mut peer = open_peer(fast);
+            say(&mut peer, Message::Request(block(0))).unwrap();
+            assert_eq!(take_control(&mut peer), answer);
+            assert!(!peer.has_blocks());
+        }
+    }
+
+    #[test]
+    fn a_request_beyond_the_bound_is_rejected_with_fast_and_dropped_without() {
+        for (fast, answer) in [(true, rejects(&[block(9)])), (false, Vec::new())] {
+            let mut peer = served_peer(fast, 2000);
+            let says = say(&mut peer, Message::Request(block(9)));
+            assert_eq!(says, Ok(Event::None));
+            assert_eq!(take_control(&mut peer), answer);
+            assert_eq!(peer.queue_length(), REQQ);
+        }
+    }
+
+    #[test]
+    fn a_cancel_is_answered_once_and_only_for_what_is_queued() {
+        for (fast, answer) in [(true, rejects(&[block(1)])), (false, Vec::new())] {
+            let mut peer = served_peer(fast, 3);
+            peer.handle_sent(1);
+            for number in [0, 1, 1, 9] {
+                say(&mut peer, Message::Cancel(block(number))).unwrap();
+            }
+            peer.handle_sent(13 + 16 * 1024 - 1);
+            assert_eq!(take_control(&mut peer), answer);
+            assert_eq!(peer.queue_length(), 1);
+        }
+    }
+
+    #[test]
+    fn choke_refuses_the_queue_and_unchoke_opens_it() {
+        let queued = [block(0), block(1)];
+        for (fast, answer) in [(true, rejects(&queued)), (false, Vec::new())] {
+            let mut peer = served_peer(fast, 2);
+            peer.choke();
+            peer.choke();
+            assert_eq!(take_control(&mut peer), [CHOKE, &answer].concat());
+            assert!(peer.is_choked() && !peer.has_blocks());
+            peer.unchoke();
+            peer.unchoke();
+            assert_eq!(take_control(&mut peer), UNCHOKE);
+        }
+    }
+
+    #[test]
+    fn a_block_that_cannot_be_read_is_rejected_where_that_can_be_said() {
+        let mut peer = served_peer(true, 2);
+        assert_eq!(peer.reject_block(block(1)), Ok(()));
+        assert_eq!(peer.reject_block(block(1)), Ok(()), "it is gone");
+        assert_eq!(take_control(&mut peer), rejects(&[block(1)]));
+        peer.handle_sent(1);
+        let begun = peer.reject_block(block(0));
+        assert_eq!(begun, Err(CloseReason::ContentFailed));
+        let plain = served_peer(false, 1).reject_block(block(0));
+        assert_eq!(plain, Err(CloseReason::ContentFailed));
+    }
+
+    #[test]
+    fn one_keep_alive_is_queued_and_no_other_time_out_is_survived() {
+        let mut peer = open_peer(true);
+        peer.handle_timeout(Timer::KeepAlive).unwrap();
+        peer.handle_timeout(Timer::KeepAlive).unwrap();
+        assert_eq!(take_control(&mut peer), [0; 4]);
+        for (timer, reason) in [
+            (Timer::Handshake, CloseReason::HandshakeTimeout),
+            (Timer::Message, CloseReason::MessageTimeout),
+            (Timer::Idle, CloseReason::IdleTimeout),
+            (Timer::Write, CloseReason::WriteTimeout),
+        ] {
+            assert_eq!(peer.handle_timeout(timer), Err(reason));
+        }
+    }
+
+    #[test]
+    fn a_peer_that_provokes_answers_and_takes_none_is_backlogged() {
+        let mut peer = open_peer(true);
+        for _ in 0..CONTROL_LIMIT_BYTES / 17 {
+            say(&mut peer, Message::Request(block(0))).unwrap();
+            assert!(!peer.is_backlogged());
+        }
+        say(&mut peer, Message::Request(block(0))).unwrap();
+        assert!(peer.is_backlogged());
+        peer.handle_sent(100);
+        assert!(!peer.is_backlogged());
+    }
+
+    #[test]
+    fn a_large_bitfield_of_ours_is_no_backlog() {
+        let mut peer = Peer::new();
+        peer.handle_handshake([0; 8], INFO_HASH, OURS);
+        let mut shape = SHAPE;
+        shape.pieces = 1_000_000;
+        peer.handle_peer_id(THEIRS, OURS, &shape, b"").unwrap();
+        assert!(!peer.is_backlogged());
+        while peer.has_control() {
+            take_control(&mut peer);
+        }
+        assert_eq!(peer.opening_bytes, 0);
+    }
+}

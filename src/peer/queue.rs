@@ -1,1 +1,288 @@
-//! The bounded queue of requests.
+//! What waits to be sent to one peer: control bytes, and the blocks it has asked for.
+//!
+//! Owns the two buffers, their bounds and their memory. It must not know which messages are legal,
+//! or why something is queued.
+
+use std::collections::{VecDeque, vec_deque};
+
+use crate::wire::encoder::PIECE_HEADER_LENGTH;
+use crate::wire::message::Request;
+
+/// How many requests a peer may have queued: what we advertise as `reqq` (BEP 10), the same as
+/// libtorrent and Transmission.
+pub const REQQ: usize = 2000;
+
+/// Requests for which memory is kept while the queue is empty between one batch and the next, so
+/// that the steady state allocates nothing. 32 blocks are one vectored write.
+const KEPT_REQUESTS: usize = 32;
+
+/// Sent control bytes that may lie before the unsent ones until these are moved to the front.
+const COMPACT_BYTES: usize = 16 * 1024;
+
+/// The blocks a peer has asked for, in the order of its requests. The head may be partially sent.
+#[derive(Debug, Default)]
+pub(super) struct BlockQueue {
+    blocks: VecDeque<Request>,
+    /// Bytes of the head's message, header included, that the socket has taken.
+    head_sent_bytes: u32,
+}
+
+/// The bytes of a piece message that do not belong to the block.
+const HEADER_BYTES: u64 = PIECE_HEADER_LENGTH as u64;
+
+/// What a number of sent bytes was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sent {
+    /// Bytes of blocks, without the headers of their messages.
+    pub payload_bytes: u64,
+    /// Blocks whose last byte was among them.
+    pub blocks: u32,
+}
+
+impl BlockQueue {
+    /// Adds a block; false when the queue is full.
+    pub(super) fn push(&mut self, request: Request) -> bool {
+        let room = self.blocks.len() < REQQ;
+        if room {
+            self.blocks.push_back(request);
+        }
+        room
+    }
+
+    /// Takes back one block that has not been begun; false when there is no such block.
+    pub(super) fn remove(&mut self, request: &Request) -> bool {
+        let begun = usize::from(self.head_sent_bytes > 0);
+        let place = self.blocks.iter().skip(begun).position(|r| r == request);
+        let found = place.and_then(|place| self.blocks.remove(place + begun));
+        self.release_when_empty();
+        found.is_some()
+    }
+
+    /// Takes back every block that has not been begun, passing each to `taken`, and keeps no
+    /// memory but for the one that has.
+    pub(super) fn drain_unbegun(&mut self, taken: impl FnMut(Request)) {
+        let begun = usize::from(self.head_sent_bytes > 0);
+        self.blocks.drain(begun..).for_each(taken);
+        self.blocks.shrink_to_fit();
+    }
+
+    /// The head with the bytes of its message that are sent, when that is more than none.
+    pub(super) fn partial(&self) -> Option<(Request, u32)> {
+        let head = *self.blocks.front()?;
+        (self.head_sent_bytes > 0).then_some((head, self.head_sent_bytes))
+    }
+
+    /// The blocks that have not been begun.
+    pub(super) fn unbegun(&self) -> vec_deque::Iter<'_, Request> {
+        let begun = usize::from(self.head_sent_bytes > 0);
+        self.blocks.range(begun.min(self.blocks.len())..)
+    }
+
+    /// Accounts for up to `bytes` sent of the partial head only; returns the bytes that were not its.
+    pub(super) fn finish_partial(&mut self, bytes: u64, sent: &mut Sent) -> u64 {
+        if self.head_sent_bytes > 0 {
+            self.advance_head(bytes, sent)
+        } else {
+            bytes
+        }
+    }
+
+    /// Accounts for `bytes` sent from the head on.
+    pub(super) fn advance(&mut self, mut bytes: u64, sent: &mut Sent) {
+        while bytes > 0 && !self.blocks.is_empty() {
+            bytes = self.advance_head(bytes, sent);
+        }
+    }
+
+    fn advance_head(&mut self, bytes: u64, sent: &mut Sent) -> u64 {
+        let Some(head) = self.blocks.front() else {
+            return bytes;
+        };
+        let before = u64::from(self.head_sent_bytes);
+        let whole = HEADER_BYTES + u64::from(head.length);
+        let after = whole.min(before + bytes);
+        sent.payload_bytes += after.max(HEADER_BYTES) - before.max(HEADER_BYTES);
+        if after == whole {
+            self.blocks.pop_front();
+            self.head_sent_bytes = 0;
+            sent.blocks += 1;
+            self.release_when_empty();
+        } else {
+            // Less than a whole message of at most 128 KiB.
+            self.head_sent_bytes = u32::try_from(after).unwrap_or(u32::MAX);
+        }
+        bytes - (after - before)
+    }
+
+    /// A burst's memory goes with the burst.
+    fn release_when_empty(&mut self) {
+        if self.blocks.is_empty() && self.blocks.capacity() > KEPT_REQUESTS {
+            self.blocks.shrink_to(KEPT_REQUESTS);
+        }
+    }
+
+    /// How many blocks wait, the partial one included.
+    pub(super) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+}
+
+/// Encoded messages that are not blocks. Its memory goes as soon as all of it is sent.
+#[derive(Debug, Default)]
+pub(super) struct ControlBuffer {
+    bytes: Vec<u8>,
+    /// How many of `bytes` the socket has taken.
+    sent_bytes: usize,
+}
+
+impl ControlBuffer {
+    /// Where the encoders append.
+    pub(super) fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// What is not sent.
+    pub(super) fn unsent(&self) -> &[u8] {
+        self.bytes.get(self.sent_bytes..).unwrap_or_default()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Accounts for `bytes` sent, no more than are unsent.
+    pub(super) fn advance(&mut self, bytes: usize) {
+        self.sent_bytes = (self.sent_bytes + bytes).min(self.bytes.len());
+        if self.sent_bytes == self.bytes.len() {
+            *self = Self::default();
+        } else if self.sent_bytes >= COMPACT_BYTES && self.sent_bytes * 2 >= self.bytes.len() {
+            // A peer that takes a little and provokes a little would make the buffer grow without
+            // end. At least half of it is dropped, so each byte is moved once on average.
+            self.bytes.drain(..self.sent_bytes);
+            self.sent_bytes = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(index: u32) -> Request {
+        Request {
+            index,
+            begin: 0,
+            length: 100,
+        }
+    }
+
+    fn queue_of(count: u32) -> BlockQueue {
+        let mut queue = BlockQueue::default();
+        for index in 0..count {
+            assert!(queue.push(block(index)));
+        }
+        queue
+    }
+
+    fn advance(queue: &mut BlockQueue, bytes: u64) -> (u64, u32) {
+        let mut sent = Sent::default();
+        queue.advance(bytes, &mut sent);
+        (sent.payload_bytes, sent.blocks)
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let mut queue = queue_of(2000);
+        assert!(!queue.push(block(9)));
+        assert_eq!(queue.len(), REQQ);
+        advance(&mut queue, 113);
+        assert!(queue.push(block(9)));
+    }
+
+    #[test]
+    fn payload_is_counted_without_headers_wherever_a_write_stops() {
+        let mut queue = queue_of(3);
+        assert_eq!(advance(&mut queue, 5), (0, 0));
+        assert_eq!(queue.partial(), Some((block(0), 5)));
+        assert_eq!(advance(&mut queue, 8), (0, 0));
+        assert_eq!(advance(&mut queue, 1), (1, 0));
+        assert_eq!(advance(&mut queue, 99 + 13), (99, 1));
+        assert_eq!(queue.partial(), Some((block(1), 13)));
+        assert_eq!(advance(&mut queue, 100 + 113), (200, 2));
+        assert!(queue.is_empty());
+        assert_eq!(queue.partial(), None);
+    }
+
+    #[test]
+    fn finishing_the_partial_block_does_not_begin_the_next() {
+        let mut queue = queue_of(2);
+        let mut sent = Sent::default();
+        assert_eq!(queue.finish_partial(50, &mut sent), 50);
+        queue.advance(50, &mut sent);
+        assert_eq!(queue.finish_partial(70, &mut sent), 7);
+        assert_eq!(queue.partial(), None);
+        assert_eq!(queue.unbegun().copied().collect::<Vec<_>>(), [block(1)]);
+    }
+
+    #[test]
+    fn a_begun_block_cannot_be_taken_back() {
+        let mut queue = queue_of(3);
+        advance(&mut queue, 1);
+        assert!(!queue.remove(&block(0)));
+        assert!(queue.remove(&block(1)));
+        assert!(!queue.remove(&block(1)));
+        let mut taken = Vec::new();
+        queue.drain_unbegun(|request| taken.push(request));
+        assert_eq!(taken, [block(2)]);
+        assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn one_of_two_equal_blocks_is_taken_back_though_the_other_is_begun() {
+        let mut queue = queue_of(1);
+        queue.push(block(0));
+        advance(&mut queue, 1);
+        assert!(queue.remove(&block(0)));
+        assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn memory_for_a_batch_is_kept_and_memory_for_a_burst_is_not() {
+        let mut queue = queue_of(8);
+        advance(&mut queue, 8 * 113);
+        let kept = queue.blocks.capacity();
+        assert!((8..=KEPT_REQUESTS).contains(&kept));
+        let mut queue = queue_of(2000);
+        advance(&mut queue, 2000 * 113);
+        assert!((1..=KEPT_REQUESTS).contains(&queue.blocks.capacity()));
+        queue.drain_unbegun(|_| ());
+        assert_eq!(queue.blocks.capacity(), 0);
+    }
+
+    #[test]
+    fn a_drained_control_buffer_keeps_no_memory() {
+        let mut control = ControlBuffer::default();
+        control.out().extend_from_slice(b"choke");
+        control.advance(2);
+        assert_eq!(control.unsent(), b"oke");
+        control.advance(3);
+        assert!(control.is_empty());
+        assert_eq!(control.bytes.capacity(), 0);
+    }
+
+    #[test]
+    fn a_control_buffer_that_is_never_drained_does_not_grow() {
+        let mut control = ControlBuffer::default();
+        control.out().extend_from_slice(&[0; 1000]);
+        for _ in 0..100_000 {
+            control.out().extend_from_slice(&[0; 17]);
+            control.advance(17);
+        }
+        assert_eq!(control.unsent().len(), 1000);
+        assert!(control.bytes.len() <= 1000 + COMPACT_BYTES + 17);
+    }
+}

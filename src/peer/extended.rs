@@ -1,0 +1,283 @@
+//! The peer machine's part for the extension protocol: what a peer says of itself (BEP 10, 21), and
+//! the info dictionary for those who came with a magnet link (BEP 9).
+//!
+//! Owns which pieces of the dictionary a peer waits for. It must not know where they are read, nor
+//! anything of blocks. Choked peers are answered too: without the dictionary none can ask for a block.
+
+use std::collections::VecDeque;
+
+use super::close::CloseReason;
+use super::machine::{Event, Peer};
+use crate::torrent::layout::Shape;
+use crate::wire::extension::{self, MetadataMessage};
+
+/// Pieces of 16 KiB that may wait, beyond the ones being read. Clients that ask for the whole
+/// dictionary at once give up when a part is refused, so this covers dictionaries of 16 MiB.
+const WAITING_LIMIT: usize = 1024;
+
+/// Pieces being read at a time for one peer: each becomes 16 KiB in its control buffer.
+const READING_LIMIT: u8 = 2;
+
+/// The requests of one peer. It exists only while there is one.
+#[derive(Debug, Default)]
+pub(super) struct MetadataQueue {
+    waiting: VecDeque<u32>,
+    reading: u8,
+}
+
+impl MetadataQueue {
+    /// Adds a request; false when too many wait.
+    pub(super) fn push(&mut self, piece: u32) -> bool {
+        let room = self.waiting.len() < WAITING_LIMIT;
+        if room {
+            self.waiting.push_back(piece);
+        }
+        room
+    }
+
+    /// The next piece to read, when one may be begun.
+    pub(super) fn poll(&mut self) -> Option<u32> {
+        if self.reading >= READING_LIMIT {
+            return None;
+        }
+        let piece = self.waiting.pop_front()?;
+        self.reading += 1;
+        Some(piece)
+    }
+
+    /// A piece has been read, or cannot be.
+    pub(super) fn answered(&mut self) {
+        self.reading = self.reading.saturating_sub(1);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.reading == 0 && self.waiting.is_empty()
+    }
+}
+
+impl Peer {
+    /// A message of the extension protocol. An error ends the connection.
+    pub(super) fn handle_extended(
+        &mut self,
+        id: u8,
+        payload: &[u8],
+        shape: &Shape,
+    ) -> Result<Event, CloseReason> {
+        match id {
+            0 => {
+                // Clients exist whose dictionary is malformed and whose requests are not.
+                let Ok(theirs) = extension::parse_handshake(payload) else {
+                    return Ok(Event::None);
+                };
+                // A later dictionary leaves out what has not changed.
+                self.ut_metadata = theirs.ut_metadata.unwrap_or(self.ut_metadata);
+                if theirs.upload_only {
+                    return Err(CloseReason::PeerUploadOnly);
+                }
+                Ok(Event::None)
+            }
+            extension::OUR_UT_METADATA => {
+                let message = extension::parse_metadata(payload)
+                    .map_err(|_| CloseReason::IllegalMessage("malformed ut_metadata"))?;
+                Ok(match message {
+                    MetadataMessage::Request { piece } => self.metadata_requested(piece, shape),
+                    _ => Event::None,
+                })
+            }
+            extension::OUR_UPLOAD_ONLY if extension::parse_upload_only(payload) => {
+                Err(CloseReason::PeerUploadOnly)
+            }
+            _ => Ok(Event::None),
+        }
+    }
+
+    fn metadata_requested(&mut self, piece: u32, shape: &Shape) -> Event {
+        if self.ut_metadata == 0 {
+            // The peer has not said by which number it would know the answer.
+            return Event::None;
+        }
+        let pieces = shape
+            .metadata_length
+            .div_ceil(extension::METADATA_PIECE_LENGTH);
+        if piece < pieces && self.metadata.get_or_insert_default().push(piece) {
+            return Event::MetadataRequested;
+        }
+        extension::metadata_reject(self.control.out(), self.ut_metadata, piece);
+        Event::None
+    }
+
+    /// The next piece of the info dictionary to read for the peer, if any. To be asked again after
+    /// each [`Peer::handle_metadata`] and whenever control bytes have been sent.
+    pub fn poll_metadata(&mut self) -> Option<u32> {
+        if self.metadata.is_none() || self.is_backlogged() {
+            return None;
+        }
+        self.metadata.as_mut()?.poll()
+    }
+
+    /// A piece of the info dictionary that [`Peer::poll_metadata`] gave out: its bytes, or None when
+    /// it could not be read.
+    pub fn handle_metadata(&mut self, piece: u32, shape: &Shape, body: Option<&[u8]>) {
+        if let Some(queue) = &mut self.metadata {
+            queue.answered();
+            if queue.is_empty() {
+                self.metadata = None;
+            }
+        }
+        if self.ut_metadata == 0 {
+            return;
+        }
+        let out = self.control.out();
+        match body.and_then(|body| Some((body, u32::try_from(body.len()).ok()?))) {
+            Some((body, length)) => {
+                let total = shape.metadata_length;
+                extension::metadata_data_header(out, self.ut_metadata, piece, total, length);
+                out.extend_from_slice(body);
+            }
+            None => extension::metadata_reject(out, self.ut_metadata, piece),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{SHAPE, open_peer, take_control};
+    use super::*;
+    use crate::wire::message::Message;
+
+    #[test]
+    fn few_are_read_at_a_time_and_in_order() {
+        let mut queue = MetadataQueue::default();
+        for piece in 5..9 {
+            assert!(queue.push(piece));
+        }
+        assert_eq!((queue.poll(), queue.poll()), (Some(5), Some(6)));
+        assert_eq!(queue.poll(), None);
+        queue.answered();
+        assert_eq!((queue.poll(), queue.poll()), (Some(7), None));
+    }
+
+    #[test]
+    fn a_dictionary_of_16_mib_may_be_asked_for_at_once_and_no_more() {
+        let mut queue = MetadataQueue::default();
+        for piece in 0..1024 {
+            assert!(queue.push(piece));
+        }
+        assert!(!queue.push(1024));
+    }
+
+    #[test]
+    fn it_is_empty_only_when_every_answer_is_in() {
+        let mut queue = MetadataQueue::default();
+        assert!(queue.is_empty());
+        queue.push(0);
+        assert!(!queue.is_empty());
+        queue.poll();
+        assert!(!queue.is_empty());
+        queue.answered();
+        assert!(queue.is_empty());
+    }
+
+    const METADATA: &[u8] = b"d1:md11:ut_metadatai7eee";
+
+    fn metadata_request(piece: u32) -> Vec<u8> {
+        format!("d8:msg_typei0e5:piecei{piece}ee").into_bytes()
+    }
+
+    fn extended(peer: &mut Peer, id: u8, payload: &[u8]) -> Result<Event, CloseReason> {
+        peer.handle_message(&Message::Extended { id, payload }, &SHAPE)
+    }
+
+    fn ask(peer: &mut Peer, piece: u32) -> Event {
+        extended(peer, 1, &metadata_request(piece)).unwrap()
+    }
+
+    fn rejected(piece: u32) -> Vec<u8> {
+        let mut out = Vec::new();
+        extension::metadata_reject(&mut out, 7, piece);
+        out
+    }
+
+    #[test]
+    fn a_peer_that_only_uploads_is_closed_whichever_way_it_says_so() {
+        let mut peer = open_peer(true);
+        let says = extended(&mut peer, 0, b"d11:upload_onlyi0ee");
+        assert_eq!(says, Ok(Event::None));
+        let says = extended(&mut peer, 0, b"d11:upload_onlyi1ee");
+        assert_eq!(says, Err(CloseReason::PeerUploadOnly));
+        let mut peer = open_peer(true);
+        assert_eq!(extended(&mut peer, 2, &[0]), Ok(Event::None));
+        let says = extended(&mut peer, 2, &[1]);
+        assert_eq!(says, Err(CloseReason::PeerUploadOnly));
+    }
+
+    #[test]
+    fn metadata_is_read_and_answered_under_the_number_the_peer_gave() {
+        let mut peer = open_peer(true);
+        extended(&mut peer, 0, METADATA).unwrap();
+        assert_eq!(ask(&mut peer, 1), Event::MetadataRequested);
+        assert_eq!(peer.poll_metadata(), Some(1));
+        assert_eq!(peer.poll_metadata(), None);
+        peer.handle_metadata(1, &SHAPE, Some(b"body"));
+        let mut expected = Vec::new();
+        extension::metadata_data_header(&mut expected, 7, 1, SHAPE.metadata_length, 4);
+        expected.extend_from_slice(b"body");
+        assert_eq!(take_control(&mut peer), expected);
+        assert!(peer.metadata.is_none());
+    }
+
+    #[test]
+    fn metadata_that_is_not_or_cannot_be_read_is_rejected() {
+        let mut peer = open_peer(true);
+        extended(&mut peer, 0, METADATA).unwrap();
+        let pieces = SHAPE.metadata_length.div_ceil(16 * 1024);
+        assert_eq!(ask(&mut peer, pieces), Event::None);
+        assert_eq!(take_control(&mut peer), rejected(pieces));
+        assert_eq!(ask(&mut peer, pieces - 1), Event::MetadataRequested);
+        assert_eq!(peer.poll_metadata(), Some(pieces - 1));
+        peer.handle_metadata(pieces - 1, &SHAPE, None);
+        assert_eq!(take_control(&mut peer), rejected(pieces - 1));
+    }
+
+    #[test]
+    fn a_flood_of_metadata_requests_is_rejected_beyond_the_bound() {
+        let mut peer = open_peer(true);
+        extended(&mut peer, 0, METADATA).unwrap();
+        for _ in 0..WAITING_LIMIT {
+            assert_eq!(ask(&mut peer, 0), Event::MetadataRequested);
+        }
+        assert_eq!(ask(&mut peer, 0), Event::None);
+        assert_eq!(take_control(&mut peer), rejected(0));
+    }
+
+    #[test]
+    fn no_metadata_is_read_while_the_answers_are_not_taken() {
+        let mut peer = open_peer(true);
+        extended(&mut peer, 0, METADATA).unwrap();
+        for _ in 0..20 {
+            ask(&mut peer, 0);
+        }
+        let mut answered = 0;
+        while let Some(piece) = peer.poll_metadata() {
+            peer.handle_metadata(piece, &SHAPE, Some(&[0; 16 * 1024]));
+            answered += 1;
+        }
+        assert_eq!(answered, 4);
+        take_control(&mut peer);
+        assert!(peer.poll_metadata().is_some());
+    }
+
+    #[test]
+    fn malformed_metadata_messages_end_the_peer_and_a_malformed_handshake_does_not() {
+        let mut peer = open_peer(true);
+        assert_eq!(ask(&mut peer, 0), Event::None, "it has given no number");
+        assert_eq!(extended(&mut peer, 0, b"i1e"), Ok(Event::None));
+        extended(&mut peer, 0, METADATA).unwrap();
+        extended(&mut peer, 0, b"de").unwrap();
+        assert_eq!(ask(&mut peer, 0), Event::MetadataRequested);
+        let says = extended(&mut peer, 1, b"d8:msg_typei1e5:piecei0ee");
+        assert_eq!(says, Ok(Event::None));
+        let says = extended(&mut peer, 1, b"i1e");
+        assert!(matches!(says, Err(CloseReason::IllegalMessage(_))));
+    }
+}
