@@ -1,0 +1,329 @@
+//! What the rules of fairness promise, one promise a test.
+
+use super::*;
+
+const MIB: u64 = 1024 * 1024;
+const T0: Time = Time(0);
+
+fn choker(max_unchoked: usize) -> Choker {
+    Choker::new(ChokerConfig {
+        max_unchoked,
+        credit_bytes: MIB,
+        max_unchoked_ms: 300_000,
+        unused_slot_ms: 30_000,
+    })
+}
+
+fn key(index: u32) -> PeerKey {
+    PeerKey {
+        index,
+        generation: index + 100,
+    }
+}
+
+fn interested(choker: &mut Choker, peers: std::ops::Range<u32>) {
+    for index in peers {
+        choker.interested(key(index));
+    }
+}
+
+fn rebalance(choker: &mut Choker, now: Time) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    choker.rebalance(now, false, &mut verdicts);
+    verdicts
+}
+
+fn rebalance_full_house(choker: &mut Choker, now: Time) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    choker.rebalance(now, true, &mut verdicts);
+    verdicts
+}
+
+fn unchoke(peers: std::ops::Range<u32>) -> Vec<Verdict> {
+    peers.map(|index| Verdict::Unchoke(key(index))).collect()
+}
+
+/// What a place costs for each connection.
+#[test]
+fn a_place_is_small() {
+    assert!(size_of::<Option<(u32, Place)>>() <= 48);
+}
+
+#[test]
+fn free_slots_go_to_the_head_of_the_queue_and_no_further_than_there_are() {
+    let mut choker = choker(3);
+    interested(&mut choker, 0..5);
+    choker.interested(key(0));
+    assert_eq!(choker.next(), Some(Time(0)));
+    assert_eq!(rebalance(&mut choker, T0), unchoke(0..3));
+    assert_eq!((choker.unchoked(), choker.waiting()), (3, 2));
+    assert!(!choker.not_interested(key(3)));
+    assert!(choker.not_interested(key(1)));
+    choker.interested(key(3));
+    assert_eq!(rebalance(&mut choker, T0), unchoke(4..5));
+    choker.disconnected(key(0));
+    choker.disconnected(key(0));
+    assert_eq!(rebalance(&mut choker, T0), unchoke(3..4));
+    assert_eq!((choker.unchoked(), choker.waiting()), (3, 0));
+}
+
+#[test]
+fn credit_never_falls_below_zero_and_ends_the_turn() {
+    let mut choker = choker(1);
+    interested(&mut choker, 0..2);
+    rebalance(&mut choker, T0);
+    assert_eq!(
+        (choker.credit_bytes(key(0)), choker.credit_bytes(key(1))),
+        (MIB, 0)
+    );
+    choker.sent(key(0), MIB - 1, T0);
+    assert_eq!(rebalance(&mut choker, T0), []);
+    assert_eq!(choker.credit_bytes(key(0)), 1);
+    choker.sent(key(0), 5000, T0);
+    choker.sent(key(0), 5000, T0);
+    assert_eq!(choker.credit_bytes(key(0)), 0);
+    assert_eq!(choker.next(), Some(Time(0)));
+    let verdicts = rebalance(&mut choker, T0);
+    assert_eq!(verdicts, [Verdict::Choke(key(0)), Verdict::Unchoke(key(1))]);
+    assert_eq!(
+        (choker.credit_bytes(key(0)), choker.credit_bytes(key(1))),
+        (0, MIB)
+    );
+    choker.sent(key(0), 9000, T0);
+    assert_eq!(rebalance(&mut choker, T0), []);
+}
+
+#[test]
+fn nineteen_thousand_peers_on_as_many_slots_are_all_refilled() {
+    let mut choker = choker(19_000);
+    interested(&mut choker, 0..19_000);
+    assert_eq!(rebalance(&mut choker, T0).len(), 19_000);
+    for round in 1..5 {
+        let now = Time(round * 1000);
+        for index in 0..19_000 {
+            choker.requested(key(index), now);
+            choker.sent(key(index), MIB + 5, now);
+        }
+        assert_eq!(rebalance(&mut choker, now), []);
+        assert_eq!(
+            (choker.unchoked(), choker.credit_bytes(key(77))),
+            (19_000, MIB)
+        );
+    }
+    assert_eq!(choker.clocks.len(), 19_000);
+}
+
+#[test]
+fn a_thousand_peers_on_fifty_slots_have_equal_turns() {
+    let mut choker = choker(50);
+    interested(&mut choker, 0..1000);
+    let mut unchoked: Vec<u32> = Vec::new();
+    let mut turns = [0_u32; 1000];
+    for round in 0..2000_u16 {
+        let now = Time(u64::from(round) * 100);
+        // In each round one in five has taken all of its credit.
+        let done: Vec<u32> = unchoked
+            .iter()
+            .copied()
+            .skip(usize::from(round) % 5)
+            .step_by(5)
+            .collect();
+        for index in done {
+            choker.sent(key(index), MIB, now);
+        }
+        for verdict in rebalance(&mut choker, now) {
+            match verdict {
+                Verdict::Unchoke(key) => {
+                    unchoked.push(key.index);
+                    turns[key.index as usize] += 1;
+                }
+                Verdict::Choke(key) => unchoked.retain(|&index| index != key.index),
+                Verdict::Disconnect(..) => panic!("the house is not full"),
+            }
+        }
+        assert_eq!(
+            (unchoked.len(), choker.unchoked(), choker.waiting()),
+            (50, 50, 950)
+        );
+    }
+    let (least, most) = (turns.iter().min(), turns.iter().max());
+    assert!(
+        least >= Some(&15) && most.zip(least).is_some_and(|(m, l)| m - l <= 2),
+        "{least:?} {most:?}"
+    );
+}
+
+#[test]
+fn turns_that_end_together_do_not_take_each_others_slots() {
+    let mut choker = choker(3);
+    interested(&mut choker, 0..4);
+    rebalance(&mut choker, T0);
+    for index in 0..3 {
+        choker.sent(key(index), MIB, T0);
+    }
+    let verdicts = rebalance(&mut choker, T0);
+    assert_eq!(verdicts, [Verdict::Choke(key(0)), Verdict::Unchoke(key(3))]);
+    assert_eq!(choker.credit_bytes(key(1)), MIB, "a new turn of its own");
+    assert_eq!(choker.waiting(), 1);
+}
+
+#[test]
+fn a_turn_ends_by_time_though_credit_is_left() {
+    let mut choker = choker(1);
+    interested(&mut choker, 0..2);
+    rebalance(&mut choker, T0);
+    for second in 1..300 {
+        choker.sent(key(0), 10, Time(second * 1000));
+        assert_eq!(rebalance(&mut choker, Time(second * 1000)), []);
+        assert!(
+            choker
+                .next()
+                .is_some_and(|at| at.0 > second * 1000 && at.0 <= 300_000)
+        );
+    }
+    let verdicts = rebalance(&mut choker, Time(300_000));
+    assert_eq!(verdicts, [Verdict::Choke(key(0)), Verdict::Unchoke(key(1))]);
+}
+
+#[test]
+fn a_slot_on_which_nothing_moves_is_given_on_after_thirty_seconds() {
+    let mut choker = choker(1);
+    interested(&mut choker, 0..2);
+    rebalance(&mut choker, T0);
+    choker.requested(key(0), Time(10_000));
+    assert_eq!(rebalance(&mut choker, Time(39_999)), []);
+    assert_eq!(choker.next(), Some(Time(40_000)));
+    let verdicts = rebalance(&mut choker, Time(40_000));
+    assert_eq!(verdicts, [Verdict::Choke(key(0)), Verdict::Unchoke(key(1))]);
+}
+
+#[test]
+fn whoever_never_asks_is_disconnected_after_the_second_turn() {
+    let mut choker = choker(1);
+    interested(&mut choker, 0..2);
+    rebalance(&mut choker, T0);
+    let mut last = Vec::new();
+    for second in 1..=90 {
+        let now = Time(second * 1000);
+        choker.requested(key(1), now);
+        if second == 60 {
+            choker.sent(key(1), MIB, now);
+        }
+        let verdicts = rebalance(&mut choker, now);
+        if !verdicts.is_empty() {
+            last.push((second, verdicts));
+        }
+    }
+    let gone = Verdict::Disconnect(key(0), CloseReason::SlotUnused);
+    assert_eq!(
+        last,
+        [
+            (30, vec![Verdict::Choke(key(0)), Verdict::Unchoke(key(1))]),
+            (60, vec![Verdict::Choke(key(1)), Verdict::Unchoke(key(0))]),
+            (90, vec![gone, Verdict::Unchoke(key(1))]),
+        ]
+    );
+}
+
+#[test]
+fn a_turn_that_was_used_forgives_one_that_was_not() {
+    let mut choker = choker(1);
+    interested(&mut choker, 0..2);
+    let mut now = T0;
+    for turn in 0..6 {
+        rebalance(&mut choker, now);
+        choker.requested(key(1), now);
+        if turn % 4 == 2 {
+            choker.requested(key(0), now);
+        }
+        now = now.after(30_000);
+    }
+    let verdicts = rebalance(&mut choker, now);
+    assert!(
+        verdicts
+            .iter()
+            .all(|v| !matches!(v, Verdict::Disconnect(..))),
+        "{verdicts:?}"
+    );
+}
+
+#[test]
+fn while_nobody_waits_even_an_unused_slot_is_kept() {
+    let mut choker = choker(2);
+    interested(&mut choker, 0..2);
+    rebalance(&mut choker, T0);
+    for second in 1..1000 {
+        assert_eq!(rebalance(&mut choker, Time(second * 1000)), []);
+    }
+    assert_eq!(choker.unchoked(), 2);
+}
+
+#[test]
+fn a_full_house_disconnects_whose_turn_is_over_while_others_wait() {
+    let mut choker = choker(2);
+    interested(&mut choker, 0..3);
+    rebalance(&mut choker, T0);
+    choker.sent(key(0), MIB, T0);
+    choker.sent(key(1), MIB, T0);
+    let over = Verdict::Disconnect(key(0), CloseReason::TurnOver);
+    let verdicts = rebalance_full_house(&mut choker, T0);
+    assert_eq!(verdicts, [over, Verdict::Unchoke(key(2))]);
+    assert_eq!(choker.credit_bytes(key(1)), MIB, "nobody else waits");
+    choker.disconnected(key(0));
+    assert_eq!((choker.unchoked(), choker.waiting()), (2, 0));
+}
+
+#[test]
+fn a_full_house_does_not_forgive_an_unused_turn() {
+    let mut choker = choker(2);
+    interested(&mut choker, 0..2);
+    rebalance(&mut choker, T0);
+    choker.sent(key(0), 1, T0);
+    let verdicts = rebalance_full_house(&mut choker, Time(30_000));
+    let gone = Verdict::Disconnect(key(1), CloseReason::SlotUnused);
+    assert_eq!(verdicts, [gone]);
+}
+
+#[test]
+fn a_peer_may_leave_in_every_state_and_leaves_nothing() {
+    let mut choker = choker(2);
+    interested(&mut choker, 0..4);
+    rebalance(&mut choker, T0);
+    choker.sent(key(0), MIB, T0);
+    for index in [0, 1, 2, 3, 9] {
+        choker.disconnected(key(index));
+    }
+    assert_eq!(rebalance(&mut choker, Time(40_000)), []);
+    assert_eq!((choker.unchoked(), choker.waiting()), (0, 0));
+    assert!(choker.clocks.is_empty() && choker.spent.is_empty());
+    assert_eq!(choker.next(), None);
+}
+
+#[test]
+fn credit_used_up_by_a_peer_that_left_and_came_back_does_not_end_its_new_turn() {
+    let mut choker = choker(1);
+    interested(&mut choker, 0..1);
+    rebalance(&mut choker, T0);
+    choker.sent(key(0), MIB, T0);
+    choker.not_interested(key(0));
+    choker.interested(key(0));
+    interested(&mut choker, 1..2);
+    assert_eq!(rebalance(&mut choker, T0), unchoke(0..1));
+    assert_eq!(choker.credit_bytes(key(0)), MIB);
+}
+
+#[test]
+fn a_late_word_about_an_old_connection_does_not_reach_the_new_one() {
+    let mut choker = choker(1);
+    let new = PeerKey {
+        index: 0,
+        generation: 200,
+    };
+    choker.interested(new);
+    rebalance(&mut choker, T0);
+    choker.sent(key(0), MIB, T0);
+    choker.disconnected(key(0));
+    assert!(!choker.not_interested(key(0)));
+    assert_eq!(choker.credit_bytes(key(0)), 0);
+    assert_eq!(choker.credit_bytes(new), MIB);
+}
