@@ -1,0 +1,461 @@
+//! The rules of the house, as a test: who may import whom, where `unsafe` may stand, how long a
+//! file may be.
+//!
+//! Owns the two tables of rules, each with its reason and with a snippet that breaks it. It parses
+//! just enough of Rust to see past comments, literals and test modules (see `source`); it must not
+//! know what the code means. A rule that a compiler lint can express belongs in `Cargo.toml`, not here.
+
+mod source;
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use source::{Named, Source, named_paths, words};
+
+/// Which paths some files may not name, in a `use` or in the code.
+struct ImportRule {
+    /// Path prefixes of the files the rule is for.
+    files: &'static [&'static str],
+    /// Path prefixes of the files it is not for, although they match.
+    except: &'static [&'static str],
+    /// Rust path prefixes that may not be named.
+    forbidden: &'static [&'static str],
+    /// Rust path prefixes that may be named nevertheless.
+    allowed: &'static [&'static str],
+    reason: &'static str,
+    /// A file that breaks the rule in its last line.
+    bad: (&'static str, &'static str),
+}
+
+const PURE: &[&str] = &[
+    "src/wire/",
+    "src/peer/",
+    "src/timers.rs",
+    "src/choker.rs",
+    "src/rate.rs",
+    "src/torrent/bencode.rs",
+    "src/torrent/layout.rs",
+    "src/torrent/metainfo.rs",
+];
+
+/// Anything that would let a pure module see the world: sockets, files, threads, clock, chance.
+const WORLD: &[&str] = &[
+    "mio",
+    "libc",
+    "log",
+    "env_logger",
+    "memmap2",
+    "socket2",
+    "signal_hook",
+    "signal_hook_mio",
+    "walkdir",
+    "fastrand",
+    "std::io",
+    "std::net",
+    "std::fs",
+    "std::os",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "std::time::Instant",
+    "std::time::SystemTime",
+];
+
+const IMPORTS: &[ImportRule] = &[
+    ImportRule {
+        files: PURE,
+        except: &[],
+        forbidden: WORLD,
+        allowed: &[
+            "std::net::IpAddr",
+            "std::net::Ipv4Addr",
+            "std::net::Ipv6Addr",
+            "std::io::ErrorKind",
+        ],
+        reason: "pure code takes bytes and times as values, so that a simulation can replay it",
+        bad: ("src/choker.rs", "//! .\nuse std::{fmt, time::Instant};"),
+    },
+    ImportRule {
+        files: &["src/wire/"],
+        except: &[],
+        forbidden: &["crate", "hekate"],
+        allowed: &["crate::wire"],
+        reason: "the wire format is the bottom of the house: it can be read, and fuzzed, alone",
+        bad: (
+            "src/wire/decoder.rs",
+            "//! .\nuse super::super::torrent::layout;",
+        ),
+    },
+    ImportRule {
+        files: &["src/sys.rs"],
+        except: &[],
+        forbidden: &["crate", "hekate"],
+        allowed: &["crate::sys"],
+        reason: "system calls know nothing of the program, so that their safety is argued locally",
+        bad: (
+            "src/sys.rs",
+            "//! .\nfn f() { crate::storage::Storage::new(); }",
+        ),
+    },
+    ImportRule {
+        files: &["src/timers.rs", "src/rate.rs"],
+        except: &[],
+        forbidden: &["crate", "hekate"],
+        allowed: &["crate::timers", "crate::peer::PeerKey"],
+        reason: "time is a value that everybody shares; it depends on nobody",
+        bad: (
+            "src/rate.rs",
+            "//! .\nuse crate::{timers::Time, choker::Choker};",
+        ),
+    },
+    ImportRule {
+        files: &[
+            "src/torrent/bencode.rs",
+            "src/torrent/layout.rs",
+            "src/torrent/metainfo.rs",
+        ],
+        except: &[],
+        forbidden: &["crate", "hekate"],
+        allowed: &["crate::torrent", "crate::wire"],
+        reason: "what a torrent is does not depend on who asks for it",
+        bad: (
+            "src/torrent/layout.rs",
+            "//! .\nuse crate::peer::machine::Peer;",
+        ),
+    },
+    ImportRule {
+        files: &["src/torrent/"],
+        except: &[],
+        forbidden: &["mio", "socket2", "std::net", "crate", "hekate"],
+        allowed: &["crate::torrent", "crate::wire"],
+        reason: "reading the library involves files, never peers or sockets",
+        bad: ("src/torrent/catalogue.rs", "//! .\nuse crate::storage;"),
+    },
+    ImportRule {
+        files: &["src/peer/"],
+        except: &[],
+        forbidden: &["crate", "hekate"],
+        allowed: &[
+            "crate::peer",
+            "crate::wire",
+            "crate::timers",
+            "crate::torrent::layout",
+        ],
+        reason: "one peer's protocol knows the shape of its torrent and nothing else of the house",
+        bad: (
+            "src/peer/machine.rs",
+            "//! .\nuse crate::torrent::catalogue::Torrent;",
+        ),
+    },
+    ImportRule {
+        files: &["src/choker.rs"],
+        except: &[],
+        forbidden: &["crate", "hekate"],
+        allowed: &["crate::choker", "crate::peer::PeerKey", "crate::timers"],
+        reason: "fairness is decided from keys, bytes and times, so that one file holds all of it",
+        bad: ("src/choker.rs", "//! .\nuse crate::peer;"),
+    },
+    ImportRule {
+        files: &["src/storage/"],
+        except: &[],
+        forbidden: &["mio", "socket2", "std::net", "crate", "hekate"],
+        allowed: &[
+            "mio::Waker",
+            "crate::storage",
+            "crate::sys",
+            "crate::timers",
+            "crate::torrent",
+            "crate::peer::PeerKey",
+        ],
+        reason: "a reader publishes its result and wakes the loop; it touches no socket and no peer",
+        bad: ("src/storage/readers.rs", "//! .\nuse mio::net::TcpStream;"),
+    },
+    ImportRule {
+        files: &["src/"],
+        except: &["src/main.rs", "src/bin/", "src/reactor/"],
+        forbidden: &["crate::reactor", "hekate::reactor"],
+        allowed: &[],
+        reason: "the loop imports everything, so nothing may import the loop: calls go down",
+        bad: (
+            "src/config.rs",
+            "//! .\nuse crate::{sys, reactor::Reactor};",
+        ),
+    },
+];
+
+/// What any line of any file must keep to.
+struct HouseRule {
+    files: &'static [&'static str],
+    except: &'static [&'static str],
+    /// Answers the offending lines, counted from one.
+    broken: fn(&Source) -> Vec<usize>,
+    reason: &'static str,
+    bad: (&'static str, &'static str),
+}
+
+const MAX_FILE_LINES: usize = 600;
+
+const HOUSE: &[HouseRule] = &[
+    HouseRule {
+        files: &[""],
+        except: &["src/sys.rs"],
+        broken: |source| source.lines_with_word("unsafe"),
+        reason: "`unsafe` stands in src/sys.rs only: one file to audit",
+        bad: ("src/storage/mappings.rs", "//! .\nunsafe fn f() {}"),
+    },
+    HouseRule {
+        files: &["src/sys.rs"],
+        except: &[],
+        broken: |source| {
+            let mut lines = source.lines_with_word("unsafe");
+            lines.retain(|&line| !source.is_explained(line, &["SAFETY:", "# Safety"]));
+            lines
+        },
+        reason: "each `unsafe` says in a SAFETY comment why it is sound",
+        bad: (
+            "src/sys.rs",
+            "//! .\nfn f() {\n    // Quick.\n    unsafe { libc::sync() }",
+        ),
+    },
+    HouseRule {
+        files: &[""],
+        except: &[],
+        broken: |source| match source.raw.first() {
+            Some(line) if line.starts_with("//!") => Vec::new(),
+            _ => vec![1],
+        },
+        reason: "a file opens with `//!`: what it owns and what it must not know",
+        bad: ("src/rate.rs", "use std::fmt;"),
+    },
+    HouseRule {
+        files: &[""],
+        except: &[],
+        broken: |source| {
+            let length = source.raw.len();
+            if length > MAX_FILE_LINES {
+                vec![length]
+            } else {
+                Vec::new()
+            }
+        },
+        reason: "a file of more than 600 lines has more than one subject",
+        bad: ("tests/long.rs", TOO_LONG),
+    },
+    HouseRule {
+        files: &[""],
+        except: &[],
+        broken: |source| {
+            let marks = [
+                concat!("TO", "DO"),
+                concat!("FIX", "ME"),
+                concat!("XX", "X:"),
+            ];
+            source.raw_lines_where(|line| marks.iter().any(|mark| line.contains(mark)))
+        },
+        reason: "what is unfinished is finished or reported, not left in the code",
+        bad: ("tests/loopback.rs", concat!("//! .\n// TO", "DO: later")),
+    },
+    HouseRule {
+        files: &["src/"],
+        except: &[],
+        broken: |source| source.code_lines_where(|line| line.contains(".unwrap()")),
+        reason: "a failure is an error with a name, or an `expect` that says why it cannot happen",
+        bad: ("src/config.rs", "//! .\nfn f() { g().unwrap(); }"),
+    },
+    HouseRule {
+        files: &["src/"],
+        except: &[],
+        broken: |source| {
+            source.code_lines_where(|line| {
+                let words: Vec<&str> = words(line).collect();
+                words.windows(2).any(|pair| match pair {
+                    ["fn", name] => name.starts_with("get_"),
+                    ["struct" | "enum" | "trait", name] => name.ends_with("Manager"),
+                    ["mod", name] => ["util", "utils", "helpers", "common"].contains(name),
+                    _ => false,
+                })
+            })
+        },
+        reason: "a name says what a thing is: no `get_`, no `Manager`, no `util`",
+        bad: ("src/config.rs", "//! .\npub fn get_port() -> u16 { 0 }"),
+    },
+];
+
+/// One line more than a file may have.
+const TOO_LONG: &str = match std::str::from_utf8(&[b'\n'; MAX_FILE_LINES + 1]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
+
+struct Violation {
+    place: String,
+    what: String,
+    reason: &'static str,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}{}", self.place, self.what, self.reason)
+    }
+}
+
+fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+fn check(source: &Source) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let named = named_paths(source);
+    for rule in IMPORTS {
+        if !source.matches(rule.files, rule.except) {
+            continue;
+        }
+        for Named {
+            line,
+            path,
+            imported,
+        } in &named
+        {
+            let forbidden = rule
+                .forbidden
+                .iter()
+                .any(|prefix| is_below(path, prefix) || (*imported && is_below(prefix, path)));
+            if forbidden && !rule.allowed.iter().any(|prefix| is_below(path, prefix)) {
+                violations.push(Violation {
+                    place: format!("{}:{line}", source.path),
+                    what: format!("`{path}` may not be named here: "),
+                    reason: rule.reason,
+                });
+            }
+        }
+    }
+    for rule in HOUSE {
+        if source.matches(rule.files, rule.except) {
+            violations.extend((rule.broken)(source).into_iter().map(|line| Violation {
+                place: format!("{}:{line}", source.path),
+                what: String::new(),
+                reason: rule.reason,
+            }));
+        }
+    }
+    violations
+}
+
+/// Every Rust file of the repository, with paths from its root.
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut directories: Vec<_> = ["src", "tests", "examples", "benches", "fuzz"]
+        .map(|name| root.join(name))
+        .to_vec();
+    let mut sources = Vec::new();
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() && !path.ends_with("target") {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a source file is readable UTF-8");
+                let name = path
+                    .strip_prefix(root)
+                    .expect("it was found below the root");
+                sources.push(Source::new(&name.to_string_lossy(), &text));
+            }
+        }
+    }
+    sources
+}
+
+#[test]
+fn the_house_is_tidy() {
+    let sources = sources();
+    assert!(sources.len() > 10, "the source files were not found");
+    let violations: Vec<String> = sources
+        .iter()
+        .flat_map(check)
+        .map(|violation| violation.to_string())
+        .collect();
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+}
+
+#[test]
+fn each_rule_bites() {
+    let imports = IMPORTS.iter().map(|rule| (rule.bad, rule.reason));
+    let house = HOUSE.iter().map(|rule| (rule.bad, rule.reason));
+    for ((path, text), reason) in imports.chain(house) {
+        let last_line = format!("{path}:{}", text.lines().count());
+        let violations = check(&Source::new(path, text));
+        assert!(
+            violations
+                .iter()
+                .any(|found| found.place == last_line && found.reason == reason),
+            "{text:?} passes as {path}, against the rule: {reason}"
+        );
+    }
+}
+
+#[test]
+fn each_rule_has_files_to_watch() {
+    let sources = sources();
+    let imports = IMPORTS.iter().flat_map(|rule| rule.files);
+    let house = HOUSE.iter().flat_map(|rule| rule.files);
+    for prefix in imports.chain(house) {
+        assert!(
+            sources.iter().any(|source| source.path.starts_with(prefix)),
+            "a rule watches {prefix}, which is not there: a file was renamed"
+        );
+    }
+}
+
+#[test]
+fn every_way_to_name_a_path_is_seen() {
+    let ways = [
+        "use std::fs::File;",
+        "use std::{fmt, fs};",
+        "use std::{self};",
+        "use std::*;",
+        "use std as s;",
+        "use std::{fmt::{self, Write}, io::{self}};",
+        "use std::io::{self as i, *};",
+        "pub use ::std::net::{IpAddr, TcpStream};",
+        "fn f() { std::thread::yield_now(); }",
+        "fn f() -> <u8 as std::io::Read>::X {}",
+        "fn f() { log::info!(\"x\"); }",
+        "fn f<'a>(c: char) -> bool { c == '\"' && libc::getpid() == 1 }",
+        "use crate::{reactor, sys};",
+        "use super::super::storage;",
+        "use super::super::{sys as s};",
+        "fn f(_: super::super::config::Config) {}",
+    ];
+    for way in ways {
+        let text = format!("//! .\n{way}");
+        let violations = check(&Source::new("src/wire/decoder.rs", &text));
+        assert!(
+            violations.iter().any(|found| found.place.ends_with(":2")),
+            "{way}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_code_of_the_program_is_let_pass() {
+    let passes = [
+        "// use std::fs; x.unwrap()",
+        "/* unsafe /* std::io::Error */ libc::sync() */",
+        "const A: &str = \"std::fs::read \\\" unsafe\";",
+        "const A: &str = r#\"a \" crate::reactor::Reactor\"#;",
+        "const A: &[u8] = b\"libc::sync\"; const B: u8 = b'\"'; const C: char = '\\'';",
+        "#[cfg(test)]\nmod tests { use std::fs; fn f(a: [u8; 2]) { g().unwrap() } }",
+        "#[cfg(test)]\nuse std::{fs, io};",
+        "use std::{fmt, net::{IpAddr, Ipv4Addr}, time::Duration};",
+        "use super::message::{InfoHash, Message as M};\nuse crate::wire::encoder;",
+        "fn f<'b>(b: &'b [u8]) -> Vec::<u8> { Vec::new() }",
+    ];
+    for text in passes {
+        let text = format!("//! .\n{text}");
+        let violations = check(&Source::new("src/wire/decoder.rs", &text));
+        let list: Vec<String> = violations.iter().map(Violation::to_string).collect();
+        assert!(list.is_empty(), "{text}: {list:?}");
+    }
+}
