@@ -1,0 +1,71 @@
+# Everything that is done with this repository. `make` alone lists it.
+
+CARGO  ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# What `make run` seeds and where: make run LIBRARY=/srv/torrents PORT=7000 OPTIONS=-v
+LIBRARY ?= $(TARGET)/sample
+PORT    ?= 6969
+OPTIONS ?=
+
+# Seconds for each fuzz target.
+FUZZ_SECONDS ?= 60
+
+.PHONY: help run test test-deps check deny fuzz clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run:  ## build, then seed a small sample library (or LIBRARY=DIR) until Ctrl-C
+	$(CARGO) build --release --locked --bin hekate --example make-library
+	@test '$(LIBRARY)' != '$(TARGET)/sample' || test -d '$(TARGET)/sample' \
+		|| '$(TARGET)/release/examples/make-library' '$(TARGET)/sample'
+	@torrent=$$(find -L '$(LIBRARY)' -name '*.torrent' -print | sort | head -n 1); \
+	printf '\n%s\n' \
+		'Hekate seeds $(LIBRARY) on port $(PORT) until you press Ctrl-C.' \
+		'' \
+		'To download from it, in a second terminal (any BitTorrent client will do):' \
+		'' \
+		'    sudo apt-get install python3-libtorrent' \
+		"    /usr/bin/python3 tests/clients/libtorrent_leech.py '$$torrent' /tmp/out --peer 127.0.0.1:$(PORT)" \
+		'' \
+		'To see what is served:      $(TARGET)/release/hekate seed --list $(LIBRARY)' \
+		'To seed your own library:   make run LIBRARY=/path/to/torrents' \
+		''
+	@exec '$(TARGET)/release/hekate' seed --port $(PORT) $(OPTIONS) '$(LIBRARY)'
+
+test: test-deps  ## install what the tests need, then run every test
+	$(CARGO) test --locked
+
+# What the tests need beside Rust: one recipe, which does nothing where all is there.
+test-deps:  ## install the BitTorrent clients and the tracker that the tests use
+
+# One profile for tests and lints, so that little is built twice. The advisories are left to
+# `make deny`, since they need the network.
+check:  ## what a change must pass: formatting, lints, tests, documentation, licences
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(MAKE) test
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		$(CARGO) deny --locked check licenses bans sources; \
+	else \
+		echo 'cargo-deny is not installed: licences, duplicates and sources were not checked (make deny)'; \
+	fi
+
+deny:  ## check dependencies: advisories, licences, duplicates, sources (installs cargo-deny)
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny@0.20.2
+	$(CARGO) deny --locked check
+
+# Without a sanitizer a stable compiler will do: the parsers are safe Rust, and what is looked for
+# is a panic, an overflow or a hang.
+fuzz:  ## run each fuzz target for FUZZ_SECONDS (installs cargo-fuzz)
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz@0.13.2
+	@for target in $$($(CARGO) fuzz list); do \
+		echo "== $$target"; \
+		$(CARGO) fuzz run --sanitizer none "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+clean:  ## remove everything that was built
+	$(CARGO) clean
