@@ -1,0 +1,178 @@
+//! That the pages are true where a machine can tell: links lead somewhere, and lists are complete.
+//!
+//! Owns the comparison of pages with the repository and with the program's own help. It must not
+//! know what the pages say in between.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(root().join(path)).expect("the page is there")
+}
+
+fn files_in(directory: &str, extension: &str) -> Vec<PathBuf> {
+    let mut directories = vec![root().join(directory)];
+    let mut files = Vec::new();
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+fn pages() -> Vec<PathBuf> {
+    let mut pages = files_in("docs", "md");
+    pages.extend(["README.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    pages
+}
+
+/// What stands in `(…)` right behind `]`.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+}
+
+/// The anchor that a heading gets.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    words
+        .chars()
+        .filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-')
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
+/// Words that begin with two dashes.
+fn long_options(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+        .filter(|word| word.len() > 2 && word.starts_with("--"))
+        .filter(|word| word.trim_start_matches('-').len() == word.len() - 2)
+        .collect()
+}
+
+/// The first cells of the table rows under a heading, without the backquotes.
+fn first_cells<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
+    text.lines()
+        .skip_while(|line| *line != heading)
+        .skip(1)
+        .take_while(|line| !line.starts_with("## "))
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    for page in pages() {
+        let text = read(&page);
+        for link in links(&text).filter(|link| !link.starts_with("http")) {
+            let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => page.clone(),
+                _ => page.parent().expect("a page is in a directory").join(path),
+            };
+            assert!(target.exists(), "{}: {link}", page.display());
+            let found = fragment.is_empty()
+                || read(&target)
+                    .lines()
+                    .any(|line| line.starts_with('#') && anchor(line) == fragment);
+            assert!(found, "{}: no heading for {link}", page.display());
+        }
+    }
+}
+
+#[test]
+fn the_code_map_is_complete() {
+    let page = read("docs/ARCHITECTURE.md");
+    let cells = first_cells(&page, "## Code map");
+    assert!(cells.len() > 10, "the code map was not found");
+    for place in &cells {
+        assert!(root().join(place).exists(), "{place} is on the map only");
+    }
+    for file in files_in("src", "rs") {
+        let name = file.strip_prefix(root()).expect("it was found there");
+        let name = name.to_string_lossy();
+        let shown = cells
+            .iter()
+            .any(|place| name == *place || (place.ends_with('/') && name.starts_with(place)));
+        assert!(shown, "{name} is not on the code map");
+    }
+}
+
+#[test]
+fn every_option_is_explained_and_none_is_invented() {
+    let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
+        .args(["seed", "--help"])
+        .output()
+        .expect("hekate runs");
+    let help = String::from_utf8_lossy(&output.stdout);
+    let offered = long_options(&help);
+    assert!(offered.contains("--port"), "no help was printed: {help}");
+    let page = read("docs/OPERATING.md");
+    let table: Vec<&str> = page
+        .lines()
+        .skip_while(|line| *line != "## Options")
+        .take_while(|line| *line != "## Ports and firewalls")
+        .filter(|line| line.starts_with('|'))
+        .collect();
+    let table = table.join("\n");
+    assert_eq!(long_options(&table), offered, "docs/OPERATING.md");
+    for option in long_options(&first_cells(&read("README.md"), "## Options in brief").join(" ")) {
+        assert!(offered.contains(option), "README.md: {option}");
+    }
+}
+
+#[test]
+fn every_dependency_is_justified() {
+    let manifest = read("Cargo.toml");
+    let page = read("docs/DECISIONS.md");
+    let justified: BTreeSet<&str> = first_cells(&page, "## Dependencies").into_iter().collect();
+    let named: BTreeSet<&str> = manifest
+        .split("\n[")
+        .filter(|section| {
+            section.starts_with("dependencies]") || section.starts_with("dev-dependencies]")
+        })
+        .flat_map(|section| section.lines().skip(1))
+        .filter_map(|line| line.split_once(" = ").map(|(name, _)| name))
+        .collect();
+    assert!(named.len() > 5, "the dependencies were not found");
+    assert_eq!(justified, named, "docs/DECISIONS.md against Cargo.toml");
+}
+
+#[test]
+fn every_make_target_that_is_named_exists() {
+    let makefile = read("Makefile");
+    let mut named = BTreeSet::new();
+    for page in pages() {
+        let text = read(page);
+        let quoted = text.split("`make ").skip(1);
+        let at_line = text.split("\nmake ").skip(1);
+        for rest in quoted.chain(at_line) {
+            let target: String = rest
+                .chars()
+                .take_while(|c| c.is_ascii_lowercase() || *c == '-')
+                .collect();
+            named.insert(target);
+        }
+    }
+    assert!(named.contains("run"), "no page names `make run`");
+    for target in named {
+        let rule = format!("\n{target}:");
+        assert!(
+            makefile.contains(&rule),
+            "`make {target}` is not in the Makefile"
+        );
+    }
+}
