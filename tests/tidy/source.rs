@@ -17,17 +17,32 @@ impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Source {
         let mut code = blank_comments_and_literals(text);
         if path.starts_with("src/") {
-            code = if path.ends_with("/tests.rs") {
-                String::new()
-            } else {
-                blank_test_items(&code)
-            };
+            code = blank_test_items(&code);
         }
         Source {
             path: path.to_owned(),
             raw: text.lines().map(str::to_owned).collect(),
             code: code.lines().map(str::to_owned).collect(),
         }
+    }
+
+    /// The path, without `.rs`, of each module that this file declares for tests only.
+    pub(crate) fn test_modules(&self) -> Vec<String> {
+        let directory = match self.path.rsplit_once('/') {
+            Some((directory, "mod.rs" | "lib.rs" | "main.rs")) => directory,
+            _ => self.path.strip_suffix(".rs").unwrap_or(&self.path),
+        };
+        let pairs = self.raw.iter().zip(self.raw.iter().skip(1));
+        pairs
+            .filter(|(attribute, _)| attribute.trim() == "#[cfg(test)]")
+            .filter_map(|(_, item)| words(item).skip_while(|&word| word != "mod").nth(1))
+            .map(|name| format!("{directory}/{name}"))
+            .collect()
+    }
+
+    /// Forgets the code: it is a test's.
+    pub(crate) fn set_test(&mut self) {
+        self.code.clear();
     }
 
     pub(crate) fn matches(&self, files: &[&str], except: &[&str]) -> bool {
