@@ -20,9 +20,10 @@ help:  ## list the targets
 run:  ## build, then seed a small sample library (or LIBRARY=DIR) until Ctrl-C
 	$(CARGO) build --release --locked --bin hekate --example make-library
 	@test '$(LIBRARY)' != '$(TARGET)/sample' || test -d '$(TARGET)/sample' \
-		|| '$(TARGET)/release/examples/make-library' '$(TARGET)/sample'
-	@torrent=$$(find -L '$(LIBRARY)' -name '*.torrent' -print | sort | head -n 1); \
-	printf '\n%s\n' \
+		|| '$(TARGET)/release/examples/make-library' '$(TARGET)/sample' \
+		|| { rm -rf '$(TARGET)/sample'; exit 1; }
+	@torrent=$$(find -L '$(LIBRARY)' -name '*.torrent' -print -quit); \
+	printf '%s\n' '' \
 		'Hekate seeds $(LIBRARY) on port $(PORT) until you press Ctrl-C.' \
 		'' \
 		'To download from it, in a second terminal (any BitTorrent client will do):' \
