@@ -1,1 +1,474 @@
-//! Every unsafe line, one function for each system call.
+//! Every unsafe line of the program, one function for each system call, behind safe signatures.
+//!
+//! Owns the rule that mapped bytes are lent to the kernel and never dereferenced: a load from a
+//! mapping whose file was truncated kills the process, where a system call answers EFAULT. No
+//! pointer and no reference to mapped bytes leaves this file. It must not know why it is called.
+#![allow(unsafe_code)]
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::ptr;
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+/// Most parts of one vectored write: 32 blocks with their headers. Measured, deeper batches save
+/// nothing more, and the table for the kernel stays on the stack (1 KiB).
+pub const MAX_SLICES: usize = 64;
+
+/// What padding is sent from (BEP 47). As long as the blocks that nearly all peers ask for; longer
+/// runs repeat it.
+static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
+
+/// Pages asked about in one system call: 1 MiB of content where pages have 4 KiB.
+const PAGES_PER_QUESTION: usize = 256;
+
+/// A file mapped for reading.
+#[derive(Debug)]
+pub struct Mapping {
+    raw: MmapRaw,
+    length: u64,
+}
+
+/// Maps the first `length` bytes of a file.
+///
+/// # Errors
+/// `InvalidInput` for a length of zero or one that the address space cannot hold; what mmap(2)
+/// answers, ENOMEM when the process has `vm.max_map_count` mappings.
+pub fn map(file: &File, length: u64) -> io::Result<Mapping> {
+    let wide = usize::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
+    if wide == 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let raw = MmapOptions::new().len(wide).map_raw_read_only(file)?;
+    Ok(Mapping { raw, length })
+}
+
+impl Mapping {
+    /// Starts reading a range of bytes. The kernel cuts each call to the device's longest read.
+    ///
+    /// It blocks while the device's queue is full, or the file's extents must be read: not for the loop.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a range beyond the mapping; what madvise(2) answers.
+    pub fn will_need(&self, range: Range<u64>) -> io::Result<()> {
+        self.advise(Advice::WillNeed, range)
+    }
+
+    /// Reads a range of bytes in and enters its pages in our page table (Linux 5.14).
+    ///
+    /// # Errors
+    /// `InvalidInput` for a range beyond the mapping; EFAULT for bytes that the file or the device
+    /// no longer has; EINVAL from an older kernel, which comes as `InvalidInput` too.
+    pub fn populate(&self, range: Range<u64>) -> io::Result<()> {
+        self.advise(Advice::PopulateRead, range)
+    }
+
+    /// Whether all pages of a range are in the page cache and read, by mincore(2). Never blocks.
+    ///
+    /// The kernel answers "yes" for everything unless [`may_ask_page_cache`].
+    ///
+    /// # Errors
+    /// `InvalidInput` for a range beyond the mapping; what mincore(2) answers.
+    pub fn is_in_page_cache(&self, range: Range<u64>) -> io::Result<bool> {
+        let mut pages = [0_u8; PAGES_PER_QUESTION];
+        for question in self.questions(range)? {
+            let length = question.end - question.start;
+            // SAFETY: `questions` starts on a page of the mapping and asks for no more bytes than
+            // PAGES_PER_QUESTION pages, so the kernel writes within `pages`.
+            let answer = unsafe {
+                let start = self.raw.as_ptr().wrapping_add(question.start);
+                libc::mincore(start.cast_mut().cast(), length, pages.as_mut_ptr())
+            };
+            check(answer)?;
+            let asked = length.div_ceil(page_size());
+            if pages.iter().take(asked).any(|page| page & 1 == 0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn advise(&self, advice: Advice, range: Range<u64>) -> io::Result<()> {
+        let (start, length) = self.within(&range)?;
+        self.raw.advise_range(advice, start, length)
+    }
+
+    /// Start and length of a range, when it lies in the mapping.
+    fn within(&self, range: &Range<u64>) -> io::Result<(usize, usize)> {
+        if range.start > range.end || range.end > self.length {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let narrow = |bytes| usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput);
+        Ok((narrow(range.start)?, narrow(range.end - range.start)?))
+    }
+
+    /// A range cut into whole pages, [`PAGES_PER_QUESTION`] at a time. Units: bytes of the mapping.
+    fn questions(&self, range: Range<u64>) -> io::Result<impl Iterator<Item = Range<usize>>> {
+        let (start, length) = self.within(&range)?;
+        let (start, end) = (start - start % page_size(), start + length);
+        let step = PAGES_PER_QUESTION * page_size();
+        let starts = (start..end).step_by(step);
+        Ok(starts.map(move |start| start..end.min(start + step)))
+    }
+}
+
+/// Whether the kernel tells the truth about this file's pages in the page cache: it does to the
+/// file's owner and to those who may write it. (The second is only asked since Linux 5.8.)
+#[must_use]
+pub fn may_ask_page_cache(file: &File, metadata: &Metadata) -> bool {
+    // SAFETY: geteuid has no arguments and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    if metadata.uid() == user {
+        return true;
+    }
+    // SAFETY: the path is a static string, the descriptor is open while `file` is borrowed, and
+    // the kernel only reads.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_faccessat2,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::W_OK,
+            libc::AT_EACCESS | libc::AT_EMPTY_PATH,
+        )
+    };
+    answer == 0
+}
+
+/// Which pages this process has in its own page table. It is opened once, early: a process that
+/// changes its user afterwards may no longer open it.
+#[derive(Debug)]
+pub struct PageTable(File);
+
+impl PageTable {
+    /// The present bit of an entry.
+    const PRESENT: u64 = 1 << 63;
+    const ENTRY_BYTES: usize = size_of::<u64>();
+
+    /// Opens the page table of this process.
+    ///
+    /// # Errors
+    /// Those of open(2); there may be no `/proc`.
+    pub fn open() -> io::Result<Self> {
+        File::open("/proc/self/pagemap").map(Self)
+    }
+
+    /// Whether all pages of a range are entered. "Yes" is true for every user; "no" may also mean a
+    /// page that is in memory, but was never populated or touched. Never blocks.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a range beyond the mapping; those of pread(2).
+    pub fn has(&self, mapping: &Mapping, range: Range<u64>) -> io::Result<bool> {
+        let mut entries = [0; PAGES_PER_QUESTION * Self::ENTRY_BYTES];
+        for question in mapping.questions(range)? {
+            let pages = question.len().div_ceil(page_size());
+            let (asked, _) = entries.split_at_mut(pages * Self::ENTRY_BYTES);
+            let first = (mapping.raw.as_ptr().addr() + question.start) / page_size();
+            self.0
+                .read_exact_at(asked, first as u64 * Self::ENTRY_BYTES as u64)?;
+            let (asked, _) = asked.as_chunks();
+            if asked
+                .iter()
+                .any(|&entry| u64::from_ne_bytes(entry) & Self::PRESENT == 0)
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A part of a vectored write.
+#[derive(Clone, Copy, Debug)]
+pub enum Slice<'a> {
+    /// Bytes of ours.
+    Bytes(&'a [u8]),
+    /// Bytes of a mapped file.
+    Mapped {
+        /// The file.
+        mapping: &'a Mapping,
+        /// The first byte.
+        offset: u64,
+        /// How many bytes.
+        length: usize,
+    },
+    /// Bytes that are zero.
+    Zeros {
+        /// How many bytes.
+        length: usize,
+    },
+}
+
+/// Writes the parts in order with one system call and returns how many bytes were taken. Parts that
+/// do not fit [`MAX_SLICES`] entries of the kernel's table are left for the next call.
+///
+/// # Errors
+/// `InvalidInput` for a mapped part beyond its mapping; what writev(2) answers, EFAULT when the
+/// first byte not taken yet is one that its mapped file no longer has.
+pub fn writev(descriptor: BorrowedFd<'_>, slices: &[Slice<'_>]) -> io::Result<usize> {
+    let mut table = [libc::iovec {
+        iov_base: ptr::null_mut(),
+        iov_len: 0,
+    }; MAX_SLICES];
+    let mut free = table.iter_mut();
+    let mut push = |base: *const u8, length| {
+        free.next().is_some_and(|entry| {
+            *entry = libc::iovec {
+                iov_base: base.cast_mut().cast(),
+                iov_len: length,
+            };
+            true
+        })
+    };
+    for slice in slices {
+        let fits = match *slice {
+            Slice::Bytes(bytes) => push(bytes.as_ptr(), bytes.len()),
+            Slice::Mapped {
+                mapping,
+                offset,
+                length,
+            } => {
+                let range = offset..offset.saturating_add(length as u64);
+                let (start, length) = mapping.within(&range)?;
+                push(mapping.raw.as_ptr().wrapping_add(start), length)
+            }
+            Slice::Zeros { length } => (0..length)
+                .step_by(ZEROS.len())
+                .all(|done| push(ZEROS.as_ptr(), ZEROS.len().min(length - done))),
+        };
+        if !fits {
+            break;
+        }
+    }
+    let used = MAX_SLICES - free.len();
+    // SAFETY: the first `used` entries of the table describe slices or mapped memory that are
+    // borrowed for the whole call, and the kernel only reads them. `used` is at most MAX_SLICES.
+    let taken = unsafe {
+        let used = libc::c_int::try_from(used).unwrap_or(0);
+        libc::writev(descriptor.as_raw_fd(), table.as_ptr(), used)
+    };
+    usize::try_from(taken).map_err(|_| io::Error::last_os_error())
+}
+
+/// Raises the soft limit on descriptors to the hard one, and returns it.
+///
+/// # Errors
+/// Those of getrlimit(2) and setrlimit(2).
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes one `rlimit` to the place it is given.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    if limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: the kernel reads one `rlimit` from the place it is given.
+        check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// Bounds the bytes that a socket holds and has not sent (`TCP_NOTSENT_LOWAT`): it is writable only
+/// below. Unread socket buffers belong to the kernel, and thousands of slow peers fill them.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn set_not_sent_low_water(socket: impl AsFd, bytes: u32) -> io::Result<()> {
+    socket2::SockRef::from(&socket).set_tcp_notsent_lowat(bytes)
+}
+
+/// How often the calling thread has waited for a page to be read from disk.
+///
+/// # Errors
+/// Those of getrusage(2).
+pub fn major_faults() -> io::Result<u64> {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the kernel writes one `rusage` to the place it is given; all zeros is valid as well.
+    let usage = unsafe {
+        check(libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()))?;
+        usage.assume_init()
+    };
+    Ok(u64::try_from(usage.ru_majflt).unwrap_or(0))
+}
+
+/// Drops a file's pages from the page cache, so that a test may find them absent. Pages that are
+/// mapped stay.
+#[cfg(test)]
+pub(crate) fn evict(file: &File) -> io::Result<()> {
+    file.sync_all()?;
+    // SAFETY: the descriptor is open while `file` is borrowed, and no memory is handed over.
+    let answer = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    match answer {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// Units: bytes.
+fn page_size() -> usize {
+    // SAFETY: sysconf has no memory arguments.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    // Linux always knows it; 4 KiB is the smallest there is.
+    usize::try_from(size).unwrap_or(4096).max(4096)
+}
+
+fn check(answer: libc::c_int) -> io::Result<()> {
+    match answer {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+
+    /// A file of `pages` pages, each filled with its number.
+    fn file(pages: u8) -> (File, u64) {
+        let mut file = tempfile::tempfile().unwrap();
+        for page in 0..pages {
+            file.write_all(&vec![page; page_size()]).unwrap();
+        }
+        (file, u64::from(pages) * page_size() as u64)
+    }
+
+    fn received(slices: &[Slice<'_>]) -> Vec<u8> {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let taken = writev(near.as_fd(), slices).unwrap();
+        drop(near);
+        let mut bytes = Vec::new();
+        far.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.len(), taken);
+        bytes
+    }
+
+    #[test]
+    fn parts_are_written_in_order() {
+        let (file, length) = file(3);
+        let mapping = map(&file, length).unwrap();
+        let page = page_size();
+        let bytes = received(&[
+            Slice::Bytes(b"ab"),
+            Slice::Mapped {
+                mapping: &mapping,
+                offset: page as u64 - 1,
+                length: page + 2,
+            },
+            Slice::Zeros { length: 5 },
+            Slice::Bytes(b""),
+            Slice::Bytes(b"cd"),
+        ]);
+        let mapped = [vec![0], vec![1; page], vec![2]].concat();
+        assert_eq!(bytes, [b"ab", mapped.as_slice(), &[0; 5], b"cd"].concat());
+    }
+
+    #[test]
+    fn zeros_may_be_longer_than_the_buffer_they_come_from() {
+        let length = ZEROS.len() * 2 + 7;
+        let bytes = received(&[Slice::Zeros { length }, Slice::Bytes(b"x")]);
+        assert_eq!(bytes, [vec![0; length], b"x".to_vec()].concat());
+    }
+
+    #[test]
+    fn what_does_not_fit_the_table_is_left() {
+        let one = Slice::Bytes(b"x");
+        assert_eq!(received(&[one; MAX_SLICES + 5]).len(), MAX_SLICES);
+        let zeros = Slice::Zeros {
+            length: ZEROS.len() * 2,
+        };
+        let mut slices = [one; MAX_SLICES];
+        *slices.last_mut().unwrap() = zeros;
+        assert_eq!(received(&slices).len(), MAX_SLICES - 1 + ZEROS.len());
+    }
+
+    #[test]
+    fn ranges_beyond_the_mapping_are_refused() {
+        let (file, length) = file(2);
+        let mapping = map(&file, length).unwrap();
+        assert!(map(&file, 0).is_err());
+        let (near, _far) = UnixStream::pair().unwrap();
+        for (start, end) in [(0, length + 1), (length, length + 1), (5, 4)] {
+            let kind = |result: io::Result<()>| result.unwrap_err().kind();
+            let range = || start..end;
+            assert_eq!(kind(mapping.populate(range())), io::ErrorKind::InvalidInput);
+            assert_eq!(
+                kind(mapping.will_need(range())),
+                io::ErrorKind::InvalidInput
+            );
+            assert!(mapping.is_in_page_cache(range()).is_err());
+            assert!(PageTable::open().unwrap().has(&mapping, range()).is_err());
+        }
+        for (offset, length) in [(0, 8193), (length, 1), (u64::MAX, 1)] {
+            let slice = Slice::Mapped {
+                mapping: &mapping,
+                offset,
+                length: length * page_size() / 4096,
+            };
+            let error = writev(near.as_fd(), &[slice]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn a_truncated_file_is_an_error_and_not_a_signal() {
+        let (file, length) = file(2);
+        let mapping = map(&file, length).unwrap();
+        let page = page_size() as u64;
+        mapping.populate(0..length).unwrap();
+        file.set_len(page).unwrap();
+        mapping.populate(0..page).unwrap();
+        let error = mapping.populate(page..length).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
+        let (near, _far) = UnixStream::pair().unwrap();
+        let slice = Slice::Mapped {
+            mapping: &mapping,
+            offset: page,
+            length: 1,
+        };
+        let error = writev(near.as_fd(), &[slice]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
+    }
+
+    #[test]
+    fn a_fault_that_waits_for_the_disk_is_counted() {
+        let directory = std::env::current_exe().unwrap();
+        let mut file = tempfile::tempfile_in(directory.parent().unwrap()).unwrap();
+        file.write_all(&[1; 4096]).unwrap();
+        evict(&file).unwrap();
+        let mapping = map(&file, 4096).unwrap();
+        let slice = Slice::Mapped {
+            mapping: &mapping,
+            offset: 0,
+            length: 4096,
+        };
+        let before = major_faults().unwrap();
+        assert_eq!(received(&[slice]), [1; 4096]);
+        let after = major_faults().unwrap();
+        assert_eq!(received(&[slice]), [1; 4096]);
+        assert_eq!((after - before, major_faults().unwrap()), (1, after));
+    }
+
+    #[test]
+    fn the_descriptor_limit_is_raised_once() {
+        let limit = raise_descriptor_limit().unwrap();
+        assert!(limit > 0);
+        assert_eq!(raise_descriptor_limit().unwrap(), limit);
+    }
+
+    #[test]
+    fn the_low_water_mark_of_a_socket_is_set() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        set_not_sent_low_water(&stream, 123_456).unwrap();
+        let socket = socket2::SockRef::from(&stream);
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 123_456);
+    }
+}
