@@ -20,7 +20,7 @@ help:  ## list the targets
 run:  ## build, then seed a small sample library (or LIBRARY=DIR) until Ctrl-C
 	$(CARGO) build --release --locked --bin hekate --example make-library
 	@test '$(LIBRARY)' != '$(TARGET)/sample' || test -d '$(TARGET)/sample' \
-		|| '$(TARGET)/release/examples/make-library' '$(TARGET)/sample' \
+		|| '$(TARGET)/release/examples/make-library' --out '$(TARGET)/sample' \
 		|| { rm -rf '$(TARGET)/sample'; exit 1; }
 	@torrent=$$(find -L '$(LIBRARY)' -name '*.torrent' -print -quit); \
 	printf '%s\n' '' \
