@@ -149,6 +149,11 @@ impl Deadlines {
         }
     }
 
+    /// Nothing waits any more though nothing was sent: what the socket did not take was cancelled.
+    pub fn nothing_waits(&mut self) {
+        self.blocked = Time::NEVER;
+    }
+
     /// Whether the peer is interested and choked, so that keep-alives are due more often.
     pub fn waiting(&mut self, waiting: bool) {
         self.waiting = waiting;
@@ -435,6 +440,14 @@ mod tests {
         assert_eq!(deadlines.expired(Time(242_000), &T), Some(Timer::Write));
         deadlines.sent(Time(242_000), false);
         assert_eq!(deadlines.expired(Time(300_000), &T), None);
+    }
+
+    #[test]
+    fn a_peer_that_cancels_what_it_does_not_take_is_not_late() {
+        let mut deadlines = established();
+        deadlines.blocked(Time(2000));
+        deadlines.nothing_waits();
+        assert_eq!(deadlines.expired(Time(122_000), &T), Some(Timer::KeepAlive));
     }
 
     #[test]
