@@ -39,6 +39,10 @@ fn rebalance_full_house(choker: &mut Choker, now: Time) -> Vec<Verdict> {
     verdicts
 }
 
+fn is_disconnect(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Disconnect(..))
+}
+
 fn unchoke(peers: std::ops::Range<u32>) -> Vec<Verdict> {
     peers.map(|index| Verdict::Unchoke(key(index))).collect()
 }
@@ -239,12 +243,20 @@ fn a_turn_that_was_used_forgives_one_that_was_not() {
         now = now.after(30_000);
     }
     let verdicts = rebalance(&mut choker, now);
-    assert!(
-        verdicts
-            .iter()
-            .all(|v| !matches!(v, Verdict::Disconnect(..))),
-        "{verdicts:?}"
-    );
+    assert!(!verdicts.iter().any(is_disconnect), "{verdicts:?}");
+}
+
+#[test]
+fn whoever_asks_and_is_held_up_only_loses_its_turn() {
+    let mut choker = choker(1);
+    interested(&mut choker, 0..2);
+    for turn in 0..8 {
+        let now = Time(turn * 30_000);
+        let verdicts = rebalance(&mut choker, now);
+        assert!(!verdicts.iter().any(is_disconnect), "{verdicts:?}");
+        choker.requested(key(0), now);
+        choker.requested(key(1), now);
+    }
 }
 
 #[test]
