@@ -1,0 +1,250 @@
+//! One mapped file of content.
+//!
+//! Owns how a file is opened, read in and recognised again. All of that blocks and is for the
+//! readers; the loop only lends a [`Content`]'s ranges to the kernel. It must not know peers.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::readers::QueueFull;
+use super::residency::Witness;
+use crate::sys::{self, Mapping, Slice};
+use crate::torrent::catalogue::{ContentFile, Torrent};
+use crate::torrent::content::{self, ContentError};
+use crate::torrent::printable::Printable;
+
+/// The kernel cuts a hint to what the device reads at once, which is this much on nearly all.
+const HINT_BYTES: u64 = 512 * 1024;
+
+/// Where bytes go that are only wanted in the page cache. Kernels before Linux 5.14 need it.
+const SCRATCH_BYTES: u64 = 128 * 1024;
+
+/// Why something could not be read.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The file is not what the metainfo file describes, or not where.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// The torrent has no such file, or the file, the torrent or its metadata no such range.
+    #[error("there is nothing to read at the range that was asked for")]
+    NoSuchRange,
+    /// Address space, or the number of mappings, is used up.
+    #[error("content {} cannot be mapped: {}", show(.0), .1)]
+    Unmappable(PathBuf, #[source] io::Error),
+    /// The file is shorter than it was when it was opened.
+    #[error("content {} was truncated while it was served", show(.0))]
+    Truncated(PathBuf),
+    /// The device does not give the bytes.
+    #[error("content {} cannot be read: {}", show(.0), .1)]
+    Unreadable(PathBuf, #[source] io::Error),
+    /// The metainfo file is gone, or shorter than it was.
+    #[error("metainfo file {} cannot be read: {}", show(.0), .1)]
+    Metainfo(PathBuf, #[source] io::Error),
+    /// It is not tried again so soon, see [`super::FAILED_RETRY_MS`].
+    #[error("it could not be read a moment ago")]
+    FailedBefore,
+    /// The readers have too much to do.
+    #[error(transparent)]
+    QueueFull(#[from] QueueFull),
+    /// A defect of ours.
+    #[error("a reader panicked")]
+    Panicked,
+}
+
+fn show(path: &Path) -> Printable<'_> {
+    Printable(path.as_os_str().as_bytes())
+}
+
+/// A file of content, mapped. It outlives its place in the cache of mappings as long as a job or a
+/// batch of blocks holds it; the descriptor is closed once the file is mapped.
+#[derive(Debug)]
+pub struct Content {
+    mapping: Mapping,
+    witness: Witness,
+    identity: Identity,
+    /// As the torrent names it, symlinks unresolved.
+    path: PathBuf,
+}
+
+/// What tells that a path still leads to the same file with the same bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+}
+
+impl Content {
+    /// Opens, checks and maps a file of a torrent.
+    pub(super) fn open(torrent: &Torrent, file: u32) -> Result<Self, ReadError> {
+        let (ContentFile { path, length, .. }, file) = open_file(torrent, file)?;
+        let unreadable = |error| ReadError::Unreadable(path.to_path_buf(), error);
+        let metadata = file.metadata().map_err(unreadable)?;
+        let mapping = sys::map(&file, length)
+            .map_err(|error| ReadError::Unmappable(path.to_path_buf(), error))?;
+        Ok(Self {
+            mapping,
+            witness: Witness::for_file(&file, &metadata),
+            identity: Identity::of(&metadata),
+            path: torrent.root.join(path),
+        })
+    }
+
+    /// The bytes of a range, to be lent to the kernel.
+    #[must_use]
+    pub fn slice(&self, range: Range<u64>) -> Slice<'_> {
+        Slice::Mapped {
+            mapping: &self.mapping,
+            offset: range.start,
+            length: usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Bytes in the file.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.identity.length
+    }
+
+    pub(super) fn device(&self) -> u64 {
+        self.identity.device
+    }
+
+    pub(super) fn witness(&self) -> Witness {
+        self.witness
+    }
+
+    pub(super) fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    /// Whether both were opened from the same file, and it had not changed in between.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+
+    /// Whether the path still leads to this file, unchanged.
+    pub(super) fn is_current(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|metadata| Identity::of(&metadata) == self.identity)
+    }
+
+    /// Starts reading the range, and nothing but the range: populating alone reads around each
+    /// fault by the device's whole read-ahead, which may be many times what is wanted.
+    pub(super) fn will_need(&self, range: &Range<u64>) {
+        let mut start = range.start;
+        while start < range.end {
+            let end = range.end.min(start + HINT_BYTES);
+            // A hint that fails has cost nothing; who reads the range will know why.
+            let _ = self.mapping.will_need(start..end);
+            start = end;
+        }
+    }
+
+    /// Waits until the whole range is in memory and in our page table.
+    pub(super) fn read_in(&self, range: &Range<u64>) -> Result<(), ReadError> {
+        if range.start > range.end || range.end > self.length() {
+            return Err(ReadError::NoSuchRange);
+        }
+        self.will_need(range);
+        match self.mapping.populate(range.clone()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::InvalidInput => self.read_through(range),
+            Err(error) => Err(self.failure(error)),
+        }
+    }
+
+    /// Brings the range into the page cache without the mapping.
+    fn read_through(&self, range: &Range<u64>) -> Result<(), ReadError> {
+        let failure = |error| self.failure(error);
+        let file = File::open(&self.path).map_err(failure)?;
+        let mut scratch = vec![0; usize::try_from(SCRATCH_BYTES).unwrap_or(usize::MAX)];
+        let mut start = range.start;
+        while start < range.end {
+            let length = SCRATCH_BYTES.min(range.end - start);
+            let part = scratch.get_mut(..usize::try_from(length).unwrap_or(usize::MAX));
+            file.read_exact_at(part.unwrap_or_default(), start)
+                .map_err(failure)?;
+            start += length;
+        }
+        Ok(())
+    }
+
+    /// A mapping only knows that bytes are not to be had; the file tells why.
+    fn failure(&self, error: io::Error) -> ReadError {
+        match fs::metadata(&self.path) {
+            Ok(metadata) if metadata.len() < self.length() => {
+                ReadError::Truncated(self.path.clone())
+            }
+            _ => ReadError::Unreadable(self.path.clone(), error),
+        }
+    }
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+/// Opens a file of a torrent, of exactly the right length, below the content root.
+pub(super) fn open_file(
+    torrent: &Torrent,
+    file: u32,
+) -> Result<(ContentFile<'_>, File), ReadError> {
+    let file = torrent.file(file).ok_or(ReadError::NoSuchRange)?;
+    let opened = content::open(&torrent.root, file.path, file.length)?;
+    Ok((file, opened))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use tempfile::NamedTempFile;
+
+    fn mapped(length: u64) -> (NamedTempFile, Content) {
+        let mut named = NamedTempFile::new().unwrap();
+        named
+            .write_all(&vec![3; usize::try_from(length).unwrap()])
+            .unwrap();
+        let file = named.as_file();
+        let metadata = file.metadata().unwrap();
+        let content = Content {
+            mapping: sys::map(file, length).unwrap(),
+            witness: Witness::PageCache,
+            identity: Identity::of(&metadata),
+            path: named.path().to_path_buf(),
+        };
+        (named, content)
+    }
+
+    #[test]
+    fn old_kernels_read_through_the_file() {
+        let length = SCRATCH_BYTES * 2 + 5;
+        let (named, content) = mapped(length);
+        content.read_through(&(0..length)).unwrap();
+        content.read_through(&(length - 1..length)).unwrap();
+        named.as_file().set_len(SCRATCH_BYTES + 1).unwrap();
+        content.read_through(&(1..SCRATCH_BYTES)).unwrap();
+        let error = content.read_through(&(0..length)).unwrap_err();
+        assert!(matches!(error, ReadError::Truncated(_)), "{error}");
+    }
+
+    #[test]
+    fn errors_name_the_path_on_one_line() {
+        let error = ReadError::Unreadable(PathBuf::from("a\nb"), ErrorKind::TimedOut.into());
+        assert_eq!(error.to_string(), "content a\\nb cannot be read: timed out");
+    }
+}

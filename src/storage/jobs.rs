@@ -1,0 +1,242 @@
+//! What a reader is asked to do, and what comes of it.
+//!
+//! Everything here may block. It must not know the cache of mappings nor who waits for what.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::FileKey;
+use super::content::{Content, ReadError, open_file};
+use super::readers;
+use crate::peer::PeerKey;
+use crate::torrent::catalogue::Torrent;
+use crate::torrent::layout::Source;
+
+/// Bytes in each piece of the info dictionary but the last (BEP 9).
+const METADATA_PIECE_BYTES: u64 = 16 * 1024;
+
+/// See the module's text.
+pub(super) enum Job {
+    /// Bring a range of a file into memory, mapping it first when there is no mapping.
+    Read {
+        torrent: Arc<Torrent>,
+        file: u32,
+        range: Range<u64>,
+        content: Option<Arc<Content>>,
+    },
+    /// Copy a block together. Units: bytes of the torrent.
+    Gather {
+        peer: PeerKey,
+        torrent: Arc<Torrent>,
+        offset: u64,
+        length: u32,
+    },
+    /// Read a piece of the info dictionary.
+    Metadata {
+        peer: PeerKey,
+        torrent: Arc<Torrent>,
+        piece: u32,
+    },
+    /// See whether a mapped file is still the one at its path.
+    Check { key: FileKey, content: Arc<Content> },
+    /// Start reading a range, for nobody in particular.
+    Hint {
+        content: Arc<Content>,
+        range: Range<u64>,
+    },
+    /// Unmap a file when this is the last to hold it, which takes milliseconds for a large one.
+    Release {
+        #[expect(dead_code, reason = "to be dropped by the reader is all its use")]
+        content: Arc<Content>,
+    },
+}
+
+/// See the module's text.
+pub(super) enum Outcome {
+    Read {
+        key: FileKey,
+        range: Range<u64>,
+        /// Whether the mapping is new.
+        opened: bool,
+        result: Result<Arc<Content>, ReadError>,
+    },
+    Gathered {
+        peer: PeerKey,
+        offset: u64,
+        length: u32,
+        /// The file that an error is about.
+        to_blame: Option<FileKey>,
+        result: Result<Box<[u8]>, ReadError>,
+    },
+    Metadata {
+        peer: PeerKey,
+        torrent: u32,
+        piece: u32,
+        result: Result<Vec<u8>, ReadError>,
+    },
+    Checked {
+        key: FileKey,
+        content: Arc<Content>,
+        current: bool,
+    },
+}
+
+impl readers::Job for Job {
+    type Outcome = Outcome;
+
+    fn device(&self) -> Option<u64> {
+        match self {
+            Self::Read { content, .. } => content.as_ref().map(|content| content.device()),
+            Self::Check { content, .. } | Self::Hint { content, .. } => Some(content.device()),
+            // Unmapping waits for no device; what is not open yet may be on any.
+            Self::Gather { .. } | Self::Metadata { .. } | Self::Release { .. } => None,
+        }
+    }
+
+    fn run(&self) -> Option<Outcome> {
+        self.outcome(true)
+    }
+
+    fn lost(&self) -> Option<Outcome> {
+        self.outcome(false)
+    }
+}
+
+impl Job {
+    /// Does the job; or, when it is not `sound` because it has panicked, says so.
+    fn outcome(&self, sound: bool) -> Option<Outcome> {
+        let outcome = match *self {
+            Self::Read {
+                ref torrent,
+                file,
+                ref range,
+                ref content,
+            } => Outcome::Read {
+                key: FileKey::new(torrent, file),
+                range: range.clone(),
+                opened: content.is_none(),
+                result: attempt(sound, || read(torrent, file, range, content.as_ref())),
+            },
+            Self::Gather {
+                peer,
+                ref torrent,
+                offset,
+                length,
+            } => {
+                let mut file = None;
+                let result = attempt(sound, || gather(torrent, offset, length, &mut file));
+                Outcome::Gathered {
+                    peer,
+                    offset,
+                    length,
+                    to_blame: file.map(|file| FileKey::new(torrent, file)),
+                    result,
+                }
+            }
+            Self::Metadata {
+                peer,
+                ref torrent,
+                piece,
+            } => Outcome::Metadata {
+                peer,
+                torrent: torrent.id,
+                piece,
+                result: attempt(sound, || read_metadata(torrent, piece)),
+            },
+            Self::Check { key, ref content } => Outcome::Checked {
+                key,
+                content: Arc::clone(content),
+                current: sound && content.is_current(),
+            },
+            Self::Hint {
+                ref content,
+                ref range,
+            } => {
+                if sound {
+                    content.will_need(range);
+                }
+                return None;
+            }
+            Self::Release { .. } => return None,
+        };
+        Some(outcome)
+    }
+}
+
+fn attempt<T>(sound: bool, work: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    match sound {
+        true => work(),
+        false => Err(ReadError::Panicked),
+    }
+}
+
+fn read(
+    torrent: &Torrent,
+    file: u32,
+    range: &Range<u64>,
+    content: Option<&Arc<Content>>,
+) -> Result<Arc<Content>, ReadError> {
+    let content = match content {
+        Some(content) => Arc::clone(content),
+        None => Arc::new(Content::open(torrent, file)?),
+    };
+    content.read_in(range)?;
+    Ok(content)
+}
+
+/// Copies a range of the torrent. `current` is the file that is read, while one is.
+fn gather(
+    torrent: &Torrent,
+    offset: u64,
+    length: u32,
+    current: &mut Option<u32>,
+) -> Result<Box<[u8]>, ReadError> {
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)].into_boxed_slice();
+    let mut rest: &mut [u8] = &mut bytes;
+    for extent in torrent.layout.extents(offset, u64::from(length)) {
+        let wide = usize::try_from(extent.length).map_err(|_| ReadError::NoSuchRange)?;
+        let (part, behind) = (rest.split_at_mut_checked(wide)).ok_or(ReadError::NoSuchRange)?;
+        if let Source::File(file) = extent.source {
+            *current = Some(file);
+            let (described, opened) = open_file(torrent, file)?;
+            opened
+                .read_exact_at(part, extent.offset)
+                .map_err(|error| ReadError::Unreadable(described.path.to_path_buf(), error))?;
+            *current = None;
+        }
+        rest = behind;
+    }
+    match rest.is_empty() {
+        true => Ok(bytes),
+        false => Err(ReadError::NoSuchRange),
+    }
+}
+
+fn read_metadata(torrent: &Torrent, piece: u32) -> Result<Vec<u8>, ReadError> {
+    let start = u64::from(piece) * METADATA_PIECE_BYTES;
+    let left = u64::from(torrent.shape.metadata_length).saturating_sub(start);
+    if left == 0 {
+        return Err(ReadError::NoSuchRange);
+    }
+    let length = left.min(METADATA_PIECE_BYTES);
+    let path = torrent.metainfo_path();
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    match read_at(&path, &mut bytes, torrent.info_offset + start) {
+        Ok(()) => Ok(bytes),
+        Err(error) => Err(ReadError::Metainfo(path, error)),
+    }
+}
+
+fn read_at(path: &Path, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    // Should a pipe have taken the place of the file: opening it does not wait for a writer.
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    file.read_exact_at(bytes, offset)
+}

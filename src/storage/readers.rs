@@ -1,0 +1,483 @@
+//! The bounded pool of native threads that may wait for a disk.
+//!
+//! Owns how many jobs and threads there are, which job is next, and that every job has an outcome.
+//! It must not know what a job does, and touches no socket and no peer: outcomes are published and
+//! the loop is woken.
+//!
+//! Threads are started when jobs come and leave when none do. Jobs wait in one lane for each device.
+//! Lanes take turns, and none may keep all threads: a disk that is slow, or hangs, must not stand in
+//! the way of one that is not.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::mem;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use mio::Waker;
+use thiserror::Error;
+
+/// Most jobs that wait. A peer waits for one block at a time, so this is one for each peer of a
+/// large house whose content is all cold; it costs some 2 MiB.
+const QUEUED_JOBS_MAX: usize = 16 * 1024;
+
+/// How long a thread without work stays: longer than the gaps in a busy minute, and short enough
+/// that a night without peers costs no thread.
+pub(super) const IDLE: Duration = Duration::from_secs(1);
+
+/// The readers have as much to do as they may have; the same may be asked again later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("too many reads are waiting")]
+pub struct QueueFull;
+
+/// Something to do that may block.
+pub(super) trait Job: Send + 'static {
+    /// What comes of it.
+    type Outcome: Send + 'static;
+
+    /// The device it will wait for, when that is known.
+    fn device(&self) -> Option<u64>;
+
+    /// Does it. There may be nothing to tell.
+    fn run(&self) -> Option<Self::Outcome>;
+
+    /// The outcome when [`Job::run`] panicked.
+    fn lost(&self) -> Option<Self::Outcome>;
+}
+
+/// The pool. Dropped, it forgets the jobs that wait and lets its threads leave; it waits for none,
+/// since one may hang on a disk for ever.
+pub(super) struct Pool<J: Job>(Arc<Shared<J>>);
+
+struct Shared<J: Job> {
+    queue: Mutex<Queue<J>>,
+    /// A job has come, or the pool is closed.
+    ready: Condvar,
+    outcomes: Mutex<Vec<J::Outcome>>,
+    waker: Arc<Waker>,
+    threads_max: usize,
+    idle: Duration,
+}
+
+struct Queue<J> {
+    /// By device; those of unknown device share one.
+    lanes: BTreeMap<Option<u64>, Lane<J>>,
+    /// The device whose turn it was.
+    turn: Option<u64>,
+    queued: usize,
+    threads: usize,
+    idle_threads: usize,
+    closed: bool,
+}
+
+struct Lane<J> {
+    jobs: VecDeque<J>,
+    busy_threads: usize,
+}
+
+impl<J: Job> Pool<J> {
+    /// A pool of at most `threads_max` threads, which leave when they were `idle` for so long.
+    pub(super) fn new(waker: Arc<Waker>, threads_max: usize, idle: Duration) -> Self {
+        Self(Arc::new(Shared {
+            queue: Mutex::new(Queue {
+                lanes: BTreeMap::new(),
+                turn: None,
+                queued: 0,
+                threads: 0,
+                idle_threads: 0,
+                closed: false,
+            }),
+            ready: Condvar::new(),
+            outcomes: Mutex::default(),
+            waker,
+            threads_max: threads_max.max(1),
+            idle,
+        }))
+    }
+
+    /// Queues a job. Never blocks.
+    pub(super) fn submit(&self, job: J) -> Result<(), QueueFull> {
+        let mut queue = self.0.queue();
+        if queue.queued >= QUEUED_JOBS_MAX {
+            return Err(QueueFull);
+        }
+        let device = job.device();
+        queue.lane(device).jobs.push_back(job);
+        queue.queued += 1;
+        if queue.queued > queue.idle_threads && queue.threads < self.0.threads_max {
+            match self.0.start_thread() {
+                Ok(()) => queue.threads += 1,
+                Err(error) => {
+                    log::warn!("cannot start a reader thread: {error}");
+                    if queue.threads == 0 {
+                        queue.lane(device).jobs.pop_back();
+                        queue.queued -= 1;
+                        return Err(QueueFull);
+                    }
+                }
+            }
+        }
+        drop(queue);
+        self.0.ready.notify_one();
+        Ok(())
+    }
+
+    /// Whether no job waits for a thread.
+    pub(super) fn is_idle(&self) -> bool {
+        self.0.queue().queued == 0
+    }
+
+    /// Takes what has come of the jobs so far.
+    pub(super) fn take_outcomes(&self) -> Vec<J::Outcome> {
+        mem::take(&mut *lock(&self.0.outcomes))
+    }
+
+    /// Wakes the loop as a finished job would.
+    pub(super) fn wake(&self) {
+        self.0.wake();
+    }
+}
+
+impl<J: Job> Drop for Pool<J> {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue();
+        queue.closed = true;
+        queue.lanes.clear();
+        drop(queue);
+        self.0.ready.notify_all();
+    }
+}
+
+impl<J: Job> Shared<J> {
+    fn queue(&self) -> MutexGuard<'_, Queue<J>> {
+        lock(&self.queue)
+    }
+
+    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        thread::Builder::new()
+            .name("hekate-reader".to_owned())
+            .spawn(move || shared.work())
+            .map(drop)
+    }
+
+    /// The life of a thread.
+    fn work(&self) {
+        while let Some(job) = self.next_job() {
+            let outcome = catch_unwind(AssertUnwindSafe(|| job.run()));
+            // The panic itself has been reported on standard error.
+            let outcome = outcome.unwrap_or_else(|_| job.lost());
+            let device = job.device();
+            // What only the job still holds, a mapping perhaps, is given back here.
+            drop(job);
+            if let Some(outcome) = outcome {
+                self.publish(outcome);
+            }
+            self.queue().finished(device);
+        }
+    }
+
+    /// Waits for a job. `None` when none has come for long enough, or the pool is closed.
+    fn next_job(&self) -> Option<J> {
+        let mut queue = self.queue();
+        let mut rested = false;
+        loop {
+            if let Some(job) = queue.take(self.threads_max) {
+                return Some(job);
+            }
+            if rested || queue.closed {
+                queue.threads -= 1;
+                return None;
+            }
+            queue.idle_threads += 1;
+            let waited = self.ready.wait_timeout(queue, self.idle);
+            let (guard, result) = waited.unwrap_or_else(PoisonError::into_inner);
+            queue = guard;
+            queue.idle_threads -= 1;
+            rested = result.timed_out();
+        }
+    }
+
+    fn publish(&self, outcome: J::Outcome) {
+        let mut outcomes = lock(&self.outcomes);
+        outcomes.push(outcome);
+        // The loop takes all of them at once, so that only the first must wake it.
+        if outcomes.len() == 1 {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::error!("cannot wake the loop: {error}");
+        }
+    }
+}
+
+impl<J> Queue<J> {
+    fn lane(&mut self, device: Option<u64>) -> &mut Lane<J> {
+        self.lanes.entry(device).or_insert_with(|| Lane {
+            jobs: VecDeque::new(),
+            busy_threads: 0,
+        })
+    }
+
+    /// The next job of the next lane that has one and may have another thread.
+    fn take(&mut self, threads_max: usize) -> Option<J> {
+        // A quarter stays for the other devices.
+        let share = threads_max - threads_max / 4;
+        let behind = (Bound::Excluded(self.turn), Bound::Unbounded);
+        let mut lanes = (self.lanes.range(behind)).chain(self.lanes.range(..=self.turn));
+        let (&device, _) =
+            lanes.find(|(_, lane)| !lane.jobs.is_empty() && lane.busy_threads < share)?;
+        self.turn = device;
+        let lane = self.lane(device);
+        let job = lane.jobs.pop_front()?;
+        lane.busy_threads += 1;
+        self.queued -= 1;
+        Some(job)
+    }
+
+    /// A job for this device is done. Lanes without jobs are forgotten, as devices come and go.
+    fn finished(&mut self, device: Option<u64>) {
+        if let Some(lane) = self.lanes.get_mut(&device) {
+            lane.busy_threads = lane.busy_threads.saturating_sub(1);
+            if lane.busy_threads == 0 && lane.jobs.is_empty() {
+                self.lanes.remove(&device);
+            }
+        }
+    }
+}
+
+/// A panic while a lock was held leaves nothing half done here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll, Token};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Instant;
+
+    /// No wait of a test takes longer, unless what is tested is broken.
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// Says that it has begun, waits to be let go, and comes to its number.
+    struct Task {
+        number: u32,
+        device: Option<u64>,
+        begun: Sender<u32>,
+        gate: Arc<Mutex<Receiver<()>>>,
+    }
+
+    impl Job for Task {
+        type Outcome = Result<u32, u32>;
+
+        fn device(&self) -> Option<u64> {
+            self.device
+        }
+
+        fn run(&self) -> Option<Self::Outcome> {
+            self.begun.send(self.number).unwrap();
+            // An error means that the gate is open for good.
+            let _ = lock(&self.gate).recv();
+            assert_ne!(self.number, 13, "a panic on purpose");
+            (self.number != 0).then_some(Ok(self.number))
+        }
+
+        fn lost(&self) -> Option<Self::Outcome> {
+            Some(Err(self.number))
+        }
+    }
+
+    /// Lets one task go for each message, and all of them when the sender is gone.
+    type Gate = (Option<Sender<()>>, Arc<Mutex<Receiver<()>>>);
+
+    struct Rig {
+        poll: Poll,
+        pool: Pool<Task>,
+        begun: (Sender<u32>, Receiver<u32>),
+        /// For each device a gate of its own.
+        gates: BTreeMap<Option<u64>, Gate>,
+    }
+
+    impl Rig {
+        fn new(threads_max: usize, idle: Duration) -> Self {
+            let poll = Poll::new().unwrap();
+            let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+            Rig {
+                pool: Pool::new(waker, threads_max, idle),
+                poll,
+                begun: channel(),
+                gates: BTreeMap::new(),
+            }
+        }
+
+        fn submit(&mut self, device: u64, number: u32) -> Result<(), QueueFull> {
+            let device = Some(device);
+            let (_, gate) = self.gates.entry(device).or_insert_with(|| {
+                let (sender, receiver) = channel();
+                (Some(sender), Arc::new(Mutex::new(receiver)))
+            });
+            self.pool.submit(Task {
+                number,
+                device,
+                begun: self.begun.0.clone(),
+                gate: Arc::clone(gate),
+            })
+        }
+
+        fn open(&mut self, device: u64) {
+            self.gates.get_mut(&Some(device)).unwrap().0 = None;
+        }
+
+        fn begun(&self) -> u32 {
+            self.begun.1.recv_timeout(DEADLINE).unwrap()
+        }
+
+        /// Waits, by the waker alone, until so many outcomes have come.
+        fn outcomes(&mut self, count: usize) -> Vec<Result<u32, u32>> {
+            let (mut events, mut outcomes) = (Events::with_capacity(1), Vec::new());
+            while outcomes.len() < count {
+                self.poll.poll(&mut events, Some(DEADLINE)).unwrap();
+                assert!(!events.is_empty(), "woken before the deadline");
+                outcomes.extend(self.pool.take_outcomes());
+            }
+            outcomes.sort_unstable();
+            outcomes
+        }
+    }
+
+    #[test]
+    fn every_job_has_an_outcome_and_the_loop_is_woken() {
+        let mut rig = Rig::new(3, IDLE);
+        for number in 1..=10 {
+            rig.submit(1, number).unwrap();
+        }
+        assert!(!rig.pool.is_idle());
+        rig.open(1);
+        assert_eq!(rig.outcomes(10), (1..=10).map(Ok).collect::<Vec<_>>());
+        assert!(rig.pool.is_idle());
+    }
+
+    #[test]
+    fn a_panic_loses_neither_the_outcome_nor_the_thread() {
+        let mut rig = Rig::new(1, IDLE);
+        for number in 12..=14 {
+            rig.submit(1, number).unwrap();
+        }
+        rig.open(1);
+        assert_eq!(rig.outcomes(3), [Ok(12), Ok(14), Err(13)]);
+        assert_eq!(rig.pool.0.queue().threads, 1);
+    }
+
+    #[test]
+    fn threads_are_started_on_demand_and_bounded() {
+        let mut rig = Rig::new(2, IDLE);
+        assert_eq!(rig.pool.0.queue().threads, 0);
+        for number in 1..=3 {
+            rig.submit(u64::from(number), number).unwrap();
+        }
+        assert_eq!(rig.pool.0.queue().threads, 2);
+        let mut begun = [rig.begun(), rig.begun()];
+        begun.sort_unstable();
+        assert_eq!(begun, [1, 2]);
+        assert_eq!(rig.pool.0.queue().queued, 1);
+        for device in 1..=3 {
+            rig.open(device);
+        }
+        rig.outcomes(3);
+    }
+
+    #[test]
+    fn threads_leave_when_there_is_nothing_to_do() {
+        let mut rig = Rig::new(4, Duration::from_millis(10));
+        // The second time they are started again.
+        for _ in 0..2 {
+            for number in 1..=4 {
+                rig.submit(1, number).unwrap();
+            }
+            rig.open(1);
+            rig.outcomes(4);
+            let deadline = Instant::now() + DEADLINE;
+            while rig.pool.0.queue().threads > 0 {
+                assert!(Instant::now() < deadline, "the threads stay");
+                thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_that_hangs_leaves_threads_to_the_others() {
+        let mut rig = Rig::new(4, IDLE);
+        for number in 1..=10 {
+            rig.submit(1, number).unwrap();
+        }
+        let mut begun = [rig.begun(), rig.begun(), rig.begun()];
+        begun.sort_unstable();
+        assert_eq!(begun, [1, 2, 3]);
+        // The first device has its share; what is asked of another does not wait behind it.
+        rig.submit(2, 20).unwrap();
+        rig.submit(2, 21).unwrap();
+        rig.open(2);
+        assert_eq!(rig.outcomes(2), [Ok(20), Ok(21)]);
+        rig.open(1);
+        assert_eq!(rig.outcomes(10).len(), 10);
+    }
+
+    #[test]
+    fn devices_take_turns() {
+        let mut rig = Rig::new(1, IDLE);
+        rig.submit(1, 1).unwrap();
+        assert_eq!(rig.begun(), 1);
+        for number in [2, 3, 4] {
+            rig.submit(1, number).unwrap();
+        }
+        for (device, number) in [(2, 20), (2, 21), (3, 30)] {
+            rig.submit(device, number).unwrap();
+        }
+        for device in 1..=3 {
+            rig.open(device);
+        }
+        rig.outcomes(7);
+        let order: Vec<u32> = rig.begun.1.try_iter().collect();
+        assert_eq!(order, [20, 30, 2, 21, 3, 4]);
+        assert!(rig.pool.0.queue().lanes.len() <= 1, "only the last lane");
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let mut rig = Rig::new(1, IDLE);
+        rig.submit(1, 1).unwrap();
+        assert_eq!(rig.begun(), 1);
+        for _ in 0..QUEUED_JOBS_MAX {
+            rig.submit(1, 0).unwrap();
+        }
+        assert_eq!(rig.submit(1, 2), Err(QueueFull));
+        rig.open(1);
+        assert_eq!(rig.outcomes(1), [Ok(1)]);
+    }
+
+    #[test]
+    fn a_dropped_pool_forgets_its_jobs_and_waits_for_none() {
+        let mut rig = Rig::new(1, IDLE);
+        for number in 1..=3 {
+            rig.submit(1, number).unwrap();
+        }
+        assert_eq!(rig.begun(), 1);
+        let shared = Arc::downgrade(&rig.pool.0);
+        drop(rig.pool);
+        rig.gates.clear();
+        let deadline = Instant::now() + DEADLINE;
+        while shared.strong_count() > 0 {
+            assert!(Instant::now() < deadline, "the thread stays");
+            thread::yield_now();
+        }
+        assert_eq!(rig.begun.1.try_iter().count(), 0);
+    }
+}
