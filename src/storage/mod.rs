@@ -122,6 +122,19 @@ pub enum Completion {
     },
 }
 
+impl Completion {
+    /// What went wrong, if anything did that was not reported before.
+    #[must_use]
+    pub fn failure(&self) -> Option<&ReadError> {
+        let error = match self {
+            Self::Read { result, .. } => result.as_ref().err(),
+            Self::Gathered { result, .. } => result.as_ref().err(),
+            Self::Metadata { result, .. } => result.as_ref().err(),
+        };
+        error.filter(|error| !matches!(error, ReadError::FailedBefore))
+    }
+}
+
 /// See the module's text.
 pub struct Storage {
     files: LruCache<FileKey, Mapped>,

@@ -500,3 +500,17 @@ fn a_vanished_metainfo_file_fails_is_left_alone_and_heals() {
     rig.lookup(0, START.after(FAILED_RETRY_MS));
     assert!(rig.metadata(0, START).is_ok());
 }
+
+#[test]
+fn a_failure_is_reported_once() {
+    let completion = |result| Completion::Metadata {
+        peer: peer(1),
+        piece: 0,
+        result,
+    };
+    assert!(completion(Ok(Vec::new())).failure().is_none());
+    let failed = completion(Err(ReadError::NoSuchRange));
+    assert!(failed.failure().is_some());
+    let again = completion(Err(ReadError::FailedBefore));
+    assert!(again.failure().is_none());
+}
