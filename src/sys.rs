@@ -19,9 +19,9 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 /// nothing more, and the table for the kernel stays on the stack (1 KiB).
 pub const MAX_SLICES: usize = 64;
 
-/// What padding is sent from (BEP 47). As long as the blocks that nearly all peers ask for; longer
-/// runs repeat it.
-static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
+/// What padding is sent from (BEP 47). As long as the longest block, which is then one entry of the
+/// table; longer runs repeat it.
+static ZEROS: [u8; 128 * 1024] = [0; 128 * 1024];
 
 /// Pages asked about in one system call: 1 MiB of content where pages have 4 KiB.
 const PAGES_PER_QUESTION: usize = 256;
