@@ -293,6 +293,12 @@ impl Choker {
         self.unchoked
     }
 
+    /// Whether a peer that becomes interested now will be unchoked in this round.
+    #[must_use]
+    pub fn has_free_slot(&self) -> bool {
+        self.unchoked + self.queue.len() < self.config.max_unchoked
+    }
+
     /// How many peers wait for one.
     #[must_use]
     pub fn waiting(&self) -> usize {
