@@ -1,1 +1,135 @@
-//! The options, with their meaning and bounds.
+//! The options of a seeding run, with their units, defaults and bounds.
+//!
+//! Owns values only. It must not know how they were written (arguments or files), nor who uses them.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::timers::Timeouts;
+
+/// The port of the 2009 program, and of most trackers; a seeder behind a firewall picks its own.
+pub const DEFAULT_PORT: u16 = 6969;
+
+/// Upload slots by default: a home line divided by more is of no use to anybody.
+pub const DEFAULT_MAX_UNCHOKED: usize = 50;
+
+/// Connected peers for each upload slot, unless `--max-peers` says otherwise.
+pub const PEERS_FOR_EACH_SLOT: usize = 10;
+
+/// What a slot may send before its turn is over, when others wait: 1 MiB.
+pub const DEFAULT_CREDIT_BYTES: u64 = 1 << 20;
+
+/// How long a slot may be held before its turn is over, when others wait: 300 s.
+pub const DEFAULT_MAX_UNCHOKED_TIME_S: u64 = 300;
+
+/// A slot that asks for nothing for this long is taken back.
+pub const UNUSED_SLOT_MS: u64 = 30_000;
+
+/// Native threads that may wait for disks. A disk profits from a queue of about this depth;
+/// each costs a stack that is touched only by a few pages.
+pub const DEFAULT_READERS: usize = 32;
+
+/// Descriptors that are no peers: listeners, epoll, the waker, logs, and the files that reader
+/// threads open for a moment. Mapped content needs none.
+pub const RESERVED_DESCRIPTORS: usize = 64 + 2 * DEFAULT_READERS;
+
+/// Content files that stay mapped at most: half of the kernel's default `vm.max_map_count`, which
+/// counts every mapping of the process.
+pub const MAX_MAPPINGS: usize = 32_765;
+
+/// Which address families are served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Families {
+    /// IPv4, and IPv6 where the machine has it.
+    Both,
+    /// IPv4 alone.
+    V4,
+    /// IPv6 alone.
+    V6,
+}
+
+/// Everything that a seeding run is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directories that are searched for `*.torrent`.
+    pub dirs: Vec<PathBuf>,
+    /// Where all content lies; `None` means beside each torrent file.
+    pub content: Option<PathBuf>,
+    /// TCP port to listen on (and UDP, to refuse uTP); 0 takes one from the system.
+    pub port: u16,
+    /// Addresses to listen on; empty means every address of `families`.
+    pub bind: Vec<IpAddr>,
+    /// Which address families are served.
+    pub families: Families,
+    /// Upload slots.
+    pub max_unchoked: usize,
+    /// Connected peers; `None` means [`PEERS_FOR_EACH_SLOT`] for each slot.
+    pub max_peers: Option<usize>,
+    /// Connected peers from one address; `None` means no limit.
+    pub max_peers_per_ip: Option<usize>,
+    /// Bytes that a slot may send before its turn is over.
+    pub credit_bytes: u64,
+    /// Milliseconds that a slot may be held before its turn is over.
+    pub max_unchoked_ms: u64,
+    /// Bytes a second for the whole process; `None` means no limit.
+    pub max_rate: Option<u64>,
+    /// Every time-out.
+    pub timeouts: Timeouts,
+}
+
+impl Config {
+    /// How many peers may be connected when the process may have `limit` descriptors: what was
+    /// asked for, as long as [`RESERVED_DESCRIPTORS`] are left.
+    pub fn peers_within(&self, limit: usize) -> usize {
+        let wanted = self
+            .max_peers
+            .unwrap_or_else(|| self.max_unchoked.saturating_mul(PEERS_FOR_EACH_SLOT));
+        wanted
+            .min(limit.saturating_sub(RESERVED_DESCRIPTORS))
+            .max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(max_unchoked: usize, max_peers: Option<usize>) -> Config {
+        Config {
+            dirs: Vec::new(),
+            content: None,
+            port: DEFAULT_PORT,
+            bind: Vec::new(),
+            families: Families::Both,
+            max_unchoked,
+            max_peers,
+            max_peers_per_ip: None,
+            credit_bytes: DEFAULT_CREDIT_BYTES,
+            max_unchoked_ms: 1000 * DEFAULT_MAX_UNCHOKED_TIME_S,
+            max_rate: None,
+            timeouts: Timeouts::default(),
+        }
+    }
+
+    #[test]
+    fn ten_peers_for_each_slot_unless_told() {
+        assert_eq!(config(50, None).peers_within(20_000), 500);
+        assert_eq!(config(50, Some(7)).peers_within(20_000), 7);
+    }
+
+    #[test]
+    fn peers_never_exceed_what_descriptors_allow() {
+        let peers = config(50, Some(1_000_000)).peers_within(20_000);
+        assert_eq!(peers + RESERVED_DESCRIPTORS, 20_000);
+    }
+
+    #[test]
+    fn nineteen_thousand_peers_fit_in_twenty_thousand_descriptors() {
+        assert_eq!(config(50, Some(19_000)).peers_within(20_000), 19_000);
+    }
+
+    #[test]
+    fn a_tiny_limit_still_leaves_one() {
+        assert_eq!(config(50, None).peers_within(10), 1);
+    }
+}
