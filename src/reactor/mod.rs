@@ -1,1 +1,588 @@
 //! The loop. Owns mio, the slab of connections and every other part as plain fields.
+//!
+//! [`Reactor::turn`] names the program: wait, read the clock once, accept, receive what is
+//! readable, collect what reader threads have done, expire deadlines, rebalance upload slots, send
+//! what is ready, close what was marked. Nothing but the wait blocks. Closing is deferred, so that
+//! keys stay valid all turn. It imports everything and is imported by `main` and tests alone.
+
+mod connection;
+mod listener;
+mod outbox;
+mod path;
+mod shared;
+mod stage;
+mod tokens;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Waker};
+use signal_hook_mio::v1_0::Signals;
+use slab::Slab;
+
+use self::connection::{Connection, Gathered, Window};
+use self::listener::{Accepted, Listener};
+use self::shared::Shared;
+use self::tokens::Source;
+use crate::choker::Verdict;
+use crate::config::Config;
+use crate::peer::PeerKey;
+use crate::peer::close::CloseReason;
+use crate::storage::Completion;
+use crate::sys;
+use crate::timers::Time;
+use crate::torrent::catalogue::Catalogue;
+
+/// Events taken from the kernel in one turn; the rest stays there for the next.
+const EVENTS_PER_TURN: usize = 1024;
+
+/// Connections accepted in one turn, so that a flash crowd does not starve those who are in.
+const ACCEPTS_PER_TURN: usize = 256;
+
+/// How long accepting rests when descriptors or memory have run out.
+const ACCEPT_REST_MS: u64 = 100;
+
+/// What one peer may be sent in one turn when no rate is set: more than one vectored write holds.
+const SEND_BUDGET_BYTES: u64 = 1 << 20;
+
+/// What one peer is sent at least in its turn when a rate is set: a usual block.
+const SMALLEST_BUDGET_BYTES: u64 = 16 * 1024;
+
+/// Why seeding could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An address could not be listened on.
+    #[error(transparent)]
+    Listen(#[from] listener::ListenError),
+    /// `--bind` and the families left no address.
+    #[error("no address to listen on: --bind names none of the chosen family")]
+    NoAddress,
+    /// More addresses than there are tokens for.
+    #[error("--bind names more than {} addresses", tokens::MAX_LISTENERS)]
+    TooManyAddresses,
+    /// The loop's own system calls failed.
+    #[error("event loop: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The seeder.
+pub struct Reactor {
+    poll: Poll,
+    events: Events,
+    signals: Signals,
+    listeners: Vec<Listener>,
+    /// Accepting rests until then, after descriptors ran out.
+    accept_rests_until: Option<Time>,
+    started: Instant,
+    connections: Slab<Connection>,
+    /// How many connections have been accepted: the generation of the next one.
+    generation: u32,
+    max_peers: usize,
+    max_peers_per_ip: usize,
+    peers_from: HashMap<IpAddr, usize>,
+    shared: Shared,
+    to_receive: VecDeque<PeerKey>,
+    to_send: VecDeque<PeerKey>,
+    /// Connections that wait for the rate limit; they count as listed to send.
+    throttled: Vec<PeerKey>,
+    /// Connections that wait for room in the readers' queue; they count as listed to send.
+    stalled: Vec<PeerKey>,
+    closing: Vec<(PeerKey, CloseReason)>,
+    woken: bool,
+    stopping: bool,
+}
+
+impl Reactor {
+    /// Takes descriptors, listens, and is ready to turn. Logs a line for each address.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be listened on, or the kernel refuses what the loop needs.
+    pub fn new(config: &Config, catalogue: Catalogue) -> Result<Self, RunError> {
+        let descriptors = sys::raise_descriptor_limit()?;
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let max_peers = config.peers_within(descriptors);
+        let poll = Poll::new()?;
+        let mut signals = Signals::new([libc::SIGTERM, libc::SIGINT])?;
+        let registry = poll.registry();
+        registry.register(&mut signals, Source::Signals.token(), Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(registry, Source::Waker.token())?);
+        let mut listeners = listener::bind_all(config)?;
+        if listeners.is_empty() {
+            return Err(RunError::NoAddress);
+        }
+        if listeners.len() > tokens::MAX_LISTENERS {
+            return Err(RunError::TooManyAddresses);
+        }
+        for (number, listener) in listeners.iter_mut().enumerate() {
+            let token = Source::Listener(number).token();
+            registry.register(&mut listener.tcp, token, Interest::READABLE)?;
+            if let Some(udp) = &mut listener.udp {
+                registry.register(udp, Source::Utp(number).token(), Interest::READABLE)?;
+            }
+        }
+        log::info!(
+            "serving {} torrents to at most {max_peers} peers in {} slots",
+            catalogue.len(),
+            config.max_unchoked
+        );
+        for listener in &listeners {
+            log::info!("listening on {}", listener.address);
+        }
+        let port = listeners
+            .first()
+            .map_or(config.port, |first| first.address.port());
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            signals,
+            listeners,
+            accept_rests_until: None,
+            started: Instant::now(),
+            connections: Slab::new(),
+            generation: 0,
+            max_peers,
+            max_peers_per_ip: config.max_peers_per_ip.unwrap_or(usize::MAX),
+            peers_from: HashMap::new(),
+            shared: Shared::new(config, catalogue, waker, port),
+            to_receive: VecDeque::new(),
+            to_send: VecDeque::new(),
+            throttled: Vec::new(),
+            stalled: Vec::new(),
+            closing: Vec::new(),
+            woken: false,
+            stopping: false,
+        })
+    }
+
+    /// The addresses that are listened on.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners
+            .iter()
+            .map(|listener| listener.address)
+            .collect()
+    }
+
+    /// Turns until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    ///
+    /// When waiting for events fails, which the kernel gives no reason to expect.
+    pub fn run(&mut self) -> Result<(), RunError> {
+        while !self.stopping {
+            self.turn()?;
+        }
+        let counters = &self.shared.counters;
+        log::info!(
+            "stopped: {} peers accepted, {} refused, {} blocks and {} bytes sent",
+            counters.accepted,
+            counters.refused,
+            counters.blocks,
+            counters.payload_bytes
+        );
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<(), RunError> {
+        self.wait()?;
+        self.accept();
+        self.receive();
+        self.collect();
+        self.expire();
+        self.rebalance();
+        self.send();
+        self.close();
+        Ok(())
+    }
+
+    /// Waits for events or the nearest deadline, reads the clock and sets the latches.
+    fn wait(&mut self) -> Result<(), RunError> {
+        let timeout = self.timeout();
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
+            _ => {}
+        }
+        let elapsed_ms = self.started.elapsed().as_millis();
+        self.shared.now = Time(u64::try_from(elapsed_ms).unwrap_or(u64::MAX));
+        for event in &self.events {
+            match Source::of(event.token()) {
+                Source::Waker => self.woken = true,
+                Source::Signals => self.stopping |= self.signals.pending().next().is_some(),
+                Source::Listener(number) => {
+                    if let Some(listener) = self.listeners.get_mut(number) {
+                        listener.readable = true;
+                    }
+                }
+                Source::Utp(number) => {
+                    if let Some(listener) = self.listeners.get_mut(number) {
+                        listener.utp_readable = true;
+                    }
+                }
+                Source::Peer(key) => {
+                    let Some(connection) = live(&mut self.connections, key) else {
+                        continue;
+                    };
+                    let latches = &mut connection.latches;
+                    latches.writable |= event.is_writable();
+                    latches.read_closed |= event.is_read_closed() || event.is_error();
+                    latches.readable |= event.is_readable() || latches.read_closed;
+                    list_to_receive(&mut self.to_receive, connection, key);
+                    list_to_send(&mut self.to_send, connection, key);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How long the kernel may hold us: not at all when work is left over.
+    fn timeout(&mut self) -> Option<Duration> {
+        let resting = self.accept_rests_until.is_some();
+        let accepts_wait = !resting && self.listeners.iter().any(|listener| listener.readable);
+        let utp_waits = self.listeners.iter().any(|listener| listener.utp_readable);
+        if accepts_wait || utp_waits || !self.to_receive.is_empty() || !self.to_send.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let shared = &mut self.shared;
+        let refill = match self.throttled.is_empty() {
+            true => None,
+            false => shared.bucket.next(shared.now, SMALLEST_BUDGET_BYTES),
+        };
+        [
+            shared.wheel.next(),
+            shared.choker.next(),
+            refill,
+            self.accept_rests_until,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .map(|at| Duration::from_millis(at.since(shared.now).saturating_add(1)))
+    }
+
+    fn accept(&mut self) {
+        if self
+            .accept_rests_until
+            .is_some_and(|until| self.shared.now < until)
+        {
+            return;
+        }
+        self.accept_rests_until = None;
+        for number in 0..self.listeners.len() {
+            for _ in 0..ACCEPTS_PER_TURN {
+                let Some(listener) = self.listeners.get_mut(number) else {
+                    break;
+                };
+                if !listener.readable {
+                    break;
+                }
+                match listener.accept() {
+                    Accepted::Peer(stream, address) => self.admit(stream, address),
+                    Accepted::Gone => {}
+                    Accepted::Drained => break,
+                    Accepted::Exhausted(error) => {
+                        log::warn!("accepting rests for {ACCEPT_REST_MS} ms: {error}");
+                        self.accept_rests_until = Some(self.shared.now.after(ACCEPT_REST_MS));
+                        return;
+                    }
+                }
+            }
+        }
+        for listener in &mut self.listeners {
+            listener.refuse_utp();
+        }
+    }
+
+    /// Gives a new connection its place, or drops it: a peer that is refused at once can go
+    /// elsewhere, one that is left in the backlog waits for nothing.
+    fn admit(&mut self, mut stream: mio::net::TcpStream, address: IpAddr) {
+        let from_address = self.peers_from.get(&address).copied().unwrap_or(0);
+        let refusal = if self.connections.len() >= self.max_peers {
+            Some(CloseReason::HouseFull)
+        } else if from_address >= self.max_peers_per_ip {
+            Some(CloseReason::TooManyFromAddress)
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            log::debug!("{address}: {reason}");
+            self.shared.counters.refused += 1;
+            return;
+        }
+        let entry = self.connections.vacant_entry();
+        let Ok(index) = u32::try_from(entry.key()) else {
+            return;
+        };
+        let key = PeerKey {
+            index,
+            generation: self.generation,
+        };
+        self.generation = self.generation.wrapping_add(1);
+        listener::prepare(&stream);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let token = Source::Peer(key).token();
+        if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
+            log::warn!("{address}: cannot be watched: {error}");
+            return;
+        }
+        let mut connection = Connection::new(stream, address, key.generation, self.shared.now);
+        connection
+            .deadlines
+            .arm(key, &self.shared.timeouts, &mut self.shared.wheel);
+        // The handshake is often there already; asking costs less than another turn.
+        connection.latches.readable = true;
+        list_to_receive(&mut self.to_receive, &mut connection, key);
+        entry.insert(connection);
+        *self.peers_from.entry(address).or_default() += 1;
+        self.shared.counters.accepted += 1;
+    }
+
+    fn receive(&mut self) {
+        for _ in 0..self.to_receive.len() {
+            let Some(key) = self.to_receive.pop_front() else {
+                break;
+            };
+            let Some(connection) = live(&mut self.connections, key) else {
+                continue;
+            };
+            connection.latches.to_receive = false;
+            match connection.receive(key, &mut self.shared) {
+                Ok(()) => {
+                    list_to_receive(&mut self.to_receive, connection, key);
+                    list_to_send(&mut self.to_send, connection, key);
+                }
+                Err(reason) => mark(&mut self.closing, connection, key, reason),
+            }
+        }
+    }
+
+    /// Hands out what the reader threads have done.
+    fn collect(&mut self) {
+        if !std::mem::take(&mut self.woken) {
+            return;
+        }
+        self.to_send.extend(self.stalled.drain(..));
+        let mut completions = Vec::new();
+        self.shared
+            .storage
+            .collect(self.shared.now, &mut completions);
+        for completion in completions {
+            if let Some(error) = completion.failure() {
+                // Each file is tried again only seconds later, so this cannot flood the log.
+                log::warn!("content is not served: {error}");
+            }
+            match completion {
+                Completion::Read {
+                    peers,
+                    key: file,
+                    range,
+                    result,
+                } => {
+                    for key in peers {
+                        self.unpark(key, |connection, now| {
+                            // A worker has read it in: it is sent without asking again.
+                            if result.is_ok() {
+                                let range = range.clone();
+                                connection.window = Some(Window {
+                                    file: file.file,
+                                    range,
+                                    seen: now,
+                                });
+                            }
+                        });
+                    }
+                }
+                Completion::Gathered {
+                    peer,
+                    offset,
+                    length,
+                    result,
+                } => {
+                    self.unpark(peer, |connection, _| {
+                        let bytes = result.unwrap_or_default();
+                        connection.gathered = Some(Arc::new(Gathered {
+                            offset,
+                            length,
+                            bytes,
+                        }));
+                    });
+                }
+                Completion::Metadata {
+                    peer,
+                    piece,
+                    result,
+                } => {
+                    let Some(connection) = live(&mut self.connections, peer) else {
+                        continue;
+                    };
+                    if let Some(torrent) = &connection.torrent {
+                        let body = result.as_deref().ok();
+                        connection.peer.handle_metadata(piece, &torrent.shape, body);
+                        connection.fetch_metadata(peer, &mut self.shared);
+                        list_to_send(&mut self.to_send, connection, peer);
+                    }
+                }
+            }
+        }
+    }
+
+    fn unpark(&mut self, key: PeerKey, change: impl FnOnce(&mut Connection, Time)) {
+        if let Some(connection) = live(&mut self.connections, key) {
+            connection.latches.parked = false;
+            change(connection, self.shared.now);
+            list_to_send(&mut self.to_send, connection, key);
+        }
+    }
+
+    fn expire(&mut self) {
+        let now = self.shared.now;
+        let mut due = Vec::new();
+        self.shared.wheel.expire(now, &mut due);
+        for key in due {
+            let Some(connection) = live(&mut self.connections, key) else {
+                continue;
+            };
+            if !connection.deadlines.fired(now) {
+                continue;
+            }
+            if let Some(timer) = connection.deadlines.expired(now, &self.shared.timeouts) {
+                match connection.peer.handle_timeout(timer) {
+                    // The clock starts again when the keep-alive is written.
+                    Ok(()) => list_to_send(&mut self.to_send, connection, key),
+                    Err(reason) => {
+                        mark(&mut self.closing, connection, key, reason);
+                        continue;
+                    }
+                }
+            }
+            connection
+                .deadlines
+                .arm(key, &self.shared.timeouts, &mut self.shared.wheel);
+        }
+    }
+
+    /// Carries out what the choker decides.
+    fn rebalance(&mut self) {
+        let house_full = self.connections.len() >= self.max_peers;
+        let mut verdicts = Vec::new();
+        let now = self.shared.now;
+        self.shared.choker.rebalance(now, house_full, &mut verdicts);
+        for verdict in verdicts {
+            let (Verdict::Unchoke(key) | Verdict::Choke(key) | Verdict::Disconnect(key, _)) =
+                verdict;
+            let Some(connection) = live(&mut self.connections, key) else {
+                continue;
+            };
+            match verdict {
+                Verdict::Unchoke(_) => connection.peer.unchoke(),
+                Verdict::Choke(_) => connection.peer.choke(),
+                Verdict::Disconnect(_, reason) => {
+                    mark(&mut self.closing, connection, key, reason);
+                    continue;
+                }
+            }
+            let peer = &connection.peer;
+            let waiting = peer.is_interested() && peer.is_choked();
+            connection.deadlines.waiting(waiting);
+            connection
+                .deadlines
+                .arm(key, &self.shared.timeouts, &mut self.shared.wheel);
+            list_to_send(&mut self.to_send, connection, key);
+        }
+    }
+
+    fn send(&mut self) {
+        let now = self.shared.now;
+        let mut available_bytes = self.shared.bucket.available(now);
+        if available_bytes >= SMALLEST_BUDGET_BYTES {
+            self.to_send.extend(self.throttled.drain(..));
+        }
+        for remaining in (1..=self.to_send.len()).rev() {
+            let Some(key) = self.to_send.pop_front() else {
+                break;
+            };
+            let Some(connection) = live(&mut self.connections, key) else {
+                continue;
+            };
+            connection.latches.to_send = false;
+            if !connection.wants_to_send() {
+                continue;
+            }
+            // A share of what the rate allows, so that those behind get theirs in the same turn.
+            let share_bytes = available_bytes / remaining as u64;
+            let mut budget_bytes = share_bytes.clamp(SMALLEST_BUDGET_BYTES, SEND_BUDGET_BYTES);
+            if available_bytes < SMALLEST_BUDGET_BYTES {
+                if !connection.peer.has_control() {
+                    connection.latches.to_send = true;
+                    self.throttled.push(key);
+                    continue;
+                }
+                budget_bytes = 0;
+            }
+            let budget_bytes = budget_bytes.min(self.shared.choker.credit_bytes(key));
+            match connection.send(key, &mut self.shared, budget_bytes) {
+                Ok(()) => {
+                    available_bytes = self.shared.bucket.available(now);
+                    if std::mem::take(&mut connection.latches.stalled) {
+                        connection.latches.to_send = true;
+                        self.stalled.push(key);
+                    }
+                    list_to_send(&mut self.to_send, connection, key);
+                    // Its backlog may have been what kept it from being listened to.
+                    list_to_receive(&mut self.to_receive, connection, key);
+                }
+                Err(reason) => mark(&mut self.closing, connection, key, reason),
+            }
+        }
+    }
+
+    /// Drops what was marked. The kernel forgets a descriptor that is closed.
+    fn close(&mut self) {
+        for (key, reason) in self.closing.drain(..) {
+            let connection = self.connections.remove(key.index as usize);
+            self.shared.choker.disconnected(key);
+            let address = connection.address;
+            if let Some(count) = self.peers_from.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    self.peers_from.remove(&address);
+                }
+            }
+            log::debug!("{address}: {reason}");
+        }
+    }
+}
+
+/// The connection that this key names, unless it is gone, replaced, or about to go.
+fn live(connections: &mut Slab<Connection>, key: PeerKey) -> Option<&mut Connection> {
+    connections
+        .get_mut(key.index as usize)
+        .filter(|found| found.generation == key.generation && !found.latches.closing)
+}
+
+fn list_to_receive(list: &mut VecDeque<PeerKey>, connection: &mut Connection, key: PeerKey) {
+    let latches = &mut connection.latches;
+    if latches.readable && !latches.to_receive && !connection.peer.is_backlogged() {
+        latches.to_receive = true;
+        list.push_back(key);
+    }
+}
+
+fn list_to_send(list: &mut VecDeque<PeerKey>, connection: &mut Connection, key: PeerKey) {
+    if connection.wants_to_send() && !connection.latches.to_send {
+        connection.latches.to_send = true;
+        list.push_back(key);
+    }
+}
+
+fn mark(
+    closing: &mut Vec<(PeerKey, CloseReason)>,
+    connection: &mut Connection,
+    key: PeerKey,
+    reason: CloseReason,
+) {
+    connection.latches.closing = true;
+    closing.push((key, reason));
+}

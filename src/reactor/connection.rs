@@ -1,0 +1,114 @@
+//! One accepted connection: the socket's side of a peer.
+//!
+//! Owns the stream, the latches of its readiness and what is remembered between turns. It must
+//! not know the protocol, which is [`Peer`]'s, nor fairness, which is the choker's.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use mio::net::TcpStream;
+
+use crate::peer::machine::Peer;
+use crate::timers::{Deadlines, Time};
+use crate::torrent::catalogue::Torrent;
+use crate::wire::decoder::Decoder;
+
+/// How long an answer "this range is resident" is believed: pages that were just there, or were
+/// just read in for this peer, are not evicted sooner unless memory is desperately short.
+const RESIDENT_BELIEVED_MS: u64 = 2_000;
+
+/// A connection in the slab. Idle, it costs its own size and nothing on the heap.
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) address: IpAddr,
+    pub(super) generation: u32,
+    pub(super) latches: Latches,
+    pub(super) deadlines: Deadlines,
+    pub(super) decoder: Decoder,
+    /// Bytes of a message that is not complete; empty between messages.
+    pub(super) tail: Box<[u8]>,
+    pub(super) peer: Peer,
+    pub(super) torrent: Option<Arc<Torrent>>,
+    /// What was last seen resident, or read in, for this peer.
+    pub(super) window: Option<Window>,
+    /// A block over many small extents, as the readers gathered it.
+    pub(super) gathered: Option<Arc<Gathered>>,
+    /// Blocks refused because their content could not be read.
+    pub(super) failed_blocks: u16,
+}
+
+/// Edge-triggered readiness and list membership, one bit each.
+#[derive(Default)]
+pub(super) struct Latches {
+    /// The socket may have bytes; only `WouldBlock` or a short read clears it.
+    pub(super) readable: bool,
+    /// The peer has closed its side; reading on finds the end.
+    pub(super) read_closed: bool,
+    /// The socket may take bytes; only `WouldBlock` or a short write clears it.
+    pub(super) writable: bool,
+    /// It is on the list of connections to receive from.
+    pub(super) to_receive: bool,
+    /// It is on the list of connections to send to.
+    pub(super) to_send: bool,
+    /// A reader thread works for it; its blocks wait.
+    pub(super) parked: bool,
+    /// The readers had too much to do for it; it asks again when they have done something.
+    pub(super) stalled: bool,
+    /// It is closed at the end of the turn.
+    pub(super) closing: bool,
+}
+
+/// A range of one file that is resident, as of a moment.
+pub(super) struct Window {
+    pub(super) file: u32,
+    pub(super) range: Range<u64>,
+    pub(super) seen: Time,
+}
+
+impl Window {
+    /// Whether the window vouches for this range of this file.
+    pub(super) fn covers(&self, file: u32, range: &Range<u64>, now: Time) -> bool {
+        self.file == file
+            && self.range.start <= range.start
+            && range.end <= self.range.end
+            && now.since(self.seen) <= RESIDENT_BELIEVED_MS
+    }
+}
+
+/// One block that was copied together from many small extents.
+pub(super) struct Gathered {
+    /// Where the block begins in the torrent, in bytes.
+    pub(super) offset: u64,
+    pub(super) length: u32,
+    /// Its bytes; empty when they could not be read.
+    pub(super) bytes: Box<[u8]>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, address: IpAddr, generation: u32, now: Time) -> Self {
+        Self {
+            stream,
+            address,
+            generation,
+            latches: Latches {
+                writable: true,
+                ..Latches::default()
+            },
+            deadlines: Deadlines::new(now),
+            decoder: Decoder::new(),
+            tail: Box::default(),
+            peer: Peer::new(),
+            torrent: None,
+            window: None,
+            gathered: None,
+            failed_blocks: 0,
+        }
+    }
+
+    /// Whether there is something that the socket could be offered now.
+    pub(super) fn wants_to_send(&self) -> bool {
+        self.latches.writable
+            && (self.peer.has_control() || (self.peer.has_blocks() && !self.latches.parked))
+    }
+}

@@ -1,0 +1,139 @@
+//! The outbox: one batch of what a peer is sent, as a vectored write wants it.
+//!
+//! There is one for the whole loop, filled anew for each peer: nothing is kept for what a socket
+//! did not take, since the peer machine knows how far it came. It owns the order of the parts and
+//! keeps the content they lie in alive during the call. It must not know why they are sent.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::connection::Gathered;
+use crate::storage::content::Content;
+use crate::sys::{self, MAX_SLICES, Slice};
+use crate::wire::encoder::PIECE_HEADER_LENGTH;
+
+/// A part of the batch.
+enum Part {
+    /// What is left of the header of a piece message, from this byte on.
+    Header([u8; PIECE_HEADER_LENGTH], usize),
+    /// The control bytes, which stay with the peer until they are written.
+    Control,
+    /// A range of a mapped file.
+    Mapped(Arc<Content>, Range<u64>),
+    /// A range of a gathered block.
+    Gathered(Arc<Gathered>, Range<usize>),
+    /// Padding (BEP 47).
+    Zeros(usize),
+}
+
+/// See the module's text.
+#[derive(Default)]
+pub(super) struct Outbox {
+    parts: Vec<Part>,
+    bytes: usize,
+}
+
+/// What one block lies in, in order.
+pub(super) enum Body {
+    /// A range of a mapped file.
+    Mapped(Arc<Content>, Range<u64>),
+    /// Padding (BEP 47).
+    Zeros(u64),
+    /// A block that was copied together.
+    Gathered(Arc<Gathered>),
+}
+
+impl Outbox {
+    /// Begins another batch.
+    pub(super) fn clear(&mut self) {
+        self.parts.clear();
+        self.bytes = 0;
+    }
+
+    /// How many bytes the batch has.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether `parts` more parts fit.
+    pub(super) fn has_room_for(&self, parts: usize) -> bool {
+        self.parts.len() + parts <= MAX_SLICES
+    }
+
+    /// Adds the peer's control bytes, which are handed to [`Outbox::write`] again.
+    pub(super) fn push_control(&mut self, length: usize) {
+        if length > 0 {
+            self.parts.push(Part::Control);
+            self.bytes += length;
+        }
+    }
+
+    /// Adds a piece message without its first `sent` bytes.
+    pub(super) fn push_block(
+        &mut self,
+        header: [u8; PIECE_HEADER_LENGTH],
+        bodies: &mut Vec<Body>,
+        sent: u32,
+    ) {
+        let sent = sent as usize;
+        if sent < PIECE_HEADER_LENGTH {
+            self.parts.push(Part::Header(header, sent));
+            self.bytes += PIECE_HEADER_LENGTH - sent;
+        }
+        let mut skip = sent.saturating_sub(PIECE_HEADER_LENGTH) as u64;
+        for body in bodies.drain(..) {
+            let length = body.length();
+            let skipped = skip.min(length);
+            skip -= skipped;
+            if skipped < length {
+                self.push_body(body, skipped);
+            }
+        }
+    }
+
+    fn push_body(&mut self, body: Body, skipped: u64) {
+        // A block is at most 128 KiB, far below the width of a pointer.
+        let narrow = |length: u64| usize::try_from(length).unwrap_or(usize::MAX);
+        self.bytes += narrow(body.length() - skipped);
+        self.parts.push(match body {
+            Body::Mapped(content, range) => Part::Mapped(content, range.start + skipped..range.end),
+            Body::Zeros(length) => Part::Zeros(narrow(length - skipped)),
+            Body::Gathered(gathered) => {
+                let length = gathered.bytes.len();
+                Part::Gathered(gathered, narrow(skipped)..length)
+            }
+        });
+    }
+
+    /// Offers the whole batch to a socket in one system call and returns how much it took.
+    pub(super) fn write(&self, socket: impl AsFd, control: &[u8]) -> io::Result<usize> {
+        let mut slices = [Slice::Bytes(&[]); MAX_SLICES];
+        let mut used = 0;
+        for (slice, part) in slices.iter_mut().zip(&self.parts) {
+            *slice = match part {
+                Part::Header(header, sent) => Slice::Bytes(header.get(*sent..).unwrap_or_default()),
+                Part::Control => Slice::Bytes(control),
+                Part::Mapped(content, range) => content.slice(range.clone()),
+                Part::Gathered(gathered, range) => {
+                    Slice::Bytes(gathered.bytes.get(range.clone()).unwrap_or_default())
+                }
+                Part::Zeros(length) => Slice::Zeros { length: *length },
+            };
+            used += 1;
+        }
+        sys::writev(socket.as_fd(), slices.get(..used).unwrap_or_default())
+    }
+}
+
+impl Body {
+    /// Units: bytes.
+    pub(super) fn length(&self) -> u64 {
+        match self {
+            Self::Mapped(_, range) => range.end - range.start,
+            Self::Zeros(length) => *length,
+            Self::Gathered(gathered) => gathered.bytes.len() as u64,
+        }
+    }
+}

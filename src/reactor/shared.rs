@@ -1,0 +1,81 @@
+//! What all connections share, passed down to each in its turn.
+//!
+//! Owns the parts that the path of a block runs through, as plain fields. It must not know sockets
+//! or which connections there are.
+
+use std::sync::Arc;
+
+use mio::Waker;
+
+use super::outbox::{Body, Outbox};
+use crate::choker::{Choker, ChokerConfig};
+use crate::config::{self, Config};
+use crate::rate::TokenBucket;
+use crate::storage::{Storage, StorageLimits};
+use crate::timers::{Time, Timeouts, Wheel};
+use crate::torrent::catalogue::Catalogue;
+use crate::wire::handshake;
+use crate::wire::message::PeerId;
+
+/// The one receive buffer: many thousand requests, or four blocks of what nobody asked for.
+const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What all connections share, passed down to each in its turn.
+pub(super) struct Shared {
+    pub(super) now: Time,
+    pub(super) catalogue: Catalogue,
+    pub(super) storage: Storage,
+    pub(super) choker: Choker,
+    pub(super) bucket: TokenBucket,
+    pub(super) wheel: Wheel,
+    pub(super) timeouts: Timeouts,
+    pub(super) identity: PeerId,
+    pub(super) port: u16,
+    pub(super) outbox: Outbox,
+    /// The parts of the block that is being staged.
+    pub(super) bodies: Vec<Body>,
+    /// Where every socket is read; a connection keeps only the tail of a half-received message.
+    pub(super) buffer: Box<[u8]>,
+    pub(super) counters: Counters,
+}
+
+/// Sums since the start.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) accepted: u64,
+    pub(super) refused: u64,
+    pub(super) payload_bytes: u64,
+    pub(super) blocks: u64,
+}
+
+impl Shared {
+    /// Everything at its beginning, at time zero. The readers wake the loop by `waker`; `port` is
+    /// the one that peers are told.
+    pub(super) fn new(config: &Config, catalogue: Catalogue, waker: Arc<Waker>, port: u16) -> Self {
+        let now = Time::default();
+        let limits = StorageLimits {
+            mappings: config::MAX_MAPPINGS,
+            readers: config::DEFAULT_READERS,
+        };
+        Self {
+            now,
+            catalogue,
+            storage: Storage::new(waker, limits),
+            choker: Choker::new(ChokerConfig {
+                max_unchoked: config.max_unchoked,
+                credit_bytes: config.credit_bytes,
+                max_unchoked_ms: config.max_unchoked_ms,
+                unused_slot_ms: config::UNUSED_SLOT_MS,
+            }),
+            bucket: TokenBucket::new(config.max_rate, now),
+            wheel: Wheel::new(now),
+            timeouts: config.timeouts,
+            identity: handshake::new_peer_id(std::array::from_fn(|_| fastrand::u8(..))),
+            port,
+            outbox: Outbox::default(),
+            bodies: Vec::new(),
+            buffer: vec![0; RECEIVE_BUFFER_BYTES].into_boxed_slice(),
+            counters: Counters::default(),
+        }
+    }
+}

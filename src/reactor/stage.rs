@@ -1,0 +1,256 @@
+//! From queued requests to a batch in the outbox: where each block lies, and whether it is there.
+//!
+//! Owns the order "is it mapped, is it resident, else a reader thread". It
+//! must not know what was asked for why, nor write to a socket.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::connection::{Connection, Gathered, Latches, Window};
+use super::outbox::Body;
+use super::shared::Shared;
+use crate::peer::PeerKey;
+use crate::storage::{FileKey, Lookup, Storage};
+use crate::timers::Time;
+use crate::torrent::catalogue::Torrent;
+use crate::torrent::layout::{Extent, Source};
+use crate::wire::encoder::piece_header;
+use crate::wire::message::Request;
+
+/// Extents that a block may have in an outbox; one with more is gathered by a reader, so that a
+/// torrent of tiny files costs neither mappings nor slices by the thousand.
+const EXTENTS_PER_BLOCK: usize = 4;
+
+/// How far a file is read ahead inside a piece: a run that a disk reads in one sweep, and short
+/// enough that many peers take turns at it.
+const READ_AHEAD_BYTES: u64 = 1 << 20;
+
+/// What staging came to.
+pub(super) enum Staged {
+    /// There is nothing to send now.
+    Nothing,
+    /// The outbox has a batch.
+    Batch,
+    /// This block's content cannot be read.
+    Lost(Request),
+}
+
+enum Located {
+    Ready,
+    Wait,
+    Lost,
+}
+
+impl Connection {
+    /// Fills the outbox with control bytes and as many blocks as are ready and fit the budget.
+    ///
+    /// A budget of one byte stages one block: a block is never cut by it.
+    pub(super) fn stage(&mut self, key: PeerKey, shared: &mut Shared, budget_bytes: u64) -> Staged {
+        let Shared {
+            outbox,
+            bodies,
+            storage,
+            now,
+            ..
+        } = shared;
+        outbox.clear();
+        let transmit = self.peer.poll_transmit();
+        let Some(torrent) = &self.torrent else {
+            outbox.push_control(transmit.control.len());
+            return if outbox.bytes() > 0 {
+                Staged::Batch
+            } else {
+                Staged::Nothing
+            };
+        };
+        let mut locator = Locator {
+            key,
+            torrent,
+            window: &mut self.window,
+            gathered: self.gathered.as_ref(),
+            latches: &mut self.latches,
+            storage,
+            now: *now,
+            bodies,
+        };
+        let mut budget_bytes = budget_bytes;
+        if let Some((request, sent)) = transmit.partial {
+            match locator.locate(&request, &transmit.blocks) {
+                Located::Ready => outbox.push_block(piece_header(request), locator.bodies, sent),
+                Located::Wait => return Staged::Nothing,
+                Located::Lost => return Staged::Lost(request),
+            }
+            budget_bytes = budget_bytes.saturating_sub(u64::from(request.length));
+        }
+        outbox.push_control(transmit.control.len());
+        let mut blocks = transmit.blocks;
+        while budget_bytes > 0
+            && outbox.has_room_for(1 + EXTENTS_PER_BLOCK)
+            && let Some(&request) = blocks.next()
+        {
+            match locator.locate(&request, &blocks) {
+                Located::Ready => outbox.push_block(piece_header(request), locator.bodies, 0),
+                Located::Wait => break,
+                Located::Lost if outbox.bytes() == 0 => return Staged::Lost(request),
+                Located::Lost => break,
+            }
+            budget_bytes = budget_bytes.saturating_sub(u64::from(request.length));
+        }
+        if outbox.bytes() > 0 {
+            Staged::Batch
+        } else {
+            Staged::Nothing
+        }
+    }
+}
+
+/// Finds where blocks lie, for one connection.
+struct Locator<'a> {
+    key: PeerKey,
+    torrent: &'a Arc<Torrent>,
+    window: &'a mut Option<Window>,
+    gathered: Option<&'a Arc<Gathered>>,
+    latches: &'a mut Latches,
+    storage: &'a mut Storage,
+    now: Time,
+    bodies: &'a mut Vec<Body>,
+}
+
+impl Locator<'_> {
+    /// Leaves the parts of the block in `bodies` when all of it may be sent without waiting.
+    ///
+    /// `following` are the requests behind it, from which the length of a read is judged.
+    fn locate<'b, I>(&mut self, request: &Request, following: &I) -> Located
+    where
+        I: Iterator<Item = &'b Request> + Clone,
+    {
+        self.bodies.clear();
+        if self.latches.parked {
+            return Located::Wait;
+        }
+        let torrent = self.torrent;
+        let offset = torrent.shape.offset_of(request);
+        let mut extents = torrent.layout.extents(offset, u64::from(request.length));
+        for extent in extents.by_ref().take(EXTENTS_PER_BLOCK) {
+            let Source::File(file) = extent.source else {
+                self.bodies.push(Body::Zeros(extent.length));
+                continue;
+            };
+            match self.locate_extent(file, &extent, request, following) {
+                Located::Ready => {}
+                other => return other,
+            }
+        }
+        if extents.next().is_some() {
+            return self.locate_gathered(offset, request.length);
+        }
+        Located::Ready
+    }
+
+    fn locate_extent<'b, I>(
+        &mut self,
+        file: u32,
+        extent: &Extent,
+        request: &Request,
+        following: &I,
+    ) -> Located
+    where
+        I: Iterator<Item = &'b Request> + Clone,
+    {
+        let wanted = extent.offset..extent.offset + extent.length;
+        let file_key = FileKey {
+            torrent: self.torrent.id,
+            file,
+        };
+        let content = match self.storage.lookup(file_key, self.now) {
+            Lookup::Mapped(content) => content,
+            Lookup::Failed => return Located::Lost,
+            Lookup::Absent => {
+                let range = self.worth_reading(file, extent, request, following);
+                return self.park(file, range);
+            }
+        };
+        let window = self.window.as_ref();
+        if !window.is_some_and(|window| window.covers(file, &wanted, self.now)) {
+            let range = self.worth_reading(file, extent, request, following);
+            if self.storage.is_resident(&content, range.clone()) {
+                *self.window = Some(Window {
+                    file,
+                    range,
+                    seen: self.now,
+                });
+            } else if !self.storage.is_resident(&content, wanted.clone()) {
+                return self.park(file, range);
+            }
+        }
+        self.bodies.push(Body::Mapped(content, wanted));
+        Located::Ready
+    }
+
+    /// Hands the range to a reader thread; until it is read, the peer's blocks wait.
+    fn park(&mut self, file: u32, range: Range<u64>) -> Located {
+        let queued = self
+            .storage
+            .read(self.key, self.torrent, file, range)
+            .is_ok();
+        self.wait(queued)
+    }
+
+    fn wait(&mut self, queued: bool) -> Located {
+        self.latches.parked = queued;
+        self.latches.stalled = !queued;
+        Located::Wait
+    }
+
+    /// The range of the file that is read when this extent is not resident: peers ask for the
+    /// blocks of a piece in order, so reading to the end of the piece turns many seeks into one.
+    /// A block from the middle of a piece is read with what is asked for right behind it.
+    fn worth_reading<'b, I>(
+        &self,
+        file: u32,
+        extent: &Extent,
+        request: &Request,
+        following: &I,
+    ) -> Range<u64>
+    where
+        I: Iterator<Item = &'b Request> + Clone,
+    {
+        let in_order = request.begin == 0
+            || (self.window.as_ref())
+                .is_some_and(|window| window.file == file && window.range.end == extent.offset);
+        let run_end = if in_order {
+            let piece_length = self.torrent.shape.piece_length_of(request.index);
+            piece_length.unwrap_or(request.begin)
+        } else {
+            let ends = request.begin.saturating_add(request.length);
+            (following.clone())
+                .take_while(|next| next.index == request.index)
+                .fold(ends, |end, next| match next.begin == end {
+                    true => end.saturating_add(next.length),
+                    false => end,
+                })
+        };
+        let run_bytes = u64::from(run_end.saturating_sub(request.begin));
+        let file_length = self.torrent.file(file).map_or(0, |file| file.length);
+        let end = extent.offset + run_bytes.clamp(extent.length, READ_AHEAD_BYTES);
+        extent.offset..end.min(file_length)
+    }
+
+    fn locate_gathered(&mut self, offset: u64, length: u32) -> Located {
+        self.bodies.clear();
+        if let Some(gathered) = self.gathered
+            && (gathered.offset, gathered.length) == (offset, length)
+        {
+            if gathered.bytes.is_empty() {
+                return Located::Lost;
+            }
+            self.bodies.push(Body::Gathered(Arc::clone(gathered)));
+            return Located::Ready;
+        }
+        let queued = self
+            .storage
+            .gather(self.key, self.torrent, offset, length)
+            .is_ok();
+        self.wait(queued)
+    }
+}

@@ -1,0 +1,89 @@
+//! What an event names: the fixed sources of the loop, or one connection.
+//!
+//! Owns the numbering only.
+
+use mio::Token;
+
+use crate::peer::PeerKey;
+
+/// The source of a readiness event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// Reader threads have published results.
+    Waker,
+    /// A signal has come.
+    Signals,
+    /// The listener with this number.
+    Listener(usize),
+    /// The UDP socket with this number, where uTP is refused.
+    Utp(usize),
+    /// A peer.
+    Peer(PeerKey),
+}
+
+/// A slab index that no connection can have: 4 billion descriptors do not exist.
+const FIXED: u32 = u32::MAX;
+const WAKER: usize = 0;
+const SIGNALS: usize = 1;
+const FIRST_LISTENER: usize = 2;
+/// Listeners that `--bind` may name; the UDP sockets are numbered after them.
+pub(super) const MAX_LISTENERS: usize = 64;
+const FIRST_UTP: usize = FIRST_LISTENER + MAX_LISTENERS;
+
+impl Source {
+    /// The token to register this source with.
+    pub(super) fn token(self) -> Token {
+        let (high, low) = match self {
+            Self::Waker => (WAKER, FIXED),
+            Self::Signals => (SIGNALS, FIXED),
+            Self::Listener(number) => (FIRST_LISTENER + number, FIXED),
+            Self::Utp(number) => (FIRST_UTP + number, FIXED),
+            Self::Peer(key) => (key.generation as usize, key.index),
+        };
+        Token(high << 32 | low as usize)
+    }
+
+    /// The source that was registered with this token.
+    pub(super) fn of(token: Token) -> Self {
+        let high = token.0 >> 32;
+        // The low half is 32 bits wide.
+        #[expect(clippy::cast_possible_truncation)]
+        let (index, generation) = (token.0 as u32, high as u32);
+        match (index, high) {
+            (FIXED, WAKER) => Self::Waker,
+            (FIXED, SIGNALS) => Self::Signals,
+            (FIXED, number) if number >= FIRST_UTP => Self::Utp(number - FIRST_UTP),
+            (FIXED, number) => Self::Listener(number.saturating_sub(FIRST_LISTENER)),
+            _ => Self::Peer(PeerKey { index, generation }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_source_comes_back_from_its_token() {
+        let key = PeerKey {
+            index: 7,
+            generation: u32::MAX,
+        };
+        let first = PeerKey {
+            index: 0,
+            generation: 0,
+        };
+        for source in [
+            Source::Waker,
+            Source::Signals,
+            Source::Listener(0),
+            Source::Listener(MAX_LISTENERS - 1),
+            Source::Utp(0),
+            Source::Utp(5),
+            Source::Peer(key),
+            Source::Peer(first),
+        ] {
+            assert_eq!(Source::of(source.token()), source);
+        }
+    }
+}
