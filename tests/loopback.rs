@@ -1,0 +1,457 @@
+//! The daemon as a process, asked over loopback by a leecher that says exactly what it is told to.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use support::daemon::Daemon;
+use support::leecher::{self, FAST, FAST_AND_EXTENDED, Leecher, PLAIN, Seen};
+use support::torrent::{Sample, TorrentBuilder};
+
+/// The usual request.
+const BLOCK: u32 = 16 * 1024;
+
+/// A multi-file torrent with everything odd about it: tiny files that share a block, an empty one,
+/// padding, a name in UTF-8, a short last piece.
+fn odd_torrent(dir: &Path) -> Sample {
+    let mut builder = TorrentBuilder::new(1).name("odd").piece_length(BLOCK * 2);
+    for number in 0..40 {
+        builder = builder.file(format!("tiny/{number}"), 100 + number);
+    }
+    builder
+        .file("empty", 0)
+        .file("größer.bin", 300_001)
+        .padding(7_777)
+        .file("deep/er/last.bin", 65_537)
+        .write(dir)
+        .unwrap()
+}
+
+/// Asks for every block in order and compares it.
+fn download(leecher: &mut Leecher, sample: &Sample) {
+    for (index, begin, length) in blocks(sample) {
+        let block = leecher.block(index, begin, length);
+        assert!(
+            block == sample.block(index, begin, length),
+            "{index}/{begin} differs"
+        );
+    }
+}
+
+fn blocks(sample: &Sample) -> impl Iterator<Item = (u32, u32, u32)> + '_ {
+    (0..sample.pieces).flat_map(|index| {
+        let start = u64::from(index) * u64::from(sample.piece_length);
+        let left = sample.total_length - start;
+        let piece = u32::try_from(left.min(u64::from(sample.piece_length))).unwrap();
+        (0..piece.div_ceil(BLOCK)).map(move |number| {
+            let begin = number * BLOCK;
+            (index, begin, BLOCK.min(piece - begin))
+        })
+    })
+}
+
+fn expect_full_bitfield(sample: &Sample, bitfield: &[u8]) {
+    let ones: u32 = bitfield.iter().map(|byte| byte.count_ones()).sum();
+    assert_eq!(bitfield.len(), sample.pieces.div_ceil(8) as usize);
+    assert_eq!(ones, sample.pieces, "spare bits are zero, all others one");
+    let trailing = bitfield.last().unwrap().trailing_zeros();
+    assert_eq!(trailing, (8 - sample.pieces % 8) % 8);
+}
+
+#[test]
+fn a_plain_peer_gets_every_byte_of_an_odd_torrent() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = odd_torrent(dir.path());
+    let daemon = Daemon::seed(dir.path());
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, PLAIN);
+    match leecher.next() {
+        Seen::Bitfield(bitfield) => expect_full_bitfield(&sample, &bitfield),
+        other => panic!("a bitfield comes first, not {other:?}"),
+    }
+    leecher.send(&leecher::interested());
+    leecher.until_unchoked();
+    download(&mut leecher, &sample);
+}
+
+#[test]
+fn a_fast_peer_is_told_have_all_and_gets_every_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = odd_torrent(dir.path());
+    let daemon = Daemon::seed(dir.path());
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    assert_eq!(leecher.next(), Seen::HaveAll);
+    leecher.send(&leecher::interested());
+    leecher.until_unchoked();
+    download(&mut leecher, &sample);
+}
+
+#[test]
+fn our_reserved_bits_are_ours_and_never_an_echo() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(2).write(dir.path()).unwrap();
+    let daemon = Daemon::seed(dir.path());
+    let leecher = Leecher::connect(daemon.address, sample.info_hash, [0xff; 8]);
+    assert_eq!(&leecher.handshake[20..28], &FAST_AND_EXTENDED);
+    assert_eq!(&leecher.handshake[48..51], b"-HK");
+}
+
+#[test]
+fn forty_eight_bytes_are_enough_for_an_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(3).write(dir.path()).unwrap();
+    let daemon = Daemon::seed(dir.path());
+    let mut stream = leecher::dial(daemon.address);
+    let handshake = leecher::handshake(PLAIN, sample.info_hash, b"-TE0000-abcdefghijkl");
+    stream.write_all(&handshake[..48]).unwrap();
+    let mut answer = [0; 68];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer[28..48], &sample.info_hash);
+}
+
+#[test]
+fn the_metadata_can_be_had_by_a_magnet_link() {
+    let dir = tempfile::tempdir().unwrap();
+    // More than two metadata pieces of 16 KiB.
+    let sample = TorrentBuilder::new(4)
+        .length(16 * 1024 * 1800)
+        .unsorted()
+        .write(dir.path())
+        .unwrap();
+    assert!(sample.info.len() > 2 * 16 * 1024);
+    let daemon = Daemon::seed(dir.path());
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST_AND_EXTENDED);
+    let greeting = leecher.until(|seen| matches!(seen, Seen::Extended { id: 0, .. }));
+    let Seen::Extended { payload, .. } = greeting else {
+        unreachable!()
+    };
+    assert!(payload.len() < 1000, "rtorrent's buffer is small");
+    let text = String::from_utf8_lossy(&payload).into_owned();
+    assert!(text.contains(&format!("13:metadata_sizei{}e", sample.info.len())));
+    assert!(text.contains("11:upload_onlyi1e") && text.contains("4:reqqi2000e"));
+
+    leecher.send(&leecher::message(20, b"\0d1:md11:ut_metadatai7eee"));
+    let mut info: Vec<u8> = Vec::new();
+    for piece in 0..sample.info.len().div_ceil(16 * 1024) {
+        let ask = format!("\x01d8:msg_typei0e5:piecei{piece}ee");
+        leecher.send(&leecher::message(20, ask.as_bytes()));
+        let Seen::Extended { payload, .. } =
+            leecher.until(|seen| matches!(seen, Seen::Extended { id: 7, .. }))
+        else {
+            unreachable!()
+        };
+        let header = format!(
+            "d8:msg_typei1e5:piecei{piece}e10:total_sizei{}ee",
+            sample.info.len()
+        );
+        info.extend(
+            payload
+                .strip_prefix(header.as_bytes())
+                .expect("a data message"),
+        );
+    }
+    assert!(
+        info == sample.info,
+        "the raw info dictionary, as it is in the file"
+    );
+
+    leecher.send(&leecher::message(20, b"\x01d8:msg_typei0e5:piecei999ee"));
+    let seen = leecher.until(|seen| matches!(seen, Seen::Extended { id: 7, .. }));
+    let reject = b"d8:msg_typei2e5:piecei999ee".to_vec();
+    assert_eq!(
+        seen,
+        Seen::Extended {
+            id: 7,
+            payload: reject
+        }
+    );
+}
+
+#[test]
+fn ipv6_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = odd_torrent(dir.path());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
+    command
+        .args(["seed", "-6", "--bind", "::1", "-p", "0"])
+        .arg(dir.path());
+    let daemon = Daemon::start(command);
+    assert!(daemon.address.is_ipv6());
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    leecher.until_unchoked();
+    download(&mut leecher, &sample);
+}
+
+#[test]
+fn a_request_before_interested_counts_as_interested() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(5).write(dir.path()).unwrap();
+    let daemon = Daemon::seed_with(dir.path(), &["-N", "1"]);
+    let mut first = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    first.until_unchoked();
+    // The only slot is taken: the second is not unchoked by its handshake, and asks all the same.
+    let mut second = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    second.send(&leecher::request(0, 0, BLOCK));
+    let rejected = Seen::Reject {
+        index: 0,
+        begin: 0,
+        length: BLOCK,
+    };
+    second.until(|seen| *seen == rejected);
+    drop(first);
+    second.until_unchoked();
+}
+
+#[test]
+fn slots_go_round_when_credit_is_used_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(6)
+        .length(2_000_000)
+        .write(dir.path())
+        .unwrap();
+    let daemon = Daemon::seed_with(dir.path(), &["-N", "1", "-C", "64K"]);
+    let mut first = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    first.until_unchoked();
+    let mut second = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    second.send(&leecher::interested());
+    for index in 0..64 {
+        first.send(&leecher::request(index, 0, BLOCK));
+    }
+    // While the first has used no more than its credit, the second waits; then it has the slot.
+    let mut served = 0;
+    first.until(|seen| {
+        served += usize::from(matches!(seen, Seen::Piece { .. }));
+        *seen == Seen::Choke
+    });
+    assert!(
+        (4..=36).contains(&served),
+        "{served} blocks in a turn of four"
+    );
+    second.until_unchoked();
+    assert_eq!(second.block(1, 0, BLOCK), sample.block(1, 0, BLOCK));
+}
+
+#[test]
+fn the_rate_limit_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let length = 2 << 20;
+    let sample = TorrentBuilder::new(7)
+        .length(length)
+        .write(dir.path())
+        .unwrap();
+    let daemon = Daemon::seed_with(dir.path(), &["--max-rate", "1M"]);
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    leecher.until_unchoked();
+    let began = Instant::now();
+    download(&mut leecher, &sample);
+    // Two seconds at this rate, less the burst; without the limit it takes milliseconds.
+    assert!(
+        began.elapsed() > Duration::from_millis(1500),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[test]
+fn a_full_house_refuses_and_has_room_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(8).write(dir.path()).unwrap();
+    let mut daemon = Daemon::seed_with(dir.path(), &["--max-peers", "1"]);
+    let first = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    let mut refused = leecher::dial(daemon.address);
+    assert_eq!(refused.read(&mut [0]).unwrap_or(0), 0);
+    daemon.wait_for_line("found the house full");
+    drop(first);
+    daemon.wait_for_line("closed the connection");
+    Leecher::connect(daemon.address, sample.info_hash, FAST);
+}
+
+#[test]
+fn one_address_has_no_more_than_its_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(9).write(dir.path()).unwrap();
+    let daemon = Daemon::seed_with(dir.path(), &["--max-peers-per-ip", "2"]);
+    let _first = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    let _second = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    let mut refused = leecher::dial(daemon.address);
+    assert_eq!(refused.read(&mut [0]).unwrap_or(0), 0);
+}
+
+#[test]
+fn a_utp_connection_request_is_reset_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    TorrentBuilder::new(10).write(dir.path()).unwrap();
+    let daemon = Daemon::seed(dir.path());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(leecher::DEADLINE)).unwrap();
+    let mut syn = [0; 20];
+    syn[0] = 0x41;
+    syn[2..4].copy_from_slice(&77_u16.to_be_bytes());
+    syn[16..18].copy_from_slice(&1_u16.to_be_bytes());
+    socket.send_to(&syn, daemon.address).unwrap();
+    let mut answer = [0; 64];
+    let (length, from) = socket.recv_from(&mut answer).unwrap();
+    assert_eq!((length, from), (20, daemon.address));
+    assert_eq!(answer[0], 0x31, "ST_RESET, version 1");
+    assert_eq!(answer[2..4], 77_u16.to_be_bytes());
+}
+
+#[test]
+fn truncated_content_ends_its_blocks_and_heals() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(11)
+        .name("two")
+        .file("broken", 1 << 20)
+        .file("whole", 1 << 20)
+        .write(dir.path())
+        .unwrap();
+    let broken = &sample.files[0].path;
+    let content = fs::read(broken).unwrap();
+    let mut daemon = Daemon::seed(dir.path());
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    leecher.until_unchoked();
+    // It is mapped, then cut: a load from the mapping would end the process.
+    assert_eq!(leecher.block(0, 0, BLOCK), sample.block(0, 0, BLOCK));
+    fs::File::options()
+        .write(true)
+        .open(broken)
+        .unwrap()
+        .set_len(10)
+        .unwrap();
+    leecher.send(&leecher::request(40, 0, BLOCK));
+    let rejected = Seen::Reject {
+        index: 40,
+        begin: 0,
+        length: BLOCK,
+    };
+    leecher.until(|seen| *seen == rejected);
+    daemon.wait_for_line("broken");
+    // The other file is served on, to the same peer.
+    assert_eq!(leecher.block(100, 0, BLOCK), sample.block(100, 0, BLOCK));
+    fs::write(broken, content).unwrap();
+    heals(&mut leecher, &sample, 40);
+    daemon.assert_alive();
+}
+
+#[test]
+fn vanished_content_ends_its_blocks_and_heals() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(12)
+        .length(1 << 20)
+        .write(dir.path())
+        .unwrap();
+    let mut daemon = Daemon::seed(dir.path());
+    let away = dir.path().join("away");
+    fs::rename(&sample.files[0].path, &away).unwrap();
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    leecher.until_unchoked();
+    leecher.send(&leecher::request(3, 0, BLOCK));
+    let rejected = Seen::Reject {
+        index: 3,
+        begin: 0,
+        length: BLOCK,
+    };
+    leecher.until(|seen| *seen == rejected);
+    fs::rename(&away, &sample.files[0].path).unwrap();
+    heals(&mut leecher, &sample, 3);
+    daemon.assert_alive();
+}
+
+/// Asks again, at a client's pace, until the block is served.
+fn heals(leecher: &mut Leecher, sample: &Sample, index: u32) {
+    let until = Instant::now() + leecher::DEADLINE;
+    loop {
+        leecher.send(&leecher::request(index, 0, BLOCK));
+        match leecher.until(|seen| matches!(seen, Seen::Piece { .. } | Seen::Reject { .. })) {
+            Seen::Piece { block, .. } => {
+                assert!(block == sample.block(index, 0, BLOCK));
+                return;
+            }
+            _ => assert!(Instant::now() < until, "it does not heal"),
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn the_list_names_what_is_valid_and_why_others_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = TorrentBuilder::new(13).write(dir.path()).unwrap();
+    let short = TorrentBuilder::new(14).write(dir.path()).unwrap();
+    fs::write(&short.files[0].path, "short").unwrap();
+    fs::write(dir.path().join("rubbish.torrent"), "rubbish").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
+        .args(["seed", "--list"])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(&good.info_hash_hex()), "{text}");
+    assert!(!text.contains(&short.info_hash_hex()), "{text}");
+    let refused = |name: &str| {
+        text.lines()
+            .any(|line| line.starts_with("refused: ") && line.contains(name))
+    };
+    assert!(
+        refused("sample-14.torrent") && refused("rubbish.torrent"),
+        "{text}"
+    );
+    assert!(text.ends_with("1 valid, 2 refused\n"), "{text}");
+}
+
+#[test]
+fn a_stop_that_was_asked_for_is_a_success() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(15).write(dir.path()).unwrap();
+    for signal in ["TERM", "INT"] {
+        let mut daemon = Daemon::seed(dir.path());
+        let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+        daemon.signal(signal);
+        assert!(daemon.wait().success());
+        leecher.until_closed();
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    TorrentBuilder::new(16).write(dir.path()).unwrap();
+    let daemon = Daemon::seed(dir.path());
+    let port = daemon.address.port().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
+        .args(["seed", "--bind", "127.0.0.1", "-p", &port])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains(&format!("127.0.0.1:{port}")), "{text}");
+}
+
+#[test]
+fn content_may_lie_elsewhere() {
+    let torrents = tempfile::tempdir().unwrap();
+    let content = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(17)
+        .write_apart(torrents.path(), content.path())
+        .unwrap();
+    let option = format!("--content={}", content.path().display());
+    let daemon = Daemon::seed_with(torrents.path(), &[option]);
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    leecher.until_unchoked();
+    download(&mut leecher, &sample);
+}
