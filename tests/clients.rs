@@ -1,0 +1,99 @@
+//! Unmodified clients download a whole torrent from hekate, to a byte-identical copy.
+//!
+//! Owns: the list of clients, the torrent, the order of events in one proof. Each client runs alone
+//! in a sandbox and finds the seeder through a real opentracker; where one cannot, `commands` says
+//! why. `make test-deps` installs them all; `HEKATE_SKIP_MISSING_CLIENTS=1` passes over those that
+//! are not there.
+
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a proof fails by panicking"
+)]
+
+#[path = "clients/commands.rs"]
+mod commands;
+#[path = "clients/needs.rs"]
+mod needs;
+#[path = "clients/sandbox.rs"]
+mod sandbox;
+#[path = "clients/scene.rs"]
+mod scene;
+mod support;
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use commands::{libtorrent, libtorrent_over_ipv6};
+use needs::Need::PythonLibtorrent;
+use sandbox::{SEEDER, SEEDER_V6};
+use scene::{Client, Seeder, Task, Tracker};
+use support::torrent::TorrentBuilder;
+
+/// Of the torrent, and so of the directory that appears.
+const NAME: &str = "whole – ünï 文字";
+
+/// A test for each line: its name, what it needs, the seeder's address, and the client's command.
+macro_rules! proofs {
+    ($($name:ident [$($need:expr),*] from $seeder:expr, $command:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                if needs::are_met(stringify!($name), &[$($need),*]) {
+                    sandbox::run(stringify!($name), |scene| prove(scene, $seeder, $command));
+                }
+            }
+        )*
+    };
+}
+
+proofs! {
+    libtorrent_torrent [PythonLibtorrent] from SEEDER, |task| libtorrent(task, &task.torrent());
+    libtorrent_magnet [PythonLibtorrent] from SEEDER, |task| libtorrent(task, &task.magnet);
+    libtorrent_ipv6 [PythonLibtorrent] from SEEDER_V6, libtorrent_over_ipv6;
+}
+
+/// The whole of one proof, inside its sandbox.
+fn prove(scene: &Path, seeder_address: IpAddr, client: impl FnOnce(&Task) -> Client) {
+    let [library, home, downloads] = ["library", "client", "downloads"].map(|name| {
+        let directory = scene.join(name);
+        fs::create_dir(&directory).expect("the scene is writable");
+        directory
+    });
+    let sample = whole_torrent()
+        .write(&library)
+        .expect("the library is writable");
+    let mut tracker = Tracker::start(&sample, scene);
+    let mut seeder = Seeder::start(&library, scene, seeder_address);
+    if let IpAddr::V4(address) = seeder_address {
+        tracker.announce(&sample, address);
+    }
+    let task = Task {
+        home,
+        downloads,
+        torrent: sample.metainfo_path.clone(),
+        magnet: scene::magnet(&sample),
+    };
+    scene::download(
+        &task,
+        client(&task),
+        &library.join(NAME),
+        &mut [&mut seeder.0, &mut tracker.0],
+    );
+}
+
+/// Enough pieces that a client asks for many at once, and every oddity that a layout may have:
+/// files that share a piece, fill one exactly, lie inside one, have no bytes; a short last piece.
+fn whole_torrent() -> TorrentBuilder {
+    TorrentBuilder::new(20_090_423)
+        .name(NAME)
+        .piece_length(64 * 1024)
+        .file("a name – ünïcödé 文字.bin", 2_345_679)
+        .file("empty", 0)
+        .file("nested/deeper/one byte", 1)
+        .file("nested/deeper/large.bin", 3_000_001)
+        .file("nested/exactly a piece", 64 * 1024)
+        .file("zz last", 12_345)
+        .announce(&[&scene::announce_url()])
+}

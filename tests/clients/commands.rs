@@ -1,0 +1,39 @@
+//! Each client's command line and settings.
+//!
+//! Owns: what makes a client work alone: a directory for its settings, the address to bind, no
+//! search of the network. Encryption, uTP and request sizes stay what its users have. Must not
+//! know: how a client is run, when it is done.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::needs::PYTHON;
+use super::sandbox::{CLIENT, CLIENT_V6, SEEDER_V6};
+use super::scene::{Client, PORT, Task};
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/clients")
+        .join(name)
+}
+
+pub(crate) fn libtorrent(task: &Task, source: &str) -> Client {
+    let mut command = task.command(PYTHON);
+    command
+        .arg(script("libtorrent_leech.py"))
+        .arg(source)
+        .arg(&task.downloads)
+        .args(["--bind", CLIENT]);
+    Client::new(command)
+}
+
+/// The tracker has no IPv6, so this one is told where the seeder is.
+pub(crate) fn libtorrent_over_ipv6(task: &Task) -> Client {
+    let mut command = task.command(PYTHON);
+    command
+        .arg(script("libtorrent_leech.py"))
+        .args([&task.torrent, &task.downloads])
+        .args(["--peer", &SocketAddr::new(SEEDER_V6, PORT).to_string()])
+        .args(["--bind", &format!("[{CLIENT_V6}]")]);
+    Client::new(command)
+}

@@ -1,0 +1,341 @@
+//! The play in the sandbox: a library, its seeder, a tracker that knows the seeder, a client that
+//! must end up with the same bytes.
+//!
+//! Owns: the processes, their logs, the announce made for the seeder, the comparison of two
+//! directory trees. Must not know: any client's options.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use super::needs;
+use super::sandbox::{CLIENT_DEADLINE, TRACKER, poll_until};
+use super::support::torrent::Sample;
+
+/// The seeder's default port, and the tracker's: they have different addresses.
+pub(crate) const PORT: u16 = 6969;
+/// A daemon that does not listen after this has failed to start.
+const START_DEADLINE: Duration = Duration::from_secs(15);
+/// What is shown of a log on failure.
+const LOG_TAIL_BYTES: usize = 8 * 1024;
+
+/// A program with a home of its own, so that no setting of the user is seen or changed.
+fn command(program: &str, home: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .env("PATH", needs::search_path())
+        .env("LC_ALL", "C.UTF-8")
+        .env("TERM", "dumb")
+        .env("HOME", home)
+        .env("TMPDIR", home)
+        .current_dir(home);
+    command
+}
+
+/// A process of the sandbox, killed when dropped; what it prints goes to a file.
+pub(crate) struct Program {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Program {
+    fn start(command: &mut Command, log: PathBuf) -> Self {
+        let out = File::create(&log).expect("the scene is writable");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().expect("one more descriptor"))
+            .stderr(out)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { child, log }
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("our own child")
+    }
+
+    /// What became of it and the end of what it printed.
+    fn report(&mut self) -> String {
+        let end = self
+            .ended()
+            .map_or_else(|| "running".to_owned(), |status| status.to_string());
+        let printed = fs::read(&self.log).unwrap_or_default();
+        let tail = printed
+            .get(printed.len().saturating_sub(LOG_TAIL_BYTES)..)
+            .unwrap_or_default();
+        format!(
+            "--- {} ({end})\n{}\n",
+            self.log.display(),
+            String::from_utf8_lossy(tail)
+        )
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // What it started in turn dies with the sandbox.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Hekate over one library.
+pub(crate) struct Seeder(pub(crate) Program);
+
+impl Seeder {
+    /// Returns when it listens.
+    pub(crate) fn start(library: &Path, scene: &Path, address: IpAddr) -> Self {
+        let mut command = command(env!("CARGO_BIN_EXE_hekate"), scene);
+        command
+            .args(["seed", "-v", "--bind", &address.to_string()])
+            .args(["--port", &PORT.to_string()])
+            .arg(library);
+        let mut program = Program::start(&mut command, scene.join("seeder.log"));
+        let line = format!("listening on {}", SocketAddr::new(address, PORT));
+        let listens = poll_until(START_DEADLINE, || {
+            let printed = fs::read_to_string(&program.log).unwrap_or_default();
+            printed.contains(&line) || program.ended().is_some()
+        });
+        assert!(
+            listens && program.ended().is_none(),
+            "no \"{line}\" from the seeder\n{}",
+            program.report()
+        );
+        Self(program)
+    }
+}
+
+/// opentracker, for one info-hash.
+pub(crate) struct Tracker(pub(crate) Program);
+
+impl Tracker {
+    /// Returns when it listens.
+    ///
+    /// It refuses to run as root and cannot become another user where only root is mapped, so it
+    /// gets a user namespace in which it is nobody.
+    pub(crate) fn start(sample: &Sample, scene: &Path) -> Self {
+        fs::write(scene.join("info-hashes"), sample.info_hash_hex() + "\n")
+            .expect("the scene is writable");
+        let mut command = command("unshare", scene);
+        command
+            .args([
+                "--user",
+                "--",
+                "opentracker",
+                "-i",
+                &TRACKER.to_string(),
+                "-p",
+                &PORT.to_string(),
+            ])
+            .args(["-P", &PORT.to_string(), "-w", "info-hashes", "-d"])
+            .arg(scene);
+        let mut program = Program::start(&mut command, scene.join("tracker.log"));
+        let listens = poll_until(START_DEADLINE, || {
+            program.ended().is_some() || TcpStream::connect((TRACKER, PORT)).is_ok()
+        });
+        assert!(
+            listens && program.ended().is_none(),
+            "the tracker does not listen\n{}",
+            program.report()
+        );
+        Self(program)
+    }
+
+    /// Announces a complete peer until the tracker names it; the tracker takes the address from
+    /// the socket, and reads its file of info-hashes some time after it listens.
+    pub(crate) fn announce(&mut self, sample: &Sample, seeder: Ipv4Addr) {
+        let mut answer = Vec::new();
+        let request = format!(
+            "GET /announce?info_hash={}&peer_id=-TEST00-000000000000&port={PORT}\
+             &uploaded=0&downloaded=0&left=0&compact=1&event=started HTTP/1.0\r\n\r\n",
+            percent_encode(&sample.info_hash),
+        );
+        // An address and a port in network order (BEP 23).
+        let peer = [&seeder.octets()[..], &PORT.to_be_bytes()].concat();
+        let named = poll_until(START_DEADLINE, || {
+            answer =
+                exchange(&request, seeder).unwrap_or_else(|error| error.to_string().into_bytes());
+            answer.windows(peer.len()).any(|bytes| bytes == peer)
+        });
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            named,
+            "the tracker does not name the seeder: {answer}\n{}",
+            self.0.report()
+        );
+    }
+}
+
+/// What the client is given, and where it must put what it downloads.
+pub(crate) struct Task {
+    /// A directory of its own: home, settings, everything but the result.
+    pub(crate) home: PathBuf,
+    /// The directory in which the torrent's own directory must appear.
+    pub(crate) downloads: PathBuf,
+    /// The metainfo file.
+    pub(crate) torrent: PathBuf,
+    /// The same as a link, with the tracker.
+    pub(crate) magnet: String,
+}
+
+impl Task {
+    /// A client to be started for this task.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        command(program, &self.home)
+    }
+
+    /// The metainfo file as an argument; a temporary directory has a name that is text.
+    pub(crate) fn torrent(&self) -> String {
+        self.torrent.display().to_string()
+    }
+}
+
+/// How a client is started, and what it leaves out.
+pub(crate) struct Client {
+    command: Command,
+    makes_empty_files: bool,
+}
+
+impl Client {
+    /// One that makes every file.
+    pub(crate) fn new(command: Command) -> Self {
+        Self {
+            command,
+            makes_empty_files: true,
+        }
+    }
+}
+
+/// Runs a client until `downloads` holds what `original` holds; fails with what it and the `others`
+/// printed.
+pub(crate) fn download(
+    task: &Task,
+    mut client: Client,
+    original: &Path,
+    others: &mut [&mut Program],
+) {
+    let mut program = Program::start(&mut client.command, task.home.join("client.log"));
+    let expected = tree(original).expect("the library is readable");
+    let name = original.file_name().expect("a directory with a name");
+    let copy = task.downloads.join(name);
+    let complete = || same(&copy, &expected, client.makes_empty_files);
+    poll_until(CLIENT_DEADLINE, || program.ended().is_some() || complete());
+    // One more look, because it may have ended in the middle of the last one.
+    if !complete() {
+        let mut report = difference(&copy, &expected) + &program.report();
+        report.extend(others.iter_mut().map(|other| other.report()));
+        panic!("the client has no identical copy:\n{report}");
+    }
+}
+
+/// The magnet link of BEP 9 with the tracker.
+pub(crate) fn magnet(sample: &Sample) -> String {
+    format!(
+        "magnet:?xt=urn:btih:{}&tr={}",
+        sample.info_hash_hex(),
+        percent_encode(announce_url().as_bytes())
+    )
+}
+
+/// The tracker's address for the metainfo file.
+pub(crate) fn announce_url() -> String {
+    format!("http://{TRACKER}:{PORT}/announce")
+}
+
+fn percent_encode(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "%{byte:02x}").expect("a string takes everything");
+        text
+    })
+}
+
+fn exchange(request: &str, source: Ipv4Addr) -> io::Result<Vec<u8>> {
+    let tracker = SocketAddr::new(TRACKER, PORT);
+    let socket = Socket::new(Domain::for_address(tracker), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    socket.connect_timeout(&tracker.into(), START_DEADLINE)?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(START_DEADLINE))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// Every file below a directory with its bytes.
+type Tree = BTreeMap<PathBuf, Vec<u8>>;
+
+fn tree(root: &Path) -> io::Result<Tree> {
+    let mut files = Tree::new();
+    for path in paths(root)? {
+        files.insert(path.clone(), fs::read(root.join(path))?);
+    }
+    Ok(files)
+}
+
+/// The files below `root`, relative to it, without the padding that some clients leave.
+fn paths(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in walkdir::WalkDir::new(root).sort_by_file_name() {
+        let entry = entry?;
+        let relative = entry
+            .path()
+            .strip_prefix(root)
+            .expect("found below the root");
+        if entry.file_type().is_file() && !relative.starts_with(".pad") {
+            files.push(relative.to_owned());
+        }
+    }
+    Ok(files)
+}
+
+/// Compares names, then lengths, and reads only what may be complete: it is asked many times.
+fn same(copy: &Path, expected: &Tree, makes_empty_files: bool) -> bool {
+    let names: BTreeSet<_> = paths(copy).unwrap_or_default().into_iter().collect();
+    let wanted =
+        |path: &Path, bytes: &[u8]| makes_empty_files || !bytes.is_empty() || names.contains(path);
+    let length = |path: &Path| fs::metadata(copy.join(path)).map(|found| found.len());
+    names.iter().all(|path| expected.contains_key(path))
+        && expected
+            .iter()
+            .filter(|(path, bytes)| wanted(path, bytes))
+            .all(|(path, bytes)| {
+                length(path).is_ok_and(|found| usize::try_from(found) == Ok(bytes.len()))
+            })
+        && expected
+            .iter()
+            .filter(|(path, bytes)| wanted(path, bytes))
+            .all(|(path, bytes)| fs::read(copy.join(path)).is_ok_and(|found| found == *bytes))
+}
+
+fn difference(copy: &Path, expected: &Tree) -> String {
+    let found = match tree(copy) {
+        Ok(found) => found,
+        Err(error) => return format!("{}: {error}\n", copy.display()),
+    };
+    let mut lines = String::new();
+    for path in expected
+        .keys()
+        .chain(found.keys().filter(|path| !expected.contains_key(*path)))
+    {
+        let (original, copied) = (expected.get(path), found.get(path));
+        if original != copied {
+            let [original, copied] = [original, copied].map(|bytes| bytes.map(Vec::len));
+            writeln!(
+                lines,
+                "{}: {original:?} bytes, copied {copied:?}",
+                path.display()
+            )
+            .expect("a string takes everything");
+        }
+    }
+    lines
+}
