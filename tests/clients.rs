@@ -25,8 +25,8 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use commands::{libtorrent, libtorrent_over_ipv6};
-use needs::Need::PythonLibtorrent;
+use commands::{aria2, libtorrent, libtorrent_over_ipv6};
+use needs::Need::{Program, PythonLibtorrent};
 use sandbox::{SEEDER, SEEDER_V6};
 use scene::{Client, Seeder, Task, Tracker};
 use support::torrent::TorrentBuilder;
@@ -49,6 +49,8 @@ macro_rules! proofs {
 }
 
 proofs! {
+    aria2_torrent [Program("aria2c")] from SEEDER, |task| aria2(task, &task.torrent());
+    aria2_magnet [Program("aria2c")] from SEEDER, |task| aria2(task, &task.magnet);
     libtorrent_torrent [PythonLibtorrent] from SEEDER, |task| libtorrent(task, &task.torrent());
     libtorrent_magnet [PythonLibtorrent] from SEEDER, |task| libtorrent(task, &task.magnet);
     libtorrent_ipv6 [PythonLibtorrent] from SEEDER_V6, libtorrent_over_ipv6;

@@ -17,6 +17,19 @@ fn script(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// aria2 leaves when it is complete, since it may not seed.
+pub(crate) fn aria2(task: &Task, source: &str) -> Client {
+    let mut command = task.command("aria2c");
+    command
+        .args(["--no-conf", "--seed-time=0", "--summary-interval=5"])
+        .args(["--enable-dht=false", "--enable-dht6=false"])
+        .args(["--bt-enable-lpd=false", "--enable-color=false"])
+        .args(["--console-log-level=info", "--interface", CLIENT, "--dir"])
+        .arg(&task.downloads)
+        .arg(source);
+    Client::new(command)
+}
+
 pub(crate) fn libtorrent(task: &Task, source: &str) -> Client {
     let mut command = task.command(PYTHON);
     command
