@@ -4,6 +4,7 @@
 //! search of the network. Encryption, uTP and request sizes stay what its users have. Must not
 //! know: how a client is run, when it is done.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -48,5 +49,28 @@ pub(crate) fn libtorrent_over_ipv6(task: &Task) -> Client {
         .args([&task.torrent, &task.downloads])
         .args(["--peer", &SocketAddr::new(SEEDER_V6, PORT).to_string()])
         .args(["--bind", &format!("[{CLIENT_V6}]")]);
+    Client::new(command)
+}
+
+/// As a daemon it wants no terminal; it stays when it is complete.
+pub(crate) fn rtorrent(task: &Task) -> Client {
+    let settings = format!(
+        "system.daemon.set = true\n\
+         network.bind_address.set = {CLIENT}\n\
+         directory.default.set = {}\n\
+         dht.mode.set = disable\n\
+         log.open_file = \"log\", \"/dev/stdout\"\n\
+         log.add_output = \"info\", \"log\"\n\
+         schedule2 = load, 0, 0, ((load.start, \"{}\"))\n",
+        task.downloads.display(),
+        task.torrent.display(),
+    );
+    let file = task.home.join("settings");
+    fs::write(&file, settings).unwrap();
+    let mut command = task.command("rtorrent");
+    command
+        .arg("-n")
+        .arg("-o")
+        .arg(format!("import={}", file.display()));
     Client::new(command)
 }
