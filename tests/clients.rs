@@ -25,7 +25,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use commands::{aria2, libtorrent, libtorrent_over_ipv6, rtorrent};
+use commands::{aria2, libtorrent, libtorrent_over_ipv6, qbittorrent, rtorrent};
 use needs::Need::{Program, PythonLibtorrent};
 use sandbox::{SEEDER, SEEDER_V6};
 use scene::{Client, Seeder, Task, Tracker};
@@ -54,6 +54,8 @@ proofs! {
     libtorrent_torrent [PythonLibtorrent] from SEEDER, |task| libtorrent(task, &task.torrent());
     libtorrent_magnet [PythonLibtorrent] from SEEDER, |task| libtorrent(task, &task.magnet);
     libtorrent_ipv6 [PythonLibtorrent] from SEEDER_V6, libtorrent_over_ipv6;
+    qbittorrent_torrent [Program("qbittorrent-nox")] from SEEDER, |task| qbittorrent(task, &task.torrent());
+    qbittorrent_magnet [Program("qbittorrent-nox")] from SEEDER, |task| qbittorrent(task, &task.magnet);
     rtorrent_torrent [Program("rtorrent")] from SEEDER, rtorrent;
 }
 

@@ -52,6 +52,27 @@ pub(crate) fn libtorrent_over_ipv6(task: &Task) -> Client {
     Client::new(command)
 }
 
+/// It stays when it is complete. With its web interface it would ask for a password and a port.
+pub(crate) fn qbittorrent(task: &Task, source: &str) -> Client {
+    let config = task.home.join("qBittorrent/config");
+    fs::create_dir_all(&config).unwrap();
+    let settings = format!(
+        "[LegalNotice]\nAccepted=true\n\
+         [Preferences]\nWebUI\\Enabled=false\n\
+         [BitTorrent]\nSession\\DHTEnabled=false\nSession\\LSDEnabled=false\n\
+         Session\\InterfaceAddress={CLIENT}\n\
+         [Network]\nPortForwardingEnabled=false\n"
+    );
+    fs::write(config.join("qBittorrent.conf"), settings).unwrap();
+    let mut command = task.command("qbittorrent-nox");
+    command
+        .arg(format!("--profile={}", task.home.display()))
+        .arg(format!("--save-path={}", task.downloads.display()))
+        .args(["--skip-dialog=true", "--add-paused=false"])
+        .arg(source);
+    Client::new(command)
+}
+
 /// As a daemon it wants no terminal; it stays when it is complete.
 pub(crate) fn rtorrent(task: &Task) -> Client {
     let settings = format!(
