@@ -25,7 +25,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use commands::{aria2, libtorrent, libtorrent_over_ipv6, qbittorrent, rtorrent};
+use commands::{aria2, libtorrent, libtorrent_over_ipv6, qbittorrent, rtorrent, transmission};
 use needs::Need::{Program, PythonLibtorrent};
 use sandbox::{SEEDER, SEEDER_V6};
 use scene::{Client, Seeder, Task, Tracker};
@@ -57,6 +57,7 @@ proofs! {
     qbittorrent_torrent [Program("qbittorrent-nox")] from SEEDER, |task| qbittorrent(task, &task.torrent());
     qbittorrent_magnet [Program("qbittorrent-nox")] from SEEDER, |task| qbittorrent(task, &task.magnet);
     rtorrent_torrent [Program("rtorrent")] from SEEDER, rtorrent;
+    transmission_torrent [Program("transmission-cli")] from SEEDER, transmission;
 }
 
 /// The whole of one proof, inside its sandbox.

@@ -212,6 +212,14 @@ impl Client {
             makes_empty_files: true,
         }
     }
+
+    /// One that makes only files for which a byte arrives, whoever seeds.
+    pub(crate) fn without_empty_files(command: Command) -> Self {
+        Self {
+            command,
+            makes_empty_files: false,
+        }
+    }
 }
 
 /// Runs a client until `downloads` holds what `original` holds; fails with what it and the `others`
