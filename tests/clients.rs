@@ -25,8 +25,11 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use commands::{aria2, libtorrent, libtorrent_over_ipv6, qbittorrent, rtorrent, transmission};
-use needs::Need::{Program, PythonLibtorrent};
+use commands::{
+    aria2, libtorrent, libtorrent_over_ipv6, qbittorrent, rtorrent, transmission, webtorrent,
+    webtorrent_from_magnet,
+};
+use needs::Need::{NodeWebtorrent, Program, PythonLibtorrent};
 use sandbox::{SEEDER, SEEDER_V6};
 use scene::{Client, Seeder, Task, Tracker};
 use support::torrent::TorrentBuilder;
@@ -58,6 +61,8 @@ proofs! {
     qbittorrent_magnet [Program("qbittorrent-nox")] from SEEDER, |task| qbittorrent(task, &task.magnet);
     rtorrent_torrent [Program("rtorrent")] from SEEDER, rtorrent;
     transmission_torrent [Program("transmission-cli")] from SEEDER, transmission;
+    webtorrent_torrent [Program("node"), NodeWebtorrent] from SEEDER, |task| webtorrent(task, &task.torrent());
+    webtorrent_magnet [Program("node"), NodeWebtorrent] from SEEDER, webtorrent_from_magnet;
 }
 
 /// The whole of one proof, inside its sandbox.

@@ -8,8 +8,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::needs::PYTHON;
-use super::sandbox::{CLIENT, CLIENT_V6, SEEDER_V6};
+use super::needs::{self, PYTHON};
+use super::sandbox::{CLIENT, CLIENT_V6, SEEDER, SEEDER_V6};
 use super::scene::{Client, PORT, Task};
 
 fn script(name: &str) -> PathBuf {
@@ -116,4 +116,21 @@ pub(crate) fn transmission(task: &Task) -> Client {
         .arg(&task.downloads)
         .arg(&task.torrent);
     Client::without_empty_files(command)
+}
+
+pub(crate) fn webtorrent(task: &Task, source: &str) -> Client {
+    let mut command = task.command("node");
+    command
+        .env("NODE_PATH", needs::node_modules())
+        .arg(script("webtorrent.js"))
+        .arg(source)
+        .arg(&task.downloads);
+    Client::new(command)
+}
+
+/// With a magnet link it announces nothing for `left`, which opentracker refuses, so the link names
+/// the seeder.
+pub(crate) fn webtorrent_from_magnet(task: &Task) -> Client {
+    let seeder = SocketAddr::new(SEEDER, PORT);
+    webtorrent(task, &format!("{}&x.pe={seeder}", task.magnet))
 }

@@ -1,10 +1,11 @@
 //! What a proof needs on the machine, and what is said when it is not there.
 //!
-//! Owns: looking for programs and for Python's libtorrent; the difference between a failure and a
-//! permitted skip. Must not know: how any of them is run.
+//! Owns: looking for programs, Python's libtorrent and node's webtorrent; the difference between a
+//! failure and a permitted skip. Must not know: how any of them is run.
 
 use std::env;
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::sandbox;
@@ -22,6 +23,8 @@ pub(crate) enum Need {
     Program(&'static str),
     /// libtorrent's binding for [`PYTHON`].
     PythonLibtorrent,
+    /// webtorrent, where `make test-deps` puts it.
+    NodeWebtorrent,
 }
 
 impl Need {
@@ -35,6 +38,7 @@ impl Need {
                 .stderr(Stdio::null())
                 .status()
                 .is_ok_and(|status| status.success()),
+            Self::NodeWebtorrent => node_modules().join("webtorrent/package.json").is_file(),
         }
     }
 
@@ -42,6 +46,7 @@ impl Need {
         match self {
             Self::Program(name) => name,
             Self::PythonLibtorrent => "libtorrent for /usr/bin/python3",
+            Self::NodeWebtorrent => "webtorrent for node",
         }
     }
 }
@@ -75,4 +80,12 @@ pub(crate) fn search_path() -> OsString {
     let mut path = env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
     path
+}
+
+/// Where `make test-deps` installs what comes from npm: in the target directory, of which Cargo
+/// tells a test one known part.
+pub(crate) fn node_modules() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .with_file_name("clients")
+        .join("node_modules")
 }
