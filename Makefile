@@ -39,8 +39,34 @@ run:  ## build, then seed a small sample library (or LIBRARY=DIR) until Ctrl-C
 test: test-deps  ## install what the tests need, then run every test
 	$(CARGO) test --locked
 
-# What the tests need beside Rust: one recipe, which does nothing where all is there.
+# Debian's names for what the tests start; `ip` and `unshare` give each client a network of its own.
+TEST_PACKAGES := transmission-cli aria2 rtorrent qbittorrent-nox python3-libtorrent opentracker \
+	iproute2 util-linux
+# What comes from npm is kept with what is built.
+CLIENTS := $(abspath $(TARGET))/clients
+
+# What the tests need beside Rust: one recipe, which does nothing where all is there. node may come
+# from elsewhere than Debian. The service that comes with opentracker would take Hekate's port.
 test-deps:  ## install the BitTorrent clients and the tracker that the tests use
+	@missing=; for package in $(TEST_PACKAGES); do \
+		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q ' installed$$' \
+			|| missing="$$missing $$package"; \
+	done; \
+	command -v node >/dev/null || missing="$$missing nodejs"; \
+	command -v npm >/dev/null || missing="$$missing npm"; \
+	test -n "$$missing" || exit 0; \
+	command -v apt-get >/dev/null \
+		|| { echo "Not Debian: please install what Debian calls$$missing." >&2; exit 1; }; \
+	as_root=; test "$$(id -u)" = 0 || as_root=sudo; \
+	echo "Installing$$missing"; \
+	$$as_root apt-get update -q \
+		&& $$as_root env DEBIAN_FRONTEND=noninteractive \
+			apt-get install -q -y --no-install-recommends $$missing || exit 1; \
+	case "$$missing" in *opentracker*) \
+		test ! -d /run/systemd/system || $$as_root systemctl disable --now opentracker;; \
+	esac
+	@NODE_PATH='$(CLIENTS)/node_modules' node -e 'require("webtorrent")' >/dev/null 2>&1 \
+		|| npm install --prefix '$(CLIENTS)' --omit=optional --ignore-scripts --no-audit --no-fund webtorrent@1
 
 # One profile for tests and lints, so that little is built twice. The advisories are left to
 # `make deny`, since they need the network.
