@@ -11,6 +11,8 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -324,6 +326,73 @@ fn check(answer: libc::c_int) -> io::Result<()> {
     }
 }
 
+// From here to the tests: what only the instrument, `hekate-swarm`, needs.
+
+/// Takes and forgets up to `bytes` that a TCP socket has received, without copying them
+/// (`MSG_TRUNC`, tcp(7)). Returns how many there were, zero at the end of the stream; never waits.
+///
+/// # Errors
+/// Those of recv(2), `WouldBlock` when there is nothing.
+pub fn recv_discard(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
+    let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+    // SAFETY: with MSG_TRUNC a TCP socket writes nothing to the buffer, and of another kind of
+    // socket the kernel answers EFAULT. The descriptor is open while it is borrowed.
+    let taken = unsafe { libc::recv(socket.as_raw_fd(), ptr::null_mut(), bytes, flags) };
+    usize::try_from(taken).map_err(|_| io::Error::last_os_error())
+}
+
+/// The processors that the calling thread may run on.
+///
+/// # Errors
+/// Those of `sched_getaffinity(2)`.
+pub fn affinity() -> io::Result<Vec<usize>> {
+    let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
+    let size = size_of::<libc::cpu_set_t>();
+    // SAFETY: the kernel writes at most `size` bytes into the set; all zeros is valid as well.
+    let set = unsafe {
+        check(libc::sched_getaffinity(0, size, set.as_mut_ptr()))?;
+        set.assume_init()
+    };
+    Ok((0..size * 8)
+        // SAFETY: the number is below the count of bits in the set.
+        .filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) })
+        .collect())
+}
+
+/// Binds the calling thread, and the processes it starts from now on, to these processors.
+///
+/// # Errors
+/// Those of `sched_setaffinity(2)`, `InvalidInput` when none of the processors exists.
+pub fn set_affinity(cpus: &[usize]) -> io::Result<()> {
+    let size = size_of::<libc::cpu_set_t>();
+    // SAFETY: a set of processors is bits, for which all zeros is valid.
+    let mut set = unsafe { MaybeUninit::<libc::cpu_set_t>::zeroed().assume_init() };
+    for cpu in cpus.iter().filter(|cpu| **cpu < size * 8) {
+        // SAFETY: the number is below the count of bits in the set.
+        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    }
+    // SAFETY: the kernel reads `size` bytes of the set.
+    check(unsafe { libc::sched_setaffinity(0, size, &raw const set) })
+}
+
+/// Asks a process to stop (SIGTERM).
+///
+/// # Errors
+/// Those of kill(2).
+pub fn terminate(pid: u32) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: a signal to another process touches no memory of ours.
+    check(unsafe { libc::kill(pid, libc::SIGTERM) })
+}
+
+/// Lets the process that `command` will start be killed when the thread that starts it ends.
+pub fn die_with_parent(command: &mut Command) {
+    // SAFETY: prctl with a number has no memory arguments.
+    let bind = || check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) });
+    // SAFETY: between fork and exec the closure makes one system call; it neither allocates nor locks.
+    unsafe { command.pre_exec(bind) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -474,5 +543,45 @@ mod tests {
         set_not_sent_low_water(&stream, 123_456).unwrap();
         let socket = socket2::SockRef::from(&stream);
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), 123_456);
+    }
+
+    #[test]
+    fn discarded_bytes_are_gone_and_the_next_are_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        assert_eq!(
+            recv_discard(far.as_fd(), 10).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        near.write_all(b"0123456789abc").unwrap();
+        // On the loopback what is written has arrived.
+        assert_eq!(recv_discard(far.as_fd(), 10).unwrap(), 10);
+        drop(near);
+        let mut rest = String::new();
+        far.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "abc");
+        assert_eq!(recv_discard(far.as_fd(), 10).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_thread_is_bound_and_released() {
+        let before = affinity().unwrap();
+        set_affinity(&before[..1]).unwrap();
+        assert_eq!(affinity().unwrap(), before[..1]);
+        set_affinity(&before).unwrap();
+        assert_eq!(affinity().unwrap(), before);
+        assert!(set_affinity(&[]).is_err());
+    }
+
+    #[test]
+    fn a_process_is_asked_to_stop() {
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        die_with_parent(&mut command);
+        let mut child = command.spawn().unwrap();
+        terminate(child.id()).unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert!(terminate(u32::MAX).is_err());
     }
 }
