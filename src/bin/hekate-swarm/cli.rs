@@ -1,0 +1,197 @@
+//! The arguments.
+//!
+//! Owns their names, meanings and bounds. It must not know what is done with them.
+
+use crate::crowd::Numbers;
+use crate::picker::Order;
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A leecher swarm that loads a BitTorrent seeder and reports what a user would feel.
+#[derive(Parser, Debug)]
+#[command(name = "hekate-swarm", version)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) task: Task,
+}
+
+/// What can be done.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Task {
+    /// Load a seeder with leechers and report.
+    Load(Box<Load>),
+    /// Measure what one core can push through loopback TCP as 16 KiB piece messages.
+    Limit(Limit),
+}
+
+/// Options of `load`.
+#[derive(Args, Debug)]
+pub(crate) struct Load {
+    /// Metainfo file, or a directory of them, the most popular first; may be repeated.
+    #[arg(long = "torrent", required = true)]
+    pub(crate) torrents: Vec<PathBuf>,
+    /// Where the seeder listens.
+    #[arg(long, default_value = "127.0.0.1:6881")]
+    pub(crate) address: SocketAddr,
+
+    /// Leechers that ask and read as fast as they can.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) peers: usize,
+    /// Leechers that read at --slow-rate.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) slow: usize,
+    /// What a slow leecher reads, in bytes per second.
+    #[arg(long, default_value_t = 20_000)]
+    pub(crate) slow_rate: u64,
+    /// Leechers that ask for 250 blocks and stop reading.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) stalled: usize,
+    /// Leechers that say hello and nothing else.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) idle: usize,
+
+    /// New connections per second; 0 is a flash crowd, all at once.
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) connect_rate: u64,
+    /// Leechers replaced per second once all have come.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) churn: u64,
+    /// Leechers leave when they have everything, instead of starting over.
+    #[arg(long)]
+    pub(crate) leave: bool,
+    /// A leecher that is refused or dropped comes back after this many milliseconds.
+    #[arg(long)]
+    pub(crate) return_after: Option<u64>,
+    /// Number of the first loopback address, so that several swarms can run together.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) first_address: u64,
+
+    /// The order in which a leecher asks.
+    #[arg(long, value_enum, default_value_t = Order::Pieces)]
+    pub(crate) order: Order,
+    /// Blocks that each leecher asks for ahead.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=5000))]
+    pub(crate) pipeline: u16,
+    /// Blocks that must have come before as many more are asked for; 1 asks whenever something was
+    /// read, as clients do.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) refill: u16,
+    /// Length of a block in bytes.
+    #[arg(long, default_value_t = 16384, value_parser = clap::value_parser!(u32).range(1..=131_072))]
+    pub(crate) block: u32,
+    /// Exponent of the popularity of torrents (Zipf's law); 0 makes all alike.
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) zipf: f64,
+    /// Do not offer the fast extension (BEP 6).
+    #[arg(long)]
+    pub(crate) no_fast: bool,
+    /// Receive buffer of each leecher in bytes; by default the kernel adapts it.
+    #[arg(long)]
+    pub(crate) receive_buffer: Option<usize>,
+
+    /// Share of the blocks that is compared with the content, 0 to 1.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) verify: f64,
+    /// Where the content lies; without it whole pieces are compared with their hashes.
+    #[arg(long)]
+    pub(crate) content: Option<PathBuf>,
+
+    /// How long to measure, in seconds, after everybody has come and the warm-up.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+    /// How long to wait before measuring, in seconds.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) warm_up: u64,
+    /// How long the seeder may take until it serves, in seconds.
+    #[arg(long, default_value_t = 30)]
+    pub(crate) ready: u64,
+    /// Seed of all that is random.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// Process of the seeder, to look at its processor time and memory.
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Processor for the swarm.
+    #[arg(long)]
+    pub(crate) cpu: Option<usize>,
+    /// Processor for the seeder that is started.
+    #[arg(long)]
+    pub(crate) seeder_cpu: Option<usize>,
+    /// Where the started seeder's output goes.
+    #[arg(long, default_value = "/dev/null")]
+    pub(crate) seeder_log: PathBuf,
+
+    /// Write the report as JSON to this file.
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+    /// Name of the run in the report.
+    #[arg(long, default_value = "")]
+    pub(crate) label: String,
+    /// No progress lines.
+    #[arg(long)]
+    pub(crate) quiet: bool,
+
+    /// Starts this seeder first, and stops it in the end.
+    #[arg(last = true)]
+    pub(crate) command: Vec<String>,
+}
+
+impl Load {
+    /// How many leechers of each kind.
+    pub(crate) fn numbers(&self) -> Numbers {
+        Numbers {
+            active: self.peers,
+            slow: self.slow,
+            stalled: self.stalled,
+            idle: self.idle,
+        }
+    }
+}
+
+/// Options of `limit`.
+#[derive(Args, Debug)]
+pub(crate) struct Limit {
+    /// File whose content is sent; by default one is made, and held in the page cache.
+    #[arg(long)]
+    pub(crate) file: Option<PathBuf>,
+    /// Connections that are sent to in turn.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) connections: usize,
+    /// Seconds for each measurement.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) seconds: u64,
+    /// Blocks for each system call; may be repeated.
+    #[arg(long = "batch", default_values_t = [1, 4, 16])]
+    pub(crate) batches: Vec<usize>,
+    /// Processor for the receiver.
+    #[arg(long)]
+    pub(crate) cpu: Option<usize>,
+    /// Processor for the sender.
+    #[arg(long)]
+    pub(crate) sender_cpu: Option<usize>,
+    /// Write the report as JSON to this file.
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_follows_two_dashes() {
+        let cli = Cli::parse_from("swarm load --torrent a --peers 3 -- hekate -x".split(' '));
+        let Task::Load(load) = cli.task else { panic!() };
+        assert_eq!(load.numbers().total(), 3);
+        assert_eq!(load.command, ["hekate", "-x"]);
+    }
+}

@@ -1,0 +1,248 @@
+//! One leecher's socket.
+//!
+//! Owns the reading and writing: what is read goes through [`Framing`] to the [`Leecher`], what the
+//! leecher says goes out. Bodies are discarded in the kernel unless a [`Sample`] wants them. Two
+//! system calls for each block, header and body, cost 0.16 s of processor time for each GB with 50
+//! peers; reading headers and bodies together into a buffer of 64 to 256 KiB costs 0.20 to 0.26 s,
+//! because each body must be fetched from the other processor's cache.
+
+use crate::framing::{Framing, Item, Want};
+use crate::leecher::Leecher;
+use crate::library::Library;
+use crate::measure::{Ending, Measure};
+use crate::verify::{Sample, Verifier};
+use hekate::sys;
+use hekate::wire::message::Request;
+use mio::net::TcpStream;
+use std::io::{ErrorKind, Read, Result as IoResult, Write};
+use std::os::fd::AsFd;
+
+/// What a connection needs of the swarm for a moment.
+pub(crate) struct Context<'a> {
+    pub(crate) now_us: u64,
+    pub(crate) measure: &'a mut Measure,
+    pub(crate) library: &'a Library,
+    pub(crate) verifier: &'a mut Verifier,
+    pub(crate) random: &'a mut fastrand::Rng,
+    /// Scratch for what is to be sent; empty between calls.
+    pub(crate) out: &'a mut Vec<u8>,
+}
+
+/// A leecher with its socket.
+pub(crate) struct Connection {
+    pub(crate) socket: TcpStream,
+    pub(crate) leecher: Leecher,
+    /// True until the connection stands.
+    pub(crate) connecting: bool,
+    /// Edge-triggered readiness: set by an event, cleared only when the socket is known to be empty.
+    pub(crate) readable: bool,
+    /// The seeder has closed its side, so that the end of the stream is still to be read.
+    pub(crate) closing: bool,
+    /// Bytes that may be read for now; a slow reader's grows with time.
+    pub(crate) allowance_bytes: u64,
+    framing: Framing,
+    block: Option<(Request, usize)>,
+    sample: Option<Sample>,
+    unsent: Vec<u8>,
+}
+
+impl Connection {
+    /// A connection that is being made.
+    pub(crate) fn new(socket: TcpStream, leecher: Leecher) -> Connection {
+        Connection {
+            socket,
+            leecher,
+            connecting: true,
+            readable: false,
+            closing: false,
+            allowance_bytes: u64::MAX,
+            framing: Framing::new(),
+            block: None,
+            sample: None,
+            unsent: Vec::new(),
+        }
+    }
+
+    /// The socket may be written: perhaps it is connected, perhaps it has failed.
+    pub(crate) fn handle_writable(&mut self, context: &mut Context<'_>) -> Result<(), Ending> {
+        if self.connecting {
+            match self.socket.take_error() {
+                Ok(None) => {}
+                Ok(Some(_)) | Err(_) => return Err(Ending::Refused),
+            }
+            if self.socket.peer_addr().is_err() {
+                return Ok(());
+            }
+            self.connecting = false;
+            let leecher = &mut self.leecher;
+            leecher.handle_connected(context.now_us, context.measure, context.out);
+        }
+        self.send(context.out)
+    }
+
+    /// Reads what is there, at most about `budget_bytes`, and asks for more.
+    pub(crate) fn receive(
+        &mut self,
+        budget_bytes: usize,
+        context: &mut Context<'_>,
+    ) -> Result<(), Ending> {
+        let mut budget_bytes = budget_bytes;
+        while self.readable && budget_bytes > 0 && self.allowance_bytes > 0 {
+            if self.leecher.stopped_reading() {
+                break;
+            }
+            let taken = self.take(context)?;
+            budget_bytes = budget_bytes.saturating_sub(taken);
+            if self.allowance_bytes != u64::MAX {
+                self.allowance_bytes = self.allowance_bytes.saturating_sub(taken as u64);
+            }
+            self.dispatch(context)?;
+        }
+        let random = &mut *context.random;
+        let refilled = self
+            .leecher
+            .refill(context.now_us, || random.u64(..), context.out);
+        self.send(context.out)?;
+        refilled
+    }
+
+    /// Sends a message of length zero, if nothing else waits.
+    pub(crate) fn keep_alive(&mut self) -> Result<(), Ending> {
+        if self.unsent.is_empty() {
+            self.send(&mut vec![0; 4])?;
+        }
+        Ok(())
+    }
+
+    /// One system call's worth.
+    fn take(&mut self, context: &mut Context<'_>) -> Result<usize, Ending> {
+        let allowance = usize::try_from(self.allowance_bytes).unwrap_or(usize::MAX);
+        let (asked, result) = match self.framing.want() {
+            Want::Header => {
+                let room = self.framing.room();
+                (room.len(), self.socket.read(room))
+            }
+            Want::Body(left) => self.take_body(left, allowance),
+        };
+        let taken = match result {
+            Ok(0) => return Err(self.ended()),
+            Ok(taken) => taken,
+            Err(problem) if problem.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                return Ok(0);
+            }
+            Err(problem) if problem.kind() == ErrorKind::Interrupted => return Ok(0),
+            Err(_) => return Err(self.ended()),
+        };
+        // A short read has emptied the socket, unless the end of the stream is behind it.
+        if taken < asked && !self.closing {
+            self.readable = false;
+        }
+        match self.framing.want() {
+            Want::Header => self.framing.filled(taken),
+            Want::Body(_) => {
+                self.framing.passed(taken);
+                self.collected(taken, context);
+            }
+        }
+        Ok(taken)
+    }
+
+    fn take_body(&mut self, left: usize, allowance: usize) -> (usize, IoResult<usize>) {
+        let block = self.block.as_ref().filter(|_| self.framing.in_block());
+        if let Some((request, left)) = block
+            && let Some(sample) = &mut self.sample
+            && let Some(room) = sample.room(request, *left)
+        {
+            return (room.len(), self.socket.read(room));
+        }
+        let asked = left.min(allowance);
+        (asked, sys::recv_discard(self.socket.as_fd(), asked))
+    }
+
+    /// So many bytes of a body have passed; if a sample is whole with them, it is compared.
+    fn collected(&mut self, taken: usize, context: &mut Context<'_>) {
+        let Some((request, left)) = &mut self.block else {
+            return;
+        };
+        let wanted = self
+            .sample
+            .as_mut()
+            .is_some_and(|sample| sample.room(request, *left).is_some() && sample.filled(taken));
+        *left = left.saturating_sub(taken);
+        if wanted && let Some(sample) = self.sample.take() {
+            match context.verifier.matches(context.library, &sample) {
+                Ok(true) => context.measure.counts.verified += 1,
+                Ok(false) => context.measure.counts.mismatched += 1,
+                Err(_) => context.measure.counts.unreadable += 1,
+            }
+        }
+    }
+
+    fn dispatch(&mut self, context: &mut Context<'_>) -> Result<(), Ending> {
+        loop {
+            let item = match self.framing.next_item() {
+                Ok(Some(item)) => item,
+                Ok(None) => return Ok(()),
+                Err(_) => return Err(Ending::Broken),
+            };
+            let Context {
+                now_us,
+                measure,
+                out,
+                ..
+            } = context;
+            self.leecher.handle_item(item, *now_us, measure, out)?;
+            match item {
+                Item::Block(request) => {
+                    self.block = Some((request, request.length as usize));
+                    if self.sample.is_none() {
+                        let torrent = self.leecher.plan.torrent;
+                        let Context {
+                            library, random, ..
+                        } = context;
+                        self.sample = context.verifier.begin(library, torrent, &request, random);
+                    }
+                }
+                Item::BlockEnd(_) => self.block = None,
+                _ => {}
+            }
+        }
+    }
+
+    /// Writes all of `out`, after what could not be written before; what cannot be now is kept.
+    fn send(&mut self, out: &mut Vec<u8>) -> Result<(), Ending> {
+        if !self.unsent.is_empty() {
+            self.unsent.append(out);
+            std::mem::swap(&mut self.unsent, out);
+            self.unsent.clear();
+        }
+        let mut sent = 0;
+        while let Some(rest) = out.get(sent..)
+            && !rest.is_empty()
+        {
+            match self.socket.write(rest) {
+                Ok(written) => sent += written,
+                Err(problem) if problem.kind() == ErrorKind::Interrupted => {}
+                Err(problem) if problem.kind() == ErrorKind::WouldBlock => {
+                    self.unsent.extend_from_slice(rest);
+                    break;
+                }
+                Err(_) => {
+                    out.clear();
+                    return Err(self.ended());
+                }
+            }
+        }
+        out.clear();
+        Ok(())
+    }
+
+    fn ended(&self) -> Ending {
+        if self.leecher.shaken() {
+            Ending::Dropped
+        } else {
+            Ending::Refused
+        }
+    }
+}

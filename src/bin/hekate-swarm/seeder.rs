@@ -1,0 +1,219 @@
+//! The seeder under load, as the kernel sees it.
+//!
+//! Owns its process (if the swarm started it) and what /proc tells: processor time, memory, and the
+//! memory of all sockets. It must not know the swarm.
+
+use hekate::sys;
+use std::io::{Error, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
+
+/// Ticks in a second in /proc, whatever the kernel's own timer does; so on every Linux but Alpha's.
+const TICKS_PER_SECOND: f64 = 100.0;
+/// /proc/net/sockstat counts memory in pages.
+const PAGE_BYTES: u64 = 4096;
+/// How long a seeder that is told to stop may take; libtorrent waits for its trackers.
+const STOP_TIME: Duration = Duration::from_secs(5);
+/// Between two looks at whether the seeder serves yet.
+const PROBE_EVERY: Duration = Duration::from_millis(200);
+
+/// What the kernel knows of the process at one moment.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Sample {
+    pub(crate) user_seconds: f64,
+    pub(crate) system_seconds: f64,
+    /// Memory of its own, which no file backs.
+    pub(crate) anonymous_bytes: u64,
+    /// All of its memory that is present, mapped content included.
+    pub(crate) resident_bytes: u64,
+    pub(crate) threads: u64,
+}
+
+impl Sample {
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        self.user_seconds + self.system_seconds
+    }
+}
+
+/// Looks at process `pid`, with all its threads.
+pub(crate) fn sample(pid: u32) -> io::Result<Sample> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let (user_seconds, system_seconds) = cpu_seconds(&format!("/proc/{pid}/stat"))?;
+    Ok(Sample {
+        user_seconds,
+        system_seconds,
+        anonymous_bytes: field(&status, "RssAnon:") * 1024,
+        resident_bytes: field(&status, "VmRSS:") * 1024,
+        threads: field(&status, "Threads:"),
+    })
+}
+
+/// Processor time in user and in system mode, from a `stat` file of a process or a thread.
+pub(crate) fn cpu_seconds(path: &str) -> io::Result<(f64, f64)> {
+    parse_stat(&fs::read_to_string(path)?)
+        .ok_or_else(|| Error::other(format!("{path}: unreadable")))
+}
+
+/// The name of the process is in parentheses and may hold anything, so counting begins behind it.
+fn parse_stat(stat: &str) -> Option<(f64, f64)> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user / TICKS_PER_SECOND, system / TICKS_PER_SECOND))
+}
+
+/// Memory that the kernel holds for all TCP sockets of this network namespace, in bytes.
+pub(crate) fn socket_memory_bytes() -> io::Result<u64> {
+    let sockstat = fs::read_to_string("/proc/net/sockstat")?;
+    let line = sockstat.lines().find(|line| line.starts_with("TCP:"));
+    Ok(line.map_or(0, |line| field(line, "mem")) * PAGE_BYTES)
+}
+
+/// The number behind `name`.
+fn field(text: &str, name: &str) -> u64 {
+    let mut words = text.split_whitespace().skip_while(|word| *word != name);
+    words.nth(1).and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
+/// The process that serves: started here, named by its id, or unknown.
+pub(crate) struct Seeder {
+    child: Option<Child>,
+    pid: Option<u32>,
+}
+
+impl Seeder {
+    /// A process that runs already, or one that cannot be looked at.
+    pub(crate) fn running(pid: Option<u32>) -> Seeder {
+        Seeder { child: None, pid }
+    }
+
+    /// Starts `command`, on processor `cpu` alone if that is given, with its output in `log`.
+    ///
+    /// It inherits the processor from this thread, which goes back to all others afterwards.
+    pub(crate) fn spawn(command: &[String], cpu: Option<usize>, log: &Path) -> io::Result<Seeder> {
+        let (program, arguments) = command
+            .split_first()
+            .ok_or_else(|| Error::other("no command to start"))?;
+        let output = fs::File::create(log)?;
+        let before = sys::affinity()?;
+        if let Some(cpu) = cpu {
+            sys::set_affinity(&[cpu])?;
+        }
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        sys::die_with_parent(&mut command);
+        let child = command.spawn();
+        sys::set_affinity(&before)?;
+        let child = child?;
+        let pid = Some(child.id());
+        Ok(Seeder {
+            child: Some(child),
+            pid,
+        })
+    }
+
+    /// A sample, or nothing when there is no process to look at.
+    pub(crate) fn sample(&self) -> Option<Sample> {
+        self.pid.and_then(|pid| sample(pid).ok())
+    }
+
+    /// Waits until a handshake is answered, at most `patience`.
+    pub(crate) fn wait_until_serving(
+        &mut self,
+        address: SocketAddr,
+        handshake: &[u8],
+        patience: Duration,
+    ) -> io::Result<()> {
+        let start = Instant::now();
+        loop {
+            let problem = match probe(address, handshake) {
+                Ok(()) => return Ok(()),
+                Err(problem) => problem,
+            };
+            if let Some(child) = &mut self.child
+                && let Some(status) = child.try_wait()?
+            {
+                return Err(Error::other(format!("the seeder ended: {status}")));
+            }
+            if start.elapsed() > patience {
+                return Err(Error::other(format!("{address} does not serve: {problem}")));
+            }
+            thread::sleep(PROBE_EVERY);
+        }
+    }
+}
+
+impl Drop for Seeder {
+    fn drop(&mut self) {
+        let Some(child) = &mut self.child else { return };
+        // A process that is gone already cannot be told to stop, and needs not be.
+        let _ = sys::terminate(child.id());
+        let start = Instant::now();
+        while start.elapsed() < STOP_TIME {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+fn probe(address: SocketAddr, handshake: &[u8]) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(handshake)?;
+    let mut answer = [0; 48];
+    stream.read_exact(&mut answer)?;
+    if answer.get(28..) == handshake.get(28..48) {
+        Ok(())
+    } else {
+        Err(Error::other("another torrent was answered"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {
+        let stat = "12 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 250 75 0 0 20 0 1";
+        assert_eq!(parse_stat(stat), Some((2.5, 0.75)));
+        assert_eq!(parse_stat("12 (a) S 1 2"), None);
+    }
+
+    #[test]
+    fn fields_are_found_by_name() {
+        let line = "TCP: inuse 27 orphan 0 tw 3 alloc 27 mem 41";
+        assert_eq!(field(line, "mem"), 41);
+        assert_eq!(field(line, "none"), 0);
+    }
+
+    #[test]
+    fn this_process_can_be_looked_at() {
+        let sample = sample(std::process::id()).unwrap();
+        assert!(sample.resident_bytes > sample.anonymous_bytes && sample.anonymous_bytes > 0);
+        assert!(sample.threads > 0);
+    }
+
+    #[test]
+    fn a_seeder_is_started_and_stopped() {
+        let directory = tempfile::tempdir().unwrap();
+        let command = ["sleep".to_owned(), "60".to_owned()];
+        let seeder = Seeder::spawn(&command, None, &directory.path().join("log")).unwrap();
+        let pid = seeder.pid.unwrap();
+        assert!(sample(pid).is_ok());
+        drop(seeder);
+        assert!(sample(pid).is_err());
+    }
+}

@@ -1,0 +1,228 @@
+//! The event loop.
+//!
+//! Owns the sockets of all leechers and turns: wait, read what is readable, let come and go who must.
+//! It must not know how the results are presented. It ends by itself: everybody comes at a given
+//! rate, then the warm-up and the window have their lengths.
+
+mod population;
+
+use crate::cli::Load;
+use crate::connection::{Connection, Context};
+use crate::crowd::Crowd;
+use crate::leecher::{Class, Leecher};
+use crate::library::Library;
+use crate::measure::{Ending, Measure};
+use crate::verify::Verifier;
+use mio::{Events, Poll, Token};
+use slab::Slab;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// Read from one leecher before the next has its turn: 16 blocks and a little.
+const TURN_BYTES: usize = 17 * 16_397;
+/// Between two looks at who comes and goes.
+const TICK_US: u64 = 2_000;
+/// Between two keep-alives; seeders drop a silent peer after 120 s or more.
+const KEEP_ALIVE_US: u64 = 60_000_000;
+/// Events taken from the kernel in one turn.
+const EVENTS: usize = 1024;
+
+/// How the run stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Not everybody has come.
+    Arriving,
+    /// Everybody has come; nothing counts before this time.
+    WarmUp(u64),
+    /// What happens counts, until this time.
+    Window(u64),
+    /// It is over.
+    Over,
+}
+
+/// All leechers and their loop.
+pub(crate) struct Swarm<'a> {
+    options: &'a Load,
+    library: &'a Library,
+    verifier: Verifier,
+    random: fastrand::Rng,
+    poll: Poll,
+    connections: Slab<Connection>,
+    /// Those that could have read more, but had their turn.
+    ready: Vec<usize>,
+    crowd: Crowd,
+    pub(crate) measure: Measure,
+    pub(crate) phase: Phase,
+    start: Instant,
+    next_tick_us: u64,
+    next_keep_alive_us: u64,
+    next_check_us: u64,
+    slow_since_us: u64,
+    window_since_us: u64,
+    out: Vec<u8>,
+}
+
+impl<'a> Swarm<'a> {
+    /// A swarm of which nobody has come yet.
+    pub(crate) fn new(options: &'a Load, library: &'a Library) -> io::Result<Swarm<'a>> {
+        let return_after_us = options.return_after.map(|ms| ms * 1000);
+        let crowd = Crowd::new(
+            options.numbers(),
+            options.connect_rate,
+            options.churn,
+            return_after_us,
+        );
+        Ok(Swarm {
+            options,
+            library,
+            verifier: Verifier::new(options.content.clone(), options.verify),
+            random: fastrand::Rng::with_seed(options.seed),
+            poll: Poll::new()?,
+            connections: Slab::with_capacity(options.numbers().total()),
+            ready: Vec::new(),
+            crowd,
+            measure: Measure::new(),
+            phase: Phase::Arriving,
+            start: Instant::now(),
+            next_tick_us: 0,
+            next_keep_alive_us: KEEP_ALIVE_US,
+            next_check_us: 0,
+            slow_since_us: 0,
+            window_since_us: 0,
+            out: Vec::new(),
+        })
+    }
+
+    /// Microseconds since the run began.
+    pub(crate) fn now_us(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Length of the window so far, in microseconds.
+    pub(crate) fn window_us(&self) -> u64 {
+        self.now_us() - self.window_since_us
+    }
+
+    /// Turns once: at most a few milliseconds unless there is much to read.
+    pub(crate) fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        let now_us = self.now_us();
+        let wait_us = if self.ready.is_empty() {
+            self.next_tick_us.saturating_sub(now_us)
+        } else {
+            0
+        };
+        match self.poll.poll(events, Some(Duration::from_micros(wait_us))) {
+            Err(problem) if problem.kind() != io::ErrorKind::Interrupted => return Err(problem),
+            _ => {}
+        }
+        for event in events.iter() {
+            let Token(key) = event.token();
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.readable |= event.is_readable() || event.is_error();
+                connection.closing |= event.is_read_closed() || event.is_error();
+            }
+            if event.is_writable() {
+                self.serve(key, Connection::handle_writable);
+            }
+            if event.is_readable() || event.is_error() || event.is_read_closed() {
+                self.receive(key);
+            }
+        }
+        for key in std::mem::take(&mut self.ready) {
+            self.receive(key);
+        }
+        let now_us = self.now_us();
+        if now_us >= self.next_tick_us {
+            self.next_tick_us = now_us + TICK_US;
+            self.tick(now_us);
+        }
+        Ok(())
+    }
+
+    /// What each leecher that reads as fast as it can got in the window, if it was there throughout.
+    pub(crate) fn shares(&self) -> impl Iterator<Item = u64> {
+        let since_us = self.window_since_us;
+        self.active()
+            .filter(move |leecher| leecher.started_us() <= since_us && leecher.shaken())
+            .map(|leecher| leecher.window_bytes)
+    }
+
+    /// Of the leechers that ask and are connected now: how many, how many of them unchoked, and how
+    /// many have had a block.
+    pub(crate) fn standing(&self) -> (usize, usize, usize) {
+        let (mut connected, mut unchoked, mut served) = (0, 0, 0);
+        for leecher in self.active().filter(|leecher| leecher.shaken()) {
+            connected += 1;
+            unchoked += usize::from(leecher.unchoked());
+            served += usize::from(leecher.blocks > 0);
+        }
+        (connected, unchoked, served)
+    }
+
+    /// Connections that stand, of every kind.
+    pub(crate) fn connected(&self) -> usize {
+        self.connections
+            .iter()
+            .filter(|(_, connection)| connection.leecher.shaken())
+            .count()
+    }
+
+    fn active(&self) -> impl Iterator<Item = &Leecher> {
+        self.connections
+            .iter()
+            .map(|(_, connection)| &connection.leecher)
+            .filter(|leecher| leecher.plan.class == Class::Active)
+    }
+
+    fn receive(&mut self, key: usize) {
+        self.serve(key, |connection, context| {
+            connection.receive(TURN_BYTES, context)
+        });
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let more = connection.readable && connection.allowance_bytes > 0;
+        if more && !connection.leecher.stopped_reading() {
+            self.ready.push(key);
+        }
+    }
+
+    fn serve(
+        &mut self,
+        key: usize,
+        act: impl FnOnce(&mut Connection, &mut Context<'_>) -> Result<(), Ending>,
+    ) {
+        let now_us = self.now_us();
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let mut context = Context {
+            now_us,
+            measure: &mut self.measure,
+            library: self.library,
+            verifier: &mut self.verifier,
+            random: &mut self.random,
+            out: &mut self.out,
+        };
+        if let Err(ending) = act(connection, &mut context) {
+            self.end(key, ending);
+        }
+    }
+
+    fn end(&mut self, key: usize, ending: Ending) {
+        let Some(connection) = self.connections.try_remove(key) else {
+            return;
+        };
+        self.out.clear();
+        self.measure.ended(ending);
+        if !matches!(ending, Ending::Completed | Ending::Replaced) {
+            let class = connection.leecher.plan.class;
+            self.crowd.lost(class, self.now_us());
+        }
+    }
+}
+
+/// Room for the events of one turn.
+pub(crate) fn events() -> Events {
+    Events::with_capacity(EVENTS)
+}
