@@ -49,7 +49,7 @@ pub(super) struct Latches {
     pub(super) writable: bool,
     /// It is on the list of connections to receive from.
     pub(super) to_receive: bool,
-    /// It is on the list of connections to send to.
+    /// It is on one of the lists of connections to send to.
     pub(super) to_send: bool,
     /// A reader thread works for it; its blocks wait.
     pub(super) parked: bool,
@@ -108,7 +108,17 @@ impl Connection {
 
     /// Whether there is something that the socket could be offered now.
     pub(super) fn wants_to_send(&self) -> bool {
-        self.latches.writable
-            && (self.peer.has_control() || (self.peer.has_blocks() && !self.latches.parked))
+        self.latches.writable && (self.has_words_to_send() || self.has_blocks_to_send())
+    }
+
+    /// Whether there are words that may go out now: not in the middle of a block that is waited for.
+    fn has_words_to_send(&self) -> bool {
+        let inside_block = self.latches.parked && self.peer.poll_transmit().partial.is_some();
+        self.peer.has_control() && !inside_block
+    }
+
+    /// Whether that would be blocks.
+    pub(super) fn has_blocks_to_send(&self) -> bool {
+        self.peer.has_blocks() && !self.latches.parked
     }
 }

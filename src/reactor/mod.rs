@@ -5,6 +5,7 @@
 //! what is ready, close what was marked. Nothing but the wait blocks. Closing is deferred, so that
 //! keys stay valid all turn. It imports everything and is imported by `main` and tests alone.
 
+mod agenda;
 mod connection;
 mod listener;
 mod outbox;
@@ -13,7 +14,7 @@ mod shared;
 mod stage;
 mod tokens;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use mio::{Events, Interest, Poll, Waker};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
+use self::agenda::Agenda;
 use self::connection::{Connection, Gathered, Window};
 use self::listener::{Accepted, Listener};
 use self::shared::Shared;
@@ -45,8 +47,9 @@ const ACCEPTS_PER_TURN: usize = 256;
 /// How long accepting rests when descriptors or memory have run out.
 const ACCEPT_REST_MS: u64 = 100;
 
-/// What one peer may be sent in one turn when no rate is set: more than one vectored write holds.
-const SEND_BUDGET_BYTES: u64 = 1 << 20;
+/// Blocks sent in one turn, all peers together: about a millisecond on one core, so that whoever
+/// knocks or asks meanwhile does not wait for a round of thousands.
+const SEND_BYTES_PER_TURN: u64 = 4 << 20;
 
 /// What one peer is sent at least in its turn when a rate is set: a usual block.
 const SMALLEST_BUDGET_BYTES: u64 = 16 * 1024;
@@ -84,12 +87,7 @@ pub struct Reactor {
     max_peers_per_ip: usize,
     peers_from: HashMap<IpAddr, usize>,
     shared: Shared,
-    to_receive: VecDeque<PeerKey>,
-    to_send: VecDeque<PeerKey>,
-    /// Connections that wait for the rate limit; they count as listed to send.
-    throttled: Vec<PeerKey>,
-    /// Connections that wait for room in the readers' queue; they count as listed to send.
-    stalled: Vec<PeerKey>,
+    agenda: Agenda,
     closing: Vec<(PeerKey, CloseReason)>,
     woken: bool,
     stopping: bool,
@@ -148,10 +146,7 @@ impl Reactor {
             max_peers_per_ip: config.max_peers_per_ip.unwrap_or(usize::MAX),
             peers_from: HashMap::new(),
             shared: Shared::new(config, catalogue, waker, port),
-            to_receive: VecDeque::new(),
-            to_send: VecDeque::new(),
-            throttled: Vec::new(),
-            stalled: Vec::new(),
+            agenda: Agenda::default(),
             closing: Vec::new(),
             woken: false,
             stopping: false,
@@ -229,8 +224,7 @@ impl Reactor {
                     latches.writable |= event.is_writable();
                     latches.read_closed |= event.is_read_closed() || event.is_error();
                     latches.readable |= event.is_readable() || latches.read_closed;
-                    list_to_receive(&mut self.to_receive, connection, key);
-                    list_to_send(&mut self.to_send, connection, key);
+                    self.agenda.note(connection, key);
                 }
             }
         }
@@ -242,13 +236,13 @@ impl Reactor {
         let resting = self.accept_rests_until.is_some();
         let accepts_wait = !resting && self.listeners.iter().any(|listener| listener.readable);
         let utp_waits = self.listeners.iter().any(|listener| listener.utp_readable);
-        if accepts_wait || utp_waits || !self.to_receive.is_empty() || !self.to_send.is_empty() {
+        if accepts_wait || utp_waits || !self.agenda.is_empty() {
             return Some(Duration::ZERO);
         }
         let shared = &mut self.shared;
-        let refill = match self.throttled.is_empty() {
-            true => None,
-            false => shared.bucket.next(shared.now, SMALLEST_BUDGET_BYTES),
+        let refill = match self.agenda.is_throttled() {
+            true => shared.bucket.next(shared.now, SMALLEST_BUDGET_BYTES),
+            false => None,
         };
         [
             shared.wheel.next(),
@@ -333,26 +327,26 @@ impl Reactor {
             .arm(key, &self.shared.timeouts, &mut self.shared.wheel);
         // The handshake is often there already; asking costs less than another turn.
         connection.latches.readable = true;
-        list_to_receive(&mut self.to_receive, &mut connection, key);
+        self.agenda.note(&mut connection, key);
         entry.insert(connection);
         *self.peers_from.entry(address).or_default() += 1;
         self.shared.counters.accepted += 1;
     }
 
     fn receive(&mut self) {
-        for _ in 0..self.to_receive.len() {
-            let Some(key) = self.to_receive.pop_front() else {
+        for _ in 0..self.agenda.receivers() {
+            let Some(key) = self.agenda.next_receiver() else {
                 break;
             };
             let Some(connection) = live(&mut self.connections, key) else {
                 continue;
             };
             connection.latches.to_receive = false;
+            if Agenda::may_defer(connection) {
+                continue;
+            }
             match connection.receive(key, &mut self.shared) {
-                Ok(()) => {
-                    list_to_receive(&mut self.to_receive, connection, key);
-                    list_to_send(&mut self.to_send, connection, key);
-                }
+                Ok(()) => self.agenda.note(connection, key),
                 Err(reason) => mark(&mut self.closing, connection, key, reason),
             }
         }
@@ -363,7 +357,7 @@ impl Reactor {
         if !std::mem::take(&mut self.woken) {
             return;
         }
-        self.to_send.extend(self.stalled.drain(..));
+        self.agenda.release_stalled();
         let mut completions = Vec::new();
         self.shared
             .storage
@@ -421,7 +415,7 @@ impl Reactor {
                         let body = result.as_deref().ok();
                         connection.peer.handle_metadata(piece, &torrent.shape, body);
                         connection.fetch_metadata(peer, &mut self.shared);
-                        list_to_send(&mut self.to_send, connection, peer);
+                        self.agenda.note(connection, peer);
                     }
                 }
             }
@@ -432,7 +426,7 @@ impl Reactor {
         if let Some(connection) = live(&mut self.connections, key) {
             connection.latches.parked = false;
             change(connection, self.shared.now);
-            list_to_send(&mut self.to_send, connection, key);
+            self.agenda.note(connection, key);
         }
     }
 
@@ -450,7 +444,7 @@ impl Reactor {
             if let Some(timer) = connection.deadlines.expired(now, &self.shared.timeouts) {
                 match connection.peer.handle_timeout(timer) {
                     // The clock starts again when the keep-alive is written.
-                    Ok(()) => list_to_send(&mut self.to_send, connection, key),
+                    Ok(()) => self.agenda.note(connection, key),
                     Err(reason) => {
                         mark(&mut self.closing, connection, key, reason);
                         continue;
@@ -489,53 +483,60 @@ impl Reactor {
             connection
                 .deadlines
                 .arm(key, &self.shared.timeouts, &mut self.shared.wheel);
-            list_to_send(&mut self.to_send, connection, key);
+            self.agenda.note(connection, key);
         }
     }
 
+    /// Sends words first, then blocks, round the connections and no more than a turn may take.
     fn send(&mut self) {
-        let now = self.shared.now;
-        let mut available_bytes = self.shared.bucket.available(now);
-        if available_bytes >= SMALLEST_BUDGET_BYTES {
-            self.to_send.extend(self.throttled.drain(..));
+        while let Some(key) = self.agenda.next_with_words() {
+            self.send_to(key, 0);
         }
-        for remaining in (1..=self.to_send.len()).rev() {
-            let Some(key) = self.to_send.pop_front() else {
+        let now = self.shared.now;
+        if self.shared.bucket.available(now) >= SMALLEST_BUDGET_BYTES {
+            self.agenda.release_throttled();
+        }
+        let before_bytes = self.shared.counters.payload_bytes;
+        for remaining in (1..=self.agenda.senders()).rev() {
+            let sent_bytes = self.shared.counters.payload_bytes - before_bytes;
+            if sent_bytes >= SEND_BYTES_PER_TURN {
+                break;
+            }
+            let Some(key) = self.agenda.next_sender() else {
                 break;
             };
-            let Some(connection) = live(&mut self.connections, key) else {
-                continue;
-            };
-            connection.latches.to_send = false;
-            if !connection.wants_to_send() {
+            let available_bytes = self.shared.bucket.available(now);
+            if available_bytes < SMALLEST_BUDGET_BYTES {
+                if let Some(connection) = live(&mut self.connections, key) {
+                    self.agenda.throttle(connection, key);
+                }
                 continue;
             }
             // A share of what the rate allows, so that those behind get theirs in the same turn.
             let share_bytes = available_bytes / remaining as u64;
-            let mut budget_bytes = share_bytes.clamp(SMALLEST_BUDGET_BYTES, SEND_BUDGET_BYTES);
-            if available_bytes < SMALLEST_BUDGET_BYTES {
-                if !connection.peer.has_control() {
-                    connection.latches.to_send = true;
-                    self.throttled.push(key);
-                    continue;
-                }
-                budget_bytes = 0;
-            }
-            let budget_bytes = budget_bytes.min(self.shared.choker.credit_bytes(key));
-            match connection.send(key, &mut self.shared, budget_bytes) {
-                Ok(()) => {
-                    available_bytes = self.shared.bucket.available(now);
-                    if std::mem::take(&mut connection.latches.stalled) {
-                        connection.latches.to_send = true;
-                        self.stalled.push(key);
-                    }
-                    list_to_send(&mut self.to_send, connection, key);
-                    // Its backlog may have been what kept it from being listened to.
-                    list_to_receive(&mut self.to_receive, connection, key);
-                }
-                Err(reason) => mark(&mut self.closing, connection, key, reason),
-            }
+            let credit_bytes = self.shared.choker.credit_bytes(key);
+            self.send_to(
+                key,
+                share_bytes.max(SMALLEST_BUDGET_BYTES).min(credit_bytes),
+            );
         }
+    }
+
+    fn send_to(&mut self, key: PeerKey, budget_bytes: u64) {
+        let Some(connection) = live(&mut self.connections, key) else {
+            return;
+        };
+        connection.latches.to_send = false;
+        if connection.wants_to_send()
+            && let Err(reason) = connection.send(key, &mut self.shared, budget_bytes)
+        {
+            mark(&mut self.closing, connection, key, reason);
+            return;
+        }
+        if std::mem::take(&mut connection.latches.stalled) {
+            self.agenda.stall(connection, key);
+        }
+        self.agenda.note(connection, key);
     }
 
     /// Drops what was marked. The kernel forgets a descriptor that is closed.
@@ -560,21 +561,6 @@ fn live(connections: &mut Slab<Connection>, key: PeerKey) -> Option<&mut Connect
     connections
         .get_mut(key.index as usize)
         .filter(|found| found.generation == key.generation && !found.latches.closing)
-}
-
-fn list_to_receive(list: &mut VecDeque<PeerKey>, connection: &mut Connection, key: PeerKey) {
-    let latches = &mut connection.latches;
-    if latches.readable && !latches.to_receive && !connection.peer.is_backlogged() {
-        latches.to_receive = true;
-        list.push_back(key);
-    }
-}
-
-fn list_to_send(list: &mut VecDeque<PeerKey>, connection: &mut Connection, key: PeerKey) {
-    if connection.wants_to_send() && !connection.latches.to_send {
-        connection.latches.to_send = true;
-        list.push_back(key);
-    }
 }
 
 fn mark(

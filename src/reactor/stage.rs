@@ -21,6 +21,10 @@ use crate::wire::message::Request;
 /// torrent of tiny files costs neither mappings nor slices by the thousand.
 const EXTENTS_PER_BLOCK: usize = 4;
 
+/// Blocks that one peer is sent in one write: as many as the socket takes when it has drained. With
+/// more, thousands of peers would wait longer for their turns and gain nothing.
+pub(super) const BATCH_BLOCKS: usize = 16;
+
 /// How far a file is read ahead inside a piece: a run that a disk reads in one sweep, and short
 /// enough that many peers take turns at it.
 const READ_AHEAD_BYTES: u64 = 1 << 20;
@@ -84,10 +88,13 @@ impl Connection {
         }
         outbox.push_control(transmit.control.len());
         let mut blocks = transmit.blocks;
-        while budget_bytes > 0
-            && outbox.has_room_for(1 + EXTENTS_PER_BLOCK)
-            && let Some(&request) = blocks.next()
-        {
+        for _ in 0..BATCH_BLOCKS {
+            if budget_bytes == 0 || !outbox.has_room_for(1 + EXTENTS_PER_BLOCK) {
+                break;
+            }
+            let Some(&request) = blocks.next() else {
+                break;
+            };
             match locator.locate(&request, &blocks) {
                 Located::Ready => outbox.push_block(piece_header(request), locator.bodies, 0),
                 Located::Wait => break,

@@ -1,0 +1,112 @@
+//! What is to be done this turn and the next: who is received from, and who is sent to.
+//!
+//! Owns the lists of connections and their order. Each connection is on each kind of list at most
+//! once, which its latches remember. It must not know what is said to whom.
+
+use std::collections::VecDeque;
+
+use super::connection::Connection;
+use super::stage::BATCH_BLOCKS;
+use crate::peer::PeerKey;
+
+/// The lists, each in the order of arrival.
+#[derive(Default)]
+pub(super) struct Agenda {
+    to_receive: VecDeque<PeerKey>,
+    /// Those with words alone to send: handshakes, unchokes, rejects. They go before all blocks,
+    /// since they cost next to nothing and somebody waits a round trip for each.
+    words: VecDeque<PeerKey>,
+    /// Those with blocks to send.
+    blocks: VecDeque<PeerKey>,
+    /// Those that wait for the rate limit.
+    throttled: Vec<PeerKey>,
+    /// Those that wait for room in the readers' queue.
+    stalled: Vec<PeerKey>,
+}
+
+impl Agenda {
+    /// Puts a connection on the lists that its state calls for.
+    pub(super) fn note(&mut self, connection: &mut Connection, key: PeerKey) {
+        let wants_to_send = connection.wants_to_send();
+        let has_blocks = connection.has_blocks_to_send();
+        let wants_to_receive = connection.latches.readable && !connection.peer.is_backlogged();
+        let latches = &mut connection.latches;
+        if wants_to_send && !latches.to_send {
+            latches.to_send = true;
+            match has_blocks {
+                true => self.blocks.push_back(key),
+                false => self.words.push_back(key),
+            }
+        }
+        if wants_to_receive && !latches.to_receive {
+            latches.to_receive = true;
+            self.to_receive.push_back(key);
+        }
+    }
+
+    /// Whether the next turn has work already.
+    pub(super) fn is_empty(&self) -> bool {
+        self.to_receive.is_empty() && self.words.is_empty() && self.blocks.is_empty()
+    }
+
+    /// How many may be received from in this turn.
+    pub(super) fn receivers(&self) -> usize {
+        self.to_receive.len()
+    }
+
+    /// The next to receive from.
+    pub(super) fn next_receiver(&mut self) -> Option<PeerKey> {
+        self.to_receive.pop_front()
+    }
+
+    /// Whether receiving can wait for the connection's turn to send, which is sure to come: it has
+    /// a whole batch queued. Its next requests then come in one read and not in many.
+    pub(super) fn may_defer(connection: &Connection) -> bool {
+        connection.latches.to_send
+            && !connection.latches.read_closed
+            && connection.has_blocks_to_send()
+            && connection.peer.queue_length() >= BATCH_BLOCKS
+    }
+
+    /// The next with words alone.
+    pub(super) fn next_with_words(&mut self) -> Option<PeerKey> {
+        self.words.pop_front()
+    }
+
+    /// How many have blocks to send.
+    pub(super) fn senders(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// The next with blocks to send.
+    pub(super) fn next_sender(&mut self) -> Option<PeerKey> {
+        self.blocks.pop_front()
+    }
+
+    /// Sets a connection aside until the rate limit has something for it.
+    pub(super) fn throttle(&mut self, connection: &mut Connection, key: PeerKey) {
+        connection.latches.to_send = true;
+        self.throttled.push(key);
+    }
+
+    /// Whether anybody waits for the rate limit.
+    pub(super) fn is_throttled(&self) -> bool {
+        !self.throttled.is_empty()
+    }
+
+    /// The rate limit has something again.
+    pub(super) fn release_throttled(&mut self) {
+        self.blocks.extend(self.throttled.drain(..));
+    }
+
+    /// Sets a connection aside until the readers have done something.
+    pub(super) fn stall(&mut self, connection: &mut Connection, key: PeerKey) {
+        connection.latches.to_send = true;
+        self.stalled.push(key);
+    }
+
+    /// The readers have done something.
+    pub(super) fn release_stalled(&mut self) {
+        self.blocks.extend(self.stalled.drain(..));
+    }
+}
