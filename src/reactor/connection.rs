@@ -122,3 +122,63 @@ impl Connection {
         self.peer.has_blocks() && !self.latches.parked
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torrent::layout::Shape;
+    use crate::wire::message::{InfoHash, Message, PeerId, Request};
+
+    /// A connection whose peer has said its handshake, is unchoked and waits for one block.
+    fn connection() -> Connection {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).unwrap();
+        let mut connection = Connection::new(stream, address.ip(), 0, Time(0));
+        let shape = Shape {
+            piece_length: 16 * 1024,
+            pieces: 2,
+            total_length: 32 * 1024,
+            metadata_length: 100,
+            private: false,
+        };
+        let peer = &mut connection.peer;
+        peer.handle_handshake([0; 8], InfoHash([1; 20]), PeerId([2; 20]));
+        peer.handle_sent(68);
+        peer.handle_peer_id(PeerId([3; 20]), PeerId([2; 20]), &shape, &[])
+            .unwrap();
+        peer.unchoke();
+        let request = Request {
+            index: 0,
+            begin: 0,
+            length: 16 * 1024,
+        };
+        peer.handle_message(&Message::Request(request), &shape)
+            .unwrap();
+        let control = peer.poll_transmit().control.len();
+        peer.handle_sent(control);
+        connection
+    }
+
+    #[test]
+    fn a_parked_connection_sends_what_does_not_wait_for_content() {
+        let mut connection = connection();
+        assert!(connection.wants_to_send());
+        connection.latches.parked = true;
+        assert!(!connection.wants_to_send());
+        connection.peer.choke();
+        assert!(connection.wants_to_send());
+    }
+
+    #[test]
+    fn behind_a_begun_block_that_is_parked_nothing_is_tried() {
+        let mut connection = connection();
+        connection.peer.handle_sent(1000);
+        connection.latches.parked = true;
+        connection.peer.choke();
+        assert!(connection.peer.has_control());
+        assert!(!connection.wants_to_send(), "the loop would spin");
+        connection.latches.parked = false;
+        assert!(connection.wants_to_send());
+    }
+}
