@@ -12,7 +12,9 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hekate::config::{self, Config, Families};
@@ -26,7 +28,7 @@ use support::torrent::{Sample, TorrentBuilder};
 const BLOCK: u32 = 16 * 1024;
 
 struct Scene {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     sample: Sample,
     daemon: Daemon,
 }
@@ -39,7 +41,7 @@ fn scene(arguments: &[&str]) -> Scene {
         .unwrap();
     let daemon = Daemon::seed_with(dir.path(), arguments);
     Scene {
-        _dir: dir,
+        dir,
         sample,
         daemon,
     }
@@ -338,6 +340,39 @@ fn a_cancelled_request_is_answered_too() {
         *seen == rejected
     });
     assert!(pieces < 39, "the reject does not wait for its turn");
+}
+
+#[test]
+fn without_a_descriptor_left_the_rest_goes_on() {
+    let mut scene = scene(&[]);
+    // A limit just below the descriptor that the first peer would have.
+    let held = format!("/proc/{}/fd", scene.daemon.pid());
+    let limit = (0..).find(|number| {
+        let link = Path::new(&held).join(number.to_string());
+        std::fs::symlink_metadata(link).is_err()
+    });
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh"])
+        .arg(limit.unwrap().to_string())
+        .arg(env!("CARGO_BIN_EXE_hekate"))
+        .args(["seed", "--bind", "127.0.0.1", "-p", "0"])
+        .arg(scene.dir.path());
+    scene.daemon = Daemon::start(command);
+    let waiting = leecher::dial(scene.daemon.address);
+    scene.daemon.wait_for_line("accepting rests");
+    // What needs no descriptor is still done: a latch that is left alone would make the loop spin.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut syn = [0; 20];
+    syn[0] = 0x41;
+    socket.send_to(&syn, scene.daemon.address).unwrap();
+    let (length, _) = socket.recv_from(&mut [0; 64]).unwrap();
+    assert_eq!(length, 20);
+    // SIGTERM is heard as well.
+    scene.daemon.signal("TERM");
+    assert!(scene.daemon.wait().success());
+    drop(waiting);
 }
 
 /// A reactor in this process, with time-outs that a test can wait for.

@@ -47,6 +47,9 @@ const ACCEPTS_PER_TURN: usize = 256;
 /// How long accepting rests when descriptors or memory have run out.
 const ACCEPT_REST_MS: u64 = 100;
 
+/// How often the log says so: it may last for days.
+const ACCEPT_REST_SAID_MS: u64 = 60_000;
+
 /// Blocks sent in one turn, all peers together: about a millisecond on one core, so that whoever
 /// knocks or asks meanwhile does not wait for a round of thousands.
 const SEND_BYTES_PER_TURN: u64 = 4 << 20;
@@ -79,6 +82,8 @@ pub struct Reactor {
     listeners: Vec<Listener>,
     /// Accepting rests until then, after descriptors ran out.
     accept_rests_until: Option<Time>,
+    /// When the log said so last.
+    accept_rest_said: Option<Time>,
     started: Instant,
     connections: Slab<Connection>,
     /// How many connections have been accepted: the generation of the next one.
@@ -139,6 +144,7 @@ impl Reactor {
             signals,
             listeners,
             accept_rests_until: None,
+            accept_rest_said: None,
             started: Instant::now(),
             connections: Slab::new(),
             generation: 0,
@@ -184,6 +190,7 @@ impl Reactor {
     fn turn(&mut self) -> Result<(), RunError> {
         self.wait()?;
         self.accept();
+        self.refuse_utp();
         self.receive();
         self.collect();
         self.expire();
@@ -277,13 +284,27 @@ impl Reactor {
                     Accepted::Gone => {}
                     Accepted::Drained => break,
                     Accepted::Exhausted(error) => {
-                        log::warn!("accepting rests for {ACCEPT_REST_MS} ms: {error}");
-                        self.accept_rests_until = Some(self.shared.now.after(ACCEPT_REST_MS));
+                        self.rest(&error);
                         return;
                     }
                 }
             }
         }
+    }
+
+    /// Leaves those who want to connect in the backlog for a moment.
+    fn rest(&mut self, error: &io::Error) {
+        let now = self.shared.now;
+        self.accept_rests_until = Some(now.after(ACCEPT_REST_MS));
+        let said = self.accept_rest_said;
+        if said.is_none_or(|said| now.since(said) >= ACCEPT_REST_SAID_MS) {
+            self.accept_rest_said = Some(now);
+            log::warn!("accepting rests: {error}");
+        }
+    }
+
+    /// Needs no descriptors, so it does not rest.
+    fn refuse_utp(&mut self) {
         for listener in &mut self.listeners {
             listener.refuse_utp();
         }
