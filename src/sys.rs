@@ -284,6 +284,26 @@ pub fn set_not_sent_low_water(socket: impl AsFd, bytes: u32) -> io::Result<()> {
     socket2::SockRef::from(&socket).set_tcp_notsent_lowat(bytes)
 }
 
+/// Whether a socket would take bytes now. When it would not, an event follows when it does.
+///
+/// # Errors
+/// Those of poll(2).
+pub fn is_writable(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut question = libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: the kernel reads and writes the one entry that it is given, and does not wait.
+    let answer = unsafe { libc::poll(&raw mut question, 1, 0) };
+    match answer {
+        0 => Ok(false),
+        // An error of the socket counts as well: writing finds it.
+        1 => Ok(true),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// How often the calling thread has waited for a page to be read from disk.
 ///
 /// # Errors
@@ -527,6 +547,17 @@ mod tests {
         let after = major_faults().unwrap();
         assert_eq!(received(&[slice]), [1; 4096]);
         assert_eq!((after - before, major_faults().unwrap()), (1, after));
+    }
+
+    #[test]
+    fn a_socket_is_writable_until_it_is_full_and_when_it_has_failed() {
+        let (near, far) = UnixStream::pair().unwrap();
+        assert!(is_writable(near.as_fd()).unwrap());
+        near.set_nonblocking(true).unwrap();
+        while (&near).write(&[0; 4096]).is_ok() {}
+        assert!(!is_writable(near.as_fd()).unwrap());
+        drop(far);
+        assert!(is_writable(near.as_fd()).unwrap());
     }
 
     #[test]

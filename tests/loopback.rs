@@ -356,6 +356,45 @@ fn truncated_content_ends_its_blocks_and_heals() {
 }
 
 #[test]
+fn a_batch_that_reaches_a_cut_does_not_stall() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(18)
+        .length(1 << 20)
+        .piece_length(1 << 20)
+        .write(dir.path())
+        .unwrap();
+    let daemon = Daemon::seed(dir.path());
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    leecher.until_unchoked();
+    // Now the whole piece is known to be in memory. Then the file is cut within it.
+    assert_eq!(leecher.block(0, 0, BLOCK), sample.block(0, 0, BLOCK));
+    fs::File::options()
+        .write(true)
+        .open(&sample.files[0].path)
+        .unwrap()
+        .set_len(u64::from(5 * BLOCK))
+        .unwrap();
+    // One write takes what is before the cut. The socket has room for more, so that no event will
+    // ever say that it has.
+    let requests: Vec<u8> = (1..20)
+        .flat_map(|number| leecher::request(0, number * BLOCK, BLOCK))
+        .collect();
+    leecher.send(&requests);
+    for number in 1..20 {
+        match leecher.next() {
+            Seen::Piece { begin, block, .. } => {
+                assert_eq!(begin, number * BLOCK);
+                assert!(block == sample.block(0, begin, BLOCK), "{begin} differs");
+            }
+            Seen::Reject { .. } => assert!(number >= 5, "block {number} was there"),
+            // The first block behind the cut was begun: it can be neither ended nor rejected.
+            Seen::Closed if number == 5 => return,
+            other => panic!("{other:?} for block {number}"),
+        }
+    }
+}
+
+#[test]
 fn vanished_content_ends_its_blocks_and_heals() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(12)

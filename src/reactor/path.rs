@@ -5,6 +5,7 @@
 //! a leaf: framing in `wire`, legality in `peer`, where a block lies in `stage`.
 
 use std::io::{ErrorKind, Read};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::connection::Connection;
@@ -15,6 +16,7 @@ use crate::peer::close::CloseReason;
 use crate::peer::machine::Event;
 use crate::peer::queue::REQQ;
 use crate::storage::FileKey;
+use crate::sys;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::layout::Source;
 use crate::wire::decoder::Decoded;
@@ -265,8 +267,10 @@ impl Connection {
 
     /// Debits what the socket took.
     fn account(&mut self, key: PeerKey, taken_bytes: usize, shared: &mut Shared) {
-        let full = taken_bytes < shared.outbox.bytes();
-        // A short write means that the kernel has no room; it raises an edge when it has.
+        // A short write means that the kernel has no room, and it raises an edge when it has; or that
+        // the write came to bytes that a file no longer has, and then there is none to wait for.
+        let full = taken_bytes < shared.outbox.bytes()
+            && !sys::is_writable(self.stream.as_fd()).unwrap_or(true);
         self.latches.writable = !full;
         let sent = self.peer.handle_sent(taken_bytes);
         self.deadlines.sent(shared.now, full);
