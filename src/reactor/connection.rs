@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use mio::net::TcpStream;
 
+use super::stage::EXTENTS_PER_BLOCK;
 use crate::peer::machine::Peer;
 use crate::timers::{Deadlines, Time};
 use crate::torrent::catalogue::Torrent;
@@ -30,8 +31,9 @@ pub(super) struct Connection {
     pub(super) tail: Box<[u8]>,
     pub(super) peer: Peer,
     pub(super) torrent: Option<Arc<Torrent>>,
-    /// What was last seen resident, or read in, for this peer.
-    pub(super) window: Option<Window>,
+    /// What was last seen resident, or read in, for this peer: at most one window for each file,
+    /// and as many as the extents of a block that is sent from mappings.
+    pub(super) windows: Vec<Window>,
     /// A block over many small extents, as the readers gathered it.
     pub(super) gathered: Option<Arc<Gathered>>,
     /// Blocks refused because their content could not be read.
@@ -68,12 +70,27 @@ pub(super) struct Window {
 
 impl Window {
     /// Whether the window vouches for this range of this file.
-    pub(super) fn covers(&self, file: u32, range: &Range<u64>, now: Time) -> bool {
+    fn covers(&self, file: u32, range: &Range<u64>, now: Time) -> bool {
         self.file == file
             && self.range.start <= range.start
             && range.end <= self.range.end
             && now.since(self.seen) <= RESIDENT_BELIEVED_MS
     }
+}
+
+/// Remembers that a range is resident, in place of what was known of its file, or of the file
+/// that was looked at longest ago.
+pub(super) fn remember(windows: &mut Vec<Window>, window: Window) {
+    windows.retain(|known| known.file != window.file);
+    if windows.len() >= EXTENTS_PER_BLOCK {
+        windows.remove(0);
+    }
+    windows.push(window);
+}
+
+/// Whether the range is known to be resident.
+pub(super) fn is_known(windows: &[Window], file: u32, range: &Range<u64>, now: Time) -> bool {
+    windows.iter().any(|window| window.covers(file, range, now))
 }
 
 /// One block that was copied together from many small extents.
@@ -100,10 +117,16 @@ impl Connection {
             tail: Box::default(),
             peer: Peer::new(),
             torrent: None,
-            window: None,
+            windows: Vec::new(),
             gathered: None,
             failed_blocks: 0,
         }
+    }
+
+    /// The peer has no slot any more, and nothing needs to be known for it.
+    pub(super) fn choke(&mut self) {
+        self.peer.choke();
+        self.windows = Vec::new();
     }
 
     /// Whether there is something that the socket could be offered now.
@@ -160,13 +183,39 @@ mod tests {
         connection
     }
 
+    fn window(file: u32, range: Range<u64>) -> Window {
+        let seen = Time(1000);
+        Window { file, range, seen }
+    }
+
+    #[test]
+    fn every_file_of_a_block_is_remembered() {
+        // Else, where the kernel cannot be asked, reading one would make us forget the other.
+        let mut windows = Vec::new();
+        for file in 1..=4 {
+            remember(&mut windows, window(file, 0..100));
+        }
+        let known = |windows: &[Window], file| is_known(windows, file, &(10..100), Time(3000));
+        assert!((1..=4).all(|file| known(&windows, file)));
+        remember(&mut windows, window(2, 5..100));
+        remember(&mut windows, window(5, 0..100));
+        assert_eq!(windows.len(), 4);
+        assert!(!known(&windows, 1) && (2..=5).all(|file| known(&windows, file)));
+        assert!(!is_known(&windows, 2, &(4..100), Time(3000)), "before it");
+        assert!(!is_known(&windows, 2, &(5..101), Time(3000)), "behind it");
+        assert!(
+            !is_known(&windows, 2, &(5..100), Time(3001)),
+            "too long ago"
+        );
+    }
+
     #[test]
     fn a_parked_connection_sends_what_does_not_wait_for_content() {
         let mut connection = connection();
         assert!(connection.wants_to_send());
         connection.latches.parked = true;
         assert!(!connection.wants_to_send());
-        connection.peer.choke();
+        connection.choke();
         assert!(connection.wants_to_send());
     }
 
@@ -175,7 +224,7 @@ mod tests {
         let mut connection = connection();
         connection.peer.handle_sent(1000);
         connection.latches.parked = true;
-        connection.peer.choke();
+        connection.choke();
         assert!(connection.peer.has_control());
         assert!(!connection.wants_to_send(), "the loop would spin");
         connection.latches.parked = false;

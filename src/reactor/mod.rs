@@ -25,7 +25,7 @@ use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
 use self::agenda::Agenda;
-use self::connection::{Connection, Gathered, Window};
+use self::connection::{Connection, Gathered, Window, remember};
 use self::listener::{Accepted, Listener};
 use self::shared::Shared;
 use self::tokens::Source;
@@ -399,12 +399,12 @@ impl Reactor {
                         self.unpark(key, |connection, now| {
                             // A worker has read it in: it is sent without asking again.
                             if result.is_ok() {
-                                let range = range.clone();
-                                connection.window = Some(Window {
+                                let window = Window {
                                     file: file.file,
-                                    range,
+                                    range: range.clone(),
                                     seen: now,
-                                });
+                                };
+                                remember(&mut connection.windows, window);
                             }
                         });
                     }
@@ -492,7 +492,7 @@ impl Reactor {
             };
             match verdict {
                 Verdict::Unchoke(_) => connection.peer.unchoke(),
-                Verdict::Choke(_) => connection.peer.choke(),
+                Verdict::Choke(_) => connection.choke(),
                 Verdict::Disconnect(_, reason) => {
                     mark(&mut self.closing, connection, key, reason);
                     continue;

@@ -165,7 +165,7 @@ impl Connection {
             }
             Event::NotInterested => {
                 if shared.choker.not_interested(key) {
-                    self.peer.choke();
+                    self.choke();
                 }
                 self.deadlines.waiting(false);
             }

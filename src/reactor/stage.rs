@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::connection::{Connection, Gathered, Latches, Window};
+use super::connection::{Connection, Gathered, Latches, Window, is_known, remember};
 use super::outbox::Body;
 use super::shared::Shared;
 use crate::peer::PeerKey;
@@ -19,7 +19,7 @@ use crate::wire::message::Request;
 
 /// Extents that a block may have in an outbox; one with more is gathered by a reader, so that a
 /// torrent of tiny files costs neither mappings nor slices by the thousand.
-const EXTENTS_PER_BLOCK: usize = 4;
+pub(super) const EXTENTS_PER_BLOCK: usize = 4;
 
 /// Blocks that one peer is sent in one write: as many as the socket takes when it has drained. With
 /// more, thousands of peers would wait longer for their turns and gain nothing.
@@ -70,7 +70,7 @@ impl Connection {
         let mut locator = Locator {
             key,
             torrent,
-            window: &mut self.window,
+            windows: &mut self.windows,
             gathered: self.gathered.as_ref(),
             latches: &mut self.latches,
             storage,
@@ -115,7 +115,7 @@ impl Connection {
 struct Locator<'a> {
     key: PeerKey,
     torrent: &'a Arc<Torrent>,
-    window: &'a mut Option<Window>,
+    windows: &'a mut Vec<Window>,
     gathered: Option<&'a Arc<Gathered>>,
     latches: &'a mut Latches,
     storage: &'a mut Storage,
@@ -177,15 +177,11 @@ impl Locator<'_> {
                 return self.park(file, range);
             }
         };
-        let window = self.window.as_ref();
-        if !window.is_some_and(|window| window.covers(file, &wanted, self.now)) {
+        if !is_known(self.windows, file, &wanted, self.now) {
             let range = self.worth_reading(file, extent, request, following);
             if self.storage.is_resident(&content, range.clone()) {
-                *self.window = Some(Window {
-                    file,
-                    range,
-                    seen: self.now,
-                });
+                let seen = self.now;
+                remember(self.windows, Window { file, range, seen });
             } else if !self.storage.is_resident(&content, wanted.clone()) {
                 return self.park(file, range);
             }
@@ -223,8 +219,8 @@ impl Locator<'_> {
         I: Iterator<Item = &'b Request> + Clone,
     {
         let in_order = request.begin == 0
-            || (self.window.as_ref())
-                .is_some_and(|window| window.file == file && window.range.end == extent.offset);
+            || (self.windows.iter())
+                .any(|window| window.file == file && window.range.end == extent.offset);
         let run_end = if in_order {
             let piece_length = self.torrent.shape.piece_length_of(request.index);
             piece_length.unwrap_or(request.begin)
