@@ -375,6 +375,37 @@ fn without_a_descriptor_left_the_rest_goes_on() {
     drop(waiting);
 }
 
+#[test]
+fn a_reader_that_cannot_be_started_is_tried_again() {
+    let mut scene = scene(&[]);
+    let pid = scene.daemon.pid().to_string();
+    let limit = |bytes: &str| {
+        let status = Command::new("prlimit")
+            .args(["--pid", &pid, &format!("--as={bytes}:unlimited")])
+            .status();
+        assert!(status.unwrap().success());
+    };
+    // Too little address space for a thread's stack of 2 MiB; enough for all else.
+    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    limit(&(pages * 4096 + (1 << 20)).to_string());
+    let mut leecher = scene.leecher(FAST);
+    leecher.until_unchoked();
+    leecher.send(&leecher::request(3, 0, BLOCK));
+    scene.daemon.wait_for_line("cannot start a reader thread");
+    limit("unlimited");
+    let seen = leecher.until(|seen| matches!(seen, Seen::Piece { .. }));
+    let block = scene.sample.block(3, 0, BLOCK);
+    let (index, begin) = (3, 0);
+    assert!(
+        seen == Seen::Piece {
+            index,
+            begin,
+            block
+        }
+    );
+}
+
 /// A reactor in this process, with time-outs that a test can wait for.
 fn impatient(timeouts: Timeouts, max_unchoked: usize) -> (tempfile::TempDir, Sample, SocketAddr) {
     let dir = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use super::connection::Connection;
 use super::stage::BATCH_BLOCKS;
 use crate::peer::PeerKey;
+use crate::timers::Time;
 
 /// The lists, each in the order of arrival.
 #[derive(Default)]
@@ -22,7 +23,13 @@ pub(super) struct Agenda {
     throttled: Vec<PeerKey>,
     /// Those that wait for room in the readers' queue.
     stalled: Vec<PeerKey>,
+    /// When those ask again at the latest.
+    stalled_until: Time,
 }
+
+/// How long a connection waits that found no room with the readers, unless they are done with
+/// something before: they may not have been able to start a thread, and then are never done.
+const STALL_MS: u64 = 500;
 
 impl Agenda {
     /// Puts a connection on the lists that its state calls for.
@@ -99,14 +106,25 @@ impl Agenda {
         self.blocks.extend(self.throttled.drain(..));
     }
 
-    /// Sets a connection aside until the readers have done something.
-    pub(super) fn stall(&mut self, connection: &mut Connection, key: PeerKey) {
+    /// Sets a connection aside until the readers have done something, or [`STALL_MS`] have passed.
+    pub(super) fn stall(&mut self, connection: &mut Connection, key: PeerKey, now: Time) {
+        if self.stalled.is_empty() {
+            self.stalled_until = now.after(STALL_MS);
+        }
         connection.latches.to_send = true;
         self.stalled.push(key);
     }
 
-    /// The readers have done something.
-    pub(super) fn release_stalled(&mut self) {
-        self.blocks.extend(self.stalled.drain(..));
+    /// When those that were set aside for the readers are to be released at the latest.
+    pub(super) fn stalled_until(&self) -> Option<Time> {
+        (!self.stalled.is_empty()).then_some(self.stalled_until)
+    }
+
+    /// Lets those that were set aside ask the readers again, if these have done something or it is
+    /// time.
+    pub(super) fn release_stalled(&mut self, readers_are_done: bool, now: Time) {
+        if readers_are_done || now >= self.stalled_until {
+            self.blocks.extend(self.stalled.drain(..));
+        }
     }
 }

@@ -255,6 +255,7 @@ impl Reactor {
             shared.wheel.next(),
             shared.choker.next(),
             refill,
+            self.agenda.stalled_until(),
             self.accept_rests_until,
         ]
         .into_iter()
@@ -375,10 +376,10 @@ impl Reactor {
 
     /// Hands out what the reader threads have done.
     fn collect(&mut self) {
+        self.agenda.release_stalled(self.woken, self.shared.now);
         if !std::mem::take(&mut self.woken) {
             return;
         }
-        self.agenda.release_stalled();
         let mut completions = Vec::new();
         self.shared
             .storage
@@ -555,7 +556,7 @@ impl Reactor {
             return;
         }
         if std::mem::take(&mut connection.latches.stalled) {
-            self.agenda.stall(connection, key);
+            self.agenda.stall(connection, key, self.shared.now);
         }
         self.agenda.note(connection, key);
     }

@@ -70,6 +70,8 @@ struct Queue<J> {
     queued: usize,
     threads: usize,
     idle_threads: usize,
+    /// The last attempt to start a thread has failed, and the log has said so.
+    no_thread: bool,
     closed: bool,
 }
 
@@ -88,6 +90,7 @@ impl<J: Job> Pool<J> {
                 queued: 0,
                 threads: 0,
                 idle_threads: 0,
+                no_thread: false,
                 closed: false,
             }),
             ready: Condvar::new(),
@@ -109,9 +112,14 @@ impl<J: Job> Pool<J> {
         queue.queued += 1;
         if queue.queued > queue.idle_threads && queue.threads < self.0.threads_max {
             match self.0.start_thread() {
-                Ok(()) => queue.threads += 1,
+                Ok(()) => {
+                    queue.threads += 1;
+                    queue.no_thread = false;
+                }
                 Err(error) => {
-                    log::warn!("cannot start a reader thread: {error}");
+                    if !mem::replace(&mut queue.no_thread, true) {
+                        log::warn!("cannot start a reader thread: {error}");
+                    }
                     if queue.threads == 0 {
                         queue.lane(device).jobs.pop_back();
                         queue.queued -= 1;
