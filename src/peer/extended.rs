@@ -15,6 +15,11 @@ use crate::wire::extension::{self, MetadataMessage};
 /// dictionary at once give up when a part is refused, so this covers dictionaries of 16 MiB.
 const WAITING_LIMIT: usize = 1024;
 
+/// How often a peer may have each piece of the dictionary, on average. It costs us a thousand times
+/// what asking costs, and it is sent to choked peers too, beside all fairness; BEP 9 proposes such
+/// a bound. More than once, since a client that finds its copy damaged begins anew.
+const PROMISES_FOR_EACH_PIECE: u32 = 4;
+
 /// Pieces being read at a time for one peer: each becomes 16 KiB in its control buffer.
 const READING_LIMIT: u8 = 2;
 
@@ -99,7 +104,12 @@ impl Peer {
         let pieces = shape
             .metadata_length
             .div_ceil(extension::METADATA_PIECE_LENGTH);
-        if piece < pieces && self.metadata.get_or_insert_default().push(piece) {
+        let promises_max = pieces.saturating_mul(PROMISES_FOR_EACH_PIECE);
+        if piece < pieces
+            && self.metadata_promised < promises_max
+            && self.metadata.get_or_insert_default().push(piece)
+        {
+            self.metadata_promised += 1;
             return Event::MetadataRequested;
         }
         extension::metadata_reject(self.control.out(), self.ut_metadata, piece);
@@ -241,10 +251,38 @@ mod tests {
 
     #[test]
     fn a_flood_of_metadata_requests_is_rejected_beyond_the_bound() {
+        let shape = Shape {
+            metadata_length: 16 << 20,
+            ..SHAPE
+        };
         let mut peer = open_peer(true);
         extended(&mut peer, 0, METADATA).unwrap();
+        let mut ask = || {
+            let payload = metadata_request(0);
+            let message = Message::Extended {
+                id: 1,
+                payload: &payload,
+            };
+            peer.handle_message(&message, &shape).unwrap()
+        };
         for _ in 0..WAITING_LIMIT {
-            assert_eq!(ask(&mut peer, 0), Event::MetadataRequested);
+            assert_eq!(ask(), Event::MetadataRequested);
+        }
+        assert_eq!(ask(), Event::None);
+        assert_eq!(take_control(&mut peer), rejected(0));
+    }
+
+    #[test]
+    fn the_dictionary_is_given_a_few_times_and_no_more() {
+        let mut peer = open_peer(true);
+        extended(&mut peer, 0, METADATA).unwrap();
+        for _ in 0..4 {
+            for piece in 0..3 {
+                assert_eq!(ask(&mut peer, piece), Event::MetadataRequested);
+                assert_eq!(peer.poll_metadata(), Some(piece));
+                peer.handle_metadata(piece, &SHAPE, Some(b"body"));
+                take_control(&mut peer);
+            }
         }
         assert_eq!(ask(&mut peer, 0), Event::None);
         assert_eq!(take_control(&mut peer), rejected(0));

@@ -68,6 +68,8 @@ pub struct Peer {
     pub(super) metadata: Option<Box<MetadataQueue>>,
     /// How many pieces the peer has, by its own word.
     have: u32,
+    /// How many pieces of the info dictionary the peer has been promised.
+    pub(super) metadata_promised: u32,
     /// Control bytes that the opening put into the buffer; zero once these are sent.
     pub(super) opening_bytes: u32,
     /// Bytes of our 68-byte handshake that are not sent.
