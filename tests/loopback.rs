@@ -266,6 +266,34 @@ fn the_rate_limit_holds() {
 }
 
 #[test]
+fn metadata_counts_against_the_rate() {
+    let dir = tempfile::tempdir().unwrap();
+    // A dictionary of six pieces of 16 KiB.
+    let sample = TorrentBuilder::new(19)
+        .length(16 * 1024 * 4600)
+        .write(dir.path())
+        .unwrap();
+    assert!(sample.info.len() > 5 * 16 * 1024);
+    let daemon = Daemon::seed_with(dir.path(), &["--max-rate", "64K"]);
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST_AND_EXTENDED);
+    leecher.send(&leecher::message(20, b"\0d1:md11:ut_metadatai7eee"));
+    leecher.until_unchoked();
+    let began = Instant::now();
+    for number in 0..10 {
+        let ask = format!("\x01d8:msg_typei0e5:piecei{}ee", number % 5);
+        leecher.send(&leecher::message(20, ask.as_bytes()));
+        leecher.until(|seen| matches!(seen, Seen::Extended { id: 7, .. }));
+    }
+    leecher.block(0, 0, BLOCK);
+    // 160 KiB before the block, of which the burst is 64.
+    assert!(
+        began.elapsed() > Duration::from_millis(1000),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[test]
 fn a_full_house_refuses_and_has_room_again() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(8).write(dir.path()).unwrap();

@@ -275,9 +275,10 @@ impl Connection {
         let sent = self.peer.handle_sent(taken_bytes);
         self.deadlines.sent(shared.now, full);
         self.deadlines.arm(key, &shared.timeouts, &mut shared.wheel);
+        // The limit is the line's, which carries metadata and rejects as well.
+        shared.bucket.take(taken_bytes as u64);
         if sent.payload_bytes > 0 {
             shared.choker.sent(key, sent.payload_bytes, shared.now);
-            shared.bucket.take(sent.payload_bytes);
             shared.counters.payload_bytes += sent.payload_bytes;
             shared.counters.blocks += u64::from(sent.blocks);
         }
