@@ -36,6 +36,8 @@ pub(crate) struct Connection {
     pub(crate) connecting: bool,
     /// Edge-triggered readiness: set by an event, cleared only when the socket is known to be empty.
     pub(crate) readable: bool,
+    /// True while it stands in the queue of those to read from.
+    pub(crate) queued: bool,
     /// The seeder has closed its side, so that the end of the stream is still to be read.
     pub(crate) closing: bool,
     /// Bytes that may be read for now; a slow reader's grows with time.
@@ -54,6 +56,7 @@ impl Connection {
             leecher,
             connecting: true,
             readable: false,
+            queued: false,
             closing: false,
             allowance_bytes: u64::MAX,
             framing: Framing::new(),

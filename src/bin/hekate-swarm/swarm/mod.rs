@@ -13,13 +13,17 @@ use crate::leecher::{Class, Leecher};
 use crate::library::Library;
 use crate::measure::{Ending, Measure};
 use crate::verify::Verifier;
+use mio::event::Event;
 use mio::{Events, Poll, Token};
 use slab::Slab;
+use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
 /// Read from one leecher before the next has its turn: 16 blocks and a little.
 const TURN_BYTES: usize = 17 * 16_397;
+/// Read from all leechers before looking for new events.
+const READING_US: u64 = 500;
 /// Between two looks at who comes and goes.
 const TICK_US: u64 = 2_000;
 /// Between two keep-alives; seeders drop a silent peer after 120 s or more.
@@ -48,8 +52,8 @@ pub(crate) struct Swarm<'a> {
     random: fastrand::Rng,
     poll: Poll,
     connections: Slab<Connection>,
-    /// Those that could have read more, but had their turn.
-    ready: Vec<usize>,
+    /// Those that may have something to read, in the order in which they had it.
+    ready: VecDeque<usize>,
     crowd: Crowd,
     pub(crate) measure: Measure,
     pub(crate) phase: Phase,
@@ -79,7 +83,7 @@ impl<'a> Swarm<'a> {
             random: fastrand::Rng::with_seed(options.seed),
             poll: Poll::new()?,
             connections: Slab::with_capacity(options.numbers().total()),
-            ready: Vec::new(),
+            ready: VecDeque::new(),
             crowd,
             measure: Measure::new(),
             phase: Phase::Arriving,
@@ -116,19 +120,15 @@ impl<'a> Swarm<'a> {
             _ => {}
         }
         for event in events.iter() {
-            let Token(key) = event.token();
-            if let Some(connection) = self.connections.get_mut(key) {
-                connection.readable |= event.is_readable() || event.is_error();
-                connection.closing |= event.is_read_closed() || event.is_error();
-            }
-            if event.is_writable() {
-                self.serve(key, Connection::handle_writable);
-            }
-            if event.is_readable() || event.is_error() || event.is_read_closed() {
-                self.receive(key);
-            }
+            self.note(event);
         }
-        for key in std::mem::take(&mut self.ready) {
+        let until_us = self.now_us() + READING_US;
+        while self.now_us() < until_us
+            && let Some(key) = self.ready.pop_front()
+        {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.queued = false;
+            }
             self.receive(key);
         }
         let now_us = self.now_us();
@@ -137,6 +137,29 @@ impl<'a> Swarm<'a> {
             self.tick(now_us);
         }
         Ok(())
+    }
+
+    /// Those that wait for a handshake are served at once, the others queue: else the time to the
+    /// handshake would be that of reading what all others have got.
+    fn note(&mut self, event: &Event) {
+        let Token(key) = event.token();
+        if event.is_writable() {
+            self.serve(key, Connection::handle_writable);
+        }
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let failed = event.is_error() || event.is_read_closed();
+        connection.closing |= failed;
+        if !event.is_readable() && !failed {
+            return;
+        }
+        connection.readable = true;
+        if connection.leecher.shaken() {
+            self.enqueue(key);
+        } else {
+            self.receive(key);
+        }
     }
 
     /// What each leecher that reads as fast as it can got in the window, if it was there throughout.
@@ -183,7 +206,16 @@ impl<'a> Swarm<'a> {
         };
         let more = connection.readable && connection.allowance_bytes > 0;
         if more && !connection.leecher.stopped_reading() {
-            self.ready.push(key);
+            self.enqueue(key);
+        }
+    }
+
+    fn enqueue(&mut self, key: usize) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && !connection.queued
+        {
+            connection.queued = true;
+            self.ready.push_back(key);
         }
     }
 
