@@ -11,7 +11,7 @@ OPTIONS ?=
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help run test test-deps check deny fuzz clean
+.PHONY: help run test test-deps check bench bench-quick deny fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -80,6 +80,15 @@ check:  ## what a change must pass: formatting, lints, tests, documentation, lic
 	else \
 		echo 'cargo-deny is not installed: licences, duplicates and sources were not checked (make deny)'; \
 	fi
+
+# The seeder has one processor, the swarm another: nothing else should run meanwhile.
+bench:  ## compare every installed seeder, about 20 minutes; the report goes to docs/benchmarks/
+	$(CARGO) build --release --locked --bins
+	python3 tests/bench/compare.py
+
+bench-quick:  ## the same within five minutes; the report goes to target/bench/report/
+	$(CARGO) build --release --locked --bins
+	python3 tests/bench/compare.py --quick --out '$(TARGET)/bench/report'
 
 deny:  ## check dependencies: advisories, licences, duplicates, sources (installs cargo-deny)
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny@0.20.2
