@@ -11,7 +11,7 @@ OPTIONS ?=
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help run test test-deps check bench bench-quick deny fuzz clean
+.PHONY: help run test test-deps check bench bench-quick deny fuzz docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -102,6 +102,10 @@ fuzz:  ## run each fuzz target for FUZZ_SECONDS (installs cargo-fuzz)
 		echo "== $$target"; \
 		$(CARGO) fuzz run --sanitizer none "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
+
+# The test that compares them writes them when it is told to.
+docs:  ## write the tables of docs/ that come from the code
+	HEKATE_WRITE_DOCS=1 $(CARGO) test --locked --test docs -q the_table_of
 
 clean:  ## remove everything that was built
 	$(CARGO) clean

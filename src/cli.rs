@@ -1,161 +1,176 @@
-//! Arguments → configuration, and what is printed for a person.
+//! The command line: which command, and what it was given.
 //!
-//! Owns the spelling of options. It must not know how any of them is carried out.
+//! Owns the commands. The options of a seeding run come from the table of `config::settings`. It
+//! must not know how any of them is carried out.
 
-use std::net::IpAddr;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
-use crate::config::{self, Config, Families};
-use crate::timers::Timeouts;
+use crate::config::file::{DEFAULT_PATH, Layer, Sources};
+use crate::config::settings::{Preset, SETTINGS, Setting, Takes};
 use crate::torrent::catalogue::{Catalogue, Refusal};
 
-/// A BitTorrent seeder: one small daemon that serves a whole library.
-#[derive(Parser, Debug)]
-#[command(name = "hekate", version, about, max_term_width = 100)]
-pub struct Arguments {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
+/// What is to be done.
+pub enum Request {
+    /// Seed, or only list what would be.
+    Seed(Seed),
+    /// Print the configuration file with every default.
+    ConfigDefault,
+    /// Say whether the configuration is right.
+    ConfigCheck(Sources),
 }
 
-/// The things that hekate does.
-#[derive(Subcommand, Debug)]
-pub enum Command {
-    /// Seed every torrent found below the given directories
-    Seed(SeedArguments),
-}
-
-/// The options of `hekate seed`.
-#[derive(Args, Debug)]
-pub struct SeedArguments {
-    /// Directories that are searched for *.torrent
-    #[arg(required = true, value_name = "DIR")]
-    pub dirs: Vec<PathBuf>,
-
-    /// Where the content lies [default: beside each torrent file]
-    #[arg(long, value_name = "DIR")]
-    pub content: Option<PathBuf>,
-
-    /// Port to listen on; 0 takes one from the system
-    #[arg(short, long, default_value_t = config::DEFAULT_PORT)]
-    pub port: u16,
-
-    /// Address to listen on; may be given more than once [default: every address]
-    #[arg(long, value_name = "ADDRESS")]
-    pub bind: Vec<IpAddr>,
-
-    /// Serve IPv4 alone
-    #[arg(short = '4', long, conflicts_with = "ipv6")]
-    pub ipv4: bool,
-
-    /// Serve IPv6 alone
-    #[arg(short = '6', long)]
-    pub ipv6: bool,
-
-    /// Upload slots: how many peers are served at the same time
-    #[arg(short = 'N', long, default_value_t = config::DEFAULT_MAX_UNCHOKED, value_name = "N",
-          value_parser = parse_positive)]
-    pub max_unchoked: usize,
-
-    /// Connected peers [default: 10 for each upload slot; never more than descriptors allow]
-    #[arg(long, value_name = "N", value_parser = parse_positive)]
-    pub max_peers: Option<usize>,
-
-    /// Connected peers from one address [default: no limit]
-    #[arg(long, value_name = "N", value_parser = parse_positive)]
-    pub max_peers_per_ip: Option<usize>,
-
-    /// What a slot may send before its turn is over, when others wait; K, M, G count in 1024s
-    #[arg(short = 'C', long, default_value = "1M", value_name = "BYTES", value_parser = parse_bytes)]
-    pub credit: u64,
-
-    /// Seconds that a slot may be held before its turn is over, when others wait
-    #[arg(short = 'T', long, default_value_t = config::DEFAULT_MAX_UNCHOKED_TIME_S, value_name = "SECONDS",
-          value_parser = clap::value_parser!(u64).range(1..=MAX_UNCHOKED_TIME_S))]
-    pub max_unchoked_time: u64,
-
-    /// Bytes a second that are sent at most, all peers together; K, M, G count in 1024s [default: no limit]
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    pub max_rate: Option<u64>,
-
-    /// Do not announce to trackers (this version never does)
-    #[arg(short = 't', long)]
-    pub no_tracker: bool,
-
-    /// List the torrents that would be served and why others are refused, then exit
-    #[arg(short, long)]
+/// The arguments of `hekate seed`.
+pub struct Seed {
+    /// Where the configuration comes from.
+    pub sources: Sources,
+    /// Print what would be served, then end.
     pub list: bool,
-
-    /// Log more; twice for every message. `RUST_LOG`, when set, decides alone
-    #[arg(short, long, action = ArgAction::Count)]
+    /// How often `-v` was given.
     pub verbose: u8,
 }
 
-/// The longest turn that can be asked for, a year: it keeps sums of times far from overflow.
-const MAX_UNCHOKED_TIME_S: u64 = 365 * 24 * 3600;
-
-impl SeedArguments {
-    /// The configuration that these arguments describe.
-    pub fn into_config(self) -> Config {
-        let families = match (self.ipv4, self.ipv6) {
-            (true, _) => Families::V4,
-            (_, true) => Families::V6,
-            _ => Families::Both,
-        };
-        Config {
-            dirs: self.dirs,
-            content: self.content,
-            port: self.port,
-            bind: self.bind,
-            families,
-            max_unchoked: self.max_unchoked,
-            max_peers: self.max_peers,
-            max_peers_per_ip: self.max_peers_per_ip,
-            credit_bytes: self.credit,
-            max_unchoked_ms: self.max_unchoked_time * 1000,
-            max_rate: self.max_rate,
-            timeouts: Timeouts::default(),
-        }
-    }
-
-    /// The log filter that `-v` stands for.
-    pub fn log_filter(&self) -> &'static str {
-        match self.verbose {
-            0 => "hekate=info",
-            1 => "hekate=debug",
-            _ => "hekate=trace",
-        }
-    }
+/// The whole command line, for parsing it and for the manual.
+#[must_use]
+pub fn command() -> Command {
+    Command::new("hekate")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A BitTorrent seeder: one small daemon that serves a whole library")
+        .max_term_width(100)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(seed_command())
+        .subcommand(config_command())
 }
 
-fn parse_positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".to_owned()),
-        Ok(number) => Ok(number),
-        Err(error) => Err(format!("{error}")),
-    }
+fn seed_command() -> Command {
+    Command::new("seed")
+        .about("Seed every torrent found below the given directories")
+        .args(SETTINGS.iter().map(argument))
+        .arg(config_argument())
+        .arg(
+            Arg::new("list")
+                .short('l')
+                .long("list")
+                .action(ArgAction::SetTrue)
+                .help("List what would be served and why the rest is refused, then exit"),
+        )
+        .arg(
+            Arg::new("verbose")
+                .short('v')
+                .long("verbose")
+                .action(ArgAction::Count)
+                .help("Log more; twice for every message. RUST_LOG, when set, decides alone"),
+        )
 }
 
-/// A number of bytes with an optional suffix K, M, G or T (powers of 1024; `KiB` and the like too).
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let suffix = text.get(digits.len()..).unwrap_or_default();
-    let shift = match suffix.to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        "t" | "tib" => 40,
-        _ => return Err(format!("unknown unit {suffix:?}: use K, M, G or T")),
+fn config_command() -> Command {
+    let what = clap::ArgGroup::new("what").args(["default", "check"]);
+    Command::new("config")
+        .about("Print the default configuration file, or check one")
+        .arg(
+            Arg::new("default")
+                .long("default")
+                .action(ArgAction::SetTrue)
+                .help("Print the configuration file with every default"),
+        )
+        .arg(
+            Arg::new("check")
+                .long("check")
+                .action(ArgAction::SetTrue)
+                .help("Say what is wrong with the configuration: exit code 0 or 78"),
+        )
+        .group(what.required(true))
+        .arg(config_argument())
+}
+
+fn config_argument() -> Arg {
+    Arg::new("config")
+        .short('c')
+        .long("config")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .value_hint(ValueHint::FilePath)
+        .help(format!(
+            "Configuration file [default: {DEFAULT_PATH}, when there is one]"
+        ))
+}
+
+/// The flag that a setting is.
+fn argument(setting: &'static Setting) -> Arg {
+    let preset = match setting.default {
+        Preset::Value(_) if setting.takes == Takes::Switch => String::new(),
+        Preset::Value(value) => format!(" [default: {value}]"),
+        Preset::Words(words, _) => format!(" [default: {words}]"),
     };
-    let number: u64 = digits.parse().map_err(|error| format!("{error}"))?;
-    match number.checked_mul(1 << shift) {
-        Some(0) => Err("must be at least 1".to_owned()),
-        Some(bytes) => Ok(bytes),
-        None => Err("too large".to_owned()),
+    let argument = Arg::new(setting.name).help(format!("{}{preset}", setting.help));
+    let argument = match setting.takes {
+        Takes::Positional(_) => argument,
+        _ => argument.long(setting.name),
+    };
+    let argument = match setting.short {
+        Some(short) => argument.short(short),
+        None => argument,
+    };
+    let argument = match setting.excludes {
+        Some(other) => argument.conflicts_with(other),
+        None => argument,
+    };
+    let check = move |value: &str| setting.check(value);
+    match setting.takes {
+        Takes::Switch => argument.action(ArgAction::SetTrue),
+        Takes::One(name) => argument.value_name(name).value_parser(check),
+        Takes::Many(name) | Takes::Positional(name) => argument
+            .value_name(name)
+            .action(ArgAction::Append)
+            .value_parser(check),
     }
+}
+
+/// Reads the arguments, the program's name first.
+///
+/// # Errors
+/// What clap wants to say, which may also be help or the version.
+pub fn parse<A>(arguments: impl IntoIterator<Item = A>) -> Result<Request, clap::Error>
+where
+    A: Into<OsString> + Clone,
+{
+    let matches = command().try_get_matches_from(arguments)?;
+    Ok(match matches.subcommand() {
+        Some(("config", matches)) if matches.get_flag("default") => Request::ConfigDefault,
+        Some(("config", matches)) => Request::ConfigCheck(sources(matches, Layer::new())),
+        Some((_, matches)) => Request::Seed(Seed {
+            sources: sources(matches, flags(matches)),
+            list: matches.get_flag("list"),
+            verbose: matches.get_count("verbose"),
+        }),
+        None => Request::ConfigDefault,
+    })
+}
+
+fn sources(matches: &ArgMatches, flags: Layer) -> Sources {
+    Sources {
+        path: matches.get_one("config").cloned(),
+        flags,
+    }
+}
+
+/// The settings that were given as flags.
+fn flags(matches: &ArgMatches) -> Layer {
+    let given = |setting: &&Setting| {
+        matches.value_source(setting.name) == Some(clap::parser::ValueSource::CommandLine)
+    };
+    let values = |setting: &Setting| match setting.takes {
+        Takes::Switch => vec!["true".to_owned()],
+        _ => {
+            let values = matches.get_many::<String>(setting.name);
+            values.unwrap_or_default().cloned().collect()
+        }
+    };
+    let settings = SETTINGS.iter().filter(given);
+    settings.map(|setting| (setting, values(setting))).collect()
 }
 
 /// What `--list` prints: a line for each torrent that would be served, then a line for each refused.
@@ -182,69 +197,65 @@ pub fn listing(catalogue: &Catalogue, refusals: &[Refusal]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Families};
 
-    fn seed(arguments: &[&str]) -> Result<SeedArguments, clap::Error> {
-        let all = ["hekate", "seed"].iter().chain(arguments);
-        Arguments::try_parse_from(all).map(|parsed| match parsed.command {
-            Command::Seed(seed) => seed,
+    fn seed(arguments: &[&str]) -> Result<Seed, clap::Error> {
+        let none = ["hekate", "seed", "--config", "/dev/null"];
+        parse(none.iter().chain(arguments)).map(|request| match request {
+            Request::Seed(seed) => seed,
+            _ => panic!("another command"),
         })
+    }
+
+    fn config(arguments: &[&str]) -> Config {
+        seed(arguments).unwrap().sources.load().unwrap().config
     }
 
     #[test]
     fn the_options_of_2009_keep_their_meaning() {
-        let config = seed(&["lib"]).unwrap().into_config();
-        assert_eq!(config.port, 6969);
-        assert_eq!(config.max_unchoked, 50);
-        assert_eq!(config.credit_bytes, 1 << 20);
-        assert_eq!(config.max_unchoked_ms, 300_000);
-        let config = seed(&[
+        let defaults = config(&["lib"]);
+        assert_eq!(defaults.port, 6969);
+        assert_eq!(defaults.max_unchoked, 50);
+        assert_eq!(defaults.credit_bytes, 1 << 20);
+        assert_eq!(defaults.max_unchoked_ms, 300_000);
+        let arguments = [
             "-p", "1", "-N", "2", "-C", "3K", "-T", "4", "-t", "-l", "-vv", "lib",
-        ])
-        .unwrap();
-        assert!(config.no_tracker && config.list);
-        assert_eq!(config.log_filter(), "hekate=trace");
-        let config = config.into_config();
+        ];
+        let seed = seed(&arguments).unwrap();
+        assert!(seed.list && seed.verbose == 2);
+        let config = config(&arguments);
         assert_eq!((config.port, config.max_unchoked), (1, 2));
         assert_eq!((config.credit_bytes, config.max_unchoked_ms), (3072, 4000));
+        assert_eq!(config.dirs, [PathBuf::from("lib")]);
     }
 
     #[test]
     fn families_exclude_each_other() {
-        assert_eq!(
-            seed(&["-4", "lib"]).unwrap().into_config().families,
-            Families::V4
-        );
-        assert_eq!(
-            seed(&["-6", "lib"]).unwrap().into_config().families,
-            Families::V6
-        );
+        assert_eq!(config(&["-4", "lib"]).families, Families::V4);
+        assert_eq!(config(&["-6", "lib"]).families, Families::V6);
         assert!(seed(&["-4", "-6", "lib"]).is_err());
     }
 
     #[test]
-    fn bytes_are_read_with_units_and_without() {
-        assert_eq!(parse_bytes("100"), Ok(100));
-        assert_eq!(parse_bytes("2k"), Ok(2048));
-        assert_eq!(parse_bytes("1MiB"), Ok(1 << 20));
-        assert_eq!(parse_bytes("3G"), Ok(3 << 30));
+    fn a_flag_may_be_repeated_where_many_values_have_a_meaning() {
+        let config = config(&["--bind", "::1", "--bind", "127.0.0.1", "a", "b"]);
+        assert_eq!((config.bind.len(), config.dirs.len()), (2, 2));
+        assert!(seed(&["-p", "1", "-p", "2", "lib"]).is_err());
+    }
+
+    #[test]
+    fn illegal_values_are_wrong_usage() {
         for wrong in [
-            "",
-            "K",
-            "-1",
-            "1.5M",
-            "0",
-            "0K",
-            "5 lightyears",
-            "99999999T",
+            &["-N", "0", "lib"],
+            &["-T", "0", "lib"],
+            &["-p", "x", "lib"],
         ] {
-            assert!(parse_bytes(wrong).is_err(), "{wrong:?}");
+            assert_eq!(seed(wrong).err().unwrap().exit_code(), 2);
         }
     }
 
     #[test]
-    fn zero_slots_and_missing_directories_are_refused() {
-        assert!(seed(&["-N", "0", "lib"]).is_err());
-        assert!(seed(&["-T", "0", "lib"]).is_err());
-        assert!(seed(&[]).is_err());
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
     }
 }

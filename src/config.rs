@@ -1,6 +1,10 @@
 //! The options of a seeding run, with their units, defaults and bounds.
 //!
-//! Owns values only. It must not know how they were written (arguments or files), nor who uses them.
+//! Owns values only: `settings` says how each is written, `file` reads them from TOML. It must not
+//! know who uses them.
+
+pub mod file;
+pub mod settings;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -49,7 +53,7 @@ pub enum Families {
 }
 
 /// Everything that a seeding run is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
     /// The directories that are searched for `*.torrent`.
     pub dirs: Vec<PathBuf>,
@@ -77,6 +81,26 @@ pub struct Config {
     pub timeouts: Timeouts,
 }
 
+impl Default for Config {
+    /// What holds when nothing is said. There is no directory then.
+    fn default() -> Self {
+        Self {
+            dirs: Vec::new(),
+            content: None,
+            port: DEFAULT_PORT,
+            bind: Vec::new(),
+            families: Families::Both,
+            max_unchoked: DEFAULT_MAX_UNCHOKED,
+            max_peers: None,
+            max_peers_per_ip: None,
+            credit_bytes: DEFAULT_CREDIT_BYTES,
+            max_unchoked_ms: 1000 * DEFAULT_MAX_UNCHOKED_TIME_S,
+            max_rate: None,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
 impl Config {
     /// How many peers may be connected when the process may have `limit` descriptors: what was
     /// asked for, as long as [`RESERVED_DESCRIPTORS`] are left.
@@ -96,18 +120,9 @@ mod tests {
 
     fn config(max_unchoked: usize, max_peers: Option<usize>) -> Config {
         Config {
-            dirs: Vec::new(),
-            content: None,
-            port: DEFAULT_PORT,
-            bind: Vec::new(),
-            families: Families::Both,
             max_unchoked,
             max_peers,
-            max_peers_per_ip: None,
-            credit_bytes: DEFAULT_CREDIT_BYTES,
-            max_unchoked_ms: 1000 * DEFAULT_MAX_UNCHOKED_TIME_S,
-            max_rate: None,
-            timeouts: Timeouts::default(),
+            ..Config::default()
         }
     }
 

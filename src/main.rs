@@ -1,42 +1,86 @@
 //! Parses the arguments, runs, and answers with an exit code.
 //!
 //! Exit codes: 0 after a stop that was asked for, 1 when seeding could not start or go on,
-//! 2 for wrong usage (from clap).
+//! 2 for wrong usage, 78 (`EX_CONFIG` of sysexits.h) for a configuration that is wrong.
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-use hekate::cli::{self, Arguments, Command, SeedArguments};
+use hekate::cli::{self, Request, Seed};
+use hekate::config::file::{self, ConfigError, Configured, Sources};
 use hekate::reactor::Reactor;
 use hekate::torrent::catalogue;
 
+/// The configuration is wrong: trying again will not help.
+const EXIT_CONFIG: u8 = 78;
+
 fn main() -> ExitCode {
-    let Command::Seed(arguments) = Arguments::parse().command;
-    let environment = env_logger::Env::default().default_filter_or(arguments.log_filter());
-    env_logger::Builder::from_env(environment).init();
-    match seed(arguments) {
+    let request = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let outcome = match request {
+        Request::Seed(arguments) => seed(&arguments),
+        Request::ConfigDefault => print(&file::default_text()).map_err(Failure::Run),
+        Request::ConfigCheck(sources) => check(&sources),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
+        Err(Failure::Run(message)) => {
             log::error!("{message}");
             ExitCode::FAILURE
+        }
+        Err(Failure::Config(error)) => {
+            // The configuration says where the log is, so there is none yet.
+            let _ = writeln!(std::io::stderr(), "hekate: {error}");
+            ExitCode::from(EXIT_CONFIG)
         }
     }
 }
 
+/// What main answers for.
+enum Failure {
+    Config(ConfigError),
+    Run(String),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+fn print(text: &str) -> Result<(), String> {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| format!("standard output: {error}"))
+}
+
+/// Says that a configuration is right; it was named as wrong otherwise.
+fn check(sources: &Sources) -> Result<(), Failure> {
+    sources.load()?;
+    print(&format!("{}: right\n", sources.path().display())).map_err(Failure::Run)
+}
+
+/// The log that `-v` stands for.
+fn start_log(verbose: u8) {
+    let filter = match verbose {
+        0 => "hekate=info",
+        1 => "hekate=debug",
+        _ => "hekate=trace",
+    };
+    let environment = env_logger::Env::default().default_filter_or(filter);
+    env_logger::Builder::from_env(environment).init();
+}
+
 /// Reads the library, then serves it until a signal says stop.
-fn seed(arguments: SeedArguments) -> Result<(), String> {
-    let list = arguments.list;
-    let config = arguments.into_config();
+fn seed(arguments: &Seed) -> Result<(), Failure> {
+    let Configured { config, .. } = arguments.sources.load()?;
+    start_log(arguments.verbose);
     let (catalogue, refusals) = catalogue::scan(&config.dirs, config.content.as_deref());
-    if list {
-        return std::io::stdout()
-            .write_all(cli::listing(&catalogue, &refusals).as_bytes())
-            .map_err(|error| format!("standard output: {error}"));
+    if arguments.list {
+        return print(&cli::listing(&catalogue, &refusals)).map_err(Failure::Run);
     }
     for refusal in &refusals {
         log::warn!("refused: {refusal}");
     }
-    let mut reactor = Reactor::new(&config, catalogue).map_err(|error| error.to_string())?;
-    reactor.run().map_err(|error| error.to_string())
+    let run = || Reactor::new(&config, catalogue)?.run();
+    run().map_err(|error| Failure::Run(error.to_string()))
 }

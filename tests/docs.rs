@@ -146,6 +146,22 @@ fn every_option_is_explained_and_none_is_invented() {
     }
 }
 
+/// `make docs` runs this with `HEKATE_WRITE_DOCS` set, which puts the table there.
+#[test]
+fn the_table_of_options_is_that_of_the_code() {
+    let page = read("docs/OPERATING.md");
+    let (start, end) = ("<!-- written by `make docs` -->\n", "<!-- end -->\n");
+    let (before, rest) = page.split_once(start).expect("a mark where it starts");
+    let (_, after) = rest.split_once(end).expect("a mark where it ends");
+    let table = hekate::config::settings::markdown();
+    let wanted = format!("{before}{start}\n{table}\n{end}{after}");
+    if std::env::var_os("HEKATE_WRITE_DOCS").is_some() {
+        fs::write(root().join("docs/OPERATING.md"), &wanted).expect("the page can be written");
+    } else {
+        assert!(page == wanted, "docs/OPERATING.md is old: make docs");
+    }
+}
+
 #[test]
 fn every_dependency_is_justified() {
     let manifest = read("Cargo.toml");

@@ -1,0 +1,425 @@
+//! The configuration file: TOML in, layers of settings; settings in, the commented default out.
+//!
+//! Owns lines and keys, and that later layers win over earlier ones. What a setting means is in the
+//! table of `settings`. It must not know who asks.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use toml::de::{DeTable, DeValue};
+
+use super::Config;
+use super::settings::{Preset, SETTINGS, Setting, Takes};
+
+/// Where the file is looked for when none is named.
+pub const DEFAULT_PATH: &str = "/etc/hekate/hekate.toml";
+
+/// Why there is no configuration. Each is one line that names the place.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("{}: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        error: std::io::Error,
+    },
+    /// A line of the file is wrong.
+    #[error("{}:{line}: {message}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from one.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A flag has a value that it may not have.
+    #[error("--{0}: {1}")]
+    Flag(&'static str, String),
+    /// Nothing says where the torrents are.
+    #[error("no directory to serve: give `dirs` in {}, or DIR as an argument", .0.display())]
+    NoDirectory(PathBuf),
+}
+
+/// Settings from one place, each with its values.
+pub type Layer = Vec<(&'static Setting, Vec<String>)>;
+
+/// Where a configuration comes from, kept to be asked again on a reload.
+#[derive(Clone, Default)]
+pub struct Sources {
+    /// The file that was named; `None` is [`DEFAULT_PATH`], which may be absent.
+    pub path: Option<PathBuf>,
+    /// What the command line says. It wins.
+    pub flags: Layer,
+}
+
+/// A configuration, and what each setting was given.
+#[derive(Clone, Debug)]
+pub struct Configured {
+    /// What holds.
+    pub config: Config,
+    given: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Configured {
+    /// The settings that differ from `running` and that only a restart takes up.
+    #[must_use]
+    pub fn needs_restart(&self, running: &Self) -> Vec<&'static str> {
+        let fixed = SETTINGS.iter().filter(|setting| !setting.live);
+        fixed
+            .map(|setting| setting.name)
+            .filter(|name| self.values(name) != running.values(name))
+            .collect()
+    }
+
+    /// What a setting was given, or else what is written for its default.
+    fn values(&self, name: &str) -> Vec<&str> {
+        match (self.given.get(name), Setting::find(name)) {
+            (Some(values), _) => values.iter().map(String::as_str).collect(),
+            (None, Some(setting)) => setting.default.value().into_iter().collect(),
+            (None, None) => Vec::new(),
+        }
+    }
+}
+
+impl Sources {
+    /// The file that is read.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
+    }
+
+    /// Reads the file and lays the flags over it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(&self) -> Result<Configured, ConfigError> {
+        let configured = self.load_any()?;
+        if configured.config.dirs.is_empty() {
+            return Err(ConfigError::NoDirectory(self.path().to_owned()));
+        }
+        Ok(configured)
+    }
+
+    /// Like [`Sources::load`], for those who need no directories.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load_any(&self) -> Result<Configured, ConfigError> {
+        let path = self.path();
+        let text = match fs::read_to_string(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.path.is_none() => {
+                String::new()
+            }
+            result => result.map_err(|error| ConfigError::Unreadable {
+                path: path.to_owned(),
+                error,
+            })?,
+        };
+        let mut configured = Configured {
+            config: Config::default(),
+            given: BTreeMap::new(),
+        };
+        read(&mut configured, path, &text)?;
+        for (setting, values) in &self.flags {
+            setting
+                .apply(&mut configured.config, values)
+                .map_err(|message| ConfigError::Flag(setting.name, message))?;
+            configured.given.insert(setting.name, values.clone());
+        }
+        Ok(configured)
+    }
+}
+
+/// Applies what the text of a file says.
+fn read(configured: &mut Configured, path: &Path, text: &str) -> Result<(), ConfigError> {
+    let wrong = |at: usize, message: String| ConfigError::Line {
+        path: path.to_owned(),
+        line: line_at(text, at),
+        message,
+    };
+    let table = DeTable::parse(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        wrong(at, error.message().replace('\n', ", "))
+    })?;
+    // In the order of the file, so that the first mistake is the one that is told.
+    let mut entries: Vec<_> = table.get_ref().iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    for (key, value) in entries {
+        let at = key.span().start;
+        let name = key.get_ref().as_ref();
+        let setting = Setting::find(name).ok_or_else(|| wrong(at, unknown(name)))?;
+        let excluded = setting.excludes.filter(|other| {
+            let is_true = |given: &Vec<String>| given.iter().any(|value| value == "true");
+            value.get_ref().as_bool() == Some(true)
+                && configured.given.get(other).is_some_and(is_true)
+        });
+        if let Some(other) = excluded {
+            return Err(wrong(at, format!("{name} and {other} exclude each other")));
+        }
+        let outcome = values(setting, value.get_ref()).and_then(|values| {
+            setting.apply(&mut configured.config, &values)?;
+            Ok(configured.given.insert(setting.name, values))
+        });
+        outcome.map_err(|message| wrong(at, format!("{name}: {message}")))?;
+    }
+    Ok(())
+}
+
+/// The line of a byte, counted from one.
+fn line_at(text: &str, at: usize) -> usize {
+    let before = text.as_bytes().get(..at).unwrap_or_default();
+    1 + before.iter().filter(|byte| **byte == b'\n').count()
+}
+
+fn unknown(name: &str) -> String {
+    let nearest = SETTINGS
+        .iter()
+        .map(|setting| (distance(name, setting.name), setting.name))
+        .min();
+    match nearest {
+        Some((distance, nearest)) if distance <= 1 + name.len() / 4 => {
+            format!("unknown key {name:?}; did you mean {nearest:?}?")
+        }
+        _ => format!("unknown key {name:?}"),
+    }
+}
+
+/// How many letters must be changed, added or removed to turn one word into the other; a dash and
+/// an underscore are the same letter here.
+fn distance(from: &str, to: &str) -> usize {
+    let same = |a: char, b: char| a == b || (a == '_' && b == '-');
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (number, a) in from.chars().enumerate() {
+        let mut diagonal = number;
+        let mut left = number + 1;
+        for (b, cell) in to.chars().zip(row.iter_mut().skip(1)) {
+            let changed = diagonal + usize::from(!same(a, b));
+            diagonal = *cell;
+            left = changed.min(left + 1).min(*cell + 1);
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = number + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// The values of a key, as they would be written behind the flag.
+fn values(setting: &Setting, value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    match (setting.takes, value) {
+        (Takes::Many(_) | Takes::Positional(_), DeValue::Array(items)) => items
+            .iter()
+            .map(|item| scalar(setting, item.get_ref()))
+            .collect(),
+        (_, value) => Ok(vec![scalar(setting, value)?]),
+    }
+}
+
+fn scalar(setting: &Setting, value: &DeValue<'_>) -> Result<String, String> {
+    match (setting.takes, value) {
+        (Takes::Switch, DeValue::Boolean(value)) => Ok(value.to_string()),
+        (Takes::Switch, _) => Err("must be true or false".to_owned()),
+        (_, DeValue::String(text)) => Ok(text.to_string()),
+        (_, DeValue::Integer(number)) if number.radix() == 10 => Ok(number.as_str().to_owned()),
+        (Takes::Many(_) | Takes::Positional(_), _) => Err("must be a list of strings".to_owned()),
+        _ => Err("must be a string or a number".to_owned()),
+    }
+}
+
+/// The whole configuration file with every default, each behind a `#`.
+#[must_use]
+pub fn default_text() -> String {
+    let mut text = String::from(
+        "# Configuration of Hekate, see hekate.toml(5).\n\
+         #\n\
+         # A key is an option of `hekate seed` without its dashes; an option on the command line wins\n\
+         # over this file. Each line shows the default, or an example where there is none.\n\
+         #\n\
+         # After a change: `hekate config --check`, then SIGHUP. What only a restart takes up says so.\n",
+    );
+    let mut group = "";
+    for setting in SETTINGS {
+        if setting.group != group {
+            group = setting.group;
+            text.push_str(&format!("\n\n# {group}\n"));
+        }
+        let restart = if setting.live {
+            ""
+        } else {
+            " Needs a restart."
+        };
+        let (note, value) = match setting.default {
+            Preset::Value(value) => (String::new(), value),
+            Preset::Words(words, example) => (format!(" Default: {words}."), example),
+        };
+        text.push('\n');
+        for line in wrap(&format!("{}.{note}{restart}", setting.help)) {
+            text.push_str(&format!("# {line}\n"));
+        }
+        text.push_str(&format!(
+            "#{} = {}\n",
+            setting.name,
+            written(setting, value)
+        ));
+    }
+    text
+}
+
+/// A value as TOML has it.
+fn written(setting: &Setting, value: &str) -> String {
+    match setting.takes {
+        Takes::Many(_) | Takes::Positional(_) => format!("[{value:?}]"),
+        Takes::Switch => value.to_owned(),
+        Takes::One(_) if value.parse::<u64>().is_ok() => value.to_owned(),
+        Takes::One(_) => format!("{value:?}"),
+    }
+}
+
+/// Lines of at most 98 characters, to which a `# ` comes.
+fn wrap(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        if !line.is_empty() && line.len() + 1 + word.len() > 98 {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Families;
+
+    fn load(text: &str, flags: &[(&str, &str)]) -> Result<Configured, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        let flag = |(name, value): &(&str, &str)| {
+            (Setting::find(name).unwrap(), vec![(*value).to_owned()])
+        };
+        let sources = Sources {
+            path: Some(file.path().to_owned()),
+            flags: flags.iter().map(flag).collect(),
+        };
+        let place = file.path().display().to_string();
+        let told = |error: ConfigError| error.to_string().replace(&place, "FILE");
+        sources.load().map_err(told)
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let text = "dirs = ['/a', '/b']\nport = 7\ncredit = '2M'\nipv4 = true";
+        let config = load(text, &[("port", "8"), ("ipv6", "true")])
+            .unwrap()
+            .config;
+        assert_eq!(config.dirs, ["/a", "/b"].map(PathBuf::from));
+        assert_eq!((config.port, config.credit_bytes), (8, 2 << 20));
+        assert_eq!(config.families, Families::V6);
+        assert_eq!(config.max_unchoked, Config::default().max_unchoked);
+        let config = load(text, &[("dirs", "/c")]).unwrap().config;
+        assert_eq!(config.dirs, [PathBuf::from("/c")]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (text, told) in [
+            (
+                "dirs = '/a'\n\nmax_unchoked = 3",
+                "FILE:3: unknown key \"max_unchoked\"; did you mean \"max-unchoked\"?",
+            ),
+            ("[peers]\nmax = 3", "FILE:1: unknown key \"peers\""),
+            ("x = 1\ny = 2", "FILE:1: unknown key \"x\""),
+            ("port = 1\nport = 2", "FILE:2: duplicate key"),
+            (
+                "\nport = 65536",
+                "FILE:2: port: number too large to fit in target type",
+            ),
+            ("port = true", "FILE:1: port: must be a string or a number"),
+            ("ipv4 = 1", "FILE:1: ipv4: must be true or false"),
+            (
+                "port = [1, 2]",
+                "FILE:1: port: must be a string or a number",
+            ),
+            (
+                "bind = ['::1', 5.5]",
+                "FILE:1: bind: must be a list of strings",
+            ),
+            (
+                "ipv4 = true\nipv6 = true",
+                "FILE:2: ipv6 and ipv4 exclude each other",
+            ),
+            (
+                "port = 1",
+                "no directory to serve: give `dirs` in FILE, or DIR as an argument",
+            ),
+        ] {
+            assert_eq!(load(text, &[]).unwrap_err(), told, "{text:?}");
+        }
+        let syntax = load("dirs = '/a'\nport =", &[]).unwrap_err();
+        assert!(
+            syntax.starts_with("FILE:2: ") && !syntax.contains('\n'),
+            "{syntax}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_was_named_must_be_there_and_the_usual_one_may_be_absent() {
+        let mut sources = Sources {
+            path: Some("/nowhere/hekate.toml".into()),
+            flags: Vec::new(),
+        };
+        let error = sources.load().unwrap_err().to_string();
+        assert!(
+            error.starts_with("/nowhere/hekate.toml: No such file"),
+            "{error}"
+        );
+        sources.path = None;
+        if !Path::new(DEFAULT_PATH).exists() {
+            assert!(matches!(sources.load(), Err(ConfigError::NoDirectory(_))));
+        }
+    }
+
+    #[test]
+    fn the_default_file_is_legal_and_its_defaults_are_the_defaults() {
+        let text = default_text();
+        let nothing = load(&text, &[("dirs", "/a")]).unwrap();
+        assert!(nothing.given.keys().eq(["dirs"].iter()));
+        let mut everything = String::new();
+        for line in text.lines() {
+            assert!(line.len() <= 100, "{line}");
+            let is_key = |rest: &&str| rest.starts_with(|letter: char| letter.is_ascii_lowercase());
+            if let Some(key) = line.strip_prefix('#').filter(is_key) {
+                everything.push_str(&format!("{key}\n"));
+            }
+        }
+        let everything = load(&everything, &[]).unwrap();
+        assert_eq!(everything.given.len(), SETTINGS.len());
+        for setting in SETTINGS {
+            if let Preset::Value(value) = setting.default {
+                assert_eq!(everything.given.get(setting.name).unwrap(), &[value]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_reload_knows_what_it_cannot_take_up() {
+        let running = load("dirs = '/a'\nport = 1\nmax-rate = 5", &[]).unwrap();
+        let same = load("max-rate = 5\nport = 1\ndirs = '/a'", &[]).unwrap();
+        let other = load("dirs = '/b'\nport = 2\nmax-rate = 6", &[]).unwrap();
+        assert!(same.needs_restart(&running).is_empty());
+        assert_eq!(other.needs_restart(&running), ["port"]);
+    }
+}

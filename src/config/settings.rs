@@ -1,0 +1,401 @@
+//! The one table of options: how each is called, what it takes, what holds without it, what it does.
+//!
+//! Owns names, defaults as they are written, and explanations. The flags of `hekate seed`, the keys
+//! and comments of the configuration file and the tables of the manual are all made from it, so that
+//! they cannot diverge. It must not know where a value came from.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::{Config, Families};
+
+/// The longest turn that can be asked for, a year: it keeps sums of times far from overflow.
+const MAX_UNCHOKED_TIME_S: u64 = 365 * 24 * 3600;
+
+/// One option: a flag on the command line, a key in the configuration file.
+pub struct Setting {
+    /// The flag without its dashes, and the key.
+    pub name: &'static str,
+    /// The flag's short form.
+    pub short: Option<char>,
+    /// The heading that it stands under.
+    pub group: &'static str,
+    /// What is written behind it.
+    pub takes: Takes,
+    /// What holds when nothing is said.
+    pub default: Preset,
+    /// What it is for, in one sentence without a stop.
+    pub help: &'static str,
+    /// Whether a reload takes up a change; else a restart does.
+    pub live: bool,
+    /// The setting that may not be given together with it.
+    pub excludes: Option<&'static str>,
+    /// Puts the values into the configuration in place of what it had.
+    apply: fn(&mut Config, &[String]) -> Result<(), String>,
+}
+
+/// What is written behind an option.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Takes {
+    /// Nothing on the command line, `true` or `false` in the file.
+    Switch,
+    /// One value, with what the manual calls it.
+    One(&'static str),
+    /// Any number of values: the flag is repeated, the file has a list.
+    Many(&'static str),
+    /// The same, but without a flag: on the command line it stands alone.
+    Positional(&'static str),
+}
+
+/// What holds when nothing is said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Preset {
+    /// This, as it would be written.
+    Value(&'static str),
+    /// What words can say better, with an example of a value.
+    Words(&'static str, &'static str),
+}
+
+impl Preset {
+    /// The default as it would be written, where it can be written.
+    #[must_use]
+    pub fn value(&self) -> Option<&'static str> {
+        match *self {
+            Self::Value(value) => Some(value),
+            Self::Words(..) => None,
+        }
+    }
+}
+
+/// Every option, in the order of the manual.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        takes: Takes::Positional("DIR"),
+        default: Preset::Words("none: at least one must be given", "/srv/library"),
+        help: "Directories that are searched for *.torrent",
+        apply: |config, values| many(&mut config.dirs, values),
+        ..setting("dirs", LIBRARY)
+    },
+    Setting {
+        takes: Takes::One("DIR"),
+        default: Preset::Words("beside each torrent file", "/srv/content"),
+        help: "Where the content lies",
+        apply: |config, values| optional(&mut config.content, values, PathBuf::from_str),
+        ..setting("content", LIBRARY)
+    },
+    Setting {
+        short: Some('p'),
+        takes: Takes::One("PORT"),
+        default: Preset::Value("6969"),
+        help: "Port to listen on; 0 takes one from the system, which the log names",
+        live: false,
+        apply: |config, values| one(&mut config.port, values, parse),
+        ..setting("port", NETWORK)
+    },
+    Setting {
+        takes: Takes::Many("ADDRESS"),
+        default: Preset::Words("every address", "192.0.2.1"),
+        help: "Address to listen on; may be given more than once",
+        live: false,
+        apply: |config, values| many(&mut config.bind, values),
+        ..setting("bind", NETWORK)
+    },
+    Setting {
+        short: Some('4'),
+        help: "Serve IPv4 alone",
+        live: false,
+        excludes: Some("ipv6"),
+        apply: |config, values| family(config, values, Families::V4),
+        ..setting("ipv4", NETWORK)
+    },
+    Setting {
+        short: Some('6'),
+        help: "Serve IPv6 alone",
+        live: false,
+        excludes: Some("ipv4"),
+        apply: |config, values| family(config, values, Families::V6),
+        ..setting("ipv6", NETWORK)
+    },
+    Setting {
+        short: Some('N'),
+        takes: Takes::One("N"),
+        default: Preset::Value("50"),
+        help: "Upload slots: how many peers are served at the same time",
+        apply: |config, values| one(&mut config.max_unchoked, values, positive),
+        ..setting("max-unchoked", LIMITS)
+    },
+    Setting {
+        takes: Takes::One("N"),
+        default: Preset::Words("10 for each upload slot", "500"),
+        help: "Connected peers; never more than descriptors allow",
+        apply: |config, values| optional(&mut config.max_peers, values, positive),
+        ..setting("max-peers", LIMITS)
+    },
+    Setting {
+        takes: Takes::One("N"),
+        default: Preset::Words("no limit", "4"),
+        help: "Connected peers from one address",
+        apply: |config, values| optional(&mut config.max_peers_per_ip, values, positive),
+        ..setting("max-peers-per-ip", LIMITS)
+    },
+    Setting {
+        short: Some('C'),
+        takes: Takes::One("BYTES"),
+        default: Preset::Value("1M"),
+        help: "What a slot may send before its turn is over, when others wait; K, M, G count in 1024s",
+        apply: |config, values| one(&mut config.credit_bytes, values, bytes),
+        ..setting("credit", LIMITS)
+    },
+    Setting {
+        short: Some('T'),
+        takes: Takes::One("SECONDS"),
+        default: Preset::Value("300"),
+        help: "Seconds that a slot may be held before its turn is over, when others wait",
+        apply: |config, values| one(&mut config.max_unchoked_ms, values, turn_ms),
+        ..setting("max-unchoked-time", LIMITS)
+    },
+    Setting {
+        takes: Takes::One("BYTES"),
+        default: Preset::Words("no limit", "10M"),
+        help: "Bytes a second that are sent at most, all peers together; K, M, G count in 1024s",
+        apply: |config, values| optional(&mut config.max_rate, values, bytes),
+        ..setting("max-rate", LIMITS)
+    },
+    Setting {
+        short: Some('t'),
+        help: "Do not announce to trackers (this version never does)",
+        live: false,
+        ..setting("no-tracker", TRACKERS)
+    },
+];
+
+const LIBRARY: &str = "Library";
+const NETWORK: &str = "Network";
+const LIMITS: &str = "Limits";
+const TRACKERS: &str = "Trackers";
+
+/// A switch that changes nothing, to be filled in.
+const fn setting(name: &'static str, group: &'static str) -> Setting {
+    Setting {
+        name,
+        short: None,
+        group,
+        takes: Takes::Switch,
+        default: Preset::Value("false"),
+        help: "",
+        live: true,
+        excludes: None,
+        apply: |_, values| one(&mut false, values, parse),
+    }
+}
+
+impl Setting {
+    /// The setting of this name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<&'static Self> {
+        SETTINGS.iter().find(|setting| setting.name == name)
+    }
+
+    /// Puts the values into a configuration in place of what it had.
+    ///
+    /// # Errors
+    /// Says in a few words what is wrong with a value.
+    pub fn apply(&self, config: &mut Config, values: &[String]) -> Result<(), String> {
+        (self.apply)(config, values)
+    }
+
+    /// Whether it may have this value.
+    ///
+    /// # Errors
+    /// As [`Setting::apply`].
+    pub fn check(&self, value: &str) -> Result<String, String> {
+        let value = value.to_owned();
+        self.apply(&mut Config::default(), std::slice::from_ref(&value))?;
+        Ok(value)
+    }
+}
+
+/// The table of the manual, in Markdown.
+#[must_use]
+pub fn markdown() -> String {
+    let mut table = String::from(
+        "| option and key | default | after a change | meaning |\n|---|---|---|---|\n",
+    );
+    for setting in SETTINGS {
+        let (value, many) = match setting.takes {
+            Takes::Switch => (String::new(), ""),
+            Takes::One(value) => (format!(" {value}"), ""),
+            Takes::Many(value) => (format!(" {value}"), " …"),
+            Takes::Positional(value) => (format!("{value} …` or `"), ""),
+        };
+        let name = match setting.takes {
+            Takes::Positional(_) => format!("`{value}{}`", setting.name),
+            _ => format!("`--{}{value}`{many}", setting.name),
+        };
+        let short = setting
+            .short
+            .map_or_else(String::new, |short| format!("`-{short}`, "));
+        let default = match setting.default {
+            Preset::Value("false") => "",
+            Preset::Value(value) => value,
+            Preset::Words(words, _) => words,
+        };
+        let change = if setting.live { "reload" } else { "restart" };
+        let help = setting.help;
+        table.push_str(&format!(
+            "| {short}{name} | {default} | {change} | {help} |\n"
+        ));
+    }
+    table
+}
+
+fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn one<T, E: ToString>(
+    field: &mut T,
+    values: &[String],
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Result<(), String> {
+    let [value] = values else {
+        return Err("exactly one value is needed".to_owned());
+    };
+    *field = read(value).map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+fn optional<T, E: ToString>(
+    field: &mut Option<T>,
+    values: &[String],
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Result<(), String> {
+    one(field, values, |value| read(value).map(Some))
+}
+
+fn many<T: FromStr<Err: ToString>>(field: &mut Vec<T>, values: &[String]) -> Result<(), String> {
+    *field = (values.iter())
+        .map(|value| parse(value))
+        .collect::<Result<_, _>>()?;
+    Ok(())
+}
+
+fn family(config: &mut Config, values: &[String], family: Families) -> Result<(), String> {
+    let mut alone = false;
+    one(&mut alone, values, parse)?;
+    if alone {
+        config.families = family;
+    }
+    Ok(())
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match parse(text)? {
+        0 => Err("must be at least 1".to_owned()),
+        number => Ok(number),
+    }
+}
+
+fn turn_ms(text: &str) -> Result<u64, String> {
+    match parse(text)? {
+        seconds @ 1..=MAX_UNCHOKED_TIME_S => Ok(1000 * seconds),
+        _ => Err(format!("must be from 1 to {MAX_UNCHOKED_TIME_S}")),
+    }
+}
+
+/// A number of bytes with an optional suffix K, M, G or T (powers of 1024; `KiB` and the like too).
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let suffix = text.get(digits.len()..).unwrap_or_default();
+    let shift = match suffix.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
+        _ => return Err(format!("unknown unit {suffix:?}: use K, M, G or T")),
+    };
+    let number: u64 = parse(digits)?;
+    match number.checked_mul(1 << shift) {
+        Some(0) => Err("must be at least 1".to_owned()),
+        Some(bytes) => Ok(bytes),
+        None => Err("too large".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn what_is_written_as_the_default_is_the_default() {
+        for setting in SETTINGS {
+            let mut config = Config::default();
+            if let Preset::Value(value) = setting.default {
+                setting.apply(&mut config, &[value.to_owned()]).unwrap();
+            }
+            assert_eq!(config, Config::default(), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn every_example_is_a_legal_value_that_changes_something() {
+        for setting in SETTINGS {
+            if let Preset::Words(_, example) = setting.default {
+                let mut config = Config::default();
+                setting.apply(&mut config, &[example.to_owned()]).unwrap();
+                assert_ne!(config, Config::default(), "{}", setting.name);
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_settings_share_a_name() {
+        let names: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+        let shorts: BTreeSet<char> = SETTINGS
+            .iter()
+            .filter_map(|setting| setting.short)
+            .collect();
+        assert_eq!(names.len(), SETTINGS.len());
+        let short = SETTINGS.iter().filter(|setting| setting.short.is_some());
+        assert_eq!(shorts.len(), short.count());
+        for setting in SETTINGS {
+            assert!(setting.excludes.is_none_or(|other| names.contains(other)));
+        }
+    }
+
+    #[test]
+    fn bytes_are_read_with_units_and_without() {
+        assert_eq!(bytes("100"), Ok(100));
+        assert_eq!(bytes("2k"), Ok(2048));
+        assert_eq!(bytes("1MiB"), Ok(1 << 20));
+        assert_eq!(bytes("3G"), Ok(3 << 30));
+        for wrong in [
+            "",
+            "K",
+            "-1",
+            "1.5M",
+            "0",
+            "0K",
+            "5 lightyears",
+            "99999999T",
+        ] {
+            assert!(bytes(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_their_bounds_are_refused() {
+        for (name, value) in [
+            ("max-unchoked", "0"),
+            ("max-unchoked-time", "0"),
+            ("max-unchoked-time", "99999999999"),
+            ("port", "65536"),
+            ("bind", "everywhere"),
+            ("ipv4", "yes"),
+        ] {
+            assert!(Setting::find(name).unwrap().check(value).is_err(), "{name}");
+        }
+    }
+}
