@@ -5,6 +5,7 @@
 //! what is ready, close what was marked. Nothing but the wait blocks. Closing is deferred, so that
 //! keys stay valid all turn. It imports everything and is imported by `main` and tests alone.
 
+mod accept;
 mod agenda;
 mod connection;
 mod listener;
@@ -26,7 +27,7 @@ use slab::Slab;
 
 use self::agenda::Agenda;
 use self::connection::{Connection, Gathered, Window, remember};
-use self::listener::{Accepted, Listener};
+use self::listener::Listener;
 use self::shared::Shared;
 use self::tokens::Source;
 use crate::choker::Verdict;
@@ -40,15 +41,6 @@ use crate::torrent::catalogue::Catalogue;
 
 /// Events taken from the kernel in one turn; the rest stays there for the next.
 const EVENTS_PER_TURN: usize = 1024;
-
-/// Connections accepted in one turn, so that a flash crowd does not starve those who are in.
-const ACCEPTS_PER_TURN: usize = 256;
-
-/// How long accepting rests when descriptors or memory have run out.
-const ACCEPT_REST_MS: u64 = 100;
-
-/// How often the log says so: it may last for days.
-const ACCEPT_REST_SAID_MS: u64 = 60_000;
 
 /// Blocks sent in one turn, all peers together: about a millisecond on one core, so that whoever
 /// knocks or asks meanwhile does not wait for a round of thousands.
@@ -262,97 +254,6 @@ impl Reactor {
         .flatten()
         .min()
         .map(|at| Duration::from_millis(at.since(shared.now).saturating_add(1)))
-    }
-
-    fn accept(&mut self) {
-        if self
-            .accept_rests_until
-            .is_some_and(|until| self.shared.now < until)
-        {
-            return;
-        }
-        self.accept_rests_until = None;
-        for number in 0..self.listeners.len() {
-            for _ in 0..ACCEPTS_PER_TURN {
-                let Some(listener) = self.listeners.get_mut(number) else {
-                    break;
-                };
-                if !listener.readable {
-                    break;
-                }
-                match listener.accept() {
-                    Accepted::Peer(stream, address) => self.admit(stream, address),
-                    Accepted::Gone => {}
-                    Accepted::Drained => break,
-                    Accepted::Exhausted(error) => {
-                        self.rest(&error);
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Leaves those who want to connect in the backlog for a moment.
-    fn rest(&mut self, error: &io::Error) {
-        let now = self.shared.now;
-        self.accept_rests_until = Some(now.after(ACCEPT_REST_MS));
-        let said = self.accept_rest_said;
-        if said.is_none_or(|said| now.since(said) >= ACCEPT_REST_SAID_MS) {
-            self.accept_rest_said = Some(now);
-            log::warn!("accepting rests: {error}");
-        }
-    }
-
-    /// Needs no descriptors, so it does not rest.
-    fn refuse_utp(&mut self) {
-        for listener in &mut self.listeners {
-            listener.refuse_utp();
-        }
-    }
-
-    /// Gives a new connection its place, or drops it: a peer that is refused at once can go
-    /// elsewhere, one that is left in the backlog waits for nothing.
-    fn admit(&mut self, mut stream: mio::net::TcpStream, address: IpAddr) {
-        let from_address = self.peers_from.get(&address).copied().unwrap_or(0);
-        let refusal = if self.connections.len() >= self.max_peers {
-            Some(CloseReason::HouseFull)
-        } else if from_address >= self.max_peers_per_ip {
-            Some(CloseReason::TooManyFromAddress)
-        } else {
-            None
-        };
-        if let Some(reason) = refusal {
-            log::debug!("{address}: {reason}");
-            self.shared.counters.refused += 1;
-            return;
-        }
-        let entry = self.connections.vacant_entry();
-        let Ok(index) = u32::try_from(entry.key()) else {
-            return;
-        };
-        let key = PeerKey {
-            index,
-            generation: self.generation,
-        };
-        self.generation = self.generation.wrapping_add(1);
-        listener::prepare(&stream);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let token = Source::Peer(key).token();
-        if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
-            log::warn!("{address}: cannot be watched: {error}");
-            return;
-        }
-        let mut connection = Connection::new(stream, address, key.generation, self.shared.now);
-        connection
-            .deadlines
-            .arm(key, &self.shared.timeouts, &mut self.shared.wheel);
-        // The handshake is often there already; asking costs less than another turn.
-        connection.latches.readable = true;
-        self.agenda.note(&mut connection, key);
-        entry.insert(connection);
-        *self.peers_from.entry(address).or_default() += 1;
-        self.shared.counters.accepted += 1;
     }
 
     fn receive(&mut self) {
