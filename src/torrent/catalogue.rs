@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use super::layout::{Layout, Shape};
 use super::metainfo::Metainfo;
-pub use super::scan::{METAINFO_MAX_BYTES, Refusal, RefusalReason, rescan, scan};
+pub use super::reader::METAINFO_MAX_BYTES;
+pub use super::scan::{Refusal, RefusalReason, rescan, scan};
 use crate::wire::message::InfoHash;
 
 /// A torrent that is served.

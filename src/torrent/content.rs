@@ -61,7 +61,7 @@ pub fn resolve(root: &Path, relative: &Path) -> Result<PathBuf, ContentError> {
 /// # Errors
 /// A [`ContentError`].
 pub fn open(root: &Path, relative: &Path, length: u64) -> Result<File, ContentError> {
-    open_resolved(&resolve(root, relative)?, relative, length)
+    open_resolved(&resolve(root, relative)?, relative, length).map(|(file, _)| file)
 }
 
 /// Checks many files while a library is read, and remembers the directory it has walked last.
@@ -71,13 +71,18 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Whether the file could be opened by [`open`].
+    /// Whether the file could be opened by [`open`]; if so, what the file system knows of it.
     ///
     /// # Errors
     /// A [`ContentError`].
-    pub fn check(&mut self, root: &Path, relative: &Path, length: u64) -> Result<(), ContentError> {
+    pub fn check(
+        &mut self,
+        root: &Path,
+        relative: &Path,
+        length: u64,
+    ) -> Result<Metadata, ContentError> {
         let path = examine(root, relative, &mut self.plain_directory)?;
-        open_resolved(&path, relative, length).map(drop)
+        open_resolved(&path, relative, length).map(|(_, metadata)| metadata)
     }
 }
 
@@ -138,7 +143,11 @@ fn regular(path: PathBuf, metadata: &Metadata, relative: &Path) -> Result<PathBu
     }
 }
 
-fn open_resolved(path: &Path, relative: &Path, length: u64) -> Result<File, ContentError> {
+fn open_resolved(
+    path: &Path,
+    relative: &Path,
+    length: u64,
+) -> Result<(File, Metadata), ContentError> {
     // Should the file have been replaced since it was looked at: a symlink is not followed, and
     // opening a pipe does not wait for a writer.
     let file = OpenOptions::new()
@@ -157,7 +166,7 @@ fn open_resolved(path: &Path, relative: &Path, length: u64) -> Result<File, Cont
             found: metadata.len(),
         });
     }
-    Ok(file)
+    Ok((file, metadata))
 }
 
 fn failed(relative: &Path, error: io::Error) -> ContentError {

@@ -1,7 +1,7 @@
 //! Torrents: what a metainfo file says, where its bytes lie, and which torrents are served.
 //!
-//! `metainfo` with `info`, `bencode`, `layout` and `printable` are pure. `content` and `scan` look
-//! at the file system; of these only `content` is used while peers are served, to open a file.
+//! `metainfo` with `info`, `bencode`, `layout` and `printable` are pure. `content`, `reader`
+//! and `scan` look at the file system.
 
 pub mod bencode;
 pub mod catalogue;
@@ -10,4 +10,5 @@ mod info;
 pub mod layout;
 pub mod metainfo;
 pub mod printable;
-mod scan;
+pub mod reader;
+pub(crate) mod scan;

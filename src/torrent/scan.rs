@@ -4,10 +4,8 @@
 //! what becomes of the catalogue. It blocks, so the loop must not call it.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,15 +14,10 @@ use thiserror::Error;
 use walkdir::{DirEntry, WalkDir};
 
 use super::catalogue::{Catalogue, Place, Torrent};
-use super::content::{Checker, ContentError};
-use super::metainfo::{Metainfo, MetainfoError};
+use super::content::ContentError;
+use super::metainfo::MetainfoError;
 use super::printable::Printable;
-
-/// The largest metainfo file that is read. Real ones reach 80 MB; it is held in memory whole.
-pub const METAINFO_MAX_BYTES: u64 = 128 * 1024 * 1024;
-
-/// A read buffer is kept from file to file unless one file has blown it up beyond this.
-const BUFFER_KEPT_BYTES: usize = 4 * 1024 * 1024;
+use super::reader::{METAINFO_MAX_BYTES, Reader};
 
 /// Something in the library that is not served.
 #[derive(Debug)]
@@ -101,7 +94,7 @@ pub fn rescan(
         for entry in WalkDir::new(dir).follow_links(true).sort_by_file_name() {
             match entry {
                 Ok(entry) => scan.visit(&entry),
-                Err(error) => scan.refuse_entry(error),
+                Err(error) => scan.refusals.extend(walk_refusal(error)),
             }
         }
     }
@@ -115,6 +108,21 @@ pub fn rescan(
         }
     });
     (catalogue, refusals)
+}
+
+/// What an error of the walk costs; `None` when no torrent is lost by it.
+pub(crate) fn walk_refusal(error: walkdir::Error) -> Option<Refusal> {
+    let path = error.path().unwrap_or(Path::new("")).to_path_buf();
+    if let Some(ancestor) = error.loop_ancestor() {
+        let reason = RefusalReason::Loop(ancestor.to_path_buf());
+        return Some(Refusal { path, reason });
+    }
+    let depth = error.depth();
+    let error = error.into_io_error()?;
+    // Content may hold symlinks to nothing, and files vanish while we walk: no torrent is lost.
+    let lost = depth == 0 || error.kind() != ErrorKind::NotFound || is_metainfo_name(&path);
+    let reason = error.into();
+    lost.then_some(Refusal { path, reason })
 }
 
 /// The directory that the walk is in, as it was walked and without symlinks.
@@ -131,8 +139,7 @@ struct Scan {
     directory: Option<Directory>,
     /// A library has few different lists of trackers.
     announce: HashSet<Arc<[Vec<String>]>>,
-    checker: Checker,
-    buffer: Vec<u8>,
+    reader: Reader,
 }
 
 impl Scan {
@@ -141,23 +148,6 @@ impl Scan {
             path: path.to_path_buf(),
             reason,
         });
-    }
-
-    fn refuse_entry(&mut self, error: walkdir::Error) {
-        let path = error.path().unwrap_or(Path::new("")).to_path_buf();
-        if let Some(ancestor) = error.loop_ancestor() {
-            let reason = RefusalReason::Loop(ancestor.to_path_buf());
-            return self.refuse(&path, reason);
-        }
-        let depth = error.depth();
-        let Some(error) = error.into_io_error() else {
-            return;
-        };
-        // Content may hold symlinks to nothing, and files vanish while we walk: no torrent is lost.
-        let lost = depth == 0 || error.kind() != ErrorKind::NotFound || is_metainfo_name(&path);
-        if lost {
-            self.refuse(&path, error.into());
-        }
     }
 
     fn visit(&mut self, entry: &DirEntry) {
@@ -176,19 +166,13 @@ impl Scan {
     }
 
     fn read(&mut self, path: &Path) -> Result<(), RefusalReason> {
-        let metainfo = self.parse(path)?;
+        let metainfo = self.reader.read(path)?.metainfo;
         let directory = self.real_directory(path)?;
         let root = self
             .content
             .clone()
             .unwrap_or_else(|| Arc::clone(&directory));
-        for file in &metainfo.files {
-            // A file without bytes is never read, so it may as well be missing.
-            if file.length > 0 && !file.padding {
-                let relative = Path::new(OsStr::from_bytes(&file.path));
-                self.checker.check(&root, relative, file.length)?;
-            }
-        }
+        self.reader.check(&root, &metainfo)?;
         let announce = self.shared(&metainfo.announce);
         let place = Place {
             metainfo_directory: &directory,
@@ -200,22 +184,6 @@ impl Scan {
         self.found
             .push(Torrent::new(id, &metainfo, &place, announce));
         Ok(())
-    }
-
-    fn parse(&mut self, path: &Path) -> Result<Metainfo, RefusalReason> {
-        self.buffer.clear();
-        self.buffer.shrink_to(BUFFER_KEPT_BYTES);
-        let file = File::open(path)?;
-        if file.metadata()?.len() > METAINFO_MAX_BYTES {
-            return Err(RefusalReason::TooLarge);
-        }
-        // The file may grow while it is read.
-        file.take(METAINFO_MAX_BYTES + 1)
-            .read_to_end(&mut self.buffer)?;
-        if self.buffer.len() as u64 > METAINFO_MAX_BYTES {
-            return Err(RefusalReason::TooLarge);
-        }
-        Ok(Metainfo::parse(&self.buffer)?)
     }
 
     /// The directory of `path` without symlinks, looked up once for all files in a row.
@@ -249,7 +217,8 @@ impl Scan {
     }
 }
 
-fn is_metainfo_name(path: &Path) -> bool {
+/// Whether a file found in a directory is taken for a metainfo file.
+pub(crate) fn is_metainfo_name(path: &Path) -> bool {
     path.extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("torrent"))
 }
@@ -258,7 +227,8 @@ fn is_metainfo_name(path: &Path) -> bool {
 mod tests {
     use super::*;
     use crate::torrent::metainfo::samples::{entry, multi, s, single};
-    use std::fs;
+    use std::ffi::OsStr;
+    use std::fs::{self, File};
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
     use tempfile::TempDir;

@@ -41,6 +41,7 @@ const PURE: &[&str] = &[
 const IMPURE: &[&str] = &[
     "src/torrent/catalogue.rs",
     "src/torrent/content.rs",
+    "src/torrent/reader.rs",
     "src/torrent/scan.rs",
 ];
 

@@ -1,0 +1,195 @@
+//! Reading one metainfo file after the other, and checking their content.
+//!
+//! Owns the bound on what is read, and the stamp that tells whether content has changed since. It
+//! must not know how the files are found, nor what becomes of them. It blocks: not for the loop.
+
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::content::{Checker, ContentError};
+use super::metainfo::Metainfo;
+use super::scan::RefusalReason;
+
+/// The largest metainfo file that is read. Real ones reach 80 MB; it is held in memory whole.
+pub const METAINFO_MAX_BYTES: u64 = 128 * 1024 * 1024;
+
+/// A read buffer is kept from file to file unless one file has blown it up beyond this.
+const BUFFER_KEPT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Memory that is kept from one file to the next.
+#[derive(Default)]
+pub struct Reader {
+    buffer: Vec<u8>,
+    checker: Checker,
+}
+
+/// A metainfo file as it is on disk.
+#[derive(Debug)]
+pub struct Found {
+    /// What it says.
+    pub metainfo: Metainfo,
+    /// What tells whether it is still the same.
+    pub stamp: FileStamp,
+}
+
+/// The length and the time of the last change of a file: as long as both are the same, a file is
+/// taken to be the same. A copy that keeps times has the same stamp.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FileStamp {
+    /// Bytes, at most [`METAINFO_MAX_BYTES`] for a metainfo file that is read; more is `u32::MAX`.
+    pub length: u32,
+    /// Nanoseconds since 1970.
+    pub modified_ns: i64,
+}
+
+impl FileStamp {
+    /// The stamp of the file that has this metadata.
+    #[must_use]
+    pub fn new(metadata: &Metadata) -> Self {
+        FileStamp {
+            length: u32::try_from(metadata.len()).unwrap_or(u32::MAX),
+            modified_ns: modified_ns(metadata),
+        }
+    }
+}
+
+/// Nanoseconds since 1970 of the last change of the bytes. Ends in the year 2262.
+fn modified_ns(metadata: &Metadata) -> i64 {
+    let seconds = metadata.mtime().saturating_mul(1_000_000_000);
+    seconds.saturating_add(metadata.mtime_nsec())
+}
+
+impl Reader {
+    /// Reads and judges a metainfo file.
+    ///
+    /// # Errors
+    /// A [`RefusalReason`] of the file itself; its content is not looked at.
+    pub fn read(&mut self, path: &Path) -> Result<Found, RefusalReason> {
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_KEPT_BYTES);
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.len() > METAINFO_MAX_BYTES {
+            return Err(RefusalReason::TooLarge);
+        }
+        // The file may grow while it is read.
+        file.take(METAINFO_MAX_BYTES + 1)
+            .read_to_end(&mut self.buffer)?;
+        if self.buffer.len() as u64 > METAINFO_MAX_BYTES {
+            return Err(RefusalReason::TooLarge);
+        }
+        Ok(Found {
+            metainfo: Metainfo::parse(&self.buffer)?,
+            stamp: FileStamp::new(&metadata),
+        })
+    }
+
+    /// The bytes of the file that was read last.
+    #[must_use]
+    pub fn raw(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Checks that every file of a torrent is below `root` with its right length. Answers a number
+    /// that changes (but for one chance in four thousand million) when the length, the inode or
+    /// the time of the last change of any file does.
+    ///
+    /// # Errors
+    /// The [`ContentError`] of the first file that is not right.
+    pub fn check(&mut self, root: &Path, metainfo: &Metainfo) -> Result<u32, ContentError> {
+        let mut stamp = Fnv::default();
+        for file in &metainfo.files {
+            // A file without bytes is never read, so it may as well be missing.
+            if file.length > 0 && !file.padding {
+                let relative = Path::new(OsStr::from_bytes(&file.path));
+                let metadata = self.checker.check(root, relative, file.length)?;
+                stamp.add(&metadata.len().to_le_bytes());
+                stamp.add(&metadata.ino().to_le_bytes());
+                stamp.add(&modified_ns(&metadata).to_le_bytes());
+            }
+        }
+        Ok(stamp.fold())
+    }
+}
+
+/// The FNV-1a hash: small, and the same in every version of the program, as what is stored must be.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Fnv(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn add(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "that is what folding is")]
+    fn fold(&self) -> u32 {
+        (self.0 >> 32) as u32 ^ self.0 as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torrent::metainfo::samples::{entry, multi};
+    use std::fs;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn the_stamp_of_content_changes_with_length_inode_and_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = entry(5, &["a"], "") + &entry(0, &["gone"], "") + &entry(4, &["b"], "");
+        let metainfo = Metainfo::parse(multi(9, &files, "").as_bytes()).unwrap();
+        fs::create_dir(directory.path().join("m")).unwrap();
+        let (a, b) = (directory.path().join("m/a"), directory.path().join("m/b"));
+        fs::write(&a, "12345").unwrap();
+        let mut reader = Reader::default();
+        let missing = reader.check(directory.path(), &metainfo).unwrap_err();
+        assert_eq!(missing.to_string(), "content m/b is missing");
+        fs::write(&b, "1234").unwrap();
+
+        let mut stamp = || reader.check(directory.path(), &metainfo).unwrap();
+        let first = stamp();
+        assert_eq!(stamp(), first);
+        let file = File::options().write(true).open(&b).unwrap();
+        file.set_modified(SystemTime::now() + Duration::from_secs(9))
+            .unwrap();
+        let second = stamp();
+        assert_ne!(second, first);
+        let times = fs::metadata(&a).unwrap().modified().unwrap();
+        fs::write(a.with_extension("new"), "12345").unwrap();
+        fs::rename(a.with_extension("new"), &a).unwrap();
+        let file = File::options().write(true).open(&a).unwrap();
+        file.set_modified(times).unwrap();
+        assert_ne!(stamp(), second);
+    }
+
+    #[test]
+    fn the_stamp_of_a_metainfo_file_is_its_length_and_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("n.torrent");
+        let raw = multi(5, &entry(5, &["a"], ""), "");
+        fs::write(&path, &raw).unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 5);
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(time).unwrap();
+        let mut reader = Reader::default();
+        let found = reader.read(&path).unwrap();
+        let expected = FileStamp {
+            length: u32::try_from(raw.len()).unwrap(),
+            modified_ns: 1_700_000_000_000_000_005,
+        };
+        assert_eq!(found.stamp, expected);
+        assert_eq!(reader.raw(), raw.as_bytes());
+    }
+}
