@@ -23,31 +23,26 @@ use crate::wire::decoder::Decoded;
 use crate::wire::extension::OurHandshake;
 use crate::wire::message::Message;
 
-/// Reads for one peer in one turn; a peer that has sent more waits for the next turn.
-const READS_PER_TURN: usize = 4;
-
 /// Blocks that one peer may lose to unreadable content before its transfer is ended. A torrent
 /// with one bad file still serves its others; a peer that only asks for the bad one is let go.
 const FAILED_BLOCKS_MAX: u16 = 64;
 
 impl Connection {
-    /// Reads what the peer has sent and lets its machine handle every message.
+    /// Reads what the peer has sent, once: who has sent more than the buffer holds, some thousand
+    /// messages, waits for the next turn. Its machine handles every message.
     pub(super) fn receive(&mut self, key: PeerKey, shared: &mut Shared) -> Result<(), CloseReason> {
-        let mut buffer = std::mem::take(&mut shared.buffer);
-        let mut outcome = Ok(());
-        for _ in 0..READS_PER_TURN {
-            // A peer that does not take its answers is not listened to: its backlog is bounded.
-            if outcome.is_err() || !self.latches.readable || self.peer.is_backlogged() {
-                break;
-            }
-            outcome = self.receive_once(key, &mut buffer, shared);
+        // A peer that does not take its answers is not listened to: its backlog is bounded.
+        if !self.latches.readable || self.peer.is_backlogged() {
+            return Ok(());
         }
+        let mut buffer = std::mem::take(&mut shared.buffer);
+        let outcome = self.receive_into(key, &mut buffer, shared);
         shared.buffer = buffer;
         self.deadlines.arm(key, &shared.timeouts, &mut shared.wheel);
         outcome
     }
 
-    fn receive_once(
+    fn receive_into(
         &mut self,
         key: PeerKey,
         buffer: &mut [u8],
