@@ -28,9 +28,9 @@ const SCRATCH_BYTES: u64 = 128 * 1024;
 /// Why something could not be read.
 #[derive(Debug, Error)]
 pub enum ReadError {
-    /// The file is not what the metainfo file describes, or not where.
-    #[error(transparent)]
-    Content(#[from] ContentError),
+    /// The file is not what the metainfo file describes, or not where, below this content root.
+    #[error("{}, below {}", .1, show(.0))]
+    Content(PathBuf, #[source] ContentError),
     /// The torrent has no such file, or the file, the torrent or its metadata no such range.
     #[error("there is nothing to read at the range that was asked for")]
     NoSuchRange,
@@ -85,15 +85,20 @@ impl Content {
     /// Opens, checks and maps a file of a torrent.
     pub(super) fn open(torrent: &Torrent, file: u32) -> Result<Self, ReadError> {
         let (ContentFile { path, length, .. }, file) = open_file(torrent, file)?;
-        let unreadable = |error| ReadError::Unreadable(path.to_path_buf(), error);
-        let metadata = file.metadata().map_err(unreadable)?;
-        let mapping = sys::map(&file, length)
-            .map_err(|error| ReadError::Unmappable(path.to_path_buf(), error))?;
+        let path = torrent.root.join(path);
+        let metadata = match file.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) => return Err(ReadError::Unreadable(path, error)),
+        };
+        let mapping = match sys::map(&file, length) {
+            Ok(mapping) => mapping,
+            Err(error) => return Err(ReadError::Unmappable(path, error)),
+        };
         Ok(Self {
             mapping,
             witness: Witness::for_file(&file, &metadata),
             identity: Identity::of(&metadata),
-            path: torrent.root.join(path),
+            path,
         })
     }
 
@@ -204,8 +209,10 @@ pub(super) fn open_file(
     file: u32,
 ) -> Result<(ContentFile<'_>, File), ReadError> {
     let file = torrent.file(file).ok_or(ReadError::NoSuchRange)?;
-    let opened = content::open(&torrent.root, file.path, file.length)?;
-    Ok((file, opened))
+    match content::open(&torrent.root, file.path, file.length) {
+        Ok(opened) => Ok((file, opened)),
+        Err(error) => Err(ReadError::Content(torrent.root.to_path_buf(), error)),
+    }
 }
 
 #[cfg(test)]

@@ -203,9 +203,10 @@ fn gather(
         if let Source::File(file) = extent.source {
             *current = Some(file);
             let (described, opened) = open_file(torrent, file)?;
-            opened
-                .read_exact_at(part, extent.offset)
-                .map_err(|error| ReadError::Unreadable(described.path.to_path_buf(), error))?;
+            if let Err(error) = opened.read_exact_at(part, extent.offset) {
+                let path = torrent.root.join(described.path);
+                return Err(ReadError::Unreadable(path, error));
+            }
             *current = None;
         }
         rest = behind;

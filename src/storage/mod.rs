@@ -123,7 +123,7 @@ pub enum Completion {
 }
 
 impl Completion {
-    /// What went wrong, if anything did that was not reported before.
+    /// What went wrong with content, if anything did that was not reported before.
     #[must_use]
     pub fn failure(&self) -> Option<&ReadError> {
         let error = match self {
@@ -131,7 +131,8 @@ impl Completion {
             Self::Gathered { result, .. } => result.as_ref().err(),
             Self::Metadata { result, .. } => result.as_ref().err(),
         };
-        error.filter(|error| !matches!(error, ReadError::FailedBefore))
+        // Neither of these says anything new of the content, and they may come by the thousand.
+        error.filter(|e| !matches!(e, ReadError::FailedBefore | ReadError::QueueFull(_)))
     }
 }
 
