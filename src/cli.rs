@@ -4,6 +4,7 @@
 //! must not know how any of them is carried out.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
@@ -11,6 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use crate::config::file::{DEFAULT_PATH, Layer, Sources};
 use crate::config::settings::{Preset, SETTINGS, Setting, Takes};
 use crate::torrent::catalogue::{Catalogue, Refusal};
+use crate::torrent::printable::Printable;
 
 /// What is to be done.
 pub enum Request {
@@ -180,7 +182,7 @@ pub fn listing(catalogue: &Catalogue, refusals: &[Refusal]) -> String {
         text.push_str(&format!(
             "{}  {}\n",
             torrent.info_hash,
-            torrent.metainfo_path().display()
+            Printable(torrent.metainfo_path().as_os_str().as_bytes())
         ));
     }
     for refusal in refusals {

@@ -469,6 +469,8 @@ fn the_list_names_what_is_valid_and_why_others_are_not() {
     let short = TorrentBuilder::new(14).write(dir.path()).unwrap();
     fs::write(&short.files[0].path, "short").unwrap();
     fs::write(dir.path().join("rubbish.torrent"), "rubbish").unwrap();
+    let good_path = dir.path().join("a\nb.torrent");
+    fs::rename(dir.path().join("sample-13.torrent"), good_path).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
         .args(["seed", "--list"])
         .arg(dir.path())
@@ -476,7 +478,9 @@ fn the_list_names_what_is_valid_and_why_others_are_not() {
         .unwrap();
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains(&good.info_hash_hex()), "{text}");
+    let first = text.lines().next().unwrap();
+    assert!(first.starts_with(&good.info_hash_hex()), "{text}");
+    assert!(first.ends_with("/a\\nb.torrent"), "one line each: {text}");
     assert!(!text.contains(&short.info_hash_hex()), "{text}");
     let refused = |name: &str| {
         text.lines()
