@@ -102,13 +102,16 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How many peers may be connected, as far as it goes by what was asked for.
+    pub fn peers_wanted(&self) -> usize {
+        self.max_peers
+            .unwrap_or_else(|| self.max_unchoked.saturating_mul(PEERS_FOR_EACH_SLOT))
+    }
+
     /// How many peers may be connected when the process may have `limit` descriptors: what was
     /// asked for, as long as [`RESERVED_DESCRIPTORS`] are left.
     pub fn peers_within(&self, limit: usize) -> usize {
-        let wanted = self
-            .max_peers
-            .unwrap_or_else(|| self.max_unchoked.saturating_mul(PEERS_FOR_EACH_SLOT));
-        wanted
+        self.peers_wanted()
             .min(limit.saturating_sub(RESERVED_DESCRIPTORS))
             .max(1)
     }

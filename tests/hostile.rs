@@ -359,6 +359,7 @@ fn without_a_descriptor_left_the_rest_goes_on() {
         .args(["seed", "--bind", "127.0.0.1", "-p", "0"])
         .arg(scene.dir.path());
     scene.daemon = Daemon::start(command);
+    scene.daemon.wait_for_line("500 peers were asked for");
     let waiting = leecher::dial(scene.daemon.address);
     scene.daemon.wait_for_line("accepting rests");
     // What needs no descriptor is still done: a latch that is left alone would make the loop spin.

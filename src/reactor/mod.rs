@@ -100,6 +100,12 @@ impl Reactor {
         let descriptors = sys::raise_descriptor_limit()?;
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let max_peers = config.peers_within(descriptors);
+        if max_peers < config.peers_wanted() {
+            log::warn!(
+                "{} peers were asked for, but {descriptors} descriptors leave room for {max_peers}",
+                config.peers_wanted()
+            );
+        }
         let poll = Poll::new()?;
         let mut signals = Signals::new([libc::SIGTERM, libc::SIGINT])?;
         let registry = poll.registry();
