@@ -523,6 +523,30 @@ fn a_port_that_is_taken_is_an_error_that_names_it() {
 }
 
 #[test]
+fn an_address_that_is_named_twice_is_listened_on_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::seed_with(dir.path(), &["--bind", "127.0.0.1", "-N", "1"]);
+    daemon.signal("TERM");
+    assert!(daemon.wait().success());
+    daemon.wait_for_line("stopped");
+    assert_eq!(daemon.count_lines("listening on "), 1);
+}
+
+#[test]
+fn addresses_that_are_all_of_another_family_are_an_error() {
+    let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
+        .args(["seed", "-6", "--bind", "127.0.0.1", "/nowhere"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        text.contains("--bind names none of the chosen family"),
+        "{text}"
+    );
+}
+
+#[test]
 fn content_may_lie_elsewhere() {
     let torrents = tempfile::tempdir().unwrap();
     let content = tempfile::tempdir().unwrap();

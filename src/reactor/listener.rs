@@ -2,6 +2,7 @@
 //!
 //! Owns binding and socket options. It must not know what is said over a connection.
 
+use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -49,7 +50,11 @@ pub(super) struct Listener {
 pub(super) fn bind_all(config: &Config) -> Result<Vec<Listener>, ListenError> {
     let mut listeners: Vec<Listener> = Vec::new();
     let mut port = config.port;
+    let mut seen = HashSet::new();
     for (address, optional) in addresses(config) {
+        if !seen.insert(address) {
+            continue;
+        }
         let address = SocketAddr::new(address, port);
         match bind(address) {
             Ok(listener) => {

@@ -86,6 +86,11 @@ impl Daemon {
         }
     }
 
+    /// How many of the lines so far contain `text`.
+    pub(crate) fn count_lines(&self, text: &str) -> usize {
+        self.seen.iter().filter(|line| line.contains(text)).count()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
