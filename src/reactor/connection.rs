@@ -135,7 +135,7 @@ impl Connection {
     }
 
     /// Whether there are words that may go out now: not in the middle of a block that is waited for.
-    fn has_words_to_send(&self) -> bool {
+    pub(super) fn has_words_to_send(&self) -> bool {
         let inside_block = self.latches.parked && self.peer.poll_transmit().partial.is_some();
         self.peer.has_control() && !inside_block
     }

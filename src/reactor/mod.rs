@@ -436,8 +436,11 @@ impl Reactor {
             };
             let available_bytes = self.shared.bucket.available(now);
             if available_bytes < SMALLEST_BUDGET_BYTES {
-                if let Some(connection) = live(&mut self.connections, key) {
-                    self.agenda.throttle(connection, key);
+                match live(&mut self.connections, key) {
+                    // Words have come meanwhile, and these go out at any rate.
+                    Some(connection) if connection.has_words_to_send() => self.send_to(key, 0),
+                    Some(connection) => self.agenda.throttle(connection, key),
+                    None => {}
                 }
                 continue;
             }
