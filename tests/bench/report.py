@@ -57,6 +57,7 @@ COLUMNS = (
     ("Jain", lambda r: shown(at(r, "fairness.jain"), 4)),
     ("B/peer", lambda r: shown(at(r, "seeder.anonymous_bytes_per_peer"), 0)),
     ("sockets, MB", lambda r: shown(at(r, "kernel.socket_bytes_most"), 0, 1e-6)),
+    ("others", lambda r: shown(at(r, "others.cpu_share"), 0, 100) + " %"),
     ("verified / wrong", lambda r: f"{at(r, 'blocks.verified')} / {at(r, 'blocks.mismatched')}"),
 )
 
@@ -109,7 +110,7 @@ def markdown(results):
                 continue
             found = run["report"]
             if "failed" in found:
-                out.append(f"| {run['seeder']} | failed: {found['failed']} |" + " |" * 10)
+                out.append(f"| {run['seeder']} | failed: {found['failed']} |" + " |" * (len(COLUMNS) - 2))
                 continue
             cells = [cell(found) for _, cell in COLUMNS[1:]]
             out.append(f"| {run['seeder']} | " + " | ".join(cells) + " |")

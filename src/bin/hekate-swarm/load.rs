@@ -44,11 +44,7 @@ pub(crate) fn run(options: &Load) -> io::Result<Outcome> {
     let ready = Duration::from_secs(options.ready);
     seeder.wait_until_serving(options.address, &handshake(&library)?, ready)?;
 
-    let before = Process {
-        seeder: seeder.sample(),
-        socket_bytes: seeder::socket_memory_bytes()?,
-        own_cpu_seconds: own_cpu_seconds()?,
-    };
+    let before = look(&seeder)?;
     let mut swarm = Swarm::new(options, &library)?;
     let mut watch = Watch {
         next_us: LOOK_EVERY_US,
@@ -165,6 +161,7 @@ fn look(seeder: &Seeder) -> io::Result<Process> {
         seeder: seeder.sample(),
         socket_bytes: seeder::socket_memory_bytes()?,
         own_cpu_seconds: own_cpu_seconds()?,
+        busy_seconds: seeder::busy_seconds()?,
     })
 }
 

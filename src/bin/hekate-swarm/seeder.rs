@@ -66,6 +66,30 @@ fn parse_stat(stat: &str) -> Option<(f64, f64)> {
     Some((user / TICKS_PER_SECOND, system / TICKS_PER_SECOND))
 }
 
+/// Time that all processors together were not idle since the machine started, in seconds.
+pub(crate) fn busy_seconds() -> io::Result<f64> {
+    parse_busy(&fs::read_to_string("/proc/stat")?)
+        .ok_or_else(|| Error::other("/proc/stat: unreadable"))
+}
+
+/// The first line sums all processors: user, nice, system, idle, waiting, then more that is work.
+/// What guests use is in user and nice already.
+fn parse_busy(stat: &str) -> Option<f64> {
+    let mut fields = stat
+        .lines()
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_whitespace();
+    let mut ticks = 0.0;
+    for place in 0..8 {
+        let value: f64 = fields.next()?.parse().ok()?;
+        if !matches!(place, 3 | 4) {
+            ticks += value;
+        }
+    }
+    Some(ticks / TICKS_PER_SECOND)
+}
+
 /// Memory that the kernel holds for all TCP sockets of this network namespace, in bytes.
 pub(crate) fn socket_memory_bytes() -> io::Result<u64> {
     let sockstat = fs::read_to_string("/proc/net/sockstat")?;
@@ -190,6 +214,14 @@ mod tests {
         let stat = "12 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 250 75 0 0 20 0 1";
         assert_eq!(parse_stat(stat), Some((2.5, 0.75)));
         assert_eq!(parse_stat("12 (a) S 1 2"), None);
+    }
+
+    #[test]
+    fn idle_time_is_not_work() {
+        let stat = "cpu  100 20 30 9999 8888 4 5 6 70 80\ncpu0 1 2 3";
+        assert_eq!(parse_busy(stat), Some(1.65));
+        assert_eq!(parse_busy("intr 5"), None);
+        assert!(busy_seconds().unwrap() > 0.0);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(crate) fn json(outcome: &Outcome, options: &Load) -> Value {
             "cpu_seconds_per_gb": outcome.per_gigabyte(outcome.own_cpu()),
             "cpu_share": outcome.own_cpu() / outcome.seconds(),
         },
+        "others": { "cpu_share": outcome.others() },
         "kernel": {
             "socket_bytes_before": outcome.before.socket_bytes,
             "socket_bytes_end": outcome.end.socket_bytes,

@@ -18,6 +18,8 @@ pub(crate) struct Process {
     pub(crate) seeder: Option<Sample>,
     pub(crate) socket_bytes: u64,
     pub(crate) own_cpu_seconds: f64,
+    /// Of all processors and processes.
+    pub(crate) busy_seconds: f64,
 }
 
 /// All that a run has found.
@@ -65,6 +67,14 @@ impl Outcome {
 
     fn own_cpu(&self) -> f64 {
         self.end.own_cpu_seconds - self.begin.own_cpu_seconds
+    }
+
+    /// Processors that others kept busy in the window: above a few percent the throughput and the
+    /// latency are not the seeder's.
+    fn others(&self) -> Option<f64> {
+        let (user, system) = self.cpu()?;
+        let busy = self.end.busy_seconds - self.begin.busy_seconds;
+        Some((busy - user - system - self.own_cpu()).max(0.0) / self.seconds())
     }
 
     fn per_gigabyte(&self, seconds: f64) -> Option<f64> {

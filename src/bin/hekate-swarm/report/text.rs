@@ -10,6 +10,7 @@ pub(crate) fn text(outcome: &Outcome) -> String {
         ("throughput", throughput(outcome)),
         ("seeder", seeder(outcome)),
         ("generator", generator(outcome)),
+        ("other processes", others(outcome)),
         ("socket memory", socket_memory(outcome)),
         ("request latency", times(&measure.latency)),
         ("to connection", times(&measure.to_connect)),
@@ -58,6 +59,11 @@ fn generator(outcome: &Outcome) -> String {
         decimals(outcome.per_gigabyte(outcome.own_cpu()), 3),
         outcome.own_cpu() / outcome.seconds() * 100.0
     )
+}
+
+fn others(outcome: &Outcome) -> String {
+    let share = outcome.others().map(|share| share * 100.0);
+    format!("{} % of a core", decimals(share, 0))
 }
 
 fn socket_memory(outcome: &Outcome) -> String {
