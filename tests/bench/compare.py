@@ -24,6 +24,7 @@ import data
 import report
 import scenarios
 import seeders
+import slowdisk
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
@@ -41,6 +42,7 @@ def arguments():
     parser.add_argument("--quick", action="store_true", help="less of everything: five minutes")
     parser.add_argument("--seeders", help="only these, by name, separated by commas")
     parser.add_argument("--scenarios", help="only these, by name, separated by commas")
+    parser.add_argument("--slow-disk", action="store_true", help="with the slow disk, if quick too")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "benchmarks")
     parser.add_argument("--data", type=Path, help="where content is made and kept")
     parser.add_argument("--hekate", type=Path, default=target / "hekate")
@@ -120,6 +122,19 @@ def chosen(names, found):
     return [each for each in found if each.name in wanted]
 
 
+def installed(options, results):
+    """The chosen seeders that are here; notes what they are."""
+    found = []
+    for seeder in chosen(options.seeders, seeders.all_seeders(options.hekate)):
+        version = seeder.version()
+        if version is None:
+            print(f"{seeder.name}: not installed, left out", flush=True)
+        else:
+            results["seeders"][seeder.name] = version
+            found.append(seeder)
+    return found
+
+
 def main():
     """Measures and writes."""
     options = arguments()
@@ -130,25 +145,26 @@ def main():
     seconds = 1 if options.quick else 4
     results = {"machine": machine(), "quick": options.quick, "seeders": {}, "runs": []}
     results["limit"] = limit(options, seconds)
-    plan = chosen(options.scenarios, scenarios.QUICK if options.quick else scenarios.FULL)
-    for seeder in chosen(options.seeders, seeders.all_seeders(options.hekate)):
-        version = seeder.version()
-        if version is None:
-            print(f"{seeder.name}: not installed, left out", flush=True)
-            continue
-        results["seeders"][seeder.name] = version
+    plan = scenarios.QUICK if options.quick else scenarios.FULL
+    plan = [] if options.scenarios == "none" else chosen(options.scenarios, plan)
+    found = installed(options, results)
+    for seeder in found:
         for scenario in plan:
-            found = run(options, seeder, scenario, torrent)
+            figures = run(options, seeder, scenario, torrent)
             results["runs"].append(
                 {
                     "seeder": seeder.name,
                     "scenario": scenario.name,
                     "shows": scenario.shows,
                     "peers": scenario.peers,
-                    "report": found,
+                    "report": figures,
                 }
             )
-            print(report.line(seeder.name, scenario.name, found), flush=True)
+            print(report.line(seeder.name, scenario.name, figures), flush=True)
+    if options.slow_disk or not (options.quick or options.scenarios):
+        results["slow_disk"] = slowdisk.problem() or slowdisk.measure_all(
+            options, found, torrent, PORT, (SWARM_CPU, SEEDER_CPU), 4 if options.quick else 10
+        )
     results["limit_after"] = limit(options, seconds)
     results["minutes"] = (time.monotonic() - start) / 60
     options.out.mkdir(parents=True, exist_ok=True)

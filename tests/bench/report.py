@@ -7,6 +7,8 @@ light preference.
 import html as escape
 import math
 
+import slowdisk
+
 COLOURS = {
     "hekate": "#d1495b",
     "rtorrent": "#2e86ab",
@@ -114,6 +116,8 @@ def markdown(results):
                 continue
             cells = [cell(found) for _, cell in COLUMNS[1:]]
             out.append(f"| {run['seeder']} | " + " | ".join(cells) + " |")
+    if "slow_disk" in results:
+        out += ["", slowdisk.markdown(results["slow_disk"])]
     return "\n".join(out) + "\n"
 
 
