@@ -58,7 +58,7 @@ FULL = (
     Scenario(
         "stalled",
         "50 leechers beside 5,000 that ask for 4 MB each and stop reading",
-        ("--peers", "50", "--stalled", "5000", "--receive-buffer", "4096", "--seconds", "10"),
+        ("--peers", "50", "--stalled", "5000", "--stalled-buffer", "4096", "--seconds", "10"),
     ),
     Scenario(
         "flash-crowd",

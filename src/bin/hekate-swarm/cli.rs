@@ -87,9 +87,10 @@ pub(crate) struct Load {
     /// Do not offer the fast extension (BEP 6).
     #[arg(long)]
     pub(crate) no_fast: bool,
-    /// Receive buffer of each leecher in bytes; by default the kernel adapts it.
+    /// Receive buffer in bytes of each leecher that stops reading, so that what the kernel holds is
+    /// the seeder's; by default the kernel adapts it.
     #[arg(long)]
-    pub(crate) receive_buffer: Option<usize>,
+    pub(crate) stalled_buffer: Option<usize>,
 
     /// Share of the blocks that is compared with the content, 0 to 1.
     #[arg(long, default_value_t = 0.0)]

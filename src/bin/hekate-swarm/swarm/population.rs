@@ -107,7 +107,8 @@ impl Swarm<'_> {
             self.random.u64(..),
         );
         let leecher = Leecher::new(plan, picker, self.now_us());
-        let mut connection = Connection::new(open(options, number)?, leecher);
+        let buffer = options.stalled_buffer.filter(|_| class == Class::Stalled);
+        let mut connection = Connection::new(open(options, number, buffer)?, leecher);
         if class == Class::Slow {
             connection.allowance_bytes = 0;
         }
@@ -186,11 +187,11 @@ impl Swarm<'_> {
 }
 
 /// A socket that is being connected, from an address of its own where there is one.
-fn open(options: &Load, number: u64) -> io::Result<TcpStream> {
+fn open(options: &Load, number: u64, buffer: Option<usize>) -> io::Result<TcpStream> {
     let domain = Domain::for_address(options.address);
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
-    if let Some(bytes) = options.receive_buffer {
+    if let Some(bytes) = buffer {
         socket.set_recv_buffer_size(bytes)?;
     }
     if let Some(source) = address::source(options.first_address + number, options.address) {
