@@ -30,8 +30,6 @@ pub struct Seed {
     pub sources: Sources,
     /// Print what would be served, then end.
     pub list: bool,
-    /// How often `-v` was given.
-    pub verbose: u8,
 }
 
 /// The whole command line, for parsing it and for the manual.
@@ -64,7 +62,8 @@ fn seed_command() -> Command {
                 .short('v')
                 .long("verbose")
                 .action(ArgAction::Count)
-                .help("Log more; twice for every message. RUST_LOG, when set, decides alone"),
+                .conflicts_with("log")
+                .help("Log more: once for --log debug, twice for --log trace"),
         )
 }
 
@@ -146,7 +145,6 @@ where
         Some((_, matches)) => Request::Seed(Seed {
             sources: sources(matches, flags(matches)),
             list: matches.get_flag("list"),
-            verbose: matches.get_count("verbose"),
         }),
         None => Request::ConfigDefault,
     })
@@ -172,7 +170,15 @@ fn flags(matches: &ArgMatches) -> Layer {
         }
     };
     let settings = SETTINGS.iter().filter(given);
-    settings.map(|setting| (setting, values(setting))).collect()
+    let mut flags: Layer = settings.map(|setting| (setting, values(setting))).collect();
+    let levels = match matches.get_count("verbose") {
+        0 => None,
+        1 => Some("debug"),
+        _ => Some("trace"),
+    };
+    let log = Setting::find("log").zip(levels);
+    flags.extend(log.map(|(log, levels)| (log, vec![levels.to_owned()])));
+    flags
 }
 
 /// What `--list` prints: a line for each torrent that would be served, then a line for each refused.
@@ -223,12 +229,12 @@ mod tests {
         let arguments = [
             "-p", "1", "-N", "2", "-C", "3K", "-T", "4", "-t", "-l", "-vv", "lib",
         ];
-        let seed = seed(&arguments).unwrap();
-        assert!(seed.list && seed.verbose == 2);
+        assert!(seed(&arguments).unwrap().list);
         let config = config(&arguments);
         assert_eq!((config.port, config.max_unchoked), (1, 2));
         assert_eq!((config.credit_bytes, config.max_unchoked_ms), (3072, 4000));
         assert_eq!(config.dirs, [PathBuf::from("lib")]);
+        assert_eq!(config.log, "hekate=trace");
     }
 
     #[test]

@@ -77,6 +77,10 @@ pub struct Config {
     pub max_unchoked_ms: u64,
     /// Bytes a second for the whole process; `None` means no limit.
     pub max_rate: Option<u64>,
+    /// What is logged, as `logging::filter` answers it.
+    pub log: String,
+    /// Where the log goes; `None` is standard error.
+    pub log_file: Option<PathBuf>,
     /// Every time-out.
     pub timeouts: Timeouts,
 }
@@ -96,6 +100,8 @@ impl Default for Config {
             credit_bytes: DEFAULT_CREDIT_BYTES,
             max_unchoked_ms: 1000 * DEFAULT_MAX_UNCHOKED_TIME_S,
             max_rate: None,
+            log: "hekate=info".to_owned(),
+            log_file: None,
             timeouts: Timeouts::default(),
         }
     }

@@ -13,7 +13,8 @@
 //! | [`storage`] | mapped content, "would this block?", the bounded pool of readers       |
 //! | [`reactor`] | the loop: sockets, slab, and every part above as a plain field         |
 //! | [`config`]  | the options with their meaning and bounds                              |
-//! | [`cli`]     | arguments → configuration, and what is printed                         |
+//! | [`cli`]     | which command, and what it was given                                   |
+//! | [`logging`] | where the log goes, how a line looks, what is held back                |
 //! | [`sys`]     | every `unsafe` line, one function for each system call                 |
 //!
 //! Calls go down; answers come back as values. Only [`reactor`] imports everything.
@@ -21,6 +22,7 @@
 pub mod choker;
 pub mod cli;
 pub mod config;
+pub mod logging;
 pub mod peer;
 pub mod rate;
 pub mod reactor;

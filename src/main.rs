@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use hekate::cli::{self, Request, Seed};
 use hekate::config::file::{self, ConfigError, Configured, Sources};
+use hekate::logging::{self, Logging};
 use hekate::reactor::Reactor;
 use hekate::torrent::catalogue;
 
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
     let request = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let outcome = match request {
         Request::Seed(arguments) => seed(&arguments),
-        Request::ConfigDefault => print(&file::default_text()).map_err(Failure::Run),
+        Request::ConfigDefault => print(&file::default_text()).map_err(Failure::Plain),
         Request::ConfigCheck(sources) => check(&sources),
     };
     match outcome {
@@ -27,8 +28,12 @@ fn main() -> ExitCode {
             log::error!("{message}");
             ExitCode::FAILURE
         }
+        // There is no log yet: the configuration says where it is.
+        Err(Failure::Plain(message)) => {
+            let _ = writeln!(std::io::stderr(), "hekate: {message}");
+            ExitCode::FAILURE
+        }
         Err(Failure::Config(error)) => {
-            // The configuration says where the log is, so there is none yet.
             let _ = writeln!(std::io::stderr(), "hekate: {error}");
             ExitCode::from(EXIT_CONFIG)
         }
@@ -38,6 +43,8 @@ fn main() -> ExitCode {
 /// What main answers for.
 enum Failure {
     Config(ConfigError),
+    /// Said without the log.
+    Plain(String),
     Run(String),
 }
 
@@ -56,31 +63,23 @@ fn print(text: &str) -> Result<(), String> {
 /// Says that a configuration is right; it was named as wrong otherwise.
 fn check(sources: &Sources) -> Result<(), Failure> {
     sources.load()?;
-    print(&format!("{}: right\n", sources.path().display())).map_err(Failure::Run)
-}
-
-/// The log that `-v` stands for.
-fn start_log(verbose: u8) {
-    let filter = match verbose {
-        0 => "hekate=info",
-        1 => "hekate=debug",
-        _ => "hekate=trace",
-    };
-    let environment = env_logger::Env::default().default_filter_or(filter);
-    env_logger::Builder::from_env(environment).init();
+    print(&format!("{}: right\n", sources.path().display())).map_err(Failure::Plain)
 }
 
 /// Reads the library, then serves it until a signal says stop.
 fn seed(arguments: &Seed) -> Result<(), Failure> {
     let Configured { config, .. } = arguments.sources.load()?;
-    start_log(arguments.verbose);
+    let logging = Logging::start(&config.log, config.log_file.as_deref());
+    let logging = logging.map_err(|error| Failure::Plain(format!("log: {error}")))?;
     let (catalogue, refusals) = catalogue::scan(&config.dirs, config.content.as_deref());
     if arguments.list {
-        return print(&cli::listing(&catalogue, &refusals)).map_err(Failure::Run);
+        return print(&cli::listing(&catalogue, &refusals)).map_err(Failure::Plain);
     }
     for refusal in &refusals {
-        log::warn!("refused: {refusal}");
+        log::warn!(target: logging::EACH_COUNTS, "refused: {refusal}");
     }
     let run = || Reactor::new(&config, catalogue)?.run();
-    run().map_err(|error| Failure::Run(error.to_string()))
+    let outcome = run().map_err(|error| Failure::Run(error.to_string()));
+    logging.settle(true);
+    outcome
 }

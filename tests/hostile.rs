@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hekate::config::{self, Config, Families};
+use hekate::config::Config;
 use hekate::reactor::Reactor;
 use hekate::timers::Timeouts;
 use hekate::torrent::catalogue;
@@ -416,17 +416,11 @@ fn impatient(timeouts: Timeouts, max_unchoked: usize) -> (tempfile::TempDir, Sam
         .unwrap();
     let config = Config {
         dirs: vec![dir.path().to_owned()],
-        content: None,
         port: 0,
         bind: vec!["127.0.0.1".parse().unwrap()],
-        families: Families::Both,
         max_unchoked,
-        max_peers: None,
-        max_peers_per_ip: None,
-        credit_bytes: config::DEFAULT_CREDIT_BYTES,
-        max_unchoked_ms: 300_000,
-        max_rate: None,
         timeouts,
+        ..Config::default()
     };
     let (catalogue, refusals) = catalogue::scan(&config.dirs, None);
     assert!(refusals.is_empty());

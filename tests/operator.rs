@@ -11,6 +11,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -83,4 +84,65 @@ fn what_the_file_says_is_served() {
     let daemon = Daemon::start(command);
     let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
     leecher.until_unchoked();
+}
+
+/// The whole log of a daemon that could not listen, so that it ends by itself.
+fn log_of_a_failed_start(change: impl FnOnce(&mut Command)) -> (String, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("rubbish.torrent"), "rubbish").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
+    // An address that no machine has as its own (RFC 5737).
+    command
+        .args(["seed", "--config", "/dev/null", "--bind", "192.0.2.1"])
+        .arg(dir.path())
+        .env_remove("RUST_LOG");
+    change(&mut command);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    (text(&output.stderr), dir)
+}
+
+#[test]
+fn each_line_of_the_log_has_a_time_a_level_and_a_component() {
+    let (log, dir) = log_of_a_failed_start(|_| {});
+    let line = log.lines().find(|line| line.contains("refused")).unwrap();
+    let file = dir.path().join("rubbish.torrent");
+    let (time, rest) = line.split_once(' ').unwrap();
+    assert!(time.ends_with('Z') && time.contains('T'), "{line}");
+    let expected = format!("WARN  library: refused: {}: ", file.display());
+    assert!(rest.starts_with(&expected), "{line}");
+}
+
+#[test]
+fn the_levels_of_components_are_obeyed() {
+    let (log, _) = log_of_a_failed_start(|command| {
+        command.args(["--log", "info,library=error"]);
+    });
+    assert!(
+        !log.contains("refused") && log.contains("cannot listen"),
+        "{log}"
+    );
+}
+
+#[test]
+fn the_journal_is_given_priorities_and_no_times() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("stderr");
+    let stderr = fs::File::create(&path).unwrap();
+    let metadata = stderr.metadata().unwrap();
+    let stream = format!("{}:{}", metadata.dev(), metadata.ino());
+    log_of_a_failed_start(|command| {
+        command.env("JOURNAL_STREAM", stream).stderr(stderr);
+    });
+    let log = fs::read_to_string(path).unwrap();
+    assert!(log.starts_with("<4>library: refused: "), "{log}");
+    assert!(
+        log.contains("\n<3>hekate: cannot listen on 192.0.2.1"),
+        "{log}"
+    );
+    // Standard error that is no longer the journal's is no journal.
+    let (log, _) = log_of_a_failed_start(|command| {
+        command.env("JOURNAL_STREAM", "1:2");
+    });
+    assert!(!log.starts_with('<'), "{log}");
 }

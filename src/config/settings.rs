@@ -167,12 +167,28 @@ pub const SETTINGS: &[Setting] = &[
         live: false,
         ..setting("no-tracker", TRACKERS)
     },
+    Setting {
+        takes: Takes::One("LEVELS"),
+        default: Preset::Value("info"),
+        help: "What is logged: error, warn, info, debug or trace; for one component as in \"info,storage=debug\"",
+        apply: |config, values| one(&mut config.log, values, crate::logging::filter),
+        ..setting("log", LOG)
+    },
+    Setting {
+        takes: Takes::One("FILE"),
+        default: Preset::Words("standard error", "/var/log/hekate/hekate.log"),
+        help: "Where the log goes; SIGUSR1 opens it anew",
+        live: false,
+        apply: |config, values| optional(&mut config.log_file, values, PathBuf::from_str),
+        ..setting("log-file", LOG)
+    },
 ];
 
 const LIBRARY: &str = "Library";
 const NETWORK: &str = "Network";
 const LIMITS: &str = "Limits";
 const TRACKERS: &str = "Trackers";
+const LOG: &str = "Log";
 
 /// A switch that changes nothing, to be filled in.
 const fn setting(name: &'static str, group: &'static str) -> Setting {
