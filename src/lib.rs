@@ -10,6 +10,7 @@
 //! | [`choker`]  | upload slots, credit and turn order: all of fairness; pure             |
 //! | [`rate`]    | the global upload limit, a token bucket; pure                          |
 //! | [`torrent`] | metainfo, block → file extents, the catalogue of what is served        |
+//! | [`library`] | the index of all torrents on disk, made and read                       |
 //! | [`storage`] | mapped content, "would this block?", the bounded pool of readers       |
 //! | [`reactor`] | the loop: sockets, slab, and every part above as a plain field         |
 //! | [`config`]  | the options with their meaning and bounds                              |
@@ -22,6 +23,7 @@
 pub mod choker;
 pub mod cli;
 pub mod config;
+pub mod library;
 pub mod logging;
 pub mod peer;
 pub mod rate;

@@ -35,6 +35,8 @@ const PURE: &[&str] = &[
     "src/choker.rs",
     "src/rate.rs",
     "src/torrent/",
+    "src/library/format.rs",
+    "src/library/prefixes.rs",
 ];
 
 /// What looks at the file system while the library is read, among modules that are pure.
@@ -122,6 +124,19 @@ const IMPORTS: &[ImportRule] = &[
         allowed: &["crate::torrent", "crate::wire"],
         reason: "reading the library involves files, never peers or sockets",
         bad: ("src/torrent/catalogue.rs", "//! .\nuse crate::storage;"),
+    },
+    ImportRule {
+        files: &["src/library/"],
+        except: &[],
+        forbidden: &["mio", "socket2", "std::net", "crate", "hekate"],
+        allowed: &[
+            "crate::library",
+            "crate::torrent",
+            "crate::wire",
+            "crate::sys",
+        ],
+        reason: "the index knows files and torrents; who asks for them is none of its business",
+        bad: ("src/library/index.rs", "//! .\nuse crate::peer::PeerKey;"),
     },
     ImportRule {
         files: &["src/peer/"],

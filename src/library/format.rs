@@ -1,0 +1,528 @@
+//! The bytes of an index file.
+//!
+//! Owns the encoding of its header and of its fixed-width entries, little-endian throughout. It is
+//! pure: it must not know files, nor where the entries come from.
+//!
+//! ```text
+//! header           HEADER_BYTES     magic, version, where each section is, checksum of these bytes
+//! records          52 bytes each    one for each metainfo file, in the order of their paths
+//! names            blob             of the metainfo files
+//! directories      12 bytes each    one for each directory that has a record, in the same order
+//! directory paths  blob             relative to the root
+//! tracker lists    blob             one for each different list of announce URLs
+//! tracker offsets  8 bytes each     where each list starts
+//! origin           blob             the root, the content root, what was searched
+//! prefixes         8 bytes each     the first eight bytes of each info-hash, ascending
+//! positions        4 bytes each     for each prefix, the number of its record
+//! ```
+//!
+//! A torrent costs 64 bytes beside its name. The prefixes are read into memory, and everything
+//! else is read when it is needed: a read beyond a section is an error, whatever the bytes say.
+
+use sha1::{Digest, Sha1};
+
+use crate::torrent::reader::FileStamp;
+use crate::wire::message::InfoHash;
+
+/// What an index file starts with.
+const MAGIC: [u8; 8] = *b"hekatidx";
+
+/// Changed with every change of the format. There is one reader: an index is a cache, and another
+/// version is made again.
+pub const VERSION: u32 = 1;
+
+/// Where the first section starts, so that records do not share a page with the header.
+pub(super) const HEADER_BYTES: usize = 4096;
+
+/// Bytes that the checksum of the header covers: magic, version, sections.
+const HEADER_USED_BYTES: usize = 8 + 4 + SECTIONS * SECTION_BYTES;
+
+const SECTIONS: usize = 9;
+const SECTION_BYTES: usize = 8 + 8 + CHECKSUM_BYTES;
+const CHECKSUM_BYTES: usize = 20;
+
+/// Units: bytes of one entry.
+pub(super) const RECORD_BYTES: usize = 52;
+pub(super) const DIRECTORY_BYTES: usize = 12;
+pub(super) const OFFSET_BYTES: usize = 8;
+pub(super) const PREFIX_BYTES: usize = 8;
+pub(super) const POSITION_BYTES: usize = 4;
+
+/// More torrents than this are not numbered by 32 bits.
+pub const MAX_RECORDS: u32 = u32::MAX - 1;
+
+/// The parts of an index file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Part {
+    Records,
+    Names,
+    Directories,
+    DirectoryPaths,
+    TrackerLists,
+    TrackerOffsets,
+    Origin,
+    Prefixes,
+    Positions,
+}
+
+impl Part {
+    pub(super) const ALL: [Part; SECTIONS] = [
+        Part::Records,
+        Part::Names,
+        Part::Directories,
+        Part::DirectoryPaths,
+        Part::TrackerLists,
+        Part::TrackerOffsets,
+        Part::Origin,
+        Part::Prefixes,
+        Part::Positions,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Part::Records => "records",
+            Part::Names => "names",
+            Part::Directories => "directories",
+            Part::DirectoryPaths => "directory paths",
+            Part::TrackerLists => "tracker lists",
+            Part::TrackerOffsets => "tracker offsets",
+            Part::Origin => "origin",
+            Part::Prefixes => "prefixes",
+            Part::Positions => "positions",
+        }
+    }
+}
+
+/// Where a part lies in the file, and the SHA-1 of its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Section {
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    pub(super) checksum: [u8; CHECKSUM_BYTES],
+}
+
+impl Section {
+    /// How many entries of this width it holds.
+    pub(super) fn entries(&self, width_bytes: usize) -> u64 {
+        self.length / width_bytes as u64
+    }
+}
+
+/// What an index file starts with.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(super) struct Header {
+    sections: [Section; SECTIONS],
+}
+
+/// Why bytes are no header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum HeaderError {
+    NotAnIndex,
+    Version(u32),
+    Checksum,
+    /// The parts do not fit together.
+    Inconsistent,
+}
+
+impl Header {
+    pub(super) fn section(&self, part: Part) -> Section {
+        let mut all = Part::ALL.iter().zip(&self.sections);
+        let found = all.find(|(other, _)| **other == part);
+        found.map(|(_, section)| *section).unwrap_or_default()
+    }
+
+    pub(super) fn set_section(&mut self, part: Part, section: Section) {
+        for (other, place) in Part::ALL.iter().zip(&mut self.sections) {
+            if *other == part {
+                *place = section;
+            }
+        }
+    }
+
+    /// How many metainfo files there are.
+    pub(super) fn records(&self) -> u64 {
+        self.section(Part::Records).entries(RECORD_BYTES)
+    }
+
+    /// Bytes that the whole file has at least.
+    pub(super) fn end(&self) -> u64 {
+        let ends = self
+            .sections
+            .iter()
+            .map(|section| section.offset.saturating_add(section.length));
+        ends.max().unwrap_or(0)
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER_BYTES);
+        out.extend(MAGIC);
+        out.extend(VERSION.to_le_bytes());
+        for section in &self.sections {
+            out.extend(section.offset.to_le_bytes());
+            out.extend(section.length.to_le_bytes());
+            out.extend(section.checksum);
+        }
+        let checksum = Sha1::digest(&out);
+        out.extend(checksum);
+        out.resize(HEADER_BYTES, 0);
+        out
+    }
+
+    pub(super) fn decode(raw: &[u8; HEADER_BYTES]) -> Result<Self, HeaderError> {
+        let mut fields = Fields(raw);
+        if fields.take() != MAGIC {
+            return Err(HeaderError::NotAnIndex);
+        }
+        let version = fields.u32();
+        if version != VERSION {
+            return Err(HeaderError::Version(version));
+        }
+        let mut header = Header::default();
+        for section in &mut header.sections {
+            *section = Section {
+                offset: fields.u64(),
+                length: fields.u64(),
+                checksum: fields.take(),
+            };
+        }
+        let covered = raw.get(..HEADER_USED_BYTES).unwrap_or_default();
+        if fields.take() != <[u8; CHECKSUM_BYTES]>::from(Sha1::digest(covered)) {
+            return Err(HeaderError::Checksum);
+        }
+        header.check()?;
+        Ok(header)
+    }
+
+    /// What reading relies on: whole entries, numbers that 32 bits hold, a position for each prefix.
+    fn check(&self) -> Result<(), HeaderError> {
+        let widths = [
+            (Part::Records, RECORD_BYTES),
+            (Part::Directories, DIRECTORY_BYTES),
+            (Part::TrackerOffsets, OFFSET_BYTES),
+            (Part::Prefixes, PREFIX_BYTES),
+            (Part::Positions, POSITION_BYTES),
+        ];
+        let entries = |part, width| self.section(part).entries(width);
+        let whole = widths.iter().all(|(part, width)| {
+            self.section(*part).length.is_multiple_of(*width as u64)
+                && entries(*part, *width) <= u64::from(MAX_RECORDS)
+        });
+        let prefixes = entries(Part::Prefixes, PREFIX_BYTES);
+        if whole
+            && prefixes == entries(Part::Positions, POSITION_BYTES)
+            && prefixes <= self.records()
+            && entries(Part::Directories, DIRECTORY_BYTES) <= self.records()
+        {
+            Ok(())
+        } else {
+            Err(HeaderError::Inconsistent)
+        }
+    }
+}
+
+/// What was found of a torrent when it was looked at last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Its content was there with the right sizes.
+    Served,
+    /// Its content was not: it is served again when it is.
+    Withdrawn,
+    /// The metainfo file cannot be used and has no info-hash; it is read again when it changes.
+    Unusable,
+}
+
+/// A metainfo file in the index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Record {
+    pub(super) info_hash: InfoHash,
+    /// The number of its directory.
+    pub(super) directory: u32,
+    /// Where its name starts; 40 bits of it are kept.
+    pub(super) name_offset: u64,
+    pub(super) name_length: u8,
+    pub(super) state: State,
+    /// The number of its list of announce URLs.
+    pub(super) trackers: u32,
+    pub(super) stamp: FileStamp,
+    /// See [`crate::torrent::reader::Reader::check`]; zero when the content was not right.
+    pub(super) content_stamp: u32,
+}
+
+impl Record {
+    pub(super) fn encode(&self) -> [u8; RECORD_BYTES] {
+        let state = match self.state {
+            State::Served => 0_u64,
+            State::Withdrawn => 1,
+            State::Unusable => 2,
+        };
+        let name = self.name_offset << 24 | u64::from(self.name_length) << 16 | state;
+        let mut out = [0; RECORD_BYTES];
+        let mut rest = out.as_mut_slice();
+        put(&mut rest, &self.info_hash.0);
+        put(&mut rest, &self.directory.to_le_bytes());
+        put(&mut rest, &name.to_le_bytes());
+        put(&mut rest, &self.trackers.to_le_bytes());
+        put(&mut rest, &self.stamp.length.to_le_bytes());
+        put(&mut rest, &self.stamp.modified_ns.to_le_bytes());
+        put(&mut rest, &self.content_stamp.to_le_bytes());
+        out
+    }
+
+    pub(super) fn decode(raw: &[u8; RECORD_BYTES]) -> Self {
+        let mut fields = Fields(raw);
+        let info_hash = InfoHash(fields.take());
+        let directory = fields.u32();
+        let name = fields.u64();
+        let [state, _, name_length, ..] = name.to_le_bytes();
+        Record {
+            info_hash,
+            directory,
+            name_offset: name >> 24,
+            name_length,
+            state: match state {
+                0 => State::Served,
+                1 => State::Withdrawn,
+                _ => State::Unusable,
+            },
+            trackers: fields.u32(),
+            stamp: FileStamp {
+                length: fields.u32(),
+                modified_ns: i64::from_le_bytes(fields.take()),
+            },
+            content_stamp: fields.u32(),
+        }
+    }
+}
+
+/// A directory with metainfo files in it. Its path ends where that of the next one starts, and so
+/// do its records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Directory {
+    pub(super) path_offset: u64,
+    pub(super) first_record: u32,
+}
+
+impl Directory {
+    pub(super) fn encode(&self) -> [u8; DIRECTORY_BYTES] {
+        let mut out = [0; DIRECTORY_BYTES];
+        let mut rest = out.as_mut_slice();
+        put(&mut rest, &self.path_offset.to_le_bytes());
+        put(&mut rest, &self.first_record.to_le_bytes());
+        out
+    }
+
+    pub(super) fn decode(raw: &[u8; DIRECTORY_BYTES]) -> Self {
+        let mut fields = Fields(raw);
+        Directory {
+            path_offset: fields.u64(),
+            first_record: fields.u32(),
+        }
+    }
+}
+
+/// The first eight bytes of an info-hash, as a number that sorts like them.
+pub(super) fn prefix(info_hash: &InfoHash) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = info_hash.0;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// A list of byte strings, each behind its length; for the blobs of lists.
+pub(super) fn encode_strings<'a>(strings: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
+    for string in strings {
+        // Paths and URLs come from files of at most METAINFO_MAX_BYTES, or from the system.
+        let length = u32::try_from(string.len()).unwrap_or(u32::MAX);
+        out.extend(length.to_le_bytes());
+        out.extend(string);
+    }
+}
+
+/// What [`encode_strings`] wrote; `None` when the bytes end in the middle of a string.
+pub(super) fn decode_strings(mut raw: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut strings = Vec::new();
+    while !raw.is_empty() {
+        let (length, rest) = raw.split_first_chunk()?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        let (string, rest) = rest.split_at_checked(length)?;
+        strings.push(string);
+        raw = rest;
+    }
+    Some(strings)
+}
+
+/// Announce URLs in tiers (BEP 12) as strings: an empty one stands between two tiers.
+pub(super) fn encode_trackers(tiers: &[Vec<String>], out: &mut Vec<u8>) {
+    for (number, tier) in tiers.iter().enumerate() {
+        let separator = (number > 0).then_some(b"".as_slice());
+        let urls = tier.iter().map(String::as_bytes);
+        encode_strings(separator.into_iter().chain(urls), out);
+    }
+}
+
+/// What [`encode_trackers`] wrote; `None` when it is damaged.
+pub(super) fn decode_trackers(raw: &[u8]) -> Option<Vec<Vec<String>>> {
+    let strings = decode_strings(raw)?;
+    let tiers = strings.split(|string| string.is_empty()).map(|tier| {
+        let url = |url: &&[u8]| String::from_utf8(url.to_vec()).ok();
+        tier.iter().map(url).collect::<Option<Vec<_>>>()
+    });
+    let tiers: Vec<Vec<String>> = tiers.collect::<Option<_>>()?;
+    Some(tiers.into_iter().filter(|tier| !tier.is_empty()).collect())
+}
+
+fn put(rest: &mut &mut [u8], bytes: &[u8]) {
+    let (now, later) = std::mem::take(rest).split_at_mut(bytes.len());
+    now.copy_from_slice(bytes);
+    *rest = later;
+}
+
+/// Reads one field after the other. What is not there reads as zero; entries are never short.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        match self.0.split_first_chunk() {
+            Some((field, rest)) => {
+                self.0 = rest;
+                *field
+            }
+            None => [0; N],
+        }
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        let mut header = Header::default();
+        let mut offset = HEADER_BYTES as u64;
+        let widths = [52 * 3, 17, 12 * 2, 30, 40, 8 * 2, 99, 8 * 3, 4 * 3];
+        for (number, (part, length)) in Part::ALL.into_iter().zip(widths).enumerate() {
+            let checksum = [u8::try_from(number).unwrap(); 20];
+            let section = Section {
+                offset,
+                length,
+                checksum,
+            };
+            header.set_section(part, section);
+            offset += length;
+        }
+        header
+    }
+
+    fn raw(header: &Header) -> [u8; HEADER_BYTES] {
+        header.encode().try_into().unwrap()
+    }
+
+    #[test]
+    fn a_header_is_read_as_it_was_written() {
+        let header = header();
+        assert_eq!(Header::decode(&raw(&header)), Ok(header.clone()));
+        assert_eq!(header.records(), 3);
+        assert_eq!(header.section(Part::Names).length, 17);
+        assert_eq!(header.end(), HEADER_BYTES as u64 + 418);
+    }
+
+    #[test]
+    fn every_changed_byte_of_the_header_is_noticed() {
+        let good = raw(&header());
+        for at in 0..HEADER_USED_BYTES + CHECKSUM_BYTES {
+            let mut raw = good;
+            raw[at] ^= 1;
+            let error = Header::decode(&raw).unwrap_err();
+            match at {
+                0..8 => assert_eq!(error, HeaderError::NotAnIndex),
+                8..12 => assert!(matches!(error, HeaderError::Version(_))),
+                _ => assert_eq!(error, HeaderError::Checksum),
+            }
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_together_are_refused() {
+        for (part, length) in [
+            (Part::Records, 53),
+            (Part::Records, 52),
+            (Part::Prefixes, 16),
+            (Part::Prefixes, 8 * 4),
+            (Part::Directories, 12 * 4),
+            (Part::Prefixes, 8 << 40),
+        ] {
+            let mut header = header();
+            let section = Section {
+                length,
+                ..header.section(part)
+            };
+            header.set_section(part, section);
+            assert_eq!(
+                Header::decode(&raw(&header)),
+                Err(HeaderError::Inconsistent),
+                "{part:?} {length}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_torrent_costs_64_bytes_and_its_name() {
+        assert_eq!(RECORD_BYTES + PREFIX_BYTES + POSITION_BYTES, 64);
+    }
+
+    #[test]
+    fn entries_are_read_as_they_were_written() {
+        for state in [State::Served, State::Withdrawn, State::Unusable] {
+            let record = Record {
+                info_hash: InfoHash(std::array::from_fn(|at| u8::try_from(at).unwrap() + 1)),
+                directory: 0x1234_5678,
+                name_offset: (1 << 40) - 2,
+                name_length: 255,
+                state,
+                trackers: 77,
+                stamp: FileStamp {
+                    length: 8192,
+                    modified_ns: -5,
+                },
+                content_stamp: 0xdead_beef,
+            };
+            assert_eq!(Record::decode(&record.encode()), record);
+            assert_eq!(prefix(&record.info_hash), 0x0102_0304_0506_0708);
+        }
+        let directory = Directory {
+            path_offset: u64::MAX,
+            first_record: 5,
+        };
+        assert_eq!(Directory::decode(&directory.encode()), directory);
+    }
+
+    #[test]
+    fn tracker_lists_keep_their_tiers() {
+        let list = |tiers: &[&[&str]]| -> Vec<Vec<String>> {
+            let tier = |tier: &&[&str]| tier.iter().map(|url| (*url).to_owned()).collect();
+            tiers.iter().map(tier).collect()
+        };
+        for tiers in [
+            list(&[]),
+            list(&[&["http://a"]]),
+            list(&[&["a", "b\n"], &["c"], &["d", "e"]]),
+        ] {
+            let mut raw = Vec::new();
+            encode_trackers(&tiers, &mut raw);
+            assert_eq!(decode_trackers(&raw), Some(tiers));
+            for end in 1..raw.len() {
+                // A cut in the middle of a string is noticed, one between strings is a shorter list.
+                let _ = decode_trackers(&raw[..end]);
+            }
+        }
+        assert_eq!(decode_trackers(&[1, 0, 0, 0]), None);
+        assert_eq!(decode_trackers(&[1, 0, 0, 0, 0xff]), None);
+        assert_eq!(decode_trackers(&[0xff; 4]), None);
+    }
+}

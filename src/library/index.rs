@@ -1,0 +1,461 @@
+//! Reading an index file.
+//!
+//! Owns the rule that nothing in the file is believed: every read is within its part, every path
+//! stays below the root, and damage is an error with a name. It must not know who asks.
+//!
+//! The file is read, not mapped: a load from a mapping kills the process when the file was cut
+//! short, where a read is an error. Only [`Index::find`] answers from memory alone; everything else
+//! may wait for the disk, so the loop must not call it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Component, Path, PathBuf};
+
+use sha1::{Digest, Sha1};
+use thiserror::Error;
+
+use super::format::{
+    self, DIRECTORY_BYTES, Directory, HEADER_BYTES, Header, HeaderError, OFFSET_BYTES,
+    POSITION_BYTES, PREFIX_BYTES, Part, RECORD_BYTES, Record, Section, State,
+};
+use super::prefixes::Prefixes;
+use super::window::Window;
+use super::write::Origin;
+use crate::torrent::printable::Printable;
+use crate::torrent::reader::FileStamp;
+use crate::wire::message::InfoHash;
+
+/// Bytes read in one go where all of a part is read.
+pub(super) const READ_BYTES: usize = 1 << 20;
+
+/// The longest path of a directory that is believed: what the system takes (`PATH_MAX`).
+const MAX_PATH_BYTES: u64 = 4096;
+
+/// The longest list of announce URLs that is believed: a metainfo file has no longer one.
+const MAX_TRACKERS_BYTES: u64 = crate::torrent::reader::METAINFO_MAX_BYTES;
+
+/// Why an index cannot be used. One line that names the file.
+#[derive(Debug, Error)]
+#[error("index {}: {fault}", Printable(path.as_os_str().as_bytes()))]
+pub struct IndexError {
+    /// The index file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub fault: Fault,
+}
+
+/// What is wrong with an index file.
+#[derive(Debug, Error)]
+pub enum Fault {
+    /// The file system does not let us.
+    #[error("unreadable: {0}")]
+    Unreadable(#[from] io::Error),
+    /// Other bytes.
+    #[error("not an index file of hekate")]
+    NotAnIndex,
+    /// Written by another version of the program.
+    #[error("has format {0}, this version reads format {version}: make it again with `hekate index`",
+            version = format::VERSION)]
+    Version(u32),
+    /// Shorter than it says.
+    #[error("truncated: {found} bytes of {expected}")]
+    Truncated {
+        /// Bytes that the header calls for.
+        expected: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+    /// The bytes are not those that were written.
+    #[error("damaged ({0}): make it again with `hekate index`")]
+    Damaged(&'static str),
+}
+
+/// An index file that is open.
+#[derive(Debug)]
+pub struct Index {
+    path: PathBuf,
+    file: File,
+    header: Header,
+    prefixes: Prefixes,
+    origin: Origin,
+}
+
+/// Places in the index where an info-hash may be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Candidates(Range<usize>);
+
+/// A metainfo file as the index knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The number of its record, in the order of paths.
+    pub number: u32,
+    /// Of its directory, relative to the root.
+    pub directory: PathBuf,
+    /// Of the file.
+    pub name: OsString,
+    /// Meaningless for [`State::Unusable`].
+    pub info_hash: InfoHash,
+    /// What was found when it was looked at last.
+    pub state: State,
+    /// For [`Index::trackers`].
+    pub trackers: u32,
+    /// Of the metainfo file.
+    pub stamp: FileStamp,
+    /// See [`crate::torrent::reader::Reader::check`].
+    pub content_stamp: u32,
+}
+
+impl Index {
+    /// Opens an index. Its header, the prefixes and their checksums are read, which is 8 bytes for
+    /// each torrent; the rest is only read when it is asked for, see [`Index::check`].
+    ///
+    /// # Errors
+    /// An [`IndexError`] for a file that is not whole.
+    pub fn open(path: &Path) -> Result<Self, IndexError> {
+        Self::open_inner(path).map_err(|fault| IndexError {
+            path: path.to_path_buf(),
+            fault,
+        })
+    }
+
+    fn open_inner(path: &Path) -> Result<Self, Fault> {
+        let file = File::open(path)?;
+        let found = file.metadata()?.len();
+        let mut raw = [0; HEADER_BYTES];
+        match file.read_exact_at(&mut raw, 0) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                return Err(match raw.starts_with(b"hekatidx") {
+                    true => Fault::Truncated {
+                        expected: HEADER_BYTES as u64,
+                        found,
+                    },
+                    false => Fault::NotAnIndex,
+                });
+            }
+            other => other?,
+        }
+        let header = Header::decode(&raw).map_err(|error| match error {
+            HeaderError::NotAnIndex => Fault::NotAnIndex,
+            HeaderError::Version(version) => Fault::Version(version),
+            HeaderError::Checksum | HeaderError::Inconsistent => Fault::Damaged("header"),
+        })?;
+        let expected = header.end();
+        if found < expected {
+            return Err(Fault::Truncated { expected, found });
+        }
+        let prefixes = read_prefixes(&file, &header.section(Part::Prefixes))?;
+        let origin = read_origin(&file, &header.section(Part::Origin))?;
+        Ok(Index {
+            path: path.to_path_buf(),
+            file,
+            header,
+            prefixes,
+            origin,
+        })
+    }
+
+    /// Reads the whole file and compares it with its checksums.
+    ///
+    /// # Errors
+    /// An [`IndexError`] that names the part that is damaged.
+    pub fn check(&self) -> Result<(), IndexError> {
+        for part in Part::ALL {
+            let section = self.header.section(part);
+            let mut digest = Sha1::new();
+            each_read(&self.file, &section, |bytes| digest.update(bytes))
+                .map_err(|error| self.error(error.into()))?;
+            if section.checksum != <[u8; 20]>::from(digest.finalize()) {
+                return Err(self.damaged(part));
+            }
+        }
+        Ok(())
+    }
+
+    /// Different info-hashes in the index.
+    #[must_use]
+    pub fn torrents(&self) -> u64 {
+        self.header.section(Part::Prefixes).entries(PREFIX_BYTES)
+    }
+
+    /// Metainfo files in the index, among them duplicates and those that cannot be used.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.header.records()
+    }
+
+    /// Where the paths start, and what was searched.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Where an info-hash may be; `None` when it is not in the index. From memory alone.
+    #[must_use]
+    pub fn find(&self, info_hash: &InfoHash) -> Option<Candidates> {
+        let found = self.prefixes.find(format::prefix(info_hash));
+        (!found.is_empty()).then_some(Candidates(found))
+    }
+
+    /// The entry of an info-hash among the places where it may be.
+    ///
+    /// # Errors
+    /// An [`IndexError`] when the index is damaged or cannot be read.
+    pub fn entry(
+        &self,
+        candidates: Candidates,
+        info_hash: &InfoHash,
+    ) -> Result<Option<Entry>, IndexError> {
+        for place in candidates.0 {
+            let raw = self.fixed::<POSITION_BYTES>(Part::Positions, place as u64)?;
+            let number = u32::from_le_bytes(raw);
+            let raw = self.fixed::<RECORD_BYTES>(Part::Records, number.into())?;
+            let record = Record::decode(&raw);
+            if record.info_hash == *info_hash {
+                return self
+                    .complete(number, &record, &mut self.windows(0))
+                    .map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The metainfo file of a record, by its number.
+    ///
+    /// # Errors
+    /// An [`IndexError`] when the index is damaged or cannot be read.
+    pub fn metainfo_path(&self, number: u32) -> Result<PathBuf, IndexError> {
+        let raw = self.fixed::<RECORD_BYTES>(Part::Records, number.into())?;
+        let entry = self.complete(number, &Record::decode(&raw), &mut self.windows(0))?;
+        Ok(self.origin.root.join(entry.directory).join(entry.name))
+    }
+
+    /// All entries in the order of their paths.
+    #[must_use]
+    pub fn entries(&self) -> Entries<'_> {
+        Entries {
+            index: self,
+            records: Window::new(&self.file, self.header.section(Part::Records), READ_BYTES),
+            windows: self.windows(READ_BYTES),
+            next: 0,
+        }
+    }
+
+    /// Announce URLs in tiers (BEP 12), by their number in an [`Entry`].
+    ///
+    /// # Errors
+    /// An [`IndexError`] when the index is damaged or cannot be read.
+    pub fn trackers(&self, number: u32) -> Result<Vec<Vec<String>>, IndexError> {
+        let offset = |number| {
+            let raw = self.fixed::<OFFSET_BYTES>(Part::TrackerOffsets, number)?;
+            Ok(u64::from_le_bytes(raw))
+        };
+        let lists = self.header.section(Part::TrackerLists);
+        let number = u64::from(number);
+        let offsets = self.header.section(Part::TrackerOffsets);
+        let start = offset(number)?;
+        let end = match number + 1 < offsets.entries(OFFSET_BYTES) {
+            true => offset(number + 1)?,
+            false => lists.length,
+        };
+        let length = end.wrapping_sub(start);
+        if length > MAX_TRACKERS_BYTES {
+            return Err(self.damaged(Part::TrackerOffsets));
+        }
+        let mut window = Window::new(&self.file, lists, 0);
+        let raw = window.at(start, length);
+        let raw = raw.map_err(|error| self.failed(Part::TrackerLists, error))?;
+        format::decode_trackers(raw).ok_or_else(|| self.damaged(Part::TrackerLists))
+    }
+
+    fn windows(&self, ahead_bytes: usize) -> Windows<'_> {
+        let window = |part| Window::new(&self.file, self.header.section(part), ahead_bytes);
+        Windows {
+            names: window(Part::Names),
+            directories: window(Part::Directories),
+            paths: window(Part::DirectoryPaths),
+        }
+    }
+
+    fn complete(
+        &self,
+        number: u32,
+        record: &Record,
+        windows: &mut Windows<'_>,
+    ) -> Result<Entry, IndexError> {
+        let name = windows
+            .names
+            .at(record.name_offset, record.name_length.into());
+        let name = OsStr::from_bytes(name.map_err(|error| self.failed(Part::Names, error))?);
+        if !is_plain(Path::new(name)) || Path::new(name).components().count() != 1 {
+            return Err(self.damaged(Part::Names));
+        }
+        let name = name.to_owned();
+        Ok(Entry {
+            number,
+            directory: self.directory(record.directory.into(), windows)?,
+            name,
+            info_hash: record.info_hash,
+            state: record.state,
+            trackers: record.trackers,
+            stamp: record.stamp,
+            content_stamp: record.content_stamp,
+        })
+    }
+
+    fn directory(&self, number: u64, windows: &mut Windows<'_>) -> Result<PathBuf, IndexError> {
+        let section = self.header.section(Part::Directories);
+        let mut start_of = |number: u64| {
+            let width = DIRECTORY_BYTES as u64;
+            let raw = windows.directories.at(number.saturating_mul(width), width);
+            let raw = raw.map_err(|error| self.failed(Part::Directories, error))?;
+            let raw = raw.try_into().unwrap_or(&[0; DIRECTORY_BYTES]);
+            Ok(Directory::decode(raw).path_offset)
+        };
+        let start = start_of(number)?;
+        let end = match number + 1 < section.entries(DIRECTORY_BYTES) {
+            true => start_of(number + 1)?,
+            false => self.header.section(Part::DirectoryPaths).length,
+        };
+        let length = end.wrapping_sub(start);
+        if length > MAX_PATH_BYTES {
+            return Err(self.damaged(Part::Directories));
+        }
+        let path = windows.paths.at(start, length);
+        let path = path.map_err(|error| self.failed(Part::DirectoryPaths, error))?;
+        let path = Path::new(OsStr::from_bytes(path));
+        if !is_plain(path) {
+            return Err(self.damaged(Part::DirectoryPaths));
+        }
+        Ok(path.to_path_buf())
+    }
+
+    /// The bytes of one fixed-width entry.
+    fn fixed<const N: usize>(&self, part: Part, number: u64) -> Result<[u8; N], IndexError> {
+        let mut raw = [0; N];
+        let mut window = Window::new(&self.file, self.header.section(part), 0);
+        let bytes = window.at(number.saturating_mul(N as u64), N as u64);
+        raw.copy_from_slice(bytes.map_err(|error| self.failed(part, error))?);
+        Ok(raw)
+    }
+
+    /// A read beyond a part means that a number in another part is damaged.
+    fn failed(&self, part: Part, error: io::Error) -> IndexError {
+        match error.kind() {
+            ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => self.damaged(part),
+            _ => self.error(error.into()),
+        }
+    }
+
+    fn damaged(&self, part: Part) -> IndexError {
+        self.error(Fault::Damaged(part.name()))
+    }
+
+    fn error(&self, fault: Fault) -> IndexError {
+        IndexError {
+            path: self.path.clone(),
+            fault,
+        }
+    }
+}
+
+/// The parts that are read to make an [`Entry`] of a record.
+struct Windows<'a> {
+    names: Window<'a>,
+    directories: Window<'a>,
+    paths: Window<'a>,
+}
+
+/// The iterator that [`Index::entries`] gives.
+pub struct Entries<'a> {
+    index: &'a Index,
+    records: Window<'a>,
+    windows: Windows<'a>,
+    next: u32,
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<Entry, IndexError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let number = self.next;
+        if u64::from(number) >= self.index.records() {
+            return None;
+        }
+        self.next += 1;
+        let width = RECORD_BYTES as u64;
+        let entry = match self.records.at(u64::from(number) * width, width) {
+            Ok(raw) => {
+                let raw = raw.try_into().unwrap_or(&[0; RECORD_BYTES]);
+                let record = Record::decode(raw);
+                self.index.complete(number, &record, &mut self.windows)
+            }
+            Err(error) => Err(self.index.failed(Part::Records, error)),
+        };
+        Some(entry)
+    }
+}
+
+/// Whether a path is made of plain names only, so that it stays below what it is joined to.
+fn is_plain(path: &Path) -> bool {
+    let plain = |component| matches!(component, Component::Normal(_));
+    path.components().all(plain) && !path.as_os_str().as_bytes().contains(&0)
+}
+
+fn each_read(file: &File, section: &Section, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; READ_BYTES];
+    let (mut offset, end) = (section.offset, section.offset + section.length);
+    while offset < end {
+        let length = usize::try_from(end - offset).unwrap_or(READ_BYTES);
+        let (now, _) = buffer.split_at_mut(length.min(READ_BYTES));
+        file.read_exact_at(now, offset)?;
+        take(now);
+        offset += now.len() as u64;
+    }
+    Ok(())
+}
+
+fn read_prefixes(file: &File, section: &Section) -> Result<Prefixes, Fault> {
+    let count = usize::try_from(section.entries(PREFIX_BYTES));
+    let count = count.map_err(|_| Fault::Damaged("prefixes"))?;
+    let mut numbers = Vec::with_capacity(count);
+    let mut digest = Sha1::new();
+    each_read(file, section, |bytes| {
+        digest.update(bytes);
+        let (prefixes, _) = bytes.as_chunks::<PREFIX_BYTES>();
+        numbers.extend(prefixes.iter().map(|raw| u64::from_le_bytes(*raw)));
+    })?;
+    if section.checksum != <[u8; 20]>::from(digest.finalize()) {
+        return Err(Fault::Damaged("prefixes"));
+    }
+    Prefixes::new(numbers.into_boxed_slice()).ok_or(Fault::Damaged("prefixes"))
+}
+
+fn read_origin(file: &File, section: &Section) -> Result<Origin, Fault> {
+    let mut raw = Vec::new();
+    let mut digest = Sha1::new();
+    each_read(file, section, |bytes| {
+        digest.update(bytes);
+        raw.extend_from_slice(bytes);
+    })?;
+    let strings = format::decode_strings(&raw).unwrap_or_default();
+    let mut paths = strings
+        .iter()
+        .map(|path| PathBuf::from(OsStr::from_bytes(path)));
+    match (paths.next(), paths.next()) {
+        (Some(root), Some(content)) if section.checksum == <[u8; 20]>::from(digest.finalize()) => {
+            Ok(Origin {
+                root,
+                content: Some(content).filter(|path| !path.as_os_str().is_empty()),
+                searched: paths.collect(),
+            })
+        }
+        _ => Err(Fault::Damaged("origin")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+//! What was written is read, and what is damaged is refused.
+
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::{Entry, Fault, Index};
+use crate::library::format::State;
+use crate::library::write::{NewRecord, Origin, Writer};
+use crate::torrent::reader::FileStamp;
+use crate::wire::message::InfoHash;
+
+/// A directory for an index.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Place(tempfile::tempdir().unwrap())
+    }
+
+    fn index(&self) -> PathBuf {
+        self.0.path().join("index")
+    }
+}
+
+fn entries(index: &Index) -> Vec<Entry> {
+    index.entries().map(Result::unwrap).collect()
+}
+
+fn lookup(index: &Index, info_hash: InfoHash) -> Option<Entry> {
+    index.entry(index.find(&info_hash)?, &info_hash).unwrap()
+}
+
+fn hash(number: u64) -> InfoHash {
+    let mut random = fastrand::Rng::with_seed(number);
+    InfoHash(std::array::from_fn(|_| random.u8(..)))
+}
+
+/// An index of `count` made-up records, a hundred in each directory.
+fn made_up(target: &Path, count: u32) {
+    let mut writer = Writer::create(target).unwrap();
+    for number in 0..count {
+        let trackers = writer
+            .trackers(&[vec![format!("http://{}/", number % 3)]])
+            .unwrap();
+        let directory = format!("d/{:06}", number / 100);
+        let name = format!("{number:09}.torrent");
+        let record = NewRecord {
+            directory: Path::new(&directory),
+            name: name.as_bytes(),
+            info_hash: hash(number.into()),
+            state: State::Served,
+            trackers,
+            stamp: FileStamp {
+                length: number,
+                modified_ns: -i64::from(number),
+            },
+            content_stamp: !number,
+        };
+        assert_eq!(writer.record(&record).unwrap(), number);
+    }
+    let origin = Origin {
+        root: "/srv".into(),
+        content: Some("content".into()),
+        searched: vec!["d".into()],
+    };
+    let written = writer.finish(&origin).unwrap();
+    assert_eq!(written.torrents, count);
+    assert_eq!(written.bytes, fs::metadata(target).unwrap().len());
+}
+
+#[test]
+fn every_record_is_read_as_it_was_written() {
+    let place = Place::new();
+    for count in [0, 1, 100, 3000] {
+        made_up(&place.index(), count);
+        let index = Index::open(&place.index()).unwrap();
+        index.check().unwrap();
+        assert_eq!(
+            (index.torrents(), index.records()),
+            (count.into(), count.into())
+        );
+        assert_eq!(index.origin().root, Path::new("/srv"));
+        assert_eq!(
+            index.origin().content.as_deref(),
+            Some(Path::new("content"))
+        );
+        assert_eq!(index.origin().searched, [Path::new("d")]);
+        let all = entries(&index);
+        assert_eq!(all.len(), count as usize);
+        for (number, entry) in (0..).zip(all) {
+            let expected = Entry {
+                number,
+                directory: format!("d/{:06}", number / 100).into(),
+                name: format!("{number:09}.torrent").into(),
+                info_hash: hash(number.into()),
+                state: State::Served,
+                trackers: number % 3,
+                stamp: FileStamp {
+                    length: number,
+                    modified_ns: -i64::from(number),
+                },
+                content_stamp: !number,
+            };
+            assert_eq!(entry, expected);
+            assert_eq!(lookup(&index, expected.info_hash), Some(entry));
+            let trackers = index.trackers(expected.trackers).unwrap();
+            assert_eq!(trackers, [[format!("http://{}/", number % 3)]]);
+        }
+        for number in 0..1000 {
+            assert_eq!(index.find(&hash((1 << 32) + number)), None);
+        }
+        assert!(index.trackers(3).is_err());
+        assert!(index.metainfo_path(count).is_err());
+    }
+}
+
+#[test]
+fn info_hashes_that_begin_alike_are_told_apart() {
+    let place = Place::new();
+    let mut writer = Writer::create(&place.index()).unwrap();
+    let mut alike = |last: u8, name: &str| {
+        let mut info_hash = InfoHash([7; 20]);
+        info_hash.0[19] = last;
+        let record = NewRecord {
+            directory: Path::new(""),
+            name: name.as_bytes(),
+            info_hash,
+            state: State::Served,
+            trackers: 0,
+            stamp: FileStamp::default(),
+            content_stamp: 0,
+        };
+        writer.record(&record).unwrap();
+        info_hash
+    };
+    let (one, two) = (alike(1, "a"), alike(2, "b"));
+    alike(1, "c");
+    alike(2, "d");
+    let three = alike(3, "e");
+    let written = writer.finish(&Origin::default()).unwrap();
+    assert_eq!(written.duplicates, [(2, 0), (3, 1)]);
+    let index = Index::open(&place.index()).unwrap();
+    assert_eq!((index.torrents(), index.records()), (3, 5));
+    for (info_hash, name) in [(one, "a"), (two, "b"), (three, "e")] {
+        assert_eq!(lookup(&index, info_hash).unwrap().name, name);
+    }
+    // The same first eight bytes are not enough.
+    assert_eq!(lookup(&index, InfoHash([7; 20])), None);
+}
+
+#[test]
+fn a_file_that_is_cut_short_anywhere_is_refused() {
+    let place = Place::new();
+    made_up(&place.index(), 50);
+    let whole = fs::read(place.index()).unwrap();
+    for length in (0..whole.len()).step_by(97).chain([whole.len() - 1]) {
+        fs::write(place.index(), &whole[..length]).unwrap();
+        let error = Index::open(&place.index()).unwrap_err();
+        let line = error.to_string();
+        match error.fault {
+            Fault::NotAnIndex => assert!(length < 8),
+            Fault::Truncated { expected, found } => {
+                assert_eq!(found, length as u64);
+                assert!(expected == 4096 || expected == whole.len() as u64);
+            }
+            fault => panic!("{fault}"),
+        }
+        assert!(line.starts_with(&format!("index {}: ", place.index().display())));
+        assert!(!line.contains('\n'));
+    }
+}
+
+#[test]
+fn no_damaged_byte_goes_unnoticed_or_leads_astray() {
+    let place = Place::new();
+    made_up(&place.index(), 12);
+    let whole = fs::read(place.index()).unwrap();
+    let used = 8 + 4 + 9 * 36 + 20;
+    let file = File::options().write(true).open(place.index()).unwrap();
+    for at in (0..used).chain(4096..whole.len()) {
+        for change in [1, 0x80] {
+            file.write_all_at(&[whole[at] ^ change], at as u64).unwrap();
+            match Index::open(&place.index()) {
+                Err(error) => assert!(!matches!(error.fault, Fault::Unreadable(_)), "{error}"),
+                Ok(index) => {
+                    let error = index.check().unwrap_err();
+                    assert!(matches!(error.fault, Fault::Damaged(_)), "{error}");
+                    // Whatever is read stays in the file and below the root.
+                    for entry in index.entries().flatten() {
+                        let path = index.origin().root.join(entry.directory);
+                        assert!(path.starts_with("/srv"));
+                        assert!(!entry.name.as_bytes().contains(&b'/'));
+                        let _ = index.trackers(entry.trackers);
+                    }
+                    for number in 0..12 {
+                        let info_hash = hash(number);
+                        if let Some(candidates) = index.find(&info_hash) {
+                            let _ = index.entry(candidates, &info_hash);
+                        }
+                    }
+                }
+            }
+        }
+        file.write_all_at(&[whole[at]], at as u64).unwrap();
+    }
+    Index::open(&place.index()).unwrap().check().unwrap();
+}
+
+#[test]
+fn other_files_and_other_versions_are_refused_by_name() {
+    let place = Place::new();
+    let line = || Index::open(&place.index()).unwrap_err().fault.to_string();
+    assert!(line().starts_with("unreadable: "));
+    fs::write(place.index(), [b'x'; 5000]).unwrap();
+    assert_eq!(line(), "not an index file of hekate");
+    made_up(&place.index(), 1);
+    let file = File::options().write(true).open(place.index()).unwrap();
+    file.write_all_at(&[9], 8).unwrap();
+    assert_eq!(
+        line(),
+        "has format 9, this version reads format 1: make it again with `hekate index`"
+    );
+}
+
+#[test]
+fn the_old_index_stays_until_the_new_one_is_whole() {
+    let place = Place::new();
+    made_up(&place.index(), 5);
+    let mut writer = Writer::create(&place.index()).unwrap();
+    let busy = Writer::create(&place.index()).map(drop).unwrap_err();
+    assert_eq!(busy.kind(), std::io::ErrorKind::WouldBlock);
+    writer.trackers(&[]).unwrap();
+    assert_eq!(Index::open(&place.index()).unwrap().records(), 5);
+    drop(writer);
+    assert_eq!(Index::open(&place.index()).unwrap().records(), 5);
+    // What is left of a writer that was killed is no hindrance, and does not stay.
+    made_up(&place.index(), 6);
+    assert_eq!(Index::open(&place.index()).unwrap().records(), 6);
+    let names: Vec<_> = fs::read_dir(place.0.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["index"]);
+}
+
+#[test]
+fn a_reader_keeps_the_index_that_it_has_opened() {
+    let place = Place::new();
+    made_up(&place.index(), 5);
+    let index = Index::open(&place.index()).unwrap();
+    made_up(&place.index(), 9);
+    index.check().unwrap();
+    assert_eq!(entries(&index).len(), 5);
+}

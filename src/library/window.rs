@@ -1,0 +1,108 @@
+//! One part of an index file, read piece by piece.
+//!
+//! Owns the bytes that were read last, so that reading in order costs few system calls. It must not
+//! know what the bytes mean.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+
+use super::format::Section;
+
+/// A view of a part of a file.
+pub(super) struct Window<'a> {
+    file: &'a File,
+    section: Section,
+    /// Bytes that are read at least, as far as the part goes.
+    ahead_bytes: usize,
+    /// Where in the part `bytes` were.
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn new(file: &'a File, section: Section, ahead_bytes: usize) -> Self {
+        Window {
+            file,
+            section,
+            ahead_bytes,
+            start: 0,
+            bytes: Vec::new(),
+        }
+    }
+
+    /// The bytes at an offset of the part.
+    ///
+    /// # Errors
+    /// `InvalidInput` beyond the part; those of pread(2).
+    pub(super) fn at(&mut self, offset: u64, length: u64) -> io::Result<&[u8]> {
+        let end = offset.saturating_add(length);
+        if end > self.section.length {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        let held = self.start..self.start + self.bytes.len() as u64;
+        if offset < held.start || end > held.end {
+            let wanted = length.max(self.ahead_bytes as u64);
+            let wanted = wanted.min(self.section.length - offset);
+            let wanted = usize::try_from(wanted).map_err(|_| ErrorKind::InvalidInput)?;
+            self.start = offset;
+            self.bytes.resize(wanted, 0);
+            let place = self.section.offset.saturating_add(offset);
+            if let Err(error) = self.file.read_exact_at(&mut self.bytes, place) {
+                self.bytes.clear();
+                return Err(error);
+            }
+        }
+        // Both fit, since the range is within what is held.
+        let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let rest = self.bytes.get(from..).unwrap_or_default();
+        Ok(rest.get(..length).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn every_range_of_the_part_is_read_and_nothing_beyond() {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..200).collect();
+        file.write_all(&bytes).unwrap();
+        let section = Section {
+            offset: 20,
+            length: 150,
+            ..Section::default()
+        };
+        for ahead in [0, 7, 1000] {
+            let mut window = Window::new(&file, section, ahead);
+            for (offset, length) in [(0, 10), (5, 10), (149, 1), (150, 0), (3, 147), (0, 1)] {
+                let expected = &bytes[20 + offset..20 + offset + length];
+                let found = window.at(offset as u64, length as u64).unwrap();
+                assert_eq!(found, expected);
+            }
+            for (offset, length) in [(150, 1), (0, 151), (u64::MAX, 1), (1, u64::MAX)] {
+                let error = window.at(offset, length).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_cut_short_is_an_error() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(10).unwrap();
+        let section = Section {
+            offset: 0,
+            length: 20,
+            ..Section::default()
+        };
+        let mut window = Window::new(&file, section, 4);
+        assert_eq!(window.at(0, 8).unwrap(), [0; 8]);
+        let error = window.at(5, 8).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+        assert_eq!(window.at(0, 2).unwrap(), [0; 2]);
+    }
+}

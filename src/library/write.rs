@@ -1,0 +1,357 @@
+//! Writing an index file.
+//!
+//! Owns the order of what is written, and that a reader sees the old file or the new one, whatever
+//! happens in between: everything goes to a new file, which takes the old one's name when it is
+//! whole and on disk. It must not know where the torrents come from.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use sha1::{Digest, Sha1};
+
+use super::format::{
+    self, Directory, HEADER_BYTES, Header, MAX_RECORDS, Part, RECORD_BYTES, Record, Section, State,
+};
+use super::sort::{Pair, Sorter};
+use crate::sys;
+use crate::torrent::reader::FileStamp;
+use crate::wire::message::InfoHash;
+
+/// Bytes gathered before they are written.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Different lists of announce URLs that are remembered, so that each is stored once. A library has
+/// few; in one where every torrent has its own, the rest is stored as it comes (some 100 MiB here).
+const MAX_REMEMBERED_LISTS: usize = 1 << 20;
+
+/// Where the paths of an index start, and what was searched.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Origin {
+    /// All paths of the index are below it. Absolute.
+    pub root: PathBuf,
+    /// Where all content lies; `None` means beside each metainfo file. Relative to the root when it
+    /// is below.
+    pub content: Option<PathBuf>,
+    /// What was searched, relative to the root.
+    pub searched: Vec<PathBuf>,
+}
+
+/// What is written of one metainfo file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NewRecord<'a> {
+    /// Of the directory, relative to the root. Directories come in ascending order of their
+    /// components, each with all its files.
+    pub directory: &'a Path,
+    /// Of the file. Names ascend within a directory.
+    pub name: &'a [u8],
+    /// Meaningless for [`State::Unusable`].
+    pub info_hash: InfoHash,
+    /// What was found.
+    pub state: State,
+    /// From [`Writer::trackers`].
+    pub trackers: u32,
+    /// Of the metainfo file.
+    pub stamp: FileStamp,
+    /// See [`crate::torrent::reader::Reader::check`].
+    pub content_stamp: u32,
+}
+
+/// What an index came to hold.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Written {
+    /// Different info-hashes.
+    pub torrents: u32,
+    /// Numbers of records whose info-hash an earlier record has, with that record.
+    pub duplicates: Vec<(u32, u32)>,
+    /// Of the file.
+    pub bytes: u64,
+}
+
+/// An index that is being written.
+pub struct Writer {
+    target: PathBuf,
+    new: PathBuf,
+    records: Stream,
+    names: Stream,
+    directories: Stream,
+    directory_paths: Stream,
+    tracker_lists: Stream,
+    tracker_offsets: Stream,
+    sorter: Sorter,
+    count: u32,
+    directory: Option<PathBuf>,
+    remembered: HashMap<Vec<u8>, u32>,
+}
+
+impl Writer {
+    /// Starts the file that will replace `target`. It is beside it and is called the same with
+    /// `.new` behind; scratch files have no name.
+    ///
+    /// # Errors
+    /// Those of the file system; `WouldBlock` while another process writes the same index.
+    pub fn create(target: &Path) -> io::Result<Self> {
+        let new = with_suffix(target, ".new");
+        let file = create_locked(&new)?;
+        let mut records = Stream::new(file);
+        records.out.seek(io::SeekFrom::Start(HEADER_BYTES as u64))?;
+        let scratch = || scratch(&new);
+        Ok(Writer {
+            target: target.to_path_buf(),
+            records,
+            names: Stream::new(scratch()?),
+            directories: Stream::new(scratch()?),
+            directory_paths: Stream::new(scratch()?),
+            tracker_lists: Stream::new(scratch()?),
+            tracker_offsets: Stream::new(scratch()?),
+            sorter: Sorter::new(scratch()?),
+            count: 0,
+            directory: None,
+            remembered: HashMap::new(),
+            new,
+        })
+    }
+
+    /// The number of a list of announce URLs, which is written unless it is known.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn trackers(&mut self, tiers: &[Vec<String>]) -> io::Result<u32> {
+        let mut raw = Vec::new();
+        format::encode_trackers(tiers, &mut raw);
+        if let Some(&number) = self.remembered.get(&raw) {
+            return Ok(number);
+        }
+        let width = format::OFFSET_BYTES as u64;
+        let number =
+            u32::try_from(self.tracker_offsets.length / width).map_err(io::Error::other)?;
+        let offset = self.tracker_lists.length;
+        self.tracker_offsets.write(&offset.to_le_bytes())?;
+        self.tracker_lists.write(&raw)?;
+        if self.remembered.len() < MAX_REMEMBERED_LISTS {
+            self.remembered.insert(raw, number);
+        }
+        Ok(number)
+    }
+
+    /// Writes what is known of a metainfo file. Answers the number of its record.
+    ///
+    /// # Errors
+    /// Those of the file system; `FileTooLarge` for more than [`MAX_RECORDS`].
+    pub fn record(&mut self, new: &NewRecord<'_>) -> io::Result<u32> {
+        let number = self.count;
+        if number >= MAX_RECORDS {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        if self.directory.as_deref() != Some(new.directory) {
+            let directory = Directory {
+                path_offset: self.directory_paths.length,
+                first_record: number,
+            };
+            self.directories.write(&directory.encode())?;
+            let path = new.directory.as_os_str().as_bytes();
+            self.directory_paths.write(path)?;
+            self.directory = Some(new.directory.to_path_buf());
+        }
+        let directories = self.directories.length / format::DIRECTORY_BYTES as u64;
+        let record = Record {
+            info_hash: new.info_hash,
+            directory: u32::try_from(directories - 1).map_err(io::Error::other)?,
+            name_offset: self.names.length,
+            name_length: u8::try_from(new.name.len()).map_err(io::Error::other)?,
+            state: new.state,
+            trackers: new.trackers,
+            stamp: new.stamp,
+            content_stamp: new.content_stamp,
+        };
+        self.names.write(new.name)?;
+        self.records.write(&record.encode())?;
+        if new.state != State::Unusable {
+            self.sorter.push((format::prefix(&new.info_hash), number))?;
+        }
+        self.count += 1;
+        Ok(number)
+    }
+
+    /// Completes the file and puts it in place of the old one. What was there before stays whole
+    /// until the very end, also when this fails or the process is killed.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn finish(self, origin: &Origin) -> io::Result<Written> {
+        let mut header = Header::default();
+        let mut written = Written::default();
+        let scratch = || scratch(&self.new);
+        let (mut prefixes, mut positions) = (Stream::new(scratch()?), Stream::new(scratch()?));
+        let mut stored_origin = Stream::new(scratch()?);
+        stored_origin.write(&encode_origin(origin))?;
+
+        let (mut file, section) = self.records.finish(HEADER_BYTES as u64)?;
+        header.set_section(Part::Records, section);
+        let mut end = section.offset + section.length;
+        let mut sorted = self.sorter.finish()?;
+        let mut alike: Vec<Pair> = Vec::new();
+        loop {
+            let pair = sorted.next()?;
+            let ends = alike
+                .first()
+                .is_some_and(|(key, _)| pair.is_none_or(|(next, _)| next != *key));
+            if ends {
+                distinguish(&file, &mut alike, &mut written.duplicates)?;
+                for (prefix, position) in alike.drain(..) {
+                    prefixes.write(&prefix.to_le_bytes())?;
+                    positions.write(&position.to_le_bytes())?;
+                    written.torrents += 1;
+                }
+            }
+            match pair {
+                Some(pair) => alike.push(pair),
+                None => break,
+            }
+        }
+        drop(sorted);
+
+        file.seek(io::SeekFrom::Start(end))?;
+        for (part, stream) in [
+            (Part::Names, self.names),
+            (Part::Directories, self.directories),
+            (Part::DirectoryPaths, self.directory_paths),
+            (Part::TrackerLists, self.tracker_lists),
+            (Part::TrackerOffsets, self.tracker_offsets),
+            (Part::Origin, stored_origin),
+            (Part::Prefixes, prefixes),
+            (Part::Positions, positions),
+        ] {
+            let (mut scratch, section) = stream.finish(end)?;
+            scratch.rewind()?;
+            io::copy(&mut scratch, &mut file)?;
+            header.set_section(part, section);
+            end += section.length;
+        }
+        file.write_all_at(&header.encode(), 0)?;
+        file.sync_all()?;
+        fs::rename(&self.new, &self.target)?;
+        sync_directory(&self.target)?;
+        written.bytes = end;
+        Ok(written)
+    }
+}
+
+/// Bytes on their way to a file of their own, with their checksum.
+struct Stream {
+    out: BufWriter<File>,
+    digest: Sha1,
+    length: u64,
+}
+
+impl Stream {
+    fn new(file: File) -> Self {
+        Stream {
+            out: BufWriter::with_capacity(BUFFER_BYTES, file),
+            digest: Sha1::new(),
+            length: 0,
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.digest.update(bytes);
+        self.length += bytes.len() as u64;
+        self.out.write_all(bytes)
+    }
+
+    fn finish(self, offset: u64) -> io::Result<(File, Section)> {
+        let section = Section {
+            offset,
+            length: self.length,
+            checksum: self.digest.finalize().into(),
+        };
+        Ok((self.out.into_inner()?, section))
+    }
+}
+
+/// Leaves one record of each info-hash, the first. What is given has the same prefix.
+fn distinguish(
+    file: &File,
+    alike: &mut Vec<Pair>,
+    duplicates: &mut Vec<(u32, u32)>,
+) -> io::Result<()> {
+    if alike.len() < 2 {
+        return Ok(());
+    }
+    let mut seen: HashMap<InfoHash, u32> = HashMap::new();
+    let mut kept = Vec::new();
+    for &(prefix, number) in alike.iter() {
+        let mut raw = [0; RECORD_BYTES];
+        let offset = u64::from(number) * RECORD_BYTES as u64;
+        file.read_exact_at(&mut raw, HEADER_BYTES as u64 + offset)?;
+        match seen.entry(Record::decode(&raw).info_hash) {
+            std::collections::hash_map::Entry::Occupied(first) => {
+                duplicates.push((number, *first.get()));
+            }
+            std::collections::hash_map::Entry::Vacant(place) => {
+                place.insert(number);
+                kept.push((prefix, number));
+            }
+        }
+    }
+    *alike = kept;
+    Ok(())
+}
+
+fn encode_origin(origin: &Origin) -> Vec<u8> {
+    let mut out = Vec::new();
+    let content = origin.content.as_deref().unwrap_or(Path::new(""));
+    let paths = [origin.root.as_path(), content].into_iter();
+    let paths = paths.chain(origin.searched.iter().map(PathBuf::as_path));
+    format::encode_strings(paths.map(|path| path.as_os_str().as_bytes()), &mut out);
+    out
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut longer = path.as_os_str().to_owned();
+    longer.push(suffix);
+    longer.into()
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options
+}
+
+/// Opens the file empty, for us alone: a lock ends with its process, however that ends.
+fn create_locked(path: &Path) -> io::Result<File> {
+    loop {
+        let file = options().open(path)?;
+        if !sys::try_lock(&file)? {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        // Whoever had the lock may have renamed the file since it was opened: then it is the index.
+        let named = fs::metadata(path).map(|metadata| metadata.ino());
+        if named.is_ok_and(|ino| file.metadata().is_ok_and(|metadata| metadata.ino() == ino)) {
+            file.set_len(0)?;
+            return Ok(file);
+        }
+    }
+}
+
+/// An empty file without a name, beside `new`, which is locked.
+fn scratch(new: &Path) -> io::Result<File> {
+    let path = with_suffix(new, ".scratch");
+    let file = options().open(&path)?;
+    fs::remove_file(&path)?;
+    file.set_len(0)?;
+    Ok(file)
+}
+
+/// Makes a rename outlast a power cut.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)?.sync_all()
+}
