@@ -1,11 +1,15 @@
 //! The library as it is kept on disk: an index of tens of millions of torrents.
 //!
 //! `format` and `prefixes` say what an index holds and are pure. `write` and `index` write and read
-//! the file. Everything but [`index::Index::find`] may wait for a disk, so the loop must not call it.
+//! the file; `walk`, `parallel` and `build` make one from a tree of torrents. Everything but
+//! [`index::Index::find`] may wait for a disk, so the loop must not call it.
 
+pub mod build;
 pub mod format;
 pub mod index;
+pub mod parallel;
 pub mod prefixes;
 mod sort;
+mod walk;
 mod window;
 pub mod write;

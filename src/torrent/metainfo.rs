@@ -242,19 +242,19 @@ pub(super) fn decoding(error: bendy::decoding::Error) -> MetainfoError {
 
 /// Metainfo files for the tests of this module and its neighbours.
 #[cfg(test)]
-pub(super) mod samples {
+pub(crate) mod samples {
     /// A byte string.
-    pub(in crate::torrent) fn s(text: &str) -> String {
+    pub(crate) fn s(text: &str) -> String {
         format!("{}:{text}", text.len())
     }
 
     /// The hashes of that many bytes in pieces of 16 KiB.
-    pub(in crate::torrent) fn pieces(length: u64) -> String {
+    pub(crate) fn pieces(length: u64) -> String {
         s(&"x".repeat(usize::try_from(length.div_ceil(16384) * 20).unwrap()))
     }
 
     /// A torrent of one file `n`; `extra` goes into `info`, in any order.
-    pub(in crate::torrent) fn single(length: u64, extra: &str) -> String {
+    pub(crate) fn single(length: u64, extra: &str) -> String {
         let pieces = pieces(length);
         format!(
             "d4:infod6:lengthi{length}e4:name1:n12:piece lengthi16384e6:pieces{pieces}{extra}ee"
@@ -262,13 +262,13 @@ pub(super) mod samples {
     }
 
     /// A torrent `m` with the entries `files`, which have `length` bytes together.
-    pub(in crate::torrent) fn multi(length: u64, files: &str, extra: &str) -> String {
+    pub(crate) fn multi(length: u64, files: &str, extra: &str) -> String {
         let pieces = pieces(length);
         format!("d4:infod5:filesl{files}e4:name1:m12:piece lengthi16384e6:pieces{pieces}{extra}ee")
     }
 
     /// One entry of `files`.
-    pub(in crate::torrent) fn entry(length: u64, path: &[&str], extra: &str) -> String {
+    pub(crate) fn entry(length: u64, path: &[&str], extra: &str) -> String {
         let path: String = path.iter().map(|component| s(component)).collect();
         format!("d6:lengthi{length}e4:pathl{path}e{extra}e")
     }

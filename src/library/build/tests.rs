@@ -1,0 +1,182 @@
+//! A tree of torrents becomes an index.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::{BuildError, Plan, Progress, Summary, build};
+use crate::library::format::State;
+use crate::library::index::{Entry, Index};
+use crate::torrent::metainfo::samples::{s, single};
+use crate::torrent::reader::FileStamp;
+use crate::wire::message::InfoHash;
+
+/// A directory for an index, and one for torrents.
+struct Place {
+    _directory: TempDir,
+    base: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        fs::create_dir(base.join("lib")).unwrap();
+        Place {
+            _directory: directory,
+            base,
+        }
+    }
+
+    fn index(&self) -> PathBuf {
+        self.base.join("index")
+    }
+
+    fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.base.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// A torrent of the file `name` with its content beside it.
+    fn torrent(&self, directory: &str, name: &str, length: usize) {
+        let raw = single(length as u64, "").replace("4:name1:n", &(s("name") + &s(name)));
+        let raw = raw.replacen('d', &("d".to_owned() + &s("announce") + &s("http://t/")), 1);
+        self.write(&format!("{directory}/{name}.torrent"), raw);
+        self.write(&format!("{directory}/{name}"), vec![1; length]);
+    }
+
+    fn build(&self) -> (Summary, Vec<String>) {
+        let plan = Plan {
+            inputs: vec![self.base.join("lib")],
+            content: None,
+            target: self.index(),
+            threads: 2,
+        };
+        let mut lines = Vec::new();
+        let base = format!("{}/lib/", self.base.display());
+        let progress = Progress::default();
+        let summary = build(&plan, &progress, |refusal| {
+            lines.push(refusal.to_string().replace(&base, ""));
+        });
+        (summary.unwrap(), lines)
+    }
+}
+
+fn entries(index: &Index) -> Vec<Entry> {
+    index.entries().map(Result::unwrap).collect()
+}
+
+fn paths(index: &Index) -> Vec<PathBuf> {
+    let path = |entry: Entry| entry.directory.join(entry.name);
+    entries(index).into_iter().map(path).collect()
+}
+
+fn lookup(index: &Index, info_hash: InfoHash) -> Option<Entry> {
+    index.entry(index.find(&info_hash)?, &info_hash).unwrap()
+}
+
+#[test]
+fn a_tree_of_torrents_becomes_an_index() {
+    let place = Place::new();
+    place.torrent("lib/b", "two", 5);
+    place.torrent("lib/a/deep", "one", 6);
+    place.torrent("lib", "top", 7);
+    place.torrent("lib/b", "gone", 8);
+    fs::remove_file(place.base.join("lib/b/gone")).unwrap();
+    place.write("lib/b/bad.torrent", "no bencode");
+    place.write("lib/b/notes.txt", "");
+    fs::create_dir(place.base.join("lib/c")).unwrap();
+    fs::copy(
+        place.base.join("lib/top.torrent"),
+        place.base.join("lib/c/again.torrent"),
+    )
+    .unwrap();
+    place.write("lib/c/top", [1; 7]);
+    let (summary, lines) = place.build();
+    assert_eq!(
+        lines,
+        [
+            "b/bad.torrent: malformed bencode: unexpected byte at offset 0",
+            "b/gone.torrent: content gone is missing",
+            "c/again.torrent: the same info-hash as top.torrent",
+        ]
+    );
+    let expected = Summary {
+        torrents: 4,
+        withdrawn: 1,
+        refused: 3,
+        bytes: fs::metadata(place.index()).unwrap().len(),
+    };
+    assert_eq!(summary, expected);
+    let index = Index::open(&place.index()).unwrap();
+    index.check().unwrap();
+    let expected = [
+        "top.torrent",
+        "a/deep/one.torrent",
+        "b/bad.torrent",
+        "b/gone.torrent",
+        "b/two.torrent",
+        "c/again.torrent",
+    ];
+    assert_eq!(paths(&index), expected.map(PathBuf::from));
+    for entry in entries(&index) {
+        let path = place
+            .base
+            .join("lib")
+            .join(&entry.directory)
+            .join(&entry.name);
+        let state = match entry.name.to_str().unwrap() {
+            "bad.torrent" => State::Unusable,
+            "gone.torrent" => State::Withdrawn,
+            _ => State::Served,
+        };
+        assert_eq!(entry.state, state, "{path:?}");
+        assert_eq!(entry.stamp, FileStamp::new(&path.metadata().unwrap()));
+        let tiers = index.trackers(entry.trackers).unwrap();
+        assert_eq!(tiers.is_empty(), entry.state == State::Unusable);
+        if entry.state != State::Unusable {
+            assert_eq!(tiers, [["http://t/"]]);
+            assert!(lookup(&index, entry.info_hash).is_some());
+        }
+    }
+    // An unusable file has no info-hash under which it could be asked for.
+    assert_eq!(lookup(&index, InfoHash([0; 20])), None);
+}
+
+#[test]
+fn directories_that_overlap_hold_a_torrent_once() {
+    let place = Place::new();
+    place.torrent("lib/a", "one", 5);
+    symlink("a", place.base.join("lib/alias")).unwrap();
+    let (summary, lines) = place.build();
+    assert_eq!((summary.torrents, summary.refused), (1, 0), "{lines:?}");
+}
+
+#[test]
+fn content_may_lie_elsewhere_and_nothing_to_index_is_an_error() {
+    let place = Place::new();
+    place.torrent("lib", "n", 5);
+    fs::rename(place.base.join("lib/n"), place.base.join("n")).unwrap();
+    let mut plan = Plan {
+        inputs: vec![place.base.join("lib")],
+        content: Some(place.base.clone()),
+        target: place.index(),
+        threads: 1,
+    };
+    let run = |plan: &Plan| build(plan, &Progress::default(), |_| ());
+    assert_eq!(run(&plan).unwrap().withdrawn, 0);
+    let index = Index::open(&place.index()).unwrap();
+    assert_eq!(index.origin().content.as_ref(), Some(&place.base));
+    assert_eq!(index.origin().root, place.base.join("lib"));
+    plan.content = Some(place.base.join("nowhere"));
+    assert!(matches!(run(&plan), Err(BuildError::Content(..))));
+    plan.inputs = vec![place.base.join("nowhere")];
+    plan.content = None;
+    assert!(matches!(run(&plan), Err(BuildError::Nothing(Some(_)))));
+    plan.inputs = vec![place.base.join("lib")];
+    plan.target = place.base.join("no/such/directory/index");
+    assert!(matches!(run(&plan), Err(BuildError::Write(..))));
+}

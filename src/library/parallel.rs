@@ -1,0 +1,126 @@
+//! Work on all cores, with the results in order.
+//!
+//! Owns the threads of one run and the bound on what is under way. It must not know what the work
+//! is.
+
+use std::ops::ControlFlow;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+/// Results that may wait for an earlier one, for each thread. One slow item then keeps the others
+/// busy for a while, and memory stays bounded.
+const AHEAD_FOR_EACH_THREAD: usize = 16;
+
+/// The threads that this machine has a core for.
+#[must_use]
+pub fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Does `work` on every item with so many threads, each with a worker of its own, and hands the
+/// results to `take` in the order of the items. The items are made by one more thread. Ends early
+/// when `take` breaks.
+pub fn in_order<T, R, W>(
+    threads: usize,
+    items: impl Iterator<Item = T> + Send,
+    worker: impl Fn() -> W + Sync,
+    mut take: impl FnMut(R) -> ControlFlow<()>,
+) where
+    T: Send,
+    R: Send,
+    W: FnMut(T) -> R,
+{
+    let threads = threads.max(1);
+    let ahead = threads * AHEAD_FOR_EACH_THREAD;
+    let (jobs, queue) = sync_channel::<(T, SyncSender<R>)>(ahead);
+    let (order, results) = sync_channel::<Receiver<R>>(ahead);
+    let queue = Mutex::new(queue);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for item in items {
+                let (sender, receiver) = sync_channel(1);
+                if order.send(receiver).is_err() || jobs.send((item, sender)).is_err() {
+                    break;
+                }
+            }
+        });
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut work = worker();
+                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                while let Ok((item, sender)) = next() {
+                    // Nobody may be waiting any more.
+                    let _ = sender.send(work(item));
+                }
+            });
+        }
+        for result in results {
+            let Ok(result) = result.recv() else { break };
+            if take(result).is_break() {
+                break;
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_the_order_of_the_items() {
+        for threads in [0, 1, 4] {
+            let mut taken = Vec::new();
+            in_order(
+                threads,
+                0..10_000_u64,
+                || |item| item * 2,
+                |result| {
+                    taken.push(result);
+                    ControlFlow::Continue(())
+                },
+            );
+            assert!(taken.into_iter().eq((0..10_000).map(|item| item * 2)));
+        }
+    }
+
+    #[test]
+    fn each_thread_has_a_worker_of_its_own() {
+        let made = Mutex::new(0);
+        in_order(
+            3,
+            0..100,
+            || {
+                *made.lock().unwrap() += 1;
+                |item: u32| item
+            },
+            |_| ControlFlow::Continue(()),
+        );
+        assert_eq!(*made.lock().unwrap(), 3);
+    }
+
+    #[test]
+    fn items_are_not_made_far_ahead_and_breaking_ends_the_run() {
+        let made = Mutex::new(0_usize);
+        let items = std::iter::from_fn(|| {
+            *made.lock().unwrap() += 1;
+            Some(())
+        });
+        let mut taken = 0;
+        in_order(
+            2,
+            items,
+            || |()| (),
+            |()| {
+                taken += 1;
+                match taken {
+                    5 => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                }
+            },
+        );
+        assert_eq!(taken, 5);
+        assert!(*made.lock().unwrap() <= 5 + 2 + 2 * 2 * AHEAD_FOR_EACH_THREAD);
+    }
+}
