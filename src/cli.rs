@@ -3,6 +3,8 @@
 //! Owns the commands. The options of a seeding run come from the table of `config::settings`. It
 //! must not know how any of them is carried out.
 
+pub mod library;
+
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -22,6 +24,10 @@ pub enum Request {
     ConfigDefault,
     /// Say whether the configuration is right.
     ConfigCheck(Sources),
+    /// Read a library into an index file.
+    Index(library::Index),
+    /// Hash content.
+    Verify(library::Verify),
 }
 
 /// The arguments of `hekate seed`.
@@ -42,6 +48,8 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(seed_command())
+        .subcommand(library::index_command())
+        .subcommand(library::verify_command())
         .subcommand(config_command())
 }
 
@@ -142,6 +150,8 @@ where
     Ok(match matches.subcommand() {
         Some(("config", matches)) if matches.get_flag("default") => Request::ConfigDefault,
         Some(("config", matches)) => Request::ConfigCheck(sources(matches, Layer::new())),
+        Some(("index", matches)) => Request::Index(library::index(matches)),
+        Some(("verify", matches)) => Request::Verify(library::verify(matches)),
         Some((_, matches)) => Request::Seed(Seed {
             sources: sources(matches, flags(matches)),
             list: matches.get_flag("list"),

@@ -2,30 +2,34 @@
 //!
 //! The modules in reading order, from bytes to the machine that turns:
 //!
-//! | module      | reason to exist                                                        |
-//! |-------------|------------------------------------------------------------------------|
-//! | [`wire`]    | bytes ↔ messages; pure, imports nothing of ours                        |
-//! | [`timers`]  | the time, each connection's deadlines, the wheel that finds them; pure |
-//! | [`peer`]    | one peer's protocol: what is legal now, what must be sent; pure        |
-//! | [`choker`]  | upload slots, credit and turn order: all of fairness; pure             |
-//! | [`rate`]    | the global upload limit, a token bucket; pure                          |
-//! | [`torrent`] | metainfo, block → file extents, the catalogue of what is served        |
-//! | [`library`] | the index of all torrents on disk, made and read                       |
-//! | [`storage`] | mapped content, "would this block?", the bounded pool of readers       |
-//! | [`reactor`] | the loop: sockets, slab, and every part above as a plain field         |
-//! | [`config`]  | the options with their meaning and bounds                              |
-//! | [`cli`]     | which command, and what it was given                                   |
-//! | [`logging`] | where the log goes, how a line looks, what is held back                |
-//! | [`sys`]     | every `unsafe` line, one function for each system call                 |
+//! | module       | reason to exist                                                        |
+//! |--------------|------------------------------------------------------------------------|
+//! | [`wire`]     | bytes ↔ messages; pure, imports nothing of ours                        |
+//! | [`timers`]   | the time, each connection's deadlines, the wheel that finds them; pure |
+//! | [`peer`]     | one peer's protocol: what is legal now, what must be sent; pure        |
+//! | [`choker`]   | upload slots, credit and turn order: all of fairness; pure             |
+//! | [`rate`]     | the global upload limit, a token bucket; pure                          |
+//! | [`torrent`]  | metainfo, block → file extents, the catalogue of what is served        |
+//! | [`library`]  | the index of all torrents on disk, made and read                       |
+//! | [`storage`]  | mapped content, "would this block?", the bounded pool of readers       |
+//! | [`reactor`]  | the loop: sockets, slab, and every part above as a plain field         |
+//! | [`config`]   | the options with their meaning and bounds                              |
+//! | [`cli`]      | which command, and what it was given                                   |
+//! | [`commands`] | the commands that read a library and do not seed                       |
+//! | [`progress`] | how far a long run is, on standard error                               |
+//! | [`logging`]  | where the log goes, how a line looks, what is held back                |
+//! | [`sys`]      | every `unsafe` line, one function for each system call                 |
 //!
 //! Calls go down; answers come back as values. Only [`reactor`] imports everything.
 
 pub mod choker;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod library;
 pub mod logging;
 pub mod peer;
+pub mod progress;
 pub mod rate;
 pub mod reactor;
 pub mod storage;

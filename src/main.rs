@@ -1,12 +1,14 @@
 //! Parses the arguments, runs, and answers with an exit code.
 //!
 //! Exit codes: 0 after a stop that was asked for, 1 when seeding could not start or go on,
-//! 2 for wrong usage, 78 (`EX_CONFIG` of sysexits.h) for a configuration that is wrong.
+//! 2 for wrong usage, 3 when `verify` has found what is not right, 78 (`EX_CONFIG` of sysexits.h)
+//! for a configuration that is wrong.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use hekate::cli::{self, Request, Seed};
+use hekate::commands::{self, print};
 use hekate::config::file::{self, ConfigError, Configured, Sources};
 use hekate::logging::{self, Logging};
 use hekate::reactor::Reactor;
@@ -15,12 +17,21 @@ use hekate::torrent::catalogue;
 /// The configuration is wrong: trying again will not help.
 const EXIT_CONFIG: u8 = 78;
 
+/// Something is not right: a cron job can tell that from a verification that could not run.
+const EXIT_FAULTS: u8 = 3;
+
 fn main() -> ExitCode {
     let request = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let outcome = match request {
         Request::Seed(arguments) => seed(&arguments),
         Request::ConfigDefault => print(&file::default_text()).map_err(Failure::Plain),
         Request::ConfigCheck(sources) => check(&sources),
+        Request::Index(arguments) => commands::index(arguments).map_err(Failure::Plain),
+        Request::Verify(arguments) => match commands::verify(&arguments) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(EXIT_FAULTS),
+            Err(message) => Err(Failure::Plain(message)),
+        },
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -28,7 +39,7 @@ fn main() -> ExitCode {
             log::error!("{message}");
             ExitCode::FAILURE
         }
-        // There is no log yet: the configuration says where it is.
+        // There is no log: the configuration of a seeding run says where it is.
         Err(Failure::Plain(message)) => {
             let _ = writeln!(std::io::stderr(), "hekate: {message}");
             ExitCode::FAILURE
@@ -52,12 +63,6 @@ impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Self::Config(error)
     }
-}
-
-fn print(text: &str) -> Result<(), String> {
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| format!("standard output: {error}"))
 }
 
 /// Says that a configuration is right; it was named as wrong otherwise.

@@ -123,26 +123,48 @@ fn the_code_map_is_complete() {
     }
 }
 
-#[test]
-fn every_option_is_explained_and_none_is_invented() {
+/// The long options in the help of a command.
+fn help(command: &str) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
-        .args(["seed", "--help"])
+        .args([command, "--help"])
         .output()
         .expect("hekate runs");
-    let help = String::from_utf8_lossy(&output.stdout);
-    let offered = long_options(&help);
-    assert!(offered.contains("--port"), "no help was printed: {help}");
-    let page = read("docs/OPERATING.md");
-    let table: Vec<&str> = page
-        .lines()
-        .skip_while(|line| *line != "## Options")
-        .take_while(|line| *line != "## Ports and firewalls")
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The rows of the tables under a heading.
+fn table<'a>(page: &'a str, heading: &str) -> Vec<&'a str> {
+    page.lines()
+        .skip_while(|line| *line != heading)
+        .skip(1)
+        .take_while(|line| !line.starts_with("## "))
         .filter(|line| line.starts_with('|'))
-        .collect();
-    let table = table.join("\n");
-    assert_eq!(long_options(&table), offered, "docs/OPERATING.md");
+        .collect()
+}
+
+#[test]
+fn every_option_is_explained_and_none_is_invented() {
+    let seed = help("seed");
+    let offered = long_options(&seed);
+    assert!(offered.contains("--port"), "no help was printed: {seed}");
+    let page = read("docs/OPERATING.md");
+    let rows = table(&page, "## Options").join("\n");
+    assert_eq!(long_options(&rows), offered, "docs/OPERATING.md");
     for option in long_options(&first_cells(&read("README.md"), "## Options in brief").join(" ")) {
         assert!(offered.contains(option), "README.md: {option}");
+    }
+    for command in ["index", "verify"] {
+        let help = help(command);
+        let rows = table(&page, "## Indexing and verifying");
+        let of_command = rows.iter().filter(|row| {
+            let cell = row.split('|').nth(2).unwrap_or_default().trim();
+            cell == command || cell == "both"
+        });
+        let explained: BTreeSet<&str> = of_command
+            .filter_map(|row| row.split('|').nth(1))
+            .flat_map(long_options)
+            .collect();
+        assert_eq!(explained, long_options(&help), "{command}");
     }
 }
 

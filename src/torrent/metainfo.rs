@@ -2,7 +2,7 @@
 //!
 //! Owns the reading and judging of the bytes of one `.torrent` file, which may be hostile. It is
 //! pure: it must not know where the file lies or whether its content exists. The piece hashes are
-//! counted and not kept, because a seeder never needs them.
+//! counted and not kept, because seeding does not need them.
 //!
 //! Decisions where programs differ, each as libtorrent has it unless it says otherwise:
 //! bytes after the top-level dictionary are ignored; of a repeated key the first counts; with both
@@ -11,6 +11,7 @@
 //! whatever its length says, so nothing is looked for on disk. Unsafe names and repeated paths are
 //! refused, where libtorrent would rename: content under other names is content that is not there.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -19,7 +20,7 @@ use sha1::{Digest, Sha1};
 use thiserror::Error;
 
 use super::bencode::{self, BencodeError};
-use super::info::Info;
+use super::info::{Info, PIECE_HASH_BYTES};
 use crate::wire::message::InfoHash;
 
 /// The longest piece, the same as libtorrent's. Real ones end at 64 MiB to 256 MiB.
@@ -141,17 +142,11 @@ impl Metainfo {
     /// A [`MetainfoError`] when the torrent cannot be served as it is described.
     pub fn parse(raw: &[u8]) -> Result<Self, MetainfoError> {
         let survey = bencode::survey(raw)?;
+        let ordered = ordered(raw, &survey)?;
         let span = survey
             .info
             .ok_or(MetainfoError::Missing(Field::Top("info")))?;
-        let sorted;
-        let ordered = if survey.sorted {
-            raw.get(..survey.end).unwrap_or_default()
-        } else {
-            sorted = bencode::sort_keys(raw)?;
-            sorted.as_slice()
-        };
-        let top = Top::decode(ordered)?;
+        let top = Top::decode(&ordered)?;
         let mut info = top.info.ok_or(MetainfoError::Missing(Field::Top("info")))?;
         let (files, total_length) = info.files()?;
         let piece_length = info.piece_length()?;
@@ -166,6 +161,26 @@ impl Metainfo {
             files,
             announce: top.announce,
         })
+    }
+
+    /// The SHA-1 of each piece, for who has the bytes of a metainfo file and hashes its content.
+    ///
+    /// # Errors
+    /// A [`MetainfoError`] where there are none.
+    pub fn piece_hashes(raw: &[u8]) -> Result<Vec<[u8; PIECE_HASH_BYTES]>, MetainfoError> {
+        let ordered = ordered(raw, &bencode::survey(raw)?)?;
+        let info = Top::decode(&ordered)?.info;
+        let info = info.ok_or(MetainfoError::Missing(Field::Top("info")))?;
+        Ok(info.piece_hashes()?.to_vec())
+    }
+}
+
+/// The top-level dictionary with its keys in the order that bendy demands.
+fn ordered<'a>(raw: &'a [u8], survey: &bencode::Survey) -> Result<Cow<'a, [u8]>, BencodeError> {
+    if survey.sorted {
+        Ok(raw.get(..survey.end).unwrap_or_default().into())
+    } else {
+        bencode::sort_keys(raw).map(Cow::Owned)
     }
 }
 
@@ -336,6 +351,23 @@ mod tests {
         assert_eq!(metainfo.info, 7..7 + info.len() as u64);
         assert_eq!((metainfo.pieces, metainfo.total_length), (1, 5));
         assert_eq!(metainfo.announce, [["url"]]);
+    }
+
+    #[test]
+    fn piece_hashes_are_given_in_order() {
+        let hashes = [[1; 20], [2; 20], [3; 20]];
+        let sorted = single(40000, "").replace(&"x".repeat(60), "?");
+        let unsorted = sorted.replacen('d', "d1:zi1e", 1);
+        for text in [sorted, unsorted] {
+            let at = text.find('?').unwrap();
+            let raw = [
+                &text.as_bytes()[..at],
+                &hashes.concat(),
+                &text.as_bytes()[at + 1..],
+            ];
+            assert_eq!(Metainfo::piece_hashes(&raw.concat()).unwrap(), hashes);
+        }
+        assert!(Metainfo::piece_hashes(b"d4:infodee").is_err());
     }
 
     #[test]

@@ -1,0 +1,155 @@
+//! The arguments of the commands that read a library and do not seed: `index` and `verify`.
+//!
+//! Owns their spelling, and the last line of `index`. It must not know how they are carried out.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+
+use crate::library::build::Summary;
+
+/// The arguments of `hekate index`.
+#[derive(Debug)]
+pub struct Index {
+    /// Directories that are searched, or metainfo files.
+    pub inputs: Vec<PathBuf>,
+    /// The index file.
+    pub output: PathBuf,
+    /// Where all content lies.
+    pub content: Option<PathBuf>,
+}
+
+/// The arguments of `hekate verify`. Either there is an index, or there are inputs.
+#[derive(Debug)]
+pub struct Verify {
+    /// Directories that are searched, or metainfo files.
+    pub inputs: Vec<PathBuf>,
+    /// An index whose torrents are verified.
+    pub index: Option<PathBuf>,
+    /// Where all content lies.
+    pub content: Option<PathBuf>,
+    /// Whether a program reads the result.
+    pub json: bool,
+}
+
+pub(super) fn index_command() -> Command {
+    let inputs = inputs("DIR").help("Directories that are searched for *.torrent");
+    Command::new("index")
+        .about("Read a tree of torrents into one index file")
+        .arg(inputs.required(true))
+        .arg(
+            path("output", "FILE")
+                .short('o')
+                .required(true)
+                .help("The index file; one that is there is replaced when the new one is whole"),
+        )
+        .arg(
+            path("content", "DIR")
+                .help("Where the content lies [default: beside each torrent file]"),
+        )
+}
+
+pub(super) fn verify_command() -> Command {
+    let inputs =
+        inputs("DIR|FILE").help("Directories that are searched for *.torrent, or torrent files");
+    Command::new("verify")
+        .about("Hash the content of torrents and say what is missing, short, corrupt or extra")
+        .arg(inputs.required_unless_present("index"))
+        .arg(
+            path("index", "FILE")
+                .conflicts_with("inputs")
+                .help("Verify every torrent of an index file instead"),
+        )
+        .arg(path("content", "DIR").help(
+            "Where the content lies [default: beside each torrent file, or as the index says]",
+        ))
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Print one JSON object for each torrent, and one for the sums"),
+        )
+}
+
+fn inputs(value: &'static str) -> Arg {
+    Arg::new("inputs")
+        .value_name(value)
+        .value_parser(value_parser!(PathBuf))
+        .value_hint(ValueHint::AnyPath)
+        .action(ArgAction::Append)
+        .num_args(1..)
+}
+
+fn path(name: &'static str, value: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name(value)
+        .value_parser(value_parser!(PathBuf))
+        .value_hint(ValueHint::AnyPath)
+}
+
+fn paths(matches: &ArgMatches) -> Vec<PathBuf> {
+    let paths = matches.get_many("inputs").unwrap_or_default();
+    paths.cloned().collect()
+}
+
+pub(super) fn index(matches: &ArgMatches) -> Index {
+    Index {
+        inputs: paths(matches),
+        // clap demands one.
+        output: matches.get_one("output").cloned().unwrap_or_default(),
+        content: matches.get_one("content").cloned(),
+    }
+}
+
+pub(super) fn verify(matches: &ArgMatches) -> Verify {
+    Verify {
+        inputs: paths(matches),
+        index: matches.get_one("index").cloned(),
+        content: matches.get_one("content").cloned(),
+        json: matches.get_flag("json"),
+    }
+}
+
+/// What `hekate index` prints at the end.
+#[must_use]
+pub fn index_summary(summary: &Summary) -> String {
+    let Summary {
+        torrents,
+        withdrawn,
+        refused,
+        bytes,
+    } = summary;
+    format!("{torrents} torrents, {withdrawn} without content, {refused} refused; {bytes} bytes\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Request, parse};
+
+    #[test]
+    fn an_index_has_one_file_and_many_inputs() {
+        let parse = |arguments: &[&str]| parse(["hekate", "index"].iter().chain(arguments));
+        let Ok(Request::Index(index)) = parse(&["a", "b", "-o", "f", "--content", "c"]) else {
+            panic!();
+        };
+        assert_eq!(
+            index.inputs,
+            ["a", "b"].map(Into::<std::path::PathBuf>::into)
+        );
+        assert_eq!(index.output.as_os_str(), "f");
+        assert_eq!(index.content.unwrap().as_os_str(), "c");
+        assert!(parse(&["a"]).is_err() && parse(&["-o", "f"]).is_err());
+    }
+
+    #[test]
+    fn what_is_verified_is_named_once() {
+        let parse = |arguments: &[&str]| parse(["hekate", "verify"].iter().chain(arguments));
+        let Ok(Request::Verify(verify)) = parse(&["--index", "f", "--json"]) else {
+            panic!();
+        };
+        assert!(verify.json && verify.index.is_some() && verify.inputs.is_empty());
+        assert!(parse(&["lib", "a.torrent"]).is_ok());
+        assert!(parse(&[]).is_err() && parse(&["lib", "--index", "f"]).is_err());
+    }
+}

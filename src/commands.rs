@@ -1,0 +1,90 @@
+//! The commands that read a library and do not seed: `index` and `verify`.
+//!
+//! Owns what they print and when. How arguments are spelt stands in `cli`, what is done in
+//! `library`; it must not know the loop.
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+
+use crate::cli::library as arguments;
+use crate::library::build::{self, Plan, Progress};
+use crate::library::index::Index;
+use crate::library::parallel;
+use crate::library::report::{self, Sums};
+use crate::library::verify::{self, Subject};
+use crate::progress;
+
+/// Reads a library into an index file.
+///
+/// # Errors
+/// One line that says why there is none.
+pub fn index(arguments: arguments::Index) -> Result<(), String> {
+    let plan = Plan {
+        inputs: arguments.inputs,
+        content: arguments.content,
+        target: arguments.output,
+        threads: parallel::cores(),
+    };
+    // The index that is replaced tells about how many torrents there will be.
+    let expected = Index::open(&plan.target).ok().map(|index| index.records());
+    let progress = Progress::default();
+    let mut printed = Ok(());
+    let summary = progress::show(&progress, expected, || {
+        build::build(&plan, &progress, |refusal| {
+            if printed.is_ok() {
+                printed = print(&format!("refused: {refusal}\n"));
+            }
+        })
+    });
+    let summary = summary.map_err(|error| error.to_string())?;
+    printed?;
+    print(&arguments::index_summary(&summary))
+}
+
+/// Hashes content and prints what is not right. Answers whether everything is.
+///
+/// # Errors
+/// One line that says why nothing, or not all, was verified.
+pub fn verify(arguments: &arguments::Verify) -> Result<bool, String> {
+    let index = arguments.index.as_deref().map(Index::open).transpose();
+    let index = index.map_err(|error| error.to_string())?;
+    let subject = match &index {
+        Some(index) => Subject::Index(index),
+        None => Subject::Paths(&arguments.inputs),
+    };
+    let expected = index.as_ref().map(Index::records);
+    let progress = Progress::default();
+    let mut sums = Sums::default();
+    let mut printed = Ok(());
+    let content = arguments.content.as_deref();
+    let run = progress::show(&progress, expected, || {
+        verify::verify(&subject, content, parallel::cores(), &progress, |finding| {
+            sums.add(&finding);
+            let lines = match arguments.json {
+                true => report::json(&finding),
+                false => report::text(&finding),
+            };
+            printed = print(&lines);
+            match printed.is_ok() {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        })
+    });
+    run.map_err(|error| format!("content: {error}"))?;
+    printed?;
+    match arguments.json {
+        true => print(&sums.json())?,
+        false => print(&sums.to_string())?,
+    }
+    Ok(sums.is_good())
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// One line that says why not.
+pub fn print(text: &str) -> Result<(), String> {
+    let written = io::stdout().write_all(text.as_bytes());
+    written.map_err(|error| format!("standard output: {error}"))
+}

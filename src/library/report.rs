@@ -1,0 +1,295 @@
+//! What a verification has found, as lines for a person or for a program.
+//!
+//! Owns the wording and the JSON. It must not know how anything was found out.
+
+use std::fmt::{self, Display, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::verify::{Finding, Report};
+use crate::torrent::content::ContentError;
+use crate::torrent::printable::Printable;
+
+/// What a whole run has found.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Sums {
+    /// Torrents that were looked at.
+    pub torrents: u64,
+    /// Torrents with any fault.
+    pub bad: u64,
+    /// Metainfo files and directories that could not be read or used.
+    pub refused: u64,
+    /// Pieces that are not all there.
+    pub absent_pieces: u64,
+    /// Pieces with another hash.
+    pub corrupt_pieces: u64,
+}
+
+impl Sums {
+    /// Counts a finding.
+    pub fn add(&mut self, finding: &Finding) {
+        match finding {
+            Finding::Torrent(report) => {
+                self.torrents += 1;
+                self.bad += u64::from(!report.is_good());
+                self.absent_pieces += report.absent.len() as u64;
+                self.corrupt_pieces += report.corrupt.len() as u64;
+            }
+            Finding::Refused(_) | Finding::Index(_) => self.refused += 1,
+        }
+    }
+
+    /// Whether everything is as it should be.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.bad == 0 && self.refused == 0
+    }
+
+    /// The last line, as JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        format!(
+            "{{\"torrents\":{},\"bad\":{},\"refused\":{},\"absent_pieces\":{},\"corrupt_pieces\":{}}}\n",
+            self.torrents, self.bad, self.refused, self.absent_pieces, self.corrupt_pieces
+        )
+    }
+}
+
+impl Display for Sums {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            formatter,
+            "{} torrents, {} bad, {} refused; {} pieces missing, {} corrupt",
+            self.torrents, self.bad, self.refused, self.absent_pieces, self.corrupt_pieces
+        )
+    }
+}
+
+/// Lines for a person: one for each fault and each extra file, none for what is good.
+#[must_use]
+pub fn text(finding: &Finding) -> String {
+    let mut out = String::new();
+    match finding {
+        Finding::Refused(refusal) => out = format!("{refusal}\n"),
+        Finding::Index(error) => out = format!("{error}\n"),
+        Finding::Torrent(report) => {
+            let path = show(&report.path);
+            let mut line = |what: &dyn Display| {
+                // Writing to a string cannot fail.
+                let _ = writeln!(out, "{path}: {what}");
+            };
+            for fault in &report.faults {
+                line(fault);
+            }
+            let pieces = report.pieces;
+            for (list, what) in [(&report.absent, "missing"), (&report.corrupt, "corrupt")] {
+                if !list.is_empty() {
+                    line(&format_args!("of {pieces} pieces {what}: {}", Ranges(list)));
+                }
+            }
+            for extra in &report.extra {
+                line(&format_args!("extra file {}", show(extra)));
+            }
+        }
+    }
+    out
+}
+
+/// One JSON object on a line.
+#[must_use]
+pub fn json(finding: &Finding) -> String {
+    let object = match finding {
+        Finding::Refused(refusal) => format!(
+            "\"path\":{},\"state\":\"refused\",\"reason\":{}",
+            Quoted(&show(&refusal.path).to_string()),
+            Quoted(&refusal.reason.to_string())
+        ),
+        Finding::Index(error) => format!(
+            "\"path\":{},\"state\":\"refused\",\"reason\":{}",
+            Quoted(&show(&error.path).to_string()),
+            Quoted(&error.fault.to_string())
+        ),
+        Finding::Torrent(report) => torrent(report),
+    };
+    format!("{{{object}}}\n")
+}
+
+fn torrent(report: &Report) -> String {
+    let files = report.faults.iter().map(fault).collect::<Vec<_>>();
+    let extra = report.extra.iter();
+    let extra: Vec<String> = extra
+        .map(|path| Quoted(&show(path).to_string()).to_string())
+        .collect();
+    let numbers = |list: &[u32]| {
+        let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+        list.join(",")
+    };
+    format!(
+        "\"path\":{},\"info_hash\":\"{}\",\"state\":\"{}\",\"pieces\":{},\"files\":[{}],\
+         \"absent\":[{}],\"corrupt\":[{}],\"extra\":[{}]",
+        Quoted(&show(&report.path).to_string()),
+        report.info_hash,
+        if report.is_good() { "good" } else { "bad" },
+        report.pieces,
+        files.join(","),
+        numbers(&report.absent),
+        numbers(&report.corrupt),
+        extra.join(",")
+    )
+}
+
+/// A file that is not right.
+fn fault(error: &ContentError) -> String {
+    let mut sizes = String::new();
+    let (path, word) = match error {
+        ContentError::Missing(path) => (path, "missing"),
+        ContentError::WrongSize {
+            path,
+            expected,
+            found,
+        } => {
+            sizes = format!(",\"expected\":{expected},\"found\":{found}");
+            (path, if found < expected { "short" } else { "long" })
+        }
+        ContentError::Unreadable(path, _)
+        | ContentError::NotRegular(path)
+        | ContentError::Escapes(path)
+        | ContentError::Unsafe(path) => (path, "unreadable"),
+    };
+    let path = show(path).to_string();
+    format!("{{\"path\":{},\"fault\":\"{word}\"{sizes}}}", Quoted(&path))
+}
+
+fn show(path: &Path) -> Printable<'_> {
+    Printable(path.as_os_str().as_bytes())
+}
+
+/// Ascending numbers, those in a row as a range.
+struct Ranges<'a>(&'a [u32]);
+
+impl Display for Ranges<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let in_a_row = |one: &u32, next: &u32| one.checked_add(1) == Some(*next);
+        for (number, run) in self.0.chunk_by(in_a_row).enumerate() {
+            if number > 0 {
+                formatter.write_str(", ")?;
+            }
+            match run {
+                [first, .., last] => write!(formatter, "{first}-{last}")?,
+                [only] => write!(formatter, "{only}")?,
+                [] => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A JSON string.
+struct Quoted<'a>(&'a str);
+
+impl Display for Quoted<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_char('"')?;
+        for character in self.0.chars() {
+            match character {
+                '"' | '\\' => write!(formatter, "\\{character}")?,
+                _ if character.is_control() => {
+                    write!(formatter, "\\u{:04x}", u32::from(character))?;
+                }
+                _ => formatter.write_char(character)?,
+            }
+        }
+        formatter.write_char('"')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torrent::catalogue::{Refusal, RefusalReason};
+    use crate::wire::message::InfoHash;
+
+    fn bad() -> Finding {
+        Finding::Torrent(Report {
+            path: "/l/a \"b\".torrent".into(),
+            info_hash: InfoHash([0xab; 20]),
+            pieces: 12,
+            faults: vec![
+                ContentError::Missing("a".into()),
+                ContentError::WrongSize {
+                    path: "b".into(),
+                    expected: 5,
+                    found: 3,
+                },
+            ],
+            absent: vec![0],
+            corrupt: vec![2, 3, 4, 9, 11],
+            extra: vec!["m/x".into()],
+        })
+    }
+
+    fn refused() -> Finding {
+        Finding::Refused(Refusal {
+            path: "/l/c\n.torrent".into(),
+            reason: RefusalReason::NotRegular,
+        })
+    }
+
+    fn good() -> Finding {
+        let Finding::Torrent(mut report) = bad() else {
+            panic!();
+        };
+        report.faults.clear();
+        report.absent.clear();
+        report.corrupt.clear();
+        report.extra.clear();
+        Finding::Torrent(report)
+    }
+
+    #[test]
+    fn a_person_reads_a_line_for_each_fault() {
+        let expected = [
+            "content a is missing",
+            "content b has 3 bytes, not 5",
+            "of 12 pieces missing: 0",
+            "of 12 pieces corrupt: 2-4, 9, 11",
+            "extra file m/x",
+        ]
+        .map(|line| format!("/l/a \"b\".torrent: {line}\n"));
+        assert_eq!(text(&bad()), expected.concat());
+        assert_eq!(text(&good()), "");
+        assert_eq!(text(&refused()), "/l/c\\n.torrent: not a regular file\n");
+    }
+
+    #[test]
+    fn a_program_reads_one_object_for_each_torrent() {
+        let expected = r#"{"path":"/l/a \"b\".torrent","info_hash":"HASH","state":"bad","pieces":12,"files":[{"path":"a","fault":"missing"},{"path":"b","fault":"short","expected":5,"found":3}],"absent":[0],"corrupt":[2,3,4,9,11],"extra":["m/x"]}"#;
+        let expected = expected.replace("HASH", &"ab".repeat(20));
+        assert_eq!(json(&bad()), expected + "\n");
+        assert_eq!(
+            json(&refused()),
+            "{\"path\":\"/l/c\\\\n.torrent\",\"state\":\"refused\",\"reason\":\"not a regular file\"}\n"
+        );
+        assert!(json(&good()).contains("\"state\":\"good\""));
+    }
+
+    #[test]
+    fn the_sums_say_whether_all_is_good() {
+        let mut sums = Sums::default();
+        sums.add(&good());
+        assert!(sums.is_good());
+        sums.add(&bad());
+        assert!(!sums.is_good());
+        assert_eq!(
+            sums.to_string(),
+            "2 torrents, 1 bad, 0 refused; 1 pieces missing, 5 corrupt\n"
+        );
+        let mut sums = Sums::default();
+        sums.add(&refused());
+        assert!(!sums.is_good());
+        assert!(
+            sums.json()
+                .starts_with("{\"torrents\":0,\"bad\":0,\"refused\":1,")
+        );
+    }
+}

@@ -1,0 +1,309 @@
+//! What an info dictionary may say, and what is refused.
+
+use super::*;
+use crate::torrent::metainfo::Metainfo;
+use crate::torrent::metainfo::samples::{entry, multi, pieces, s, single};
+
+fn parse(raw: impl AsRef<[u8]>) -> Result<Metainfo, MetainfoError> {
+    Metainfo::parse(raw.as_ref())
+}
+
+fn paths(metainfo: &Metainfo) -> Vec<&[u8]> {
+    metainfo
+        .files
+        .iter()
+        .map(|file| file.path.as_slice())
+        .collect()
+}
+
+#[test]
+fn files_lie_below_the_name_in_their_order() {
+    let files = entry(7, &["b", "c"], "") + &entry(0, &["empty"], "") + &entry(3, &["a"], "");
+    let metainfo = parse(multi(10, &files, "")).unwrap();
+    assert_eq!(paths(&metainfo), [&b"m/b/c"[..], b"m/empty", b"m/a"]);
+    assert_eq!(metainfo.total_length, 10);
+    assert_eq!(metainfo.files[0].length, 7);
+    assert!(metainfo.files.iter().all(|file| !file.padding));
+}
+
+#[test]
+fn padding_is_known_by_attribute_or_legacy_name() {
+    // Padding of the same length repeats its path, and BEP 47 lets it lack one.
+    let files = entry(5, &["a"], "")
+        + &entry(3, &[".pad", "3"], "4:attr2:xp")
+        + &entry(5, &["b"], "")
+        + &entry(3, &[".pad", "3"], "4:attr1:p")
+        + &entry(4, &["x", "_____padding_file_0_if you see this"], "")
+        + "d4:attr1:p6:lengthi2ee";
+    let metainfo = parse(multi(22, &files, "")).unwrap();
+    let padding: Vec<bool> = metainfo.files.iter().map(|file| file.padding).collect();
+    assert_eq!(padding, [false, true, false, true, true, true]);
+    assert_eq!(paths(&metainfo), [&b"m/a"[..], b"", b"m/b", b"", b"", b""]);
+    assert_eq!(metainfo.total_length, 22);
+}
+
+#[test]
+fn a_symlink_has_no_bytes() {
+    let link = "d4:attr1:l6:lengthi9e4:pathl1:se12:symlink pathl1:aee";
+    let without_length = "d4:attr1:l4:pathl1:te12:symlink pathl1:aee";
+    let files = entry(5, &["a"], "") + link + without_length;
+    let metainfo = parse(multi(5, &files, "")).unwrap();
+    assert_eq!(metainfo.total_length, 5);
+    assert_eq!(paths(&metainfo), [&b"m/a"[..], b"", b""]);
+    assert_eq!(
+        (metainfo.files[1].length, metainfo.files[1].padding),
+        (0, false)
+    );
+}
+
+#[test]
+fn utf8_names_are_preferred() {
+    let files = "d6:lengthi5e4:pathl1:ae10:path.utf-8l2:\u{e9}1:xee";
+    let metainfo = parse(multi(5, files, "10:name.utf-84:\u{732b}m")).unwrap();
+    assert_eq!(paths(&metainfo), ["\u{732b}m/\u{e9}/x".as_bytes()]);
+    let metainfo = parse(single(5, "10:name.utf-82:\u{e9}")).unwrap();
+    assert_eq!(paths(&metainfo), ["\u{e9}".as_bytes()]);
+    let metainfo = parse(single(5, "10:name.utf-80:")).unwrap();
+    assert_eq!(paths(&metainfo), [b"n"]);
+}
+
+#[test]
+fn names_in_other_encodings_stay_the_bytes_they_are() {
+    let mut raw = multi(5, &entry(5, &["??"], ""), "").into_bytes();
+    let at = raw.windows(2).position(|bytes| bytes == b"??").unwrap();
+    raw[at..at + 2].copy_from_slice(b"\xc4\xe3");
+    assert_eq!(paths(&parse(&raw).unwrap()), [b"m/\xc4\xe3"]);
+}
+
+#[test]
+fn where_both_are_present_files_count() {
+    let metainfo = parse(multi(5, &entry(5, &["a"], ""), "6:lengthi99e")).unwrap();
+    assert_eq!(
+        (paths(&metainfo), metainfo.total_length),
+        (vec![&b"m/a"[..]], 5)
+    );
+}
+
+#[test]
+fn unsafe_components_are_refused() {
+    for component in ["", ".", "..", "/", "/etc", "a/b", "../x", "a\0b"] {
+        for path in [[component, "a"], ["a", component]] {
+            let error = parse(multi(5, &entry(5, &path, ""), "")).unwrap_err();
+            assert!(matches!(
+                error,
+                MetainfoError::UnsafePath(Field::File(0, "path"), _)
+            ));
+        }
+        let name = s("name") + &s(component);
+        let error = parse(single(5, "").replace("4:name1:n", &name)).unwrap_err();
+        assert!(
+            matches!(error, MetainfoError::UnsafePath(Field::Info("name"), _)),
+            "{name}"
+        );
+        let utf8 = entry(5, &["a"], &(s("path.utf-8") + "l" + &s(component) + "e"));
+        let error = parse(multi(5, &utf8, "")).unwrap_err();
+        assert!(matches!(
+            error,
+            MetainfoError::UnsafePath(Field::File(0, "path.utf-8"), _)
+        ));
+    }
+    let dots = entry(5, &["...", "..a", "a..", "\\"], "");
+    assert!(parse(multi(5, &dots, "")).is_ok());
+}
+
+#[test]
+fn a_component_has_at_most_255_bytes() {
+    let with = |length| multi(5, &entry(5, &[&"x".repeat(length)], ""), "");
+    assert!(parse(with(255)).is_ok());
+    assert!(matches!(
+        parse(with(256)).unwrap_err(),
+        MetainfoError::UnsafePath(..)
+    ));
+}
+
+#[test]
+fn two_files_at_one_path_are_refused() {
+    let files = entry(5, &["a", "b"], "") + &entry(5, &["c"], "") + &entry(0, &["a", "b"], "");
+    let error = parse(multi(10, &files, "")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "info.files[2].path is the path of an earlier file: m/a/b"
+    );
+}
+
+#[test]
+fn piece_hashes_must_fit_the_length() {
+    let with = |length, hashes| single(length, "").replace(&pieces(length), &pieces(hashes));
+    assert_eq!(parse(with(32768, 32768)).unwrap().pieces, 2);
+    assert_eq!(
+        parse(with(32768, 32769)).unwrap_err(),
+        MetainfoError::PieceCount {
+            expected: 2,
+            found: 3
+        }
+    );
+    assert_eq!(
+        parse(with(32769, 32768)).unwrap_err(),
+        MetainfoError::PieceCount {
+            expected: 3,
+            found: 2
+        }
+    );
+    let odd = single(5, "").replace(&pieces(5), &s(&"x".repeat(19)));
+    assert_eq!(parse(odd).unwrap_err(), MetainfoError::PieceHashes(19));
+}
+
+#[test]
+fn any_piece_length_up_to_the_bound_will_do() {
+    let with = |piece_length: i64| {
+        let count = 5_u64.div_ceil(piece_length.unsigned_abs().max(1));
+        single(5, "")
+            .replace("i16384e", &format!("i{piece_length}e"))
+            .replace(&pieces(5), &pieces(count * 16384))
+    };
+    let bound = MAX_PIECE_LENGTH_BYTES;
+    for piece_length in [1, 2, 3, 1000, 16384, 16385, 1 << 26, bound] {
+        let metainfo = parse(with(i64::from(piece_length))).unwrap();
+        assert_eq!(metainfo.piece_length, piece_length);
+    }
+    for piece_length in [0, -1, -16384, i64::from(bound) + 1, 1 << 32, i64::MAX] {
+        assert_eq!(
+            parse(with(piece_length)).unwrap_err(),
+            MetainfoError::OutOfRange(Field::Info("piece length"), piece_length)
+        );
+    }
+}
+
+#[test]
+fn lengths_are_neither_negative_nor_beyond_64_bits() {
+    let with = |digits: &str| {
+        let raw = multi(5, &entry(5, &["a"], ""), "");
+        raw.replace("6:lengthi5e", &format!("6:lengthi{digits}e"))
+    };
+    let length = Field::File(0, "length");
+    assert_eq!(
+        parse(with("-1")).unwrap_err(),
+        MetainfoError::OutOfRange(length, -1)
+    );
+    for digits in [
+        "9223372036854775808",
+        "-9223372036854775809",
+        &"9".repeat(1000),
+    ] {
+        assert_eq!(
+            parse(with(digits)).unwrap_err(),
+            MetainfoError::Overflow(length)
+        );
+    }
+    let huge = format!("i{}e", i64::MAX);
+    let files = entry(1, &["a"], "") + &entry(5, &["b"], "").replace("i5e", &huge);
+    assert_eq!(
+        parse(multi(5, &files, "")).unwrap_err(),
+        MetainfoError::Overflow(Field::Info("files"))
+    );
+    assert!(matches!(
+        parse(with(&i64::MAX.to_string())).unwrap_err(),
+        MetainfoError::PieceCount { .. }
+    ));
+}
+
+#[test]
+fn a_torrent_without_bytes_of_its_own_is_refused() {
+    for raw in [
+        single(0, ""),
+        multi(0, "", ""),
+        multi(0, &entry(0, &["a"], ""), ""),
+        multi(
+            9,
+            &(entry(0, &["a"], "") + &entry(9, &["b"], "4:attr1:p")),
+            "",
+        ),
+        single(5, "4:attr1:p"),
+    ] {
+        assert_eq!(parse(raw).unwrap_err(), MetainfoError::NothingToServe);
+    }
+}
+
+#[test]
+fn a_v2_only_torrent_is_refused_by_name() {
+    let raw = single(5, "9:file treede12:meta versioni2e");
+    assert!(parse(&raw).is_ok(), "the v1 side of a hybrid is served");
+    let v2 = raw
+        .replace(&(s("pieces") + &pieces(5)), "")
+        .replace("6:lengthi5e", "");
+    let error = parse(v2).unwrap_err();
+    assert_eq!(error, MetainfoError::V2Only);
+    assert!(error.to_string().contains("v2-only"));
+}
+
+#[test]
+fn private_is_any_number_but_zero() {
+    for (key, private) in [("", false), ("i0e", false), ("i1e", true), ("1:1", false)] {
+        let key = if key.is_empty() {
+            String::new()
+        } else {
+            s("private") + key
+        };
+        assert_eq!(parse(single(5, &key)).unwrap().private, private);
+    }
+}
+
+#[test]
+fn missing_and_mistyped_fields_are_named() {
+    let base = single(5, "");
+    let many = multi(5, &entry(5, &["a"], ""), "");
+    for (raw, line) in [
+        (base.replace("4:name1:n", ""), "info.name is missing"),
+        (
+            base.replace("4:name1:n", "4:namei1e"),
+            "info.name is not a byte string",
+        ),
+        (base.replace("6:lengthi5e", ""), "info.length is missing"),
+        (
+            base.replace("6:lengthi5e", "6:length1:5"),
+            "info.length is not an integer",
+        ),
+        (
+            base.replace("12:piece lengthi16384e", ""),
+            "info.piece length is missing",
+        ),
+        (
+            base.replace(&(s("pieces") + &pieces(5)), ""),
+            "info.pieces is missing",
+        ),
+        (
+            base.replace(&pieces(5), "le"),
+            "info.pieces is not a byte string",
+        ),
+        (
+            base.replace("6:lengthi5e", "5:filesi1e"),
+            "info.files is not a list",
+        ),
+        (
+            multi(5, "i1e", ""),
+            "info.files is not a list of dictionaries",
+        ),
+        (
+            many.replace("6:lengthi5e", ""),
+            "info.files[0].length is missing",
+        ),
+        (
+            many.replace("4:pathl1:ae", ""),
+            "info.files[0].path is missing",
+        ),
+        (
+            many.replace("4:pathl1:ae", "4:pathle"),
+            "info.files[0].path is missing",
+        ),
+        (
+            many.replace("4:pathl1:ae", "4:path1:a"),
+            "info.files[0].path is not a list",
+        ),
+        (
+            many.replace("4:pathl1:ae", "4:pathli1ee"),
+            "info.files[0].path is not a byte string",
+        ),
+    ] {
+        assert_eq!(parse(raw).unwrap_err().to_string(), line);
+    }
+}

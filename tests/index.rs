@@ -1,0 +1,187 @@
+//! `hekate index` and `hekate verify` as they are run: files, output and exit codes.
+//!
+//! Owns the check that a refresh of an index that is killed at any of its writes leaves the old
+//! index as it was. What an index holds is tested beside the code.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what fails in a test fails the test, in its helpers too"
+)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use hekate::library::index::Index;
+use support::torrent::{Sample, TorrentBuilder};
+use tempfile::TempDir;
+
+/// The signal of a process that writes beyond its limit on the size of files.
+const SIGXFSZ: i32 = 25;
+
+struct Place {
+    directory: TempDir,
+    samples: Vec<Sample>,
+}
+
+impl Place {
+    fn new(torrents: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |seed| {
+            let builder = TorrentBuilder::new(seed).length(100 + seed);
+            builder.write(&directory.path().join("lib")).unwrap()
+        };
+        let samples = (0..torrents).map(write).collect();
+        Place { directory, samples }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn hekate(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
+        command.current_dir(self.directory.path());
+        command.args(arguments).output().unwrap()
+    }
+
+    /// Indexes the library into `index`; with no file larger than so many blocks of 512 bytes.
+    fn index(&self, limit_blocks: Option<u64>) -> Output {
+        let limit = limit_blocks.map(|blocks| format!("ulimit -c 0; ulimit -f {blocks}; "));
+        let script = limit.unwrap_or_default() + "exec \"$0\" index lib -o index";
+        Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_hekate")])
+            .current_dir(self.directory.path())
+            .output()
+            .unwrap()
+    }
+}
+
+fn text(output: &[u8]) -> String {
+    String::from_utf8(output.to_vec()).unwrap()
+}
+
+fn hashes(path: &Path) -> Vec<[u8; 20]> {
+    let index = Index::open(path).unwrap();
+    index.check().unwrap();
+    let mut hashes: Vec<[u8; 20]> = index
+        .entries()
+        .map(|entry| entry.unwrap().info_hash.0)
+        .collect();
+    hashes.sort_unstable();
+    hashes
+}
+
+#[test]
+fn the_index_of_a_library_holds_every_torrent() {
+    let place = Place::new(30);
+    fs::remove_file(&place.samples[3].files[0].path).unwrap();
+    let output = place.index(None);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let bytes = fs::metadata(place.path("index")).unwrap().len();
+    let lines = text(&output.stdout);
+    assert!(
+        lines.contains("sample-3.torrent: content sample-3 is missing\n"),
+        "{lines}"
+    );
+    assert!(
+        lines.ends_with(&format!(
+            "30 torrents, 1 without content, 1 refused; {bytes} bytes\n"
+        )),
+        "{lines}"
+    );
+    let mut expected: Vec<[u8; 20]> = place.samples.iter().map(|made| made.info_hash).collect();
+    expected.sort_unstable();
+    assert_eq!(hashes(&place.path("index")), expected);
+}
+
+#[test]
+fn killed_at_any_write_the_old_index_is_as_it_was() {
+    let place = Place::new(20);
+    assert!(place.index(None).status.success());
+    let old = fs::read(place.path("index")).unwrap();
+    for seed in 20..150 {
+        let builder = TorrentBuilder::new(seed).length(10);
+        builder.write(&place.path("lib")).unwrap();
+    }
+    let mut limit_blocks = 0;
+    loop {
+        let output = place.index(Some(limit_blocks));
+        if output.status.success() {
+            break;
+        }
+        assert_eq!(output.status.signal(), Some(SIGXFSZ), "{output:?}");
+        assert!(
+            fs::read(place.path("index")).unwrap() == old,
+            "{limit_blocks}"
+        );
+        limit_blocks += 1;
+    }
+    let size = fs::metadata(place.path("index")).unwrap().len();
+    assert_eq!(limit_blocks, size.div_ceil(512));
+    assert_eq!(hashes(&place.path("index")).len(), 150);
+    assert!(!place.path("index.new").exists());
+}
+
+#[test]
+fn what_cannot_be_indexed_is_an_error_in_one_line() {
+    let place = Place::new(1);
+    for (arguments, line) in [
+        (
+            ["index", "gone", "-o", "index"],
+            "there is nothing to index: gone: unreadable: ",
+        ),
+        (
+            ["index", "lib", "-o", "no/index"],
+            "cannot write no/index: ",
+        ),
+    ] {
+        let output = place.hekate(&arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let lines = text(&output.stderr);
+        assert!(
+            lines.contains(line) && lines.lines().count() == 1,
+            "{lines}"
+        );
+    }
+}
+
+#[test]
+fn verify_tells_good_from_bad_by_its_exit_code() {
+    let place = Place::new(5);
+    let output = place.hekate(&["verify", "lib"]);
+    let good = "5 torrents, 0 bad, 0 refused; 0 pieces missing, 0 corrupt\n";
+    assert_eq!(text(&output.stdout), good);
+    assert_eq!(output.status.code(), Some(0));
+
+    place.index(None);
+    fs::write(&place.samples[2].files[0].path, [0; 102]).unwrap();
+    for arguments in [&["verify", "lib"][..], &["verify", "--index", "index"]] {
+        let output = place.hekate(arguments);
+        let lines = text(&output.stdout);
+        assert!(
+            lines.ends_with(
+                "/lib/sample-2.torrent: of 1 pieces corrupt: 0\n\
+                 5 torrents, 1 bad, 0 refused; 0 pieces missing, 1 corrupt\n"
+            ),
+            "{lines}"
+        );
+        assert_eq!(output.status.code(), Some(3));
+    }
+    let output = place.hekate(&["verify", "--json", "lib/sample-2.torrent"]);
+    let lines = text(&output.stdout);
+    assert!(
+        lines.contains("\"state\":\"bad\",\"pieces\":1,\"files\":[],\"absent\":[],\"corrupt\":[0]")
+    );
+    assert_eq!(lines.lines().count(), 2);
+    assert_eq!(output.status.code(), Some(3));
+
+    let output = place.hekate(&["verify", "--index", "lib"]);
+    assert_eq!(output.status.code(), Some(1));
+    let output = place.hekate(&["verify", "gone"]);
+    assert_eq!(output.status.code(), Some(3));
+}
