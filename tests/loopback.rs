@@ -272,23 +272,25 @@ fn a_word_does_not_wait_for_the_rate_of_the_blocks() {
         .length(2_000_000)
         .write(dir.path())
         .unwrap();
-    // One block a second, and two dozen peers that want ten each.
+    // One block a second, and two dozen peers that want twenty each.
     let daemon = Daemon::seed_with(dir.path(), &["--max-rate", "16K"]);
     let mut leechers: Vec<Leecher> = (0..24)
         .map(|_| {
             let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
             leecher.until_unchoked();
-            for index in 0..10 {
+            for index in 0..20 {
                 leecher.send(&leecher::request(index, 0, BLOCK));
             }
             leecher
         })
         .collect();
     let mut last = leechers.pop().unwrap();
-    // When a newcomer has been answered, all requests have been looked at and wait.
-    Leecher::connect(daemon.address, sample.info_hash, FAST).until_unchoked();
+    // When some newcomers have been answered, all requests have been looked at and wait.
+    for _ in 0..20 {
+        Leecher::connect(daemon.address, sample.info_hash, FAST).until_unchoked();
+    }
     let began = Instant::now();
-    last.send(&leecher::cancel(9, 0, BLOCK));
+    last.send(&leecher::cancel(19, 0, BLOCK));
     let seen = last.until(|seen| matches!(seen, Seen::Piece { .. } | Seen::Reject { .. }));
     assert!(matches!(seen, Seen::Reject { .. }), "a block came first");
     assert!(began.elapsed() < Duration::from_secs(10));

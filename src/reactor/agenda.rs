@@ -66,10 +66,13 @@ impl Agenda {
         self.to_receive.pop_front()
     }
 
-    /// Whether receiving can wait for the connection's turn to send, which is sure to come: it has
-    /// a whole batch queued. Its next requests then come in one read and not in many.
-    pub(super) fn may_defer(connection: &Connection) -> bool {
-        connection.latches.to_send
+    /// Whether receiving can wait for the connection's turn to send, which is sure to come soon: it
+    /// has a whole batch queued, and nobody waits for the rate limit or the readers. Its next
+    /// requests then come in one read and not in many.
+    pub(super) fn may_defer(&self, connection: &Connection) -> bool {
+        self.throttled.is_empty()
+            && self.stalled.is_empty()
+            && connection.latches.to_send
             && !connection.latches.read_closed
             && connection.has_blocks_to_send()
             && connection.peer.queue_length() >= BATCH_BLOCKS

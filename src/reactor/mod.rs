@@ -271,7 +271,7 @@ impl Reactor {
                 continue;
             };
             connection.latches.to_receive = false;
-            if Agenda::may_defer(connection) {
+            if self.agenda.may_defer(connection) {
                 continue;
             }
             match connection.receive(key, &mut self.shared) {
