@@ -89,6 +89,7 @@ impl Reactor {
             self.shared.counters.refused += 1;
             return;
         }
+        let connected = self.connections.len();
         let entry = self.connections.vacant_entry();
         let Ok(index) = u32::try_from(entry.key()) else {
             return;
@@ -98,7 +99,7 @@ impl Reactor {
             generation: self.generation,
         };
         self.generation = self.generation.wrapping_add(1);
-        listener::prepare(&stream);
+        listener::prepare(&stream, connected);
         let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Source::Peer(key).token();
         if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {

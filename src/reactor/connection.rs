@@ -36,7 +36,7 @@ pub(super) struct Connection {
     pub(super) windows: Vec<Window>,
     /// A block over many small extents, as the readers gathered it.
     pub(super) gathered: Option<Arc<Gathered>>,
-    /// Blocks refused because their content could not be read.
+    /// Blocks in a row that were refused because their content could not be read.
     pub(super) failed_blocks: u16,
 }
 

@@ -22,6 +22,12 @@ const BACKLOG: i32 = 4096;
 /// the deepest vectored write, so that a socket that has drained takes a whole one.
 const NOT_SENT_LOW_WATER_BYTES: u32 = 256 * 1024;
 
+/// The same for connections beyond [`DEEP_CONNECTIONS`]: among so many, deep writes gain nothing.
+const CROWD_LOW_WATER_BYTES: u32 = 64 * 1024;
+
+/// Connections that get the deep bound: as many as cost 370 MB at most when none of them reads.
+const DEEP_CONNECTIONS: usize = 1024;
+
 /// uTP datagrams looked at in one turn: enough for a crowd, too few to starve the peers of TCP.
 const DATAGRAMS_PER_TURN: usize = 64;
 
@@ -208,11 +214,16 @@ fn is_exhaustion(error: &io::Error) -> bool {
 }
 
 /// Sets what an accepted connection needs. Failures are harmless and leave the kernel's defaults.
-pub(super) fn prepare(stream: &TcpStream) {
+/// `connected` counts those that are there already.
+pub(super) fn prepare(stream: &TcpStream, connected: usize) {
     let socket = SockRef::from(stream);
     // Messages leave in full batches; waiting for more only delays the last block of one.
     socket.set_tcp_nodelay(true).ok();
     // A peer that vanished without a word is found by the kernel.
     socket.set_keepalive(true).ok();
-    sys::set_not_sent_low_water(stream, NOT_SENT_LOW_WATER_BYTES).ok();
+    let low_water_bytes = match connected < DEEP_CONNECTIONS {
+        true => NOT_SENT_LOW_WATER_BYTES,
+        false => CROWD_LOW_WATER_BYTES,
+    };
+    sys::set_not_sent_low_water(stream, low_water_bytes).ok();
 }

@@ -23,7 +23,7 @@ use crate::wire::decoder::Decoded;
 use crate::wire::extension::OurHandshake;
 use crate::wire::message::Message;
 
-/// Blocks that one peer may lose to unreadable content before its transfer is ended. A torrent
+/// Blocks in a row that one peer may lose to unreadable content before its transfer is ended. A torrent
 /// with one bad file still serves its others; a peer that only asks for the bad one is let go.
 const FAILED_BLOCKS_MAX: u16 = 64;
 
@@ -272,6 +272,9 @@ impl Connection {
         self.deadlines.arm(key, &shared.timeouts, &mut shared.wheel);
         // The limit is the line's, which carries metadata and rejects as well.
         shared.bucket.take(taken_bytes as u64);
+        if sent.blocks > 0 {
+            self.failed_blocks = 0;
+        }
         if sent.payload_bytes > 0 {
             shared.choker.sent(key, sent.payload_bytes, shared.now);
             shared.counters.payload_bytes += sent.payload_bytes;

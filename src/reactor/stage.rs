@@ -29,6 +29,9 @@ pub(super) const BATCH_BLOCKS: usize = 16;
 /// enough that many peers take turns at it.
 const READ_AHEAD_BYTES: u64 = 1 << 20;
 
+/// What clients ask for, but for the end of a piece: a run of such blocks is worth reading ahead.
+const USUAL_BLOCK_BYTES: u32 = 16 * 1024;
+
 /// What staging came to.
 pub(super) enum Staged {
     /// There is nothing to send now.
@@ -218,9 +221,11 @@ impl Locator<'_> {
     where
         I: Iterator<Item = &'b Request> + Clone,
     {
-        let in_order = request.begin == 0
-            || (self.windows.iter())
-                .any(|window| window.file == file && window.range.end == extent.offset);
+        // A peer that asks for a byte here and there makes no disk read a megabyte for each.
+        let in_order = request.length >= USUAL_BLOCK_BYTES
+            && (request.begin == 0
+                || (self.windows.iter())
+                    .any(|window| window.file == file && window.range.end == extent.offset));
         let run_end = if in_order {
             let piece_length = self.torrent.shape.piece_length_of(request.index);
             piece_length.unwrap_or(request.begin)

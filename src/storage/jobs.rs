@@ -43,11 +43,6 @@ pub(super) enum Job {
     },
     /// See whether a mapped file is still the one at its path.
     Check { key: FileKey, content: Arc<Content> },
-    /// Start reading a range, for nobody in particular.
-    Hint {
-        content: Arc<Content>,
-        range: Range<u64>,
-    },
     /// Unmap a file when this is the last to hold it, which takes milliseconds for a large one.
     Release {
         #[expect(dead_code, reason = "to be dropped by the reader is all its use")]
@@ -91,7 +86,7 @@ impl readers::Job for Job {
     fn device(&self) -> Option<u64> {
         match self {
             Self::Read { content, .. } => content.as_ref().map(|content| content.device()),
-            Self::Check { content, .. } | Self::Hint { content, .. } => Some(content.device()),
+            Self::Check { content, .. } => Some(content.device()),
             // Unmapping waits for no device; what is not open yet may be on any.
             Self::Gather { .. } | Self::Metadata { .. } | Self::Release { .. } => None,
         }
@@ -152,15 +147,6 @@ impl Job {
                 content: Arc::clone(content),
                 current: sound && content.is_current(),
             },
-            Self::Hint {
-                ref content,
-                ref range,
-            } => {
-                if sound {
-                    content.will_need(range);
-                }
-                return None;
-            }
             Self::Release { .. } => return None,
         };
         Some(outcome)

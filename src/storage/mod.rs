@@ -200,15 +200,6 @@ impl Storage {
         self.residency.is_resident(witness, mapping, range)
     }
 
-    /// Asks for a range to be read soon, by a reader that has nothing better to do, or not at all.
-    pub fn hint(&self, content: &Arc<Content>, range: Range<u64>) {
-        if self.pool.is_idle() {
-            let content = Arc::clone(content);
-            // Nobody waits for it.
-            let _ = self.pool.submit(Job::Hint { content, range });
-        }
-    }
-
     /// Has a range of a file brought into memory, mapping the file when it is not mapped. There is
     /// one job for each start of a range; later peers join those who wait for it.
     ///

@@ -223,23 +223,6 @@ fn what_is_read_is_resident_and_nothing_else_is() {
 }
 
 #[test]
-fn a_hint_is_followed_and_wakes_nobody() {
-    let mut rig = Rig::new(&[(2 << 20, false)], LIMITS);
-    sys::evict(&File::open(rig.path(0)).unwrap()).unwrap();
-    let content = rig.read(0, 0..1, START).unwrap();
-    let range = 1 << 20..2 << 20;
-    assert!(!rig.storage.is_resident(&content, range.clone()));
-    // Nothing is mapped by a hint, so that anybody may drop the pages again.
-    wait_until("resident", || {
-        rig.storage.hint(&content, range.clone());
-        rig.storage.is_resident(&content, range.clone())
-    });
-    let mut events = Events::with_capacity(1);
-    rig.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
-    assert!(events.is_empty());
-}
-
-#[test]
 fn one_job_for_each_range_however_many_peers_wait() {
     let mut rig = Rig::new(&[(50_000, false), (50_000, false)], LIMITS);
     for index in 0..3 {
