@@ -11,6 +11,7 @@
 //! | [`rate`]     | the global upload limit, a token bucket; pure                          |
 //! | [`torrent`]  | metainfo, block → file extents, the catalogue of what is served        |
 //! | [`library`]  | the index of all torrents on disk, made and read                       |
+//! | [`tracker`]  | announces: what is said to trackers, when, and the sockets for it      |
 //! | [`storage`]  | mapped content, "would this block?", the bounded pool of readers       |
 //! | [`reactor`]  | the loop: sockets, slab, and every part above as a plain field         |
 //! | [`config`]   | the options with their meaning and bounds                              |
@@ -36,4 +37,5 @@ pub mod storage;
 pub mod sys;
 pub mod timers;
 pub mod torrent;
+pub mod tracker;
 pub mod wire;

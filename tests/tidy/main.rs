@@ -37,9 +37,11 @@ const PURE: &[&str] = &[
     "src/torrent/",
     "src/library/format.rs",
     "src/library/prefixes.rs",
+    "src/tracker/",
 ];
 
-/// What looks at the file system while the library is read, among modules that are pure.
+/// What looks at the file system while the library is read, and what opens sockets to trackers,
+/// among modules that are pure.
 const IMPURE: &[&str] = &[
     "src/torrent/catalogue.rs",
     "src/torrent/content.rs",
@@ -166,6 +168,23 @@ const IMPORTS: &[ImportRule] = &[
         ],
         reason: "fairness is decided from keys, bytes and times, so that one file holds all of it",
         bad: ("src/choker.rs", "//! .\nuse crate::peer;"),
+    },
+    ImportRule {
+        files: &["src/tracker/"],
+        except: &[],
+        forbidden: &["crate", "hekate"],
+        allowed: &[
+            "crate::tracker",
+            "crate::sys",
+            "crate::timers",
+            "crate::torrent::printable",
+            "crate::wire",
+        ],
+        reason: "an announcer is told about torrents and peers as values, so that it knows neither",
+        bad: (
+            "src/tracker/schedule.rs",
+            "//! .\nuse crate::torrent::catalogue::Torrent;",
+        ),
     },
     ImportRule {
         files: &["src/storage/"],

@@ -1,0 +1,17 @@
+//! Announcing a library to its trackers: what is said, when it is said, and to whom.
+//!
+//! Owns everything between a torrent's list of trackers and the answers of those trackers. Formats
+//! and schedule are pure; sockets are driven by the loop's one `mio::Poll`, through a range of
+//! tokens. It must not know peers: which torrents have some is told to it as a value.
+
+pub mod announce;
+pub mod entries;
+pub mod http;
+pub mod pace;
+mod queue;
+pub mod response;
+pub mod schedule;
+pub mod sets;
+mod torrents;
+pub mod udp;
+pub mod url;

@@ -1,0 +1,357 @@
+//! The response of an HTTP tracker, from bytes in any split (RFC 9112).
+//!
+//! Owns framing: where a response ends, what its body is, whether the connection may be used again.
+//! Every part of it is bounded. It must not know what the body means, nor sockets.
+
+use thiserror::Error;
+
+/// Status line and header fields together. Trackers send a few hundred bytes.
+pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// Fields of one response.
+const MAX_FIELDS: usize = 64;
+
+/// The body. A tracker that does not heed `numwant` sends 200 peers as dictionaries, in 16 KB.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// A line of chunked framing: a length in hexadecimal and extensions that nobody uses, or a field
+/// of the trailer.
+const MAX_CHUNK_LINE_BYTES: usize = 1024;
+
+/// Fields of a trailer, and interim responses (1xx), that are passed over.
+const MAX_PASSED_OVER: u32 = 16;
+
+/// Why bytes are no response that could be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum ResponseError {
+    /// Not HTTP/1.
+    #[error("the response is not HTTP/1: {0}")]
+    Malformed(httparse::Error),
+    /// More than [`MAX_HEAD_BYTES`] without an end of the header.
+    #[error("the header of the response is longer than {MAX_HEAD_BYTES} bytes")]
+    HeadTooLong,
+    /// More than [`MAX_BODY_BYTES`], announced or sent.
+    #[error("the body of the response is longer than {MAX_BODY_BYTES} bytes")]
+    BodyTooLong,
+    /// A length that is no number, or two that differ.
+    #[error("the length of the response is not a number")]
+    BadLength,
+    /// Chunks that do not follow their framing.
+    #[error("the chunks of the response are malformed")]
+    BadChunk,
+    /// An encoding that was not asked for.
+    #[error("the response is encoded, which was not asked for")]
+    Encoded,
+    /// More than [`MAX_PASSED_OVER`] interim responses or trailers.
+    #[error("the response does not come to its point")]
+    Endless,
+    /// The connection ended inside a response.
+    #[error("the connection was closed inside a response")]
+    Truncated,
+}
+
+/// One whole response.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Response {
+    /// The three digits.
+    pub status: u16,
+    /// The field `Location`.
+    pub location: Option<String>,
+    /// Seconds in the field `Retry-After`.
+    pub retry_after_s: Option<u64>,
+    /// Whether the connection may carry another request.
+    pub keep_alive: bool,
+    /// Whether it may carry one before this was answered: HTTP/1.0 knows no pipelining.
+    pub may_pipeline: bool,
+    /// The body without its framing.
+    pub body: Vec<u8>,
+}
+
+/// Reads responses one after another.
+#[derive(Debug, Default)]
+pub struct Reader {
+    state: State,
+    /// The head, or a line of chunked framing, as far as it has come.
+    line: Vec<u8>,
+    response: Option<Response>,
+    passed_over: u32,
+}
+
+/// What the next bytes are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum State {
+    #[default]
+    Head,
+    /// So many bytes of the body are left.
+    Length(usize),
+    UntilClose,
+    ChunkLength,
+    Chunk(usize),
+    /// The end of line behind a chunk.
+    ChunkEnd,
+    Trailer,
+}
+
+/// What a head says of the body.
+enum Framing {
+    None,
+    Length(usize),
+    Chunked,
+    UntilClose,
+}
+
+impl Reader {
+    /// Takes bytes as they come. Answers how many were used and a response when one is whole; the
+    /// rest of the bytes is to be given again.
+    ///
+    /// # Errors
+    /// A [`ResponseError`] after which the connection is of no more use.
+    pub fn read(&mut self, input: &[u8]) -> Result<(usize, Option<Response>), ResponseError> {
+        let mut rest = input;
+        while !rest.is_empty() {
+            if self.step(&mut rest)? {
+                let response = self.take();
+                return Ok((input.len() - rest.len(), response));
+            }
+        }
+        Ok((input.len(), None))
+    }
+
+    /// The connection has ended. Answers a response whose end that was.
+    ///
+    /// # Errors
+    /// [`ResponseError::Truncated`] when a response had begun and is not whole.
+    pub fn finish(&mut self) -> Result<Option<Response>, ResponseError> {
+        match self.state {
+            State::UntilClose => Ok(self.take()),
+            State::Head if self.line.is_empty() => Ok(None),
+            _ => Err(ResponseError::Truncated),
+        }
+    }
+
+    /// Whether nothing of a response has come.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        self.state == State::Head && self.line.is_empty()
+    }
+
+    fn take(&mut self) -> Option<Response> {
+        self.state = State::Head;
+        self.line = Vec::new();
+        self.passed_over = 0;
+        self.response.take()
+    }
+
+    /// Uses some bytes. Whether the response is whole now.
+    fn step(&mut self, rest: &mut &[u8]) -> Result<bool, ResponseError> {
+        match self.state {
+            State::Head => self.head(rest),
+            State::Length(left) => {
+                let left = self.body(rest, left)?;
+                self.state = State::Length(left);
+                Ok(left == 0)
+            }
+            State::UntilClose => {
+                self.body(rest, usize::MAX)?;
+                Ok(false)
+            }
+            State::Chunk(left) => {
+                let left = self.body(rest, left)?;
+                self.state = if left == 0 {
+                    State::ChunkEnd
+                } else {
+                    State::Chunk(left)
+                };
+                Ok(false)
+            }
+            State::ChunkLength | State::ChunkEnd | State::Trailer => self.chunk_line(rest),
+        }
+    }
+
+    fn head(&mut self, rest: &mut &[u8]) -> Result<bool, ResponseError> {
+        // An end of line before the status line is let pass (RFC 9112, section 2.2).
+        if self.line.is_empty() && rest.starts_with(b"\n") {
+            *rest = rest.get(1..).unwrap_or_default();
+            return Ok(false);
+        }
+        if !take_until(rest, &mut self.line, b'\n') {
+            return bounded(&self.line, MAX_HEAD_BYTES, ResponseError::HeadTooLong);
+        }
+        let blank = self.line.ends_with(b"\n\r\n") || self.line.ends_with(b"\n\n");
+        if self.line == b"\r\n" {
+            self.line.clear();
+        }
+        if !blank {
+            return bounded(&self.line, MAX_HEAD_BYTES, ResponseError::HeadTooLong);
+        }
+        let (response, framing) = parse_head(&self.line)?;
+        self.line.clear();
+        if (100..200).contains(&response.status) {
+            return self.pass_over();
+        }
+        self.response = Some(response);
+        self.state = match framing {
+            Framing::None | Framing::Length(0) => return Ok(true),
+            Framing::Length(length) => State::Length(length),
+            Framing::Chunked => State::ChunkLength,
+            Framing::UntilClose => State::UntilClose,
+        };
+        Ok(false)
+    }
+
+    /// Moves at most `left` bytes to the body, and answers how many are left then.
+    fn body(&mut self, rest: &mut &[u8], left: usize) -> Result<usize, ResponseError> {
+        let (part, tail) = rest.split_at_checked(left).unwrap_or((rest, &[]));
+        *rest = tail;
+        if let Some(response) = &mut self.response {
+            if response.body.len() + part.len() > MAX_BODY_BYTES {
+                return Err(ResponseError::BodyTooLong);
+            }
+            response.body.extend_from_slice(part);
+        }
+        Ok(left - part.len())
+    }
+
+    fn chunk_line(&mut self, rest: &mut &[u8]) -> Result<bool, ResponseError> {
+        let ended = take_until(rest, &mut self.line, b'\n');
+        bounded(&self.line, MAX_CHUNK_LINE_BYTES, ResponseError::BadChunk)?;
+        if !ended {
+            return Ok(false);
+        }
+        let line = self.line.trim_ascii_end();
+        let state = match self.state {
+            State::ChunkEnd if line.is_empty() => State::ChunkLength,
+            State::ChunkLength => match parse_chunk_length(line)? {
+                0 => State::Trailer,
+                length => State::Chunk(length),
+            },
+            State::Trailer if line.is_empty() => return Ok(true),
+            State::Trailer => {
+                self.line.clear();
+                return self.pass_over();
+            }
+            _ => return Err(ResponseError::BadChunk),
+        };
+        self.state = state;
+        self.line.clear();
+        Ok(false)
+    }
+
+    fn pass_over(&mut self) -> Result<bool, ResponseError> {
+        self.passed_over += 1;
+        if self.passed_over > MAX_PASSED_OVER {
+            return Err(ResponseError::Endless);
+        }
+        Ok(false)
+    }
+}
+
+/// Moves bytes to `line`, up to and with `end`. Whether that was found.
+fn take_until(rest: &mut &[u8], line: &mut Vec<u8>, end: u8) -> bool {
+    let length = rest.iter().position(|byte| *byte == end).map(|at| at + 1);
+    let (part, tail) = rest
+        .split_at_checked(length.unwrap_or(rest.len()))
+        .unwrap_or((rest, &[]));
+    line.extend_from_slice(part);
+    *rest = tail;
+    length.is_some()
+}
+
+/// Never whole, but perhaps too long.
+fn bounded(line: &[u8], limit: usize, error: ResponseError) -> Result<bool, ResponseError> {
+    if line.len() > limit {
+        Err(error)
+    } else {
+        Ok(false)
+    }
+}
+
+fn parse_head(head: &[u8]) -> Result<(Response, Framing), ResponseError> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut fields);
+    let whole = parsed.parse(head).map_err(ResponseError::Malformed)?;
+    let status = parsed.code.unwrap_or_default();
+    if whole.is_partial() || status < 100 {
+        return Err(ResponseError::Malformed(httparse::Error::Status));
+    }
+    let modern = parsed.version == Some(1);
+    let mut response = Response {
+        status,
+        location: None,
+        retry_after_s: None,
+        keep_alive: modern,
+        may_pipeline: modern,
+        body: Vec::new(),
+    };
+    let (mut length, mut chunked) = (None, false);
+    for field in parsed.headers.iter() {
+        let is = |name| field.name.eq_ignore_ascii_case(name);
+        let has = |token: &str| has_token(field.value, token);
+        if is("content-length") {
+            let said = parse_length(field.value)?;
+            if length.is_some_and(|earlier| earlier != said) {
+                return Err(ResponseError::BadLength);
+            }
+            length = Some(said);
+        } else if is("transfer-encoding") {
+            // Another coding than this one would have to be undone.
+            if !field.value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                return Err(ResponseError::Encoded);
+            }
+            chunked = true;
+        } else if is("content-encoding") && !field.value.is_empty() && !has("identity") {
+            return Err(ResponseError::Encoded);
+        } else if is("connection") {
+            response.keep_alive = !has("close") && (modern || has("keep-alive"));
+        } else if is("location") {
+            response.location = std::str::from_utf8(field.value).ok().map(str::to_owned);
+        } else if is("retry-after") {
+            let digits = std::str::from_utf8(field.value).ok();
+            response.retry_after_s = digits.and_then(|digits| digits.trim().parse().ok());
+        }
+    }
+    let framing = match length {
+        // RFC 9112, section 6.3: these have no body, and chunks count more than a length.
+        _ if matches!(status, 100..200 | 204 | 304) => Framing::None,
+        _ if chunked => Framing::Chunked,
+        Some(length) if length > MAX_BODY_BYTES as u64 => return Err(ResponseError::BodyTooLong),
+        Some(length) => Framing::Length(usize::try_from(length).unwrap_or(MAX_BODY_BYTES)),
+        None => {
+            response.keep_alive = false;
+            Framing::UntilClose
+        }
+    };
+    Ok((response, framing))
+}
+
+/// Leading zeros are let pass: opentracker pads its lengths with blanks or zeros.
+fn parse_length(value: &[u8]) -> Result<u64, ResponseError> {
+    let digits = value.trim_ascii();
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(ResponseError::BadLength);
+    }
+    let value = digits.iter().fold(0_u64, |value, digit| {
+        let digit = u64::from(digit - b'0');
+        value.saturating_mul(10).saturating_add(digit)
+    });
+    Ok(value)
+}
+
+fn parse_chunk_length(line: &[u8]) -> Result<usize, ResponseError> {
+    let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
+    let digits = std::str::from_utf8(digits.trim_ascii_end()).unwrap_or_default();
+    // `from_str_radix` takes a sign too.
+    if digits.starts_with(['+', '-']) {
+        return Err(ResponseError::BadChunk);
+    }
+    usize::from_str_radix(digits, 16).map_err(|_| ResponseError::BadChunk)
+}
+
+/// Whether a list of tokens has this one (RFC 9110, section 5.6.1).
+fn has_token(value: &[u8], token: &str) -> bool {
+    let mut tokens = value.split(|byte| *byte == b',');
+    tokens.any(|found| found.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests;

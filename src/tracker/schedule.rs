@@ -1,0 +1,386 @@
+//! Which torrent is announced to which tracker, and when.
+//!
+//! Owns one queue for each tracker and what is remembered of every torrent there. It must not know
+//! sockets, addresses, nor what makes a tracker fail: it is asked for the next torrent of a tracker
+//! when that can take one, and told the outcome as a value.
+//!
+//! ```text
+//!             add                 take                  finish
+//!   (none) ────────▶ first chain ───────▶ under way ─────────────▶ chain of its second ─┐
+//!                        ▲                    ▲  │ returned                │            │
+//!                        │  it has peers, and │  ▼ (back to the front)     │ take       │
+//!                        │  is due            └──────────────────────────◀─┘            │
+//!                        └──────────────────────────────────────────────────────────────┘
+//! ```
+
+use super::announce::{Announce, Event, Retry, Terms};
+use super::entries::{Entries, Family};
+use super::queue::Queue;
+use super::sets::Sets;
+use super::torrents::{Record, Torrents};
+use crate::timers::Time;
+use crate::wire::message::InfoHash;
+
+/// When an announce that failed for no fault of its tracker is tried again, at the earliest.
+const RETRY_S: u32 = 300;
+
+/// How an announce ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The tracker knows the torrent now.
+    Accepted(Terms),
+    /// The tracker does not want it.
+    Refused(Retry),
+    /// There was no answer to just this one.
+    Failed,
+    /// It was never sent, or what it was sent over broke: it has lost nothing but time.
+    Returned,
+}
+
+/// An announce that has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// Where it was made.
+    pub family: Family,
+    /// What it had said.
+    pub told: Event,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// An announce to be made: which one, and what it says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Due<'a> {
+    /// What it says.
+    pub announce: Announce,
+    /// The path at its tracker.
+    pub path: &'a str,
+}
+
+/// Every torrent at every tracker.
+#[derive(Debug, Default)]
+pub struct Schedule {
+    torrents: Torrents,
+    entries: Entries,
+    queues: Vec<Queue>,
+    sets: Sets,
+    stopping: bool,
+}
+
+impl Schedule {
+    /// The lists of trackers.
+    pub fn sets(&mut self) -> &mut Sets {
+        &mut self.sets
+    }
+
+    /// How many torrents there are, those that are being removed included.
+    #[must_use]
+    pub fn torrents(&self) -> usize {
+        self.torrents.len()
+    }
+
+    /// How many torrents a tracker is announced.
+    #[must_use]
+    pub fn members(&self, tracker: u32) -> u32 {
+        self.queue(tracker).map_or(0, |queue| queue.members)
+    }
+
+    fn queue(&self, tracker: u32) -> Option<&Queue> {
+        self.queues.get(tracker as usize)
+    }
+
+    /// Begins to announce a torrent to the trackers of a list. A number that is known is ignored.
+    pub fn add(&mut self, torrent: u32, info_hash: InfoHash, set: u32, now: Time) {
+        let length = u32::try_from(self.sets.trackers(set).len()).unwrap_or(0);
+        if self.torrents.find(torrent).is_some() {
+            return;
+        }
+        let Some(first) = self.entries.allocate(torrent, length) else {
+            return;
+        };
+        self.sets.hold(set);
+        self.torrents.insert(
+            torrent,
+            Record {
+                uploaded: 0,
+                info_hash,
+                set,
+                first,
+                live: u16::try_from(length).unwrap_or(u16::MAX),
+                has_peers: false,
+                removed: false,
+            },
+        );
+        let now_s = seconds(now);
+        for (entry, target) in (first..).zip(self.sets.trackers(set)) {
+            let tracker = target.tracker as usize;
+            if self.queues.len() <= tracker {
+                self.queues.resize_with(tracker + 1, Queue::default);
+            }
+            self.entries.set_due_s(entry, now_s);
+            if let Some(queue) = self.queues.get_mut(tracker) {
+                queue.members += 1;
+                queue.push_new(&mut self.entries, entry);
+            }
+        }
+    }
+
+    /// Ends announcing a torrent: trackers that know of it are told.
+    pub fn remove(&mut self, torrent: u32) {
+        let Some(record) = self.torrents.find_mut(torrent) else {
+            return;
+        };
+        record.removed = true;
+        let (set, first) = (record.set, record.first);
+        let trackers = self.trackers_of(set);
+        for (entry, tracker) in (first..).zip(trackers) {
+            if self.entries.is_busy(entry) {
+                continue;
+            }
+            self.unlink(tracker, entry);
+            self.settle(tracker, entry);
+        }
+        self.forget_when_done(torrent);
+    }
+
+    /// A torrent has peers, or has none any more.
+    pub fn set_peers(&mut self, torrent: u32, has_peers: bool, now: Time) {
+        let Some(record) = self.torrents.find_mut(torrent) else {
+            return;
+        };
+        record.has_peers = has_peers;
+        if !has_peers || record.removed {
+            return;
+        }
+        let (set, first) = (record.set, record.first);
+        for (entry, target) in (first..).zip(self.sets.trackers(set)) {
+            let waits = self.entries.is_linked(entry) && self.entries.due_s(entry) <= seconds(now);
+            if waits && let Some(queue) = self.queues.get_mut(target.tracker as usize) {
+                queue.unlink(&mut self.entries, entry);
+                queue.push_urgent(&mut self.entries, entry);
+            }
+        }
+    }
+
+    /// Bytes were uploaded.
+    pub fn uploaded(&mut self, torrent: u32, bytes: u64) {
+        if let Some(record) = self.torrents.find_mut(torrent) {
+            record.uploaded = record.uploaded.saturating_add(bytes);
+        }
+    }
+
+    /// From now on trackers are told that torrents are not served any more, and nothing else:
+    /// those of `with_peers` first, the others in any order.
+    pub fn stop(&mut self, with_peers: impl Iterator<Item = u32>) {
+        self.stopping = true;
+        for torrent in with_peers {
+            let Some(&Record { set, first, .. }) = self.torrents.find(torrent) else {
+                continue;
+            };
+            for (entry, target) in (first..).zip(self.sets.trackers(set)) {
+                if self.entries.is_linked(entry)
+                    && let Some(queue) = self.queues.get_mut(target.tracker as usize)
+                {
+                    queue.unlink(&mut self.entries, entry);
+                    queue.push_urgent(&mut self.entries, entry);
+                }
+            }
+        }
+    }
+
+    /// Takes the next entry of a tracker, if one is to be announced by now. It has to be given to
+    /// [`Schedule::begin`] for some families, then to [`Schedule::dispatched`].
+    pub fn take(&mut self, tracker: u32, now: Time) -> Option<u32> {
+        let queue = self.queues.get_mut(tracker as usize)?;
+        queue.take(&mut self.entries, now, self.stopping)
+    }
+
+    /// When a tracker is to be announced something.
+    #[must_use]
+    pub fn next(&self, tracker: u32, now: Time) -> Option<Time> {
+        let next = self.queue(tracker)?.next(now)?;
+        Some(if self.stopping { now } else { next })
+    }
+
+    /// By how many seconds the torrent that waits longest is late at a tracker.
+    #[must_use]
+    pub fn lateness_s(&self, tracker: u32, now: Time) -> u64 {
+        let queue = self.queue(tracker);
+        queue.map_or(0, |queue| queue.lateness_s(&self.entries, now))
+    }
+
+    /// Begins an announce by one family. `None` when there is nothing to be said there.
+    pub fn begin(&mut self, entry: u32, family: Family) -> Option<Due<'_>> {
+        self.due(entry, family)?;
+        self.entries.set_busy(entry, family, true);
+        self.due(entry, family)
+    }
+
+    /// What an entry has to say by one family.
+    #[must_use]
+    pub fn due(&self, entry: u32, family: Family) -> Option<Due<'_>> {
+        let record = self.torrents.find(self.entries.torrent(entry))?;
+        let event = match (
+            record.removed || self.stopping,
+            self.entries.is_started(entry, family),
+        ) {
+            (true, false) => return None,
+            (true, true) => Event::Stopped,
+            (false, false) => Event::Started,
+            (false, true) => Event::None,
+        };
+        let position = entry.checked_sub(record.first)?;
+        Some(Due {
+            announce: Announce {
+                info_hash: record.info_hash,
+                uploaded: record.uploaded,
+                event,
+            },
+            path: self.sets.path(record.set, position)?,
+        })
+    }
+
+    /// All announces of an entry have begun. One for which none did is settled.
+    pub fn dispatched(&mut self, tracker: u32, entry: u32) {
+        if self.entries.is_busy(entry) {
+            return;
+        }
+        let torrent = self.entries.torrent(entry);
+        if self.is_ending(torrent) {
+            // Where no tracker can be reached now there is nobody to be told.
+            self.forget_started(entry);
+        }
+        self.settle(tracker, entry);
+        self.forget_when_done(torrent);
+    }
+
+    /// An announce that had begun has ended. `chance` is any number, another each time.
+    pub fn finish(&mut self, tracker: u32, entry: u32, ended: Ended, now: Time, chance: u32) {
+        let Ended {
+            family,
+            told,
+            outcome,
+        } = ended;
+        let torrent = self.entries.torrent(entry);
+        let now_s = seconds(now);
+        match outcome {
+            // One attempt is all that a removed torrent is worth, unless it was never made.
+            _ if told == Event::Stopped && outcome != Outcome::Returned => {
+                self.entries.set_started(entry, family, false);
+            }
+            Outcome::Accepted(terms) => {
+                self.entries.set_started(entry, family, true);
+                if let Some(queue) = self.queue(tracker) {
+                    let due_s = queue.choose_s(now, terms, chance);
+                    self.entries.pend(entry, due_s, false);
+                }
+            }
+            Outcome::Refused(retry) => {
+                let wait_s = match retry {
+                    Retry::After(wait_s) => wait_s,
+                    Retry::Unsaid => Terms::default().interval_s,
+                    Retry::Never => u32::MAX,
+                };
+                self.entries
+                    .pend(entry, now_s.saturating_add(wait_s), false);
+            }
+            Outcome::Failed => {
+                let wait_s = RETRY_S + chance % (RETRY_S / 4);
+                self.entries.pend(entry, now_s.saturating_add(wait_s), true);
+            }
+            Outcome::Returned => {}
+        }
+        self.entries.set_busy(entry, family, false);
+        if !self.entries.is_busy(entry) {
+            self.settle(tracker, entry);
+            self.forget_when_done(torrent);
+        }
+    }
+
+    fn is_ending(&self, torrent: u32) -> bool {
+        self.stopping
+            || self
+                .torrents
+                .find(torrent)
+                .is_some_and(|record| record.removed)
+    }
+
+    fn forget_started(&mut self, entry: u32) {
+        for family in Family::ALL {
+            self.entries.set_started(entry, family, false);
+        }
+    }
+
+    fn unlink(&mut self, tracker: u32, entry: u32) {
+        if self.entries.is_linked(entry)
+            && let Some(queue) = self.queues.get_mut(tracker as usize)
+        {
+            queue.unlink(&mut self.entries, entry);
+        }
+    }
+
+    /// Finds the place of an entry that is in no chain and has nothing under way.
+    fn settle(&mut self, tracker: u32, entry: u32) {
+        let torrent = self.entries.torrent(entry);
+        let ending = self.is_ending(torrent);
+        let has_peers = self
+            .torrents
+            .find(torrent)
+            .is_some_and(|record| record.has_peers);
+        let Some(queue) = self.queues.get_mut(tracker as usize) else {
+            return;
+        };
+        if ending {
+            if self.entries.is_started_anywhere(entry) {
+                if has_peers {
+                    queue.push_urgent(&mut self.entries, entry);
+                } else {
+                    queue.push_new(&mut self.entries, entry);
+                }
+                return;
+            }
+            queue.members = queue.members.saturating_sub(1);
+            if let Some(record) = self.torrents.find_mut(torrent) {
+                record.live = record.live.saturating_sub(1);
+            }
+            return;
+        }
+        match self.entries.pending_s(entry) {
+            Some(due_s) => {
+                self.entries.set_due_s(entry, due_s);
+                queue.push_due(&mut self.entries, entry);
+            }
+            None => queue.push_urgent(&mut self.entries, entry),
+        }
+    }
+
+    fn forget_when_done(&mut self, torrent: u32) {
+        if self
+            .torrents
+            .find(torrent)
+            .is_some_and(|record| record.live == 0)
+            && self.is_ending(torrent)
+            && let Some(record) = self.torrents.remove(torrent)
+        {
+            let length = self.sets.trackers(record.set).len();
+            let length = u32::try_from(length).unwrap_or(0);
+            self.entries.release(record.first, length);
+            self.sets.release(record.set);
+        }
+    }
+
+    fn trackers_of(&self, set: u32) -> Vec<u32> {
+        self.sets
+            .trackers(set)
+            .iter()
+            .map(|target| target.tracker)
+            .collect()
+    }
+}
+
+fn seconds(time: Time) -> u32 {
+    u32::try_from(time.0 / 1000).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,320 @@
+//! The schedule under a virtual clock: trackers are the tests themselves.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::tracker::pace::Pace;
+
+const V4: Family = Family::V4;
+const V6: Family = Family::V6;
+
+const TERMS: Terms = Terms {
+    interval_s: 1800,
+    min_interval_s: 900,
+};
+
+fn hash(torrent: u32) -> InfoHash {
+    let mut bytes = [0; 20];
+    bytes[..4].copy_from_slice(&torrent.to_be_bytes());
+    InfoHash(bytes)
+}
+
+fn schedule(urls: &[&str]) -> (Schedule, u32) {
+    let mut schedule = Schedule::default();
+    let urls = urls.iter().map(|url| (*url).to_owned()).collect();
+    let set = schedule.sets().intern(&Arc::from([urls]), &mut Vec::new());
+    (schedule, set)
+}
+
+fn with_torrents(count: u32) -> Schedule {
+    let (mut schedule, set) = schedule(&["udp://a:1"]);
+    for torrent in 0..count {
+        schedule.add(torrent, hash(torrent), set, Time(0));
+    }
+    schedule
+}
+
+/// Takes an entry and begins its announce by IPv4. Which torrent, and what it says.
+fn announce(schedule: &mut Schedule, tracker: u32, now: Time) -> Option<(u32, u32, Event)> {
+    let entry = schedule.take(tracker, now)?;
+    let begun = schedule.begin(entry, V4).map(|due| due.announce);
+    schedule.dispatched(tracker, entry);
+    let announce = begun?;
+    let bytes = announce.info_hash.0;
+    let torrent = u32::from_be_bytes(*bytes.first_chunk().unwrap());
+    Some((entry, torrent, announce.event))
+}
+
+fn ended(family: Family, told: Event, outcome: Outcome) -> Ended {
+    Ended {
+        family,
+        told,
+        outcome,
+    }
+}
+
+fn finish(schedule: &mut Schedule, entry: u32, told: Event, outcome: Outcome, now: Time) {
+    let chance = entry.wrapping_mul(0x85eb_ca6b) ^ 0x27d4_eb2f_u32.wrapping_mul(seconds(now));
+    schedule.finish(0, entry, ended(V4, told, outcome), now, chance);
+}
+
+/// Announces whatever is due, and has it accepted at once. Which torrents.
+fn turn(schedule: &mut Schedule, now: Time) -> Vec<(u32, Event)> {
+    let mut announced = Vec::new();
+    while let Some((entry, torrent, event)) = announce(schedule, 0, now) {
+        finish(schedule, entry, event, Outcome::Accepted(TERMS), now);
+        announced.push((torrent, event));
+    }
+    announced
+}
+
+#[test]
+fn a_torrent_starts_once_and_is_announced_at_the_interval() {
+    let mut schedule = with_torrents(1);
+    assert_eq!(turn(&mut schedule, Time(5)), [(0, Event::Started)]);
+    let mut last = 0;
+    for _ in 0..10 {
+        let next = schedule.next(0, Time(last)).unwrap().0;
+        let waited = (next - last) / 1000;
+        assert!((1600..=1800).contains(&waited), "{waited}");
+        assert_eq!(turn(&mut schedule, Time(next - 1)), []);
+        assert_eq!(turn(&mut schedule, Time(next)), [(0, Event::None)]);
+        last = next;
+    }
+}
+
+#[test]
+fn a_library_that_starts_at_once_is_soon_spread_over_the_interval() {
+    let count = 18_000;
+    let mut schedule = with_torrents(count);
+    let mut pace = Pace::new(Some(100), Time(0));
+    let mut last: HashMap<u32, u64> = HashMap::new();
+    let mut in_minute = vec![0_u32; 240];
+    for tick in 0..(240 * 60 * 100) {
+        let now = Time(tick * 10);
+        while pace.available(now) > 0 {
+            let Some((entry, torrent, event)) = announce(&mut schedule, 0, now) else {
+                break;
+            };
+            pace.take();
+            finish(&mut schedule, entry, event, Outcome::Accepted(TERMS), now);
+            if let Some(before) = last.insert(torrent, now.0) {
+                let waited = (now.0 - before) / 1000;
+                assert!((900..=1801).contains(&waited), "{waited} s at {now:?}");
+            }
+            in_minute[usize::try_from(now.0 / 60_000).unwrap()] += 1;
+        }
+    }
+    assert_eq!(last.len(), count as usize);
+    // An even sweep is 600 a minute; the cap is 6000, and the first three minutes use it.
+    assert!(
+        in_minute[..3].iter().all(|count| *count > 5900),
+        "{in_minute:?}"
+    );
+    let late = &in_minute[150..];
+    assert!(
+        late.iter().all(|count| (300..=850).contains(count)),
+        "{late:?}"
+    );
+}
+
+#[test]
+fn what_is_due_in_a_second_is_spread_over_it() {
+    let mut schedule = with_torrents(100);
+    while let Some((entry, _, event)) = announce(&mut schedule, 0, Time(0)) {
+        let terms = Terms {
+            interval_s: 60,
+            min_interval_s: 60,
+        };
+        schedule.finish(
+            0,
+            entry,
+            ended(V4, event, Outcome::Accepted(terms)),
+            Time(0),
+            0,
+        );
+    }
+    let taken = [0, 250, 500, 999].map(|ms| turn(&mut schedule, Time(60_000 + ms)).len());
+    assert_eq!(taken, [1, 25, 25, 49]);
+    assert_eq!(schedule.lateness_s(0, Time(60_999)), 0);
+}
+
+#[test]
+fn torrents_with_peers_go_before_new_ones_and_those_before_the_rest() {
+    let (mut schedule, set) = schedule(&["udp://a:1"]);
+    schedule.add(0, hash(0), set, Time(0));
+    schedule.add(1, hash(1), set, Time(0));
+    turn(&mut schedule, Time(0));
+    let late = Time(4_000_000);
+    for torrent in [2, 3, 4] {
+        schedule.add(torrent, hash(torrent), set, late);
+    }
+    schedule.set_peers(3, true, late);
+    schedule.set_peers(0, true, late);
+    let order: Vec<u32> = turn(&mut schedule, late)
+        .iter()
+        .map(|(torrent, _)| *torrent)
+        .collect();
+    assert_eq!(order, [0, 3, 2, 4, 1]);
+    // Peers alone are no reason to announce before it is due.
+    schedule.set_peers(1, true, late);
+    assert_eq!(turn(&mut schedule, late.after(60_000)), []);
+}
+
+#[test]
+fn lateness_is_that_of_the_torrent_that_waits_longest() {
+    let mut schedule = with_torrents(2);
+    assert_eq!(schedule.lateness_s(0, Time(30_000)), 30);
+    turn(&mut schedule, Time(30_000));
+    assert_eq!(schedule.lateness_s(0, Time(900_000)), 0);
+    let late = schedule.lateness_s(0, Time(3_630_000));
+    assert!((1800..=2000).contains(&late), "{late}");
+}
+
+#[test]
+fn each_family_is_started_for_itself() {
+    let mut schedule = with_torrents(1);
+    let entry = schedule.take(0, Time(0)).unwrap();
+    for family in Family::ALL {
+        let due = schedule.begin(entry, family).unwrap();
+        assert_eq!(due.announce.event, Event::Started);
+    }
+    schedule.dispatched(0, entry);
+    schedule.finish(
+        0,
+        entry,
+        ended(V6, Event::Started, Outcome::Failed),
+        Time(0),
+        0,
+    );
+    assert_eq!(schedule.take(0, Time(0)), None);
+    schedule.finish(
+        0,
+        entry,
+        ended(V4, Event::Started, Outcome::Accepted(TERMS)),
+        Time(0),
+        0,
+    );
+    // The failure of one family does not bring the next announce of the other forward.
+    assert_eq!(schedule.next(0, Time(0)), Some(Time(1_800_000)));
+    let entry = schedule.take(0, Time(1_800_000)).unwrap();
+    let event = |family| schedule.due(entry, family).unwrap().announce.event;
+    assert_eq!((event(V4), event(V6)), (Event::None, Event::Started));
+}
+
+#[test]
+fn a_removed_torrent_is_stopped_where_it_was_started() {
+    let (mut schedule, set) = schedule(&["udp://a:1", "udp://b:1", "udp://c:1"]);
+    schedule.add(7, hash(7), set, Time(0));
+    turn(&mut schedule, Time(0));
+    let (busy, _, told) = announce(&mut schedule, 1, Time(0)).unwrap();
+    schedule.remove(7);
+    assert_eq!(announce(&mut schedule, 2, Time(0)), None);
+    let (entry, torrent, event) = announce(&mut schedule, 0, Time(0)).unwrap();
+    assert_eq!((torrent, event), (7, Event::Stopped));
+    // One attempt is enough.
+    finish(&mut schedule, entry, event, Outcome::Failed, Time(0));
+    assert_eq!(announce(&mut schedule, 0, Time(0)), None);
+    // What was under way learns of it afterwards.
+    schedule.finish(
+        1,
+        busy,
+        ended(V4, told, Outcome::Accepted(TERMS)),
+        Time(0),
+        0,
+    );
+    let (entry, _, event) = announce(&mut schedule, 1, Time(0)).unwrap();
+    assert_eq!((event, schedule.torrents()), (Event::Stopped, 1));
+    schedule.finish(
+        1,
+        entry,
+        ended(V4, event, Outcome::Accepted(TERMS)),
+        Time(0),
+        0,
+    );
+    assert_eq!(schedule.torrents(), 0);
+    let members: Vec<u32> = (0..3).map(|tracker| schedule.members(tracker)).collect();
+    assert_eq!(members, [0, 0, 0]);
+}
+
+#[test]
+fn a_stop_that_never_left_is_tried_again() {
+    let mut schedule = with_torrents(1);
+    turn(&mut schedule, Time(0));
+    schedule.remove(0);
+    for _ in 0..2 {
+        let (entry, _, event) = announce(&mut schedule, 0, Time(0)).unwrap();
+        assert_eq!(event, Event::Stopped);
+        finish(&mut schedule, entry, event, Outcome::Returned, Time(0));
+    }
+    // But not at a tracker that cannot be reached.
+    let entry = schedule.take(0, Time(0)).unwrap();
+    schedule.dispatched(0, entry);
+    assert_eq!(schedule.torrents(), 0);
+}
+
+#[test]
+fn at_the_end_everything_started_is_stopped_those_with_peers_first() {
+    let mut schedule = with_torrents(5);
+    for _ in 0..4 {
+        let (entry, _, event) = announce(&mut schedule, 0, Time(0)).unwrap();
+        finish(
+            &mut schedule,
+            entry,
+            event,
+            Outcome::Accepted(TERMS),
+            Time(0),
+        );
+    }
+    schedule.set_peers(2, true, Time(0));
+    schedule.stop([2].into_iter());
+    let mut stopped = Vec::new();
+    while let Some(entry) = schedule.take(0, Time(0)) {
+        let begun = schedule.begin(entry, V4).map(|due| due.announce.event);
+        stopped.extend(begun.map(|event| (schedule.entries.torrent(entry), event)));
+        schedule.dispatched(0, entry);
+        if begun.is_some() {
+            finish(
+                &mut schedule,
+                entry,
+                Event::Stopped,
+                Outcome::Accepted(TERMS),
+                Time(0),
+            );
+        }
+    }
+    assert_eq!(stopped.remove(0), (2, Event::Stopped));
+    stopped.sort_by_key(|(torrent, _)| *torrent);
+    assert_eq!(stopped, [0, 1, 3].map(|torrent| (torrent, Event::Stopped)));
+    assert_eq!(schedule.torrents(), 0);
+}
+
+#[test]
+fn refusals_and_failures_come_again_when_they_may() {
+    for (outcome, due_s) in [
+        (Outcome::Refused(Retry::After(600)), 600..=600),
+        (Outcome::Refused(Retry::Unsaid), 1800..=1800),
+        (Outcome::Refused(Retry::Never), 500_000_000..=600_000_000),
+        (Outcome::Failed, 300..=375),
+        (Outcome::Returned, 0..=0),
+    ] {
+        let mut schedule = with_torrents(1);
+        let (entry, _, event) = announce(&mut schedule, 0, Time(0)).unwrap();
+        finish(&mut schedule, entry, event, outcome, Time(0));
+        let next = schedule.next(0, Time(0)).unwrap().0 / 1000;
+        assert!(due_s.contains(&next), "{outcome:?}: {next}");
+        let due = schedule.due(entry, V4).unwrap();
+        assert_eq!(due.announce.event, Event::Started);
+    }
+}
+
+#[test]
+fn what_was_uploaded_is_told() {
+    let mut schedule = with_torrents(1);
+    schedule.uploaded(0, 5);
+    schedule.uploaded(0, 6);
+    schedule.uploaded(1, 7);
+    let entry = schedule.take(0, Time(0)).unwrap();
+    assert_eq!(schedule.begin(entry, V4).unwrap().announce.uploaded, 11);
+}

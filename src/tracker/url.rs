@@ -1,0 +1,466 @@
+//! The URL of a tracker, as far as announcing needs it.
+//!
+//! Owns what is taken for a tracker, and how a redirect is read. It must not know who is there.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use thiserror::Error;
+
+/// Longer URLs are refused: keys of private trackers take a hundred bytes.
+pub const MAX_URL_BYTES: usize = 2048;
+
+/// How a tracker is spoken to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Scheme {
+    /// BEP 3 over TCP.
+    Http,
+    /// The same inside TLS.
+    Https,
+    /// BEP 15.
+    Udp,
+}
+
+impl Scheme {
+    /// As it stands in a URL.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+            Scheme::Udp => "udp",
+        }
+    }
+
+    /// The port that need not be named; UDP trackers have none.
+    fn default_port(self) -> Option<u16> {
+        match self {
+            Scheme::Http => Some(80),
+            Scheme::Https => Some(443),
+            Scheme::Udp => None,
+        }
+    }
+}
+
+/// Where a tracker listens: what shares connections and a pace. It may be shown, since keys of
+/// private trackers stand in the path.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Site {
+    /// How it is spoken to.
+    pub scheme: Scheme,
+    /// Lower case; an IPv6 address without its brackets.
+    pub host: Box<str>,
+    /// Never 0.
+    pub port: u16,
+}
+
+impl Site {
+    /// What stands in the header `Host`: without a port where it is the usual one.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let bracketed = self.host.contains(':');
+        let (open, close) = if bracketed { ("[", "]") } else { ("", "") };
+        let host = &self.host;
+        if self.scheme.default_port() == Some(self.port) {
+            format!("{open}{host}{close}")
+        } else {
+            format!("{open}{host}{close}:{}", self.port)
+        }
+    }
+
+    /// The address, when the URL names one and there is nothing to resolve.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}://{}", self.scheme.as_str(), self.authority())
+    }
+}
+
+/// A tracker's URL.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct TrackerUrl {
+    /// Who is asked.
+    pub site: Site,
+    /// Path and query, printable ASCII without blanks. Starts with `/`, or is empty for UDP.
+    pub path: Box<str>,
+}
+
+/// Why a URL is no tracker's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum UrlError {
+    /// Longer than [`MAX_URL_BYTES`].
+    #[error("longer than {MAX_URL_BYTES} bytes")]
+    TooLong,
+    /// Neither `http`, `https` nor `udp`, or no URL at all.
+    #[error("not an http, https or udp URL")]
+    Scheme,
+    /// Empty, or with characters that no name has.
+    #[error("the name of the host is not one")]
+    Host,
+    /// A name and password before the host.
+    #[error("a user name in the URL is not supported")]
+    User,
+    /// Not a number from 1 to 65535, or missing where there is no usual one.
+    #[error("the port is missing or not one")]
+    Port,
+    /// A redirect to another kind of tracker, or out of TLS.
+    #[error("redirected from {} to {}", from.as_str(), to.as_str())]
+    Downgrade {
+        /// Where the redirect came from.
+        from: Scheme,
+        /// Where it leads.
+        to: Scheme,
+    },
+}
+
+impl TrackerUrl {
+    /// Reads an announce URL of a torrent or an option.
+    ///
+    /// # Errors
+    /// A [`UrlError`] when nothing can be announced to it.
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        let text = text.trim();
+        if text.len() > MAX_URL_BYTES {
+            return Err(UrlError::TooLong);
+        }
+        let (scheme, rest) = text.split_once("://").ok_or(UrlError::Scheme)?;
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            "udp" => Scheme::Udp,
+            _ => return Err(UrlError::Scheme),
+        };
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at_checked(end).ok_or(UrlError::Host)?;
+        Ok(Self {
+            site: parse_authority(scheme, authority)?,
+            path: printable_path(path, scheme),
+        })
+    }
+
+    /// Reads the `Location` of a redirect that was the answer to a request for this URL
+    /// (RFC 9110, section 10.2.2). What we had added to the query is cut off again.
+    ///
+    /// # Errors
+    /// A [`UrlError`] when it leads nowhere, or out of TLS.
+    pub fn redirect(&self, location: &str) -> Result<Self, UrlError> {
+        let location = location.trim();
+        let from = self.site.scheme;
+        let mut url = if let Some(rest) = location.strip_prefix("//") {
+            Self::parse(&format!("{}://{rest}", from.as_str()))?
+        } else if location.contains("://") {
+            Self::parse(location)?
+        } else if location.len() > MAX_URL_BYTES {
+            return Err(UrlError::TooLong);
+        } else {
+            Self {
+                site: self.site.clone(),
+                path: printable_path(&self.absolute(location), from),
+            }
+        };
+        let to = url.site.scheme;
+        if to == Scheme::Udp || (from == Scheme::Https && to == Scheme::Http) {
+            return Err(UrlError::Downgrade { from, to });
+        }
+        url.path = without_ours(&url.path).into();
+        Ok(url)
+    }
+
+    /// A relative reference beside our own path.
+    fn absolute(&self, reference: &str) -> String {
+        let path = self.path.split('?').next().unwrap_or_default();
+        if reference.starts_with('/') {
+            reference.to_owned()
+        } else if reference.starts_with('?') {
+            format!("{path}{reference}")
+        } else {
+            let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+            format!("{directory}/{reference}")
+        }
+    }
+}
+
+fn parse_authority(scheme: Scheme, authority: &str) -> Result<Site, UrlError> {
+    if authority.contains('@') {
+        return Err(UrlError::User);
+    }
+    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+        let (host, after) = rest.split_once(']').ok_or(UrlError::Host)?;
+        host.parse::<Ipv6Addr>().map_err(|_| UrlError::Host)?;
+        match after.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None if after.is_empty() => (host, None),
+            None => return Err(UrlError::Port),
+        }
+    } else {
+        let (host, port) = match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        };
+        let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        // A name in the DNS has at most 253 bytes (RFC 1035, section 2.3.4).
+        if host.is_empty() || host.len() > 253 || !host.bytes().all(letter) {
+            return Err(UrlError::Host);
+        }
+        (host, port)
+    };
+    let port = match port {
+        None | Some("") => scheme.default_port().ok_or(UrlError::Port)?,
+        Some(digits) => digits.parse().map_err(|_| UrlError::Port)?,
+    };
+    if port == 0 {
+        return Err(UrlError::Port);
+    }
+    Ok(Site {
+        scheme,
+        host: host.to_ascii_lowercase().into(),
+        port,
+    })
+}
+
+/// Path and query as they go into a request: without the fragment, and with everything escaped that
+/// would end the request line.
+fn printable_path(path: &str, scheme: Scheme) -> Box<str> {
+    let path = path.split('#').next().unwrap_or_default();
+    let mut printable = String::with_capacity(path.len() + 1);
+    if !path.starts_with('/') && (scheme != Scheme::Udp || !path.is_empty()) {
+        printable.push('/');
+    }
+    for byte in path.bytes() {
+        if byte.is_ascii_graphic() {
+            printable.push(char::from(byte));
+        } else {
+            printable.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    printable.into()
+}
+
+/// Cuts the query where the parameters of a request begin: most redirects repeat the whole of it.
+fn without_ours(path: &str) -> &str {
+    let at = path.match_indices("info_hash=").find(|(at, _)| {
+        path.get(..*at)
+            .is_some_and(|head| head.ends_with(['?', '&']))
+    });
+    let kept = match at {
+        Some((at, _)) => path.get(..at).unwrap_or_default(),
+        None => path,
+    };
+    kept.trim_end_matches(['?', '&'])
+}
+
+/// Whether an address is one of the Internet's: neither this machine, nor its network, nor one of
+/// the ranges kept for other uses (RFC 6890). A redirect may lead only to such.
+#[must_use]
+pub fn is_global(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_global_v4(address),
+        IpAddr::V6(address) => match address.to_ipv4_mapped() {
+            Some(mapped) => is_global_v4(mapped),
+            // 2000::/3 is all that is given out; 64:ff9b::/96 and 2002::/16 carry an IPv4 address.
+            None => match address.segments() {
+                [0x2002, high, low, ..] => is_global_v4(joined(high, low)),
+                [0x64, 0xff9b, 0, 0, 0, 0, high, low] => is_global_v4(joined(high, low)),
+                [0x2001, 0xdb8, ..] => false,
+                [first, ..] => first & 0xe000 == 0x2000,
+            },
+        },
+    }
+}
+
+fn joined(high: u16, low: u16) -> Ipv4Addr {
+    Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))
+}
+
+fn is_global_v4(address: Ipv4Addr) -> bool {
+    let [first, second, third, _] = address.octets();
+    let shared = first == 100 && second & 0xc0 == 64;
+    let special = first == 192 && second == 0 && third == 0;
+    let benchmark = first == 198 && second & 0xfe == 18;
+    !(first == 0
+        || first >= 224
+        || address.is_loopback()
+        || address.is_private()
+        || address.is_link_local()
+        || address.is_documentation()
+        || shared
+        || special
+        || benchmark)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(text: &str) -> Result<(Scheme, String, u16, String), UrlError> {
+        let url = TrackerUrl::parse(text)?;
+        let host = url.site.host.into_string();
+        Ok((url.site.scheme, host, url.site.port, url.path.into()))
+    }
+
+    fn is(
+        scheme: Scheme,
+        host: &str,
+        port: u16,
+        path: &str,
+    ) -> Result<(Scheme, String, u16, String), UrlError> {
+        Ok((scheme, host.to_owned(), port, path.to_owned()))
+    }
+
+    #[test]
+    fn usual_urls_are_read() {
+        for (text, expected) in [
+            (
+                "http://a.example/announce",
+                is(Scheme::Http, "a.example", 80, "/announce"),
+            ),
+            (
+                "HTTPS://A.Example:8443/x?key=1#f",
+                is(Scheme::Https, "a.example", 8443, "/x?key=1"),
+            ),
+            (
+                " udp://t.example:1337 ",
+                is(Scheme::Udp, "t.example", 1337, ""),
+            ),
+            (
+                "udp://t.example:80/announce",
+                is(Scheme::Udp, "t.example", 80, "/announce"),
+            ),
+            (
+                "http://[2001:DB8::1]:6969/a",
+                is(Scheme::Http, "2001:db8::1", 6969, "/a"),
+            ),
+            ("http://10.0.0.1", is(Scheme::Http, "10.0.0.1", 80, "/")),
+            (
+                "http://a?passkey=x",
+                is(Scheme::Http, "a", 80, "/?passkey=x"),
+            ),
+            ("http://a:/b", is(Scheme::Http, "a", 80, "/b")),
+        ] {
+            assert_eq!(parts(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_tracker_is_refused() {
+        for (text, error) in [
+            ("", UrlError::Scheme),
+            ("announce", UrlError::Scheme),
+            ("wss://a/", UrlError::Scheme),
+            ("dht://a", UrlError::Scheme),
+            ("http://", UrlError::Host),
+            ("http:///announce", UrlError::Host),
+            ("http://a b/", UrlError::Host),
+            ("http://a\r\nX: y/", UrlError::Host),
+            ("http://[::1/", UrlError::Host),
+            ("http://[fe80::1%25eth0]/", UrlError::Host),
+            ("http://me:word@a/", UrlError::User),
+            ("http://a:0/", UrlError::Port),
+            ("http://a:65536/", UrlError::Port),
+            ("http://[::1]x/", UrlError::Port),
+            ("http://::1/", UrlError::Host),
+            ("udp://a/announce", UrlError::Port),
+        ] {
+            assert_eq!(parts(text), Err(error), "{text}");
+        }
+        let long = format!("http://a/{}", "x".repeat(MAX_URL_BYTES));
+        assert_eq!(parts(&long), Err(UrlError::TooLong));
+    }
+
+    #[test]
+    fn nothing_in_a_path_ends_the_request_line() {
+        let path = TrackerUrl::parse("http://a/x y\r\nEvil: é").unwrap().path;
+        assert_eq!(&*path, "/x%20y%0D%0AEvil:%20%C3%A9");
+    }
+
+    #[test]
+    fn a_site_is_shown_without_its_path() {
+        for (text, shown) in [
+            ("http://a:80/secret", "http://a"),
+            ("https://a:80/secret", "https://a:80"),
+            ("http://[::1]:80/", "http://[::1]"),
+            ("udp://[::1]:9/", "udp://[::1]:9"),
+        ] {
+            assert_eq!(TrackerUrl::parse(text).unwrap().site.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn redirects_are_relative_or_absolute_and_lose_our_query() {
+        let from = TrackerUrl::parse("http://a:1/dir/announce?key=k").unwrap();
+        for (location, site, path) in [
+            ("/b?info_hash=%01&port=1", "http://a:1", "/b"),
+            ("/b?key=k&info_hash=%01&port=1", "http://a:1", "/b?key=k"),
+            ("b?my_info_hash=x", "http://a:1", "/dir/b?my_info_hash=x"),
+            ("?k=2&info_hash=x", "http://a:1", "/dir/announce?k=2"),
+            ("//b/c", "http://b", "/c"),
+            ("https://b/c", "https://b", "/c"),
+            ("http://b", "http://b", "/"),
+        ] {
+            let to = from.redirect(location).unwrap();
+            assert_eq!(
+                (to.site.to_string().as_str(), &*to.path),
+                (site, path),
+                "{location}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_redirect_does_not_leave_tls_or_http() {
+        let from = TrackerUrl::parse("https://a/announce").unwrap();
+        let (https, http, udp) = (Scheme::Https, Scheme::Http, Scheme::Udp);
+        for (location, to) in [("http://a/announce", http), ("udp://a:1/announce", udp)] {
+            let error = UrlError::Downgrade { from: https, to };
+            assert_eq!(from.redirect(location), Err(error));
+        }
+        assert!(from.redirect("javascript://x").is_err());
+        assert!(from.redirect(&"x".repeat(MAX_URL_BYTES + 1)).is_err());
+    }
+
+    #[test]
+    fn only_addresses_of_the_internet_are_global() {
+        let global = |text: &str| is_global(text.parse().unwrap());
+        for text in [
+            "1.1.1.1",
+            "100.128.0.1",
+            "172.32.0.1",
+            "2606:4700::1",
+            "2002:101:101::1",
+            "64:ff9b::101:101",
+        ] {
+            assert!(global(text), "{text}");
+        }
+        for text in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "10.1.1.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "192.0.0.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "192.0.2.1",
+            "::",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "2002:7f00:1::1",
+            "64:ff9b::7f00:1",
+            "2001:db8::1",
+            "::127.0.0.1",
+        ] {
+            assert!(!global(text), "{text}");
+        }
+    }
+}
