@@ -2,7 +2,7 @@
 
 use super::*;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 
 /// A file of `pages` pages, each filled with its number.
@@ -211,4 +211,43 @@ fn a_process_is_asked_to_stop() {
     terminate(child.id()).unwrap();
     assert!(!child.wait().unwrap().success());
     assert!(terminate(u32::MAX).is_err());
+}
+
+#[test]
+fn datagrams_go_and_come_in_batches() {
+    let near = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = SockAddr::from(far.local_addr().unwrap());
+    let long = [7; DATAGRAM_BYTES + 1];
+    let datagrams = [(to.clone(), &b"a"[..]), (to.clone(), b""), (to, &long)];
+    assert_eq!(send_datagrams(near.as_fd(), &datagrams).unwrap(), 3);
+    let mut inbox = Inbox::default();
+    assert_eq!(inbox.receive(far.as_fd()).unwrap(), 3);
+    let from = near.local_addr().unwrap();
+    let seen: Vec<_> = inbox.iter().collect();
+    assert_eq!(seen, [(from, &b"a"[..]), (from, b""), (from, &long[1..])]);
+    let error = inbox.receive(far.as_fd()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    assert_eq!(inbox.iter().count(), 0);
+}
+
+#[test]
+fn what_does_not_fit_one_call_is_left() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = SockAddr::from(socket.local_addr().unwrap());
+    let datagrams = vec![(to, &b"x"[..]); MAX_DATAGRAMS + 3];
+    let sent = send_datagrams(socket.as_fd(), &datagrams).unwrap();
+    assert_eq!(sent, MAX_DATAGRAMS);
+}
+
+#[test]
+fn random_bytes_are_not_the_same_twice() {
+    let (mut one, mut two) = ([0; 300], [0; 300]);
+    fill_random(&mut one).unwrap();
+    fill_random(&mut two).unwrap();
+    assert_ne!(one, two);
+    assert!(
+        one.chunks(16)
+            .all(|part| part.iter().any(|byte| *byte != 0))
+    );
 }

@@ -3,7 +3,7 @@
 //! Owns what a request looks like. It must not know connections; answers are read by
 //! [`super::response`].
 
-use std::io::Write;
+use std::fmt::{self, Write};
 
 use super::announce::{Announce, Event, Identity, PEERS_WANTED};
 use super::url::{Scheme, TrackerUrl};
@@ -54,8 +54,20 @@ pub fn write_request(
     );
 }
 
-fn push(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("a vector takes every byte");
+/// Text goes to the end of the bytes.
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl Write for Append<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+fn push(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+    Append(out)
+        .write_fmt(text)
+        .expect("a vector takes every byte");
 }
 
 /// Percent-encoding of all but the unreserved characters (RFC 3986, section 2.3).
