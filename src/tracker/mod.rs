@@ -5,13 +5,21 @@
 //! tokens. It must not know peers: which torrents have some is told to it as a value.
 
 pub mod announce;
+pub mod announcer;
+mod connection;
+mod datagrams;
 pub mod entries;
 pub mod http;
 pub mod pace;
 mod queue;
+mod request;
+mod resolver;
 pub mod response;
+mod route;
 pub mod schedule;
 pub mod sets;
+mod target;
+mod tls;
 mod torrents;
 pub mod udp;
 pub mod url;

@@ -89,6 +89,12 @@ impl Schedule {
         self.queues.get(tracker as usize)
     }
 
+    /// The list of trackers of a torrent.
+    #[must_use]
+    pub fn set_of(&self, torrent: u32) -> Option<u32> {
+        self.torrents.find(torrent).map(|record| record.set)
+    }
+
     /// Begins to announce a torrent to the trackers of a list. A number that is known is ignored.
     pub fn add(&mut self, torrent: u32, info_hash: InfoHash, set: u32, now: Time) {
         let length = u32::try_from(self.sets.trackers(set).len()).unwrap_or(0);

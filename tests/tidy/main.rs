@@ -47,6 +47,11 @@ const IMPURE: &[&str] = &[
     "src/torrent/content.rs",
     "src/torrent/reader.rs",
     "src/torrent/scan.rs",
+    "src/tracker/announcer",
+    "src/tracker/connection.rs",
+    "src/tracker/datagrams.rs",
+    "src/tracker/resolver.rs",
+    "src/tracker/tls.rs",
 ];
 
 /// Anything that would let a pure module see the world: sockets, files, threads, clock, chance.

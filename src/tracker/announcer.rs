@@ -1,0 +1,437 @@
+//! The announcer: every tracker of the library, driven by the loop.
+//!
+//! Owns the schedule, the trackers and their sockets. Each turn it takes what has arrived, finds
+//! what is late, and gives each tracker that has something to do as many announces as its pace and
+//! its connections allow; nothing here blocks. It must not know peers or content: the loop tells it
+//! which torrents there are, which of them have peers, and how much was uploaded.
+
+use std::collections::{BTreeSet, HashSet};
+use std::io;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use mio::event::Event as Readiness;
+use mio::{Registry, Token, Waker};
+use rustls::ClientConfig;
+use slab::Slab;
+
+use super::announce::Identity;
+use super::connection::Connection;
+use super::datagrams::Datagrams;
+use super::entries::Family;
+use super::pace::Pace;
+use super::resolver::Resolver;
+use super::route::{Health, Route};
+use super::schedule::Schedule;
+use super::sets::Skipped;
+use super::target::Target;
+use super::url::Site;
+use crate::timers::Time;
+use crate::wire::message::InfoHash;
+
+mod dispatch;
+mod http;
+mod names;
+mod outcome;
+mod udp;
+
+/// Connections to all trackers together. When they are used up, idle ones make room.
+pub const MAX_CONNECTIONS: usize = 128;
+
+/// How many tokens the announcer takes: one for each family's datagrams, then one for each connection.
+pub const TOKENS: usize = 2 + MAX_CONNECTIONS;
+
+/// How often lateness is looked at.
+const LOOK_MS: u64 = 10_000;
+
+/// The read buffer, shared by all connections.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Every time-out, in milliseconds. Tests shorten them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// From the request for a connection to the connection, TLS included.
+    pub connect_ms: u64,
+    /// From the request, or the answer before it, to the last byte of its answer.
+    pub answer_ms: u64,
+    /// A connection without a request is closed; servers do so after about as long.
+    pub idle_ms: u64,
+    /// A UDP packet is sent again, for the first time (BEP 15).
+    pub resend_ms: u64,
+    /// The first rest of a tracker that has failed. It doubles.
+    pub rest_ms: u64,
+    /// What telling the trackers may take at the end.
+    pub shutdown_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect_ms: 10_000,
+            answer_ms: 30_000,
+            idle_ms: 60_000,
+            resend_ms: 15_000,
+            rest_ms: 15_000,
+            shutdown_ms: 4_000,
+        }
+    }
+}
+
+/// What the announcer is told at the start.
+#[derive(Clone, Debug)]
+pub struct AnnouncerConfig {
+    /// Who announces.
+    pub identity: Identity,
+    /// Where announces come from, by IPv4 and by IPv6: any address when it is unspecified, none when
+    /// that family is not served.
+    pub sources: [Option<IpAddr>; 2],
+    /// Requests a second to one tracker at most.
+    pub max_per_second: Option<u32>,
+    /// Trackers in place of those of the torrents.
+    pub override_with: Option<Arc<[Vec<String>]>>,
+    /// Every time-out.
+    pub limits: Limits,
+}
+
+/// What has been done, in numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Requests that were sent, repeated ones included.
+    pub sent: u64,
+    /// Announces that a tracker accepted.
+    pub accepted: u64,
+    /// Announces that a tracker refused.
+    pub refused: u64,
+    /// Announces without an answer that makes sense.
+    pub failed: u64,
+    /// Connections that were opened.
+    pub connections: u64,
+    /// The most that were open at the same time.
+    pub most_connections: usize,
+}
+
+/// How one tracker does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status<'a> {
+    /// Which.
+    pub site: &'a Site,
+    /// Torrents that it is announced.
+    pub torrents: u32,
+    /// By how many seconds the torrent that waits longest is late.
+    pub late_s: u64,
+    /// Whether it answers, by any family.
+    pub up: bool,
+}
+
+/// One tracker.
+#[derive(Debug)]
+struct Tracker {
+    site: Site,
+    target: Target,
+    routes: [Route; 2],
+    pace: Pace,
+    tracker_id: Option<Box<[u8]>>,
+    /// When it is looked at next, as it stands in `wakes`.
+    wake: Option<Time>,
+    /// Name resolution and redirects that failed in a row, and until when they rest.
+    troubles: u32,
+    rests_until: Time,
+    /// Announces that are not urgent wait until then, so that they leave in batches.
+    gathers_until: Time,
+    complained: Option<Time>,
+    late: Option<Time>,
+}
+
+/// Announces a library.
+#[derive(Debug)]
+pub struct Announcer {
+    config: AnnouncerConfig,
+    registry: Registry,
+    first_token: usize,
+    schedule: Schedule,
+    trackers: Vec<Tracker>,
+    /// When to look at which tracker.
+    wakes: BTreeSet<(Time, u32)>,
+    /// Those that something has happened to in this turn.
+    touched: Vec<u32>,
+    resolver: Resolver,
+    tls: Option<Arc<ClientConfig>>,
+    connections: Slab<Connection>,
+    /// Connections with something to do.
+    ready: Vec<usize>,
+    /// No connection is late before that.
+    check_at: Option<Time>,
+    datagrams: Datagrams,
+    with_peers: HashSet<u32>,
+    looked: Time,
+    counters: Counters,
+    random: fastrand::Rng,
+    buffer: Vec<u8>,
+    /// Everything ends then.
+    stops_at: Option<Time>,
+    done: bool,
+}
+
+impl Announcer {
+    /// Opens its sockets, with tokens of which there have to be [`TOKENS`].
+    ///
+    /// # Errors
+    /// Those of the sockets.
+    pub fn new(
+        config: AnnouncerConfig,
+        registry: &Registry,
+        tokens: Range<usize>,
+        waker: Arc<Waker>,
+        now: Time,
+    ) -> io::Result<Self> {
+        let first_token = tokens.start;
+        let datagram_tokens = [Token(first_token), Token(first_token + 1)];
+        let datagrams = Datagrams::new(config.sources, registry, datagram_tokens)?;
+        Ok(Self {
+            config,
+            registry: registry.try_clone()?,
+            first_token,
+            schedule: Schedule::default(),
+            trackers: Vec::new(),
+            wakes: BTreeSet::new(),
+            touched: Vec::new(),
+            resolver: Resolver::new(waker),
+            tls: None,
+            connections: Slab::new(),
+            ready: Vec::new(),
+            check_at: None,
+            datagrams,
+            with_peers: HashSet::new(),
+            looked: now,
+            counters: Counters::default(),
+            random: fastrand::Rng::new(),
+            buffer: vec![0; BUFFER_BYTES],
+            stops_at: None,
+            done: false,
+        })
+    }
+
+    /// Begins to announce a torrent.
+    pub fn add(
+        &mut self,
+        torrent: u32,
+        info_hash: InfoHash,
+        announce: &Arc<[Vec<String>]>,
+        now: Time,
+    ) {
+        if self.stops_at.is_some() {
+            return;
+        }
+        let mut skipped = Vec::new();
+        let announce = self.config.override_with.as_ref().unwrap_or(announce);
+        let set = self.schedule.sets().intern(announce, &mut skipped);
+        for reason in skipped {
+            match reason {
+                Skipped::Url(error) => {
+                    log::debug!("{info_hash}: a tracker is passed over: {error}");
+                }
+                Skipped::TooMany => log::warn!("{info_hash}: a tracker is passed over: too many"),
+            }
+        }
+        while let Some(site) = self.schedule.sets().sites().get(self.trackers.len()) {
+            let tracker = Tracker {
+                site: site.clone(),
+                target: Target::new(site),
+                routes: Default::default(),
+                pace: Pace::new(self.config.max_per_second, now),
+                tracker_id: None,
+                wake: None,
+                troubles: 0,
+                rests_until: now,
+                gathers_until: now,
+                complained: None,
+                late: None,
+            };
+            self.trackers.push(tracker);
+        }
+        self.schedule.add(torrent, info_hash, set, now);
+        self.wake_trackers_of(set, now);
+    }
+
+    /// Ends announcing a torrent. Trackers that know of it are told.
+    pub fn remove(&mut self, torrent: u32, now: Time) {
+        self.with_peers.remove(&torrent);
+        if let Some(set) = self.schedule.set_of(torrent) {
+            self.schedule.remove(torrent);
+            self.wake_trackers_of(set, now);
+        }
+    }
+
+    /// A torrent has peers, or has none any more.
+    pub fn set_peers(&mut self, torrent: u32, has_peers: bool, now: Time) {
+        if has_peers {
+            self.with_peers.insert(torrent);
+        } else {
+            self.with_peers.remove(&torrent);
+        }
+        self.schedule.set_peers(torrent, has_peers, now);
+    }
+
+    /// Bytes of a torrent were uploaded.
+    pub fn uploaded(&mut self, torrent: u32, bytes: u64) {
+        self.schedule.uploaded(torrent, bytes);
+    }
+
+    /// A socket is ready: one of the tokens given to [`Announcer::new`].
+    pub fn handle_event(&mut self, event: &Readiness) {
+        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+        let writable = event.is_writable() || event.is_write_closed() || event.is_error();
+        let Some(number) = event.token().0.checked_sub(self.first_token) else {
+            return;
+        };
+        match number {
+            0 => self.datagrams.ready(Family::V4, readable, writable),
+            1 => self.datagrams.ready(Family::V6, readable, writable),
+            number => {
+                let key = number - 2;
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.readable |= readable;
+                    connection.writable |= writable;
+                    self.list(key);
+                }
+            }
+        }
+    }
+
+    /// Does everything that there is to do now.
+    pub fn turn(&mut self, now: Time) {
+        self.collect_names(now);
+        self.drive_connections(now);
+        self.drive_datagrams(now);
+        self.close_late_connections(now);
+        self.look(now);
+        while let Some(&(at, tracker)) = self.wakes.first() {
+            if at > now {
+                break;
+            }
+            self.wakes.pop_first();
+            if let Some(tracker) = self.trackers.get_mut(tracker as usize) {
+                tracker.wake = None;
+            }
+            self.touched.push(tracker);
+        }
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        for tracker in touched.drain(..) {
+            self.pump(tracker, now);
+        }
+        // What pumping has touched is looked at in the next turn.
+        touched.append(&mut self.touched);
+        self.touched = touched;
+        self.send_requests(now);
+        let mut arrivals = Vec::new();
+        self.datagrams.flush(&mut arrivals);
+        self.handle_arrivals(arrivals, now);
+        if let Some(stops_at) = self.stops_at {
+            self.done = stops_at <= now || self.nothing_left(now);
+        }
+    }
+
+    /// When [`Announcer::turn`] is to be called next, unless an event comes first.
+    #[must_use]
+    pub fn next(&self) -> Option<Time> {
+        if !self.touched.is_empty() || !self.ready.is_empty() || self.datagrams.is_readable() {
+            return Some(Time::default());
+        }
+        let wake = self.wakes.first().map(|(at, _)| *at);
+        let datagrams = self.datagrams.next(self.config.limits.resend_ms);
+        let look = (!self.trackers.is_empty()).then(|| self.looked.after(LOOK_MS));
+        let times = [wake, datagrams, self.check_at, look, self.stops_at];
+        times.into_iter().flatten().min()
+    }
+
+    /// From now on trackers are only told that torrents are not served any more, for as long as
+    /// [`Limits::shutdown_ms`].
+    pub fn shutdown(&mut self, now: Time) {
+        if self.stops_at.is_some() {
+            return;
+        }
+        self.stops_at = Some(now.after(self.config.limits.shutdown_ms));
+        self.schedule.stop(self.with_peers.iter().copied());
+        for tracker in 0..self.trackers.len() {
+            self.wake_at(u32::try_from(tracker).unwrap_or(u32::MAX), now);
+        }
+    }
+
+    /// Whether everybody has been told that could be, or the time for it is over.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// What has been done.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How each tracker does.
+    pub fn status(&self, now: Time) -> impl Iterator<Item = Status<'_>> {
+        (0..)
+            .zip(&self.trackers)
+            .map(move |(number, tracker)| Status {
+                site: &tracker.site,
+                torrents: self.schedule.members(number),
+                late_s: self.schedule.lateness_s(number, now),
+                up: tracker
+                    .routes
+                    .iter()
+                    .any(|route| route.health == Health::Up),
+            })
+    }
+
+    fn wake_trackers_of(&mut self, set: u32, now: Time) {
+        let sets = self.schedule.sets();
+        for position in 0..sets.trackers(set).len() {
+            let target = self.schedule.sets().trackers(set).get(position);
+            if let Some(tracker) = target.map(|target| target.tracker) {
+                self.wake_at(tracker, now);
+            }
+        }
+    }
+
+    /// Looks at a tracker at that time, or before.
+    fn wake_at(&mut self, number: u32, at: Time) {
+        let Some(tracker) = self.trackers.get_mut(number as usize) else {
+            return;
+        };
+        if let Some(before) = tracker.wake {
+            if before <= at {
+                return;
+            }
+            self.wakes.remove(&(before, number));
+        }
+        tracker.wake = Some(at);
+        self.wakes.insert((at, number));
+    }
+
+    fn route(&mut self, tracker: u32, family: Family) -> Option<&mut Route> {
+        let tracker = self.trackers.get_mut(tracker as usize)?;
+        tracker.routes.get_mut(family as usize)
+    }
+
+    fn source(&self, family: Family) -> Option<IpAddr> {
+        self.config.sources.get(family as usize).copied().flatten()
+    }
+
+    /// Whether nobody is left to be told, at the end.
+    fn nothing_left(&self, now: Time) -> bool {
+        self.touched.is_empty()
+            && (0..).zip(&self.trackers).all(|(number, tracker)| {
+                let idle = tracker.routes.iter().all(|route| route.again.is_empty());
+                idle && self.schedule.next(number, now).is_none()
+            })
+            && self
+                .connections
+                .iter()
+                .all(|(_, connection)| connection.in_flight.is_empty())
+            && self.datagrams.is_idle()
+    }
+}

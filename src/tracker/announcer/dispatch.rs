@@ -1,0 +1,170 @@
+//! The announcer's part for giving each tracker as much as it can take, and no more.
+//!
+//! Owns when a tracker is looked at and which families an announce goes by. It must not know how an
+//! announce travels, nor what comes of it.
+
+use super::Announcer;
+use crate::timers::Time;
+use crate::tracker::entries::Family;
+use crate::tracker::pace;
+use crate::tracker::request::Request;
+use crate::tracker::url::Scheme;
+
+/// Announces that one tracker is given in one turn; the rest waits for the next.
+const DISPATCH_PER_TURN: usize = 512;
+
+/// Torrents that are begun at the end in one turn, whether there is anything to be said or not.
+const STOPS_PER_TURN: usize = 4096;
+
+/// Whether a tracker can take an announce by one family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Room {
+    Some,
+    /// It will soon: the others wait, so that each torrent is announced by both.
+    NotYet,
+    /// It cannot, and nobody waits for it.
+    None,
+}
+
+impl Announcer {
+    /// Gives a tracker as much as it can take now, and sees to it that it is looked at again.
+    pub(super) fn pump(&mut self, number: u32, now: Time) {
+        let stopping = self.stops_at.is_some();
+        let steps = if stopping {
+            STOPS_PER_TURN
+        } else {
+            DISPATCH_PER_TURN
+        };
+        for step in 0..steps {
+            let due = self.schedule.next(number, now);
+            let Some(tracker) = self.trackers.get_mut(number as usize) else {
+                return;
+            };
+            let again = tracker.routes.iter().any(|route| !route.again.is_empty());
+            let Some(mut at) = (if again { Some(now) } else { due }) else {
+                return;
+            };
+            if step > 0 && at > now {
+                tracker.gathers_until = now.after(pace::BATCH_MS);
+            }
+            if !again && !stopping {
+                at = at.max(tracker.gathers_until);
+            }
+            if !tracker.target.is_known() && !stopping {
+                at = at.max(tracker.rests_until);
+            }
+            if at > now {
+                self.wake_at(number, at);
+                return;
+            }
+            if tracker.target.ask(now) {
+                let generation = tracker.target.generation;
+                self.resolver
+                    .ask(number, generation, &tracker.target.site().host);
+                self.prepare_tls(number);
+            }
+            if !self.dispatch(number, now) {
+                return;
+            }
+        }
+        self.touched.push(number);
+    }
+
+    /// Makes the next announce of a tracker, by each family that can take it. `false` when it can
+    /// take none now, and is looked at again when it can.
+    fn dispatch(&mut self, number: u32, now: Time) -> bool {
+        let stopping = self.stops_at.is_some();
+        let Some(tracker) = self.trackers.get_mut(number as usize) else {
+            return false;
+        };
+        if tracker.pace.available(now) == 0 {
+            let next = tracker.pace.next(now);
+            self.wake_at(number, next);
+            return false;
+        }
+        let mut requests = [None; 2];
+        let (mut open, mut is_waited_for) = ([false; 2], false);
+        for (family, open) in Family::ALL.into_iter().zip(&mut open) {
+            match self.room(number, family, now) {
+                Room::Some => *open = true,
+                Room::NotYet => is_waited_for = true,
+                Room::None => {}
+            }
+            if *open
+                && let Some(request) = self
+                    .route(number, family)
+                    .and_then(|route| route.again.pop_front())
+            {
+                self.send(number, family, request, now);
+                return true;
+            }
+        }
+        // At the end, nobody waits for a tracker that cannot be reached.
+        if is_waited_for || !(open.contains(&true) || stopping) {
+            return false;
+        }
+        let Some(entry) = self.schedule.take(number, now) else {
+            return false;
+        };
+        for ((family, open), request) in Family::ALL.into_iter().zip(open).zip(&mut requests) {
+            let due = if open {
+                self.schedule.begin(entry, family)
+            } else {
+                None
+            };
+            *request = due.map(|due| Request {
+                entry,
+                told: due.announce.event,
+                renewed: false,
+            });
+        }
+        self.schedule.dispatched(number, entry);
+        for (family, request) in Family::ALL.into_iter().zip(requests) {
+            if let Some(request) = request {
+                self.send(number, family, request, now);
+            }
+        }
+        true
+    }
+
+    /// Whether a tracker can take an announce by one family.
+    fn room(&mut self, number: u32, family: Family, now: Time) -> Room {
+        let Some(tracker) = self.trackers.get_mut(number as usize) else {
+            return Room::None;
+        };
+        let scheme = tracker.target.site().scheme;
+        let Some(route) = tracker.routes.get_mut(family as usize) else {
+            return Room::None;
+        };
+        if !route.wake(now) {
+            if let Some(until) = route.rests_until() {
+                self.wake_at(number, until);
+            }
+            return Room::None;
+        }
+        let has_room = match scheme {
+            Scheme::Udp => self.can_send_packet(number, family, now),
+            Scheme::Http | Scheme::Https => self.can_send_request(number, family, now),
+        };
+        let is_waited_for = self
+            .route(number, family)
+            .is_some_and(|route| route.is_waited_for());
+        match (has_room, is_waited_for) {
+            (true, _) => Room::Some,
+            (false, true) => Room::NotYet,
+            (false, false) => Room::None,
+        }
+    }
+
+    fn send(&mut self, number: u32, family: Family, request: Request, now: Time) {
+        let Some(tracker) = self.trackers.get_mut(number as usize) else {
+            return;
+        };
+        tracker.pace.take();
+        self.counters.sent += 1;
+        match tracker.target.site().scheme {
+            Scheme::Udp => self.send_packet(number, family, request, now),
+            Scheme::Http | Scheme::Https => self.send_request(number, family, request, now),
+        }
+    }
+}

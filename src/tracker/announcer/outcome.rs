@@ -1,0 +1,191 @@
+//! The announcer's part for how announces end: for the schedule, for the tracker, and for the log.
+//!
+//! Owns what success and failure bring about. It must not know how an announce travelled.
+
+use std::fmt;
+
+use super::{Announcer, LOOK_MS};
+use crate::timers::Time;
+use crate::tracker::announce::Answer;
+use crate::tracker::entries::Family;
+use crate::tracker::request::Request;
+use crate::tracker::route::Health;
+use crate::tracker::schedule::{Ended, Outcome};
+
+/// A tracker that is announced to this much too late is worth a line in the log.
+const LATE_S: u64 = 300;
+
+/// A tracker is complained about no more often than this.
+const COMPLAIN_MS: u64 = 10 * 60 * 1000;
+
+impl Announcer {
+    /// A tracker has answered an announce.
+    pub(super) fn answered(
+        &mut self,
+        number: u32,
+        family: Family,
+        request: Request,
+        answer: Answer,
+        now: Time,
+    ) {
+        let torrents = self.schedule.members(number);
+        let Some(tracker) = self.trackers.get_mut(number as usize) else {
+            return;
+        };
+        let was_up = tracker
+            .routes
+            .iter()
+            .any(|route| route.health == Health::Up);
+        let Some(route) = tracker.routes.get_mut(family as usize) else {
+            return;
+        };
+        if route.answered(now) && !was_up {
+            log::info!("tracker {}: answers, for {torrents} torrents", tracker.site);
+        }
+        let outcome = match answer {
+            Answer::Accepted {
+                terms,
+                tracker_id,
+                warning,
+            } => {
+                self.counters.accepted += 1;
+                if tracker_id.is_some() {
+                    tracker.tracker_id = tracker_id;
+                }
+                if let Some(warning) = warning {
+                    self.complain(number, format_args!("warns: {warning}"), now);
+                }
+                Outcome::Accepted(terms)
+            }
+            Answer::Refused { reason, retry } => {
+                self.counters.refused += 1;
+                let torrent = self.schedule.due(request.entry, family);
+                if let Some(torrent) = torrent.map(|due| due.announce.info_hash) {
+                    self.complain(number, format_args!("refuses {torrent}: {reason}"), now);
+                }
+                Outcome::Refused(retry)
+            }
+        };
+        self.finish(number, family, request, outcome, now);
+    }
+
+    /// An announce has ended, one way or another.
+    pub(super) fn finish(
+        &mut self,
+        number: u32,
+        family: Family,
+        request: Request,
+        outcome: Outcome,
+        now: Time,
+    ) {
+        if outcome == Outcome::Failed {
+            self.counters.failed += 1;
+        }
+        let ended = Ended {
+            family,
+            told: request.told,
+            outcome,
+        };
+        let chance = self.random.u32(..);
+        self.schedule
+            .finish(number, request.entry, ended, now, chance);
+        self.touched.push(number);
+    }
+
+    /// Gives up all that is under way by one family; `blamed` is a request that brought it about.
+    pub(super) fn abandon(
+        &mut self,
+        number: u32,
+        family: Family,
+        blamed: Option<Request>,
+        now: Time,
+    ) {
+        let Some(route) = self.route(number, family) else {
+            return;
+        };
+        let mut returned: Vec<Request> = route.again.drain(..).collect();
+        for key in std::mem::take(&mut route.connections) {
+            returned.extend(self.discard(key));
+        }
+        returned.extend(self.datagrams.withdraw(number, family));
+        if let Some(request) = blamed {
+            self.finish(number, family, request, Outcome::Failed, now);
+        }
+        for request in returned {
+            self.finish(number, family, request, Outcome::Returned, now);
+        }
+        self.touched.push(number);
+    }
+
+    /// A tracker has failed by one family: it is left alone for a while.
+    pub(super) fn fail(
+        &mut self,
+        number: u32,
+        family: Family,
+        blamed: Option<Request>,
+        why: &str,
+        now: Time,
+    ) {
+        let first_ms = self.config.limits.rest_ms;
+        let chance = self.random.u32(..);
+        let Some(route) = self.route(number, family) else {
+            return;
+        };
+        let rest_ms = route.fail(now, first_ms, chance);
+        self.complain(
+            number,
+            format_args!("{why}; tried again in {} s", rest_ms.div_ceil(1000)),
+            now,
+        );
+        self.abandon(number, family, blamed, now);
+    }
+
+    /// Says once in a while what is wrong with a tracker.
+    pub(super) fn complain(&mut self, number: u32, what: fmt::Arguments<'_>, now: Time) {
+        let Some(tracker) = self.trackers.get_mut(number as usize) else {
+            return;
+        };
+        let due = tracker
+            .complained
+            .is_none_or(|before| now.since(before) >= COMPLAIN_MS);
+        if due {
+            tracker.complained = Some(now);
+            log::warn!("tracker {}: {what}", tracker.site);
+        } else {
+            log::debug!("tracker {}: {what}", tracker.site);
+        }
+    }
+
+    /// Finds trackers that are behind, and brings torrents with peers to the front there.
+    pub(super) fn look(&mut self, now: Time) {
+        if now.since(self.looked) < LOOK_MS {
+            return;
+        }
+        self.looked = now;
+        let mut any = false;
+        for (number, tracker) in (0..).zip(&mut self.trackers) {
+            let late_s = self.schedule.lateness_s(number, now);
+            any |= late_s > 0;
+            if late_s >= LATE_S {
+                if tracker
+                    .late
+                    .is_none_or(|before| now.since(before) >= COMPLAIN_MS)
+                {
+                    tracker.late = Some(now);
+                    log::warn!(
+                        "tracker {}: announces are {late_s} s late, of {} torrents",
+                        tracker.site,
+                        self.schedule.members(number)
+                    );
+                }
+            } else if tracker.late.take().is_some() {
+                log::info!("tracker {}: announces are in time again", tracker.site);
+            }
+        }
+        if any && self.stops_at.is_none() {
+            for torrent in &self.with_peers {
+                self.schedule.set_peers(*torrent, true, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,561 @@
+//! One tracker by one family of addresses: whether it is well, and how much it can take.
+//!
+//! Owns health, back-off, the way HTTP is spoken there, and the window of UDP. It must not know
+//! sockets: connections are numbers to it.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use super::request::Request;
+use crate::timers::Time;
+
+/// Requests on one connection at the same time. With answers that take 50 ms it makes 2500 a
+/// second, and what is lost with a connection is little.
+const MAX_DEPTH: usize = 128;
+
+/// How many a new connection begins with where pipelining has worked before.
+const PROVEN_DEPTH: usize = 32;
+
+/// Connections to a tracker that answers one request after another.
+const MAX_ONE_AT_A_TIME: usize = 4;
+
+/// Connections to one that closes after each answer, so that the time for opening them counts less.
+const MAX_CLOSING: usize = 8;
+
+/// Pipelined connections that broke one after another with next to nothing answered, until it is
+/// given up.
+const MAX_BREAKS: u32 = 3;
+
+/// What a connection has to have answered so that its break does not count against pipelining.
+const ENOUGH_ANSWERS: u32 = 64;
+
+/// Answers without sense in a row until the tracker itself is taken to be ill.
+const MAX_STRIKES: u32 = 3;
+
+/// The longest back-off, 30 minutes: a tracker that comes back is found within an interval.
+pub(super) const MAX_REST_MS: u64 = 30 * 60 * 1000;
+
+/// The window of UDP packets under way at first, at least, and at most: 4096 answers fit our receive
+/// buffer.
+const FIRST_WINDOW: u32 = 64;
+const MIN_WINDOW: u32 = 8;
+const MAX_WINDOW: u32 = 4096;
+
+/// Packets that the receive buffer of a tracker holds: with Linux's default it is 277 announces.
+const BUFFERED: u32 = 200;
+
+/// Packets that may be on their way for each millisecond of it, besides.
+const UNDER_WAY_PER_MS: u32 = 50;
+
+/// A connection id is used for less than its minute, since packets travel (BEP 15).
+const CONNECTION_MS: u64 = 55_000;
+
+/// The most that BEP 15 doubles the time until a packet is sent again.
+const MAX_DOUBLINGS: u32 = 8;
+
+/// Whether a tracker is well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Health {
+    /// Nothing is known yet: the others wait for what the first announce finds out.
+    New,
+    /// It answers.
+    Up,
+    /// It failed, and is left alone until then.
+    Resting(Time),
+    /// It failed, and one announce finds out whether it answers again. Nobody waits for that.
+    Probing,
+}
+
+/// How HTTP is spoken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Manner {
+    /// Requests follow each other without waiting, on one connection.
+    Pipelined,
+    /// Each connection carries one request after another.
+    OneAtATime,
+    /// Each connection carries one request.
+    Closing,
+}
+
+/// One tracker by one family.
+#[derive(Debug)]
+pub(super) struct Route {
+    /// Where it is; none when it has no address of this family.
+    pub(super) addresses: Vec<IpAddr>,
+    chosen: usize,
+    pub(super) health: Health,
+    /// Failures in a row.
+    pub(super) failures: u32,
+    strikes: u32,
+    /// What broke without fault of its own, and goes before all else.
+    pub(super) again: VecDeque<Request>,
+    pub(super) manner: Manner,
+    /// A request that followed another one was answered.
+    proven: bool,
+    breaks: u32,
+    closed_after_one: u32,
+    /// Connections that are open, by their number.
+    pub(super) connections: Vec<usize>,
+    pub(super) window: Window,
+    /// The connection id of UDP, and since when it is known.
+    connection: Option<(u64, Time)>,
+    /// One has been asked for.
+    pub(super) connecting: bool,
+    /// When something was answered last.
+    pub(super) answered_at: Time,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            chosen: 0,
+            health: Health::New,
+            failures: 0,
+            strikes: 0,
+            again: VecDeque::new(),
+            manner: Manner::Pipelined,
+            proven: false,
+            breaks: 0,
+            closed_after_one: 0,
+            connections: Vec::new(),
+            window: Window::default(),
+            connection: None,
+            connecting: false,
+            answered_at: Time::default(),
+        }
+    }
+}
+
+impl Route {
+    /// Takes over what the name of the tracker means now.
+    pub(super) fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
+        let current = self.address();
+        self.chosen = addresses
+            .iter()
+            .position(|address| Some(*address) == current)
+            .unwrap_or(0);
+        self.addresses = addresses;
+        if current.is_some() && self.address() != current {
+            self.connection = None;
+        }
+    }
+
+    /// Where it is spoken to.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.addresses.get(self.chosen).copied()
+    }
+
+    /// Whether it may be announced to. A rest that is over ends here.
+    pub(super) fn wake(&mut self, now: Time) -> bool {
+        if let Health::Resting(until) = self.health
+            && until <= now
+        {
+            self.health = Health::Probing;
+        }
+        !self.addresses.is_empty() && !matches!(self.health, Health::Resting(_))
+    }
+
+    /// Whether others wait while it can take no more.
+    pub(super) fn is_waited_for(&self) -> bool {
+        matches!(self.health, Health::New | Health::Up)
+    }
+
+    /// When it may be tried again.
+    pub(super) fn rests_until(&self) -> Option<Time> {
+        match self.health {
+            Health::Resting(until) if !self.addresses.is_empty() => Some(until),
+            _ => None,
+        }
+    }
+
+    /// It answered. Whether it had not done so before, or not of late.
+    pub(super) fn answered(&mut self, now: Time) -> bool {
+        let news = self.health != Health::Up;
+        self.health = Health::Up;
+        self.failures = 0;
+        self.strikes = 0;
+        self.answered_at = now;
+        news
+    }
+
+    /// It answered, but without sense. Whether it is taken to be ill.
+    pub(super) fn strike(&mut self) -> bool {
+        self.strikes += 1;
+        self.strikes >= MAX_STRIKES || self.health != Health::Up
+    }
+
+    /// It failed. `first_ms` is the first rest, which doubles; `chance` is any number.
+    pub(super) fn fail(&mut self, now: Time, first_ms: u64, chance: u32) -> u64 {
+        self.failures = self.failures.saturating_add(1);
+        self.strikes = 0;
+        let doublings = (self.failures - 1).min(16);
+        let rest_ms = (first_ms << doublings).min(MAX_REST_MS);
+        // Up to a quarter more, so that many that failed together do not come back together.
+        let rest_ms = rest_ms + u64::from(chance) % (rest_ms / 4 + 1);
+        self.rest(now, rest_ms);
+        rest_ms
+    }
+
+    /// Leaves it alone for some time, then tries its next address.
+    pub(super) fn rest(&mut self, now: Time, rest_ms: u64) {
+        self.health = Health::Resting(now.after(rest_ms));
+        self.chosen = (self.chosen + 1) % self.addresses.len().max(1);
+        self.connection = None;
+        self.connecting = false;
+        self.window = Window::default();
+    }
+
+    /// A UDP tracker did not answer: the next request for a connection is at once and its own
+    /// time-out doubles, which is the rest (BEP 15).
+    pub(super) fn fall_silent(&mut self, now: Time) {
+        self.failures = self.failures.saturating_add(1);
+        self.rest(now, 0);
+        self.health = Health::Probing;
+    }
+
+    /// How long the next request for a connection is waited for.
+    pub(super) fn connect_ms(&self, first_ms: u64) -> u64 {
+        first_ms << self.failures.min(MAX_DOUBLINGS)
+    }
+
+    /// The connection id, while it may be used.
+    pub(super) fn connection(&self, now: Time) -> Option<u64> {
+        let (connection, since) = self.connection?;
+        (now.since(since) < CONNECTION_MS).then_some(connection)
+    }
+
+    /// A connection id has come, or the tracker does not want the old one any more.
+    pub(super) fn set_connection(&mut self, connection: Option<u64>, now: Time) {
+        self.connection = connection.map(|connection| (connection, now));
+        self.connecting = false;
+    }
+
+    /// Connections that may be open.
+    pub(super) fn max_connections(&self) -> usize {
+        match (self.health, self.manner) {
+            (Health::Up, Manner::OneAtATime) => MAX_ONE_AT_A_TIME,
+            (Health::Up, Manner::Closing) => MAX_CLOSING,
+            _ => 1,
+        }
+    }
+
+    /// Requests that a new connection may carry.
+    pub(super) fn first_depth(&self) -> usize {
+        let pipelined = self.manner == Manner::Pipelined && self.health == Health::Up;
+        if pipelined && self.proven {
+            PROVEN_DEPTH
+        } else {
+            1
+        }
+    }
+
+    /// A connection that carried `in_flight` more requests has answered one, and says whether it may
+    /// carry several. Answers how many it may carry now.
+    pub(super) fn deepen(&mut self, depth: usize, in_flight: usize, may_pipeline: bool) -> usize {
+        if !may_pipeline && self.manner == Manner::Pipelined {
+            self.manner = Manner::OneAtATime;
+        }
+        if self.manner != Manner::Pipelined {
+            return 1;
+        }
+        // What followed the answered one was sent before the answer came; two in a row are proof.
+        self.proven |= depth > 2 && in_flight > 0;
+        (depth * 2).min(MAX_DEPTH)
+    }
+
+    /// A connection has ended after `answered` answers, with `lost` requests unanswered; `said`
+    /// when its last answer had announced that. Whether the manner has changed.
+    pub(super) fn ended(&mut self, answered: u32, lost: usize, said: bool) -> bool {
+        let before = self.manner;
+        if answered == 1 && lost == 0 {
+            self.closed_after_one += 1;
+            if said || self.closed_after_one > 1 {
+                self.manner = Manner::Closing;
+            }
+        } else if answered > 1 {
+            self.closed_after_one = 0;
+        }
+        if said || lost < 2 || self.manner != Manner::Pipelined {
+            return self.manner != before;
+        }
+        if answered >= ENOUGH_ANSWERS {
+            self.breaks = 0;
+        } else {
+            self.breaks += 1;
+        }
+        if !self.proven || self.breaks >= MAX_BREAKS {
+            self.manner = Manner::OneAtATime;
+        }
+        self.manner != before
+    }
+}
+
+/// How many UDP packets may be under way: it grows with answers and shrinks with losses, so that a
+/// burst does not overflow the tracker's receive buffer, where packets vanish without a word and are
+/// missed only seconds later. More than that buffer holds is for the way alone, whose length is the
+/// shortest time that an answer took.
+#[derive(Debug)]
+pub(super) struct Window {
+    size: u32,
+    nearest_ms: Option<u64>,
+    /// From here on it grows slowly.
+    threshold: u32,
+    /// Answers since it last grew slowly.
+    counted: u32,
+    under_way: u32,
+    shrunk: Time,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            size: FIRST_WINDOW,
+            nearest_ms: None,
+            threshold: MAX_WINDOW,
+            counted: 0,
+            under_way: 0,
+            shrunk: Time::default(),
+        }
+    }
+}
+
+impl Window {
+    pub(super) fn has_room(&self) -> bool {
+        self.under_way < self.size
+    }
+
+    pub(super) fn sent(&mut self) {
+        self.under_way += 1;
+    }
+
+    /// Some packet was answered after this time.
+    pub(super) fn took(&mut self, ms: u64) {
+        self.nearest_ms = Some(self.nearest_ms.map_or(ms, |nearest| nearest.min(ms)));
+    }
+
+    fn most(&self) -> u32 {
+        let way_ms = u32::try_from(self.nearest_ms.unwrap_or(0)).unwrap_or(u32::MAX);
+        way_ms
+            .saturating_mul(UNDER_WAY_PER_MS)
+            .saturating_add(BUFFERED)
+            .min(MAX_WINDOW)
+    }
+
+    /// A packet was answered that still counted as under way.
+    pub(super) fn answered(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+        if self.size >= self.most() {
+            self.size = self.most();
+            return;
+        }
+        if self.size < self.threshold {
+            self.size += 1;
+            return;
+        }
+        self.counted += 1;
+        if self.counted >= self.size {
+            self.counted = 0;
+            self.size += 1;
+        }
+    }
+
+    /// A packet no longer counts as under way. Losses within a second are one.
+    pub(super) fn lost(&mut self, now: Time) {
+        self.under_way = self.under_way.saturating_sub(1);
+        if now.since(self.shrunk) >= 1000 {
+            self.shrunk = now;
+            self.size = (self.size / 2).max(MIN_WINDOW);
+            self.threshold = self.size;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn up() -> Route {
+        let mut route = Route::default();
+        route.set_addresses(vec![
+            "10.0.0.1".parse().unwrap(),
+            "10.0.0.2".parse().unwrap(),
+        ]);
+        assert!(route.wake(Time(0)) && route.answered(Time(0)));
+        route
+    }
+
+    #[test]
+    fn each_failure_in_a_row_doubles_the_rest() {
+        let mut route = up();
+        let rests: Vec<u64> = (0..9)
+            .map(|_| route.fail(Time(0), 15_000, 0) / 1000)
+            .collect();
+        assert_eq!(rests, [15, 30, 60, 120, 240, 480, 960, 1800, 1800]);
+        assert!((15_000..=18_750).contains(&up().fail(Time(0), 15_000, 12_345_678)));
+        route.answered(Time(0));
+        assert_eq!(route.fail(Time(0), 15_000, 0), 15_000);
+    }
+
+    #[test]
+    fn a_rest_ends_with_one_try_of_the_next_address() {
+        let mut route = up();
+        let first = route.address();
+        route.fail(Time(0), 15_000, 0);
+        assert!(!route.wake(Time(14_999)));
+        assert_eq!(route.rests_until(), Some(Time(15_000)));
+        assert!(route.wake(Time(15_000)));
+        assert!(!route.is_waited_for());
+        assert_ne!(route.address(), first);
+        assert!(route.answered(Time(16_000)) && route.is_waited_for());
+        assert!(!route.answered(Time(17_000)));
+    }
+
+    #[test]
+    fn an_address_that_is_still_good_is_kept() {
+        let mut route = up();
+        route.fail(Time(0), 1, 0);
+        let second = route.address();
+        let (one, other) = ("10.0.0.9".parse().unwrap(), second.unwrap());
+        route.set_connection(Some(5), Time(0));
+        route.set_addresses(vec![one, other]);
+        assert_eq!(
+            (route.address(), route.connection(Time(0))),
+            (second, Some(5))
+        );
+        route.set_addresses(vec![one]);
+        assert_eq!(
+            (route.address(), route.connection(Time(0))),
+            (Some(one), None)
+        );
+    }
+
+    #[test]
+    fn a_silent_udp_tracker_is_asked_as_bep_15_says() {
+        let mut route = up();
+        let waits: Vec<u64> = (0..10)
+            .map(|_| {
+                let wait_ms = route.connect_ms(15_000);
+                route.fall_silent(Time(0));
+                wait_ms / 1000
+            })
+            .collect();
+        assert_eq!(waits, [15, 30, 60, 120, 240, 480, 960, 1920, 3840, 3840]);
+        assert!(!route.is_waited_for());
+    }
+
+    #[test]
+    fn a_connection_id_is_used_for_less_than_a_minute() {
+        let mut route = up();
+        route.set_connection(Some(7), Time(1000));
+        assert_eq!(route.connection(Time(55_999)), Some(7));
+        assert_eq!(route.connection(Time(56_000)), None);
+    }
+
+    #[test]
+    fn pipelining_deepens_while_it_works() {
+        let mut route = up();
+        let mut depths = vec![route.first_depth()];
+        for in_flight in [0, 1, 2, 7, 15, 31, 63, 127] {
+            let depth = *depths.last().unwrap();
+            depths.push(route.deepen(depth, in_flight, true));
+        }
+        assert_eq!(depths, [1, 2, 4, 8, 16, 32, 64, 128, 128]);
+        assert_eq!(
+            (route.first_depth(), route.max_connections()),
+            (PROVEN_DEPTH, 1)
+        );
+        // A server that ends a connection after so many requests is not at fault.
+        assert!(!route.ended(1000, 90, true));
+        assert!(!route.ended(1000, 90, false));
+        assert_eq!(route.manner, Manner::Pipelined);
+    }
+
+    #[test]
+    fn pipelining_that_never_worked_is_given_up_at_the_first_break() {
+        let mut route = up();
+        assert_eq!(route.deepen(1, 0, true), 2);
+        assert!(route.ended(1, 2, false));
+        assert_eq!(
+            (route.manner, route.max_connections()),
+            (Manner::OneAtATime, 4)
+        );
+        assert_eq!(route.deepen(1, 0, true), 1);
+    }
+
+    #[test]
+    fn pipelining_that_breaks_again_and_again_is_given_up() {
+        let mut route = up();
+        route.deepen(4, 3, true);
+        assert!(!route.ended(5, 9, false));
+        assert!(!route.ended(5, 9, false));
+        assert!(!route.ended(100, 9, false));
+        assert!(!route.ended(5, 9, false));
+        assert!(!route.ended(5, 9, false));
+        assert!(route.ended(5, 9, false));
+        assert_eq!(route.manner, Manner::OneAtATime);
+    }
+
+    #[test]
+    fn servers_that_close_each_time_are_found_out() {
+        let mut route = up();
+        assert!(route.ended(1, 0, true));
+        assert_eq!(
+            (route.manner, route.max_connections()),
+            (Manner::Closing, 8)
+        );
+        let mut route = up();
+        assert!(!route.ended(1, 0, false));
+        assert!(route.ended(1, 0, false));
+        let mut old = up();
+        assert_eq!(old.deepen(1, 0, false), 1);
+        assert_eq!(old.manner, Manner::OneAtATime);
+    }
+
+    #[test]
+    fn answers_without_sense_make_ill_after_three() {
+        let mut route = up();
+        assert!(!route.strike() && !route.strike() && route.strike());
+        route.answered(Time(0));
+        assert!(!route.strike());
+        assert!(Route::default().strike());
+    }
+
+    #[test]
+    fn the_window_fits_the_way_and_the_buffer_at_its_end() {
+        for (times_ms, most) in [(&[3, 0, 9][..], 200), (&[50], 2700), (&[500], MAX_WINDOW)] {
+            let mut window = Window::default();
+            times_ms.iter().for_each(|ms| window.took(*ms));
+            for _ in 0..10_000 {
+                window.answered();
+            }
+            assert_eq!(window.size, most);
+        }
+    }
+
+    #[test]
+    fn the_window_grows_with_answers_and_is_halved_once_a_second() {
+        let mut window = Window::default();
+        for _ in 0..64 {
+            assert!(window.has_room());
+            window.sent();
+        }
+        assert!(!window.has_room());
+        for _ in 0..64 {
+            window.answered();
+        }
+        assert_eq!(window.size, 128);
+        for ms in [5000, 5001, 5999] {
+            window.sent();
+            window.lost(Time(ms));
+        }
+        assert_eq!((window.size, window.under_way), (64, 0));
+        // From there on it grows by one for each round.
+        for _ in 0..64 {
+            window.answered();
+        }
+        assert_eq!(window.size, 65);
+        (0..100).for_each(|second| window.lost(Time(10_000 + 1000 * second)));
+        assert_eq!(window.size, MIN_WINDOW);
+    }
+}
