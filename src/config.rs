@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::timers::Timeouts;
+use crate::tracker::announcer::TOKENS;
 
 /// The port of the 2009 program, and of most trackers; a seeder behind a firewall picks its own.
 pub const DEFAULT_PORT: u16 = 6969;
@@ -33,9 +34,13 @@ pub const UNUSED_SLOT_MS: u64 = 30_000;
 /// each costs a stack that is touched only by a few pages.
 pub const DEFAULT_READERS: usize = 32;
 
-/// Descriptors that are no peers: listeners, epoll, the waker, logs, and the files that reader
-/// threads open for a moment. Mapped content needs none.
-pub const RESERVED_DESCRIPTORS: usize = 64 + 2 * DEFAULT_READERS;
+/// Announces a second to one tracker: enough for 180,000 torrents at half an hour, and few enough
+/// that a restart is no attack on a tracker that others use too.
+pub const DEFAULT_MAX_ANNOUNCE_RATE: u32 = 100;
+
+/// Descriptors that are no peers: listeners, epoll, the waker, logs, sockets to trackers, and the
+/// files that reader threads open for a moment. Mapped content needs none.
+pub const RESERVED_DESCRIPTORS: usize = 64 + 2 * DEFAULT_READERS + TOKENS;
 
 /// Content files that stay mapped at most: half of the kernel's default `vm.max_map_count`, which
 /// counts every mapping of the process.
@@ -77,6 +82,16 @@ pub struct Config {
     pub max_unchoked_ms: u64,
     /// Bytes a second for the whole process; `None` means no limit.
     pub max_rate: Option<u64>,
+    /// Announce to no tracker.
+    pub no_tracker: bool,
+    /// The URL of the tracker in place of those of the torrents.
+    pub tracker_override: Option<String>,
+    /// Where peers may connect, when it is not where announces come from.
+    pub announce_ip: Option<IpAddr>,
+    /// The port that trackers are told; `None` is the one that is listened on.
+    pub announce_port: Option<u16>,
+    /// Announces a second to one tracker at most; `None` means no limit.
+    pub max_announce_rate: Option<u32>,
     /// What is logged, as `logging::filter` answers it.
     pub log: String,
     /// Where the log goes; `None` is standard error.
@@ -100,6 +115,11 @@ impl Default for Config {
             credit_bytes: DEFAULT_CREDIT_BYTES,
             max_unchoked_ms: 1000 * DEFAULT_MAX_UNCHOKED_TIME_S,
             max_rate: None,
+            no_tracker: false,
+            tracker_override: None,
+            announce_ip: None,
+            announce_port: None,
+            max_announce_rate: Some(DEFAULT_MAX_ANNOUNCE_RATE),
             log: "hekate=info".to_owned(),
             log_file: None,
             timeouts: Timeouts::default(),

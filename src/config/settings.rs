@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::{Config, Families};
+use crate::tracker::url::TrackerUrl;
 
 /// The longest turn that can be asked for, a year: it keeps sums of times far from overflow.
 const MAX_UNCHOKED_TIME_S: u64 = 365 * 24 * 3600;
@@ -163,9 +164,42 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         short: Some('t'),
-        help: "Do not announce to trackers (this version never does)",
+        help: "Do not announce to trackers",
         live: false,
+        apply: |config, values| one(&mut config.no_tracker, values, parse),
         ..setting("no-tracker", TRACKERS)
+    },
+    Setting {
+        takes: Takes::One("URL"),
+        default: Preset::Words("the trackers of each torrent", "udp://tracker.example:6969"),
+        help: "Announce every torrent to this tracker, and to no other",
+        live: false,
+        apply: |config, values| optional(&mut config.tracker_override, values, tracker),
+        ..setting("tracker-override", TRACKERS)
+    },
+    Setting {
+        takes: Takes::One("ADDRESS"),
+        default: Preset::Words("where announces come from", "192.0.2.1"),
+        help: "Address that trackers are asked to tell peers; many do not heed it",
+        live: false,
+        apply: |config, values| optional(&mut config.announce_ip, values, parse),
+        ..setting("announce-ip", TRACKERS)
+    },
+    Setting {
+        takes: Takes::One("PORT"),
+        default: Preset::Words("the port that is listened on", "6881"),
+        help: "Port that trackers are told, where a router maps it to another",
+        live: false,
+        apply: |config, values| optional(&mut config.announce_port, values, announce_port),
+        ..setting("announce-port", TRACKERS)
+    },
+    Setting {
+        takes: Takes::One("N"),
+        default: Preset::Value("100"),
+        help: "Announces a second to one tracker at most; 0 is no limit",
+        live: false,
+        apply: |config, values| one(&mut config.max_announce_rate, values, announce_rate),
+        ..setting("max-announce-rate", TRACKERS)
     },
     Setting {
         takes: Takes::One("LEVELS"),
@@ -310,6 +344,24 @@ fn positive(text: &str) -> Result<usize, String> {
         0 => Err("must be at least 1".to_owned()),
         number => Ok(number),
     }
+}
+
+fn tracker(text: &str) -> Result<String, String> {
+    match TrackerUrl::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn announce_port(text: &str) -> Result<u16, String> {
+    match parse(text)? {
+        0 => Err("must be at least 1".to_owned()),
+        port => Ok(port),
+    }
+}
+
+fn announce_rate(text: &str) -> Result<Option<u32>, String> {
+    Ok(Some(parse(text)?).filter(|rate| *rate > 0))
 }
 
 fn turn_ms(text: &str) -> Result<u64, String> {

@@ -1,12 +1,13 @@
 //! The loop. Owns mio, the slab of connections and every other part as plain fields.
 //!
 //! [`Reactor::turn`] names the program: wait, read the clock once, accept, receive what is
-//! readable, collect what reader threads have done, expire deadlines, rebalance upload slots, send
+//! readable, collect what reader threads have done, speak to trackers, expire deadlines, rebalance upload slots, send
 //! what is ready, close what was marked. Nothing but the wait blocks. Closing is deferred, so that
 //! keys stay valid all turn. It imports everything and is imported by `main` and tests alone.
 
 mod accept;
 mod agenda;
+mod announcing;
 mod connection;
 mod listener;
 mod outbox;
@@ -136,6 +137,7 @@ impl Reactor {
         let port = listeners
             .first()
             .map_or(config.port, |first| first.address.port());
+        let shared = Shared::new(config, catalogue, poll.registry(), waker, port)?;
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
@@ -149,7 +151,7 @@ impl Reactor {
             max_peers,
             max_peers_per_ip: config.max_peers_per_ip.unwrap_or(usize::MAX),
             peers_from: HashMap::new(),
-            shared: Shared::new(config, catalogue, waker, port),
+            shared,
             agenda: Agenda::default(),
             closing: Vec::new(),
             woken: false,
@@ -174,6 +176,12 @@ impl Reactor {
         while !self.stopping {
             self.turn()?;
         }
+        // Peers are served on while the trackers are told; a second signal ends that.
+        self.stopping = false;
+        self.shared.announcing.shutdown(self.shared.now);
+        while !self.stopping && !self.shared.announcing.is_done() {
+            self.turn()?;
+        }
         let counters = &self.shared.counters;
         log::info!(
             "stopped: {} peers accepted, {} refused, {} blocks and {} bytes sent",
@@ -191,6 +199,7 @@ impl Reactor {
         self.refuse_utp();
         self.receive();
         self.collect();
+        self.announce();
         self.expire();
         self.rebalance();
         self.send();
@@ -221,6 +230,7 @@ impl Reactor {
                         listener.utp_readable = true;
                     }
                 }
+                Source::Tracker(number) => self.shared.announcing.handle_event(number, event),
                 Source::Peer(key) => {
                     let Some(connection) = live(&mut self.connections, key) else {
                         continue;
@@ -245,6 +255,10 @@ impl Reactor {
             return Some(Duration::ZERO);
         }
         let shared = &mut self.shared;
+        let announces = shared.announcing.next();
+        if announces.is_some_and(|at| at <= shared.now) {
+            return Some(Duration::ZERO);
+        }
         let refill = match self.agenda.is_throttled() {
             true => shared.bucket.next(shared.now, SMALLEST_BUDGET_BYTES),
             false => None,
@@ -255,6 +269,7 @@ impl Reactor {
             refill,
             self.agenda.stalled_until(),
             self.accept_rests_until,
+            announces,
         ]
         .into_iter()
         .flatten()
@@ -349,6 +364,11 @@ impl Reactor {
                 }
             }
         }
+    }
+
+    /// Speaks to the trackers.
+    fn announce(&mut self) {
+        self.shared.announcing.turn(self.shared.now);
     }
 
     fn unpark(&mut self, key: PeerKey, change: impl FnOnce(&mut Connection, Time)) {
@@ -476,6 +496,9 @@ impl Reactor {
         for (key, reason) in self.closing.drain(..) {
             let connection = self.connections.remove(key.index as usize);
             self.shared.choker.disconnected(key);
+            if let Some(torrent) = &connection.torrent {
+                self.shared.announcing.left(torrent.id, self.shared.now);
+            }
             let address = connection.address;
             if let Some(count) = self.peers_from.get_mut(&address) {
                 *count -= 1;

@@ -124,6 +124,7 @@ impl Connection {
             ) => {
                 let torrent = shared.catalogue.find(info_hash);
                 let torrent = torrent.ok_or(CloseReason::UnknownTorrent)?;
+                shared.announcing.joined(torrent.id, shared.now);
                 self.torrent = Some(Arc::clone(torrent));
                 self.peer
                     .handle_handshake(*reserved, *info_hash, shared.identity);
@@ -277,6 +278,9 @@ impl Connection {
         }
         if sent.payload_bytes > 0 {
             shared.choker.sent(key, sent.payload_bytes, shared.now);
+            if let Some(torrent) = &self.torrent {
+                shared.announcing.uploaded(torrent.id, sent.payload_bytes);
+            }
             shared.counters.payload_bytes += sent.payload_bytes;
             shared.counters.blocks += u64::from(sent.blocks);
         }

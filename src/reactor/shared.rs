@@ -3,10 +3,12 @@
 //! Owns the parts that the path of a block runs through, as plain fields. It must not know sockets
 //! or which connections there are.
 
+use std::io;
 use std::sync::Arc;
 
-use mio::Waker;
+use mio::{Registry, Waker};
 
+use super::announcing::Announcing;
 use super::outbox::{Body, Outbox};
 use crate::choker::{Choker, ChokerConfig};
 use crate::config::{self, Config};
@@ -26,6 +28,7 @@ pub(super) struct Shared {
     pub(super) catalogue: Catalogue,
     pub(super) storage: Storage,
     pub(super) choker: Choker,
+    pub(super) announcing: Announcing,
     pub(super) bucket: TokenBucket,
     pub(super) wheel: Wheel,
     pub(super) timeouts: Timeouts,
@@ -51,13 +54,27 @@ pub(super) struct Counters {
 impl Shared {
     /// Everything at its beginning, at time zero. The readers wake the loop by `waker`; `port` is
     /// the one that peers are told.
-    pub(super) fn new(config: &Config, catalogue: Catalogue, waker: Arc<Waker>, port: u16) -> Self {
+    ///
+    /// # Errors
+    /// Those of the sockets to trackers.
+    pub(super) fn new(
+        config: &Config,
+        catalogue: Catalogue,
+        registry: &Registry,
+        waker: Arc<Waker>,
+        port: u16,
+    ) -> io::Result<Self> {
         let now = Time::default();
         let limits = StorageLimits {
             mappings: config::MAX_MAPPINGS,
             readers: config::DEFAULT_READERS,
         };
-        Self {
+        let identity = handshake::new_peer_id(std::array::from_fn(|_| fastrand::u8(..)));
+        let mut announcing = Announcing::new(config, registry, Arc::clone(&waker), identity, port)?;
+        for torrent in catalogue.iter() {
+            announcing.add(torrent, now);
+        }
+        Ok(Self {
             now,
             catalogue,
             storage: Storage::new(waker, limits),
@@ -70,12 +87,13 @@ impl Shared {
             bucket: TokenBucket::new(config.max_rate, now),
             wheel: Wheel::new(now),
             timeouts: config.timeouts,
-            identity: handshake::new_peer_id(std::array::from_fn(|_| fastrand::u8(..))),
+            announcing,
+            identity,
             port,
             outbox: Outbox::default(),
             bodies: Vec::new(),
             buffer: vec![0; RECEIVE_BUFFER_BYTES].into_boxed_slice(),
             counters: Counters::default(),
-        }
+        })
     }
 }

@@ -17,12 +17,16 @@ pub(super) enum Source {
     Listener(usize),
     /// The UDP socket with this number, where uTP is refused.
     Utp(usize),
+    /// A socket to a tracker, by the number that the announcer gave it.
+    Tracker(usize),
     /// A peer.
     Peer(PeerKey),
 }
 
 /// A slab index that no connection can have: 4 billion descriptors do not exist.
 const FIXED: u32 = u32::MAX;
+/// Another one, for sockets to trackers.
+const TRACKER: u32 = u32::MAX - 1;
 const WAKER: usize = 0;
 const SIGNALS: usize = 1;
 const FIRST_LISTENER: usize = 2;
@@ -38,6 +42,7 @@ impl Source {
             Self::Signals => (SIGNALS, FIXED),
             Self::Listener(number) => (FIRST_LISTENER + number, FIXED),
             Self::Utp(number) => (FIRST_UTP + number, FIXED),
+            Self::Tracker(number) => (number, TRACKER),
             Self::Peer(key) => (key.generation as usize, key.index),
         };
         Token(high << 32 | low as usize)
@@ -54,6 +59,7 @@ impl Source {
             (FIXED, SIGNALS) => Self::Signals,
             (FIXED, number) if number >= FIRST_UTP => Self::Utp(number - FIRST_UTP),
             (FIXED, number) => Self::Listener(number.saturating_sub(FIRST_LISTENER)),
+            (TRACKER, number) => Self::Tracker(number),
             _ => Self::Peer(PeerKey { index, generation }),
         }
     }
@@ -80,6 +86,8 @@ mod tests {
             Source::Listener(MAX_LISTENERS - 1),
             Source::Utp(0),
             Source::Utp(5),
+            Source::Tracker(0),
+            Source::Tracker(200),
             Source::Peer(key),
             Source::Peer(first),
         ] {

@@ -8,7 +8,6 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::net::IpAddr;
-use std::ops::Range;
 use std::sync::Arc;
 
 use mio::event::Event as Readiness;
@@ -40,7 +39,10 @@ mod udp;
 pub const MAX_CONNECTIONS: usize = 128;
 
 /// How many tokens the announcer takes: one for each family's datagrams, then one for each connection.
-pub const TOKENS: usize = 2 + MAX_CONNECTIONS;
+pub const TOKENS: usize = FIRST_CONNECTION + MAX_CONNECTIONS;
+
+/// Tokens before this one are of datagrams.
+const FIRST_CONNECTION: usize = 2;
 
 /// How often lateness is looked at.
 const LOOK_MS: u64 = 10_000;
@@ -148,7 +150,8 @@ struct Tracker {
 pub struct Announcer {
     config: AnnouncerConfig,
     registry: Registry,
-    first_token: usize,
+    /// The token for a number.
+    token: fn(usize) -> Token,
     schedule: Schedule,
     trackers: Vec<Tracker>,
     /// When to look at which tracker.
@@ -174,24 +177,22 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Opens its sockets, with tokens of which there have to be [`TOKENS`].
+    /// Opens its sockets. `token` names them, by a number below [`TOKENS`] each.
     ///
     /// # Errors
     /// Those of the sockets.
     pub fn new(
         config: AnnouncerConfig,
         registry: &Registry,
-        tokens: Range<usize>,
+        token: fn(usize) -> Token,
         waker: Arc<Waker>,
         now: Time,
     ) -> io::Result<Self> {
-        let first_token = tokens.start;
-        let datagram_tokens = [Token(first_token), Token(first_token + 1)];
-        let datagrams = Datagrams::new(config.sources, registry, datagram_tokens)?;
+        let datagrams = Datagrams::new(config.sources, registry, [token(0), token(1)])?;
         Ok(Self {
             config,
             registry: registry.try_clone()?,
-            first_token,
+            token,
             schedule: Schedule::default(),
             trackers: Vec::new(),
             wakes: BTreeSet::new(),
@@ -278,18 +279,15 @@ impl Announcer {
         self.schedule.uploaded(torrent, bytes);
     }
 
-    /// A socket is ready: one of the tokens given to [`Announcer::new`].
-    pub fn handle_event(&mut self, event: &Readiness) {
+    /// The socket of that number is ready.
+    pub fn handle_event(&mut self, number: usize, event: &Readiness) {
         let readable = event.is_readable() || event.is_read_closed() || event.is_error();
         let writable = event.is_writable() || event.is_write_closed() || event.is_error();
-        let Some(number) = event.token().0.checked_sub(self.first_token) else {
-            return;
-        };
         match number {
             0 => self.datagrams.ready(Family::V4, readable, writable),
             1 => self.datagrams.ready(Family::V6, readable, writable),
             number => {
-                let key = number - 2;
+                let key = number.saturating_sub(FIRST_CONNECTION);
                 if let Some(connection) = self.connections.get_mut(key) {
                     connection.readable |= readable;
                     connection.writable |= writable;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hekate::timers::Time;
 use hekate::tracker::announce::Identity;
-use hekate::tracker::announcer::{Announcer, AnnouncerConfig, Limits, TOKENS};
+use hekate::tracker::announcer::{Announcer, AnnouncerConfig, Limits};
 use hekate::wire::message::{InfoHash, PeerId};
 use mio::{Events, Poll, Token, Waker};
 
@@ -51,8 +51,8 @@ impl Driver {
     pub(crate) fn new(config: AnnouncerConfig) -> Self {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        let tokens = 1..1 + TOKENS;
-        let announcer = Announcer::new(config, poll.registry(), tokens, waker, Time(0)).unwrap();
+        let token = |number| Token(1 + number);
+        let announcer = Announcer::new(config, poll.registry(), token, waker, Time(0)).unwrap();
         Self {
             poll,
             events: Events::with_capacity(1024),
@@ -86,8 +86,8 @@ impl Driver {
         }
         let now = self.now();
         for event in &self.events {
-            if event.token() != Token(0) {
-                self.announcer.handle_event(event);
+            if let Some(number) = event.token().0.checked_sub(1) {
+                self.announcer.handle_event(number, event);
             }
         }
         self.announcer.turn(now);

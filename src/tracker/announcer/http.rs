@@ -4,9 +4,9 @@
 
 use std::net::SocketAddr;
 
-use mio::{Interest, Token};
+use mio::Interest;
 
-use super::{Announcer, MAX_CONNECTIONS};
+use super::{Announcer, FIRST_CONNECTION, MAX_CONNECTIONS};
 use crate::timers::Time;
 use crate::tracker::announce::{self, Announce};
 use crate::tracker::connection::{Connection, End, Progress};
@@ -141,7 +141,7 @@ impl Announcer {
         self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
         let place = self.connections.vacant_entry();
         let key = place.key();
-        let token = Token(self.first_token + 2 + key);
+        let token = (self.token)(FIRST_CONNECTION + key);
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.registry
             .register(&mut connection.stream, token, interest)

@@ -1,0 +1,192 @@
+//! The loop's side of announcing: which torrents have peers, and what the announcer is told of it.
+//!
+//! Owns the announcer, unless trackers are turned off, and the number of peers of each torrent. It
+//! must not know trackers.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use mio::event::Event;
+use mio::{Registry, Waker};
+
+use super::tokens::Source;
+use crate::config::{Config, Families};
+use crate::timers::Time;
+use crate::torrent::catalogue::Torrent;
+use crate::tracker::announce::Identity;
+use crate::tracker::announcer::{Announcer, AnnouncerConfig, Limits};
+use crate::wire::message::PeerId;
+
+/// Tells the trackers.
+#[derive(Default)]
+pub(super) struct Announcing {
+    announcer: Option<Announcer>,
+    /// Peers of each torrent that has some.
+    peers: HashMap<u32, u32>,
+}
+
+impl Announcing {
+    /// Announces nothing yet. `port` is where peers may connect.
+    pub(super) fn new(
+        config: &Config,
+        registry: &Registry,
+        waker: Arc<Waker>,
+        peer_id: PeerId,
+        port: u16,
+    ) -> io::Result<Self> {
+        if config.no_tracker {
+            return Ok(Self::default());
+        }
+        let announcer_config = AnnouncerConfig {
+            identity: Identity {
+                peer_id,
+                key: fastrand::u32(..),
+                port: config.announce_port.unwrap_or(port),
+                ip: config.announce_ip,
+            },
+            sources: sources(config),
+            max_per_second: config.max_announce_rate,
+            override_with: config
+                .tracker_override
+                .clone()
+                .map(|url| Arc::from([vec![url]])),
+            limits: Limits::default(),
+        };
+        let token = |number| Source::Tracker(number).token();
+        let now = Time::default();
+        let announcer = Announcer::new(announcer_config, registry, token, waker, now)?;
+        Ok(Self {
+            announcer: Some(announcer),
+            peers: HashMap::new(),
+        })
+    }
+
+    /// Begins to announce a torrent.
+    pub(super) fn add(&mut self, torrent: &Torrent, now: Time) {
+        if let Some(announcer) = &mut self.announcer {
+            announcer.add(torrent.id, torrent.info_hash, &torrent.announce, now);
+        }
+    }
+
+    /// A peer has come for a torrent.
+    pub(super) fn joined(&mut self, torrent: u32, now: Time) {
+        let Some(announcer) = &mut self.announcer else {
+            return;
+        };
+        let count = self.peers.entry(torrent).or_default();
+        *count += 1;
+        if *count == 1 {
+            announcer.set_peers(torrent, true, now);
+        }
+    }
+
+    /// A peer of a torrent has gone.
+    pub(super) fn left(&mut self, torrent: u32, now: Time) {
+        let Some(announcer) = &mut self.announcer else {
+            return;
+        };
+        if let Some(count) = self.peers.get_mut(&torrent) {
+            *count -= 1;
+            if *count == 0 {
+                self.peers.remove(&torrent);
+                announcer.set_peers(torrent, false, now);
+            }
+        }
+    }
+
+    /// Bytes of a torrent were sent.
+    pub(super) fn uploaded(&mut self, torrent: u32, bytes: u64) {
+        if let Some(announcer) = &mut self.announcer {
+            announcer.uploaded(torrent, bytes);
+        }
+    }
+
+    /// A socket to a tracker is ready.
+    pub(super) fn handle_event(&mut self, number: usize, event: &Event) {
+        if let Some(announcer) = &mut self.announcer {
+            announcer.handle_event(number, event);
+        }
+    }
+
+    /// Does what there is to do.
+    pub(super) fn turn(&mut self, now: Time) {
+        if let Some(announcer) = &mut self.announcer {
+            announcer.turn(now);
+        }
+    }
+
+    /// When there is something to do, unless an event comes first.
+    pub(super) fn next(&self) -> Option<Time> {
+        self.announcer.as_ref()?.next()
+    }
+
+    /// Trackers are to be told that everything ends.
+    pub(super) fn shutdown(&mut self, now: Time) {
+        if let Some(announcer) = &mut self.announcer {
+            announcer.shutdown(now);
+        }
+    }
+
+    /// Whether they have been, as far as there was time.
+    pub(super) fn is_done(&self) -> bool {
+        self.announcer.as_ref().is_none_or(Announcer::is_done)
+    }
+}
+
+/// Where announces come from: peers are told the address that the tracker sees.
+fn sources(config: &Config) -> [Option<IpAddr>; 2] {
+    let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let pick = |unspecified: IpAddr| {
+        let served = match config.families {
+            Families::Both => true,
+            Families::V4 => unspecified.is_ipv4(),
+            Families::V6 => unspecified.is_ipv6(),
+        };
+        let mut bound = config.bind.iter().copied();
+        let bound = bound.find(|address| address.is_ipv4() == unspecified.is_ipv4());
+        let source = if config.bind.is_empty() {
+            Some(unspecified)
+        } else {
+            bound
+        };
+        source.filter(|_| served)
+    };
+    any.map(pick)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(families: Families, bind: &[&str]) -> [Option<String>; 2] {
+        let config = Config {
+            families,
+            bind: bind
+                .iter()
+                .map(|address| address.parse().unwrap())
+                .collect(),
+            ..Config::default()
+        };
+        sources(&config).map(|source| source.map(|source| source.to_string()))
+    }
+
+    #[test]
+    fn announces_come_from_where_peers_connect() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(shown(Families::Both, &[]), [some("0.0.0.0"), some("::")]);
+        assert_eq!(shown(Families::V4, &[]), [some("0.0.0.0"), None]);
+        assert_eq!(shown(Families::V6, &[]), [None, some("::")]);
+        assert_eq!(
+            shown(Families::Both, &["10.0.0.1"]),
+            [some("10.0.0.1"), None]
+        );
+        let bound = ["::1", "10.0.0.1", "10.0.0.2"];
+        assert_eq!(
+            shown(Families::Both, &bound),
+            [some("10.0.0.1"), some("::1")]
+        );
+        assert_eq!(shown(Families::V6, &bound), [None, some("::1")]);
+    }
+}
