@@ -53,12 +53,20 @@ pub(super) struct Connection {
     pub(super) in_flight: VecDeque<Request>,
     /// How many may be on it at the same time.
     pub(super) depth: usize,
+    /// Requests may follow each other without waiting for the end of a batch.
+    pub(super) proven: bool,
+    /// The most that were on it at the same time since it last carried none.
+    pub(super) batch: usize,
     /// Responses that have come.
     pub(super) answered: u32,
     /// The last of them said that the connection ends.
     pub(super) closing: bool,
     /// It is not only asked for: a connection that was refused is no fault of its request.
     pub(super) connected: bool,
+    /// A part of the batch has been answered.
+    answering: bool,
+    /// When a request was put on it last.
+    pub(super) pushed_at: Time,
     /// When the last response came.
     pub(super) answered_at: Time,
     /// When it has waited for too long.
@@ -128,6 +136,10 @@ impl Connection {
             generation: 0,
             in_flight: VecDeque::new(),
             depth: 1,
+            proven: false,
+            batch: 0,
+            answering: false,
+            pushed_at: Time::default(),
             answered: 0,
             closing: false,
             connected: false,
@@ -153,13 +165,22 @@ impl Connection {
 
     /// Whether another request may be put on it.
     pub(super) fn has_room(&self) -> bool {
-        !self.closing && self.in_flight.len() < self.depth
+        let gathers = self.proven || !self.answering;
+        !self.closing && gathers && self.in_flight.len() < self.depth
     }
 
     /// Puts a request on it, whose bytes `write` appends.
-    pub(super) fn push(&mut self, request: Request, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn push(&mut self, request: Request, now: Time, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.out);
         self.in_flight.push_back(request);
+        self.batch = self.batch.max(self.in_flight.len());
+        self.pushed_at = now;
+    }
+
+    /// How large the batch was, when all of it has been answered.
+    pub(super) fn whole_batch(&mut self) -> Option<usize> {
+        let whole = self.in_flight.is_empty();
+        whole.then(|| std::mem::take(&mut self.batch))
     }
 
     /// Sends what waits, as far as the socket takes it.
@@ -282,6 +303,7 @@ impl Connection {
     ) -> Result<(), End> {
         let request = self.in_flight.pop_front().ok_or(End::Unasked)?;
         self.answered += 1;
+        self.answering = !self.in_flight.is_empty();
         self.closing = !response.keep_alive;
         answers.push((request, response));
         if self.closing {

@@ -13,6 +13,10 @@ use crate::timers::Time;
 /// second, and what is lost with a connection is little.
 const MAX_DEPTH: usize = 128;
 
+/// Requests that follow each other for the first time. Nothing follows them until all are answered:
+/// a server may answer one and forget the rest, and then the next answer would be taken for theirs.
+const TRIAL_DEPTH: usize = 2;
+
 /// How many a new connection begins with where pipelining has worked before.
 const PROVEN_DEPTH: usize = 32;
 
@@ -90,7 +94,7 @@ pub(super) struct Route {
     /// What broke without fault of its own, and goes before all else.
     pub(super) again: VecDeque<Request>,
     pub(super) manner: Manner,
-    /// A request that followed another one was answered.
+    /// Requests that followed another one have all been answered.
     proven: bool,
     breaks: u32,
     closed_after_one: u32,
@@ -250,23 +254,38 @@ impl Route {
         }
     }
 
-    /// A connection that carried `in_flight` more requests has answered one, and says whether it may
-    /// carry several. Answers how many it may carry now.
-    pub(super) fn deepen(&mut self, depth: usize, in_flight: usize, may_pipeline: bool) -> usize {
+    /// Whether requests that followed another one have all been answered here.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// A connection has answered a request, and says whether it may carry several. `batch` is how
+    /// many had followed each other, when that was the last of them. Answers how many it may carry
+    /// from now on.
+    pub(super) fn deepen(
+        &mut self,
+        depth: usize,
+        batch: Option<usize>,
+        may_pipeline: bool,
+    ) -> usize {
         if !may_pipeline && self.manner == Manner::Pipelined {
             self.manner = Manner::OneAtATime;
         }
         if self.manner != Manner::Pipelined {
             return 1;
         }
-        // What followed the answered one was sent before the answer came; two in a row are proof.
-        self.proven |= depth > 2 && in_flight > 0;
-        (depth * 2).min(MAX_DEPTH)
+        self.proven |= batch.is_some_and(|batch| batch >= TRIAL_DEPTH);
+        match (self.proven, batch) {
+            (true, _) => (depth * 2).min(MAX_DEPTH),
+            (false, Some(_)) => TRIAL_DEPTH,
+            (false, None) => depth,
+        }
     }
 
-    /// A connection has ended after `answered` answers, with `lost` requests unanswered; `said`
-    /// when its last answer had announced that. Whether the manner has changed.
-    pub(super) fn ended(&mut self, answered: u32, lost: usize, said: bool) -> bool {
+    /// A connection has ended after `answered` answers, with `lost` requests unanswered of `batch`
+    /// that followed each other; `said` when its last answer had announced that. Whether the manner
+    /// has changed.
+    pub(super) fn ended(&mut self, answered: u32, lost: usize, batch: usize, said: bool) -> bool {
         let before = self.manner;
         if answered == 1 && lost == 0 {
             self.closed_after_one += 1;
@@ -276,7 +295,8 @@ impl Route {
         } else if answered > 1 {
             self.closed_after_one = 0;
         }
-        if said || lost < 2 || self.manner != Manner::Pipelined {
+        let is_break = lost > 0 && batch >= TRIAL_DEPTH;
+        if said || !is_break || self.manner != Manner::Pipelined {
             return self.manner != before;
         }
         if answered >= ENOUGH_ANSWERS {
@@ -453,62 +473,75 @@ mod tests {
     }
 
     #[test]
-    fn pipelining_deepens_while_it_works() {
+    fn pipelining_deepens_once_it_is_proven() {
         let mut route = up();
-        let mut depths = vec![route.first_depth()];
-        for in_flight in [0, 1, 2, 7, 15, 31, 63, 127] {
+        assert_eq!(route.deepen(1, Some(1), true), 2);
+        // One of two is no proof, and nothing follows until both are answered.
+        assert_eq!(route.deepen(2, None, true), 2);
+        assert!(!route.is_proven());
+        let mut depths = vec![2];
+        for batch in [Some(2), None, None, None, None, None, None] {
             let depth = *depths.last().unwrap();
-            depths.push(route.deepen(depth, in_flight, true));
+            depths.push(route.deepen(depth, batch, true));
         }
-        assert_eq!(depths, [1, 2, 4, 8, 16, 32, 64, 128, 128]);
+        assert_eq!(depths, [2, 4, 8, 16, 32, 64, 128, 128]);
         assert_eq!(
             (route.first_depth(), route.max_connections()),
             (PROVEN_DEPTH, 1)
         );
         // A server that ends a connection after so many requests is not at fault.
-        assert!(!route.ended(1000, 90, true));
-        assert!(!route.ended(1000, 90, false));
+        assert!(!route.ended(1000, 90, 128, true));
+        assert!(!route.ended(1000, 90, 128, false));
         assert_eq!(route.manner, Manner::Pipelined);
     }
 
     #[test]
     fn pipelining_that_never_worked_is_given_up_at_the_first_break() {
+        // Both were lost, or the second was forgotten.
+        for (answered, lost) in [(1, 2), (2, 1)] {
+            let mut route = up();
+            assert_eq!(route.deepen(1, Some(1), true), 2);
+            assert!(route.ended(answered, lost, 2, false));
+            assert_eq!(
+                (route.manner, route.max_connections()),
+                (Manner::OneAtATime, 4)
+            );
+            assert_eq!(route.deepen(1, Some(1), true), 1);
+        }
+    }
+
+    #[test]
+    fn one_request_alone_says_nothing_about_pipelining() {
         let mut route = up();
-        assert_eq!(route.deepen(1, 0, true), 2);
-        assert!(route.ended(1, 2, false));
-        assert_eq!(
-            (route.manner, route.max_connections()),
-            (Manner::OneAtATime, 4)
-        );
-        assert_eq!(route.deepen(1, 0, true), 1);
+        route.deepen(1, Some(1), true);
+        assert!(!route.ended(3, 1, 1, false));
+        assert_eq!(route.manner, Manner::Pipelined);
     }
 
     #[test]
     fn pipelining_that_breaks_again_and_again_is_given_up() {
         let mut route = up();
-        route.deepen(4, 3, true);
-        assert!(!route.ended(5, 9, false));
-        assert!(!route.ended(5, 9, false));
-        assert!(!route.ended(100, 9, false));
-        assert!(!route.ended(5, 9, false));
-        assert!(!route.ended(5, 9, false));
-        assert!(route.ended(5, 9, false));
+        route.deepen(2, Some(2), true);
+        for answered in [5, 5, 100, 5, 5] {
+            assert!(!route.ended(answered, 9, 9, false));
+        }
+        assert!(route.ended(5, 9, 9, false));
         assert_eq!(route.manner, Manner::OneAtATime);
     }
 
     #[test]
     fn servers_that_close_each_time_are_found_out() {
         let mut route = up();
-        assert!(route.ended(1, 0, true));
+        assert!(route.ended(1, 0, 1, true));
         assert_eq!(
             (route.manner, route.max_connections()),
             (Manner::Closing, 8)
         );
         let mut route = up();
-        assert!(!route.ended(1, 0, false));
-        assert!(route.ended(1, 0, false));
+        assert!(!route.ended(1, 0, 1, false));
+        assert!(route.ended(1, 0, 1, false));
         let mut old = up();
-        assert_eq!(old.deepen(1, 0, false), 1);
+        assert_eq!(old.deepen(1, Some(1), false), 1);
         assert_eq!(old.manner, Manner::OneAtATime);
     }
 

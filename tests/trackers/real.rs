@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use hekate::wire::message::InfoHash;
 use tempfile::TempDir;
 
 use crate::driver::info_hash;
@@ -18,11 +19,14 @@ use crate::driver::info_hash;
 /// Longer than any of them takes to listen.
 const START: Duration = Duration::from_secs(20);
 
+/// Torrents that one scrape asks about: aquatic takes requests of 2 KB.
+const SCRAPED_AT_ONCE: u32 = 20;
+
 /// A child process that ends with its owner.
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Drop for Server {
@@ -33,7 +37,7 @@ impl Drop for Server {
 }
 
 /// A port that is free for TCP and UDP.
-pub(crate) fn free_port() -> u16 {
+fn free_port() -> u16 {
     loop {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -43,48 +47,156 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// Whether a program is installed, in the usual places or where `make test-deps` puts it.
+/// Where cargo puts what it builds.
+fn target() -> &'static Path {
+    let binary = Path::new(env!("CARGO_BIN_EXE_hekate"));
+    binary.ancestors().nth(2).expect("target/PROFILE/hekate")
+}
+
+/// Whether a tracker is installed, in the usual places or where `make test-deps` puts it. A test
+/// fails without it, unless going without is permitted.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let target = Path::new(env!("CARGO_BIN_EXE_hekate")).ancestors().nth(2)?;
-    let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin"].map(PathBuf::from);
-    let ours = target.join("trackers/bin");
-    let mut paths = places
+    let usual = ["/usr/bin", "/usr/sbin", "/usr/local/bin"].map(PathBuf::from);
+    let ours = ["trackers/bin", "clients/node_modules/.bin"].map(|place| target().join(place));
+    let mut paths = usual
         .into_iter()
-        .chain([ours])
+        .chain(ours)
         .map(|place| place.join(program));
-    paths.find(|path| path.is_file())
+    let found = paths.find(|path| path.exists());
+    let permitted =
+        std::env::var_os("HEKATE_SKIP_MISSING_CLIENTS").is_some_and(|value| value == "1");
+    assert!(
+        found.is_some() || permitted,
+        "{program} is needed: install with `make test-deps`"
+    );
+    found
 }
 
 fn start(mut command: Command, port: u16, directory: TempDir) -> Server {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let log = fs::File::create(directory.path().join("log")).unwrap();
     let child = command
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
         .spawn()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let server = Server {
+    Server {
         child,
         address,
-        _directory: directory,
-    };
-    let started = Instant::now();
-    while TcpStream::connect(address).is_err() {
-        assert!(started.elapsed() < START, "{command:?} does not listen");
-        std::thread::yield_now();
+        directory,
     }
-    server
 }
 
-/// opentracker, for the first torrents of the invented library.
-pub(crate) fn opentracker(torrents: u32) -> Server {
+impl Server {
+    /// Waits until it answers at all.
+    fn listens(self, answers: impl Fn(SocketAddr) -> bool) -> Self {
+        let started = Instant::now();
+        while !answers(self.address) {
+            let log = || fs::read_to_string(self.directory.path().join("log"));
+            assert!(started.elapsed() < START, "no tracker: {:?}", log());
+            std::thread::yield_now();
+        }
+        self
+    }
+
+    pub(crate) fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://{}/announce", self.address)
+    }
+
+    /// The body of a page.
+    pub(crate) fn page(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        // aquatic keeps the connection whatever it is asked, but ends each answer.
+        stream.set_read_timeout(Some(START)).unwrap();
+        let mut text = Vec::new();
+        let mut part = [0; 4096];
+        loop {
+            let length = stream.read(&mut part).unwrap();
+            text.extend_from_slice(&part[..length]);
+            if length == 0 || text.ends_with(b"ee") || text.ends_with(b"e\r\n") {
+                break;
+            }
+        }
+        let text = String::from_utf8_lossy(&text);
+        let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        body.to_owned()
+    }
+
+    /// How many torrents opentracker has.
+    pub(crate) fn opentracker_torrents(&self) -> u64 {
+        let text = self.page("/stats?mode=everything");
+        let count = text.split("<count_mutex>").nth(1);
+        let count = count.and_then(|rest| rest.split('<').next());
+        let count = count.and_then(|count| count.trim().parse().ok());
+        count.unwrap_or_else(|| panic!("{text}"))
+    }
+
+    /// How many of the first torrents have one seeder, by the tracker's HTTP scrape.
+    pub(crate) fn seeded_by_http(&self, torrents: u32) -> u64 {
+        let mut seeded = 0;
+        for first in (0..torrents).step_by(SCRAPED_AT_ONCE as usize) {
+            let last = torrents.min(first + SCRAPED_AT_ONCE);
+            let query: Vec<String> = (first..last)
+                .map(|torrent| format!("info_hash={}", escaped(info_hash(torrent))))
+                .collect();
+            let page = self.page(&format!("/scrape?{}", query.join("&")));
+            seeded += page.matches("8:completei1e").count();
+        }
+        u64::try_from(seeded).unwrap()
+    }
+
+    /// The same by its UDP scrape.
+    pub(crate) fn seeded_by_udp(&self, torrents: u32) -> u64 {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(self.address).unwrap();
+        socket.set_read_timeout(Some(START)).unwrap();
+        let connection = udp_connect(&socket).expect("a connection id");
+        let mut seeded = 0;
+        for first in (0..torrents).step_by(SCRAPED_AT_ONCE as usize) {
+            let mut packet = [&connection[..], &[0, 0, 0, 2, 0, 0, 0, 9]].concat();
+            let last = torrents.min(first + SCRAPED_AT_ONCE);
+            (first..last).for_each(|torrent| packet.extend(info_hash(torrent).0));
+            socket.send(&packet).unwrap();
+            let mut answer = [0; 2048];
+            let length = socket.recv(&mut answer).unwrap();
+            let counts = answer[8..length].chunks(12);
+            seeded += counts.filter(|counts| counts[..4] == [0, 0, 0, 1]).count();
+        }
+        u64::try_from(seeded).unwrap()
+    }
+}
+
+fn udp_connect(socket: &UdpSocket) -> Option<[u8; 8]> {
+    let request = b"\x00\x00\x04\x17\x27\x10\x19\x80\x00\x00\x00\x00\x00\x00\x00\x09";
+    socket.send(request).ok()?;
+    let mut answer = [0; 16];
+    (socket.recv(&mut answer).ok()? == 16).then(|| answer[8..].try_into().unwrap())
+}
+
+pub(crate) fn escaped(hash: InfoHash) -> String {
+    hash.0.iter().map(|byte| format!("%{byte:02x}")).collect()
+}
+
+fn connects(address: SocketAddr) -> bool {
+    TcpStream::connect(address).is_ok()
+}
+
+/// opentracker, for these torrents.
+pub(crate) fn opentracker(hashes: &[InfoHash]) -> Option<Server> {
+    let program = find("opentracker")?;
     let directory = tempfile::tempdir().unwrap();
-    let list: String = (0..torrents)
-        .map(|torrent| format!("{}\n", info_hash(torrent)))
-        .collect();
+    let list: String = hashes.iter().map(|hash| format!("{hash}\n")).collect();
     fs::write(directory.path().join("list"), list).unwrap();
+    // It gives up being root.
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     let port = free_port();
-    let mut command = Command::new(find("opentracker").expect("opentracker is installed"));
+    let mut command = Command::new(program);
     command
         .args([
             "-i",
@@ -96,16 +208,12 @@ pub(crate) fn opentracker(torrents: u32) -> Server {
         ])
         .args(["-A", "127.0.0.1", "-w", "list", "-d"])
         .arg(directory.path());
-    // It gives up being root, and reads its list some time after it listens.
-    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
-    let server = start(command, port, directory);
-    let hash: String = info_hash(0)
-        .0
-        .iter()
-        .map(|byte| format!("%{byte:02x}"))
-        .collect();
-    let path =
-        format!("/announce?info_hash={hash}&peer_id=-TEST00-000000000000&port=1&left=0&compact=1");
+    let server = start(command, port, directory).listens(connects);
+    // It reads its list some time after it listens.
+    let path = format!(
+        "/announce?info_hash={}&peer_id=-TEST00-000000000000&port=1&left=0&compact=1",
+        escaped(hashes[0])
+    );
     let started = Instant::now();
     while !server.page(&path).contains("interval") {
         assert!(
@@ -114,35 +222,91 @@ pub(crate) fn opentracker(torrents: u32) -> Server {
         );
     }
     server.page(&format!("{path}&event=stopped"));
-    server
+    Some(server)
 }
 
-impl Server {
-    pub(crate) fn url(&self, scheme: &str) -> String {
-        format!("{scheme}://{}/announce", self.address)
-    }
+/// nginx, which keeps connections and passes requests on to another tracker; with TLS when a
+/// certificate and its key are named.
+pub(crate) fn nginx(upstream: &Server, certificate: Option<(&Path, &Path)>) -> Option<Server> {
+    let program = find("nginx")?;
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let place = directory.path().display();
+    let (tls, certificate) = match certificate {
+        Some((certificate, key)) => (
+            " ssl",
+            format!(
+                "ssl_certificate {}; ssl_certificate_key {};",
+                certificate.display(),
+                key.display()
+            ),
+        ),
+        None => ("", String::new()),
+    };
+    let configuration = format!(
+        "daemon off; user root; worker_processes 1; pid {place}/pid; error_log {place}/error;
+         events {{ worker_connections 512; }}
+         http {{
+           access_log off; client_body_temp_path {place}/a; proxy_temp_path {place}/b;
+           fastcgi_temp_path {place}/c; uwsgi_temp_path {place}/d; scgi_temp_path {place}/e;
+           server {{
+             listen 127.0.0.1:{port}{tls}; {certificate}
+             location / {{ proxy_pass http://{}; }}
+           }}
+         }}",
+        upstream.address
+    );
+    let file = directory.path().join("nginx.conf");
+    fs::write(&file, configuration).unwrap();
+    let mut command = Command::new(program);
+    command.arg("-c").arg(file).arg("-p").arg(directory.path());
+    Some(start(command, port, directory).listens(connects))
+}
 
-    /// The body of a page.
-    pub(crate) fn page(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
-        let mut text = Vec::new();
-        stream.read_to_end(&mut text).unwrap();
-        let text = String::from_utf8_lossy(&text);
-        text.split_once("\r\n\r\n")
-            .map_or("", |(_, body)| body)
-            .to_owned()
-    }
+/// bittorrent-tracker of npm, by HTTP and UDP.
+pub(crate) fn bittorrent_tracker() -> Option<Server> {
+    let program = find("bittorrent-tracker")?;
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut command = Command::new(program);
+    command.args(["--port", &port.to_string(), "--http", "--udp", "--silent"]);
+    command.args([
+        "--http-hostname",
+        "127.0.0.1",
+        "--udp-hostname",
+        "127.0.0.1",
+    ]);
+    Some(start(command, port, directory).listens(connects))
+}
 
-    /// How many torrents opentracker has.
-    pub(crate) fn torrents(&self) -> u64 {
-        let text = self.page("/stats?mode=everything");
-        let count = text
-            .split("<count_mutex>")
-            .nth(1)
-            .and_then(|rest| rest.split('<').next());
-        count
-            .and_then(|count| count.trim().parse().ok())
-            .unwrap_or_else(|| panic!("{text}"))
-    }
+fn aquatic(program: &str, settings: &str) -> Option<(Command, u16, TempDir)> {
+    let program = find(program)?;
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let file = directory.path().join("aquatic.toml");
+    let text = format!("[network]\naddress = \"127.0.0.1:{port}\"\n{settings}");
+    fs::write(&file, text).unwrap();
+    let mut command = Command::new(program);
+    command.arg("-c").arg(file);
+    Some((command, port, directory))
+}
+
+/// aquatic by HTTP, which keeps connections and breaks those on which requests are pipelined.
+pub(crate) fn aquatic_http() -> Option<Server> {
+    let (command, port, directory) = aquatic("aquatic_http", "keep_alive = true\n")?;
+    Some(start(command, port, directory).listens(connects))
+}
+
+/// aquatic by UDP.
+pub(crate) fn aquatic_udp() -> Option<Server> {
+    let (command, port, directory) = aquatic("aquatic_udp", "")?;
+    let answers = |address: SocketAddr| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(address).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        udp_connect(&socket).is_some()
+    };
+    Some(start(command, port, directory).listens(answers))
 }

@@ -20,6 +20,9 @@ use crate::tracker::schedule::Outcome;
 /// `Retry-After` is heeded up to an hour.
 const MAX_RETRY_AFTER_S: u64 = 3600;
 
+/// How long the rest of the first batch is waited for, once its first answer has come.
+const TRIAL_MS: u64 = 2000;
+
 /// A connection that is closed this long after its last answer was closed for resting.
 const RESTED_MS: u64 = 1000;
 
@@ -117,7 +120,7 @@ impl Announcer {
                 connection.deadline = now.after(self.config.limits.answer_ms);
                 self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
             }
-            connection.push(request, |out| {
+            connection.push(request, now, |out| {
                 http::write_request(out, &url, identity, &announce, tracker_id);
             });
         }
@@ -137,6 +140,7 @@ impl Announcer {
         connection.family = family;
         connection.generation = tracker.target.generation;
         connection.depth = route.first_depth();
+        connection.proven = route.is_proven();
         connection.deadline = now.after(self.config.limits.connect_ms);
         self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
         let place = self.connections.vacant_entry();
@@ -235,20 +239,26 @@ impl Announcer {
         };
         let waits = !connection.in_flight.is_empty();
         let limits = &self.config.limits;
-        let wait_ms = if waits {
-            limits.answer_ms
-        } else {
-            limits.idle_ms
+        let wait_ms = match (waits, connection.proven) {
+            (true, true) => limits.answer_ms,
+            // Whoever answers the first of a batch and forgets the rest is not waited for.
+            (true, false) => {
+                let first_ms = now.since(connection.pushed_at);
+                TRIAL_MS.max(2 * first_ms).min(limits.answer_ms)
+            }
+            (false, _) => limits.idle_ms,
         };
         connection.answered_at = now;
         connection.deadline = now.after(wait_ms);
+        self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
         let (number, family) = (connection.tracker, connection.family);
         let route = self.trackers.get_mut(number as usize);
         if let Some(route) = route.and_then(|tracker| tracker.routes.get_mut(family as usize)) {
             let before = route.manner;
-            let in_flight = connection.in_flight.len();
+            let batch = connection.whole_batch();
             if response.keep_alive {
-                connection.depth = route.deepen(connection.depth, in_flight, response.may_pipeline);
+                connection.depth = route.deepen(connection.depth, batch, response.may_pipeline);
+                connection.proven = route.is_proven();
             }
             if route.manner != before {
                 self.note_manner(number, family);
@@ -386,7 +396,7 @@ impl Announcer {
         };
         let (number, family) = (connection.tracker, connection.family);
         let (answered, said) = (connection.answered, connection.closing);
-        let connected = connection.connected;
+        let (connected, batch) = (connection.connected, connection.batch);
         let rested = answered > 0 && now.since(connection.answered_at) > RESTED_MS;
         let mut lost = self.forget(key);
         self.touched.push(number);
@@ -397,11 +407,11 @@ impl Announcer {
         if lost.is_empty() && rested {
             return;
         }
-        let piped = route.manner == Manner::Pipelined && lost.len() > 1;
-        let changed = route.ended(answered, lost.len(), said);
+        let changed = route.ended(answered, lost.len(), batch, said);
         // A break is the fault of pipelining, or of nobody where something had been answered.
         let broke = matches!(end, End::Closed | End::Io(_));
-        let excused = said || (changed && piped) || (answered > 0 && broke);
+        let piped = changed && route.manner == Manner::OneAtATime;
+        let excused = said || piped || (answered > 0 && broke);
         if excused || lost.is_empty() {
             route.again.extend(lost);
         } else {
