@@ -1,18 +1,21 @@
-//! The commands that read a library and do not seed: `index` and `verify`.
+//! The commands that read a library and do not seed: `index`, `verify`, and the list of an index.
 //!
 //! Owns what they print and when. How arguments are spelt stands in `cli`, what is done in
 //! `library`; it must not know the loop.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
 
 use crate::cli::library as arguments;
 use crate::library::build::{self, Plan, Progress};
+use crate::library::format::State;
 use crate::library::index::Index;
 use crate::library::parallel;
 use crate::library::report::{self, Sums};
 use crate::library::verify::{self, Subject};
 use crate::progress;
+use crate::torrent::printable::Printable;
 
 /// Reads a library into an index file.
 ///
@@ -78,6 +81,31 @@ pub fn verify(arguments: &arguments::Verify) -> Result<bool, String> {
         false => print(&sums.to_string())?,
     }
     Ok(sums.is_good())
+}
+
+/// Prints what an index has: a line for each torrent that was right when it was made.
+///
+/// # Errors
+/// One line that says why not all was printed.
+pub fn list(index: &Index) -> Result<(), String> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut write = |line: &str| {
+        let written = out.write_all(line.as_bytes());
+        written.map_err(|error| format!("standard output: {error}"))
+    };
+    let mut withdrawn = 0_u64;
+    for entry in index.entries() {
+        let entry = entry.map_err(|error| error.to_string())?;
+        if entry.state != State::Served {
+            withdrawn += 1;
+            continue;
+        }
+        let path = index.origin().root.join(entry.directory).join(entry.name);
+        let path = Printable(path.as_os_str().as_bytes());
+        write(&format!("{}  {path}\n", entry.info_hash))?;
+    }
+    let valid = index.records().saturating_sub(withdrawn);
+    write(&format!("{valid} valid, {withdrawn} refused\n"))
 }
 
 /// Writes to standard output.

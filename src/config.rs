@@ -62,7 +62,9 @@ pub enum Families {
 pub struct Config {
     /// The directories that are searched for `*.torrent`.
     pub dirs: Vec<PathBuf>,
-    /// Where all content lies; `None` means beside each torrent file.
+    /// An index that is served in place of directories.
+    pub index: Option<PathBuf>,
+    /// Where all content lies; `None` means beside each torrent file, or where the index says.
     pub content: Option<PathBuf>,
     /// TCP port to listen on (and UDP, to refuse uTP); 0 takes one from the system.
     pub port: u16,
@@ -105,6 +107,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             dirs: Vec::new(),
+            index: None,
             content: None,
             port: DEFAULT_PORT,
             bind: Vec::new(),

@@ -9,7 +9,10 @@ use std::process::ExitCode;
 
 use hekate::cli::{self, Request, Seed};
 use hekate::commands::{self, print};
+use hekate::config::Config;
 use hekate::config::file::{self, ConfigError, Configured, Sources};
+use hekate::library::index::Index;
+use hekate::library::served::Library;
 use hekate::logging::{self, Logging};
 use hekate::reactor::Reactor;
 use hekate::torrent::catalogue;
@@ -76,15 +79,41 @@ fn seed(arguments: &Seed) -> Result<(), Failure> {
     let Configured { config, .. } = arguments.sources.load()?;
     let logging = Logging::start(&config.log, config.log_file.as_deref());
     let logging = logging.map_err(|error| Failure::Plain(format!("log: {error}")))?;
-    let (catalogue, refusals) = catalogue::scan(&config.dirs, config.content.as_deref());
     if arguments.list {
-        return print(&cli::listing(&catalogue, &refusals)).map_err(Failure::Plain);
+        return list(&config).map_err(Failure::Plain);
     }
+    let outcome = serve(&config).map_err(Failure::Run);
+    logging.settle(true);
+    outcome
+}
+
+/// Prints what would be served.
+fn list(config: &Config) -> Result<(), String> {
+    if let Some(path) = &config.index {
+        let index = Index::open(path).map_err(|error| error.to_string())?;
+        return commands::list(&index);
+    }
+    let (catalogue, refusals) = catalogue::scan(&config.dirs, config.content.as_deref());
+    print(&cli::listing(&catalogue, &refusals))
+}
+
+fn serve(config: &Config) -> Result<(), String> {
+    let library = library(config)?;
+    let run = || Reactor::new(config, library)?.run();
+    run().map_err(|error| error.to_string())
+}
+
+fn library(config: &Config) -> Result<Library, String> {
+    if let Some(path) = &config.index {
+        let index = Index::open(path).map_err(|error| error.to_string())?;
+        if !config.no_tracker {
+            log::warn!("trackers are not told of the torrents of an index in this version");
+        }
+        return Ok(Library::of_index(index, config.content.clone()));
+    }
+    let (catalogue, refusals) = catalogue::scan(&config.dirs, config.content.as_deref());
     for refusal in &refusals {
         log::warn!(target: logging::EACH_COUNTS, "refused: {refusal}");
     }
-    let run = || Reactor::new(&config, catalogue)?.run();
-    let outcome = run().map_err(|error| Failure::Run(error.to_string()));
-    logging.settle(true);
-    outcome
+    Ok(Library::of_catalogue(catalogue))
 }

@@ -42,7 +42,7 @@ pub enum ConfigError {
     #[error("--{0}: {1}")]
     Flag(&'static str, String),
     /// Nothing says where the torrents are.
-    #[error("no directory to serve: give `dirs` in {}, or DIR as an argument", .0.display())]
+    #[error("no directory to serve: give `dirs` or `index` in {}, or DIR as an argument", .0.display())]
     NoDirectory(PathBuf),
 }
 
@@ -100,7 +100,7 @@ impl Sources {
     /// The first thing that is wrong.
     pub fn load(&self) -> Result<Configured, ConfigError> {
         let configured = self.load_any()?;
-        if configured.config.dirs.is_empty() {
+        if configured.config.dirs.is_empty() && configured.config.index.is_none() {
             return Err(ConfigError::NoDirectory(self.path().to_owned()));
         }
         Ok(configured)
@@ -363,7 +363,7 @@ mod tests {
             ),
             (
                 "port = 1",
-                "no directory to serve: give `dirs` in FILE, or DIR as an argument",
+                "no directory to serve: give `dirs` or `index` in FILE, or DIR as an argument",
             ),
         ] {
             assert_eq!(load(text, &[]).unwrap_err(), told, "{text:?}");

@@ -78,6 +78,15 @@ pub const SETTINGS: &[Setting] = &[
         ..setting("dirs", LIBRARY)
     },
     Setting {
+        takes: Takes::One("FILE"),
+        default: Preset::Words("none", "/srv/library.index"),
+        help: "Serve the torrents of an index file, which `hekate index` makes, in place of directories",
+        live: false,
+        excludes: Some("dirs"),
+        apply: |config, values| optional(&mut config.index, values, PathBuf::from_str),
+        ..setting("index", LIBRARY)
+    },
+    Setting {
         takes: Takes::One("DIR"),
         default: Preset::Words("beside each torrent file", "/srv/content"),
         help: "Where the content lies",

@@ -2,8 +2,8 @@
 //!
 //! `format` and `prefixes` say what an index holds and are pure. `write` and `index` write and read
 //! the file; `walk`, `parallel` and `build` make one from a tree of torrents, and
-//! `verify` with `hash` compares content with it. Everything but
-//! [`index::Index::find`] may wait for a disk, so the loop must not call it.
+//! `verify` with `hash` compares content with it. `served` is what the loop asks: but for it and
+//! [`index::Index::find`] everything may wait for a disk.
 
 pub mod build;
 pub mod format;
@@ -12,6 +12,7 @@ pub mod index;
 pub mod parallel;
 pub mod prefixes;
 pub mod report;
+pub mod served;
 mod sort;
 pub mod verify;
 mod walk;

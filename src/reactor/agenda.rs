@@ -36,7 +36,7 @@ impl Agenda {
     pub(super) fn note(&mut self, connection: &mut Connection, key: PeerKey) {
         let wants_to_send = connection.wants_to_send();
         let has_blocks = connection.has_blocks_to_send();
-        let wants_to_receive = connection.latches.readable && !connection.peer.is_backlogged();
+        let wants_to_receive = connection.wants_to_receive();
         let latches = &mut connection.latches;
         if wants_to_send && !latches.to_send {
             latches.to_send = true;

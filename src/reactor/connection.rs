@@ -14,6 +14,7 @@ use crate::peer::machine::Peer;
 use crate::timers::{Deadlines, Time};
 use crate::torrent::catalogue::Torrent;
 use crate::wire::decoder::Decoder;
+use crate::wire::message::InfoHash;
 
 /// How long an answer "this range is resident" is believed: pages that were just there, or were
 /// just read in for this peer, are not evicted sooner unless memory is desperately short.
@@ -31,6 +32,8 @@ pub(super) struct Connection {
     pub(super) tail: Box<[u8]>,
     pub(super) peer: Peer,
     pub(super) torrent: Option<Arc<Torrent>>,
+    /// What the peer's handshake said, while its torrent is loaded: nothing is read meanwhile.
+    pub(super) loading: Option<Box<Asked>>,
     /// What was last seen resident, or read in, for this peer: at most one window for each file,
     /// and as many as the extents of a block that is sent from mappings.
     pub(super) windows: Vec<Window>,
@@ -38,6 +41,12 @@ pub(super) struct Connection {
     pub(super) gathered: Option<Arc<Gathered>>,
     /// Blocks in a row that were refused because their content could not be read.
     pub(super) failed_blocks: u16,
+}
+
+/// What a handshake asks for.
+pub(super) struct Asked {
+    pub(super) reserved: [u8; 8],
+    pub(super) info_hash: InfoHash,
 }
 
 /// Edge-triggered readiness and list membership, one bit each.
@@ -117,6 +126,7 @@ impl Connection {
             tail: Box::default(),
             peer: Peer::new(),
             torrent: None,
+            loading: None,
             windows: Vec::new(),
             gathered: None,
             failed_blocks: 0,
@@ -127,6 +137,12 @@ impl Connection {
     pub(super) fn choke(&mut self) {
         self.peer.choke();
         self.windows = Vec::new();
+    }
+
+    /// Whether what the peer has sent may be read now: not while it does not take its answers, so
+    /// that its backlog is bounded, nor before it is known what it talks about.
+    pub(super) fn wants_to_receive(&self) -> bool {
+        self.latches.readable && !self.peer.is_backlogged() && self.loading.is_none()
     }
 
     /// Whether there is something that the socket could be offered now.
@@ -150,7 +166,7 @@ impl Connection {
 mod tests {
     use super::*;
     use crate::torrent::layout::Shape;
-    use crate::wire::message::{InfoHash, Message, PeerId, Request};
+    use crate::wire::message::{Message, PeerId, Request};
 
     /// A connection whose peer has said its handshake, is unchoked and waits for one block.
     fn connection() -> Connection {

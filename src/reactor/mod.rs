@@ -10,6 +10,7 @@ mod agenda;
 mod announcing;
 mod connection;
 mod listener;
+mod loading;
 mod outbox;
 mod path;
 mod shared;
@@ -33,12 +34,12 @@ use self::shared::Shared;
 use self::tokens::Source;
 use crate::choker::Verdict;
 use crate::config::Config;
+use crate::library::served::Library;
 use crate::peer::PeerKey;
 use crate::peer::close::CloseReason;
 use crate::storage::Completion;
 use crate::sys;
 use crate::timers::Time;
-use crate::torrent::catalogue::Catalogue;
 
 /// Events taken from the kernel in one turn; the rest stays there for the next.
 const EVENTS_PER_TURN: usize = 1024;
@@ -97,7 +98,7 @@ impl Reactor {
     /// # Errors
     ///
     /// When an address cannot be listened on, or the kernel refuses what the loop needs.
-    pub fn new(config: &Config, catalogue: Catalogue) -> Result<Self, RunError> {
+    pub fn new(config: &Config, library: Library) -> Result<Self, RunError> {
         let descriptors = sys::raise_descriptor_limit()?;
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let max_peers = config.peers_within(descriptors);
@@ -128,7 +129,7 @@ impl Reactor {
         }
         log::info!(
             "serving {} torrents to at most {max_peers} peers in {} slots",
-            catalogue.len(),
+            library.torrents(),
             config.max_unchoked
         );
         for listener in &listeners {
@@ -137,7 +138,7 @@ impl Reactor {
         let port = listeners
             .first()
             .map_or(config.port, |first| first.address.port());
-        let shared = Shared::new(config, catalogue, poll.registry(), waker, port)?;
+        let shared = Shared::new(config, library, poll.registry(), waker, port)?;
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
@@ -347,6 +348,11 @@ impl Reactor {
                         }));
                     });
                 }
+                Completion::Torrent {
+                    peers,
+                    info_hash,
+                    result,
+                } => self.hand_out(&peers, info_hash, result),
                 Completion::Metadata {
                     peer,
                     piece,

@@ -6,9 +6,8 @@
 
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
-use super::connection::Connection;
+use super::connection::{Asked, Connection};
 use super::shared::Shared;
 use super::stage::Staged;
 use crate::peer::PeerKey;
@@ -21,6 +20,7 @@ use crate::torrent::catalogue::Torrent;
 use crate::torrent::layout::Source;
 use crate::wire::decoder::Decoded;
 use crate::wire::extension::OurHandshake;
+use crate::wire::handshake::HANDSHAKE_LENGTH;
 use crate::wire::message::Message;
 
 /// Blocks in a row that one peer may lose to unreadable content before its transfer is ended. A torrent
@@ -31,8 +31,7 @@ impl Connection {
     /// Reads what the peer has sent, once: who has sent more than the buffer holds, some thousand
     /// messages, waits for the next turn. Its machine handles every message.
     pub(super) fn receive(&mut self, key: PeerKey, shared: &mut Shared) -> Result<(), CloseReason> {
-        // A peer that does not take its answers is not listened to: its backlog is bounded.
-        if !self.latches.readable || self.peer.is_backlogged() {
+        if !self.wants_to_receive() {
             return Ok(());
         }
         let mut buffer = std::mem::take(&mut shared.buffer);
@@ -52,7 +51,14 @@ impl Connection {
             return Err(CloseReason::IllegalMessage("a message is too long to hold"));
         };
         held.copy_from_slice(&self.tail);
-        let (held_bytes, room_bytes) = (held.len(), room.len());
+        // What follows a handshake stays in the socket, so that whoever waits for a torrent costs
+        // no more than the end of it.
+        let room_bytes = match self.torrent {
+            Some(_) => room.len(),
+            None => room.len().min(HANDSHAKE_LENGTH.saturating_sub(held.len())),
+        };
+        let room = room.get_mut(..room_bytes).unwrap_or_default();
+        let held_bytes = held.len();
         let read_bytes = match self.stream.read(room) {
             Ok(0) => return Err(CloseReason::PeerClosed),
             Ok(read_bytes) => read_bytes,
@@ -69,6 +75,16 @@ impl Connection {
             self.latches.readable = false;
         }
         let received = buffer.get(..held_bytes + read_bytes).unwrap_or_default();
+        self.take(key, received, shared)
+    }
+
+    /// Handles every complete message, and keeps the rest.
+    pub(super) fn take(
+        &mut self,
+        key: PeerKey,
+        received: &[u8],
+        shared: &mut Shared,
+    ) -> Result<(), CloseReason> {
         let (rest, completed) = self.handle_bytes(key, received, shared)?;
         if !(self.tail.is_empty() && rest.is_empty()) {
             self.tail = rest.into();
@@ -98,6 +114,9 @@ impl Connection {
                     rest = rest.get(consumed..).unwrap_or_default();
                     completed = true;
                     requested |= self.handle(key, &message, shared)?;
+                    if self.loading.is_some() {
+                        break;
+                    }
                 }
             }
         }
@@ -122,12 +141,11 @@ impl Connection {
                 },
                 None,
             ) => {
-                let torrent = shared.catalogue.find(info_hash);
-                let torrent = torrent.ok_or(CloseReason::UnknownTorrent)?;
-                shared.announcing.joined(torrent.id, shared.now);
-                self.torrent = Some(Arc::clone(torrent));
-                self.peer
-                    .handle_handshake(*reserved, *info_hash, shared.identity);
+                let asked = Asked {
+                    reserved: *reserved,
+                    info_hash: *info_hash,
+                };
+                self.ask(key, asked, shared)?;
                 Ok(false)
             }
             (Message::PeerId(id), Some(torrent)) => {

@@ -12,10 +12,10 @@ use super::announcing::Announcing;
 use super::outbox::{Body, Outbox};
 use crate::choker::{Choker, ChokerConfig};
 use crate::config::{self, Config};
+use crate::library::served::Library;
 use crate::rate::TokenBucket;
 use crate::storage::{Storage, StorageLimits};
 use crate::timers::{Time, Timeouts, Wheel};
-use crate::torrent::catalogue::Catalogue;
 use crate::wire::handshake;
 use crate::wire::message::PeerId;
 
@@ -25,7 +25,7 @@ const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 /// What all connections share, passed down to each in its turn.
 pub(super) struct Shared {
     pub(super) now: Time,
-    pub(super) catalogue: Catalogue,
+    pub(super) library: Library,
     pub(super) storage: Storage,
     pub(super) choker: Choker,
     pub(super) announcing: Announcing,
@@ -59,7 +59,7 @@ impl Shared {
     /// Those of the sockets to trackers.
     pub(super) fn new(
         config: &Config,
-        catalogue: Catalogue,
+        library: Library,
         registry: &Registry,
         waker: Arc<Waker>,
         port: u16,
@@ -71,12 +71,12 @@ impl Shared {
         };
         let identity = handshake::new_peer_id(std::array::from_fn(|_| fastrand::u8(..)));
         let mut announcing = Announcing::new(config, registry, Arc::clone(&waker), identity, port)?;
-        for torrent in catalogue.iter() {
+        for torrent in library.in_memory() {
             announcing.add(torrent, now);
         }
         Ok(Self {
             now,
-            catalogue,
+            library,
             storage: Storage::new(waker, limits),
             choker: Choker::new(ChokerConfig {
                 max_unchoked: config.max_unchoked,

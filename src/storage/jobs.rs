@@ -12,9 +12,11 @@ use std::sync::Arc;
 use super::FileKey;
 use super::content::{Content, ReadError, open_file};
 use super::readers;
+use crate::library::served::{LoadError, Query};
 use crate::peer::PeerKey;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::layout::Source;
+use crate::wire::message::InfoHash;
 
 /// Bytes in each piece of the info dictionary but the last (BEP 9).
 const METADATA_PIECE_BYTES: u64 = 16 * 1024;
@@ -41,6 +43,8 @@ pub(super) enum Job {
         torrent: Arc<Torrent>,
         piece: u32,
     },
+    /// Read a torrent of the library.
+    Load { query: Query },
     /// See whether a mapped file is still the one at its path.
     Check { key: FileKey, content: Arc<Content> },
     /// Unmap a file when this is the last to hold it, which takes milliseconds for a large one.
@@ -73,6 +77,10 @@ pub(super) enum Outcome {
         piece: u32,
         result: Result<Vec<u8>, ReadError>,
     },
+    Loaded {
+        info_hash: InfoHash,
+        result: Result<Option<Arc<Torrent>>, LoadError>,
+    },
     Checked {
         key: FileKey,
         content: Arc<Content>,
@@ -88,7 +96,10 @@ impl readers::Job for Job {
             Self::Read { content, .. } => content.as_ref().map(|content| content.device()),
             Self::Check { content, .. } => Some(content.device()),
             // Unmapping waits for no device; what is not open yet may be on any.
-            Self::Gather { .. } | Self::Metadata { .. } | Self::Release { .. } => None,
+            Self::Gather { .. }
+            | Self::Metadata { .. }
+            | Self::Load { .. }
+            | Self::Release { .. } => None,
         }
     }
 
@@ -141,6 +152,13 @@ impl Job {
                 torrent: torrent.id,
                 piece,
                 result: attempt(sound, || read_metadata(torrent, piece)),
+            },
+            Self::Load { ref query } => Outcome::Loaded {
+                info_hash: query.info_hash(),
+                result: match sound {
+                    true => query.load(),
+                    false => Err(LoadError::Panicked),
+                },
             },
             Self::Check { key, ref content } => Outcome::Checked {
                 key,

@@ -26,10 +26,12 @@ use self::jobs::{Job, Outcome};
 pub use self::readers::QueueFull;
 use self::readers::{IDLE, Pool};
 use self::residency::Residency;
+use crate::library::served::{LoadError, Query};
 use crate::peer::PeerKey;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::layout::Source;
+use crate::wire::message::InfoHash;
 
 /// How long a mapping is believed to be of the file that its path leads to.
 pub const REVALIDATE_MS: u64 = 10_000;
@@ -120,6 +122,15 @@ pub enum Completion {
         /// 16 KiB, or less for the last one.
         result: Result<Vec<u8>, ReadError>,
     },
+    /// A torrent was loaded, or there is none to load.
+    Torrent {
+        /// All who asked for it.
+        peers: Vec<PeerKey>,
+        /// What they asked for.
+        info_hash: InfoHash,
+        /// `None` when the library does not have it after all.
+        result: Result<Option<Arc<Torrent>>, LoadError>,
+    },
 }
 
 impl Completion {
@@ -130,6 +141,7 @@ impl Completion {
             Self::Read { result, .. } => result.as_ref().err(),
             Self::Gathered { result, .. } => result.as_ref().err(),
             Self::Metadata { result, .. } => result.as_ref().err(),
+            Self::Torrent { .. } => None,
         };
         // Neither of these says anything new of the content, and they may come by the thousand.
         error.filter(|e| !matches!(e, ReadError::FailedBefore | ReadError::QueueFull(_)))
@@ -143,6 +155,8 @@ pub struct Storage {
     failed: LruCache<FileKey, Time>,
     /// Who waits for the range of a file that starts at this byte: one job, however many peers.
     reads: HashMap<(FileKey, u64), Vec<PeerKey>>,
+    /// Who waits for a torrent: one job, however many peers.
+    loads: HashMap<InfoHash, Vec<PeerKey>>,
     /// Answers that needed no reader.
     ready: Vec<Completion>,
     residency: Residency,
@@ -168,6 +182,7 @@ impl Storage {
             files: LruCache::sparse(mappings),
             failed: LruCache::sparse(FAILED_FILES_MAX),
             reads: HashMap::new(),
+            loads: HashMap::new(),
             ready: Vec::new(),
             residency: Residency::new(),
             pool: Pool::new(waker, limits.readers, IDLE),
@@ -288,6 +303,21 @@ impl Storage {
         }
     }
 
+    /// Has a torrent loaded. There is one job for each; later peers join those who wait for it.
+    ///
+    /// # Errors
+    /// [`QueueFull`]; then no [`Completion`] follows.
+    pub fn load(&mut self, peer: PeerKey, query: Query) -> Result<(), QueueFull> {
+        let info_hash = query.info_hash();
+        if let Some(peers) = self.loads.get_mut(&info_hash) {
+            peers.push(peer);
+            return Ok(());
+        }
+        self.pool.submit(Job::Load { query })?;
+        self.loads.insert(info_hash, vec![peer]);
+        Ok(())
+    }
+
     /// Hands out what has been done since the last time. For the loop, after it was woken.
     pub fn collect(&mut self, now: Time, completions: &mut Vec<Completion>) {
         self.now = now;
@@ -361,6 +391,11 @@ impl Storage {
                     result,
                 })
             }
+            Outcome::Loaded { info_hash, result } => Some(Completion::Torrent {
+                peers: self.loads.remove(&info_hash).unwrap_or_default(),
+                info_hash,
+                result,
+            }),
             Outcome::Checked {
                 key,
                 content,

@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod content;
 mod info;
 pub mod layout;
+pub mod load;
 pub mod metainfo;
 pub mod printable;
 pub mod reader;

@@ -1,0 +1,183 @@
+//! What is asked for is loaded, and what is not is no work.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::library::build::{self, Plan, Progress};
+use crate::torrent::metainfo::Metainfo;
+use crate::torrent::metainfo::samples::single;
+
+const NOW: Time = Time(1_000_000);
+
+/// Torrents of one file each, that differ in their length, every one in a directory of its own.
+struct Place {
+    directory: TempDir,
+    hashes: Vec<InfoHash>,
+}
+
+impl Place {
+    fn new(torrents: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut hashes = Vec::new();
+        for number in 0..torrents {
+            let path = directory.path().join(format!("{number:06}"));
+            fs::create_dir(&path).unwrap();
+            let raw = single(number + 1, "");
+            hashes.push(Metainfo::parse(raw.as_bytes()).unwrap().info_hash);
+            fs::write(path.join("t.torrent"), raw).unwrap();
+            fs::write(path.join("n"), vec![b'x'; hashes.len()]).unwrap();
+        }
+        Place { directory, hashes }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn library(&self) -> Library {
+        let plan = Plan {
+            inputs: vec![self.directory.path().to_path_buf()],
+            content: None,
+            target: self.path("index"),
+            threads: 1,
+        };
+        build::build(&plan, &Progress::default(), |_| ()).unwrap();
+        Library::of_index(Index::open(&plan.target).unwrap(), None)
+    }
+}
+
+fn query(answer: Answer) -> Query {
+    match answer {
+        Answer::Known(query) => query,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Loads a torrent as the loop and a reader do it together.
+fn load(library: &mut Library, info_hash: &InfoHash) -> Arc<Torrent> {
+    let loaded = query(library.find(info_hash, NOW)).load().unwrap();
+    library.keep(*info_hash, loaded.as_ref(), NOW);
+    loaded.unwrap()
+}
+
+#[test]
+fn a_torrent_is_loaded_once_and_an_unknown_one_is_no_work() {
+    let place = Place::new(20);
+    let mut library = place.library();
+    assert_eq!(library.torrents(), 20);
+    // Nothing of what follows needs the file.
+    let mut other = place.hashes[7];
+    other.0[0] ^= 1;
+    assert!(matches!(library.find(&other, NOW), Answer::Unknown));
+    let first = load(&mut library, &place.hashes[7]);
+    assert_eq!(first.shape.total_length, 8);
+    match library.find(&place.hashes[7], NOW) {
+        Answer::Loaded(again) => assert!(Arc::ptr_eq(&again, &first)),
+        other => panic!("{other:?}"),
+    }
+    assert_ne!(load(&mut library, &place.hashes[8]).id, first.id);
+}
+
+#[test]
+fn the_same_beginning_is_not_enough() {
+    let place = Place::new(2);
+    let mut library = place.library();
+    let mut other = place.hashes[1];
+    other.0[19] ^= 1;
+    let nothing = query(library.find(&other, NOW)).load().unwrap();
+    assert!(nothing.is_none());
+    library.keep(other, None, NOW);
+    assert!(matches!(library.find(&other, NOW), Answer::Unknown));
+    load(&mut library, &place.hashes[1]);
+}
+
+#[test]
+fn what_is_not_as_it_was_is_refused_and_tried_again_later() {
+    let place = Place::new(4);
+    let mut library = place.library();
+    fs::copy(
+        place.path("000001/t.torrent"),
+        place.path("000000/t.torrent"),
+    )
+    .unwrap();
+    fs::write(place.path("000002/n"), "longer than it was").unwrap();
+    fs::remove_file(place.path("000003/t.torrent")).unwrap();
+    let mut fail = |number: usize| {
+        let found = library.find(&place.hashes[number], NOW);
+        query(found).load().unwrap_err()
+    };
+    let replaced = fail(0);
+    assert!(matches!(replaced, LoadError::Replaced(_)), "{replaced}");
+    let (content, gone) = (fail(2), fail(3));
+    assert!(content.is_of_content() && !gone.is_of_content() && !replaced.is_of_content());
+
+    library.keep(place.hashes[2], None, NOW);
+    let just_before = NOW.after(FAILED_RETRY_MS - 1);
+    let found = library.find(&place.hashes[2], just_before);
+    assert!(matches!(found, Answer::Unknown));
+    fs::write(place.path("000002/n"), "abc").unwrap();
+    let found = library.find(&place.hashes[2], NOW.after(FAILED_RETRY_MS));
+    assert!(query(found).load().unwrap().is_some());
+}
+
+#[test]
+fn what_nobody_uses_is_forgotten_and_what_somebody_does_is_not() {
+    let place = Place::new(1);
+    let mut library = place.library();
+    let torrent = load(&mut library, &place.hashes[0]);
+    let hash = |number: usize| {
+        let mut info_hash = InfoHash([0; 20]);
+        info_hash.0[..8].copy_from_slice(&number.to_be_bytes());
+        info_hash
+    };
+    let unused = |number| query_copy(&place, number);
+    for number in 0..2 * LOADED_MAX {
+        library.keep(hash(number), Some(&unused(0)), NOW);
+    }
+    assert_eq!(library.loaded.len(), LOADED_MAX);
+    match library.find(&place.hashes[0], NOW) {
+        Answer::Loaded(kept) => assert!(Arc::ptr_eq(&kept, &torrent)),
+        other => panic!("{other:?}"),
+    }
+    drop(torrent);
+    for number in 0..2 * LOADED_MAX {
+        library.keep(hash(usize::MAX - number), Some(&unused(0)), NOW);
+    }
+    query(library.find(&place.hashes[0], NOW));
+}
+
+/// A torrent that nobody else holds.
+fn query_copy(place: &Place, number: usize) -> Arc<Torrent> {
+    let metainfo = place.path(&format!("{number:06}/t.torrent"));
+    let content = None;
+    let source = Source { metainfo, content };
+    let loaded = load::load(0, &source, place.hashes[number]).unwrap();
+    Arc::new(loaded.unwrap())
+}
+
+#[test]
+fn content_lies_where_the_index_says_or_where_one_is_told() {
+    let place = Place::new(1);
+    let elsewhere = place.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::rename(place.path("000000/n"), elsewhere.join("n")).unwrap();
+    let plan = Plan {
+        inputs: vec![place.path("000000")],
+        content: Some(elsewhere.clone()),
+        target: place.path("index"),
+        threads: 1,
+    };
+    build::build(&plan, &Progress::default(), |_| ()).unwrap();
+    let mut library = Library::of_index(Index::open(&plan.target).unwrap(), None);
+    let torrent = load(&mut library, &place.hashes[0]);
+    assert_eq!(*torrent.root, *elsewhere.canonicalize().unwrap());
+
+    let moved = place.path("moved");
+    fs::rename(&elsewhere, &moved).unwrap();
+    let index = Index::open(&plan.target).unwrap();
+    let mut library = Library::of_index(index, Some(moved.clone()));
+    let torrent = load(&mut library, &place.hashes[0]);
+    assert_eq!(*torrent.root, *moved.canonicalize().unwrap());
+}

@@ -1,0 +1,105 @@
+//! From an info-hash to a torrent: at once when it is loaded, else by a reader, while the peer waits.
+//!
+//! Owns the state between the first 48 bytes of a handshake and the answer to it. It must not know
+//! what a torrent is read from.
+
+use std::mem;
+use std::sync::Arc;
+
+use super::connection::{Asked, Connection};
+use super::shared::Shared;
+use super::{Reactor, live, mark};
+use crate::library::served::{Answer, LoadError};
+use crate::logging;
+use crate::peer::PeerKey;
+use crate::peer::close::CloseReason;
+use crate::torrent::catalogue::Torrent;
+use crate::wire::message::InfoHash;
+
+impl Connection {
+    /// Answers a handshake, or has its torrent loaded: then nothing is read from the peer until
+    /// [`Connection::resume`], which the time-out of the handshake bounds.
+    pub(super) fn ask(
+        &mut self,
+        key: PeerKey,
+        asked: Asked,
+        shared: &mut Shared,
+    ) -> Result<(), CloseReason> {
+        match shared.library.find(&asked.info_hash, shared.now) {
+            Answer::Unknown => Err(CloseReason::UnknownTorrent),
+            Answer::Loaded(torrent) => {
+                self.begin(&asked, torrent, shared);
+                Ok(())
+            }
+            Answer::Known(query) => {
+                // It may come again, as one who found no place.
+                let queued = shared.storage.load(key, query);
+                queued.map_err(|_| CloseReason::HouseFull)?;
+                self.loading = Some(Box::new(asked));
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes on with a peer whose torrent was loaded, and with what it has sent behind its info-hash.
+    pub(super) fn resume(
+        &mut self,
+        key: PeerKey,
+        torrent: &Arc<Torrent>,
+        shared: &mut Shared,
+    ) -> Result<(), CloseReason> {
+        let Some(asked) = self.loading.take() else {
+            return Ok(());
+        };
+        self.begin(&asked, Arc::clone(torrent), shared);
+        let tail = mem::take(&mut self.tail);
+        let outcome = self.take(key, &tail, shared);
+        self.deadlines.arm(key, &shared.timeouts, &mut shared.wheel);
+        outcome
+    }
+
+    fn begin(&mut self, asked: &Asked, torrent: Arc<Torrent>, shared: &mut Shared) {
+        shared.announcing.joined(torrent.id, shared.now);
+        self.torrent = Some(torrent);
+        self.peer
+            .handle_handshake(asked.reserved, asked.info_hash, shared.identity);
+    }
+}
+
+impl Reactor {
+    /// Hands a torrent to those who wait for it, or lets them go when there is none.
+    pub(super) fn hand_out(
+        &mut self,
+        peers: &[PeerKey],
+        info_hash: InfoHash,
+        result: Result<Option<Arc<Torrent>>, LoadError>,
+    ) {
+        let shared = &mut self.shared;
+        let mut reason = CloseReason::UnknownTorrent;
+        let torrent = result.unwrap_or_else(|error| {
+            // Each torrent is tried again only seconds later, so this cannot flood the log.
+            log::warn!(target: logging::EACH_COUNTS, "not served: {error}");
+            if error.is_of_content() {
+                reason = CloseReason::ContentFailed;
+            }
+            None
+        });
+        shared.library.keep(info_hash, torrent.as_ref(), shared.now);
+        for &key in peers {
+            let Some(connection) = live(&mut self.connections, key) else {
+                continue;
+            };
+            let outcome = match &torrent {
+                Some(torrent) => connection.resume(key, torrent, shared),
+                None => Err(reason),
+            };
+            match outcome {
+                Ok(()) => self.agenda.note(connection, key),
+                Err(reason) => mark(&mut self.closing, connection, key, reason),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! A peer waits for its torrent, and what it has sent meanwhile is not lost.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mio::{Events, Poll, Token, Waker};
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::Config;
+use crate::library::build::{self, Plan, Progress};
+use crate::library::index::Index;
+use crate::library::served::Library;
+use crate::storage::Completion;
+use crate::timers::Time;
+use crate::wire::handshake::PROTOCOL;
+
+/// No wait of a test takes longer, unless what is tested is broken.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A library of one torrent in an index, and what the loop would have of it.
+struct Rig {
+    poll: Poll,
+    shared: Shared,
+    listener: TcpListener,
+    info_hash: InfoHash,
+    directory: TempDir,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let hashes = "x".repeat(20);
+        let info = format!("d6:lengthi5e4:name1:n12:piece lengthi16384e6:pieces20:{hashes}e");
+        let raw = format!("d4:info{info}e");
+        fs::write(directory.path().join("t.torrent"), raw).unwrap();
+        fs::write(directory.path().join("n"), "12345").unwrap();
+        let plan = Plan {
+            inputs: vec![directory.path().to_path_buf()],
+            content: None,
+            target: directory.path().join("index"),
+            threads: 1,
+        };
+        build::build(&plan, &Progress::default(), |_| ()).unwrap();
+        let index = Index::open(&plan.target).unwrap();
+        let info_hash = index.entries().next().unwrap().unwrap().info_hash;
+        let poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), Token(0)).unwrap();
+        let library = Library::of_index(index, None);
+        let config = Config {
+            no_tracker: true,
+            ..Config::default()
+        };
+        let shared = Shared::new(&config, library, poll.registry(), Arc::new(waker), 6969);
+        let shared = shared.unwrap();
+        Rig {
+            poll,
+            shared,
+            listener: TcpListener::bind("127.0.0.1:0").unwrap(),
+            info_hash,
+            directory,
+        }
+    }
+
+    /// A connection, and the peer's end of it.
+    fn connect(&self) -> (Connection, std::net::TcpStream) {
+        let address = self.listener.local_addr().unwrap();
+        let theirs = std::net::TcpStream::connect(address).unwrap();
+        let (ours, from) = self.listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let stream = mio::net::TcpStream::from_std(ours);
+        (Connection::new(stream, from.ip(), 0, Time(0)), theirs)
+    }
+
+    fn handshake(&self) -> Vec<u8> {
+        let mut bytes = PROTOCOL.to_vec();
+        bytes.extend([0; 8]);
+        bytes.extend(self.info_hash.0);
+        bytes.extend(b"-TE0000-abcdefghijkl");
+        bytes
+    }
+
+    /// What the readers have done.
+    fn completion(&mut self) -> Completion {
+        let mut events = Events::with_capacity(1);
+        self.poll.poll(&mut events, Some(DEADLINE)).unwrap();
+        let mut completions = Vec::new();
+        self.shared.storage.collect(Time(1), &mut completions);
+        assert_eq!(completions.len(), 1);
+        completions.pop().unwrap()
+    }
+
+    fn library_path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+fn key(index: u32) -> PeerKey {
+    PeerKey {
+        index,
+        generation: 0,
+    }
+}
+
+fn receive(connection: &mut Connection, key: PeerKey, shared: &mut Shared) {
+    connection.latches.readable = true;
+    connection.receive(key, shared).unwrap();
+}
+
+#[test]
+fn a_handshake_may_be_cut_anywhere_while_the_torrent_is_loaded() {
+    let interested = [0, 0, 0, 1, 2];
+    for cut in [48, 50, 67, 68] {
+        let mut rig = Rig::new();
+        let (mut connection, mut theirs) = rig.connect();
+        let mut bytes = rig.handshake();
+        bytes.extend(interested.repeat(20_000));
+        theirs.write_all(&bytes[..cut]).unwrap();
+        receive(&mut connection, key(0), &mut rig.shared);
+        assert!(connection.loading.is_some() && connection.torrent.is_none());
+        assert_eq!(connection.peer.poll_transmit().control.len(), 0);
+
+        theirs.write_all(&bytes[cut..]).unwrap();
+        receive(&mut connection, key(0), &mut rig.shared);
+        assert_eq!(connection.tail.len(), cut - 48, "nothing is read meanwhile");
+        assert!(!connection.wants_to_receive(), "the loop would spin");
+
+        let Completion::Torrent { peers, result, .. } = rig.completion() else {
+            panic!("another completion");
+        };
+        assert_eq!(peers, [key(0)]);
+        let torrent = result.unwrap().unwrap();
+        connection
+            .resume(key(0), &torrent, &mut rig.shared)
+            .unwrap();
+        for _ in 0..10 {
+            if !connection.peer.is_interested() {
+                receive(&mut connection, key(0), &mut rig.shared);
+            }
+        }
+        assert!(connection.peer.is_interested(), "{cut}");
+    }
+}
+
+#[test]
+fn whoever_asks_for_a_torrent_that_is_being_loaded_joins() {
+    let mut rig = Rig::new();
+    let peers: Vec<_> = (0..3)
+        .map(|index| {
+            let (mut connection, mut theirs) = rig.connect();
+            theirs.write_all(&rig.handshake()).unwrap();
+            receive(&mut connection, key(index), &mut rig.shared);
+            (connection, theirs)
+        })
+        .collect();
+    assert!(peers.iter().all(|(peer, _)| peer.loading.is_some()));
+    let Completion::Torrent { peers, result, .. } = rig.completion() else {
+        panic!("another completion");
+    };
+    assert_eq!(peers, [key(0), key(1), key(2)]);
+    let torrent = result.unwrap();
+    rig.shared
+        .library
+        .keep(rig.info_hash, torrent.as_ref(), Time(1));
+
+    // Whoever comes now waits for nobody, even if the file is gone.
+    fs::remove_file(rig.library_path("t.torrent")).unwrap();
+    let (mut connection, mut theirs) = rig.connect();
+    theirs.write_all(&rig.handshake()).unwrap();
+    receive(&mut connection, key(3), &mut rig.shared);
+    assert!(connection.loading.is_none() && connection.torrent.is_some());
+}
+
+#[test]
+fn an_unknown_torrent_is_refused_without_a_reader() {
+    let mut rig = Rig::new();
+    let known = rig.info_hash;
+    for byte in 0..=255 {
+        let (mut connection, mut theirs) = rig.connect();
+        rig.info_hash = InfoHash([byte; 20]);
+        theirs.write_all(&rig.handshake()).unwrap();
+        connection.latches.readable = true;
+        let outcome = connection.receive(key(0), &mut rig.shared);
+        assert_eq!(outcome, Err(CloseReason::UnknownTorrent));
+    }
+    // The readers have nothing to tell but what is asked of them now.
+    rig.info_hash = known;
+    let (mut connection, mut theirs) = rig.connect();
+    theirs.write_all(&rig.handshake()).unwrap();
+    receive(&mut connection, key(1), &mut rig.shared);
+    let Completion::Torrent { peers, .. } = rig.completion() else {
+        panic!("another completion");
+    };
+    assert_eq!(peers, [key(1)]);
+}

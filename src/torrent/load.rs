@@ -1,0 +1,100 @@
+//! Reading one torrent whose metainfo file is known.
+//!
+//! Owns what is checked before it is served. It must not know how the file was found, nor who
+//! wants it. It blocks: not for the loop.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::catalogue::{Place, RefusalReason, Torrent};
+use super::reader::Reader;
+use crate::wire::message::InfoHash;
+
+/// Where a torrent is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Source {
+    /// The metainfo file.
+    pub metainfo: PathBuf,
+    /// Where its content lies; `None` means beside it.
+    pub content: Option<PathBuf>,
+}
+
+/// Reads the torrent and looks at its content. It gets this id, see [`Torrent::id`]. `None` when the
+/// metainfo file is that of another torrent.
+///
+/// # Errors
+/// A [`RefusalReason`] when it cannot be served.
+pub fn load(
+    id: u32,
+    source: &Source,
+    info_hash: InfoHash,
+) -> Result<Option<Torrent>, RefusalReason> {
+    // Opening a pipe would wait for somebody who writes.
+    if !source.metainfo.metadata()?.is_file() {
+        return Err(RefusalReason::NotRegular);
+    }
+    let mut reader = Reader::default();
+    let metainfo = reader.read(&source.metainfo)?.metainfo;
+    if metainfo.info_hash != info_hash {
+        return Ok(None);
+    }
+    let directory = source.metainfo.parent().unwrap_or(Path::new("/"));
+    let directory: Arc<Path> = directory.canonicalize()?.into();
+    let root = match &source.content {
+        Some(content) => content.canonicalize()?.into(),
+        None => Arc::clone(&directory),
+    };
+    reader.check(&root, &metainfo)?;
+    let place = Place {
+        metainfo_directory: &directory,
+        metainfo_name: source.metainfo.file_name().unwrap_or_default(),
+        root: &root,
+    };
+    let announce = metainfo.announce.clone().into();
+    Ok(Some(Torrent::new(id, &metainfo, &place, announce)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torrent::metainfo::Metainfo;
+    use crate::torrent::metainfo::samples::single;
+    use std::fs;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_torrent_is_served_when_its_content_is_right() {
+        let directory = tempfile::tempdir().unwrap();
+        let (metainfo, content) = (
+            directory.path().join("a.torrent"),
+            directory.path().join("c"),
+        );
+        fs::write(&metainfo, single(5, "")).unwrap();
+        fs::create_dir(&content).unwrap();
+        fs::write(content.join("n"), "12345").unwrap();
+        let mut source = Source {
+            metainfo,
+            content: None,
+        };
+        let info_hash = Metainfo::parse(single(5, "").as_bytes()).unwrap().info_hash;
+        let missing = load(3, &source, info_hash).unwrap_err();
+        assert_eq!(missing.to_string(), "content n is missing");
+        source.content = Some(content.clone());
+        assert!(load(3, &source, InfoHash([0; 20])).unwrap().is_none());
+        let torrent = load(3, &source, info_hash).unwrap().unwrap();
+        assert_eq!((torrent.id, torrent.shape.total_length), (3, 5));
+        assert_eq!(*torrent.root, *content.canonicalize().unwrap());
+        let real = source.metainfo.canonicalize().unwrap();
+        assert_eq!(torrent.metainfo_path(), real);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let metainfo = directory.path().join("a.torrent");
+        let _socket = UnixListener::bind(&metainfo).unwrap();
+        let content = None;
+        let refused = load(0, &Source { metainfo, content }, InfoHash([0; 20])).unwrap_err();
+        assert!(matches!(refused, RefusalReason::NotRegular));
+    }
+}

@@ -1,0 +1,188 @@
+//! `hekate seed --index` as it is run: torrents that nobody has read before a peer asks for them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::Command;
+
+use support::daemon::Daemon;
+use support::leecher::{self, FAST, Leecher, PLAIN, Seen};
+use support::torrent::{Sample, TorrentBuilder};
+use tempfile::TempDir;
+
+/// Handshakes of a flood.
+const FLOOD: u32 = 2_000;
+
+struct Place {
+    directory: TempDir,
+    samples: Vec<Sample>,
+}
+
+impl Place {
+    /// A library with an index.
+    fn new(torrents: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut place = Place {
+            directory,
+            samples: Vec::new(),
+        };
+        for seed in 0..torrents {
+            place.add(seed);
+        }
+        place.index();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn add(&mut self, seed: u64) {
+        let builder = TorrentBuilder::new(seed).length(1000 + seed);
+        self.samples.push(builder.write(&self.path("lib")).unwrap());
+    }
+
+    fn index(&self) {
+        let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
+            .args(["index", "lib", "-o", "index"])
+            .current_dir(self.directory.path())
+            .output();
+        assert!(output.unwrap().status.success());
+    }
+
+    fn seed(&self) -> Daemon {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
+        command.args([
+            "seed",
+            "-v",
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--index",
+        ]);
+        command.arg(self.path("index"));
+        Daemon::start(command)
+    }
+}
+
+/// Gets all of a torrent.
+fn download(daemon: &Daemon, sample: &Sample) {
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    assert_eq!(leecher.next(), Seen::HaveAll);
+    leecher.send(&leecher::interested());
+    leecher.until_unchoked();
+    let length = u32::try_from(sample.total_length).unwrap();
+    assert!(leecher.block(0, 0, length) == sample.block(0, 0, length));
+}
+
+/// Says a handshake and is let go without an answer.
+fn expect_refused(daemon: &Daemon, info_hash: [u8; 20]) {
+    let mut stream = leecher::dial(daemon.address);
+    let handshake = leecher::handshake(PLAIN, info_hash, b"-TE0000-abcdefghijkl");
+    // The seeder may have gone before all of it is written.
+    let _ = stream.write_all(&handshake);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "{answer:?}");
+}
+
+/// Threads of the daemon that wait for disks, or did so less than a second ago.
+fn readers(daemon: &Daemon) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names
+        .filter(|name| name.starts_with("hekate-reader"))
+        .count()
+}
+
+#[test]
+fn every_torrent_of_an_index_is_served_and_no_other() {
+    let mut place = Place::new(20);
+    place.add(20);
+    let mut daemon = place.seed();
+    daemon.wait_for_line("serving 20 torrents");
+    for sample in &place.samples[..20] {
+        download(&daemon, sample);
+    }
+    expect_refused(&daemon, place.samples[20].info_hash);
+}
+
+#[test]
+fn nothing_is_read_before_it_is_asked_for() {
+    let place = Place::new(3);
+    fs::rename(place.path("lib"), place.path("away")).unwrap();
+    let daemon = place.seed();
+    fs::rename(place.path("away"), place.path("lib")).unwrap();
+    download(&daemon, &place.samples[1]);
+}
+
+#[test]
+fn a_flood_of_unknown_info_hashes_makes_no_disk_work() {
+    let place = Place::new(2);
+    let daemon = place.seed();
+    for number in 0..FLOOD {
+        let mut info_hash = [0; 20];
+        info_hash[..4].copy_from_slice(&number.to_be_bytes());
+        expect_refused(&daemon, info_hash);
+        assert_eq!(readers(&daemon), 0);
+    }
+    download(&daemon, &place.samples[0]);
+    assert!(readers(&daemon) > 0, "the threads have another name");
+}
+
+#[test]
+fn a_torrent_whose_metainfo_file_was_replaced_is_refused_and_others_are_served() {
+    let place = Place::new(3);
+    let mut daemon = place.seed();
+    let [replaced, other, third] = &place.samples[..] else {
+        panic!();
+    };
+    fs::copy(&other.metainfo_path, &replaced.metainfo_path).unwrap();
+    fs::remove_file(&third.files[0].path).unwrap();
+    expect_refused(&daemon, replaced.info_hash);
+    expect_refused(&daemon, third.info_hash);
+    download(&daemon, other);
+    daemon.wait_for_line("holds another torrent than when it was indexed");
+    daemon.wait_for_line("content sample-2 is missing");
+    daemon.wait_for_line("asks for a torrent that is not served");
+}
+
+#[test]
+fn what_is_no_index_is_an_error_in_one_line() {
+    let place = Place::new(1);
+    fs::write(place.path("index"), "d8:announce").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
+        .args(["seed", "--config", "/dev/null", "--index"])
+        .arg(place.path("index"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let lines = String::from_utf8(output.stderr).unwrap();
+    assert!(lines.ends_with("not an index file of hekate\n") && lines.lines().count() == 1);
+}
+
+#[test]
+fn the_torrents_of_an_index_are_listed() {
+    let place = Place::new(3);
+    let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
+        .args(["seed", "--config", "/dev/null", "--list", "--index"])
+        .arg(place.path("index"))
+        .output()
+        .unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let hash = place.samples[2].info_hash_hex();
+    assert!(
+        lines.contains(&hash) && lines.ends_with("3 valid, 0 refused\n"),
+        "{lines}"
+    );
+}
