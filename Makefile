@@ -41,9 +41,11 @@ test: test-deps  ## install what the tests need, then run every test
 
 # Debian's names for what the tests start; `ip` and `unshare` give each client a network of its own.
 TEST_PACKAGES := transmission-cli aria2 rtorrent qbittorrent-nox python3-libtorrent opentracker \
-	iproute2 util-linux
+	nginx-light iproute2 util-linux
 # What comes from npm is kept with what is built.
 CLIENTS := $(abspath $(TARGET))/clients
+# What comes from crates.io as well: trackers that are not in Debian.
+TRACKERS := $(abspath $(TARGET))/trackers
 
 # What the tests need beside Rust: one recipe, which does nothing where all is there. node may come
 # from elsewhere than Debian. The service that comes with opentracker would take Hekate's port.
@@ -65,8 +67,10 @@ test-deps:  ## install the BitTorrent clients and the tracker that the tests use
 	case "$$missing" in *opentracker*) \
 		test ! -d /run/systemd/system || $$as_root systemctl disable --now opentracker;; \
 	esac
-	@NODE_PATH='$(CLIENTS)/node_modules' node -e 'require("webtorrent")' >/dev/null 2>&1 \
-		|| npm install --prefix '$(CLIENTS)' --omit=optional --ignore-scripts --no-audit --no-fund webtorrent@1
+	@NODE_PATH='$(CLIENTS)/node_modules' node -e 'require("webtorrent"), require("bittorrent-tracker")' >/dev/null 2>&1 \
+		|| npm install --prefix '$(CLIENTS)' --omit=optional --ignore-scripts --no-audit --no-fund webtorrent@1 bittorrent-tracker@9
+	@test -x '$(TRACKERS)/bin/aquatic_http' && test -x '$(TRACKERS)/bin/aquatic_udp' \
+		|| $(CARGO) install --quiet --locked --root '$(TRACKERS)' aquatic_http@0.9.0 aquatic_udp@0.9.0
 
 # One profile for tests and lints, so that little is built twice. The advisories are left to
 # `make deny`, since they need the network.
