@@ -113,7 +113,7 @@ fn receive(connection: &mut Connection, key: PeerKey, shared: &mut Shared) {
 #[test]
 fn a_handshake_may_be_cut_anywhere_while_the_torrent_is_loaded() {
     let interested = [0, 0, 0, 1, 2];
-    for cut in [48, 50, 67, 68] {
+    for cut in [48, 50, 67, 68, 5000] {
         let mut rig = Rig::new();
         let (mut connection, mut theirs) = rig.connect();
         let mut bytes = rig.handshake();
@@ -125,7 +125,8 @@ fn a_handshake_may_be_cut_anywhere_while_the_torrent_is_loaded() {
 
         theirs.write_all(&bytes[cut..]).unwrap();
         receive(&mut connection, key(0), &mut rig.shared);
-        assert_eq!(connection.tail.len(), cut - 48, "nothing is read meanwhile");
+        let end = cut.min(68);
+        assert_eq!(connection.tail.len(), end - 48, "nothing is read meanwhile");
         assert!(!connection.wants_to_receive(), "the loop would spin");
 
         let Completion::Torrent { peers, result, .. } = rig.completion() else {
