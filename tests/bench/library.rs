@@ -1,7 +1,10 @@
-//! Measures the index of a library: making it, opening it, asking it, and verifying content.
+//! Measures the index of a library: making it, opening it, asking it, serving it, and verifying
+//! content.
 //!
 //! Owns the measurements and the table. What is measured is made by `make-library` and
 //! `make-index`; `docs/BENCHMARKS.md` has the commands.
+
+mod served;
 
 use std::fs;
 use std::hint::black_box;
@@ -20,11 +23,16 @@ use hekate::library::verify::{self, Subject};
 use hekate::torrent::reader::Reader;
 use hekate::wire::message::InfoHash;
 
+use served::Daemon;
+
 /// Questions for each measurement.
 const QUESTIONS: usize = 1_000_000;
 
 /// Questions that go to the file: each is a handful of reads.
 const FILE_QUESTIONS: usize = 20_000;
+
+/// Handshakes of each kind: a loopback address has ports for twice as many.
+const HANDSHAKES: usize = 10_000;
 
 /// Measures the index of a library.
 #[derive(Parser)]
@@ -87,7 +95,7 @@ fn measure_build(library: &Path) -> io::Result<()> {
 }
 
 fn measure_index(path: &Path) -> io::Result<()> {
-    let before = anonymous_bytes()?;
+    let before = anonymous_bytes("self")?;
     for state in ["cold", "warm"] {
         if state == "cold" {
             evict(path)?;
@@ -97,7 +105,7 @@ fn measure_index(path: &Path) -> io::Result<()> {
         let elapsed = start.elapsed();
         row(&format!("open, {state}"), &format!("{elapsed:.0?}"))?;
         if state == "warm" {
-            let each = to_f64(anonymous_bytes()? - before) / to_f64(index.torrents());
+            let each = to_f64(anonymous_bytes("self")? - before) / to_f64(index.torrents());
             let torrents = index.torrents();
             row(
                 "anonymous memory",
@@ -130,13 +138,65 @@ fn measure_index(path: &Path) -> io::Result<()> {
         }
         row(&format!("entry of a torrent, {state}"), &percentiles(times))?;
     }
-    real(&index, &known)
+    let real = real(&index, &known)?;
+    match real.is_empty() {
+        true => Ok(()),
+        false => measure_served(path, index.torrents(), &real, &made_up),
+    }
 }
 
-/// What a first handshake costs a reader: the entry, then the metainfo file and its content.
-fn real(index: &Index, known: &[InfoHash]) -> io::Result<()> {
-    let mut reader = Reader::default();
+/// What peers see of a daemon that serves the index, over loopback.
+fn measure_served(
+    path: &Path,
+    torrents: u64,
+    real: &[InfoHash],
+    made_up: &[InfoHash],
+) -> io::Result<()> {
+    let Some((first, others)) = real.split_first() else {
+        return Ok(());
+    };
+    evict(path)?;
+    let (daemon, elapsed) = Daemon::start(path, first)?;
+    row("start to first handshake, cold", &format!("{elapsed:.0?}"))?;
+    drop(daemon);
+    let (daemon, elapsed) = Daemon::start(path, first)?;
+    row("start to first handshake, warm", &format!("{elapsed:.0?}"))?;
+    let before = daemon.anonymous_bytes()?;
+    let each = to_f64(before) / to_f64(torrents);
+    row(
+        "anonymous memory of the daemon",
+        &format!("{each:.1} bytes for each of {torrents}"),
+    )?;
+
     let mut times = Vec::new();
+    for info_hash in others.iter().take(HANDSHAKES) {
+        let start = Instant::now();
+        if daemon.ask(info_hash)? {
+            times.push(start.elapsed());
+        }
+    }
+    row("handshake for a torrent not loaded", &percentiles(times))?;
+    let (before, read_before) = (daemon.anonymous_bytes()?, daemon.read_bytes()?);
+    let mut times = Vec::new();
+    for info_hash in made_up.iter().take(HANDSHAKES) {
+        let start = Instant::now();
+        daemon.ask(info_hash)?;
+        times.push(start.elapsed());
+    }
+    row("handshake for an unknown torrent", &percentiles(times))?;
+    let grown = daemon.anonymous_bytes()?.saturating_sub(before);
+    let read = daemon.read_bytes()? - read_before;
+    row(
+        "memory grown, read from disk meanwhile",
+        &format!("{grown} bytes, {read} bytes"),
+    )
+}
+
+/// What a first handshake costs a reader: the entry, then the metainfo file and its content. Answers
+/// the torrents that have both.
+fn real(index: &Index, known: &[InfoHash]) -> io::Result<Vec<InfoHash>> {
+    let mut reader = Reader::default();
+    let (mut times, mut real) = (Vec::new(), Vec::new());
     for info_hash in known {
         let start = Instant::now();
         let Some(candidates) = index.find(info_hash) else {
@@ -152,12 +212,13 @@ fn real(index: &Index, known: &[InfoHash]) -> io::Result<()> {
         };
         if reader.check(&directory, &found.metainfo).is_ok() {
             times.push(start.elapsed());
+            real.push(*info_hash);
         }
     }
-    match times.is_empty() {
-        true => Ok(()),
-        false => row("entry, metainfo file and content", &percentiles(times)),
+    if !times.is_empty() {
+        row("entry, metainfo file and content", &percentiles(times))?;
     }
+    Ok(real)
 }
 
 /// Info-hashes from all over the index.
@@ -247,8 +308,8 @@ fn evict(path: &Path) -> io::Result<()> {
     }
 }
 
-fn anonymous_bytes() -> io::Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
+fn anonymous_bytes(process: &str) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("RssAnon:"));
