@@ -14,13 +14,11 @@ use std::time::{Duration, Instant};
 use hekate::wire::message::InfoHash;
 use tempfile::TempDir;
 
-use crate::driver::info_hash;
-
 /// Longer than any of them takes to listen.
 const START: Duration = Duration::from_secs(20);
 
 /// Torrents that one scrape asks about: aquatic takes requests of 2 KB.
-const SCRAPED_AT_ONCE: u32 = 20;
+const SCRAPED_AT_ONCE: usize = 20;
 
 /// A child process that ends with its owner.
 pub(crate) struct Server {
@@ -128,47 +126,37 @@ impl Server {
         body.to_owned()
     }
 
-    /// How many torrents opentracker has.
-    pub(crate) fn opentracker_torrents(&self) -> u64 {
-        let text = self.page("/stats?mode=everything");
-        let count = text.split("<count_mutex>").nth(1);
-        let count = count.and_then(|rest| rest.split('<').next());
-        let count = count.and_then(|count| count.trim().parse().ok());
-        count.unwrap_or_else(|| panic!("{text}"))
-    }
-
-    /// How many of the first torrents have one seeder, by the tracker's HTTP scrape.
-    pub(crate) fn seeded_by_http(&self, torrents: u32) -> u64 {
-        let mut seeded = 0;
-        for first in (0..torrents).step_by(SCRAPED_AT_ONCE as usize) {
-            let last = torrents.min(first + SCRAPED_AT_ONCE);
-            let query: Vec<String> = (first..last)
-                .map(|torrent| format!("info_hash={}", escaped(info_hash(torrent))))
+    /// How many of these torrents have one seeder, by the tracker's HTTP scrape.
+    pub(crate) fn seeded_by_http(&self, hashes: &[InfoHash]) -> usize {
+        let pages = hashes.chunks(SCRAPED_AT_ONCE).map(|hashes| {
+            let query: Vec<String> = hashes
+                .iter()
+                .map(|hash| format!("info_hash={}", escaped(*hash)))
                 .collect();
-            let page = self.page(&format!("/scrape?{}", query.join("&")));
-            seeded += page.matches("8:completei1e").count();
-        }
-        u64::try_from(seeded).unwrap()
+            self.page(&format!("/scrape?{}", query.join("&")))
+        });
+        pages
+            .map(|page| page.matches("8:completei1e").count())
+            .sum()
     }
 
     /// The same by its UDP scrape.
-    pub(crate) fn seeded_by_udp(&self, torrents: u32) -> u64 {
+    pub(crate) fn seeded_by_udp(&self, hashes: &[InfoHash]) -> usize {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(self.address).unwrap();
         socket.set_read_timeout(Some(START)).unwrap();
         let connection = udp_connect(&socket).expect("a connection id");
         let mut seeded = 0;
-        for first in (0..torrents).step_by(SCRAPED_AT_ONCE as usize) {
+        for hashes in hashes.chunks(SCRAPED_AT_ONCE) {
             let mut packet = [&connection[..], &[0, 0, 0, 2, 0, 0, 0, 9]].concat();
-            let last = torrents.min(first + SCRAPED_AT_ONCE);
-            (first..last).for_each(|torrent| packet.extend(info_hash(torrent).0));
+            packet.extend(hashes.iter().flat_map(|hash| hash.0));
             socket.send(&packet).unwrap();
             let mut answer = [0; 2048];
             let length = socket.recv(&mut answer).unwrap();
             let counts = answer[8..length].chunks(12);
             seeded += counts.filter(|counts| counts[..4] == [0, 0, 0, 1]).count();
         }
-        u64::try_from(seeded).unwrap()
+        seeded
     }
 }
 

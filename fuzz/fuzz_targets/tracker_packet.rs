@@ -1,0 +1,23 @@
+//! What comes by UDP, from a tracker or from anybody: a packet or nothing.
+
+#![no_main]
+
+use hekate::tracker::announce::{MAX_INTERVAL_S, MIN_INTERVAL_S};
+use hekate::tracker::udp::{self, Packet};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|datagram: &[u8]| {
+    let Ok(packet) = udp::parse(datagram) else {
+        return;
+    };
+    assert_eq!(packet.transaction().to_be_bytes(), datagram[4..8]);
+    match packet {
+        Packet::Connected { connection, .. } => {
+            assert_eq!(connection.to_be_bytes(), datagram[8..16]);
+        }
+        Packet::Announced { terms, .. } => {
+            assert!((MIN_INTERVAL_S..=MAX_INTERVAL_S).contains(&terms.interval_s));
+        }
+        Packet::Failed { reason, .. } => assert!(!reason.chars().any(char::is_control)),
+    }
+});

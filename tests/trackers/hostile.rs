@@ -1,0 +1,350 @@
+//! Broken and hostile trackers: each is bounded, and none holds up an honest one.
+//!
+//! Owns what each does wrong. It must not know how that is noticed.
+
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use hekate::tracker::announcer::{Counters, Limits};
+
+use crate::driver::{Driver, config};
+use crate::scripted::{Http, Udp, Visitor, accepted, honest, is_connect, ok};
+
+/// Torrents of each proof: more than a bad tracker may be asked about.
+const TORRENTS: u32 = 300;
+
+/// Time-outs so short that a test can wait for several of them.
+const LIMITS: Limits = Limits {
+    connect_ms: 500,
+    answer_ms: 300,
+    idle_ms: 60_000,
+    resend_ms: 200,
+    rest_ms: 200,
+    shutdown_ms: 500,
+};
+
+fn driver() -> Driver {
+    let mut config = config();
+    config.limits = LIMITS;
+    Driver::new(config)
+}
+
+/// Announces to a bad tracker and an honest one until the honest one has everything and the bad one
+/// was asked at least `asked` times.
+fn beside_an_honest_one(bad: &str, asked: impl Fn() -> bool) -> Counters {
+    let good = Http::answering(accepted());
+    let mut driver = driver();
+    driver.add(0..TORRENTS, &[bad, &good.url()]);
+    let accepted = |counters: Counters| counters.accepted >= u64::from(TORRENTS);
+    driver.until("the honest tracker", |announcer| {
+        accepted(announcer.counters()) && asked()
+    });
+    driver.announcer.counters()
+}
+
+/// Expects that a tracker which answers every request so is left alone, again and again.
+fn is_left_alone(answer: impl Into<Vec<u8>>) {
+    let bad = Http::answering(answer);
+    let counters = beside_an_honest_one(&bad.url(), || bad.requests() >= 6);
+    assert_eq!(counters.accepted, TORRENTS.into(), "{counters:?}");
+    // One request for each rest, and few before it is found out.
+    assert!(bad.requests() < 40, "{} requests", bad.requests());
+    assert!(counters.failed >= 1, "{counters:?}");
+}
+
+#[test]
+fn an_endless_header() {
+    let bad = Http::new(|visitor| {
+        while visitor.request().is_some() {
+            visitor.say("HTTP/1.1 200 OK\r\n");
+            while visitor.say("X-More: and more of it\r\n") {}
+        }
+    });
+    beside_an_honest_one(&bad.url(), || bad.requests() >= 3);
+}
+
+#[test]
+fn a_gigabyte_that_is_announced() {
+    is_left_alone("HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n");
+}
+
+#[test]
+fn a_gigabyte_that_is_sent() {
+    let bad = Http::new(|visitor| {
+        while visitor.request().is_some() {
+            visitor.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            while visitor.say("10\r\n0123456789abcdef\r\n") {}
+        }
+    });
+    beside_an_honest_one(&bad.url(), || bad.requests() >= 3);
+}
+
+#[test]
+fn a_body_that_is_no_bencode() {
+    is_left_alone(ok("<html>parked</html>"));
+    is_left_alone(ok("d8:intervali1800e"));
+    is_left_alone(ok(&"l".repeat(60_000)));
+}
+
+#[test]
+fn what_is_no_http() {
+    is_left_alone("SSH-2.0-OpenSSH_9\r\n\r\n");
+}
+
+#[test]
+fn a_server_that_is_broken() {
+    is_left_alone("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
+}
+
+#[test]
+fn an_encoding_that_was_not_asked_for() {
+    is_left_alone("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx");
+}
+
+#[test]
+fn two_answers_to_one_request() {
+    is_left_alone([ok("x"), ok("y")].concat());
+}
+
+#[test]
+fn a_connection_that_is_closed_without_an_answer() {
+    let bad = Http::new(|visitor| drop(visitor.request()));
+    beside_an_honest_one(&bad.url(), || bad.requests() >= 4);
+    assert!(bad.requests() < 40);
+}
+
+#[test]
+fn a_tracker_that_never_answers() {
+    let bad = Http::new(Visitor::wait);
+    beside_an_honest_one(&bad.url(), || bad.requests() >= 3);
+    assert!(bad.requests() < 40);
+}
+
+#[test]
+fn an_answer_that_drips() {
+    let bad = Http::new(|visitor| {
+        while visitor.request().is_some() {
+            for byte in accepted().bytes() {
+                visitor.say([byte]);
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    });
+    let counters = beside_an_honest_one(&bad.url(), || bad.requests() >= 3);
+    assert_eq!(counters.accepted, TORRENTS.into());
+}
+
+#[test]
+fn nobody_listens() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bad = format!("http://{}/", port.local_addr().unwrap());
+    drop(port);
+    let counters = beside_an_honest_one(&bad, || true);
+    assert_eq!(counters.failed, 0, "no torrent is to blame: {counters:?}");
+    beside_an_honest_one("http://name.invalid/", || true);
+}
+
+#[test]
+fn redirects_that_lead_in_a_circle() {
+    let other = Http::new(Visitor::wait);
+    let back = format!("http://{}/announce", other.address);
+    let circle =
+        Http::answering("HTTP/1.1 302 Found\r\nLocation: /announce?x\r\nContent-Length: 0\r\n\r\n");
+    beside_an_honest_one(&circle.url(), || circle.requests() >= 12);
+    assert!(circle.requests() < 60, "{}", circle.requests());
+    let away = Http::answering(format!(
+        "HTTP/1.1 302 Found\r\nLocation: udp://{back}\r\nContent-Length: 0\r\n\r\n"
+    ));
+    beside_an_honest_one(&away.url(), || away.requests() >= 2);
+    assert_eq!(other.requests(), 0);
+}
+
+#[test]
+fn a_redirect_is_followed_once_for_the_whole_library() {
+    let target = Http::answering(accepted());
+    let address = target.address;
+    let origin = Http::new(move |visitor| {
+        while let Some(request) = visitor.request() {
+            let path = request.split(' ').nth(1).unwrap();
+            visitor.say(format!(
+                "HTTP/1.1 301 Moved\r\nLocation: http://{address}{path}\r\nContent-Length: 0\r\n\r\n"
+            ));
+        }
+    });
+    let mut driver = driver();
+    driver.add(0..TORRENTS, &[&origin.url()]);
+    driver.accepted(TORRENTS.into());
+    assert_eq!((origin.requests(), target.requests()), (1, 300));
+}
+
+#[test]
+fn a_busy_tracker_is_left_alone_for_as_long_as_it_says() {
+    let busy =
+        Http::answering("HTTP/1.1 503 Busy\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n");
+    beside_an_honest_one(&busy.url(), || busy.requests() >= 1);
+    assert_eq!(busy.requests(), 1);
+}
+
+#[test]
+fn a_torrent_at_which_the_tracker_breaks_does_not_stop_the_others() {
+    let bad = Http::new(|visitor| {
+        while let Some(request) = visitor.request() {
+            if request.contains("%00%00%00%05%A5") {
+                return;
+            }
+            visitor.say(accepted());
+        }
+    });
+    let mut driver = driver();
+    driver.add(0..TORRENTS, &[&bad.url()]);
+    driver.accepted(u64::from(TORRENTS) - 1);
+}
+
+#[test]
+fn udp_answers_with_the_wrong_transaction_id_are_ignored() {
+    let bad = Udp::new(|socket, from, packet| {
+        let mut answer = honest(packet, 1800);
+        answer[7] ^= 1;
+        socket.send_to(&answer, from).ok();
+    });
+    let counters = beside_an_honest_one(&bad.url(), || bad.packets() >= 3);
+    assert_eq!(counters.accepted, TORRENTS.into());
+    // Nothing but requests for a connection.
+    assert!(bad.packets() < 10, "{}", bad.packets());
+}
+
+#[test]
+fn udp_answers_from_somebody_else_are_ignored() {
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let bad = Udp::new(move |_, from, packet| {
+        other.send_to(&honest(packet, 1800), from).ok();
+    });
+    let counters = beside_an_honest_one(&bad.url(), || bad.packets() >= 3);
+    assert_eq!(counters.accepted, TORRENTS.into());
+}
+
+#[test]
+fn truncated_udp_answers_are_ignored() {
+    let bad = Udp::new(|socket, from, packet| {
+        let answer = honest(packet, 1800);
+        let length = if is_connect(packet) { 16 } else { 19 };
+        socket.send_to(&answer[..length], from).ok();
+    });
+    let counters = beside_an_honest_one(&bad.url(), || bad.packets() >= 60);
+    assert_eq!(counters.accepted, TORRENTS.into());
+}
+
+#[test]
+fn an_announce_is_not_answered_by_a_connection() {
+    let bad = Udp::new(|socket, from, packet| {
+        let mut answer = honest(packet, 1800);
+        answer[..4].copy_from_slice(&[0; 4]);
+        socket.send_to(&answer, from).ok();
+    });
+    let counters = beside_an_honest_one(&bad.url(), || bad.packets() >= 60);
+    assert_eq!(counters.accepted, TORRENTS.into());
+}
+
+#[test]
+fn udp_answers_that_are_late_are_ignored() {
+    let late = Udp::new(|socket, from, packet| {
+        if !is_connect(packet) {
+            thread::sleep(Duration::from_millis(10 + LIMITS.resend_ms));
+        }
+        socket.send_to(&honest(packet, 1800), from).ok();
+    });
+    beside_an_honest_one(&late.url(), || late.packets() >= 10);
+}
+
+#[test]
+fn intervals_of_zero_and_of_a_century_are_bounded() {
+    for interval in [0, -1, i32::MAX] {
+        let tracker = Udp::new(move |socket, from, packet| {
+            socket.send_to(&honest(packet, interval), from).ok();
+        });
+        let mut driver = driver();
+        driver.add(0..TORRENTS, &[&tracker.url()]);
+        driver.accepted(TORRENTS.into());
+        let turns = driver.now().after(300);
+        while driver.now() < turns {
+            driver.turn(turns);
+        }
+        assert_eq!(driver.announcer.counters().sent, TORRENTS.into());
+    }
+}
+
+#[test]
+fn a_lost_packet_is_sent_again() {
+    let lost = AtomicUsize::new(0);
+    let tracker = Udp::new(move |socket, from, packet| {
+        // Every tenth is lost, and so is the first request for a connection.
+        if !lost.fetch_add(1, Ordering::SeqCst).is_multiple_of(10) {
+            socket.send_to(&honest(packet, 1800), from).ok();
+        }
+    });
+    let mut driver = driver();
+    driver.add(0..TORRENTS, &[&tracker.url()]);
+    driver.accepted(TORRENTS.into());
+    let counters = driver.announcer.counters();
+    assert_eq!(
+        (counters.accepted, counters.failed),
+        (TORRENTS.into(), 0),
+        "{counters:?}"
+    );
+}
+
+#[test]
+fn an_old_connection_id_is_renewed() {
+    let announces = AtomicUsize::new(0);
+    let tracker = Udp::new(move |socket, from, packet| {
+        let refused = !is_connect(packet) && announces.fetch_add(1, Ordering::SeqCst) < 5;
+        let answer = if refused {
+            [&[0, 0, 0, 3], &packet[12..16], b"Connection ID missmatch."].concat()
+        } else {
+            honest(packet, 1800)
+        };
+        socket.send_to(&answer, from).ok();
+    });
+    let mut driver = driver();
+    driver.add(0..TORRENTS, &[&tracker.url()]);
+    driver.accepted(TORRENTS.into());
+    assert_eq!(driver.announcer.counters().refused, 0);
+}
+
+#[test]
+fn a_tracker_that_comes_back_gets_everything() {
+    let requests = AtomicUsize::new(0);
+    let tracker = Http::new(move |visitor| {
+        while visitor.request().is_some() {
+            let answer = match requests.fetch_add(1, Ordering::SeqCst) {
+                0..4 => "HTTP/1.1 502 Bad\r\nContent-Length: 0\r\n\r\n".to_owned(),
+                _ => accepted(),
+            };
+            visitor.say(answer);
+        }
+    });
+    let mut driver = driver();
+    driver.add(0..TORRENTS, &[&tracker.url()]);
+    // Those that failed themselves come again minutes later.
+    driver.accepted(u64::from(TORRENTS) - 4);
+}
+
+#[test]
+fn at_the_end_nobody_waits_for_the_dead() {
+    let dead = Http::new(Visitor::wait);
+    let good = Http::answering(accepted());
+    let mut driver = driver();
+    driver.add(0..TORRENTS, &[&dead.url(), &good.url()]);
+    driver.accepted(TORRENTS.into());
+    let before = good.requests();
+    let now = driver.now();
+    driver.announcer.shutdown(now);
+    let took = driver.until("the end", |announcer| announcer.is_done());
+    assert!(
+        took < Duration::from_millis(LIMITS.shutdown_ms + 200),
+        "{took:?}"
+    );
+    assert_eq!(good.requests() - before, TORRENTS as usize);
+}
