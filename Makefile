@@ -44,7 +44,8 @@ TEST_PACKAGES := transmission-cli aria2 rtorrent qbittorrent-nox python3-libtorr
 	nginx-light iproute2 util-linux
 # What comes from npm is kept with what is built.
 CLIENTS := $(abspath $(TARGET))/clients
-# What comes from crates.io as well: trackers that are not in Debian.
+# What comes from crates.io as well: trackers that are not in Debian. Their own lock files name a
+# crate that compilers of today refuse, so they are built without.
 TRACKERS := $(abspath $(TARGET))/trackers
 
 # What the tests need beside Rust: one recipe, which does nothing where all is there. node may come
@@ -70,7 +71,7 @@ test-deps:  ## install the BitTorrent clients and the tracker that the tests use
 	@NODE_PATH='$(CLIENTS)/node_modules' node -e 'require("webtorrent"), require("bittorrent-tracker")' >/dev/null 2>&1 \
 		|| npm install --prefix '$(CLIENTS)' --omit=optional --ignore-scripts --no-audit --no-fund webtorrent@1 bittorrent-tracker@9
 	@test -x '$(TRACKERS)/bin/aquatic_http' && test -x '$(TRACKERS)/bin/aquatic_udp' \
-		|| $(CARGO) install --quiet --locked --root '$(TRACKERS)' aquatic_http@0.9.0 aquatic_udp@0.9.0
+		|| $(CARGO) install --quiet --root '$(TRACKERS)' aquatic_http@0.9.0 aquatic_udp@0.9.0
 
 # One profile for tests and lints, so that little is built twice. The advisories are left to
 # `make deny`, since they need the network.
