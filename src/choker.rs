@@ -120,6 +120,11 @@ impl Choker {
         }
     }
 
+    /// From now on other bounds hold. Slots above a lower number are given back as turns end.
+    pub fn configure(&mut self, config: ChokerConfig) {
+        self.config = config;
+    }
+
     /// Gives away free slots and ends the turns that are over. `house_full`: no further connection
     /// can be accepted. Costs what has changed, however many slots there are.
     pub fn rebalance(&mut self, now: Time, house_full: bool, verdicts: &mut Vec<Verdict>) {
@@ -129,7 +134,8 @@ impl Choker {
         // together would take each other's.
         let mut waiting = self.queue.len();
         for (key, turn) in self.ended_turns(now) {
-            let somebody_waits = waiting > 0;
+            // Slots that are no longer there are as good as waited for.
+            let somebody_waits = waiting > 0 || self.unchoked > self.config.max_unchoked;
             match self.end_turn(key, turn, somebody_waits, house_full) {
                 None => self.unchoke(key, now),
                 Some(verdict) => {
@@ -285,6 +291,12 @@ impl Choker {
             return Some(Time(0));
         }
         self.clocks.first().map(|&(at, _)| at)
+    }
+
+    /// The bounds that hold.
+    #[must_use]
+    pub fn config(&self) -> ChokerConfig {
+        self.config
     }
 
     /// How many slots are held.

@@ -6,15 +6,16 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use hekate::cli::{self, Request, Seed};
 use hekate::commands::{self, print};
 use hekate::config::Config;
-use hekate::config::file::{self, ConfigError, Configured, Sources};
+use hekate::config::file::{self, ConfigError, Sources};
 use hekate::library::index::Index;
 use hekate::library::served::Library;
 use hekate::logging::{self, Logging};
-use hekate::reactor::Reactor;
+use hekate::reactor::{Reactor, RunError, Service};
 use hekate::torrent::catalogue;
 
 /// The configuration is wrong: trying again will not help.
@@ -76,13 +77,15 @@ fn check(sources: &Sources) -> Result<(), Failure> {
 
 /// Reads the library, then serves it until a signal says stop.
 fn seed(arguments: &Seed) -> Result<(), Failure> {
-    let Configured { config, .. } = arguments.sources.load()?;
+    let configured = arguments.sources.load()?;
+    let config = configured.config.clone();
     let logging = Logging::start(&config.log, config.log_file.as_deref());
     let logging = logging.map_err(|error| Failure::Plain(format!("log: {error}")))?;
     if arguments.list {
         return list(&config).map_err(Failure::Plain);
     }
-    let outcome = serve(&config).map_err(Failure::Run);
+    let service = Service::new(arguments.sources.clone(), configured, logging.clone());
+    let outcome = serve(&config, service).map_err(Failure::Run);
     logging.settle(true);
     outcome
 }
@@ -97,10 +100,14 @@ fn list(config: &Config) -> Result<(), String> {
     print(&cli::listing(&catalogue, &refusals))
 }
 
-fn serve(config: &Config) -> Result<(), String> {
+fn serve(config: &Config, service: Service) -> Result<(), String> {
+    let mut reactor = Reactor::bind(config, service).map_err(|error| error.to_string())?;
     let library = library(config)?;
-    let run = || Reactor::new(config, library)?.run();
-    run().map_err(|error| error.to_string())
+    let run = || {
+        reactor.open(library)?;
+        reactor.run()
+    };
+    run().map_err(|error: RunError| error.to_string())
 }
 
 fn library(config: &Config) -> Result<Library, String> {
@@ -115,5 +122,5 @@ fn library(config: &Config) -> Result<Library, String> {
     for refusal in &refusals {
         log::warn!(target: logging::EACH_COUNTS, "refused: {refusal}");
     }
-    Ok(Library::of_catalogue(catalogue))
+    Ok(Library::of_catalogue(Arc::new(catalogue)))
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use hekate::config::Config;
 use hekate::library::served::Library;
-use hekate::reactor::Reactor;
+use hekate::reactor::{Reactor, Service};
 use hekate::timers::Timeouts;
 use hekate::torrent::catalogue;
 use support::daemon::Daemon;
@@ -425,7 +425,10 @@ fn impatient(timeouts: Timeouts, max_unchoked: usize) -> (tempfile::TempDir, Sam
     };
     let (catalogue, refusals) = catalogue::scan(&config.dirs, None);
     assert!(refusals.is_empty());
-    let mut reactor = Reactor::new(&config, Library::of_catalogue(catalogue)).unwrap();
+    let mut reactor = Reactor::bind(&config, Service::default()).unwrap();
+    reactor
+        .open(Library::of_catalogue(Arc::new(catalogue)))
+        .unwrap();
     let address = reactor.addresses()[0];
     // It turns until the test process ends.
     std::thread::spawn(move || reactor.run());

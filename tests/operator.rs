@@ -11,12 +11,14 @@
 mod support;
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use support::daemon::Daemon;
-use support::leecher::{FAST, Leecher};
+use support::leecher::{self, FAST, Leecher, Seen};
 use support::torrent::TorrentBuilder;
 
 fn hekate(arguments: &[&str]) -> Output {
@@ -86,25 +88,42 @@ fn what_the_file_says_is_served() {
     leecher.until_unchoked();
 }
 
-/// The whole log of a daemon that could not listen, so that it ends by itself.
-fn log_of_a_failed_start(change: impl FnOnce(&mut Command)) -> (String, tempfile::TempDir) {
+/// The log of a run until it listens; `change` is given the number of the stream it is written to.
+fn log_of_a_run(change: impl FnOnce(&mut Command, String)) -> (String, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("rubbish.torrent"), "rubbish").unwrap();
+    let path = dir.path().join("stderr");
+    let stderr = fs::File::create(&path).unwrap();
+    let metadata = stderr.metadata().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
-    // An address that no machine has as its own (RFC 5737).
     command
-        .args(["seed", "--config", "/dev/null", "--bind", "192.0.2.1"])
+        .args([
+            "seed",
+            "--config",
+            "/dev/null",
+            "--bind",
+            "127.0.0.1",
+            "-p",
+            "0",
+        ])
         .arg(dir.path())
-        .env_remove("RUST_LOG");
-    change(&mut command);
-    let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    (text(&output.stderr), dir)
+        .env_remove("RUST_LOG")
+        .stderr(stderr);
+    change(
+        &mut command,
+        format!("{}:{}", metadata.dev(), metadata.ino()),
+    );
+    let mut child = command.spawn().unwrap();
+    let log = || fs::read_to_string(&path).unwrap();
+    wait_for(|| log().contains("listening on"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    (log(), dir)
 }
 
 #[test]
 fn each_line_of_the_log_has_a_time_a_level_and_a_component() {
-    let (log, dir) = log_of_a_failed_start(|_| {});
+    let (log, dir) = log_of_a_run(|_, _| {});
     let line = log.lines().find(|line| line.contains("refused")).unwrap();
     let file = dir.path().join("rubbish.torrent");
     let (time, rest) = line.split_once(' ').unwrap();
@@ -115,34 +134,216 @@ fn each_line_of_the_log_has_a_time_a_level_and_a_component() {
 
 #[test]
 fn the_levels_of_components_are_obeyed() {
-    let (log, _) = log_of_a_failed_start(|command| {
+    let (log, _) = log_of_a_run(|command, _| {
         command.args(["--log", "info,library=error"]);
     });
-    assert!(
-        !log.contains("refused") && log.contains("cannot listen"),
-        "{log}"
-    );
+    assert!(!log.contains("refused"), "{log}");
 }
 
 #[test]
 fn the_journal_is_given_priorities_and_no_times() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("stderr");
-    let stderr = fs::File::create(&path).unwrap();
-    let metadata = stderr.metadata().unwrap();
-    let stream = format!("{}:{}", metadata.dev(), metadata.ino());
-    log_of_a_failed_start(|command| {
-        command.env("JOURNAL_STREAM", stream).stderr(stderr);
+    let (log, _) = log_of_a_run(|command, stream| {
+        command.env("JOURNAL_STREAM", stream);
     });
-    let log = fs::read_to_string(path).unwrap();
     assert!(log.starts_with("<4>library: refused: "), "{log}");
-    assert!(
-        log.contains("\n<3>hekate: cannot listen on 192.0.2.1"),
-        "{log}"
-    );
+    assert!(log.contains("\n<6>reactor: listening on "), "{log}");
     // Standard error that is no longer the journal's is no journal.
-    let (log, _) = log_of_a_failed_start(|command| {
+    let (log, _) = log_of_a_run(|command, _| {
         command.env("JOURNAL_STREAM", "1:2");
     });
     assert!(!log.starts_with('<'), "{log}");
+}
+
+/// Seeds what a configuration file in its own directory says.
+struct Configured {
+    daemon: Daemon,
+    library: tempfile::TempDir,
+    etc: tempfile::TempDir,
+}
+
+impl Configured {
+    fn start(library: tempfile::TempDir, further: &str) -> Self {
+        let etc = tempfile::tempdir().unwrap();
+        let path = write_config(etc.path(), &Self::text(&library, further));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
+        command.args(["seed", "-v", "--config", &path]);
+        let daemon = Daemon::start(command);
+        Self {
+            daemon,
+            library,
+            etc,
+        }
+    }
+
+    fn text(library: &tempfile::TempDir, further: &str) -> String {
+        let library = library.path();
+        format!("dirs = [{library:?}]\nport = 0\nbind = '127.0.0.1'\n{further}\n")
+    }
+
+    /// Changes the file and reloads; answers the line that says what came of it.
+    fn reload(&mut self, further: &str, answer: &str) -> String {
+        write_config(self.etc.path(), &Self::text(&self.library, further));
+        self.daemon.signal("HUP");
+        self.daemon.wait_for_new_line(answer)
+    }
+}
+
+#[test]
+fn a_reload_serves_what_has_come_and_lets_go_of_what_is_gone() {
+    let library = tempfile::tempdir().unwrap();
+    let old = TorrentBuilder::new(60).write(library.path()).unwrap();
+    let stays = TorrentBuilder::new(61).write(library.path()).unwrap();
+    let mut scene = Configured::start(library, "");
+    let address = scene.daemon.address;
+    let mut leaves = Leecher::connect(address, old.info_hash, FAST);
+    let mut remains = Leecher::connect(address, stays.info_hash, FAST);
+    leaves.until_unchoked();
+    remains.until_unchoked();
+
+    let new = TorrentBuilder::new(62).write(scene.library.path()).unwrap();
+    fs::remove_file(&old.metainfo_path).unwrap();
+    fs::write(scene.library.path().join("x.torrent"), "rubbish").unwrap();
+    let line = scene.reload("", "reloaded: ");
+    assert!(
+        line.ends_with("reloaded: 2 torrents, 2 before, 1 refused"),
+        "{line}"
+    );
+    leaves.until_closed();
+    scene
+        .daemon
+        .wait_for_line("was on a torrent that is no longer served");
+    scene.daemon.wait_for_line("refused: ");
+    Leecher::connect(address, new.info_hash, FAST).until_unchoked();
+    assert_eq!(remains.block(0, 0, 1024), stays.block(0, 0, 1024));
+}
+
+#[test]
+fn a_wrong_configuration_keeps_the_old_one_and_says_so() {
+    let library = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(63).write(library.path()).unwrap();
+    let mut scene = Configured::start(library, "");
+    let line = scene.reload("max-peers = 0", "not reloaded");
+    assert!(
+        line.contains("hekate.toml:4: max-peers: must be at least 1"),
+        "{line}"
+    );
+    Leecher::connect(scene.daemon.address, sample.info_hash, FAST).until_unchoked();
+}
+
+#[test]
+fn a_reload_changes_limits_and_levels_and_says_what_needs_a_restart() {
+    let library = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(64).write(library.path()).unwrap();
+    let mut scene = Configured::start(library, "");
+    scene.reload(
+        "max-peers-per-ip = 1\nlog-file = '/nowhere/log'",
+        "reloaded: ",
+    );
+    scene
+        .daemon
+        .wait_for_line("log-file has changed: only a restart takes it up");
+    let address = scene.daemon.address;
+    let mut first = Leecher::connect(address, sample.info_hash, FAST);
+    first.until_unchoked();
+    leecher::dial(address).read_to_end(&mut Vec::new()).ok();
+    scene
+        .daemon
+        .wait_for_line("has too many connections from its address");
+}
+
+#[test]
+fn the_log_file_is_opened_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = tempfile::tempdir().unwrap();
+    TorrentBuilder::new(65).write(library.path()).unwrap();
+    let (log, moved) = (dir.path().join("log"), dir.path().join("log.1"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hekate"))
+        .args([
+            "seed",
+            "--config",
+            "/dev/null",
+            "--bind",
+            "127.0.0.1",
+            "-p",
+            "0",
+        ])
+        .arg("--log-file")
+        .arg(&log)
+        .arg(library.path())
+        .spawn()
+        .unwrap();
+    let signal = |name: &str| {
+        let pid = child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(status.unwrap().success());
+    };
+    wait_for(|| fs::read_to_string(&log).is_ok_and(|log| log.contains("listening on")));
+    fs::rename(&log, &moved).unwrap();
+    signal("USR1");
+    wait_for(|| fs::read_to_string(&log).is_ok_and(|log| log.contains("the log is open anew")));
+    signal("TERM");
+    assert!(child.wait().unwrap().success());
+    assert!(fs::read_to_string(&log).unwrap().contains("stopped: "));
+    assert!(!fs::read_to_string(&moved).unwrap().contains("stopped: "));
+}
+
+/// Waits until something becomes true that another process does.
+fn wait_for(mut is_true: impl FnMut() -> bool) {
+    let until = Instant::now() + leecher::DEADLINE;
+    while !is_true() {
+        assert!(Instant::now() < until, "it does not become true");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A daemon with a peer that is in the middle of more than a socket holds.
+fn stop_in_the_middle() -> (Daemon, Leecher, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(66)
+        .length(64 << 20)
+        .write(dir.path())
+        .unwrap();
+    let mut daemon = Daemon::seed(dir.path());
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    leecher.until_unchoked();
+    for number in 0..512 {
+        let at = number * (128 << 10);
+        let piece = u64::from(sample.piece_length);
+        let (index, begin) = (at / piece, at % piece);
+        let length = u32::try_from(piece.min(128 << 10)).unwrap();
+        let (index, begin) = (u32::try_from(index).unwrap(), u32::try_from(begin).unwrap());
+        leecher.send(&leecher::request(index, begin, length));
+    }
+    // The first block has come, so the socket is filled by the next ones.
+    leecher.until(|seen| matches!(seen, Seen::Piece { .. }));
+    daemon.signal("TERM");
+    daemon.wait_for_line("stopping: 1 peers are let go");
+    (daemon, leecher, dir)
+}
+
+#[test]
+fn a_stop_finishes_the_block_that_is_begun_and_answers_every_request() {
+    let (mut daemon, mut leecher, _dir) = stop_in_the_middle();
+    let (mut answers, mut choked) = (1, false);
+    loop {
+        match leecher.next() {
+            Seen::Piece { .. } | Seen::Reject { .. } => answers += 1,
+            Seen::Choke => choked = true,
+            Seen::Closed => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((answers, choked), (512, true));
+    assert!(daemon.wait().success());
+}
+
+#[test]
+fn a_second_signal_ends_the_process_at_once() {
+    let (mut daemon, leecher, _dir) = stop_in_the_middle();
+    // The peer reads nothing more, so the stop waits for it.
+    daemon.signal("TERM");
+    let begun = Instant::now();
+    assert_eq!(daemon.wait().code(), Some(1));
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    drop(leecher);
 }

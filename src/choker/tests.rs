@@ -339,3 +339,22 @@ fn a_late_word_about_an_old_connection_does_not_reach_the_new_one() {
     assert_eq!(choker.credit_bytes(key(0)), 0);
     assert_eq!(choker.credit_bytes(new), MIB);
 }
+
+#[test]
+fn slots_that_are_taken_away_are_given_back_as_turns_end_though_nobody_waits() {
+    let mut choker = choker(3);
+    interested(&mut choker, 0..3);
+    rebalance(&mut choker, T0);
+    let fewer = ChokerConfig {
+        max_unchoked: 1,
+        ..choker.config()
+    };
+    choker.configure(fewer);
+    assert_eq!(rebalance(&mut choker, T0), []);
+    choker.sent(key(0), MIB, T0);
+    choker.sent(key(1), MIB, T0);
+    choker.sent(key(2), MIB, T0);
+    let verdicts = rebalance(&mut choker, T0);
+    assert_eq!(verdicts, [0, 1].map(|index| Verdict::Choke(key(index))));
+    assert_eq!((choker.unchoked(), choker.waiting()), (1, 2));
+}

@@ -77,6 +77,17 @@ impl Configured {
             .collect()
     }
 
+    /// Remembers what `reloaded` was given, but for what only a restart takes up. The configuration
+    /// stays that of the start.
+    pub fn take_up(&mut self, reloaded: &Self) {
+        for setting in SETTINGS.iter().filter(|setting| setting.live) {
+            match reloaded.given.get(setting.name) {
+                Some(values) => self.given.insert(setting.name, values.clone()),
+                None => self.given.remove(setting.name),
+            };
+        }
+    }
+
     /// What a setting was given, or else what is written for its default.
     fn values(&self, name: &str) -> Vec<&str> {
         match (self.given.get(name), Setting::find(name)) {
@@ -421,5 +432,9 @@ mod tests {
         let other = load("dirs = '/b'\nport = 2\nmax-rate = 6", &[]).unwrap();
         assert!(same.needs_restart(&running).is_empty());
         assert_eq!(other.needs_restart(&running), ["port"]);
+        let mut after = running.clone();
+        after.take_up(&other);
+        assert_eq!(after.values("max-rate"), ["6"]);
+        assert_eq!(other.needs_restart(&after), ["port"], "it is said again");
     }
 }

@@ -120,7 +120,7 @@ impl Query {
 /// Where torrents come from.
 enum Known {
     /// All of them are in memory.
-    Catalogue(Catalogue),
+    Catalogue(Arc<Catalogue>),
     /// They are read when they are asked for.
     Index {
         index: Arc<Index>,
@@ -149,7 +149,7 @@ impl Library {
 
     /// A library that is in memory whole.
     #[must_use]
-    pub fn of_catalogue(catalogue: Catalogue) -> Self {
+    pub fn of_catalogue(catalogue: Arc<Catalogue>) -> Self {
         Self::new(Known::Catalogue(catalogue))
     }
 
@@ -159,6 +159,33 @@ impl Library {
     pub fn of_index(index: Index, content: Option<PathBuf>) -> Self {
         let index = Arc::new(index);
         Self::new(Known::Index { index, content })
+    }
+
+    /// The catalogue, when all torrents are in memory.
+    #[must_use]
+    pub fn catalogue(&self) -> Option<&Arc<Catalogue>> {
+        match &self.known {
+            Known::Catalogue(catalogue) => Some(catalogue),
+            Known::Index { .. } => None,
+        }
+    }
+
+    /// Takes the place of a library of the same kind. What both have keeps its id.
+    #[must_use]
+    pub fn following(mut self, previous: &Self) -> Self {
+        self.next_id = previous.next_id;
+        self
+    }
+
+    /// Whether a torrent that was served is served on.
+    #[must_use]
+    pub fn has(&self, torrent: &Torrent) -> bool {
+        match &self.known {
+            Known::Catalogue(catalogue) => {
+                (catalogue.find(&torrent.info_hash)).is_some_and(|known| known.id == torrent.id)
+            }
+            Known::Index { index, .. } => index.find(&torrent.info_hash).is_some(),
+        }
     }
 
     /// How many torrents it has.
@@ -172,11 +199,9 @@ impl Library {
 
     /// The torrents that are in memory whether anybody asks for them or not.
     pub fn in_memory(&self) -> impl Iterator<Item = &Arc<Torrent>> {
-        let catalogue = match &self.known {
-            Known::Catalogue(catalogue) => Some(catalogue),
-            Known::Index { .. } => None,
-        };
-        catalogue.into_iter().flat_map(Catalogue::iter)
+        self.catalogue()
+            .into_iter()
+            .flat_map(|catalogue| catalogue.iter())
     }
 
     /// What is known of an info-hash, from memory.

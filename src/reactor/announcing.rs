@@ -70,6 +70,13 @@ impl Announcing {
         }
     }
 
+    /// Ends announcing a torrent.
+    pub(super) fn remove(&mut self, torrent: u32, now: Time) {
+        if let Some(announcer) = &mut self.announcer {
+            announcer.remove(torrent, now);
+        }
+    }
+
     /// A peer has come for a torrent.
     pub(super) fn joined(&mut self, torrent: u32, now: Time) {
         let Some(announcer) = &mut self.announcer else {

@@ -50,11 +50,18 @@ pub(super) struct Listener {
     pub(super) utp_readable: bool,
 }
 
+/// An address that is taken but not listened on yet: whoever connects is refused.
+pub(super) struct Bound {
+    socket: Socket,
+    udp: Option<UdpSocket>,
+    pub(super) address: SocketAddr,
+}
+
 /// Binds every address that the configuration names.
 ///
 /// With neither `--bind` nor `-6`, a machine without IPv6 is served over IPv4 alone.
-pub(super) fn bind_all(config: &Config) -> Result<Vec<Listener>, ListenError> {
-    let mut listeners: Vec<Listener> = Vec::new();
+pub(super) fn bind_all(config: &Config) -> Result<Vec<Bound>, ListenError> {
+    let mut bound_all: Vec<Bound> = Vec::new();
     let mut port = config.port;
     let mut seen = HashSet::new();
     for (address, optional) in addresses(config) {
@@ -63,10 +70,10 @@ pub(super) fn bind_all(config: &Config) -> Result<Vec<Listener>, ListenError> {
         }
         let address = SocketAddr::new(address, port);
         match bind(address) {
-            Ok(listener) => {
+            Ok(bound) => {
                 // A port taken from the system is the same for every address.
-                port = listener.address.port();
-                listeners.push(listener);
+                port = bound.address.port();
+                bound_all.push(bound);
             }
             Err(source) if optional && lacks_family(&source) => {
                 log::info!("this machine has no IPv6: {source}");
@@ -74,7 +81,28 @@ pub(super) fn bind_all(config: &Config) -> Result<Vec<Listener>, ListenError> {
             Err(source) => return Err(ListenError { address, source }),
         }
     }
-    Ok(listeners)
+    Ok(bound_all)
+}
+
+impl Bound {
+    /// Begins to listen.
+    pub(super) fn listen(self) -> Result<Listener, ListenError> {
+        let Self {
+            socket,
+            udp,
+            address,
+        } = self;
+        match socket.listen(BACKLOG) {
+            Ok(()) => Ok(Listener {
+                tcp: TcpListener::from_std(socket.into()),
+                udp,
+                address,
+                readable: true,
+                utp_readable: false,
+            }),
+            Err(source) => Err(ListenError { address, source }),
+        }
+    }
 }
 
 /// The addresses to bind, and whether the machine may lack their family.
@@ -111,7 +139,7 @@ fn lacks_family(error: &io::Error) -> bool {
     )
 }
 
-fn bind(address: SocketAddr) -> io::Result<Listener> {
+fn bind(address: SocketAddr) -> io::Result<Bound> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -124,18 +152,14 @@ fn bind(address: SocketAddr) -> io::Result<Listener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    let tcp = TcpListener::from_std(socket.into());
-    let address = tcp.local_addr()?;
+    let address = socket.local_addr()?.as_socket().unwrap_or(address);
     let udp = bind_udp(address)
         .inspect_err(|error| log::debug!("uTP is not refused on {address}: {error}"))
         .ok();
-    Ok(Listener {
-        tcp,
+    Ok(Bound {
+        socket,
         udp,
         address,
-        readable: true,
-        utp_readable: false,
     })
 }
 

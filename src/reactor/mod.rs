@@ -13,7 +13,10 @@ mod listener;
 mod loading;
 mod outbox;
 mod path;
+mod reload;
+mod service;
 mod shared;
+mod signals;
 mod stage;
 mod tokens;
 
@@ -29,7 +32,9 @@ use slab::Slab;
 
 use self::agenda::Agenda;
 use self::connection::{Connection, Gathered, Window, remember};
-use self::listener::Listener;
+use self::listener::{Bound, Listener};
+use self::reload::Reload;
+pub use self::service::Service;
 use self::shared::Shared;
 use self::tokens::Source;
 use crate::choker::Verdict;
@@ -73,6 +78,11 @@ pub struct Reactor {
     poll: Poll,
     events: Events,
     signals: Signals,
+    waker: Arc<Waker>,
+    service: Service,
+    reload: Option<Reload>,
+    /// Addresses that are taken, until they are listened on.
+    bound: Vec<Bound>,
     listeners: Vec<Listener>,
     /// Accepting rests until then, after descriptors ran out.
     accept_rests_until: Option<Time>,
@@ -82,6 +92,8 @@ pub struct Reactor {
     connections: Slab<Connection>,
     /// How many connections have been accepted: the generation of the next one.
     generation: u32,
+    /// How many the process may have.
+    descriptors: usize,
     max_peers: usize,
     max_peers_per_ip: usize,
     peers_from: HashMap<IpAddr, usize>,
@@ -89,16 +101,18 @@ pub struct Reactor {
     agenda: Agenda,
     closing: Vec<(PeerKey, CloseReason)>,
     woken: bool,
-    stopping: bool,
+    signalled: bool,
+    /// A stop was asked for, and takes until then at most.
+    stop_until: Option<Time>,
 }
 
 impl Reactor {
-    /// Takes descriptors, listens, and is ready to turn. Logs a line for each address.
+    /// Takes descriptors and addresses, for which a process may need rights that it gives up then.
     ///
     /// # Errors
     ///
-    /// When an address cannot be listened on, or the kernel refuses what the loop needs.
-    pub fn new(config: &Config, library: Library) -> Result<Self, RunError> {
+    /// When an address cannot be had, or the kernel refuses what the loop needs.
+    pub fn bind(config: &Config, service: Service) -> Result<Self, RunError> {
         let descriptors = sys::raise_descriptor_limit()?;
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let max_peers = config.peers_within(descriptors);
@@ -109,55 +123,74 @@ impl Reactor {
             );
         }
         let poll = Poll::new()?;
-        let mut signals = Signals::new([libc::SIGTERM, libc::SIGINT])?;
+        signals::end_at_the_second_stop()?;
+        let mut signals = Signals::new(signals::HANDLED)?;
         let registry = poll.registry();
         registry.register(&mut signals, Source::Signals.token(), Interest::READABLE)?;
         let waker = Arc::new(Waker::new(registry, Source::Waker.token())?);
-        let mut listeners = listener::bind_all(config)?;
-        if listeners.is_empty() {
-            return Err(RunError::NoAddress);
-        }
-        if listeners.len() > tokens::MAX_LISTENERS {
+        let bound = listener::bind_all(config)?;
+        let first = bound.first().ok_or(RunError::NoAddress)?;
+        let port = first.address.port();
+        let shared = Shared::new(config, registry, Arc::clone(&waker), port)?;
+        if bound.len() > tokens::MAX_LISTENERS {
             return Err(RunError::TooManyAddresses);
         }
-        for (number, listener) in listeners.iter_mut().enumerate() {
-            let token = Source::Listener(number).token();
-            registry.register(&mut listener.tcp, token, Interest::READABLE)?;
-            if let Some(udp) = &mut listener.udp {
-                registry.register(udp, Source::Utp(number).token(), Interest::READABLE)?;
-            }
-        }
-        log::info!(
-            "serving {} torrents to at most {max_peers} peers in {} slots",
-            library.torrents(),
-            config.max_unchoked
-        );
-        for listener in &listeners {
-            log::info!("listening on {}", listener.address);
-        }
-        let port = listeners
-            .first()
-            .map_or(config.port, |first| first.address.port());
-        let shared = Shared::new(config, library, poll.registry(), waker, port)?;
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
             signals,
-            listeners,
+            waker,
+            service,
+            reload: None,
+            bound,
+            listeners: Vec::new(),
             accept_rests_until: None,
             accept_rest_said: None,
             started: Instant::now(),
             connections: Slab::new(),
             generation: 0,
-            max_peers,
+            descriptors,
+            max_peers: config.peers_within(descriptors),
             max_peers_per_ip: config.max_peers_per_ip.unwrap_or(usize::MAX),
             peers_from: HashMap::new(),
             shared,
             agenda: Agenda::default(),
             closing: Vec::new(),
             woken: false,
-            stopping: false,
+            signalled: false,
+            stop_until: None,
         })
+    }
+
+    /// Listens, and is ready to turn. Logs a line for each address.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be listened on.
+    pub fn open(&mut self, library: Library) -> Result<(), RunError> {
+        log::info!(
+            "serving {} torrents to at most {} peers in {} slots",
+            library.torrents(),
+            self.max_peers,
+            self.shared.choker.config().max_unchoked
+        );
+        let now = self.shared.now;
+        for torrent in library.in_memory() {
+            self.shared.announcing.add(torrent, now);
+        }
+        self.shared.library = library;
+        let registry = self.poll.registry();
+        for (number, bound) in self.bound.drain(..).enumerate() {
+            let mut listener = bound.listen()?;
+            let token = Source::Listener(number).token();
+            registry.register(&mut listener.tcp, token, Interest::READABLE)?;
+            if let Some(udp) = &mut listener.udp {
+                registry.register(udp, Source::Utp(number).token(), Interest::READABLE)?;
+            }
+            log::info!("listening on {}", listener.address);
+            self.listeners.push(listener);
+        }
+        Ok(())
     }
 
     /// The addresses that are listened on.
@@ -168,19 +201,13 @@ impl Reactor {
             .collect()
     }
 
-    /// Turns until SIGTERM or SIGINT.
+    /// Turns until SIGTERM or SIGINT, and until peers have been let go then.
     ///
     /// # Errors
     ///
     /// When waiting for events fails, which the kernel gives no reason to expect.
     pub fn run(&mut self) -> Result<(), RunError> {
-        while !self.stopping {
-            self.turn()?;
-        }
-        // Peers are served on while the trackers are told; a second signal ends that.
-        self.stopping = false;
-        self.shared.announcing.shutdown(self.shared.now);
-        while !self.stopping && !self.shared.announcing.is_done() {
+        while !self.has_stopped() {
             self.turn()?;
         }
         let counters = &self.shared.counters;
@@ -196,6 +223,7 @@ impl Reactor {
 
     fn turn(&mut self) -> Result<(), RunError> {
         self.wait()?;
+        self.attend();
         self.accept();
         self.refuse_utp();
         self.receive();
@@ -204,8 +232,18 @@ impl Reactor {
         self.expire();
         self.rebalance();
         self.send();
+        self.let_go();
         self.close();
         Ok(())
+    }
+
+    /// Does what is asked from outside: by signals, or by the time.
+    fn attend(&mut self) {
+        if std::mem::take(&mut self.signalled) {
+            self.handle_signals();
+        }
+        self.finish_reload();
+        self.service.tend(self.shared.now);
     }
 
     /// Waits for events or the nearest deadline, reads the clock and sets the latches.
@@ -220,7 +258,7 @@ impl Reactor {
         for event in &self.events {
             match Source::of(event.token()) {
                 Source::Waker => self.woken = true,
-                Source::Signals => self.stopping |= self.signals.pending().next().is_some(),
+                Source::Signals => self.signalled = true,
                 Source::Listener(number) => {
                     if let Some(listener) = self.listeners.get_mut(number) {
                         listener.readable = true;
@@ -271,6 +309,8 @@ impl Reactor {
             self.agenda.stalled_until(),
             self.accept_rests_until,
             announces,
+            self.service.next(),
+            self.stop_until.filter(|_| !self.connections.is_empty()),
         ]
         .into_iter()
         .flatten()

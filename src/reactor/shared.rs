@@ -52,14 +52,13 @@ pub(super) struct Counters {
 }
 
 impl Shared {
-    /// Everything at its beginning, at time zero. The readers wake the loop by `waker`; `port` is
-    /// the one that peers are told.
+    /// Everything at its beginning, at time zero, without torrents. The readers wake the loop by
+    /// `waker`; `port` is the one that peers are told.
     ///
     /// # Errors
     /// Those of the sockets to trackers.
     pub(super) fn new(
         config: &Config,
-        library: Library,
         registry: &Registry,
         waker: Arc<Waker>,
         port: u16,
@@ -70,20 +69,12 @@ impl Shared {
             readers: config::DEFAULT_READERS,
         };
         let identity = handshake::new_peer_id(std::array::from_fn(|_| fastrand::u8(..)));
-        let mut announcing = Announcing::new(config, registry, Arc::clone(&waker), identity, port)?;
-        for torrent in library.in_memory() {
-            announcing.add(torrent, now);
-        }
+        let announcing = Announcing::new(config, registry, Arc::clone(&waker), identity, port)?;
         Ok(Self {
             now,
-            library,
+            library: Library::of_catalogue(Arc::default()),
             storage: Storage::new(waker, limits),
-            choker: Choker::new(ChokerConfig {
-                max_unchoked: config.max_unchoked,
-                credit_bytes: config.credit_bytes,
-                max_unchoked_ms: config.max_unchoked_ms,
-                unused_slot_ms: config::UNUSED_SLOT_MS,
-            }),
+            choker: Choker::new(choker_config(config)),
             bucket: TokenBucket::new(config.max_rate, now),
             wheel: Wheel::new(now),
             timeouts: config.timeouts,
@@ -95,5 +86,15 @@ impl Shared {
             buffer: vec![0; RECEIVE_BUFFER_BYTES].into_boxed_slice(),
             counters: Counters::default(),
         })
+    }
+}
+
+/// What of the configuration the choker goes by.
+pub(super) fn choker_config(config: &Config) -> ChokerConfig {
+    ChokerConfig {
+        max_unchoked: config.max_unchoked,
+        credit_bytes: config.credit_bytes,
+        max_unchoked_ms: config.max_unchoked_ms,
+        unused_slot_ms: config::UNUSED_SLOT_MS,
     }
 }

@@ -73,6 +73,11 @@ impl Daemon {
         if let Some(line) = self.seen.iter().find(|line| line.contains(text)) {
             return line.clone();
         }
+        self.wait_for_new_line(text)
+    }
+
+    /// Waits for a log line that contains `text`, among those that no one has waited for yet.
+    pub(crate) fn wait_for_new_line(&mut self, text: &str) -> String {
         let until = Instant::now() + DEADLINE;
         loop {
             let left = until.saturating_duration_since(Instant::now());

@@ -54,8 +54,9 @@ impl Rig {
             no_tracker: true,
             ..Config::default()
         };
-        let shared = Shared::new(&config, library, poll.registry(), Arc::new(waker), 6969);
-        let shared = shared.unwrap();
+        let shared = Shared::new(&config, poll.registry(), Arc::new(waker), 6969);
+        let mut shared = shared.unwrap();
+        shared.library = library;
         Rig {
             poll,
             shared,
