@@ -41,7 +41,7 @@ test: test-deps  ## install what the tests need, then run every test
 
 # Debian's names for what the tests start; `ip` and `unshare` give each client a network of its own.
 TEST_PACKAGES := transmission-cli aria2 rtorrent qbittorrent-nox python3-libtorrent opentracker \
-	nginx-light iproute2 util-linux
+	nginx-light iproute2 util-linux chromium
 # What comes from npm is kept with what is built.
 CLIENTS := $(abspath $(TARGET))/clients
 # What comes from crates.io as well: trackers that are not in Debian. Their own lock files name a

@@ -28,6 +28,8 @@ pub enum Request {
     Index(library::Index),
     /// Hash content.
     Verify(library::Verify),
+    /// Ask a running daemon how it is; as JSON when that is true.
+    Status(Sources, bool),
 }
 
 /// The arguments of `hekate seed`.
@@ -51,6 +53,7 @@ pub fn command() -> Command {
         .subcommand(library::index_command())
         .subcommand(library::verify_command())
         .subcommand(config_command())
+        .subcommand(status_command())
 }
 
 fn seed_command() -> Command {
@@ -92,6 +95,19 @@ fn config_command() -> Command {
                 .help("Say what is wrong with the configuration: exit code 0 or 78"),
         )
         .group(what.required(true))
+        .arg(config_argument())
+}
+
+fn status_command() -> Command {
+    Command::new("status")
+        .about("Ask the running daemon how it is")
+        .args(Setting::find("status").map(argument))
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Print JSON"),
+        )
         .arg(config_argument())
 }
 
@@ -152,6 +168,12 @@ where
         Some(("config", matches)) => Request::ConfigCheck(sources(matches, Layer::new())),
         Some(("index", matches)) => Request::Index(library::index(matches)),
         Some(("verify", matches)) => Request::Verify(library::verify(matches)),
+        Some(("status", matches)) => {
+            let status = Setting::find("status").filter(|setting| is_given(matches, setting));
+            let flag = status.map(|setting| (setting, given_values(matches, setting)));
+            let flags = flag.into_iter().collect();
+            Request::Status(sources(matches, flags), matches.get_flag("json"))
+        }
         Some((_, matches)) => Request::Seed(Seed {
             sources: sources(matches, flags(matches)),
             list: matches.get_flag("list"),
@@ -167,20 +189,26 @@ fn sources(matches: &ArgMatches, flags: Layer) -> Sources {
     }
 }
 
-/// The settings that were given as flags.
-fn flags(matches: &ArgMatches) -> Layer {
-    let given = |setting: &&Setting| {
-        matches.value_source(setting.name) == Some(clap::parser::ValueSource::CommandLine)
-    };
-    let values = |setting: &Setting| match setting.takes {
+fn is_given(matches: &ArgMatches, setting: &Setting) -> bool {
+    matches.value_source(setting.name) == Some(clap::parser::ValueSource::CommandLine)
+}
+
+fn given_values(matches: &ArgMatches, setting: &Setting) -> Vec<String> {
+    match setting.takes {
         Takes::Switch => vec!["true".to_owned()],
         _ => {
             let values = matches.get_many::<String>(setting.name);
             values.unwrap_or_default().cloned().collect()
         }
-    };
-    let settings = SETTINGS.iter().filter(given);
-    let mut flags: Layer = settings.map(|setting| (setting, values(setting))).collect();
+    }
+}
+
+/// The settings that were given as flags.
+fn flags(matches: &ArgMatches) -> Layer {
+    let settings = SETTINGS.iter().filter(|setting| is_given(matches, setting));
+    let mut flags: Layer = settings
+        .map(|setting| (setting, given_values(matches, setting)))
+        .collect();
     let levels = match matches.get_count("verbose") {
         0 => None,
         1 => Some("debug"),

@@ -6,7 +6,8 @@
 pub mod file;
 pub mod settings;
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::timers::Timeouts;
@@ -57,6 +58,38 @@ pub enum Families {
     V6,
 }
 
+/// Where a status listener listens, unless another has the port.
+pub const DEFAULT_STATUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6970);
+
+/// Whether and where the status can be asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StatusWish {
+    /// At [`DEFAULT_STATUS`], when it is free.
+    Usual,
+    /// Nowhere.
+    Off,
+    /// There, or the start fails.
+    At(StatusAddress),
+}
+
+/// Where the status can be asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StatusAddress {
+    /// At an address and port.
+    Tcp(SocketAddr),
+    /// At a socket in the file system.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for StatusAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(formatter, "http://{address}/"),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// Everything that a seeding run is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -98,6 +131,10 @@ pub struct Config {
     pub log: String,
     /// Where the log goes; `None` is standard error.
     pub log_file: Option<PathBuf>,
+    /// Where the status can be asked for.
+    pub status: StatusWish,
+    /// Names by which a proxy may call the status listener.
+    pub status_hosts: Vec<String>,
     /// Every time-out.
     pub timeouts: Timeouts,
 }
@@ -125,6 +162,8 @@ impl Default for Config {
             max_announce_rate: Some(DEFAULT_MAX_ANNOUNCE_RATE),
             log: "hekate=info".to_owned(),
             log_file: None,
+            status: StatusWish::Usual,
+            status_hosts: Vec::new(),
             timeouts: Timeouts::default(),
         }
     }

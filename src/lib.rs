@@ -13,6 +13,8 @@
 //! | [`library`]  | the index of all torrents on disk, made and read                       |
 //! | [`tracker`]  | announces: what is said to trackers, when, and the sockets for it      |
 //! | [`storage`]  | mapped content, "would this block?", the bounded pool of readers       |
+//! | [`metrics`]  | what is counted, and how Prometheus reads it                           |
+//! | [`status`]   | what the status listener says                                          |
 //! | [`reactor`]  | the loop: sockets, slab, and every part above as a plain field         |
 //! | [`config`]   | the options with their meaning and bounds                              |
 //! | [`cli`]      | which command, and what it was given                                   |
@@ -29,10 +31,12 @@ pub mod commands;
 pub mod config;
 pub mod library;
 pub mod logging;
+pub mod metrics;
 pub mod peer;
 pub mod progress;
 pub mod rate;
 pub mod reactor;
+pub mod status;
 pub mod storage;
 pub mod sys;
 pub mod timers;

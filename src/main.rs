@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use hekate::cli::{self, Request, Seed};
 use hekate::commands::{self, print};
-use hekate::config::Config;
 use hekate::config::file::{self, ConfigError, Sources};
+use hekate::config::{Config, DEFAULT_STATUS, StatusAddress, StatusWish};
 use hekate::library::index::Index;
 use hekate::library::served::Library;
 use hekate::logging::{self, Logging};
 use hekate::reactor::{Reactor, RunError, Service};
+use hekate::status::client;
 use hekate::torrent::catalogue;
 
 /// The configuration is wrong: trying again will not help.
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
             Ok(false) => return ExitCode::from(EXIT_FAULTS),
             Err(message) => Err(Failure::Plain(message)),
         },
+        Request::Status(sources, json) => status(&sources, json),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,6 +77,24 @@ fn check(sources: &Sources) -> Result<(), Failure> {
     print(&format!("{}: right\n", sources.path().display())).map_err(Failure::Plain)
 }
 
+/// Prints what a running daemon says of itself.
+fn status(sources: &Sources, json: bool) -> Result<(), Failure> {
+    let address = match sources.load_any()?.config.status {
+        StatusWish::Usual => StatusAddress::Tcp(DEFAULT_STATUS),
+        StatusWish::At(address) => address,
+        StatusWish::Off => {
+            let off = "the configuration says that there is no status";
+            return Err(Failure::Plain(off.to_owned()));
+        }
+    };
+    let path = if json { "/status.json" } else { "/status.txt" };
+    let answer = client::fetch(&address, path);
+    let answer = answer.map_err(|error| Failure::Plain(format!("{address}: {error}")))?;
+    print(answer.trim_end())
+        .and_then(|()| print("\n"))
+        .map_err(Failure::Plain)
+}
+
 /// Reads the library, then serves it until a signal says stop.
 fn seed(arguments: &Seed) -> Result<(), Failure> {
     let configured = arguments.sources.load()?;
@@ -102,25 +122,26 @@ fn list(config: &Config) -> Result<(), String> {
 
 fn serve(config: &Config, service: Service) -> Result<(), String> {
     let mut reactor = Reactor::bind(config, service).map_err(|error| error.to_string())?;
-    let library = library(config)?;
+    let (library, refused) = library(config)?;
     let run = || {
-        reactor.open(library)?;
+        reactor.open(library, refused)?;
         reactor.run()
     };
     run().map_err(|error: RunError| error.to_string())
 }
 
-fn library(config: &Config) -> Result<Library, String> {
+/// What is served, and how much is not.
+fn library(config: &Config) -> Result<(Library, usize), String> {
     if let Some(path) = &config.index {
         let index = Index::open(path).map_err(|error| error.to_string())?;
         if !config.no_tracker {
             log::warn!("trackers are not told of the torrents of an index in this version");
         }
-        return Ok(Library::of_index(index, config.content.clone()));
+        return Ok((Library::of_index(index, config.content.clone()), 0));
     }
     let (catalogue, refusals) = catalogue::scan(&config.dirs, config.content.as_deref());
     for refusal in &refusals {
         log::warn!(target: logging::EACH_COUNTS, "refused: {refusal}");
     }
-    Ok(Library::of_catalogue(Arc::new(catalogue)))
+    Ok((Library::of_catalogue(Arc::new(catalogue)), refusals.len()))
 }

@@ -185,6 +185,27 @@ fn the_table_of_options_is_that_of_the_code() {
 }
 
 #[test]
+fn every_metric_is_explained_and_none_is_invented() {
+    let page = read("docs/OPERATING.md");
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let explained: BTreeSet<String> = page
+        .lines()
+        .skip_while(|line| *line != "### Metrics")
+        .take_while(|line| !line.starts_with("## "))
+        .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next())
+        .flat_map(|cell| cell.split(|c| !word(c)))
+        .filter(|name| name.starts_with("hekate_"))
+        .map(str::to_owned)
+        .collect();
+    let series = hekate::metrics::prometheus::names();
+    let exposed: BTreeSet<String> = (series.iter())
+        .filter(|name| !name.ends_with("_sum") && !name.ends_with("_count"))
+        .map(|name| name.trim_end_matches("_bucket").to_owned())
+        .collect();
+    assert_eq!(explained, exposed);
+}
+
+#[test]
 fn every_dependency_is_justified() {
     let manifest = read("Cargo.toml");
     let page = read("docs/DECISIONS.md");

@@ -15,9 +15,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hekate::config::Config;
+use hekate::config::{Config, StatusWish};
 use hekate::library::served::Library;
 use hekate::reactor::{Reactor, Service};
 use hekate::timers::Timeouts;
@@ -421,13 +422,14 @@ fn impatient(timeouts: Timeouts, max_unchoked: usize) -> (tempfile::TempDir, Sam
         bind: vec!["127.0.0.1".parse().unwrap()],
         max_unchoked,
         timeouts,
+        status: StatusWish::Off,
         ..Config::default()
     };
     let (catalogue, refusals) = catalogue::scan(&config.dirs, None);
     assert!(refusals.is_empty());
     let mut reactor = Reactor::bind(&config, Service::default()).unwrap();
     reactor
-        .open(Library::of_catalogue(Arc::new(catalogue)))
+        .open(Library::of_catalogue(Arc::new(catalogue)), 0)
         .unwrap();
     let address = reactor.addresses()[0];
     // It turns until the test process ends.

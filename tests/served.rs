@@ -106,6 +106,27 @@ fn readers(daemon: &Daemon) -> usize {
 }
 
 #[test]
+fn a_reload_takes_up_an_index_that_was_made_anew() {
+    let mut place = Place::new(2);
+    let mut daemon = place.seed();
+    let mut leaves = Leecher::connect(daemon.address, place.samples[0].info_hash, FAST);
+    leaves.until_unchoked();
+    fs::remove_file(&place.samples[0].metainfo_path).unwrap();
+    place.add(7);
+    place.index();
+    daemon.signal("HUP");
+    daemon.wait_for_line("reloaded: 2 torrents, 2 before");
+    leaves.until_closed();
+    expect_refused(&daemon, place.samples[0].info_hash);
+    download(&daemon, &place.samples[1]);
+    download(&daemon, &place.samples[2]);
+    fs::write(place.path("index"), "rubbish").unwrap();
+    daemon.signal("HUP");
+    daemon.wait_for_line("not reloaded, the old configuration holds: ");
+    download(&daemon, &place.samples[2]);
+}
+
+#[test]
 fn every_torrent_of_an_index_is_served_and_no_other() {
     let mut place = Place::new(20);
     place.add(20);

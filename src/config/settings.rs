@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{Config, Families};
+use super::{Config, Families, StatusAddress, StatusWish};
 use crate::tracker::url::TrackerUrl;
 
 /// The longest turn that can be asked for, a year: it keeps sums of times far from overflow.
@@ -225,6 +225,22 @@ pub const SETTINGS: &[Setting] = &[
         apply: |config, values| optional(&mut config.log_file, values, PathBuf::from_str),
         ..setting("log-file", LOG)
     },
+    Setting {
+        takes: Takes::One("ADDRESS"),
+        default: Preset::Words("127.0.0.1:6970, when it is free", "unix:/run/hekate/status"),
+        help: "Where the status page and the metrics can be asked for: ADDRESS:PORT, unix:PATH or off",
+        live: false,
+        apply: |config, values| one(&mut config.status, values, status),
+        ..setting("status", STATUS)
+    },
+    Setting {
+        takes: Takes::Many("NAME"),
+        default: Preset::Words("addresses and localhost", "seeder.example.org"),
+        help: "Name by which browsers may call the status page, for use behind a proxy",
+        live: false,
+        apply: |config, values| many(&mut config.status_hosts, values),
+        ..setting("status-host", STATUS)
+    },
 ];
 
 const LIBRARY: &str = "Library";
@@ -232,6 +248,7 @@ const NETWORK: &str = "Network";
 const LIMITS: &str = "Limits";
 const TRACKERS: &str = "Trackers";
 const LOG: &str = "Log";
+const STATUS: &str = "Status";
 
 /// A switch that changes nothing, to be filled in.
 const fn setting(name: &'static str, group: &'static str) -> Setting {
@@ -346,6 +363,18 @@ fn family(config: &mut Config, values: &[String], family: Families) -> Result<()
         config.families = family;
     }
     Ok(())
+}
+
+fn status(text: &str) -> Result<StatusWish, String> {
+    match (text, text.strip_prefix("unix:")) {
+        ("off", _) => Ok(StatusWish::Off),
+        (_, Some("")) => Err("unix: needs a path behind it".to_owned()),
+        (_, Some(path)) => Ok(StatusWish::At(StatusAddress::Unix(path.into()))),
+        (address, None) => match address.parse() {
+            Ok(address) => Ok(StatusWish::At(StatusAddress::Tcp(address))),
+            Err(_) => Err("must be ADDRESS:PORT, unix:PATH or off".to_owned()),
+        },
+    }
 }
 
 fn positive(text: &str) -> Result<usize, String> {
@@ -471,6 +500,8 @@ mod tests {
             ("port", "65536"),
             ("bind", "everywhere"),
             ("ipv4", "yes"),
+            ("status", "6970"),
+            ("status", "unix:"),
         ] {
             assert!(Setting::find(name).unwrap().check(value).is_err(), "{name}");
         }

@@ -75,32 +75,63 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// The name under which it is counted: constant, lower case, words joined by `_`.
+    /// The names under which they are counted: constant, lower case, words joined by `_`.
+    pub const NAMES: [&'static str; 21] = [
+        "not_bittorrent",
+        "unknown_torrent",
+        "ourselves_connected",
+        "bad_message",
+        "illegal_message",
+        "illegal_request",
+        "peer_is_seed",
+        "peer_upload_only",
+        "handshake_timeout",
+        "message_timeout",
+        "idle_timeout",
+        "write_timeout",
+        "house_full",
+        "too_many_from_address",
+        "turn_over",
+        "slot_unused",
+        "peer_closed",
+        "socket_error",
+        "content_failed",
+        "torrent_removed",
+        "shutdown",
+    ];
+
+    /// The place among [`CloseReason::NAMES`].
+    #[must_use]
+    pub fn number(&self) -> usize {
+        match self {
+            Self::NotBitTorrent => 0,
+            Self::UnknownTorrent => 1,
+            Self::OurselvesConnected => 2,
+            Self::BadMessage(_) => 3,
+            Self::IllegalMessage(_) => 4,
+            Self::IllegalRequest => 5,
+            Self::PeerIsSeed => 6,
+            Self::PeerUploadOnly => 7,
+            Self::HandshakeTimeout => 8,
+            Self::MessageTimeout => 9,
+            Self::IdleTimeout => 10,
+            Self::WriteTimeout => 11,
+            Self::HouseFull => 12,
+            Self::TooManyFromAddress => 13,
+            Self::TurnOver => 14,
+            Self::SlotUnused => 15,
+            Self::PeerClosed => 16,
+            Self::SocketError(_) => 17,
+            Self::ContentFailed => 18,
+            Self::TorrentRemoved => 19,
+            Self::Shutdown => 20,
+        }
+    }
+
+    /// The name under which it is counted.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::NotBitTorrent => "not_bittorrent",
-            Self::UnknownTorrent => "unknown_torrent",
-            Self::OurselvesConnected => "ourselves_connected",
-            Self::BadMessage(_) => "bad_message",
-            Self::IllegalMessage(_) => "illegal_message",
-            Self::IllegalRequest => "illegal_request",
-            Self::PeerIsSeed => "peer_is_seed",
-            Self::PeerUploadOnly => "peer_upload_only",
-            Self::HandshakeTimeout => "handshake_timeout",
-            Self::MessageTimeout => "message_timeout",
-            Self::IdleTimeout => "idle_timeout",
-            Self::WriteTimeout => "write_timeout",
-            Self::HouseFull => "house_full",
-            Self::TooManyFromAddress => "too_many_from_address",
-            Self::TurnOver => "turn_over",
-            Self::SlotUnused => "slot_unused",
-            Self::PeerClosed => "peer_closed",
-            Self::SocketError(_) => "socket_error",
-            Self::ContentFailed => "content_failed",
-            Self::TorrentRemoved => "torrent_removed",
-            Self::Shutdown => "shutdown",
-        }
+        Self::NAMES.get(self.number()).copied().unwrap_or("unknown")
     }
 }
 
@@ -123,6 +154,16 @@ mod tests {
         let reason = CloseReason::from(DecodeError::NotBitTorrent);
         assert_eq!(reason, CloseReason::NotBitTorrent);
         assert_eq!(reason.as_str(), "not_bittorrent");
+    }
+
+    #[test]
+    fn each_reason_has_its_own_name() {
+        let mut names = CloseReason::NAMES.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), CloseReason::NAMES.len());
+        assert_eq!(CloseReason::HouseFull.as_str(), "house_full");
+        assert_eq!(CloseReason::Shutdown.number() + 1, CloseReason::NAMES.len());
     }
 
     #[test]

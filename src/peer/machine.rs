@@ -70,6 +70,8 @@ pub struct Peer {
     have: u32,
     /// How many pieces of the info dictionary the peer has been promised.
     pub(super) metadata_promised: u32,
+    /// Requests answered by a reject, until they are taken account of.
+    rejected: u32,
     /// Control bytes that the opening put into the buffer; zero once these are sent.
     pub(super) opening_bytes: u32,
     /// Bytes of our 68-byte handshake that are not sent.
@@ -239,6 +241,7 @@ impl Peer {
         let Self {
             blocks,
             control,
+            rejected,
             fast,
             ..
         } = self;
@@ -247,6 +250,7 @@ impl Peer {
         blocks.drain_unbegun(|request| {
             if *fast {
                 encoder::reject(control.out(), request);
+                *rejected = rejected.saturating_add(1);
             }
         });
     }
@@ -262,7 +266,7 @@ impl Peer {
             if !self.fast {
                 return Err(CloseReason::ContentFailed);
             }
-            encoder::reject(self.control.out(), request);
+            self.reject_when_fast(request);
         } else if begun {
             return Err(CloseReason::ContentFailed);
         }
@@ -273,7 +277,13 @@ impl Peer {
     fn reject_when_fast(&mut self, request: Request) {
         if self.fast {
             encoder::reject(self.control.out(), request);
+            self.rejected = self.rejected.saturating_add(1);
         }
+    }
+
+    /// How many requests were rejected since this was asked last.
+    pub fn take_rejected(&mut self) -> u32 {
+        std::mem::take(&mut self.rejected)
     }
 }
 
@@ -534,6 +544,7 @@ mod tests {
         assert_eq!(peer.reject_block(block(1)), Ok(()));
         assert_eq!(peer.reject_block(block(1)), Ok(()), "it is gone");
         assert_eq!(take_control(&mut peer), rejects(&[block(1)]));
+        assert_eq!((peer.take_rejected(), peer.take_rejected()), (1, 0));
         peer.handle_sent(1);
         let begun = peer.reject_block(block(0));
         assert_eq!(begun, Err(CloseReason::ContentFailed));

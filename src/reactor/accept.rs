@@ -86,7 +86,7 @@ impl Reactor {
         };
         if let Some(reason) = refusal {
             log::debug!("{address}: {reason}");
-            self.shared.counters.refused += 1;
+            self.shared.counters.ended(reason);
             return;
         }
         let connected = self.connections.len();

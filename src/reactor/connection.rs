@@ -34,6 +34,11 @@ pub(super) struct Connection {
     pub(super) torrent: Option<Arc<Torrent>>,
     /// What the peer's handshake said, while its torrent is loaded: nothing is read meanwhile.
     pub(super) loading: Option<Box<Asked>>,
+    /// Where its torrent is counted as active, once the handshake is complete.
+    pub(super) place: Option<usize>,
+    pub(super) accepted_at: Time,
+    /// Bytes of blocks.
+    pub(super) sent_bytes: u64,
     /// What was last seen resident, or read in, for this peer: at most one window for each file,
     /// and as many as the extents of a block that is sent from mappings.
     pub(super) windows: Vec<Window>,
@@ -127,6 +132,9 @@ impl Connection {
             peer: Peer::new(),
             torrent: None,
             loading: None,
+            place: None,
+            accepted_at: now,
+            sent_bytes: 0,
             windows: Vec::new(),
             gathered: None,
             failed_blocks: 0,

@@ -6,6 +6,7 @@
 //! keys stay valid all turn. It imports everything and is imported by `main` and tests alone.
 
 mod accept;
+mod activity;
 mod agenda;
 mod announcing;
 mod connection;
@@ -14,19 +15,22 @@ mod loading;
 mod outbox;
 mod path;
 mod reload;
+mod report;
 mod service;
 mod shared;
 mod signals;
 mod stage;
+mod start;
+mod status;
 mod tokens;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use mio::{Events, Interest, Poll, Waker};
+use mio::{Events, Poll, Waker};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
@@ -36,14 +40,13 @@ use self::listener::{Bound, Listener};
 use self::reload::Reload;
 pub use self::service::Service;
 use self::shared::Shared;
+use self::status::StatusServer;
 use self::tokens::Source;
 use crate::choker::Verdict;
-use crate::config::Config;
-use crate::library::served::Library;
+use crate::metrics::LibrarySize;
 use crate::peer::PeerKey;
 use crate::peer::close::CloseReason;
 use crate::storage::Completion;
-use crate::sys;
 use crate::timers::Time;
 
 /// Events taken from the kernel in one turn; the rest stays there for the next.
@@ -68,6 +71,9 @@ pub enum RunError {
     /// More addresses than there are tokens for.
     #[error("--bind names more than {} addresses", tokens::MAX_LISTENERS)]
     TooManyAddresses,
+    /// The status could not be listened for where it was asked for.
+    #[error("no status at {0}: {1}")]
+    Status(String, io::Error),
     /// The loop's own system calls failed.
     #[error("event loop: {0}")]
     Io(#[from] io::Error),
@@ -88,7 +94,14 @@ pub struct Reactor {
     accept_rests_until: Option<Time>,
     /// When the log said so last.
     accept_rest_said: Option<Time>,
+    status: Option<StatusServer>,
+    library: LibrarySize,
     started: Instant,
+    started_at: SystemTime,
+    /// When the last wait was over.
+    woke: Instant,
+    /// Pages that the thread had waited for before it was the loop's.
+    faults_before: u64,
     connections: Slab<Connection>,
     /// How many connections have been accepted: the generation of the next one.
     generation: u32,
@@ -107,100 +120,6 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Takes descriptors and addresses, for which a process may need rights that it gives up then.
-    ///
-    /// # Errors
-    ///
-    /// When an address cannot be had, or the kernel refuses what the loop needs.
-    pub fn bind(config: &Config, service: Service) -> Result<Self, RunError> {
-        let descriptors = sys::raise_descriptor_limit()?;
-        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        let max_peers = config.peers_within(descriptors);
-        if max_peers < config.peers_wanted() {
-            log::warn!(
-                "{} peers were asked for, but {descriptors} descriptors leave room for {max_peers}",
-                config.peers_wanted()
-            );
-        }
-        let poll = Poll::new()?;
-        signals::end_at_the_second_stop()?;
-        let mut signals = Signals::new(signals::HANDLED)?;
-        let registry = poll.registry();
-        registry.register(&mut signals, Source::Signals.token(), Interest::READABLE)?;
-        let waker = Arc::new(Waker::new(registry, Source::Waker.token())?);
-        let bound = listener::bind_all(config)?;
-        let first = bound.first().ok_or(RunError::NoAddress)?;
-        let port = first.address.port();
-        let shared = Shared::new(config, registry, Arc::clone(&waker), port)?;
-        if bound.len() > tokens::MAX_LISTENERS {
-            return Err(RunError::TooManyAddresses);
-        }
-        Ok(Self {
-            poll,
-            events: Events::with_capacity(EVENTS_PER_TURN),
-            signals,
-            waker,
-            service,
-            reload: None,
-            bound,
-            listeners: Vec::new(),
-            accept_rests_until: None,
-            accept_rest_said: None,
-            started: Instant::now(),
-            connections: Slab::new(),
-            generation: 0,
-            descriptors,
-            max_peers: config.peers_within(descriptors),
-            max_peers_per_ip: config.max_peers_per_ip.unwrap_or(usize::MAX),
-            peers_from: HashMap::new(),
-            shared,
-            agenda: Agenda::default(),
-            closing: Vec::new(),
-            woken: false,
-            signalled: false,
-            stop_until: None,
-        })
-    }
-
-    /// Listens, and is ready to turn. Logs a line for each address.
-    ///
-    /// # Errors
-    ///
-    /// When an address cannot be listened on.
-    pub fn open(&mut self, library: Library) -> Result<(), RunError> {
-        log::info!(
-            "serving {} torrents to at most {} peers in {} slots",
-            library.torrents(),
-            self.max_peers,
-            self.shared.choker.config().max_unchoked
-        );
-        let now = self.shared.now;
-        for torrent in library.in_memory() {
-            self.shared.announcing.add(torrent, now);
-        }
-        self.shared.library = library;
-        let registry = self.poll.registry();
-        for (number, bound) in self.bound.drain(..).enumerate() {
-            let mut listener = bound.listen()?;
-            let token = Source::Listener(number).token();
-            registry.register(&mut listener.tcp, token, Interest::READABLE)?;
-            if let Some(udp) = &mut listener.udp {
-                registry.register(udp, Source::Utp(number).token(), Interest::READABLE)?;
-            }
-            log::info!("listening on {}", listener.address);
-            self.listeners.push(listener);
-        }
-        Ok(())
-    }
-
-    /// The addresses that are listened on.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners
-            .iter()
-            .map(|listener| listener.address)
-            .collect()
-    }
-
     /// Turns until SIGTERM or SIGINT, and until peers have been let go then.
     ///
     /// # Errors
@@ -212,9 +131,8 @@ impl Reactor {
         }
         let counters = &self.shared.counters;
         log::info!(
-            "stopped: {} peers accepted, {} refused, {} blocks and {} bytes sent",
+            "stopped: {} peers accepted, {} blocks and {} bytes sent",
             counters.accepted,
-            counters.refused,
             counters.blocks,
             counters.payload_bytes
         );
@@ -234,6 +152,8 @@ impl Reactor {
         self.send();
         self.let_go();
         self.close();
+        let took_us = u64::try_from(self.woke.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.shared.counters.turns.record(took_us);
         Ok(())
     }
 
@@ -243,6 +163,7 @@ impl Reactor {
             self.handle_signals();
         }
         self.finish_reload();
+        self.serve_status();
         self.service.tend(self.shared.now);
     }
 
@@ -253,8 +174,11 @@ impl Reactor {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
             _ => {}
         }
-        let elapsed_ms = self.started.elapsed().as_millis();
+        self.woke = Instant::now();
+        let elapsed_ms = self.woke.duration_since(self.started).as_millis();
         self.shared.now = Time(u64::try_from(elapsed_ms).unwrap_or(u64::MAX));
+        let (now, sum) = (self.shared.now, self.shared.counters.payload_bytes);
+        self.shared.history.note(now, sum);
         for event in &self.events {
             match Source::of(event.token()) {
                 Source::Waker => self.woken = true,
@@ -270,6 +194,16 @@ impl Reactor {
                     }
                 }
                 Source::Tracker(number) => self.shared.announcing.handle_event(number, event),
+                Source::Status => {
+                    if let Some(status) = &mut self.status {
+                        status.knocked();
+                    }
+                }
+                Source::StatusClient(number) => {
+                    if let Some(status) = &mut self.status {
+                        status.touched(number);
+                    }
+                }
                 Source::Peer(key) => {
                     let Some(connection) = live(&mut self.connections, key) else {
                         continue;
@@ -310,6 +244,7 @@ impl Reactor {
             self.accept_rests_until,
             announces,
             self.service.next(),
+            self.status.as_ref().and_then(StatusServer::next),
             self.stop_until.filter(|_| !self.connections.is_empty()),
         ]
         .into_iter()
@@ -540,11 +475,17 @@ impl Reactor {
     /// Drops what was marked. The kernel forgets a descriptor that is closed.
     fn close(&mut self) {
         for (key, reason) in self.closing.drain(..) {
-            let connection = self.connections.remove(key.index as usize);
+            let mut connection = self.connections.remove(key.index as usize);
             self.shared.choker.disconnected(key);
             if let Some(torrent) = &connection.torrent {
                 self.shared.announcing.left(torrent.id, self.shared.now);
             }
+            if let Some(place) = connection.place {
+                self.shared.activity.leave(place);
+            }
+            let counters = &mut self.shared.counters;
+            counters.ended(reason);
+            counters.rejected += u64::from(connection.peer.take_rejected());
             let address = connection.address;
             if let Some(count) = self.peers_from.get_mut(&address) {
                 *count -= 1;

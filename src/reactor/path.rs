@@ -153,6 +153,7 @@ impl Connection {
                 self.peer
                     .handle_peer_id(*id, shared.identity, &torrent.shape, &greeting)?;
                 self.deadlines.handshake_done(shared.now);
+                self.place = Some(shared.activity.join(torrent));
                 // A peer that is unchoked before it says interested asks one round trip earlier.
                 if shared.choker.has_free_slot() {
                     shared.choker.interested(key);
@@ -301,7 +302,13 @@ impl Connection {
             }
             shared.counters.payload_bytes += sent.payload_bytes;
             shared.counters.blocks += u64::from(sent.blocks);
+            self.sent_bytes += sent.payload_bytes;
+            if let Some(place) = self.place {
+                let now = shared.now;
+                shared.activity.sent(place, sent.payload_bytes, now);
+            }
         }
+        shared.counters.rejected += u64::from(self.peer.take_rejected());
         if !self.peer.has_blocks() {
             self.gathered = None;
         }

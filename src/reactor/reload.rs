@@ -10,6 +10,7 @@ use std::thread;
 
 use mio::Waker;
 
+use super::report::library_size;
 use super::shared::choker_config;
 use super::{Reactor, mark};
 use crate::config::Config;
@@ -17,6 +18,7 @@ use crate::config::file::{Configured, Sources};
 use crate::library::index::Index;
 use crate::library::served::Library;
 use crate::logging;
+use crate::metrics::LibrarySize;
 use crate::peer::PeerKey;
 use crate::peer::close::CloseReason;
 use crate::rate::TokenBucket;
@@ -34,6 +36,7 @@ struct Reloaded {
     configured: Configured,
     library: Library,
     refusals: Vec<Refusal>,
+    size: LibrarySize,
     changes: Changes,
 }
 
@@ -124,6 +127,7 @@ impl Reactor {
             library,
             refusals,
             changes,
+            size,
         } = reloaded;
         if let Some((_, running)) = &mut self.service.configuration {
             for name in configured.needs_restart(running) {
@@ -144,6 +148,7 @@ impl Reactor {
             log::warn!(target: logging::EACH_COUNTS, "refused: {refusal}");
         }
         let (before, after) = (self.shared.library.torrents(), library.torrents());
+        self.library = size;
         self.replace_library(library);
         let refused = refusals.len();
         log::info!("reloaded: {after} torrents, {before} before, {refused} refused");
@@ -204,7 +209,9 @@ fn read(sources: &Sources, origin: &Origin) -> Result<Reloaded, String> {
             (library, Vec::new(), Changes::default())
         }
     };
+    let size = library_size(&library, refusals.len());
     Ok(Reloaded {
+        size,
         configured,
         library,
         refusals,

@@ -8,11 +8,14 @@ use std::sync::Arc;
 
 use mio::{Registry, Waker};
 
+use super::activity::Activity;
 use super::announcing::Announcing;
 use super::outbox::{Body, Outbox};
 use crate::choker::{Choker, ChokerConfig};
 use crate::config::{self, Config};
 use crate::library::served::Library;
+use crate::metrics::Counters;
+use crate::metrics::history::History;
 use crate::rate::TokenBucket;
 use crate::storage::{Storage, StorageLimits};
 use crate::timers::{Time, Timeouts, Wheel};
@@ -40,15 +43,8 @@ pub(super) struct Shared {
     /// Where every socket is read; a connection keeps only the tail of a half-received message.
     pub(super) buffer: Box<[u8]>,
     pub(super) counters: Counters,
-}
-
-/// Sums since the start.
-#[derive(Default)]
-pub(super) struct Counters {
-    pub(super) accepted: u64,
-    pub(super) refused: u64,
-    pub(super) payload_bytes: u64,
-    pub(super) blocks: u64,
+    pub(super) history: History,
+    pub(super) activity: Activity,
 }
 
 impl Shared {
@@ -85,6 +81,8 @@ impl Shared {
             bodies: Vec::new(),
             buffer: vec![0; RECEIVE_BUFFER_BYTES].into_boxed_slice(),
             counters: Counters::default(),
+            history: History::default(),
+            activity: Activity::default(),
         })
     }
 }

@@ -19,6 +19,10 @@ pub(super) enum Source {
     Utp(usize),
     /// A socket to a tracker, by the number that the announcer gave it.
     Tracker(usize),
+    /// The status listener.
+    Status,
+    /// One of those who ask it.
+    StatusClient(usize),
     /// A peer.
     Peer(PeerKey),
 }
@@ -33,6 +37,10 @@ const FIRST_LISTENER: usize = 2;
 /// Listeners that `--bind` may name; the UDP sockets are numbered after them.
 pub(super) const MAX_LISTENERS: usize = 64;
 const FIRST_UTP: usize = FIRST_LISTENER + MAX_LISTENERS;
+const STATUS: usize = FIRST_UTP + MAX_LISTENERS;
+const FIRST_STATUS_CLIENT: usize = STATUS + 1;
+/// Those who may ask for the status at the same time: a few people and their monitoring.
+pub(super) const MAX_STATUS_CLIENTS: usize = 16;
 
 impl Source {
     /// The token to register this source with.
@@ -43,6 +51,8 @@ impl Source {
             Self::Listener(number) => (FIRST_LISTENER + number, FIXED),
             Self::Utp(number) => (FIRST_UTP + number, FIXED),
             Self::Tracker(number) => (number, TRACKER),
+            Self::Status => (STATUS, FIXED),
+            Self::StatusClient(number) => (FIRST_STATUS_CLIENT + number, FIXED),
             Self::Peer(key) => (key.generation as usize, key.index),
         };
         Token(high << 32 | low as usize)
@@ -57,6 +67,10 @@ impl Source {
         match (index, high) {
             (FIXED, WAKER) => Self::Waker,
             (FIXED, SIGNALS) => Self::Signals,
+            (FIXED, STATUS) => Self::Status,
+            (FIXED, number) if number >= FIRST_STATUS_CLIENT => {
+                Self::StatusClient(number - FIRST_STATUS_CLIENT)
+            }
             (FIXED, number) if number >= FIRST_UTP => Self::Utp(number - FIRST_UTP),
             (FIXED, number) => Self::Listener(number.saturating_sub(FIRST_LISTENER)),
             (TRACKER, number) => Self::Tracker(number),
@@ -88,6 +102,10 @@ mod tests {
             Source::Utp(5),
             Source::Tracker(0),
             Source::Tracker(200),
+            Source::Utp(MAX_LISTENERS - 1),
+            Source::Status,
+            Source::StatusClient(0),
+            Source::StatusClient(MAX_STATUS_CLIENTS - 1),
             Source::Peer(key),
             Source::Peer(first),
         ] {

@@ -27,6 +27,7 @@ pub use self::readers::QueueFull;
 use self::readers::{IDLE, Pool};
 use self::residency::Residency;
 use crate::library::served::{LoadError, Query};
+use crate::metrics::StorageCounters;
 use crate::peer::PeerKey;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
@@ -163,6 +164,9 @@ pub struct Storage {
     pool: Pool<Job>,
     /// The time of the latest look-up or collection.
     now: Time,
+    /// Questions answered by yes, and ranges handed to a reader.
+    resident: u64,
+    absent: u64,
 }
 
 struct Mapped {
@@ -187,6 +191,8 @@ impl Storage {
             residency: Residency::new(),
             pool: Pool::new(waker, limits.readers, IDLE),
             now: Time::default(),
+            resident: 0,
+            absent: 0,
         }
     }
 
@@ -210,9 +216,25 @@ impl Storage {
 
     /// Whether sending this range would *not* wait for a disk. In doubt the answer is no.
     #[must_use]
-    pub fn is_resident(&self, content: &Content, range: Range<u64>) -> bool {
+    pub fn is_resident(&mut self, content: &Content, range: Range<u64>) -> bool {
         let (witness, mapping) = (content.witness(), content.mapping());
-        self.residency.is_resident(witness, mapping, range)
+        let resident = self.residency.is_resident(witness, mapping, range);
+        self.resident += u64::from(resident);
+        resident
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counters(&self) -> StorageCounters {
+        let load = self.pool.load();
+        StorageCounters {
+            resident: self.resident,
+            absent: self.absent,
+            queued: load.queued,
+            readers: load.threads,
+            jobs: load.durations,
+            mappings: self.files.len() as u64,
+        }
     }
 
     /// Has a range of a file brought into memory, mapping the file when it is not mapped. There is
@@ -229,6 +251,7 @@ impl Storage {
     ) -> Result<(), QueueFull> {
         let key = FileKey::new(torrent, file);
         let start = (key, range.start);
+        self.absent += 1;
         if let Some(peers) = self.reads.get_mut(&start) {
             peers.push(peer);
             return Ok(());

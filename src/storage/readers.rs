@@ -15,10 +15,12 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::Waker;
 use thiserror::Error;
+
+use crate::metrics::Histogram;
 
 /// Most jobs that wait. A peer waits for one block at a time, so this is one for each peer of a
 /// large house whose content is all cold; it costs some 2 MiB.
@@ -52,11 +54,20 @@ pub(super) trait Job: Send + 'static {
 /// since one may hang on a disk for ever.
 pub(super) struct Pool<J: Job>(Arc<Shared<J>>);
 
+/// How much there is to do, and how long it took.
+pub(super) struct Load {
+    pub(super) queued: u64,
+    pub(super) threads: u64,
+    pub(super) durations: Histogram,
+}
+
 struct Shared<J: Job> {
     queue: Mutex<Queue<J>>,
     /// A job has come, or the pool is closed.
     ready: Condvar,
     outcomes: Mutex<Vec<J::Outcome>>,
+    /// How long jobs took, from being queued to their end.
+    durations: Mutex<Histogram>,
     waker: Arc<Waker>,
     threads_max: usize,
     idle: Duration,
@@ -76,7 +87,8 @@ struct Queue<J> {
 }
 
 struct Lane<J> {
-    jobs: VecDeque<J>,
+    /// Each with the moment when it was queued.
+    jobs: VecDeque<(J, Instant)>,
     busy_threads: usize,
 }
 
@@ -95,6 +107,7 @@ impl<J: Job> Pool<J> {
             }),
             ready: Condvar::new(),
             outcomes: Mutex::default(),
+            durations: Mutex::default(),
             waker,
             threads_max: threads_max.max(1),
             idle,
@@ -108,7 +121,7 @@ impl<J: Job> Pool<J> {
             return Err(QueueFull);
         }
         let device = job.device();
-        queue.lane(device).jobs.push_back(job);
+        queue.lane(device).jobs.push_back((job, Instant::now()));
         queue.queued += 1;
         if queue.queued > queue.idle_threads && queue.threads < self.0.threads_max {
             match self.0.start_thread() {
@@ -131,6 +144,16 @@ impl<J: Job> Pool<J> {
         drop(queue);
         self.0.ready.notify_one();
         Ok(())
+    }
+
+    /// How much there is to do.
+    pub(super) fn load(&self) -> Load {
+        let queue = self.0.queue();
+        Load {
+            queued: queue.queued as u64,
+            threads: queue.threads as u64,
+            durations: *lock(&self.0.durations),
+        }
     }
 
     /// Takes what has come of the jobs so far.
@@ -169,13 +192,15 @@ impl<J: Job> Shared<J> {
 
     /// The life of a thread.
     fn work(&self) {
-        while let Some(job) = self.next_job() {
+        while let Some((job, queued_at)) = self.next_job() {
             let outcome = catch_unwind(AssertUnwindSafe(|| job.run()));
             // The panic itself has been reported on standard error.
             let outcome = outcome.unwrap_or_else(|_| job.lost());
             let device = job.device();
             // What only the job still holds, a mapping perhaps, is given back here.
             drop(job);
+            let took_us = u64::try_from(queued_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+            lock(&self.durations).record(took_us);
             if let Some(outcome) = outcome {
                 self.publish(outcome);
             }
@@ -184,7 +209,7 @@ impl<J: Job> Shared<J> {
     }
 
     /// Waits for a job. `None` when none has come for long enough, or the pool is closed.
-    fn next_job(&self) -> Option<J> {
+    fn next_job(&self) -> Option<(J, Instant)> {
         let mut queue = self.queue();
         let mut rested = false;
         loop {
@@ -229,7 +254,7 @@ impl<J> Queue<J> {
     }
 
     /// The next job of the next lane that has one and may have another thread.
-    fn take(&mut self, threads_max: usize) -> Option<J> {
+    fn take(&mut self, threads_max: usize) -> Option<(J, Instant)> {
         // A quarter stays for the other devices.
         let share = threads_max - threads_max / 4;
         let behind = (Bound::Excluded(self.turn), Bound::Unbounded);

@@ -206,6 +206,29 @@ impl Catalogue {
             .find(|torrent| torrent.info_hash == *info_hash)
     }
 
+    /// At most so many torrents in the order of their info-hashes, from the first after this one.
+    #[must_use]
+    pub fn after(&self, after: Option<&InfoHash>, limit: usize) -> Vec<&Arc<Torrent>> {
+        let start = after.map_or(0, prefix);
+        let first = self.index.partition_point(|(other, _)| *other < start);
+        let mut found: Vec<&Arc<Torrent>> = Vec::new();
+        let mut last = None;
+        for (prefix, position) in self.index.get(first..).unwrap_or_default() {
+            // Those with the same prefix are not in order, so none of them is left behind.
+            if found.len() >= limit && last != Some(prefix) {
+                break;
+            }
+            last = Some(prefix);
+            let torrent = self.torrents.get(*position as usize);
+            found.extend(
+                torrent.filter(|torrent| after.is_none_or(|after| torrent.info_hash > *after)),
+            );
+        }
+        found.sort_unstable_by_key(|torrent| torrent.info_hash);
+        found.truncate(limit);
+        found
+    }
+
     /// How many torrents there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -325,6 +348,22 @@ mod tests {
             private: true,
         };
         assert_eq!(torrent.shape, shape);
+    }
+
+    #[test]
+    fn torrents_can_be_leafed_through_in_the_order_of_their_hashes() {
+        let catalogue = Catalogue::default().followed_by(found(1..30), no_refusal);
+        let mut seen: Vec<InfoHash> = Vec::new();
+        loop {
+            let page = catalogue.after(seen.last(), 7);
+            if page.is_empty() {
+                break;
+            }
+            assert!(page.len() <= 7);
+            seen.extend(page.iter().map(|torrent| torrent.info_hash));
+        }
+        assert_eq!(seen.len(), 29);
+        assert!(seen.is_sorted());
     }
 
     #[test]

@@ -40,6 +40,10 @@ impl Daemon {
             // What this machine is configured to serve is nothing to a test.
             command.args(["--config", "/dev/null"]);
         }
+        if !command.get_args().any(|argument| argument == "--status") {
+            // Many daemons run at the same time; a port of its own is for those who ask.
+            command.args(["--status", "off"]);
+        }
         let mut child = command
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())

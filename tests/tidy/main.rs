@@ -38,6 +38,11 @@ const PURE: &[&str] = &[
     "src/library/format.rs",
     "src/library/prefixes.rs",
     "src/tracker/",
+    "src/metrics.rs",
+    "src/metrics/history.rs",
+    "src/status/http.rs",
+    "src/status/json.rs",
+    "src/status/report.rs",
 ];
 
 /// What looks at the file system while the library is read, and what opens sockets to trackers,
@@ -199,6 +204,7 @@ const IMPORTS: &[ImportRule] = &[
         forbidden: &["mio", "socket2", "std::net", "crate", "hekate"],
         allowed: &[
             "mio::Waker",
+            "crate::metrics",
             "crate::storage",
             "crate::sys",
             "crate::timers",

@@ -1,0 +1,123 @@
+//! Which torrents have peers, and what these were sent.
+//!
+//! Owns one entry for each such torrent, found by its place, so that counting costs an addition. It
+//! must not know connections: each keeps the place it was given.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::timers::Time;
+use crate::torrent::catalogue::Torrent;
+
+/// What "of late" is: bytes are counted by windows of this length, and the last whole one tells.
+const WINDOW_MS: u64 = 10_000;
+
+/// A torrent with peers.
+pub(super) struct Active {
+    pub(super) torrent: Arc<Torrent>,
+    pub(super) peers: u32,
+    /// Since its first peer came.
+    pub(super) sent_bytes: u64,
+    window: u64,
+    window_bytes: u64,
+    last_window_bytes: u64,
+}
+
+impl Active {
+    /// Bytes a second, of late.
+    pub(super) fn rate_bytes(&self, now: Time) -> u64 {
+        let bytes = match (now.0 / WINDOW_MS).saturating_sub(self.window) {
+            // A window that has just begun tells less than the one before.
+            0 => self.last_window_bytes.max(self.window_bytes),
+            1 => self.window_bytes,
+            _ => 0,
+        };
+        bytes / (WINDOW_MS / 1000)
+    }
+}
+
+/// See the module's text.
+#[derive(Default)]
+pub(super) struct Activity {
+    torrents: Slab<Active>,
+    /// By [`Torrent::id`].
+    places: HashMap<u32, usize>,
+    peers: u64,
+}
+
+impl Activity {
+    /// A peer has come for this torrent. Answers its place.
+    pub(super) fn join(&mut self, torrent: &Arc<Torrent>) -> usize {
+        let torrents = &mut self.torrents;
+        let place = *self.places.entry(torrent.id).or_insert_with(|| {
+            torrents.insert(Active {
+                torrent: Arc::clone(torrent),
+                peers: 0,
+                sent_bytes: 0,
+                window: 0,
+                window_bytes: 0,
+                last_window_bytes: 0,
+            })
+        });
+        if let Some(active) = self.torrents.get_mut(place) {
+            active.peers += 1;
+            self.peers += 1;
+        }
+        place
+    }
+
+    /// A peer with this place has gone.
+    pub(super) fn leave(&mut self, place: usize) {
+        let Some(active) = self.torrents.get_mut(place) else {
+            return;
+        };
+        active.peers -= 1;
+        self.peers -= 1;
+        if active.peers == 0 {
+            self.places.remove(&active.torrent.id);
+            self.torrents.remove(place);
+        }
+    }
+
+    /// A peer with this place was sent bytes.
+    pub(super) fn sent(&mut self, place: usize, bytes: u64, now: Time) {
+        let Some(active) = self.torrents.get_mut(place) else {
+            return;
+        };
+        active.sent_bytes += bytes;
+        let window = now.0 / WINDOW_MS;
+        if window != active.window {
+            let follows = window == active.window + 1;
+            active.last_window_bytes = if follows { active.window_bytes } else { 0 };
+            active.window_bytes = 0;
+            active.window = window;
+        }
+        active.window_bytes += bytes;
+    }
+
+    /// The torrent with this id, when it has peers.
+    pub(super) fn find(&self, id: u32) -> Option<&Active> {
+        self.torrents.get(*self.places.get(&id)?)
+    }
+
+    /// The torrents that are sent the most of late.
+    pub(super) fn busiest(&self, now: Time, limit: usize) -> Vec<&Active> {
+        let mut busiest: Vec<&Active> = self.torrents.iter().map(|(_, active)| active).collect();
+        busiest
+            .sort_by_key(|active| std::cmp::Reverse((active.rate_bytes(now), active.sent_bytes)));
+        busiest.truncate(limit);
+        busiest
+    }
+
+    /// How many torrents have peers.
+    pub(super) fn torrents(&self) -> u64 {
+        self.torrents.len() as u64
+    }
+
+    /// How many peers have named their torrent.
+    pub(super) fn peers(&self) -> u64 {
+        self.peers
+    }
+}

@@ -1,0 +1,213 @@
+//! What can be asked about the loop: a snapshot, its torrents, its peers.
+//!
+//! Owns gathering the figures, and the answers of the status listener. It must not know how these
+//! travel.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::Reactor;
+use super::activity::Active;
+use super::connection::Connection;
+use crate::library::served::Library;
+use crate::metrics::{LibrarySize, Peers, Phase, Snapshot, prometheus};
+use crate::status::http::{self, Request, Status};
+use crate::status::json::{array, object, string};
+use crate::status::{self, report};
+use crate::sys;
+use crate::torrent::catalogue::{Catalogue, Torrent};
+use crate::wire::message::InfoHash;
+
+/// Entries in one answer when nothing is said.
+const LIMIT: usize = 100;
+
+/// Entries in one answer at most: some hundred KiB, which the loop writes in less than a
+/// millisecond.
+const LIMIT_MAX: usize = 1000;
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+impl Reactor {
+    /// Everything at this moment.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let shared = &self.shared;
+        let (connected, named) = (self.connections.len() as u64, shared.activity.peers());
+        let unchoked = shared.choker.unchoked() as u64;
+        let waiting = shared.choker.waiting() as u64;
+        let started = self.started_at.duration_since(UNIX_EPOCH);
+        Snapshot {
+            phase: self.phase(),
+            started_unix_s: started.unwrap_or(Duration::ZERO).as_secs(),
+            up_ms: shared.now.0,
+            counters: shared.counters.clone(),
+            storage: shared.storage.counters(),
+            library: self.library,
+            active_torrents: shared.activity.torrents(),
+            peers: Peers {
+                handshaking: connected.saturating_sub(named),
+                choked: named.saturating_sub(unchoked + waiting),
+                waiting,
+                unchoked,
+            },
+            peers_max: self.max_peers as u64,
+            slots: shared.choker.config().max_unchoked as u64,
+            late_faults: sys::major_faults()
+                .unwrap_or(0)
+                .saturating_sub(self.faults_before),
+            rate_bytes: shared.history.rate_bytes(),
+        }
+    }
+
+    /// What is going on.
+    pub(super) fn phase(&self) -> Phase {
+        match (self.stop_until, self.listeners.is_empty()) {
+            (Some(_), _) => Phase::Stopping,
+            (None, true) => Phase::Starting,
+            (None, false) => Phase::Serving,
+        }
+    }
+
+    /// The whole answer to a request.
+    pub(super) fn answer(&self, request: &Request) -> Vec<u8> {
+        let ok = |kind: &str, body: &str| http::answer(Status::Ok, kind, body);
+        match request.path.as_str() {
+            "/" => ok("text/html; charset=utf-8", status::PAGE),
+            "/status.css" => ok("text/css; charset=utf-8", status::STYLE),
+            "/status.js" => ok("text/javascript; charset=utf-8", status::SCRIPT),
+            "/metrics" => ok(prometheus::CONTENT_TYPE, &prometheus::text(self.snapshot())),
+            "/status.json" => ok(JSON, &report::json(&self.snapshot())),
+            "/status.txt" => ok(TEXT, &report::text(&self.snapshot())),
+            "/history.json" => ok(JSON, &report::history(self.shared.history.seconds())),
+            // The loop turns, or this would not be answered.
+            "/healthz" => ok(TEXT, "ok\n"),
+            "/readyz" => {
+                let phase = self.phase();
+                let status = match phase {
+                    Phase::Serving => Status::Ok,
+                    Phase::Starting | Phase::Stopping => Status::ServiceUnavailable,
+                };
+                http::answer(status, TEXT, &format!("{}\n", phase.as_str()))
+            }
+            "/torrents" => match self.torrents(request) {
+                Ok(body) => ok(JSON, &body),
+                Err(status) => http::refusal(status),
+            },
+            "/peers" => match self.peers(request) {
+                Ok(body) => ok(JSON, &body),
+                Err(status) => http::refusal(status),
+            },
+            _ => http::refusal(Status::NotFound),
+        }
+    }
+
+    /// The busiest torrents, or those that follow an info-hash. Those of an index would have to be
+    /// read from disk, which the loop does not do.
+    fn torrents(&self, request: &Request) -> Result<String, Status> {
+        let activity = &self.shared.activity;
+        if let Some(limit) = request.query("busiest") {
+            let limit = limit.parse().map_err(|_| Status::BadRequest)?;
+            let busiest = activity.busiest(self.shared.now, LIMIT_MAX.min(limit));
+            let torrents = busiest
+                .iter()
+                .map(|active| self.torrent(&active.torrent, Some(active)));
+            return Ok(object([("torrents", array(torrents))]));
+        }
+        let after = match request.query("after") {
+            Some(hex) => Some(parse_info_hash(hex).ok_or(Status::BadRequest)?),
+            None => None,
+        };
+        let catalogue = self.shared.library.catalogue();
+        let catalogue = catalogue.ok_or(Status::NotImplemented)?;
+        let torrents = catalogue.after(after.as_ref(), limit(request)?);
+        let torrents = torrents
+            .iter()
+            .map(|torrent| self.torrent(torrent, activity.find(torrent.id)));
+        Ok(object([("torrents", array(torrents))]))
+    }
+
+    fn torrent(&self, torrent: &Torrent, active: Option<&Active>) -> String {
+        let figure = |figure: fn(&Active) -> u64| active.map_or(0, figure).to_string();
+        let rate = active.map_or(0, |active| active.rate_bytes(self.shared.now));
+        object([
+            ("info_hash", string(&torrent.info_hash.to_string())),
+            ("name", string(&torrent.name())),
+            ("bytes", torrent.shape.total_length.to_string()),
+            ("peers", figure(|active| u64::from(active.peers))),
+            ("payload_bytes", figure(|active| active.sent_bytes)),
+            ("payload_bytes_per_second", rate.to_string()),
+        ])
+    }
+
+    /// The connections from a place on; `next` is where the following ones begin.
+    fn peers(&self, request: &Request) -> Result<String, Status> {
+        let from = match request.query("from") {
+            Some(from) => from.parse().map_err(|_| Status::BadRequest)?,
+            None => 0,
+        };
+        let capacity = self.connections.capacity();
+        let to = limit(request)?.saturating_add(from).min(capacity);
+        let found = (from..to).filter_map(|place| self.connections.get(place));
+        let peers = array(found.map(|connection| self.peer(connection)));
+        let next = match to < capacity {
+            true => to.to_string(),
+            false => "null".to_owned(),
+        };
+        Ok(object([("peers", peers), ("next", next)]))
+    }
+
+    fn peer(&self, connection: &Connection) -> String {
+        let peer = &connection.peer;
+        let state = match (connection.place, peer.is_choked(), peer.is_interested()) {
+            (None, _, _) => "handshaking",
+            (_, false, _) => "unchoked",
+            (_, true, true) => "waiting",
+            (_, true, false) => "choked",
+        };
+        let torrent = connection.torrent.as_ref();
+        let info_hash = torrent.map_or_else(
+            || "null".to_owned(),
+            |torrent| string(&torrent.info_hash.to_string()),
+        );
+        let seconds = self.shared.now.since(connection.accepted_at) / 1000;
+        object([
+            ("address", string(&connection.address.to_string())),
+            ("info_hash", info_hash),
+            ("state", string(state)),
+            ("requests_queued", peer.queue_length().to_string()),
+            ("payload_bytes", connection.sent_bytes.to_string()),
+            ("connected_seconds", seconds.to_string()),
+        ])
+    }
+}
+
+/// How much is served.
+pub(super) fn library_size(library: &Library, refused: usize) -> LibrarySize {
+    let bytes = |catalogue: &Catalogue| -> u64 {
+        let torrents = catalogue.iter();
+        torrents.map(|torrent| torrent.shape.total_length).sum()
+    };
+    LibrarySize {
+        torrents: library.torrents(),
+        bytes: library.catalogue().map(|catalogue| bytes(catalogue)),
+        refused: refused as u64,
+    }
+}
+
+fn limit(request: &Request) -> Result<usize, Status> {
+    match request.query("limit").map(str::parse::<usize>) {
+        Some(Ok(limit)) => Ok(limit.clamp(1, LIMIT_MAX)),
+        Some(Err(_)) => Err(Status::BadRequest),
+        None => Ok(LIMIT),
+    }
+}
+
+fn parse_info_hash(hex: &str) -> Option<InfoHash> {
+    let mut bytes = [0; 20];
+    if hex.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(InfoHash(bytes))
+}

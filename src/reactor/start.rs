@@ -1,0 +1,127 @@
+//! The start: what the loop takes from the system, before and after rights are given up.
+//!
+//! Owns the order of it. It must not know how long the library takes to be read in between.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use mio::{Events, Interest, Poll, Waker};
+use signal_hook_mio::v1_0::Signals;
+use slab::Slab;
+
+use super::agenda::Agenda;
+use super::shared::Shared;
+use super::tokens::{self, Source};
+use super::{EVENTS_PER_TURN, Reactor, RunError, Service, listener, report, signals, status};
+use crate::config::Config;
+use crate::library::served::Library;
+use crate::metrics::LibrarySize;
+use crate::sys;
+
+impl Reactor {
+    /// Takes descriptors and addresses, for which a process may need rights that it gives up then.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be had, or the kernel refuses what the loop needs.
+    pub fn bind(config: &Config, service: Service) -> Result<Self, RunError> {
+        let descriptors = sys::raise_descriptor_limit()?;
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let max_peers = config.peers_within(descriptors);
+        if max_peers < config.peers_wanted() {
+            log::warn!(
+                "{} peers were asked for, but {descriptors} descriptors leave room for {max_peers}",
+                config.peers_wanted()
+            );
+        }
+        let poll = Poll::new()?;
+        signals::end_at_the_second_stop()?;
+        let mut signals = Signals::new(signals::HANDLED)?;
+        let registry = poll.registry();
+        registry.register(&mut signals, Source::Signals.token(), Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(registry, Source::Waker.token())?);
+        let bound = listener::bind_all(config)?;
+        let first = bound.first().ok_or(RunError::NoAddress)?;
+        let port = first.address.port();
+        let shared = Shared::new(config, registry, Arc::clone(&waker), port)?;
+        if bound.len() > tokens::MAX_LISTENERS {
+            return Err(RunError::TooManyAddresses);
+        }
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            signals,
+            waker,
+            service,
+            reload: None,
+            bound,
+            listeners: Vec::new(),
+            accept_rests_until: None,
+            accept_rest_said: None,
+            status: status::bind(config)?,
+            library: LibrarySize::default(),
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            woke: Instant::now(),
+            faults_before: 0,
+            connections: Slab::new(),
+            generation: 0,
+            descriptors,
+            max_peers: config.peers_within(descriptors),
+            max_peers_per_ip: config.max_peers_per_ip.unwrap_or(usize::MAX),
+            peers_from: HashMap::new(),
+            shared,
+            agenda: Agenda::default(),
+            closing: Vec::new(),
+            woken: false,
+            signalled: false,
+            stop_until: None,
+        })
+    }
+
+    /// Listens, and is ready to turn. Logs a line for each address.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be listened on.
+    pub fn open(&mut self, library: Library, refused: usize) -> Result<(), RunError> {
+        self.library = report::library_size(&library, refused);
+        log::info!(
+            "serving {} torrents to at most {} peers in {} slots",
+            library.torrents(),
+            self.max_peers,
+            self.shared.choker.config().max_unchoked
+        );
+        let now = self.shared.now;
+        for torrent in library.in_memory() {
+            self.shared.announcing.add(torrent, now);
+        }
+        self.shared.library = library;
+        let registry = self.poll.registry();
+        for (number, bound) in self.bound.drain(..).enumerate() {
+            let mut listener = bound.listen()?;
+            let token = Source::Listener(number).token();
+            registry.register(&mut listener.tcp, token, Interest::READABLE)?;
+            if let Some(udp) = &mut listener.udp {
+                registry.register(udp, Source::Utp(number).token(), Interest::READABLE)?;
+            }
+            log::info!("listening on {}", listener.address);
+            self.listeners.push(listener);
+        }
+        if let Some(status) = &mut self.status {
+            status.register(registry)?;
+        }
+        self.faults_before = sys::major_faults().unwrap_or(0);
+        Ok(())
+    }
+
+    /// The addresses that are listened on.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners
+            .iter()
+            .map(|listener| listener.address)
+            .collect()
+    }
+}

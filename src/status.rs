@@ -1,0 +1,18 @@
+//! What the status listener says: HTTP, JSON, a page, and a text for the terminal.
+//!
+//! `http` reads requests and frames answers, `json` and `report` write them; all three are pure.
+//! `client` asks a running daemon. It must not know the sockets of the loop.
+
+pub mod client;
+pub mod http;
+pub mod json;
+pub mod report;
+
+/// The page at `/`: it has no dependency and asks this listener alone.
+pub const PAGE: &str = include_str!("status/page.html");
+
+/// Its looks.
+pub const STYLE: &str = include_str!("status/page.css");
+
+/// Its figures.
+pub const SCRIPT: &str = include_str!("status/page.js");

@@ -1,0 +1,299 @@
+//! As much HTTP as a status listener needs: one GET, one answer, the connection ends.
+//!
+//! Owns the bounds of a request and the check of its Host. It is pure: bytes in, bytes out. It must
+//! not know what is answered.
+
+use std::net::IpAddr;
+
+/// The longest request head: a browser with large cookies of its other sites on localhost fits.
+pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
+
+/// Header fields in a request.
+const MAX_HEADERS: usize = 64;
+
+/// What a request asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Without the query.
+    pub path: String,
+    query: String,
+}
+
+impl Request {
+    /// The value of a field of the query, as it stands: what is asked here needs no escapes.
+    #[must_use]
+    pub fn query(&self, name: &str) -> Option<&str> {
+        let mut fields = self
+            .query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='));
+        fields
+            .find(|(field, _)| *field == name)
+            .map(|(_, value)| value)
+    }
+}
+
+/// What received bytes are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Parsed {
+    /// Not a whole request yet.
+    Incomplete,
+    /// A request.
+    Request(Request),
+    /// To be answered by this and nothing else.
+    Refused(Status),
+}
+
+/// The status line of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "they are called as RFC 9110 calls them")]
+pub enum Status {
+    Ok,
+    BadRequest,
+    NotFound,
+    MethodNotAllowed,
+    MisdirectedRequest,
+    HeaderFieldsTooLarge,
+    NotImplemented,
+    ServiceUnavailable,
+}
+
+impl Status {
+    /// The code and the phrase.
+    #[must_use]
+    pub fn line(self) -> &'static str {
+        match self {
+            Self::Ok => "200 OK",
+            Self::BadRequest => "400 Bad Request",
+            Self::NotFound => "404 Not Found",
+            Self::MethodNotAllowed => "405 Method Not Allowed",
+            Self::MisdirectedRequest => "421 Misdirected Request",
+            Self::HeaderFieldsTooLarge => "431 Request Header Fields Too Large",
+            Self::NotImplemented => "501 Not Implemented",
+            Self::ServiceUnavailable => "503 Service Unavailable",
+        }
+    }
+}
+
+/// By which names the listener may be called.
+///
+/// A page of somebody else can make a browser resolve that page's name to 127.0.0.1 and then read
+/// what it finds there (DNS rebinding). The browser still sends the name, so that names are only
+/// accepted which nobody else can have: addresses, `localhost`, and those that were configured.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Hosts {
+    /// Further names.
+    pub names: Vec<String>,
+    /// No browser comes over a Unix socket, but a proxy does, which sends what it was asked for.
+    pub any: bool,
+}
+
+impl Hosts {
+    fn allows(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let address = name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'));
+        self.any
+            || address.unwrap_or(name).parse::<IpAddr>().is_ok()
+            || name.eq_ignore_ascii_case("localhost")
+            || (self.names.iter()).any(|allowed| name.eq_ignore_ascii_case(allowed))
+    }
+}
+
+/// Reads the head of a request.
+#[must_use]
+pub fn parse(received: &[u8], hosts: &Hosts) -> Parsed {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Request::new(&mut headers);
+    match head.parse(received) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) if received.len() < MAX_REQUEST_BYTES => {
+            return Parsed::Incomplete;
+        }
+        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            return Parsed::Refused(Status::HeaderFieldsTooLarge);
+        }
+        Err(_) => return Parsed::Refused(Status::BadRequest),
+    }
+    let mut host = (head.headers.iter())
+        .filter(|header| header.name.eq_ignore_ascii_case("host"))
+        .map(|header| std::str::from_utf8(header.value).unwrap_or_default());
+    match (host.next(), host.next(), head.version) {
+        (Some(host), None, _) if hosts.allows(host.trim()) => {}
+        (Some(_), None, _) => return Parsed::Refused(Status::MisdirectedRequest),
+        // HTTP/1.0 has no Host; every browser sends one.
+        (None, _, Some(0)) => {}
+        _ => return Parsed::Refused(Status::BadRequest),
+    }
+    if head.method != Some("GET") {
+        return Parsed::Refused(Status::MethodNotAllowed);
+    }
+    let target = head.path.unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Parsed::Request(Request {
+        path: path.to_owned(),
+        query: query.to_owned(),
+    })
+}
+
+/// A whole answer.
+#[must_use]
+pub fn answer(status: Status, content_type: &str, body: &str) -> Vec<u8> {
+    // The page runs no script but its own and is shown in no frame. Figures are never kept.
+    format!(
+        "HTTP/1.1 {}\r\n\
+         Content-Type: {content_type}\r\n\
+         Content-Length: {}\r\n\
+         Cache-Control: no-store\r\n\
+         Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
+         connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'\r\n\
+         X-Content-Type-Options: nosniff\r\n\
+         Referrer-Policy: no-referrer\r\n\
+         {}Connection: close\r\n\r\n{body}",
+        status.line(),
+        body.len(),
+        if status == Status::MethodNotAllowed {
+            "Allow: GET\r\n"
+        } else {
+            ""
+        },
+    )
+    .into_bytes()
+}
+
+/// The answer to what cannot be answered.
+#[must_use]
+pub fn refusal(status: Status) -> Vec<u8> {
+    answer(
+        status,
+        "text/plain; charset=utf-8",
+        &format!("{}\n", status.line()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(target: &str, host: &str) -> Parsed {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\n\r\n");
+        let hosts = Hosts {
+            names: vec!["seed.example".to_owned()],
+            any: false,
+        };
+        parse(head.as_bytes(), &hosts)
+    }
+
+    #[test]
+    fn a_path_and_its_query_are_read() {
+        let Parsed::Request(request) = get("/torrents?after=ab&limit=5", "127.0.0.1:6970") else {
+            panic!("a request")
+        };
+        assert_eq!(request.path, "/torrents");
+        assert_eq!(request.query("limit"), Some("5"));
+        assert_eq!(
+            (request.query("after"), request.query("aft")),
+            (Some("ab"), None)
+        );
+    }
+
+    #[test]
+    fn names_that_others_can_have_are_refused() {
+        for host in [
+            "127.0.0.1",
+            "[::1]:6970",
+            "localhost:6970",
+            "LOCALHOST",
+            "Seed.Example",
+            "10.0.0.1:80",
+        ] {
+            assert!(matches!(get("/", host), Parsed::Request(_)), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example:6970",
+            "127.0.0.1.evil.example",
+            "",
+        ] {
+            assert_eq!(
+                get("/", host),
+                Parsed::Refused(Status::MisdirectedRequest),
+                "{host:?}"
+            );
+        }
+        let any = Hosts {
+            any: true,
+            ..Hosts::default()
+        };
+        let head = b"GET / HTTP/1.1\r\nHost: whatever\r\n\r\n";
+        assert!(matches!(parse(head, &any), Parsed::Request(_)));
+    }
+
+    #[test]
+    fn whatever_is_no_get_with_one_host_is_refused() {
+        let hosts = Hosts::default();
+        for (head, status) in [
+            (
+                "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                Status::MethodNotAllowed,
+            ),
+            (
+                "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                Status::MethodNotAllowed,
+            ),
+            ("GET / HTTP/1.1\r\n\r\n", Status::BadRequest),
+            (
+                "GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+                Status::BadRequest,
+            ),
+            ("\x13BitTorrent protocol", Status::BadRequest),
+        ] {
+            assert_eq!(
+                parse(head.as_bytes(), &hosts),
+                Parsed::Refused(status),
+                "{head:?}"
+            );
+        }
+        assert!(matches!(
+            parse(b"GET / HTTP/1.0\r\n\r\n", &hosts),
+            Parsed::Request(_)
+        ));
+    }
+
+    #[test]
+    fn a_request_is_awaited_up_to_a_bound() {
+        let hosts = Hosts::default();
+        assert_eq!(parse(b"", &hosts), Parsed::Incomplete);
+        assert_eq!(
+            parse(b"GET / HTTP/1.1\r\nHost: local", &hosts),
+            Parsed::Incomplete
+        );
+        let mut long = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ".to_vec();
+        long.resize(MAX_REQUEST_BYTES, b'x');
+        let refused = Parsed::Refused(Status::HeaderFieldsTooLarge);
+        assert_eq!(parse(&long, &hosts), refused);
+        let many = format!(
+            "GET / HTTP/1.1\r\n{}\r\n",
+            "X: y\r\n".repeat(MAX_HEADERS + 1)
+        );
+        assert_eq!(parse(many.as_bytes(), &hosts), refused);
+    }
+
+    #[test]
+    fn an_answer_says_its_length_and_that_it_is_the_last() {
+        let answer = String::from_utf8(answer(Status::Ok, "text/plain", "größer")).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));
+        assert!(
+            answer.contains("\r\nContent-Length: 8\r\n")
+                && answer.contains("\r\nConnection: close\r\n")
+        );
+        assert!(answer.ends_with("\r\n\r\ngrößer"));
+        let refusal = String::from_utf8(refusal(Status::MethodNotAllowed)).unwrap();
+        assert!(refusal.contains("\r\nAllow: GET\r\n"));
+    }
+}

@@ -1,0 +1,154 @@
+// The figures of the status page: asks the listener that sent it, and nobody else.
+"use strict";
+
+const EVERY_MS = 2000;
+const SECONDS = 299;
+const samples = [];
+let before = null;
+
+const at = (id) => document.getElementById(id);
+const show = (id, text) => {
+  const place = at(id);
+  if (place.textContent !== String(text)) place.textContent = text;
+};
+const count = (number) => number.toLocaleString("en");
+
+function bytes(number) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+  let unit = 0;
+  while (number >= 1024 && unit < units.length - 1) {
+    number /= 1024;
+    unit += 1;
+  }
+  return `${unit === 0 ? number : number.toFixed(number < 10 ? 2 : 1)} ${units[unit]}`;
+}
+
+function duration(seconds) {
+  const [days, hours, minutes] = [86400, 3600, 60].map((unit) => Math.floor(seconds / unit));
+  if (days) return `${days} d ${hours % 24} h`;
+  if (hours) return `${hours} h ${minutes % 60} min`;
+  return minutes ? `${minutes} min` : `${seconds} s`;
+}
+
+function microseconds(number) {
+  if (number < 1000) return `${number} µs`;
+  return number < 1e6 ? `${Math.round(number / 1000)} ms` : `${(number / 1e6).toFixed(1)} s`;
+}
+
+function draw() {
+  const peak = Math.max(...samples, 1);
+  const x = (index) => (600 * (index + SECONDS - samples.length)) / (SECONDS - 1);
+  const y = (value) => 138 - (134 * value) / peak;
+  const points = samples.map((value, index) => `${x(index).toFixed(1)},${y(value).toFixed(1)}`);
+  const line = points.length > 1 ? `M${points.join("L")}` : "";
+  at("line").setAttribute("d", line);
+  at("area").setAttribute("d", line && `${line}L600,140L${x(0).toFixed(1)},140Z`);
+  const text = `peak ${bytes(Math.max(...samples, 0))}/s`;
+  show("peak", text);
+  show("chart-text", `Throughput over the last five minutes: ${text}`);
+}
+
+function note(status) {
+  if (before && before.started === status.started) {
+    const seconds = status.up_seconds - before.up_seconds;
+    const rate = seconds > 0 ? (status.payload_bytes - before.payload_bytes) / seconds : 0;
+    for (let second = 0; second < Math.min(seconds, SECONDS); second += 1) samples.push(rate);
+    if (seconds === 0) return;
+  }
+  samples.splice(0, samples.length - SECONDS);
+  before = status;
+  draw();
+}
+
+function render(status) {
+  const phase = at("phase");
+  phase.className = `badge ${status.phase}`;
+  show("phase", status.phase);
+  show("up", `up ${duration(status.up_seconds)} ·`);
+  show("version", `version ${status.version}`);
+  document.title = `${bytes(status.payload_bytes_per_second)}/s – Hekate`;
+  show("rate", `${bytes(status.payload_bytes_per_second)}/s`);
+  show("sent", bytes(status.payload_bytes));
+  show("blocks", count(status.blocks));
+  show("rejected", count(status.requests_rejected));
+  const peers = Object.values(status.peers).reduce((sum, some) => sum + some, 0);
+  show("peers", count(peers));
+  show("peers-max", count(status.peers_max));
+  show("slots", count(status.slots));
+  show("connections", count(status.connections));
+  for (const [state, some] of Object.entries(status.peers)) {
+    show(state, count(some));
+    at(`bar-${state}`).style.width = `${peers ? (100 * some) / peers : 0}%`;
+  }
+  show("torrents", count(status.library.torrents));
+  show("library-bytes", status.library.bytes === null ? "–" : bytes(status.library.bytes));
+  show("active", count(status.library.active));
+  show("refused", count(status.library.refused));
+  const { residency_hits: hits, residency_misses: misses } = status.storage;
+  show("hits", hits + misses ? `${((100 * hits) / (hits + misses)).toFixed(1)} %` : "–");
+  show("queued", count(status.storage.jobs_queued));
+  show("readers", count(status.storage.readers));
+  show("job", microseconds(status.storage.job_p99_us));
+  show("late", count(status.storage.late_faults));
+  show("turn", microseconds(status.turn.p99_us));
+  const ends = Object.entries(status.connections_closed).filter(([, some]) => some > 0);
+  ends.sort((one, other) => other[1] - one[1]);
+  at("closed").replaceChildren(...ends.map(([reason, some]) => {
+    const row = document.createElement("div");
+    row.append(cell("dt", reason.replaceAll("_", " ")), cell("dd", count(some)));
+    return row;
+  }));
+}
+
+function cell(kind, text) {
+  const element = document.createElement(kind);
+  element.textContent = text;
+  return element;
+}
+
+function renderBusiest(torrents) {
+  at("nobody").hidden = torrents.length > 0;
+  at("busiest").replaceChildren(...torrents.map((torrent) => {
+    const row = document.createElement("tr");
+    row.append(
+      cell("td", torrent.name),
+      cell("td", `${bytes(torrent.payload_bytes_per_second)}/s`),
+      cell("td", count(torrent.peers)),
+      cell("td", bytes(torrent.payload_bytes)),
+      cell("td", bytes(torrent.bytes)),
+    );
+    row.firstChild.title = torrent.info_hash;
+    return row;
+  }));
+}
+
+const ask = async (path) => {
+  const answer = await fetch(path, { cache: "no-store" });
+  if (!answer.ok) throw new Error(answer.status);
+  return answer.json();
+};
+
+async function turn() {
+  try {
+    if (!document.hidden) {
+      const status = await ask("status.json");
+      if (before === null || before.started !== status.started) {
+        samples.length = 0;
+        samples.push(...(await ask("history.json")).payload_bytes);
+      }
+      note(status);
+      render(status);
+      renderBusiest((await ask("torrents?busiest=10")).torrents);
+    }
+  } catch {
+    at("phase").className = "badge lost";
+    show("phase", "does not answer");
+  }
+  setTimeout(turn, EVERY_MS);
+}
+
+document.addEventListener("visibilitychange", () => {
+  // What was not asked for meanwhile is in the history.
+  before = null;
+});
+turn();

@@ -1,0 +1,225 @@
+//! A snapshot for programs and for people: JSON, and lines of text. Pure.
+
+use super::json::{array, object, string};
+use crate::metrics::{Peers, Snapshot};
+use crate::peer::close::CloseReason;
+
+/// `/status.json`.
+#[must_use]
+pub fn json(snapshot: &Snapshot) -> String {
+    let Snapshot {
+        counters,
+        storage,
+        library,
+        ..
+    } = snapshot;
+    let number = |value: u64| value.to_string();
+    let peers = snapshot.peers.named();
+    let closed = CloseReason::NAMES.iter().zip(&counters.closed);
+    object([
+        ("version", string(env!("CARGO_PKG_VERSION"))),
+        ("phase", string(snapshot.phase.as_str())),
+        ("started", number(snapshot.started_unix_s)),
+        ("up_seconds", number(snapshot.up_ms / 1000)),
+        ("payload_bytes", number(counters.payload_bytes)),
+        ("payload_bytes_per_second", number(snapshot.rate_bytes)),
+        ("blocks", number(counters.blocks)),
+        ("requests_rejected", number(counters.rejected)),
+        ("connections", number(counters.accepted)),
+        (
+            "connections_closed",
+            object(closed.map(|(name, count)| (*name, number(*count)))),
+        ),
+        (
+            "peers",
+            object(peers.map(|(state, count)| (state, number(count)))),
+        ),
+        ("peers_max", number(snapshot.peers_max)),
+        ("slots", number(snapshot.slots)),
+        (
+            "library",
+            object([
+                ("torrents", number(library.torrents)),
+                (
+                    "bytes",
+                    library.bytes.map_or_else(|| "null".to_owned(), number),
+                ),
+                ("refused", number(library.refused)),
+                ("active", number(snapshot.active_torrents)),
+            ]),
+        ),
+        (
+            "storage",
+            object([
+                ("residency_hits", number(storage.resident)),
+                ("residency_misses", number(storage.absent)),
+                ("late_faults", number(snapshot.late_faults)),
+                ("jobs_queued", number(storage.queued)),
+                ("readers", number(storage.readers)),
+                ("job_median_us", number(storage.jobs.quantile_us(0.5))),
+                ("job_p99_us", number(storage.jobs.quantile_us(0.99))),
+                ("mappings", number(storage.mappings)),
+            ]),
+        ),
+        (
+            "turn",
+            object([
+                ("count", number(counters.turns.count())),
+                ("median_us", number(counters.turns.quantile_us(0.5))),
+                ("p99_us", number(counters.turns.quantile_us(0.99))),
+            ]),
+        ),
+    ])
+}
+
+/// Bytes in each of the last seconds, oldest first.
+pub fn history(seconds: impl Iterator<Item = u64>) -> String {
+    object([(
+        "payload_bytes",
+        array(seconds.map(|bytes| bytes.to_string())),
+    )])
+}
+
+/// `/status.txt`, which `hekate status` prints.
+#[must_use]
+pub fn text(snapshot: &Snapshot) -> String {
+    let Snapshot {
+        counters,
+        storage,
+        library,
+        ..
+    } = snapshot;
+    let Peers {
+        handshaking,
+        choked,
+        waiting,
+        unchoked,
+    } = snapshot.peers;
+    let asked = storage.resident + storage.absent;
+    let found = match (storage.resident * 100).checked_div(asked) {
+        Some(percent) => format!("{percent} % found in memory"),
+        None => "nothing asked yet".to_owned(),
+    };
+    format!(
+        "Hekate {version} is {phase}, up {up}\n\
+         sent      {sent} in {blocks} blocks, {rate}/s now, {rejected} requests rejected\n\
+         peers     {peers} of {peers_max}: {unchoked} in {slots} slots, {waiting} waiting, \
+         {choked} idle, {handshaking} in handshake\n\
+         library   {torrents} torrents{bytes}, {active} with peers, {refused} refused\n\
+         disk      {found}, {queued} reads queued for {readers} readers, 99 % done in {job}, \
+         {late} late faults\n\
+         loop      99 % of turns within {turn}\n",
+        version = env!("CARGO_PKG_VERSION"),
+        phase = snapshot.phase.as_str(),
+        up = duration(snapshot.up_ms / 1000),
+        sent = bytes(counters.payload_bytes),
+        blocks = counters.blocks,
+        rate = bytes(snapshot.rate_bytes),
+        rejected = counters.rejected,
+        peers = snapshot.peers.sum(),
+        peers_max = snapshot.peers_max,
+        slots = snapshot.slots,
+        torrents = library.torrents,
+        bytes = library
+            .bytes
+            .map_or_else(String::new, |size| format!(" of {}", bytes(size))),
+        active = snapshot.active_torrents,
+        refused = library.refused,
+        queued = storage.queued,
+        readers = storage.readers,
+        job = microseconds(storage.jobs.quantile_us(0.99)),
+        late = snapshot.late_faults,
+        turn = microseconds(counters.turns.quantile_us(0.99)),
+    )
+}
+
+/// Three digits and a unit of 1024.
+fn bytes(bytes: u64) -> String {
+    let mut unit = 0;
+    while bytes >> (10 * unit) >= 1024 && unit < 5 {
+        unit += 1;
+    }
+    let name = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+        .get(unit)
+        .unwrap_or(&"");
+    if unit == 0 {
+        return format!("{bytes} {name}");
+    }
+    let tenths = (bytes >> (10 * (unit - 1))) * 10 / 1024;
+    format!("{}.{} {name}", tenths / 10, tenths % 10)
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    match (days, hours, seconds / 60 % 60) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+fn microseconds(us: u64) -> String {
+    match us {
+        0..1000 => format!("{us} µs"),
+        1000..1_000_000 => format!("{} ms", us / 1000),
+        _ => format!("{} s", us / 1_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Phase;
+
+    fn snapshot() -> Snapshot {
+        let mut snapshot = Snapshot {
+            phase: Phase::Serving,
+            up_ms: 90_061_000,
+            peers: Peers {
+                unchoked: 2,
+                waiting: 1,
+                ..Peers::default()
+            },
+            peers_max: 500,
+            slots: 50,
+            ..Snapshot::default()
+        };
+        snapshot.counters.payload_bytes = 3 << 29;
+        snapshot.storage.resident = 3;
+        snapshot.storage.absent = 1;
+        snapshot
+    }
+
+    #[test]
+    fn the_text_is_for_people() {
+        let text = text(&snapshot());
+        assert!(text.contains(" is serving, up 1 d 1 h\n"), "{text}");
+        assert!(text.contains("1.5 GiB in 0 blocks"), "{text}");
+        assert!(
+            text.contains("3 of 500: 2 in 50 slots, 1 waiting"),
+            "{text}"
+        );
+        assert!(text.contains("75 % found in memory"), "{text}");
+    }
+
+    #[test]
+    fn the_json_has_every_close_reason() {
+        let json = json(&snapshot());
+        assert!(json.contains(r#""phase":"serving""#) && json.contains(r#""waiting":1"#));
+        for name in CloseReason::NAMES {
+            assert!(json.contains(&format!("\"{name}\":0")), "{name}");
+        }
+        assert_eq!(history([1, 2].into_iter()), r#"{"payload_bytes":[1,2]}"#);
+    }
+
+    #[test]
+    fn sizes_and_times_have_the_unit_that_fits() {
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(u64::MAX), "16383.9 PiB");
+        assert_eq!(duration(59), "59 s");
+        assert_eq!(duration(7260), "2 h 1 min");
+        assert_eq!(microseconds(2500), "2 ms");
+    }
+}

@@ -1,0 +1,402 @@
+//! What can be seen of a running daemon: the status listener, the metrics, the page.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+
+use support::daemon::Daemon;
+use support::leecher::{self, FAST, Leecher};
+use support::torrent::{Sample, TorrentBuilder};
+
+/// A daemon with a status listener of its own.
+struct Scene {
+    daemon: Daemon,
+    status: SocketAddr,
+    sample: Sample,
+    dir: tempfile::TempDir,
+}
+
+impl Scene {
+    fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let sample = TorrentBuilder::new(70)
+            .length(4 << 20)
+            .write(dir.path())
+            .unwrap();
+        fs::write(dir.path().join("rubbish.torrent"), "rubbish").unwrap();
+        let mut all = vec!["--status", "127.0.0.1:0"];
+        all.extend(arguments);
+        let mut daemon = Daemon::seed_with(dir.path(), &all);
+        let line = daemon.wait_for_line("status at http://");
+        let (_, address) = line.split_once("http://").unwrap();
+        let status = address.trim_end_matches('/').parse().unwrap();
+        Self {
+            daemon,
+            status,
+            sample,
+            dir,
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        leecher::dial(self.status)
+    }
+
+    /// The whole answer to a request as it stands.
+    fn converse(&self, request: &str) -> String {
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        read_to_end(stream)
+    }
+
+    /// The body of what a path has, which must be there.
+    fn get(&self, path: &str) -> String {
+        let answer = self.converse(&request(path, "localhost"));
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {head}");
+        assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
+        body.to_owned()
+    }
+
+    fn status_of(&self, request: &str) -> u16 {
+        let answer = self.converse(request);
+        answer["HTTP/1.1 ".len()..][..3].parse().unwrap()
+    }
+
+    /// The value of a metric, with its labels.
+    fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics");
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+            .parse()
+            .unwrap()
+    }
+
+    fn leecher(&self) -> Leecher {
+        let mut leecher = Leecher::connect(self.daemon.address, self.sample.info_hash, FAST);
+        leecher.until_unchoked();
+        leecher
+    }
+}
+
+fn read_to_end(mut stream: impl Read) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn request(path: &str, host: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
+}
+
+#[test]
+fn figures_move_during_a_download() {
+    let scene = Scene::start();
+    assert_eq!(scene.metric("hekate_torrents"), 1.0);
+    assert_eq!(scene.metric("hekate_torrents_refused"), 1.0);
+    assert_eq!(scene.metric("hekate_library_bytes"), f64::from(4 << 20));
+    assert_eq!(scene.metric("hekate_payload_bytes_total"), 0.0);
+    let mut leecher = scene.leecher();
+    assert_eq!(scene.metric("hekate_peers{state=\"unchoked\"}"), 1.0);
+    assert_eq!(scene.metric("hekate_torrents_active"), 1.0);
+    leecher.block(0, 0, 16384);
+    assert_eq!(scene.metric("hekate_payload_bytes_total"), 16384.0);
+    assert_eq!(scene.metric("hekate_blocks_total"), 1.0);
+    assert!(scene.metric("hekate_turn_seconds_count") > 5.0);
+    // The content was just written, but a first block is always read by a reader.
+    assert!(scene.metric("hekate_residency_misses_total") >= 1.0);
+    assert!(scene.metric("hekate_reader_job_seconds_count") >= 1.0);
+
+    let hash = scene.sample.info_hash_hex();
+    let torrents = scene.get("/torrents?limit=5");
+    assert!(
+        torrents.contains(&format!("{{\"info_hash\":\"{hash}\"")),
+        "{torrents}"
+    );
+    assert!(
+        torrents.contains("\"peers\":1,\"payload_bytes\":16384"),
+        "{torrents}"
+    );
+    assert_eq!(torrents, scene.get("/torrents?busiest=5"));
+    assert_eq!(
+        scene.get(&format!("/torrents?after={hash}")),
+        "{\"torrents\":[]}"
+    );
+    let peers = scene.get("/peers");
+    assert!(peers.contains("\"address\":\"127.0.0.1\""), "{peers}");
+    assert!(peers.contains("\"state\":\"unchoked\"") && peers.contains("\"payload_bytes\":16384"));
+    let json = scene.get("/status.json");
+    assert!(
+        json.contains("\"payload_bytes\":16384") && json.contains("\"unchoked\":1"),
+        "{json}"
+    );
+
+    leecher.send(&leecher::message(3, &[]));
+    leecher.send(&leecher::request(0, 0, 16384));
+    leecher.until(|seen| matches!(seen, leecher::Seen::Reject { .. }));
+    assert_eq!(scene.metric("hekate_requests_rejected_total"), 1.0);
+    drop(leecher);
+    let mut stranger = leecher::dial(scene.daemon.address);
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    read_to_end(stranger.try_clone().unwrap());
+    let closed = |reason| format!("hekate_connections_closed_total{{reason=\"{reason}\"}}");
+    assert_eq!(scene.metric(&closed("not_bittorrent")), 1.0);
+    assert_eq!(scene.metric("hekate_connections_total"), 2.0);
+}
+
+#[test]
+fn the_metrics_carry_no_info_hash() {
+    let scene = Scene::start();
+    let mut leecher = scene.leecher();
+    leecher.block(0, 0, 16384);
+    let text = scene.get("/metrics");
+    assert!(!text.contains(&scene.sample.info_hash_hex()));
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn hekate_status_prints_the_same() {
+    let scene = Scene::start();
+    let mut leecher = scene.leecher();
+    leecher.block(0, 0, 16384);
+    let ask = |arguments: &[&str]| {
+        let address = scene.status.to_string();
+        let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
+            .args(["status", "--config", "/dev/null", "--status", &address])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = ask(&[]);
+    assert!(text.contains(" is serving, up "), "{text}");
+    assert!(text.contains("16.0 KiB in 1 blocks"), "{text}");
+    assert!(ask(&["--json"]).contains("\"payload_bytes\":16384"));
+    let nobody = Command::new(env!("CARGO_BIN_EXE_hekate"))
+        .args([
+            "status",
+            "--config",
+            "/dev/null",
+            "--status",
+            "unix:/nowhere",
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(nobody.status.code(), Some(1));
+    let told = String::from_utf8(nobody.stderr).unwrap();
+    assert!(
+        told.starts_with("hekate: unix:/nowhere: No such file"),
+        "{told}"
+    );
+}
+
+#[test]
+fn only_get_and_only_by_names_that_nobody_else_can_have() {
+    let scene = Scene::start_with(&["--status-host", "seed.example"]);
+    for (request, status) in [
+        (request("/healthz", "localhost"), 200),
+        (request("/readyz", "127.0.0.1:1"), 200),
+        (request("/", "seed.example"), 200),
+        (request("/", "rebinding.example"), 421),
+        (request("/nothing", "localhost"), 404),
+        (request("/torrents?after=xyz", "localhost"), 400),
+        (request("/peers?limit=many", "localhost"), 400),
+        ("POST / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 405),
+        ("GET /\r\n\r\n".to_owned(), 400),
+        (
+            format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20_000)),
+            431,
+        ),
+    ] {
+        assert_eq!(scene.status_of(&request), status, "{request:.60}");
+    }
+}
+
+#[test]
+fn those_who_ask_slowly_make_room_and_keep_nobody_waiting() {
+    let scene = Scene::start();
+    let slow: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = scene.connect();
+            stream.write_all(b"GET /metr").unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(scene.get("/healthz"), "ok\n");
+    let mut leecher = scene.leecher();
+    leecher.block(0, 0, 16384);
+    // The oldest had to go, and the newest may go on.
+    let mut first = &slow[0];
+    let ended = first.read(&mut [0; 1]);
+    let reset = |error: std::io::Error| error.kind() == ErrorKind::ConnectionReset;
+    assert!(matches!(ended, Ok(0)) || ended.is_err_and(reset));
+    let mut last = slow.last().unwrap();
+    last.write_all(b"ics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    assert!(read_to_end(last).ends_with("# EOF\n"));
+}
+
+#[test]
+fn an_answer_is_read_in_pieces_by_a_reader_that_takes_its_time() {
+    let scene = Scene::start();
+    let socket = scene.connect();
+    socket2::SockRef::from(&socket)
+        .set_recv_buffer_size(4096)
+        .unwrap();
+    (&socket)
+        .write_all(request("/status.js", "localhost").as_bytes())
+        .unwrap();
+    let mut answer = Vec::new();
+    let mut piece = [0; 100];
+    while let Ok(bytes @ 1..) = (&socket).read(&mut piece) {
+        answer.extend(&piece[..bytes]);
+    }
+    assert!(answer.ends_with(b"turn();\n"));
+}
+
+#[test]
+fn the_listener_may_be_a_unix_socket_and_leaves_none_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    TorrentBuilder::new(71).write(dir.path()).unwrap();
+    let path = dir.path().join("status");
+    let option = format!("unix:{}", path.display());
+    let ask = || {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream
+            .write_all(request("/readyz", "proxied.example").as_bytes())
+            .unwrap();
+        read_to_end(stream)
+    };
+    let mut daemon = Daemon::seed_with(dir.path(), &["--status", &option]);
+    assert!(ask().ends_with("serving\n"));
+    daemon.signal("KILL");
+    daemon.wait();
+    assert!(path.exists());
+    let mut daemon = Daemon::seed_with(dir.path(), &["--status", &option]);
+    assert!(ask().ends_with("serving\n"), "a stale socket is replaced");
+    daemon.signal("TERM");
+    assert!(daemon.wait().success());
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_status_address_that_is_asked_for_and_taken_is_an_error() {
+    let scene = Scene::start();
+    let address = scene.status.to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
+        .args([
+            "seed",
+            "--config",
+            "/dev/null",
+            "-p",
+            "0",
+            "--status",
+            &address,
+        ])
+        .arg(scene.dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        log.contains(&format!(
+            "no status at http://{address}/: Address already in use"
+        )),
+        "{log}"
+    );
+}
+
+/// Debian's browser; a machine without it is told of by `make test-deps`.
+const CHROMIUM: &str = "/usr/bin/chromium";
+
+/// What the page shows after some seconds, as a browser has it.
+fn page_in_a_browser(scene: &Scene, further: &[&str]) -> String {
+    let profile = tempfile::tempdir().unwrap();
+    let output = Command::new(CHROMIUM)
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+        ])
+        .args(["--no-first-run", "--disable-background-networking"])
+        .args(["--disable-component-update", "--disable-sync"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(["--virtual-time-budget=9000", "--dump-dom"])
+        .args(further)
+        .arg(format!("http://{}/", scene.status))
+        .output()
+        .expect("chromium is installed: make test-deps");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The text of the element with this id.
+fn shown<'a>(page: &'a str, id: &str) -> &'a str {
+    let (_, rest) = page
+        .split_once(&format!("id=\"{id}\""))
+        .expect("it is on the page");
+    let (_, rest) = rest.split_once('>').unwrap();
+    rest.split_once('<').unwrap().0
+}
+
+#[test]
+fn the_page_shows_the_figures_in_a_browser_and_they_move() {
+    if !Path::new(CHROMIUM).exists() && std::env::var_os("HEKATE_SKIP_MISSING_CLIENTS").is_some() {
+        println!("skipped: {CHROMIUM} is not installed");
+        return;
+    }
+    let scene = Scene::start();
+    let page = page_in_a_browser(&scene, &[]);
+    assert_eq!(shown(&page, "phase"), "serving");
+    assert_eq!((shown(&page, "sent"), shown(&page, "peers")), ("0 B", "0"));
+    let mut leecher = scene.leecher();
+    for index in 0..scene.sample.pieces {
+        leecher.block(index, 0, scene.sample.piece_length.min(16384));
+    }
+    let sent = scene.metric("hekate_payload_bytes_total");
+    let further: Vec<String> = match std::env::var("HEKATE_SCREENSHOT") {
+        Ok(path) => vec![
+            format!("--screenshot={path}"),
+            "--window-size=1100,1300".to_owned(),
+        ],
+        Err(_) => Vec::new(),
+    };
+    let further: Vec<&str> = further.iter().map(String::as_str).collect();
+    let page = page_in_a_browser(&scene, &further);
+    assert_eq!(
+        (shown(&page, "peers"), shown(&page, "unchoked")),
+        ("1", "1")
+    );
+    let shown_sent = shown(&page, "sent");
+    assert!(
+        sent > 0.0 && shown_sent != "0 B" && shown_sent != "–",
+        "{shown_sent}"
+    );
+    assert!(page.contains(&format!("title=\"{}\"", scene.sample.info_hash_hex())));
+    let line = page.split_once("id=\"line\"").unwrap().1;
+    assert!(
+        line.split('>').next().unwrap().matches('L').count() > 100,
+        "the chart is drawn"
+    );
+}
