@@ -40,35 +40,35 @@ def idle(peers, seconds):
 QUICK = (load(50, 4), load(1000, 4), idle(2000, 3))
 
 FULL = (
-    load(50, 10),
-    load(1000, 10),
-    load(5000, 10),
-    load(19_000, 15),
-    idle(10_000, 10),
+    load(50, 6),
+    load(1000, 6),
+    load(5000, 6),
+    load(19_000, 12),
+    idle(10_000, 6),
     Scenario(
         "churn",
         "500 leechers, of which 3,000 are replaced each second",
-        ("--peers", "500", "--churn", "3000", "--seconds", "10"),
+        ("--peers", "500", "--churn", "3000", "--seconds", "6"),
     ),
     Scenario(
         "no-churn",
         "the same 500 when nobody is replaced",
-        ("--peers", "500", "--seconds", "10"),
+        ("--peers", "500", "--seconds", "6"),
     ),
     Scenario(
         "stalled",
         "50 leechers beside 5,000 that ask for 4 MB each and stop reading",
-        ("--peers", "50", "--stalled", "5000", "--stalled-buffer", "4096", "--seconds", "10"),
+        ("--peers", "50", "--stalled", "5000", "--stalled-buffer", "4096", "--seconds", "6"),
     ),
     Scenario(
         "flash-crowd",
         "5,000 leechers that come in the same moment",
-        ("--peers", "5000", "--connect-rate", "0", "--seconds", "10"),
+        ("--peers", "5000", "--connect-rate", "0", "--seconds", "6"),
         0,
     ),
     Scenario(
         "blocks",
         "1,000 leechers ask for single blocks in random order",
-        ("--peers", "1000", "--order", "blocks", "--seconds", "10"),
+        ("--peers", "1000", "--order", "blocks", "--seconds", "6"),
     ),
 )
