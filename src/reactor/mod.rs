@@ -1,6 +1,6 @@
 //! The loop. Owns mio, the slab of connections and every other part as plain fields.
 //!
-//! [`Reactor::turn`] names the program: wait, read the clock once, accept, receive what is
+//! `Reactor::turn` names the program: wait, read the clock once, accept, receive what is
 //! readable, collect what reader threads have done, speak to trackers, expire deadlines, rebalance upload slots, send
 //! what is ready, close what was marked. Nothing but the wait blocks. Closing is deferred, so that
 //! keys stay valid all turn. It imports everything and is imported by `main` and tests alone.

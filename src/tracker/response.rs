@@ -42,7 +42,7 @@ pub enum ResponseError {
     /// An encoding that was not asked for.
     #[error("the response is encoded, which was not asked for")]
     Encoded,
-    /// More than [`MAX_PASSED_OVER`] interim responses or trailers.
+    /// More than `MAX_PASSED_OVER` interim responses or trailers.
     #[error("the response does not come to its point")]
     Endless,
     /// The connection ended inside a response.
