@@ -2,6 +2,8 @@
 //!
 //! Owns the loop and the library of invented torrents. It must not know which trackers there are.
 
+#![allow(dead_code, reason = "tests use some of it, benchmarks others")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -108,7 +108,7 @@ fn aquatic_http_is_found_out_with_the_first_break() {
 
 #[test]
 fn aquatic_udp_knows_every_torrent() {
-    let Some(tracker) = real::aquatic_udp() else {
+    let Some(tracker) = real::aquatic_udp(900) else {
         return;
     };
     announce(&tracker.url("udp"));

@@ -3,6 +3,8 @@
 //! Owns how each is started and stopped, and what it is asked about its swarms. It must not know
 //! the announcer.
 
+#![allow(dead_code, reason = "tests use some of it, benchmarks others")]
+
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -45,10 +47,14 @@ fn free_port() -> u16 {
     }
 }
 
-/// Where cargo puts what it builds.
-fn target() -> &'static Path {
-    let binary = Path::new(env!("CARGO_BIN_EXE_hekate"));
-    binary.ancestors().nth(2).expect("target/PROFILE/hekate")
+/// Where cargo puts what it builds: a test or an example lies three directories below.
+fn target() -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    let target = program
+        .ancestors()
+        .nth(3)
+        .expect("target/PROFILE/deps/NAME");
+    target.to_owned()
 }
 
 /// Whether a tracker is installed, in the usual places or where `make test-deps` puts it. A test
@@ -86,7 +92,24 @@ fn start(mut command: Command, port: u16, directory: TempDir) -> Server {
     }
 }
 
+/// Processor time of a process so far.
+pub(crate) fn cpu(process: u32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // The name may hold anything, a parenthesis too.
+    let fields = text.rsplit(')').next().unwrap().split_whitespace();
+    let ticks = fields
+        .skip(11)
+        .take(2)
+        .map(|ticks| ticks.parse::<u64>().unwrap());
+    Duration::from_millis(ticks.sum::<u64>() * 10)
+}
+
 impl Server {
+    /// Processor time of the tracker so far.
+    pub(crate) fn cpu(&self) -> Duration {
+        cpu(self.child.id())
+    }
+
     /// Waits until it answers at all.
     fn listens(self, answers: impl Fn(SocketAddr) -> bool) -> Self {
         let started = Instant::now();
@@ -267,12 +290,12 @@ pub(crate) fn bittorrent_tracker() -> Option<Server> {
     Some(start(command, port, directory).listens(connects))
 }
 
-fn aquatic(program: &str, settings: &str) -> Option<(Command, u16, TempDir)> {
+fn aquatic(program: &str, address: &str, settings: &str) -> Option<(Command, u16, TempDir)> {
     let program = find(program)?;
     let directory = tempfile::tempdir().unwrap();
     let port = free_port();
     let file = directory.path().join("aquatic.toml");
-    let text = format!("[network]\naddress = \"127.0.0.1:{port}\"\n{settings}");
+    let text = format!("[network]\naddress = \"{address}:{port}\"\n{settings}");
     fs::write(&file, text).unwrap();
     let mut command = Command::new(program);
     command.arg("-c").arg(file);
@@ -281,19 +304,19 @@ fn aquatic(program: &str, settings: &str) -> Option<(Command, u16, TempDir)> {
 
 /// aquatic by HTTP, which keeps connections and breaks those on which requests are pipelined.
 pub(crate) fn aquatic_http() -> Option<Server> {
-    let (command, port, directory) = aquatic("aquatic_http", "keep_alive = true\n")?;
+    let (command, port, directory) = aquatic("aquatic_http", "127.0.0.1", "keep_alive = true\n")?;
     Some(start(command, port, directory).listens(connects))
 }
 
-/// aquatic by UDP.
-pub(crate) fn aquatic_udp() -> Option<Server> {
-    let (command, port, directory) = aquatic("aquatic_udp", "")?;
+/// aquatic by UDP, with an interval in seconds.
+pub(crate) fn aquatic_udp(interval_s: u32) -> Option<Server> {
+    let settings = format!("[protocol]\npeer_announce_interval = {interval_s}\n");
+    let (command, port, directory) = aquatic("aquatic_udp", "127.0.0.1", &settings)?;
     let answers = |address: SocketAddr| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(address).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_millis(50)))
-            .unwrap();
+        let patience = Some(Duration::from_millis(50));
+        socket.set_read_timeout(patience).unwrap();
         udp_connect(&socket).is_some()
     };
     Some(start(command, port, directory).listens(answers))
