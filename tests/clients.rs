@@ -76,9 +76,11 @@ fn prove(scene: &Path, seeder_address: IpAddr, client: impl FnOnce(&Task) -> Cli
         .write(&library)
         .expect("the library is writable");
     let mut tracker = Tracker::start(&sample, scene);
+    tracker.takes(&sample);
     let mut seeder = Seeder::start(&library, scene, seeder_address);
-    if let IpAddr::V4(address) = seeder_address {
-        tracker.announce(&sample, address);
+    // Debian's opentracker knows only IPv4.
+    if seeder_address.is_ipv4() {
+        tracker.knows_a_seed(&sample);
     }
     let task = Task {
         home,

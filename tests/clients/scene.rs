@@ -1,19 +1,16 @@
 //! The play in the sandbox: a library, its seeder, a tracker that knows the seeder, a client that
 //! must end up with the same bytes.
 //!
-//! Owns: the processes, their logs, the announce made for the seeder, the comparison of two
-//! directory trees. Must not know: any client's options.
+//! Owns: the processes, their logs, what the tracker is asked, the comparison of two directory trees. Must not know: any client's options.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
-
-use socket2::{Domain, Socket, Type};
 
 use super::needs;
 use super::sandbox::{CLIENT_DEADLINE, TRACKER, poll_until};
@@ -149,26 +146,36 @@ impl Tracker {
         Self(program)
     }
 
-    /// Announces a complete peer until the tracker names it; the tracker takes the address from
-    /// the socket, and reads its file of info-hashes some time after it listens.
-    pub(crate) fn announce(&mut self, sample: &Sample, seeder: Ipv4Addr) {
-        let mut answer = Vec::new();
-        let request = format!(
-            "GET /announce?info_hash={}&peer_id=-TEST00-000000000000&port={PORT}\
-             &uploaded=0&downloaded=0&left=0&compact=1&event=started HTTP/1.0\r\n\r\n",
-            percent_encode(&sample.info_hash),
+    /// Waits until the tracker takes the torrent: it reads its file of info-hashes some time after it
+    /// listens, and until then it would refuse the seeder for half an hour. The peer that asks
+    /// leaves at once.
+    pub(crate) fn takes(&mut self, sample: &Sample) {
+        let hash = percent_encode(&sample.info_hash);
+        let path = format!(
+            "/announce?info_hash={hash}&peer_id=-TEST00-000000000000&port=1&left=1&compact=1"
         );
-        // An address and a port in network order (BEP 23).
-        let peer = [&seeder.octets()[..], &PORT.to_be_bytes()].concat();
-        let named = poll_until(START_DEADLINE, || {
-            answer =
-                exchange(&request, seeder).unwrap_or_else(|error| error.to_string().into_bytes());
-            answer.windows(peer.len()).any(|bytes| bytes == peer)
+        self.until(&path, b"8:interval");
+        self.until(&format!("{path}&event=stopped"), b"8:interval");
+    }
+
+    /// Waits until the seeder has announced itself.
+    pub(crate) fn knows_a_seed(&mut self, sample: &Sample) {
+        let hash = percent_encode(&sample.info_hash);
+        self.until(&format!("/scrape?info_hash={hash}"), b"8:completei1e");
+    }
+
+    /// Asks for a page until it holds some bytes.
+    fn until(&mut self, path: &str, wanted: &[u8]) {
+        let mut answer = Vec::new();
+        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        let found = poll_until(START_DEADLINE, || {
+            answer = exchange(&request).unwrap_or_else(|error| error.to_string().into_bytes());
+            answer.windows(wanted.len()).any(|bytes| bytes == wanted)
         });
         let answer = String::from_utf8_lossy(&answer);
         assert!(
-            named,
-            "the tracker does not name the seeder: {answer}\n{}",
+            found,
+            "the tracker says to {path}: {answer}\n{}",
             self.0.report()
         );
     }
@@ -265,12 +272,8 @@ fn percent_encode(bytes: &[u8]) -> String {
     })
 }
 
-fn exchange(request: &str, source: Ipv4Addr) -> io::Result<Vec<u8>> {
-    let tracker = SocketAddr::new(TRACKER, PORT);
-    let socket = Socket::new(Domain::for_address(tracker), Type::STREAM, None)?;
-    socket.bind(&SocketAddr::from((source, 0)).into())?;
-    socket.connect_timeout(&tracker.into(), START_DEADLINE)?;
-    let mut stream = TcpStream::from(socket);
+fn exchange(request: &str) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect((TRACKER, PORT))?;
     stream.set_read_timeout(Some(START_DEADLINE))?;
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();

@@ -20,7 +20,9 @@ const INTERVAL_S: u32 = 60;
 
 /// Until every announce has been made and they are spread.
 const SETTLE: Duration = Duration::from_secs(100);
-const MEASURE_S: u64 = 20;
+/// One whole interval.
+const MEASURE: Duration = Duration::from_secs(60);
+const PEERS_S: u64 = 20;
 
 /// Torrents whose end is told.
 const STOPPED: u32 = 20_000;
@@ -116,7 +118,7 @@ fn peers(daemon: &Daemon, torrent: &Path, report: &Path) -> f64 {
             "--peers",
             "50",
             "--seconds",
-            &MEASURE_S.to_string(),
+            &PEERS_S.to_string(),
         ])
         .args([
             "--address",
@@ -174,7 +176,7 @@ pub(crate) fn figures() -> Option<String> {
     let daemon = Daemon::start(place.path(), &["--max-announce-rate", "2200"]);
     std::thread::sleep(SETTLE);
     let (before, packets, started) = (daemon.cpu_s(), udp_packets(), Instant::now());
-    std::thread::sleep(Duration::from_secs(MEASURE_S));
+    std::thread::sleep(MEASURE);
     let elapsed_s = started.elapsed().as_secs_f64();
     let share = (daemon.cpu_s() - before) / elapsed_s;
     // An announce and its answer are one packet each.
