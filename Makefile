@@ -11,11 +11,11 @@ OPTIONS ?=
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help run test test-deps check bench bench-quick bench-library deny fuzz docs clean
+.PHONY: help run test test-deps check bench bench-quick bench-library bench-announce deny fuzz docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run:  ## build, then seed a small sample library (or LIBRARY=DIR) until Ctrl-C
 	$(CARGO) build --release --locked --bin hekate --example make-library
@@ -103,6 +103,10 @@ bench-library:  ## measure the index: 200,000 torrent files, 20 million in an in
 	'$(TARGET)/release/hekate' index "$$place/small" -o "$$place/small.index" && \
 	"$$tools/make-index" --out "$$place/large.index" --over "$$place/small.index" --torrents 19800000 && \
 	"$$tools/bench-library" --library "$$place/small" --index "$$place/large.index" --verify "$$place/content"
+
+bench-announce: test-deps  ## announce to real trackers, six minutes; prints a table
+	$(CARGO) build --release --locked --bins --example bench-announce
+	@'$(TARGET)/release/examples/bench-announce'
 
 deny:  ## check dependencies: advisories, licences, duplicates, sources (installs cargo-deny)
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny@0.20.2
