@@ -13,11 +13,13 @@
 //!                        └──────────────────────────────────────────────────────────────┘
 //! ```
 
+use std::collections::HashMap;
+
 use super::announce::{Announce, Event, Retry, Terms};
 use super::entries::{Entries, Family};
 use super::queue::Queue;
 use super::sets::Sets;
-use super::torrents::{Record, Torrents};
+use super::torrents::{Ending, Record, Torrents};
 use crate::timers::Time;
 use crate::wire::message::InfoHash;
 
@@ -64,6 +66,8 @@ pub struct Schedule {
     entries: Entries,
     queues: Vec<Queue>,
     sets: Sets,
+    /// Torrents that are being removed.
+    ending: HashMap<InfoHash, u32>,
     stopping: bool,
 }
 
@@ -96,11 +100,15 @@ impl Schedule {
     }
 
     /// Begins to announce a torrent to the trackers of a list. A number that is known is ignored.
+    ///
+    /// When one with the same info-hash is just being removed, their common trackers are not told of
+    /// that: it might reach them after the new one's start.
     pub fn add(&mut self, torrent: u32, info_hash: InfoHash, set: u32, now: Time) {
         let length = u32::try_from(self.sets.trackers(set).len()).unwrap_or(0);
         if self.torrents.find(torrent).is_some() {
             return;
         }
+        self.replace(info_hash, set);
         let Some(first) = self.entries.allocate(torrent, length) else {
             return;
         };
@@ -114,7 +122,7 @@ impl Schedule {
                 first,
                 live: u16::try_from(length).unwrap_or(u16::MAX),
                 has_peers: false,
-                removed: false,
+                ending: Ending::No,
             },
         );
         let now_s = seconds(now);
@@ -131,13 +139,40 @@ impl Schedule {
         }
     }
 
+    fn replace(&mut self, info_hash: InfoHash, set: u32) {
+        let Some(&old) = self.ending.get(&info_hash) else {
+            return;
+        };
+        let Some(record) = self.torrents.find_mut(old) else {
+            return;
+        };
+        record.ending = Ending::Replaced;
+        let (old_set, first) = (record.set, record.first);
+        for (entry, tracker) in (first..).zip(self.trackers_of(old_set)) {
+            let mut common = self.sets.trackers(set).iter();
+            let is_common = common.any(|target| target.tracker == tracker);
+            if is_common && self.entries.is_linked(entry) {
+                self.unlink(tracker, entry);
+                self.forget_started(entry);
+                self.settle(tracker, entry);
+            }
+        }
+        self.forget_when_done(old);
+    }
+
     /// Ends announcing a torrent: trackers that know of it are told.
     pub fn remove(&mut self, torrent: u32) {
         let Some(record) = self.torrents.find_mut(torrent) else {
             return;
         };
-        record.removed = true;
-        let (set, first) = (record.set, record.first);
+        record.ending = Ending::Told;
+        let Record {
+            set,
+            first,
+            info_hash,
+            ..
+        } = *record;
+        self.ending.insert(info_hash, torrent);
         let trackers = self.trackers_of(set);
         for (entry, tracker) in (first..).zip(trackers) {
             if self.entries.is_busy(entry) {
@@ -155,7 +190,7 @@ impl Schedule {
             return;
         };
         record.has_peers = has_peers;
-        if !has_peers || record.removed {
+        if !has_peers || record.ending != Ending::No {
             return;
         }
         let (set, first) = (record.set, record.first);
@@ -227,7 +262,7 @@ impl Schedule {
     pub fn due(&self, entry: u32, family: Family) -> Option<Due<'_>> {
         let record = self.torrents.find(self.entries.torrent(entry))?;
         let event = match (
-            record.removed || self.stopping,
+            record.ending != Ending::No || self.stopping,
             self.entries.is_started(entry, family),
         ) {
             (true, false) => return None,
@@ -308,7 +343,7 @@ impl Schedule {
             || self
                 .torrents
                 .find(torrent)
-                .is_some_and(|record| record.removed)
+                .is_some_and(|record| record.ending != Ending::No)
     }
 
     fn forget_started(&mut self, entry: u32) {
@@ -329,10 +364,12 @@ impl Schedule {
     fn settle(&mut self, tracker: u32, entry: u32) {
         let torrent = self.entries.torrent(entry);
         let ending = self.is_ending(torrent);
-        let has_peers = self
-            .torrents
-            .find(torrent)
-            .is_some_and(|record| record.has_peers);
+        let record = self.torrents.find(torrent);
+        let has_peers = record.is_some_and(|record| record.has_peers);
+        if record.is_some_and(|record| record.ending == Ending::Replaced) {
+            // What was under way when the other one came is the last that is said of this one.
+            self.forget_started(entry);
+        }
         let Some(queue) = self.queues.get_mut(tracker as usize) else {
             return;
         };
@@ -368,6 +405,9 @@ impl Schedule {
             && self.is_ending(torrent)
             && let Some(record) = self.torrents.remove(torrent)
         {
+            if self.ending.get(&record.info_hash) == Some(&torrent) {
+                self.ending.remove(&record.info_hash);
+            }
             let length = self.sets.trackers(record.set).len();
             let length = u32::try_from(length).unwrap_or(0);
             self.entries.release(record.first, length);

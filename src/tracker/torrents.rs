@@ -20,8 +20,18 @@ pub(super) struct Record {
     /// How many of them are still needed.
     pub(super) live: u16,
     pub(super) has_peers: bool,
-    /// It is not served any more, and its trackers are being told.
-    pub(super) removed: bool,
+    pub(super) ending: Ending,
+}
+
+/// Whether a torrent is served no more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ending {
+    /// It is served.
+    No,
+    /// It is not, and its trackers are being told.
+    Told,
+    /// Another one has taken its info-hash, so nobody is told that it has gone.
+    Replaced,
 }
 
 const _: () = assert!(size_of::<Record>() == 40, "there may be tens of millions");
@@ -107,7 +117,7 @@ mod tests {
             first: 0,
             live: 0,
             has_peers: false,
-            removed: false,
+            ending: Ending::No,
         }
     }
 

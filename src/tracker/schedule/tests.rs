@@ -239,6 +239,43 @@ fn a_removed_torrent_is_stopped_where_it_was_started() {
 }
 
 #[test]
+fn a_torrent_that_is_replaced_is_stopped_only_where_the_new_one_is_not() {
+    let (mut schedule, set) = schedule(&["udp://a:1", "udp://b:1", "udp://c:1"]);
+    schedule.add(7, hash(7), set, Time(0));
+    for tracker in [0, 1] {
+        let (entry, _, told) = announce(&mut schedule, tracker, Time(0)).unwrap();
+        let ended = ended(V4, told, Outcome::Accepted(TERMS));
+        schedule.finish(tracker, entry, ended, Time(0), 0);
+    }
+    let (busy, _, told) = announce(&mut schedule, 2, Time(0)).unwrap();
+    schedule.remove(7);
+    let urls = ["udp://b:1", "udp://c:1"].map(str::to_owned).to_vec();
+    let new = schedule.sets().intern(&Arc::from([urls]), &mut Vec::new());
+    schedule.add(8, hash(7), new, Time(0));
+    schedule.finish(
+        2,
+        busy,
+        ended(V4, told, Outcome::Accepted(TERMS)),
+        Time(0),
+        0,
+    );
+    let mut said = Vec::new();
+    for tracker in 0..3 {
+        while let Some((entry, _, event)) = announce(&mut schedule, tracker, Time(0)) {
+            said.push((tracker, event));
+            let ended = ended(V4, event, Outcome::Accepted(TERMS));
+            schedule.finish(tracker, entry, ended, Time(0), 0);
+        }
+    }
+    let expected = [
+        (0, Event::Stopped),
+        (1, Event::Started),
+        (2, Event::Started),
+    ];
+    assert_eq!((said.as_slice(), schedule.torrents()), (&expected[..], 1));
+}
+
+#[test]
 fn a_stop_that_never_left_is_tried_again() {
     let mut schedule = with_torrents(1);
     turn(&mut schedule, Time(0));
