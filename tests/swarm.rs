@@ -195,7 +195,10 @@ fn a_crowd_of_every_kind_comes_and_goes() {
     let report = load(&stage, &options);
     let replaced = number(&report, "/ended/replaced");
     assert!((40.0..=60.0).contains(&replaced), "{replaced}");
-    assert_eq!(number(&report, "/peers/connected_at_end"), 15.0);
+    // Each that went was replaced at once; the newest may still be connecting when the run ends.
+    assert_eq!(number(&report, "/peers/started") - replaced, 15.0);
+    let connected = number(&report, "/peers/connected_at_end");
+    assert!((12.0..=15.0).contains(&connected), "{connected}");
     let slow = number(&report, "/throughput/bytes") / number(&report, "/window_seconds")
         - number(&report, "/throughput/active_gb_per_second") * 1e9;
     assert!((1.0..=4e5).contains(&slow), "{slow}");
