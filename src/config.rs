@@ -58,6 +58,16 @@ pub enum Families {
     V6,
 }
 
+/// What is looked at before content is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verify {
+    /// The sizes of files, and whether they change.
+    Size,
+    /// The hash of each piece too, before it is served for the first time and whenever its file has
+    /// changed.
+    Lazy,
+}
+
 /// Where a status listener listens, unless another has the port.
 pub const DEFAULT_STATUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6970);
 
@@ -99,6 +109,8 @@ pub struct Config {
     pub index: Option<PathBuf>,
     /// Where all content lies; `None` means beside each torrent file, or where the index says.
     pub content: Option<PathBuf>,
+    /// What is looked at before content is served.
+    pub verify: Verify,
     /// TCP port to listen on (and UDP, to refuse uTP); 0 takes one from the system.
     pub port: u16,
     /// Addresses to listen on; empty means every address of `families`.
@@ -146,6 +158,7 @@ impl Default for Config {
             dirs: Vec::new(),
             index: None,
             content: None,
+            verify: Verify::Size,
             port: DEFAULT_PORT,
             bind: Vec::new(),
             families: Families::Both,

@@ -7,6 +7,7 @@ pub mod history;
 pub mod prometheus;
 
 use crate::peer::close::CloseReason;
+use crate::wire::message::InfoHash;
 
 /// Buckets of a [`Histogram`]: the first holds what took less than a microsecond, each further one
 /// up to twice as long, and the last whatever took longer than four seconds.
@@ -114,6 +115,21 @@ pub struct StorageCounters {
     pub jobs: Histogram,
     /// Files that are mapped now.
     pub mappings: u64,
+    /// What is counted when pieces are hashed before they are served.
+    pub pieces: Option<PieceCounters>,
+}
+
+/// What hashing pieces before they are served has found.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PieceCounters {
+    /// How often a piece had the right hash.
+    pub good: u64,
+    /// How often it had another.
+    pub bad: u64,
+    /// Pieces that are not served because of that now.
+    pub quarantined: u64,
+    /// Pieces that wait to be hashed.
+    pub queued: u64,
 }
 
 /// What is served.
@@ -196,6 +212,8 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Sums of the storage.
     pub storage: StorageCounters,
+    /// The first of the pieces that are not served because they are not what their hashes say.
+    pub bad_pieces: Vec<(InfoHash, u32)>,
     /// What is served.
     pub library: LibrarySize,
     /// Torrents with a peer.

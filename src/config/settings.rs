@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{Config, Families, StatusAddress, StatusWish};
+use super::{Config, Families, StatusAddress, StatusWish, Verify};
 use crate::tracker::url::TrackerUrl;
 
 /// The longest turn that can be asked for, a year: it keeps sums of times far from overflow.
@@ -92,6 +92,14 @@ pub const SETTINGS: &[Setting] = &[
         help: "Where the content lies",
         apply: |config, values| optional(&mut config.content, values, PathBuf::from_str),
         ..setting("content", LIBRARY)
+    },
+    Setting {
+        takes: Takes::One("HOW"),
+        default: Preset::Value("size"),
+        help: "What is looked at before content is served: its size, or (lazy) the hash of each piece before it is first served and after its file has changed",
+        live: false,
+        apply: |config, values| one(&mut config.verify, values, verify),
+        ..setting("verify", LIBRARY)
     },
     Setting {
         short: Some('p'),
@@ -365,6 +373,14 @@ fn family(config: &mut Config, values: &[String], family: Families) -> Result<()
     Ok(())
 }
 
+fn verify(text: &str) -> Result<Verify, String> {
+    match text {
+        "size" => Ok(Verify::Size),
+        "lazy" => Ok(Verify::Lazy),
+        _ => Err("must be size or lazy".to_owned()),
+    }
+}
+
 fn status(text: &str) -> Result<StatusWish, String> {
     match (text, text.strip_prefix("unix:")) {
         ("off", _) => Ok(StatusWish::Off),
@@ -500,6 +516,7 @@ mod tests {
             ("port", "65536"),
             ("bind", "everywhere"),
             ("ipv4", "yes"),
+            ("verify", "sizes"),
             ("status", "6970"),
             ("status", "unix:"),
         ] {

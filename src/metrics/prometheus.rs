@@ -122,7 +122,16 @@ impl Snapshot {
             "Content files that are mapped",
             None,
             storage.mappings,
-        )
+        )?;
+        let pieces = storage.pieces.unwrap_or_default();
+        let good = "Times a piece was hashed before it was served, and was right";
+        page.counter("pieces_verified", good, None, pieces.good)?;
+        let bad = "Times a piece was hashed before it was served, and was not what its hash says";
+        page.counter("pieces_failed", bad, None, pieces.bad)?;
+        let quarantined = "Pieces that are not served because they are not what their hashes say";
+        page.gauge("pieces_bad", quarantined, None, pieces.quarantined)?;
+        let queued = "Pieces that wait to be hashed";
+        page.gauge("hash_jobs_queued", queued, None, pieces.queued)
     }
 }
 

@@ -27,6 +27,7 @@ mod tokens;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -43,10 +44,11 @@ use self::shared::Shared;
 use self::status::StatusServer;
 use self::tokens::Source;
 use crate::choker::Verdict;
+use crate::logging;
 use crate::metrics::LibrarySize;
 use crate::peer::PeerKey;
 use crate::peer::close::CloseReason;
-use crate::storage::Completion;
+use crate::storage::{BadPiece, Completion};
 use crate::timers::Time;
 
 /// Events taken from the kernel in one turn; the rest stays there for the next.
@@ -294,19 +296,9 @@ impl Reactor {
                     range,
                     result,
                 } => {
-                    for key in peers {
-                        self.unpark(key, |connection, now| {
-                            // A worker has read it in: it is sent without asking again.
-                            if result.is_ok() {
-                                let window = Window {
-                                    file: file.file,
-                                    range: range.clone(),
-                                    seen: now,
-                                };
-                                remember(&mut connection.windows, window);
-                            }
-                        });
-                    }
+                    // A reader has read it in: it is sent without asking again.
+                    let read = result.is_ok().then_some((file.file, range));
+                    self.unpark_readers(&peers, read.as_ref());
                 }
                 Completion::Gathered {
                     peer,
@@ -323,6 +315,22 @@ impl Reactor {
                         }));
                     });
                 }
+                Completion::Piece {
+                    peers,
+                    torrent,
+                    piece,
+                    result,
+                } => {
+                    if let Ok(false) = result {
+                        let torrent = &torrent;
+                        let bad = BadPiece { torrent, piece };
+                        // Once for each change of its files, so that each line counts.
+                        log::warn!(target: logging::EACH_COUNTS, "not served: {bad}");
+                    }
+                    for key in peers {
+                        self.unpark(key, |_, _| {});
+                    }
+                }
                 Completion::Torrent {
                     peers,
                     info_hash,
@@ -333,17 +341,33 @@ impl Reactor {
                     piece,
                     result,
                 } => {
-                    let Some(connection) = live(&mut self.connections, peer) else {
-                        continue;
-                    };
-                    if let Some(torrent) = &connection.torrent {
-                        let body = result.as_deref().ok();
-                        connection.peer.handle_metadata(piece, &torrent.shape, body);
-                        connection.fetch_metadata(peer, &mut self.shared);
-                        self.agenda.note(connection, peer);
-                    }
+                    let body = result.as_deref().ok();
+                    self.hand_metadata(peer, piece, body);
                 }
             }
+        }
+    }
+
+    /// Hands a piece of the info dictionary to who asked for it.
+    fn hand_metadata(&mut self, peer: PeerKey, piece: u32, body: Option<&[u8]>) {
+        if let Some(connection) = live(&mut self.connections, peer)
+            && let Some(torrent) = &connection.torrent
+        {
+            connection.peer.handle_metadata(piece, &torrent.shape, body);
+            connection.fetch_metadata(peer, &mut self.shared);
+            self.agenda.note(connection, peer);
+        }
+    }
+
+    /// Lets those go on who waited for a range, remembering what was read of which file.
+    fn unpark_readers(&mut self, peers: &[PeerKey], read: Option<&(u32, Range<u64>)>) {
+        for &key in peers {
+            self.unpark(key, |connection, seen| {
+                if let Some((file, range)) = read {
+                    let (file, range) = (*file, range.clone());
+                    remember(&mut connection.windows, Window { file, range, seen });
+                }
+            });
         }
     }
 

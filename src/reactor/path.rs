@@ -27,6 +27,10 @@ use crate::wire::message::Message;
 /// with one bad file still serves its others; a peer that only asks for the bad one is let go.
 const FAILED_BLOCKS_MAX: u16 = 64;
 
+/// The same for blocks of pieces that are known to be bad, which cost no read: clients ask for a whole
+/// piece at once, and most of them again when they are refused, while others of theirs are served.
+const BAD_BLOCKS_MAX: u16 = 8192;
+
 impl Connection {
     /// Reads what the peer has sent, once: who has sent more than the buffer holds, some thousand
     /// messages, waits for the next turn. Its machine handles every message.
@@ -220,7 +224,12 @@ impl Connection {
                     return Ok(());
                 }
                 Staged::Lost(request) => {
-                    self.lose_block()?;
+                    self.lose_block(FAILED_BLOCKS_MAX)?;
+                    self.peer.reject_block(request)?;
+                    continue;
+                }
+                Staged::Bad(request) => {
+                    self.lose_block(BAD_BLOCKS_MAX)?;
                     self.peer.reject_block(request)?;
                     continue;
                 }
@@ -243,7 +252,7 @@ impl Connection {
                 // the first block is known to be the one.
                 Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
                     if budget_bytes == 1 {
-                        self.lose_block()?;
+                        self.lose_block(FAILED_BLOCKS_MAX)?;
                         self.distrust_first_block(shared);
                     }
                     budget_bytes = 1;
@@ -272,9 +281,9 @@ impl Connection {
         }
     }
 
-    fn lose_block(&mut self) -> Result<(), CloseReason> {
-        self.failed_blocks += 1;
-        if self.failed_blocks > FAILED_BLOCKS_MAX {
+    fn lose_block(&mut self, blocks_max: u16) -> Result<(), CloseReason> {
+        self.failed_blocks = self.failed_blocks.saturating_add(1);
+        if self.failed_blocks > blocks_max {
             return Err(CloseReason::ContentFailed);
         }
         Ok(())

@@ -41,6 +41,7 @@ impl Reactor {
             up_ms: shared.now.0,
             counters: shared.counters.clone(),
             storage: shared.storage.counters(),
+            bad_pieces: shared.storage.bad_pieces().take(LIMIT).collect(),
             library: self.library,
             active_torrents: shared.activity.torrents(),
             peers: Peers {

@@ -12,7 +12,7 @@ use super::activity::Activity;
 use super::announcing::Announcing;
 use super::outbox::{Body, Outbox};
 use crate::choker::{Choker, ChokerConfig};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Verify};
 use crate::library::served::Library;
 use crate::metrics::Counters;
 use crate::metrics::history::History;
@@ -64,12 +64,16 @@ impl Shared {
             mappings: config::MAX_MAPPINGS,
             readers: config::DEFAULT_READERS,
         };
+        let mut storage = Storage::new(Arc::clone(&waker), limits);
+        if config.verify == Verify::Lazy {
+            storage.check_pieces();
+        }
         let identity = handshake::new_peer_id(std::array::from_fn(|_| fastrand::u8(..)));
-        let announcing = Announcing::new(config, registry, Arc::clone(&waker), identity, port)?;
+        let announcing = Announcing::new(config, registry, waker, identity, port)?;
         Ok(Self {
             now,
             library: Library::of_catalogue(Arc::default()),
-            storage: Storage::new(waker, limits),
+            storage,
             choker: Choker::new(choker_config(config)),
             bucket: TokenBucket::new(config.max_rate, now),
             wheel: Wheel::new(now),

@@ -1,7 +1,6 @@
 //! From queued requests to a batch in the outbox: where each block lies, and whether it is there.
 //!
-//! Owns the order "is it mapped, is it resident, else a reader thread". It
-//! must not know what was asked for why, nor write to a socket.
+//! Owns the order "is its piece good, is it mapped, is it resident, else a thread". It must not know what was asked for why, nor write to a socket.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use super::connection::{Connection, Gathered, Latches, Window, is_known, remembe
 use super::outbox::Body;
 use super::shared::Shared;
 use crate::peer::PeerKey;
-use crate::storage::{FileKey, Lookup, Storage};
+use crate::storage::{FileKey, Lookup, Storage, Trust};
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::layout::{Extent, Source};
@@ -40,12 +39,15 @@ pub(super) enum Staged {
     Batch,
     /// This block's content cannot be read.
     Lost(Request),
+    /// This block's piece is not what its hash says.
+    Bad(Request),
 }
 
 enum Located {
     Ready,
     Wait,
     Lost,
+    Bad,
 }
 
 impl Connection {
@@ -78,6 +80,7 @@ impl Connection {
             latches: &mut self.latches,
             storage,
             now: *now,
+            trusted: None,
             bodies,
         };
         let mut budget_bytes = budget_bytes;
@@ -86,6 +89,7 @@ impl Connection {
                 Located::Ready => outbox.push_block(piece_header(request), locator.bodies, sent),
                 Located::Wait => return Staged::Nothing,
                 Located::Lost => return Staged::Lost(request),
+                Located::Bad => return Staged::Bad(request),
             }
             budget_bytes = budget_bytes.saturating_sub(u64::from(request.length));
         }
@@ -102,7 +106,8 @@ impl Connection {
                 Located::Ready => outbox.push_block(piece_header(request), locator.bodies, 0),
                 Located::Wait => break,
                 Located::Lost if outbox.bytes() == 0 => return Staged::Lost(request),
-                Located::Lost => break,
+                Located::Bad if outbox.bytes() == 0 => return Staged::Bad(request),
+                Located::Lost | Located::Bad => break,
             }
             budget_bytes = budget_bytes.saturating_sub(u64::from(request.length));
         }
@@ -123,6 +128,8 @@ struct Locator<'a> {
     latches: &'a mut Latches,
     storage: &'a mut Storage,
     now: Time,
+    /// The piece that was last found to be good: blocks of one follow each other.
+    trusted: Option<u32>,
     bodies: &'a mut Vec<Body>,
 }
 
@@ -139,6 +146,16 @@ impl Locator<'_> {
             return Located::Wait;
         }
         let torrent = self.torrent;
+        if self.trusted != Some(request.index) {
+            match self.storage.trust(torrent, request.index, self.now) {
+                Trust::Good => self.trusted = Some(request.index),
+                Trust::Bad => return Located::Bad,
+                Trust::Unknown => {
+                    let queued = self.storage.hash(self.key, torrent, request.index);
+                    return self.wait(queued.is_ok());
+                }
+            }
+        }
         let offset = torrent.shape.offset_of(request);
         let mut extents = torrent.layout.extents(offset, u64::from(request.length));
         for extent in extents.by_ref().take(EXTENTS_PER_BLOCK) {

@@ -4,6 +4,9 @@ use super::json::{array, object, string};
 use crate::metrics::{Peers, Snapshot};
 use crate::peer::close::CloseReason;
 
+/// Bad pieces that are named for people; the log names all.
+const LINES_MAX: usize = 10;
+
 /// `/status.json`.
 #[must_use]
 pub fn json(snapshot: &Snapshot) -> String {
@@ -61,6 +64,7 @@ pub fn json(snapshot: &Snapshot) -> String {
                 ("mappings", number(storage.mappings)),
             ]),
         ),
+        ("pieces", pieces(snapshot)),
         (
             "turn",
             object([
@@ -70,6 +74,41 @@ pub fn json(snapshot: &Snapshot) -> String {
             ]),
         ),
     ])
+}
+
+/// What hashing pieces before they are served has found; `null` when they are not.
+fn pieces(snapshot: &Snapshot) -> String {
+    let Some(pieces) = snapshot.storage.pieces else {
+        return "null".to_owned();
+    };
+    let bad = snapshot.bad_pieces.iter().map(|(info_hash, piece)| {
+        object([
+            ("info_hash", string(&info_hash.to_string())),
+            ("piece", piece.to_string()),
+        ])
+    });
+    object([
+        ("verified", pieces.good.to_string()),
+        ("failed", pieces.bad.to_string()),
+        ("bad", pieces.quarantined.to_string()),
+        ("hash_jobs_queued", pieces.queued.to_string()),
+        ("first_bad", array(bad)),
+    ])
+}
+
+/// The same as lines: none when pieces are not hashed.
+fn piece_lines(snapshot: &Snapshot) -> String {
+    let Some(pieces) = snapshot.storage.pieces else {
+        return String::new();
+    };
+    let mut lines = format!(
+        "pieces    {} verified, {} bad, {} waiting to be hashed\n",
+        pieces.good, pieces.quarantined, pieces.queued
+    );
+    for (info_hash, piece) in snapshot.bad_pieces.iter().take(LINES_MAX) {
+        lines.push_str(&format!("bad       {info_hash} piece {piece}\n"));
+    }
+    lines
 }
 
 /// Bytes in each of the last seconds, oldest first.
@@ -108,6 +147,7 @@ pub fn text(snapshot: &Snapshot) -> String {
          library   {torrents} torrents{bytes}, {active} with peers, {refused} refused\n\
          disk      {found}, {queued} reads queued for {readers} readers, 99 % done in {job}, \
          {late} late faults\n\
+         {pieces}\
          loop      99 % of turns within {turn}\n",
         version = env!("CARGO_PKG_VERSION"),
         phase = snapshot.phase.as_str(),
@@ -129,6 +169,7 @@ pub fn text(snapshot: &Snapshot) -> String {
         readers = storage.readers,
         job = microseconds(storage.jobs.quantile_us(0.99)),
         late = snapshot.late_faults,
+        pieces = piece_lines(snapshot),
         turn = microseconds(counters.turns.quantile_us(0.99)),
     )
 }
@@ -170,7 +211,8 @@ fn microseconds(us: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Phase;
+    use crate::metrics::{Phase, PieceCounters};
+    use crate::wire::message::InfoHash;
 
     fn snapshot() -> Snapshot {
         let mut snapshot = Snapshot {
@@ -211,6 +253,30 @@ mod tests {
             assert!(json.contains(&format!("\"{name}\":0")), "{name}");
         }
         assert_eq!(history([1, 2].into_iter()), r#"{"payload_bytes":[1,2]}"#);
+    }
+
+    #[test]
+    fn bad_pieces_are_shown_when_pieces_are_hashed() {
+        let mut snapshot = snapshot();
+        assert!(json(&snapshot).contains(r#""pieces":null"#));
+        assert!(!text(&snapshot).contains("pieces"));
+        snapshot.storage.pieces = Some(PieceCounters {
+            good: 7,
+            bad: 3,
+            quarantined: 2,
+            queued: 1,
+        });
+        snapshot.bad_pieces = vec![(InfoHash([0xab; 20]), 5)];
+        let text = text(&snapshot);
+        let line = "pieces    7 verified, 2 bad, 1 waiting to be hashed\n";
+        let hash = "ab".repeat(20);
+        assert!(text.contains(line), "{text}");
+        assert!(
+            text.contains(&format!("bad       {hash} piece 5\n")),
+            "{text}"
+        );
+        let wanted = format!(r#""first_bad":[{{"info_hash":"{hash}","piece":5}}]"#);
+        assert!(json(&snapshot).contains(&wanted));
     }
 
     #[test]

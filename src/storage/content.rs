@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::ledger::Stamp;
 use super::readers::QueueFull;
 use super::residency::Witness;
 use crate::sys::{self, Mapping, Slice};
@@ -46,6 +47,9 @@ pub enum ReadError {
     /// The metainfo file is gone, or shorter than it was.
     #[error("metainfo file {} cannot be read: {}", show(.0), .1)]
     Metainfo(PathBuf, #[source] io::Error),
+    /// The file was written to while it was read.
+    #[error("content {} changes while it is read", show(.0))]
+    Changing(PathBuf),
     /// It is not tried again so soon, see [`super::FAILED_RETRY_MS`].
     #[error("it could not be read a moment ago")]
     FailedBefore,
@@ -116,6 +120,14 @@ impl Content {
     #[must_use]
     pub fn length(&self) -> u64 {
         self.identity.length
+    }
+
+    pub(super) fn stamp(&self) -> Stamp {
+        let (seconds, nanoseconds) = self.identity.modified;
+        Stamp {
+            inode: self.identity.inode,
+            modified_ns: (seconds.saturating_mul(1_000_000_000)).saturating_add(nanoseconds),
+        }
     }
 
     pub(super) fn device(&self) -> u64 {

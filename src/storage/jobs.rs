@@ -9,9 +9,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::FileKey;
 use super::content::{Content, ReadError, open_file};
-use super::readers;
+use super::ledger::Stamps;
+use super::{FileKey, hashing, readers};
 use crate::library::served::{LoadError, Query};
 use crate::peer::PeerKey;
 use crate::torrent::catalogue::Torrent;
@@ -57,6 +57,7 @@ pub(super) enum Job {
 /// See the module's text.
 pub(super) enum Outcome {
     Read {
+        torrent: Arc<Torrent>,
         key: FileKey,
         range: Range<u64>,
         /// Whether the mapping is new.
@@ -67,6 +68,9 @@ pub(super) enum Outcome {
         peer: PeerKey,
         offset: u64,
         length: u32,
+        torrent: Arc<Torrent>,
+        /// Those of the files that it was copied from.
+        stamps: Stamps,
         /// The file that an error is about.
         to_blame: Option<FileKey>,
         result: Result<Box<[u8]>, ReadError>,
@@ -122,6 +126,7 @@ impl Job {
                 ref range,
                 ref content,
             } => Outcome::Read {
+                torrent: Arc::clone(torrent),
                 key: FileKey::new(torrent, file),
                 range: range.clone(),
                 opened: content.is_none(),
@@ -134,11 +139,16 @@ impl Job {
                 length,
             } => {
                 let mut file = None;
-                let result = attempt(sound, || gather(torrent, offset, length, &mut file));
+                let mut stamps = Stamps::new();
+                let result = attempt(sound, || {
+                    gather(torrent, offset, length, &mut stamps, &mut file)
+                });
                 Outcome::Gathered {
                     peer,
                     offset,
                     length,
+                    torrent: Arc::clone(torrent),
+                    stamps,
                     to_blame: file.map(|file| FileKey::new(torrent, file)),
                     result,
                 }
@@ -192,11 +202,13 @@ fn read(
     Ok(content)
 }
 
-/// Copies a range of the torrent. `current` is the file that is read, while one is.
+/// Copies a range of the torrent, and notes the stamps of its files. `current` is the file that is
+/// read, while one is.
 fn gather(
     torrent: &Torrent,
     offset: u64,
     length: u32,
+    stamps: &mut Stamps,
     current: &mut Option<u32>,
 ) -> Result<Box<[u8]>, ReadError> {
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)].into_boxed_slice();
@@ -207,7 +219,11 @@ fn gather(
         if let Source::File(file) = extent.source {
             *current = Some(file);
             let (described, opened) = open_file(torrent, file)?;
-            if let Err(error) = opened.read_exact_at(part, extent.offset) {
+            let read = hashing::stamp(&opened).and_then(|stamp| {
+                stamps.push((file, stamp));
+                opened.read_exact_at(part, extent.offset)
+            });
+            if let Err(error) = read {
                 let path = torrent.root.join(described.path);
                 return Err(ReadError::Unreadable(path, error));
             }

@@ -8,8 +8,11 @@
 //! That includes hints: `madvise(MADV_WILLNEED)` waits for the file's extents and for room in the
 //! device's queue, which on a busy disk takes as long as a read.
 
+mod checking;
 pub mod content;
+mod hashing;
 mod jobs;
+mod ledger;
 mod readers;
 mod residency;
 
@@ -21,10 +24,12 @@ use std::sync::Arc;
 use lru::LruCache;
 use mio::Waker;
 
+use self::checking::Checking;
+pub use self::checking::{BadPiece, Trust};
 use self::content::{Content, ReadError};
 use self::jobs::{Job, Outcome};
 pub use self::readers::QueueFull;
-use self::readers::{IDLE, Pool};
+use self::readers::{Crew, IDLE, Pool};
 use self::residency::Residency;
 use crate::library::served::{LoadError, Query};
 use crate::metrics::StorageCounters;
@@ -123,6 +128,17 @@ pub enum Completion {
         /// 16 KiB, or less for the last one.
         result: Result<Vec<u8>, ReadError>,
     },
+    /// A piece was hashed.
+    Piece {
+        /// All who asked.
+        peers: Vec<PeerKey>,
+        /// What it is a piece of.
+        torrent: Arc<Torrent>,
+        /// Its number.
+        piece: u32,
+        /// Whether it has the right hash.
+        result: Result<bool, ReadError>,
+    },
     /// A torrent was loaded, or there is none to load.
     Torrent {
         /// All who asked for it.
@@ -142,6 +158,7 @@ impl Completion {
             Self::Read { result, .. } => result.as_ref().err(),
             Self::Gathered { result, .. } => result.as_ref().err(),
             Self::Metadata { result, .. } => result.as_ref().err(),
+            Self::Piece { result, .. } => result.as_ref().err(),
             Self::Torrent { .. } => None,
         };
         // Neither of these says anything new of the content, and they may come by the thousand.
@@ -162,6 +179,11 @@ pub struct Storage {
     ready: Vec<Completion>,
     residency: Residency,
     pool: Pool<Job>,
+    /// Which pieces may be served, when not all may.
+    checking: Option<Checking>,
+    /// After how long a mapping is checked, and after how long it is used no more.
+    revalidate_ms: u64,
+    stale_ms: u64,
     /// The time of the latest look-up or collection.
     now: Time,
     /// Questions answered by yes, and ranges handed to a reader.
@@ -189,7 +211,18 @@ impl Storage {
             loads: HashMap::new(),
             ready: Vec::new(),
             residency: Residency::new(),
-            pool: Pool::new(waker, limits.readers, IDLE),
+            pool: Pool::new(
+                waker,
+                Crew {
+                    role: "reader",
+                    threads_max: limits.readers.max(1),
+                    idle: IDLE,
+                    niceness: 0,
+                },
+            ),
+            checking: None,
+            revalidate_ms: REVALIDATE_MS,
+            stale_ms: u64::MAX,
             now: Time::default(),
             resident: 0,
             absent: 0,
@@ -206,7 +239,12 @@ impl Storage {
                 false => Lookup::Absent,
             };
         };
-        if !mapped.checking && now.since(mapped.current_at) >= REVALIDATE_MS {
+        let unchecked_ms = now.since(mapped.current_at);
+        if unchecked_ms >= self.stale_ms {
+            self.invalidate(key);
+            return Lookup::Absent;
+        }
+        if !mapped.checking && unchecked_ms >= self.revalidate_ms {
             let content = Arc::clone(&mapped.content);
             // When the queue is full the next look-up tries again.
             mapped.checking = self.pool.submit(Job::Check { key, content }).is_ok();
@@ -234,6 +272,7 @@ impl Storage {
             readers: load.threads,
             jobs: load.durations,
             mappings: self.files.len() as u64,
+            pieces: self.piece_counters(),
         }
     }
 
@@ -348,6 +387,7 @@ impl Storage {
         for outcome in self.pool.take_outcomes() {
             completions.extend(self.settle(outcome));
         }
+        self.collect_pieces(completions);
     }
 
     /// Forgets the mapping of a file, for the loop that was told EFAULT. The next read opens it anew.
@@ -360,19 +400,13 @@ impl Storage {
     fn settle(&mut self, outcome: Outcome) -> Option<Completion> {
         match outcome {
             Outcome::Read {
+                torrent,
                 key,
                 range,
                 opened,
                 result,
             } => {
-                match &result {
-                    Ok(content) if opened => self.keep(key, content),
-                    Ok(_) => {}
-                    Err(_) => {
-                        self.failed.put(key, self.now);
-                        self.invalidate(key);
-                    }
-                }
+                self.settle_read(&torrent, key, opened, result.as_ref());
                 let peers = self.reads.remove(&(key, range.start)).unwrap_or_default();
                 Some(Completion::Read {
                     peers,
@@ -385,9 +419,15 @@ impl Storage {
                 peer,
                 offset,
                 length,
+                torrent,
+                stamps,
                 to_blame,
-                result,
+                mut result,
             } => {
+                if self.any_changed(&torrent, &stamps) {
+                    // It was hashed as it was before.
+                    result = Err(ReadError::FailedBefore);
+                }
                 if let Some(key) = to_blame {
                     self.failed.put(key, self.now);
                 }
@@ -426,6 +466,26 @@ impl Storage {
             } => {
                 self.checked(key, &content, current);
                 None
+            }
+        }
+    }
+
+    fn settle_read(
+        &mut self,
+        torrent: &Torrent,
+        key: FileKey,
+        opened: bool,
+        result: Result<&Arc<Content>, &ReadError>,
+    ) {
+        match result {
+            Ok(content) if opened => {
+                self.seen(torrent, key.file, content.stamp());
+                self.keep(key, content);
+            }
+            Ok(_) => {}
+            Err(_) => {
+                self.failed.put(key, self.now);
+                self.invalidate(key);
             }
         }
     }

@@ -21,6 +21,7 @@ use mio::Waker;
 use thiserror::Error;
 
 use crate::metrics::Histogram;
+use crate::sys;
 
 /// Most jobs that wait. A peer waits for one block at a time, so this is one for each peer of a
 /// large house whose content is all cold; it costs some 2 MiB.
@@ -54,6 +55,19 @@ pub(super) trait Job: Send + 'static {
 /// since one may hang on a disk for ever.
 pub(super) struct Pool<J: Job>(Arc<Shared<J>>);
 
+/// What kind of threads a pool has.
+#[derive(Clone, Copy)]
+pub(super) struct Crew {
+    /// What one is called; the system lists it as `hekate-` and this.
+    pub(super) role: &'static str,
+    /// How many there are at most.
+    pub(super) threads_max: usize,
+    /// How long one without work stays.
+    pub(super) idle: Duration,
+    /// How much less of a busy processor they ask for than the loop: 0 to 19.
+    pub(super) niceness: i32,
+}
+
 /// How much there is to do, and how long it took.
 pub(super) struct Load {
     pub(super) queued: u64,
@@ -69,8 +83,7 @@ struct Shared<J: Job> {
     /// How long jobs took, from being queued to their end.
     durations: Mutex<Histogram>,
     waker: Arc<Waker>,
-    threads_max: usize,
-    idle: Duration,
+    crew: Crew,
 }
 
 struct Queue<J> {
@@ -93,8 +106,8 @@ struct Lane<J> {
 }
 
 impl<J: Job> Pool<J> {
-    /// A pool of at most `threads_max` threads, which leave when they were `idle` for so long.
-    pub(super) fn new(waker: Arc<Waker>, threads_max: usize, idle: Duration) -> Self {
+    /// A pool whose threads are started when there is work, and that wakes the loop by `waker`.
+    pub(super) fn new(waker: Arc<Waker>, crew: Crew) -> Self {
         Self(Arc::new(Shared {
             queue: Mutex::new(Queue {
                 lanes: BTreeMap::new(),
@@ -109,8 +122,7 @@ impl<J: Job> Pool<J> {
             outcomes: Mutex::default(),
             durations: Mutex::default(),
             waker,
-            threads_max: threads_max.max(1),
-            idle,
+            crew,
         }))
     }
 
@@ -123,7 +135,7 @@ impl<J: Job> Pool<J> {
         let device = job.device();
         queue.lane(device).jobs.push_back((job, Instant::now()));
         queue.queued += 1;
-        if queue.queued > queue.idle_threads && queue.threads < self.0.threads_max {
+        if queue.queued > queue.idle_threads && queue.threads < self.0.crew.threads_max {
             match self.0.start_thread() {
                 Ok(()) => {
                     queue.threads += 1;
@@ -131,7 +143,7 @@ impl<J: Job> Pool<J> {
                 }
                 Err(error) => {
                     if !mem::replace(&mut queue.no_thread, true) {
-                        log::warn!("cannot start a reader thread: {error}");
+                        log::warn!("cannot start a {} thread: {error}", self.0.crew.role);
                     }
                     if queue.threads == 0 {
                         queue.lane(device).jobs.pop_back();
@@ -161,6 +173,11 @@ impl<J: Job> Pool<J> {
         mem::take(&mut *lock(&self.0.outcomes))
     }
 
+    /// What wakes the loop.
+    pub(super) fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.0.waker)
+    }
+
     /// Wakes the loop as a finished job would.
     pub(super) fn wake(&self) {
         self.0.wake();
@@ -185,8 +202,13 @@ impl<J: Job> Shared<J> {
     fn start_thread(self: &Arc<Self>) -> io::Result<()> {
         let shared = Arc::clone(self);
         thread::Builder::new()
-            .name("hekate-reader".to_owned())
-            .spawn(move || shared.work())
+            .name(format!("hekate-{}", self.crew.role))
+            .spawn(move || {
+                if let Err(error) = sys::set_niceness(shared.crew.niceness) {
+                    log::debug!("{} threads are as eager as any: {error}", shared.crew.role);
+                }
+                shared.work();
+            })
             .map(drop)
     }
 
@@ -213,7 +235,7 @@ impl<J: Job> Shared<J> {
         let mut queue = self.queue();
         let mut rested = false;
         loop {
-            if let Some(job) = queue.take(self.threads_max) {
+            if let Some(job) = queue.take(self.crew.threads_max) {
                 return Some(job);
             }
             if rested || queue.closed {
@@ -221,7 +243,7 @@ impl<J: Job> Shared<J> {
                 return None;
             }
             queue.idle_threads += 1;
-            let waited = self.ready.wait_timeout(queue, self.idle);
+            let waited = self.ready.wait_timeout(queue, self.crew.idle);
             let (guard, result) = waited.unwrap_or_else(PoisonError::into_inner);
             queue = guard;
             queue.idle_threads -= 1;
@@ -339,7 +361,15 @@ mod tests {
             let poll = Poll::new().unwrap();
             let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
             Rig {
-                pool: Pool::new(waker, threads_max, idle),
+                pool: Pool::new(
+                    waker,
+                    Crew {
+                        role: "test",
+                        threads_max,
+                        idle,
+                        niceness: 0,
+                    },
+                ),
                 poll,
                 begun: channel(),
                 gates: BTreeMap::new(),

@@ -77,6 +77,31 @@ pub fn sort_keys(raw: &[u8]) -> Result<Vec<u8>, BencodeError> {
     Ok(out)
 }
 
+/// Where the bytes of the first value of `key` lie, in the dictionary that starts at `start`; `None`
+/// when there is none, or it is no byte string.
+///
+/// # Errors
+/// A [`BencodeError`] when there is no well-formed dictionary.
+pub fn string_in(
+    raw: &[u8],
+    start: usize,
+    key: &[u8],
+) -> Result<Option<Range<usize>>, BencodeError> {
+    let mut cursor = Cursor::new(raw);
+    cursor.at = start;
+    if cursor.token()? != Token::Dictionary {
+        return Err(BencodeError::NotADictionary);
+    }
+    let Some(span) = cursor.dictionary(1, key)? else {
+        return Ok(None);
+    };
+    cursor.at = span.start;
+    Ok(match cursor.token()? {
+        Token::Bytes(bytes) => Some(cursor.at - bytes.len()..cursor.at),
+        _ => None,
+    })
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Token<'a> {
     Integer,

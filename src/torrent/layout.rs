@@ -3,6 +3,8 @@
 //! Owns the arithmetic of pieces (BEP 3) and of the files that follow each other in a torrent
 //! (BEP 47 for padding). It is pure: it must not know paths, files on disk or peers.
 
+use std::ops::Range;
+
 use crate::wire::message::Request;
 
 /// The longest block that is served. BEP 3 says 16 KiB; aria2 and rtorrent ask for as much as this.
@@ -123,6 +125,14 @@ impl Layout {
         let start = *self.starts.get(index)?;
         let length = self.start_after(index) - (start & !PADDING);
         Some((length, start & PADDING != 0))
+    }
+
+    /// Where a file lies in the torrent, in bytes; `None` when there is no such file.
+    #[must_use]
+    pub fn span(&self, index: usize) -> Option<Range<u64>> {
+        let (length, _) = self.file(index)?;
+        let start = self.starts.get(index).map_or(0, |start| start & !PADDING);
+        Some(start..start + length)
     }
 
     /// The extents of a range of the torrent, in order. What lies beyond the end is left out.

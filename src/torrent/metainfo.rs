@@ -175,6 +175,23 @@ impl Metainfo {
     }
 }
 
+/// Where the hash of the first piece lies in the bytes of a whole metainfo file, in bytes, for who reads
+/// single hashes. `None` when it is the file of another torrent.
+///
+/// # Errors
+/// A [`MetainfoError`] when the bytes are no metainfo file.
+pub fn piece_hashes_at(raw: &[u8], info_hash: &InfoHash) -> Result<Option<u64>, MetainfoError> {
+    let info = bencode::survey(raw)?.info;
+    let info = info.ok_or(MetainfoError::Missing(Field::Top("info")))?;
+    let dictionary = raw.get(info.clone()).unwrap_or_default();
+    if <[u8; PIECE_HASH_BYTES]>::from(Sha1::digest(dictionary)) != info_hash.0 {
+        return Ok(None);
+    }
+    let pieces = bencode::string_in(raw, info.start, b"pieces")?;
+    let pieces = pieces.ok_or(MetainfoError::Missing(Field::Info("pieces")))?;
+    Ok(Some(pieces.start as u64))
+}
+
 /// The top-level dictionary with its keys in the order that bendy demands.
 fn ordered<'a>(raw: &'a [u8], survey: &bencode::Survey) -> Result<Cow<'a, [u8]>, BencodeError> {
     if survey.sorted {
@@ -365,7 +382,12 @@ mod tests {
                 &hashes.concat(),
                 &text.as_bytes()[at + 1..],
             ];
-            assert_eq!(Metainfo::piece_hashes(&raw.concat()).unwrap(), hashes);
+            let raw = raw.concat();
+            assert_eq!(Metainfo::piece_hashes(&raw).unwrap(), hashes);
+            let info_hash = Metainfo::parse(&raw).unwrap().info_hash;
+            assert_eq!(piece_hashes_at(&raw, &info_hash), Ok(Some(at as u64)));
+            let another = InfoHash([0; 20]);
+            assert_eq!(piece_hashes_at(&raw, &another), Ok(None));
         }
         assert!(Metainfo::piece_hashes(b"d4:infodee").is_err());
     }

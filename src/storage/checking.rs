@@ -1,0 +1,292 @@
+//! Pieces that are hashed before they are served (`--verify=lazy`), as the loop sees it.
+//!
+//! Owns who waits for which piece, and when what could not be served is looked at again. What is
+//! known stands in `ledger`, what blocks in `hashing`. Threads of their own do the hashing, so that
+//! it takes none from those who wait for a disk.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use lru::LruCache;
+use mio::Waker;
+
+use super::hashing::{Found, Task, files_of};
+use super::ledger::{Ledger, Stamp, Stamps, Standing};
+use super::readers::{Crew, IDLE, Pool};
+use super::{Completion, FAILED_RETRY_MS, FileKey, QueueFull, Storage};
+use crate::metrics::PieceCounters;
+use crate::peer::PeerKey;
+use crate::timers::Time;
+use crate::torrent::catalogue::Torrent;
+use crate::torrent::printable::Printable;
+use crate::wire::message::InfoHash;
+
+/// Threads that hash. They are nicer than the loop, so that on a machine with two cores it keeps one;
+/// and a disk that hangs cannot keep all of them.
+const HASHERS: usize = 4;
+
+/// How nice these threads are: each has a third of the weight of the loop.
+const NICENESS: i32 = 5;
+
+/// How much is remembered: some 100,000 torrents of one file, or 250 million pieces.
+const REMEMBERED_BYTES: usize = 32 << 20;
+
+/// As [`super::REVALIDATE_MS`], when pieces are hashed: a stat of each file in use every so often.
+const REVALIDATE_MS: u64 = 2_000;
+
+/// How long after its last check a mapping is used no more. It is checked at [`REVALIDATE_MS`] while
+/// it is served, so this holds up nobody but who asks for a file that was idle.
+const STALE_MS: u64 = 4_000;
+
+/// Most pieces remembered that could not be hashed, or are bad and were looked at again.
+const RESTING_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+
+/// Names a piece.
+type PieceName = (InfoHash, u32);
+
+/// Whether a piece may be served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// It may.
+    Good,
+    /// It is not what its hash says, or could not be read a moment ago.
+    Bad,
+    /// It is to be hashed first, by [`Storage::hash`].
+    Unknown,
+}
+
+/// What is said of a piece with another hash than it should have.
+#[derive(Clone, Copy, Debug)]
+pub struct BadPiece<'a> {
+    /// What it is a piece of.
+    pub torrent: &'a Torrent,
+    /// Its number.
+    pub piece: u32,
+}
+
+impl fmt::Display for BadPiece<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { torrent, piece } = *self;
+        write!(formatter, "piece {piece} of {} is bad", torrent.info_hash)?;
+        let mut files = files_of(torrent, piece);
+        if let Some(file) = files.next().and_then(|first| torrent.file(first)) {
+            let path = torrent.root.join(file.path);
+            write!(formatter, ": {}", Printable(path.as_os_str().as_bytes()))?;
+        }
+        match files.count() {
+            0 => Ok(()),
+            others => write!(formatter, " or {others} files behind it"),
+        }
+    }
+}
+
+/// See the module's text.
+pub(super) struct Checking {
+    ledger: Ledger,
+    pool: Pool<Task>,
+    /// Who waits for a piece: it is hashed once, however many peers there are.
+    waiting: HashMap<PieceName, Vec<PeerKey>>,
+    /// Until when a piece is not looked at again.
+    resting: LruCache<PieceName, Time>,
+    good: u64,
+    bad: u64,
+}
+
+impl Checking {
+    fn new(waker: Arc<Waker>) -> Self {
+        let crew = Crew {
+            role: "hasher",
+            threads_max: HASHERS,
+            idle: IDLE,
+            niceness: NICENESS,
+        };
+        Self {
+            ledger: Ledger::new(REMEMBERED_BYTES),
+            pool: Pool::new(waker, crew),
+            waiting: HashMap::new(),
+            resting: LruCache::sparse(RESTING_MAX),
+            good: 0,
+            bad: 0,
+        }
+    }
+
+    /// Whether the piece was looked at less than [`FAILED_RETRY_MS`] ago.
+    fn rests(&self, name: &PieceName, now: Time) -> bool {
+        let until = self.resting.peek(name);
+        until.is_some_and(|until| now < *until)
+    }
+
+    fn trust(&mut self, torrent: &Arc<Torrent>, piece: u32, now: Time) -> Trust {
+        let name = (torrent.info_hash, piece);
+        match self.ledger.standing(&torrent.info_hash, piece) {
+            Standing::Good => Trust::Good,
+            Standing::Unknown if self.rests(&name, now) => Trust::Bad,
+            Standing::Unknown => Trust::Unknown,
+            Standing::Bad => {
+                if !self.rests(&name, now) {
+                    let torrent = Arc::clone(torrent);
+                    // When the queue is full the next request tries again.
+                    if self.pool.submit(Task::Look { torrent, piece }).is_ok() {
+                        self.resting.put(name, now.after(FAILED_RETRY_MS));
+                    }
+                }
+                Trust::Bad
+            }
+        }
+    }
+
+    /// A file was seen with this stamp; answers whether its pieces are to be hashed anew.
+    fn seen(&mut self, torrent: &Torrent, file: u32, stamp: Stamp) -> bool {
+        self.ledger.seen(torrent, file, stamp)
+    }
+}
+
+impl Storage {
+    /// From now on no piece is served that was not hashed since its files have changed.
+    pub fn check_pieces(&mut self) {
+        self.checking = Some(Checking::new(self.pool.waker()));
+        self.revalidate_ms = REVALIDATE_MS;
+        self.stale_ms = STALE_MS;
+    }
+
+    /// Whether a piece may be served, from memory.
+    pub fn trust(&mut self, torrent: &Arc<Torrent>, piece: u32, now: Time) -> Trust {
+        match &mut self.checking {
+            Some(checking) => checking.trust(torrent, piece, now),
+            None => Trust::Good,
+        }
+    }
+
+    /// Has a piece hashed. There is one job for each; later peers join those who wait for it.
+    ///
+    /// # Errors
+    /// [`QueueFull`]; then no [`Completion`] follows.
+    pub fn hash(
+        &mut self,
+        peer: PeerKey,
+        torrent: &Arc<Torrent>,
+        piece: u32,
+    ) -> Result<(), QueueFull> {
+        let Some(checking) = &mut self.checking else {
+            return Err(QueueFull);
+        };
+        let name = (torrent.info_hash, piece);
+        if let Some(peers) = checking.waiting.get_mut(&name) {
+            peers.push(peer);
+            return Ok(());
+        }
+        let mapped = files_of(torrent, piece).next();
+        let mapped = mapped.and_then(|file| self.files.peek(&FileKey::new(torrent, file)));
+        checking.pool.submit(Task::Hash {
+            torrent: Arc::clone(torrent),
+            piece,
+            hashes: checking.ledger.hashes_at(&torrent.info_hash),
+            device: mapped.map(|mapped| mapped.content.device()),
+        })?;
+        checking.waiting.insert(name, vec![peer]);
+        Ok(())
+    }
+
+    /// Takes up what was found out since the last time.
+    pub(super) fn collect_pieces(&mut self, completions: &mut Vec<Completion>) {
+        let outcomes = self.checking.as_ref();
+        let outcomes = outcomes.map(|checking| checking.pool.take_outcomes());
+        for found in outcomes.into_iter().flatten() {
+            completions.extend(self.settle_piece(found));
+        }
+    }
+
+    fn settle_piece(&mut self, found: Found) -> Option<Completion> {
+        let checking = self.checking.as_mut()?;
+        let rests_until = self.now.after(FAILED_RETRY_MS);
+        let (torrent, stamps, completion) = match found {
+            Found::Looked {
+                torrent,
+                piece,
+                stamps,
+            } => {
+                let mut changed = false;
+                for &(file, stamp) in &stamps {
+                    changed |= checking.seen(&torrent, file, stamp);
+                }
+                if changed {
+                    checking.resting.pop(&(torrent.info_hash, piece));
+                }
+                (torrent, stamps, None)
+            }
+            Found::Hashed {
+                torrent,
+                piece,
+                result,
+            } => {
+                let name = (torrent.info_hash, piece);
+                let peers = checking.waiting.remove(&name).unwrap_or_default();
+                if !matches!(&result, Ok(hashed) if hashed.is_good) {
+                    checking.resting.put(name, rests_until);
+                }
+                let (stamps, result) = match result {
+                    Ok(hashed) => {
+                        checking.good += u64::from(hashed.is_good);
+                        checking.bad += u64::from(!hashed.is_good);
+                        checking.ledger.settle(&torrent, piece, &hashed);
+                        (hashed.stamps, Ok(hashed.is_good))
+                    }
+                    Err(error) => (Stamps::new(), Err(error)),
+                };
+                let completion = Completion::Piece {
+                    peers,
+                    torrent: Arc::clone(&torrent),
+                    piece,
+                    result,
+                };
+                (torrent, stamps, Some(completion))
+            }
+        };
+        // A mapping of what was at this path before would be sent in place of what was hashed.
+        for (file, stamp) in stamps {
+            let key = FileKey::new(&torrent, file);
+            let mapped = self.files.peek(&key);
+            if mapped.is_some_and(|mapped| mapped.content.stamp() != stamp) {
+                self.invalidate(key);
+            }
+        }
+        completion
+    }
+
+    /// A file was opened with this stamp; answers whether it had another when its pieces were hashed.
+    pub(super) fn seen(&mut self, torrent: &Torrent, file: u32, stamp: Stamp) -> bool {
+        let checking = self.checking.as_mut();
+        checking.is_some_and(|checking| checking.seen(torrent, file, stamp))
+    }
+
+    /// The same of several files.
+    pub(super) fn any_changed(&mut self, torrent: &Torrent, stamps: &Stamps) -> bool {
+        let mut changed = false;
+        for &(file, stamp) in stamps {
+            changed |= self.seen(torrent, file, stamp);
+        }
+        changed
+    }
+
+    /// What was counted of pieces so far.
+    pub(super) fn piece_counters(&self) -> Option<PieceCounters> {
+        let checking = self.checking.as_ref()?;
+        Some(PieceCounters {
+            good: checking.good,
+            bad: checking.bad,
+            quarantined: checking.ledger.bad_pieces(),
+            queued: checking.pool.load().queued,
+        })
+    }
+
+    /// Pieces that are not served because they are not what their hashes say, in the order of their
+    /// torrents.
+    pub fn bad_pieces(&self) -> impl Iterator<Item = (InfoHash, u32)> {
+        self.checking
+            .iter()
+            .flat_map(|checking| checking.ledger.bad())
+    }
+}

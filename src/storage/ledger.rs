@@ -1,0 +1,297 @@
+//! Which pieces are known to be what their hashes say, and which are known not to be.
+//!
+//! Owns what was found out of the torrents that were asked for last, within a bound, and the stamps
+//! of the files that it holds for: a file with another stamp makes its pieces unknown again. It must
+//! not know how anything is found out, nor who asks; it does no I/O.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use lru::LruCache;
+
+use crate::torrent::catalogue::Torrent;
+use crate::wire::message::InfoHash;
+
+/// What a torrent costs beside its bits and stamps: its entry in the cache, with what the allocator
+/// adds.
+const RECORD_BYTES: usize = 256;
+
+/// What tells that a file may have other bytes than before, though it has as many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Stamp {
+    pub(super) inode: u64,
+    /// Nanoseconds since 1970. Ends in the year 2262.
+    pub(super) modified_ns: i64,
+}
+
+/// The stamps of some files of one torrent.
+pub(super) type Stamps = Vec<(u32, Stamp)>;
+
+/// What is known of a piece.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// Nothing that holds for its files as they are now.
+    Unknown,
+    /// It has the right hash.
+    Good,
+    /// It has another.
+    Bad,
+}
+
+/// Where the hashes of the pieces lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct HashesAt {
+    /// In bytes of the metainfo file.
+    pub(super) offset: u64,
+    /// That of the metainfo file for which it holds.
+    pub(super) stamp: Stamp,
+}
+
+/// What was found out about a piece.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Hashed {
+    pub(super) is_good: bool,
+    /// Those of its files, from before they were read until after.
+    pub(super) stamps: Stamps,
+    pub(super) hashes: HashesAt,
+}
+
+/// A bit for each piece.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+struct Bits {
+    /// The first piece is the lowest bit of the first. Empty when none is set.
+    words: Vec<u64>,
+    ones: u64,
+}
+
+/// What is known of one torrent.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+struct Record {
+    good: Bits,
+    bad: Bits,
+    /// By file, ascending: that of each file for which a bit is set.
+    stamps: Stamps,
+    hashes: Option<HashesAt>,
+}
+
+/// See the module's text.
+pub(super) struct Ledger {
+    records: LruCache<InfoHash, Record>,
+    bytes: usize,
+    bytes_max: usize,
+    /// Torrents with bad pieces.
+    with_bad: BTreeSet<InfoHash>,
+    bad_pieces: u64,
+}
+
+impl Ledger {
+    /// One that forgets the torrents that were asked for longest ago beyond so many bytes.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            records: LruCache::unbounded(),
+            bytes: 0,
+            bytes_max,
+            with_bad: BTreeSet::new(),
+            bad_pieces: 0,
+        }
+    }
+
+    /// What is known of a piece.
+    pub(super) fn standing(&mut self, info_hash: &InfoHash, piece: u32) -> Standing {
+        match self.records.get(info_hash) {
+            Some(record) if record.good.has(piece) => Standing::Good,
+            Some(record) if record.bad.has(piece) => Standing::Bad,
+            _ => Standing::Unknown,
+        }
+    }
+
+    /// Where the hashes of a torrent lie, when that is known.
+    pub(super) fn hashes_at(&self, info_hash: &InfoHash) -> Option<HashesAt> {
+        self.records.peek(info_hash)?.hashes
+    }
+
+    /// A file was seen with this stamp. When it had another before, nothing is known of its pieces
+    /// any more; answers whether that is so.
+    pub(super) fn seen(&mut self, torrent: &Torrent, file: u32, stamp: Stamp) -> bool {
+        let Some(record) = self.records.peek_mut(&torrent.info_hash) else {
+            return false;
+        };
+        let place = record.stamps.binary_search_by_key(&file, |(file, _)| *file);
+        let Some((_, known)) = place
+            .ok()
+            .and_then(|place| record.stamps.get_mut(place))
+            .filter(|(_, known)| *known != stamp)
+        else {
+            return false;
+        };
+        *known = stamp;
+        let pieces = pieces_of(torrent, file);
+        let (bytes, bad) = (record.bytes(), record.bad.ones);
+        record.good.clear(pieces.clone());
+        record.bad.clear(pieces);
+        self.bytes = self.bytes - bytes + record.bytes();
+        self.bad_pieces = self.bad_pieces - bad + record.bad.ones;
+        if record.bad.ones == 0 {
+            self.with_bad.remove(&torrent.info_hash);
+        }
+        true
+    }
+
+    /// A piece was hashed.
+    pub(super) fn settle(&mut self, torrent: &Torrent, piece: u32, hashed: &Hashed) {
+        let Hashed {
+            is_good,
+            ref stamps,
+            hashes,
+        } = *hashed;
+        for &(file, stamp) in stamps {
+            self.seen(torrent, file, stamp);
+        }
+        if !self.records.contains(&torrent.info_hash) {
+            self.keep(torrent.info_hash, Record::default());
+        }
+        let Some(record) = self.records.get_mut(&torrent.info_hash) else {
+            return;
+        };
+        let (bytes, bad) = (record.bytes(), record.bad.ones);
+        record.hashes = Some(hashes);
+        for &(file, stamp) in stamps {
+            let place = record.stamps.binary_search_by_key(&file, |(file, _)| *file);
+            if let Err(place) = place {
+                record.stamps.insert(place, (file, stamp));
+            }
+        }
+        let (is, is_not) = match is_good {
+            true => (&mut record.good, &mut record.bad),
+            false => (&mut record.bad, &mut record.good),
+        };
+        is.set(piece, torrent.shape.pieces);
+        is_not.clear(piece..piece.saturating_add(1));
+        self.bytes = self.bytes - bytes + record.bytes();
+        self.bad_pieces = self.bad_pieces - bad + record.bad.ones;
+        match record.bad.ones {
+            0 => self.with_bad.remove(&torrent.info_hash),
+            _ => self.with_bad.insert(torrent.info_hash),
+        };
+        self.make_room();
+    }
+
+    /// How many pieces are known to be bad.
+    pub(super) fn bad_pieces(&self) -> u64 {
+        self.bad_pieces
+    }
+
+    /// Bad pieces in the order of their torrents.
+    pub(super) fn bad(&self) -> impl Iterator<Item = (InfoHash, u32)> {
+        self.with_bad.iter().flat_map(|info_hash| {
+            let record = self.records.peek(info_hash);
+            let pieces = record.into_iter().flat_map(|record| record.bad.iter());
+            pieces.map(|piece| (*info_hash, piece))
+        })
+    }
+
+    fn keep(&mut self, info_hash: InfoHash, record: Record) {
+        self.bytes += record.bytes();
+        self.bad_pieces += record.bad.ones;
+        if record.bad.ones > 0 {
+            self.with_bad.insert(info_hash);
+        }
+        self.records.put(info_hash, record);
+        self.make_room();
+    }
+
+    /// The newest stays, however large it is: else its peers would wait for ever.
+    fn make_room(&mut self) {
+        while self.bytes > self.bytes_max && self.records.len() > 1 {
+            let Some((info_hash, record)) = self.records.pop_lru() else {
+                break;
+            };
+            self.bytes -= record.bytes();
+            self.bad_pieces -= record.bad.ones;
+            self.with_bad.remove(&info_hash);
+        }
+    }
+}
+
+impl Record {
+    /// What it costs in memory, about.
+    fn bytes(&self) -> usize {
+        let bits = self.good.words.len() + self.bad.words.len();
+        RECORD_BYTES + bits * size_of::<u64>() + self.stamps.len() * size_of::<(u32, Stamp)>()
+    }
+}
+
+impl Bits {
+    fn has(&self, piece: u32) -> bool {
+        let (word, bit) = place(piece);
+        self.words.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    /// Sets one of so many bits.
+    fn set(&mut self, piece: u32, pieces: u32) {
+        if self.words.is_empty() {
+            self.words = vec![0; words_for(pieces)];
+        }
+        let (word, bit) = place(piece);
+        if let Some(word) = self.words.get_mut(word) {
+            self.ones += u64::from(*word & bit == 0);
+            *word |= bit;
+        }
+    }
+
+    /// Clears a range.
+    fn clear(&mut self, pieces: Range<u32>) {
+        let (mut at, end) = (pieces.start, pieces.end);
+        while at < end && self.ones > 0 {
+            let (word, lowest) = place(at);
+            let next = at.saturating_add(64 - at % 64).min(end);
+            // From the lowest bit on, and none from the end on.
+            let mut mask = !(lowest - 1);
+            if next % 64 != 0 {
+                mask &= place(next).1 - 1;
+            }
+            let Some(word) = self.words.get_mut(word) else {
+                break;
+            };
+            self.ones -= u64::from((*word & mask).count_ones());
+            *word &= !mask;
+            at = next;
+        }
+        if self.ones == 0 {
+            self.words = Vec::new();
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u32> {
+        let words = (0_u32..).step_by(64).zip(&self.words);
+        words.flat_map(|(first, word)| {
+            let bits = (0..64).filter(move |bit| word >> bit & 1 == 1);
+            bits.map(move |bit| first + bit)
+        })
+    }
+}
+
+fn words_for(pieces: u32) -> usize {
+    pieces.div_ceil(64) as usize
+}
+
+/// The word of a piece, and its bit there.
+fn place(piece: u32) -> (usize, u64) {
+    ((piece / 64) as usize, 1 << (piece % 64))
+}
+
+/// The pieces that have bytes of a file.
+fn pieces_of(torrent: &Torrent, file: u32) -> Range<u32> {
+    let span = usize::try_from(file)
+        .ok()
+        .and_then(|file| torrent.layout.span(file))
+        .unwrap_or_default();
+    let piece_length = u64::from(torrent.shape.piece_length.max(1));
+    let narrow = |piece: u64| u32::try_from(piece).unwrap_or(u32::MAX);
+    let first = narrow(span.start / piece_length);
+    let end = narrow(span.end.div_ceil(piece_length));
+    first..end.min(torrent.shape.pieces)
+}
+
+#[cfg(test)]
+mod tests;

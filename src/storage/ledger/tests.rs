@@ -1,0 +1,166 @@
+//! The ledger against real torrents, without their content.
+
+use std::fs;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::torrent::catalogue::scan;
+
+/// Three files in pieces of 16 KiB: the first ends in piece 1, the second lies in it, the third
+/// begins there and reaches to piece 200.
+const LENGTHS: [u64; 3] = [20_000, 1000, 200 * 16_384];
+
+fn torrent(name: &str) -> (Arc<Torrent>, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let total: u64 = LENGTHS.iter().sum();
+    let mut list = String::new();
+    fs::create_dir(directory.path().join(name)).unwrap();
+    for (number, length) in LENGTHS.iter().enumerate() {
+        list += &format!("d6:lengthi{length}e4:pathl1:{number}ee");
+        let path = directory.path().join(name).join(number.to_string());
+        fs::File::create(path).unwrap().set_len(*length).unwrap();
+    }
+    let hashes = "x".repeat(usize::try_from(total.div_ceil(16_384) * 20).unwrap());
+    let raw = format!(
+        "d4:infod5:filesl{list}e4:name{}:{name}12:piece lengthi16384e6:pieces{}:{hashes}ee",
+        name.len(),
+        hashes.len()
+    );
+    fs::write(directory.path().join("t.torrent"), raw).unwrap();
+    let (catalogue, refusals) = scan(&[directory.path().to_path_buf()], None);
+    assert!(refusals.is_empty(), "{refusals:?}");
+    let torrent = Arc::clone(catalogue.iter().next().unwrap());
+    (torrent, directory)
+}
+
+fn stamp(number: i64) -> Stamp {
+    Stamp {
+        inode: 7,
+        modified_ns: number,
+    }
+}
+
+fn hashed(is_good: bool, files: &[u32]) -> Hashed {
+    Hashed {
+        is_good,
+        stamps: files.iter().map(|file| (*file, stamp(0))).collect(),
+        hashes: HashesAt {
+            offset: 99,
+            stamp: stamp(1),
+        },
+    }
+}
+
+#[test]
+fn what_was_hashed_is_known_and_nothing_else_is() {
+    let (torrent, _directory) = torrent("t");
+    let mut ledger = Ledger::new(1 << 20);
+    assert_eq!(ledger.hashes_at(&torrent.info_hash), None);
+    ledger.settle(&torrent, 0, &hashed(true, &[0]));
+    ledger.settle(&torrent, 1, &hashed(false, &[0, 1, 2]));
+    ledger.settle(&torrent, 200, &hashed(true, &[2]));
+    let standing = |ledger: &mut Ledger, piece| ledger.standing(&torrent.info_hash, piece);
+    assert_eq!(standing(&mut ledger, 0), Standing::Good);
+    assert_eq!(standing(&mut ledger, 1), Standing::Bad);
+    assert_eq!(standing(&mut ledger, 2), Standing::Unknown);
+    assert_eq!(standing(&mut ledger, 200), Standing::Good);
+    assert_eq!(standing(&mut ledger, u32::MAX), Standing::Unknown);
+    assert_eq!(ledger.bad_pieces(), 1);
+    assert_eq!(ledger.bad().collect::<Vec<_>>(), [(torrent.info_hash, 1)]);
+    assert_eq!(ledger.hashes_at(&torrent.info_hash).unwrap().offset, 99);
+    // It was mended.
+    ledger.settle(&torrent, 1, &hashed(true, &[0, 1, 2]));
+    assert_eq!(standing(&mut ledger, 1), Standing::Good);
+    assert_eq!((ledger.bad_pieces(), ledger.bad().count()), (0, 0));
+}
+
+#[test]
+fn a_file_with_another_stamp_makes_its_own_pieces_unknown() {
+    let (torrent, _directory) = torrent("t");
+    // The pieces that each file has bytes of.
+    for (file, its) in [(0, 0..=1), (1, 1..=1), (2, 1..=u32::MAX)] {
+        let mut ledger = Ledger::new(1 << 20);
+        for piece in 0..torrent.shape.pieces {
+            let files: &[u32] = match piece {
+                0 => &[0],
+                1 => &[0, 1, 2],
+                _ => &[2],
+            };
+            ledger.settle(&torrent, piece, &hashed(piece % 3 != 0, files));
+        }
+        assert!(!ledger.seen(&torrent, file, stamp(0)), "it is the same");
+        let bad = ledger.bad_pieces();
+        assert!(ledger.seen(&torrent, file, stamp(5)));
+        assert!(!ledger.seen(&torrent, file, stamp(5)), "that is known now");
+        for piece in 0..torrent.shape.pieces {
+            let known = ledger.standing(&torrent.info_hash, piece) != Standing::Unknown;
+            assert_eq!(known, !its.contains(&piece), "file {file}, piece {piece}");
+        }
+        let still_bad = ledger.bad().count() as u64;
+        assert_eq!(ledger.bad_pieces(), still_bad);
+        assert!(still_bad <= bad);
+    }
+}
+
+#[test]
+fn a_file_that_was_never_hashed_changes_nothing() {
+    let (torrent, _directory) = torrent("t");
+    let mut ledger = Ledger::new(1 << 20);
+    assert!(!ledger.seen(&torrent, 0, stamp(3)));
+    ledger.settle(&torrent, 5, &hashed(true, &[2]));
+    assert!(!ledger.seen(&torrent, 0, stamp(3)));
+    assert_eq!(ledger.standing(&torrent.info_hash, 5), Standing::Good);
+}
+
+#[test]
+fn memory_is_bounded_and_the_longest_unused_is_forgotten() {
+    let torrents: Vec<_> = (0..10)
+        .map(|number| torrent(&format!("t{number}")))
+        .collect();
+    let mut ledger = Ledger::new(5 * (RECORD_BYTES + 4 * 8 + 24));
+    for (torrent, _) in &torrents {
+        ledger.settle(torrent, 5, &hashed(false, &[2]));
+        ledger.standing(&torrents[0].0.info_hash, 5);
+        assert!(ledger.bytes <= ledger.bytes_max);
+    }
+    let known: Vec<bool> = torrents
+        .iter()
+        .map(|(torrent, _)| ledger.standing(&torrent.info_hash, 5) == Standing::Bad)
+        .collect();
+    let kept = known.iter().filter(|known| **known).count() as u64;
+    assert!(known[0] && known[9] && !known[1], "{known:?}");
+    assert_eq!(ledger.bad_pieces(), kept);
+    // One that is larger than the bound alone is kept all the same.
+    let mut ledger = Ledger::new(1);
+    ledger.settle(&torrents[0].0, 5, &hashed(true, &[2]));
+    let standing = ledger.standing(&torrents[0].0.info_hash, 5);
+    assert_eq!(standing, Standing::Good);
+}
+
+#[test]
+fn ranges_of_bits_are_cleared_and_counted() {
+    for (from, to) in [
+        (0, 0),
+        (0, 64),
+        (3, 5),
+        (60, 70),
+        (64, 128),
+        (1, 199),
+        (0, 200),
+    ] {
+        let mut bits = Bits::default();
+        for piece in 0..200 {
+            bits.set(piece, 200);
+            bits.set(piece, 200);
+        }
+        bits.clear(from..to);
+        let left: Vec<u32> = (0..200)
+            .filter(|piece| !(from..to).contains(piece))
+            .collect();
+        assert_eq!(bits.iter().collect::<Vec<_>>(), left);
+        assert_eq!(bits.ones, left.len() as u64);
+        assert_eq!(bits.words.is_empty(), left.is_empty());
+    }
+}

@@ -1,0 +1,259 @@
+//! `--verify=lazy`: what is not what its hash says is never delivered, and everything else is.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use support::daemon::Daemon;
+use support::leecher::{self, FAST, Leecher, PLAIN, Seen, request};
+use support::torrent::{Sample, TorrentBuilder};
+
+const LAZY: &[&str] = &["--verify", "lazy"];
+
+/// Three files, of which piece 1 has the end of the first and the second whole.
+fn three_files() -> TorrentBuilder {
+    TorrentBuilder::new(80)
+        .piece_length(64 * 1024)
+        .file("first", 100_000)
+        .file("second", 10_000)
+        .file("third", 300_000)
+}
+
+fn connect(daemon: &Daemon, sample: &Sample) -> Leecher {
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    leecher.until_unchoked();
+    leecher
+}
+
+/// Turns a byte over; twice is as it was. The time of the change is a new one.
+fn spoil(path: &Path, offset: u64) {
+    let before = fs::metadata(path).unwrap().modified().unwrap();
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[!byte[0]], offset).unwrap();
+    file.set_modified(before + Duration::from_secs(1)).unwrap();
+}
+
+/// What comes of asking for the first block of a piece.
+fn ask(leecher: &mut Leecher, index: u32) -> Seen {
+    leecher.send(&request(index, 0, 16 * 1024));
+    leecher.until(|seen| matches!(seen, Seen::Piece { .. } | Seen::Reject { .. }))
+}
+
+fn is_served(leecher: &mut Leecher, sample: &Sample, index: u32) -> bool {
+    match ask(leecher, index) {
+        Seen::Piece { block, .. } => {
+            assert!(
+                block == sample.block(index, 0, 16 * 1024),
+                "wrong bytes of piece {index}"
+            );
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Asks again and again until the piece is served or, as `wanted` says, is not.
+fn ask_until(leecher: &mut Leecher, sample: &Sample, index: u32, wanted: bool) {
+    let until = Instant::now() + leecher::DEADLINE;
+    while is_served(leecher, sample, index) != wanted {
+        assert!(Instant::now() < until, "served = {wanted} never comes true");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_bad_piece_is_refused_and_named_and_the_rest_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = three_files().write(dir.path()).unwrap();
+    spoil(&sample.files[1].path, 9_999);
+    let mut daemon = Daemon::seed_with(dir.path(), LAZY);
+    let mut leecher = connect(&daemon, &sample);
+    for index in 0..sample.pieces - 1 {
+        assert_eq!(is_served(&mut leecher, &sample, index), index != 1);
+    }
+    let line = daemon.wait_for_line(" is bad: ");
+    let named = format!(
+        "not served: piece 1 of {} is bad: {} or 2 files behind it",
+        sample.info_hash_hex(),
+        sample.files[0].path.canonicalize().unwrap().display()
+    );
+    assert!(line.ends_with(&named), "{line}");
+    for _ in 0..100 {
+        assert!(!is_served(&mut leecher, &sample, 1));
+    }
+    assert!(is_served(&mut leecher, &sample, 0));
+    assert_eq!(daemon.count_lines(" is bad: "), 1);
+}
+
+#[test]
+fn without_the_option_content_is_served_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = three_files().write(dir.path()).unwrap();
+    spoil(&sample.files[0].path, 0);
+    let daemon = Daemon::seed(dir.path());
+    let mut leecher = connect(&daemon, &sample);
+    match ask(&mut leecher, 0) {
+        Seen::Piece { block, .. } => assert!(block != sample.block(0, 0, 16 * 1024)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_peer_that_cannot_be_told_is_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = three_files().write(dir.path()).unwrap();
+    spoil(&sample.files[0].path, 0);
+    let mut daemon = Daemon::seed_with(dir.path(), LAZY);
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, PLAIN);
+    leecher.until_unchoked();
+    assert!(is_served(&mut leecher, &sample, 1));
+    leecher.send(&request(0, 0, 16 * 1024));
+    assert_eq!(leecher.next(), Seen::Closed);
+    daemon.wait_for_line("asked for content that could not be read");
+}
+
+#[test]
+fn a_piece_that_is_mended_is_served_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = three_files().write(dir.path()).unwrap();
+    let file = &sample.files[2].path;
+    spoil(file, 299_999);
+    let daemon = Daemon::seed_with(dir.path(), LAZY);
+    let mut leecher = connect(&daemon, &sample);
+    let last = sample.pieces - 2;
+    assert!(is_served(&mut leecher, &sample, last - 1));
+    let bad = sample.total_length / 65536;
+    let bad = u32::try_from(bad).unwrap();
+    leecher.send(&request(bad, 0, 1024));
+    assert!(matches!(leecher.next(), Seen::Reject { .. }));
+    spoil(file, 299_999);
+    let until = Instant::now() + leecher::DEADLINE;
+    loop {
+        leecher.send(&request(bad, 0, 1024));
+        match leecher.next() {
+            Seen::Piece { block, .. } => {
+                assert!(block == sample.block(bad, 0, 1024));
+                break;
+            }
+            Seen::Reject { .. } => assert!(Instant::now() < until, "it stays refused"),
+            other => panic!("{other:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn content_that_is_written_to_while_it_is_served_is_hashed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = three_files().write(dir.path()).unwrap();
+    let file = &sample.files[2].path;
+    let daemon = Daemon::seed_with(dir.path(), LAZY);
+    let mut leecher = connect(&daemon, &sample);
+    assert!(is_served(&mut leecher, &sample, 3));
+    // Behind the block that is asked for, so that a block that is served is always right.
+    spoil(file, 4 * 65536 - 110_000 - 1);
+    ask_until(&mut leecher, &sample, 3, false);
+    assert!(is_served(&mut leecher, &sample, 4));
+    spoil(file, 4 * 65536 - 110_000 - 1);
+    ask_until(&mut leecher, &sample, 3, true);
+}
+
+#[test]
+fn content_that_is_replaced_while_nobody_asks_is_hashed_before_it_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = three_files().write(dir.path()).unwrap();
+    let file = &sample.files[2].path;
+    let daemon = Daemon::seed_with(dir.path(), LAZY);
+    let mut leecher = connect(&daemon, &sample);
+    assert!(is_served(&mut leecher, &sample, 3));
+    let copy = file.with_extension("copy");
+    fs::copy(file, &copy).unwrap();
+    let times = fs::metadata(file).unwrap().modified().unwrap();
+    spoil(&copy, 3 * 65536 - 110_000);
+    File::options()
+        .write(true)
+        .open(&copy)
+        .unwrap()
+        .set_modified(times)
+        .unwrap();
+    fs::rename(copy, file).unwrap();
+    // Longer than a mapping is used without being looked at.
+    std::thread::sleep(Duration::from_secs(5));
+    // Whatever is served is compared, so the first answer must be the refusal.
+    assert!(!is_served(&mut leecher, &sample, 3));
+    assert!(is_served(&mut leecher, &sample, 2));
+}
+
+#[test]
+fn many_files_in_one_piece_are_hashed_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut builder = TorrentBuilder::new(81).piece_length(64 * 1024);
+    for number in 0..200 {
+        builder = builder.file(format!("{number:03}"), 1000);
+    }
+    let sample = builder
+        .padding(10_000)
+        .file("z", 5)
+        .write(dir.path())
+        .unwrap();
+    spoil(&sample.files[70].path, 0);
+    let daemon = Daemon::seed_with(dir.path(), LAZY);
+    let mut leecher = connect(&daemon, &sample);
+    let served: Vec<bool> = (0..3)
+        .map(|index| is_served(&mut leecher, &sample, index))
+        .collect();
+    assert_eq!(served, [true, false, true]);
+    spoil(&sample.files[70].path, 0);
+    ask_until(&mut leecher, &sample, 1, true);
+}
+
+#[test]
+fn a_crowd_has_a_large_piece_hashed_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(82)
+        .piece_length(64 << 20)
+        .length(65 << 20)
+        .write(dir.path())
+        .unwrap();
+    let mut arguments = LAZY.to_vec();
+    arguments.extend(["--status", "127.0.0.1:0"]);
+    let mut daemon = Daemon::seed_with(dir.path(), &arguments);
+    let line = daemon.wait_for_line("status at http://");
+    let (_, address) = line.split_once("http://").unwrap();
+    let status: std::net::SocketAddr = address.trim_end_matches('/').parse().unwrap();
+    let mut crowd: Vec<Leecher> = (0..40).map(|_| connect(&daemon, &sample)).collect();
+    for leecher in &mut crowd {
+        leecher.send(&request(0, 1 << 20, 1024));
+    }
+    for leecher in &mut crowd {
+        match leecher.until(|seen| matches!(seen, Seen::Piece { .. } | Seen::Reject { .. })) {
+            Seen::Piece { block, .. } => assert!(block == sample.block(0, 1 << 20, 1024)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut page = String::new();
+    let mut stream = leecher::dial(status);
+    std::io::Write::write_all(
+        &mut stream,
+        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    )
+    .unwrap();
+    std::io::Read::read_to_string(&mut stream, &mut page).unwrap();
+    assert!(
+        page.contains("\nhekate_pieces_verified_total 1\n"),
+        "{page}"
+    );
+}
