@@ -154,7 +154,7 @@ fn what_cannot_be_indexed_is_an_error_in_one_line() {
 fn verify_tells_good_from_bad_by_its_exit_code() {
     let place = Place::new(5);
     let output = place.hekate(&["verify", "lib"]);
-    let good = "5 torrents, 0 bad, 0 refused; 0 pieces missing, 0 corrupt\n";
+    let good = "5 torrents, 0 bad, 0 refused; 0 pieces missing, 0 corrupt; 0 extra files\n";
     assert_eq!(text(&output.stdout), good);
     assert_eq!(output.status.code(), Some(0));
 
@@ -166,7 +166,7 @@ fn verify_tells_good_from_bad_by_its_exit_code() {
         assert!(
             lines.ends_with(
                 "/lib/sample-2.torrent: of 1 pieces corrupt: 0\n\
-                 5 torrents, 1 bad, 0 refused; 0 pieces missing, 1 corrupt\n"
+                 5 torrents, 1 bad, 0 refused; 0 pieces missing, 1 corrupt; 0 extra files\n"
             ),
             "{lines}"
         );

@@ -37,6 +37,35 @@ pub(super) struct Checked {
     pub(super) extra: Vec<PathBuf>,
 }
 
+impl Checked {
+    /// Names a file that cannot be read, once. One that is short or not there was examined already.
+    fn failed(&mut self, torrent: &Torrent, file: u32, error: io::Error) {
+        let is_known = matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound
+        );
+        if let Some((path, _)) = place(torrent, file).filter(|_| !is_known) {
+            add_fault(
+                &mut self.faults,
+                ContentError::Unreadable(path.into(), error),
+            );
+        }
+    }
+}
+
+/// Adds a fault, unless it says once more that the same file cannot be read.
+pub(super) fn add_fault(faults: &mut Vec<ContentError>, fault: ContentError) {
+    let is_repeated = match (faults.last(), &fault) {
+        (Some(ContentError::Unreadable(last, _)), ContentError::Unreadable(path, _)) => {
+            last == path
+        }
+        _ => false,
+    };
+    if !is_repeated {
+        faults.push(fault);
+    }
+}
+
 /// Memory that is kept from one run to the next.
 #[derive(Default)]
 pub(super) struct Hasher {
@@ -62,12 +91,17 @@ impl Hasher {
             let mut is_whole = true;
             for extent in torrent.layout.extents(start, piece_length) {
                 let read = match extent.source {
-                    Source::Zeros => self.zeros(extent.length, &mut digest),
+                    Source::Zeros => {
+                        self.zeros(extent.length, &mut digest);
+                        Ok(())
+                    }
                     Source::File(file) => {
                         if extent.offset == 0 {
                             checked.faults.extend(self.examine(torrent, file).err());
                         }
-                        self.read(torrent, file, extent.offset, extent.length, &mut digest)
+                        let read =
+                            self.read(torrent, file, extent.offset, extent.length, &mut digest);
+                        read.map_err(|error| checked.failed(torrent, file, error))
                     }
                 };
                 is_whole &= read.is_ok();
@@ -124,7 +158,7 @@ impl Hasher {
         Ok(())
     }
 
-    fn zeros(&mut self, length: u64, digest: &mut Sha1) -> io::Result<()> {
+    fn zeros(&mut self, length: u64, digest: &mut Sha1) {
         self.buffer.fill(0);
         let mut left = length;
         while left > 0 {
@@ -133,7 +167,6 @@ impl Hasher {
             digest.update(now);
             left -= now.len() as u64;
         }
-        Ok(())
     }
 }
 

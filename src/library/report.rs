@@ -23,6 +23,8 @@ pub struct Sums {
     pub absent_pieces: u64,
     /// Pieces with another hash.
     pub corrupt_pieces: u64,
+    /// Files that are no part of the torrent in whose directory they are.
+    pub extra_files: u64,
 }
 
 impl Sums {
@@ -34,6 +36,7 @@ impl Sums {
                 self.bad += u64::from(!report.is_good());
                 self.absent_pieces += report.absent.len() as u64;
                 self.corrupt_pieces += report.corrupt.len() as u64;
+                self.extra_files += report.extra.len() as u64;
             }
             Finding::Refused(_) | Finding::Index(_) => self.refused += 1,
         }
@@ -49,8 +52,14 @@ impl Sums {
     #[must_use]
     pub fn json(&self) -> String {
         format!(
-            "{{\"torrents\":{},\"bad\":{},\"refused\":{},\"absent_pieces\":{},\"corrupt_pieces\":{}}}\n",
-            self.torrents, self.bad, self.refused, self.absent_pieces, self.corrupt_pieces
+            "{{\"torrents\":{},\"bad\":{},\"refused\":{},\"absent_pieces\":{},\"corrupt_pieces\":{},\
+             \"extra_files\":{}}}\n",
+            self.torrents,
+            self.bad,
+            self.refused,
+            self.absent_pieces,
+            self.corrupt_pieces,
+            self.extra_files
         )
     }
 }
@@ -59,8 +68,13 @@ impl Display for Sums {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             formatter,
-            "{} torrents, {} bad, {} refused; {} pieces missing, {} corrupt",
-            self.torrents, self.bad, self.refused, self.absent_pieces, self.corrupt_pieces
+            "{} torrents, {} bad, {} refused; {} pieces missing, {} corrupt; {} extra files",
+            self.torrents,
+            self.bad,
+            self.refused,
+            self.absent_pieces,
+            self.corrupt_pieces,
+            self.extra_files
         )
     }
 }
@@ -140,7 +154,7 @@ fn torrent(report: &Report) -> String {
 
 /// A file that is not right.
 fn fault(error: &ContentError) -> String {
-    let mut sizes = String::new();
+    let mut more = String::new();
     let (path, word) = match error {
         ContentError::Missing(path) => (path, "missing"),
         ContentError::WrongSize {
@@ -148,16 +162,19 @@ fn fault(error: &ContentError) -> String {
             expected,
             found,
         } => {
-            sizes = format!(",\"expected\":{expected},\"found\":{found}");
+            more = format!(",\"expected\":{expected},\"found\":{found}");
             (path, if found < expected { "short" } else { "long" })
         }
         ContentError::Unreadable(path, _)
         | ContentError::NotRegular(path)
         | ContentError::Escapes(path)
-        | ContentError::Unsafe(path) => (path, "unreadable"),
+        | ContentError::Unsafe(path) => {
+            more = format!(",\"reason\":{}", Quoted(&error.to_string()));
+            (path, "unreadable")
+        }
     };
     let path = show(path).to_string();
-    format!("{{\"path\":{},\"fault\":\"{word}\"{sizes}}}", Quoted(&path))
+    format!("{{\"path\":{},\"fault\":\"{word}\"{more}}}", Quoted(&path))
 }
 
 fn show(path: &Path) -> Printable<'_> {
@@ -206,6 +223,8 @@ impl Display for Quoted<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
+
     use crate::torrent::catalogue::{Refusal, RefusalReason};
     use crate::wire::message::InfoHash;
 
@@ -271,6 +290,11 @@ mod tests {
             "{\"path\":\"/l/c\\\\n.torrent\",\"state\":\"refused\",\"reason\":\"not a regular file\"}\n"
         );
         assert!(json(&good()).contains("\"state\":\"good\""));
+        let error = io::Error::from_raw_os_error(5);
+        assert_eq!(
+            fault(&ContentError::Unreadable("m/x".into(), error)),
+            r#"{"path":"m/x","fault":"unreadable","reason":"content m/x is unreadable: Input/output error (os error 5)"}"#
+        );
     }
 
     #[test]
@@ -282,7 +306,7 @@ mod tests {
         assert!(!sums.is_good());
         assert_eq!(
             sums.to_string(),
-            "2 torrents, 1 bad, 0 refused; 1 pieces missing, 5 corrupt\n"
+            "2 torrents, 1 bad, 0 refused; 1 pieces missing, 5 corrupt; 1 extra files\n"
         );
         let mut sums = Sums::default();
         sums.add(&refused());

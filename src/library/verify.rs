@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::build::Progress;
-use super::hash::{Checked, Hasher};
+use super::hash::{Checked, Hasher, add_fault};
 use super::index::{Index, IndexError};
 use super::parallel;
 use super::walk::{Starts, Step};
@@ -103,7 +103,9 @@ pub fn verify(
             Done::Pass(finding) => take(finding),
             Done::Checked(span, checked) => {
                 let mut whole = report.take().unwrap_or_else(|| span.torrent.report());
-                whole.faults.extend(checked.faults);
+                for fault in checked.faults {
+                    add_fault(&mut whole.faults, fault);
+                }
                 whole.absent.extend(checked.absent);
                 whole.corrupt.extend(checked.corrupt);
                 whole.extra.extend(checked.extra);

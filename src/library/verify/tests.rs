@@ -180,6 +180,46 @@ fn extra_files_are_named_and_are_no_fault() {
     assert!(report.is_good());
 }
 
+/// Address 0 of a process cannot be read, by anybody: `/proc/PID/mem` is a regular file that fails.
+#[test]
+fn a_file_that_the_disk_does_not_give_is_named_once_with_the_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let piece = 16 * 1024 * 1024;
+    let head = format!(
+        "d4:infod6:lengthi{}e4:name3:mem12:piece lengthi{piece}e6:pieces100:",
+        5 * piece
+    );
+    let raw = [head.as_bytes(), &[0; 100], b"ee"].concat();
+    fs::write(directory.path().join("m.torrent"), raw).unwrap();
+    let mut found = Vec::new();
+    let paths = [directory.path().to_path_buf()];
+    let content = PathBuf::from(format!("/proc/{}", std::process::id()));
+    verify(
+        &Subject::Paths(&paths),
+        Some(&content),
+        2,
+        &Progress::default(),
+        |finding| {
+            found.push(finding);
+            ControlFlow::Continue(())
+        },
+    )
+    .unwrap();
+    let [Finding::Torrent(report)] = &found[..] else {
+        panic!("{found:?}");
+    };
+    let unreadable = "content mem is unreadable: Input/output error (os error 5)";
+    let length = 5 * piece;
+    assert_eq!(
+        faults(report),
+        [
+            &format!("content mem has 0 bytes, not {length}"),
+            unreadable
+        ]
+    );
+    assert_eq!(pieces(report), (&[0, 1, 2, 3, 4][..], &[][..]));
+}
+
 #[test]
 fn refused_files_are_found_among_the_others() {
     let library = Library::new();
