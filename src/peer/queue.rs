@@ -131,12 +131,18 @@ impl BlockQueue {
     }
 }
 
+/// Ones for full bitfields, shared by all peers.
+static ONES: [u8; 16 * 1024] = [0xff; 16 * 1024];
+
 /// Encoded messages that are not blocks. Its memory goes as soon as all of it is sent.
 #[derive(Debug, Default)]
 pub(super) struct ControlBuffer {
     bytes: Vec<u8>,
     /// How many of `bytes` the socket has taken.
     sent_bytes: usize,
+    /// So many bytes of ones stand before `bytes[ones_at..]`, that take no memory.
+    ones_left: u32,
+    ones_at: u32,
 }
 
 impl ControlBuffer {
@@ -145,18 +151,55 @@ impl ControlBuffer {
         &mut self.bytes
     }
 
-    /// What is not sent.
+    /// Appends so many bytes of ones, once for each peer. Those of few pieces are copied, so that
+    /// they go out in one write with what is around them.
+    pub(super) fn append_ones(&mut self, count: usize) {
+        let places = (u32::try_from(count), u32::try_from(self.bytes.len()));
+        match places {
+            (Ok(left), Ok(at)) if count > ONES.len() && self.ones_left == 0 => {
+                self.ones_left = left;
+                self.ones_at = at;
+            }
+            _ => self.bytes.resize(self.bytes.len() + count, 0xff),
+        }
+    }
+
+    /// What is to be sent next. More may follow, see [`ControlBuffer::is_cut`].
     pub(super) fn unsent(&self) -> &[u8] {
-        self.bytes.get(self.sent_bytes..).unwrap_or_default()
+        let (left, at) = (self.ones_left as usize, self.ones_at as usize);
+        let unsent = match left {
+            0 => self.bytes.get(self.sent_bytes..),
+            _ if self.sent_bytes < at => self.bytes.get(self.sent_bytes..at),
+            _ => ONES.get(..left.min(ONES.len())),
+        };
+        unsent.unwrap_or_default()
+    }
+
+    /// Whether [`ControlBuffer::unsent`] is not all that there is.
+    pub(super) fn is_cut(&self) -> bool {
+        self.ones_left > 0
+    }
+
+    /// How many bytes there are to be sent.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.bytes.len() - self.sent_bytes + self.ones_left as usize
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Accounts for `bytes` sent, no more than are unsent.
+    /// Accounts for `bytes` sent, no more than are shown.
     pub(super) fn advance(&mut self, bytes: usize) {
-        self.sent_bytes = (self.sent_bytes + bytes).min(self.bytes.len());
+        if self.ones_left > 0 && self.sent_bytes >= self.ones_at as usize {
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            self.ones_left = self.ones_left.saturating_sub(bytes);
+        } else {
+            self.sent_bytes = (self.sent_bytes + bytes).min(self.bytes.len());
+        }
+        if self.ones_left > 0 {
+            return;
+        }
         if self.sent_bytes == self.bytes.len() {
             *self = Self::default();
         } else if self.sent_bytes >= COMPACT_BYTES && self.sent_bytes * 2 >= self.bytes.len() {

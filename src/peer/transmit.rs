@@ -14,7 +14,7 @@ use crate::wire::message::Request;
 pub struct Transmit<'a> {
     /// A block whose message (header and body) is sent as far as this many bytes, more than none.
     pub partial: Option<(Request, u32)>,
-    /// Encoded messages.
+    /// Encoded messages; while these are not all that there are, no blocks follow.
     pub control: &'a [u8],
     /// The blocks that follow. Whoever cannot send one of them must stop before it.
     pub blocks: vec_deque::Iter<'a, Request>,
@@ -31,6 +31,8 @@ impl Peer {
             control = control
                 .get(..usize::from(self.handshake_unsent))
                 .unwrap_or(control);
+        }
+        if self.handshake_unsent > 0 || self.control.is_cut() {
             blocks = vec_deque::Iter::default();
         }
         Transmit {

@@ -30,11 +30,21 @@ pub fn have_all(out: &mut Vec<u8>) {
 
 /// We have every piece, said to a peer without the Fast bit: `pieces` ones, spare bits zero (BEP 3).
 pub fn bitfield_full(out: &mut Vec<u8>, pieces: u32) {
-    let body_length = pieces.div_ceil(8);
-    out.extend_from_slice(&(1 + body_length).to_be_bytes());
-    out.push(id::BITFIELD);
-    let end = out.len() + pieces as usize / 8;
+    let ones = bitfield_full_head(out, pieces);
+    let end = out.len() + ones;
     out.resize(end, 0xff);
+    bitfield_full_tail(out, pieces);
+}
+
+/// What stands before the bytes of that message that are all ones; answers how many these are.
+pub fn bitfield_full_head(out: &mut Vec<u8>, pieces: u32) -> usize {
+    out.extend_from_slice(&(1 + pieces.div_ceil(8)).to_be_bytes());
+    out.push(id::BITFIELD);
+    pieces as usize / 8
+}
+
+/// What follows them.
+pub fn bitfield_full_tail(out: &mut Vec<u8>, pieces: u32) {
     if !pieces.is_multiple_of(8) {
         out.push(!(0xff_u8 >> (pieces % 8)));
     }

@@ -1,0 +1,298 @@
+//! What is legal, and what is answered.
+
+use super::*;
+use crate::peer::fixture::{
+    INFO_HASH, OURS, SHAPE, THEIRS, block, open_peer, reserved, served_peer, take_control,
+};
+use crate::peer::queue::REQQ;
+
+const CHOKE: &[u8] = &[0, 0, 0, 1, 0];
+const UNCHOKE: &[u8] = &[0, 0, 0, 1, 1];
+
+fn rejects(requests: &[Request]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for request in requests {
+        encoder::reject(&mut out, *request);
+    }
+    out
+}
+
+fn say(peer: &mut Peer, message: Message<'_>) -> Result<Event, CloseReason> {
+    peer.handle_message(&message, &SHAPE)
+}
+
+fn illegal(says: Result<Event, CloseReason>) -> bool {
+    matches!(says, Err(CloseReason::IllegalMessage(_)))
+}
+
+#[test]
+fn a_peer_is_small() {
+    assert!(size_of::<Peer>() <= 128, "{}", size_of::<Peer>());
+    let mut peer = served_peer(true, 5);
+    peer.choke();
+    take_control(&mut peer);
+    assert_eq!(peer.control.out().capacity(), 0);
+}
+
+#[test]
+fn the_handshake_is_answered_before_the_peer_id_is_known() {
+    let mut peer = Peer::new();
+    peer.handle_handshake(reserved(true), INFO_HASH, OURS);
+    assert_eq!(take_control(&mut peer), handshake::encode(INFO_HASH, OURS));
+}
+
+#[test]
+fn have_all_is_for_peers_with_fast_and_a_bitfield_for_the_others() {
+    for (fast, opening) in [
+        (true, &b"\0\0\0\x01\x0ebep10"[..]),
+        (false, b"\0\0\0\x04\x05\xff\xff\xf0bep10"),
+    ] {
+        let mut peer = Peer::new();
+        peer.handle_handshake(reserved(fast), INFO_HASH, OURS);
+        take_control(&mut peer);
+        peer.handle_peer_id(THEIRS, OURS, &SHAPE, b"bep10").unwrap();
+        assert_eq!(take_control(&mut peer), opening);
+    }
+    let mut plain = Peer::new();
+    plain.handle_handshake([0; 8], INFO_HASH, OURS);
+    take_control(&mut plain);
+    plain
+        .handle_peer_id(THEIRS, OURS, &SHAPE, b"bep10")
+        .unwrap();
+    assert_eq!(take_control(&mut plain).len(), 8, "no BEP 10 unasked");
+}
+
+#[test]
+fn we_do_not_serve_ourselves() {
+    let mut peer = Peer::new();
+    peer.handle_handshake(reserved(true), INFO_HASH, OURS);
+    let end = peer.handle_peer_id(OURS, OURS, &SHAPE, b"");
+    assert_eq!(end, Err(CloseReason::OurselvesConnected));
+}
+
+#[test]
+fn a_seed_is_closed_however_it_becomes_one() {
+    let seed = Err(CloseReason::PeerIsSeed);
+    let bitfield = |ones| Message::Bitfield {
+        length_bytes: 3,
+        ones,
+    };
+    assert_eq!(say(&mut open_peer(true), Message::HaveAll), seed);
+    assert_eq!(say(&mut open_peer(false), bitfield(20)), seed);
+    let mut peer = open_peer(false);
+    assert_eq!(say(&mut peer, bitfield(18)), Ok(Event::None));
+    assert_eq!(say(&mut peer, Message::Have(3)), Ok(Event::None));
+    assert_eq!(say(&mut peer, Message::Have(4)), seed);
+    let mut peer = open_peer(true);
+    assert_eq!(say(&mut peer, bitfield(19)), Ok(Event::None));
+    assert_eq!(say(&mut peer, Message::HaveNone), Ok(Event::None));
+    assert_eq!(say(&mut peer, Message::Have(4)), Ok(Event::None));
+}
+
+#[test]
+fn illegal_messages_end_the_peer() {
+    let bitfield = |length_bytes, ones| Message::Bitfield { length_bytes, ones };
+    assert!(illegal(say(&mut open_peer(true), Message::Have(20))));
+    assert!(illegal(say(&mut open_peer(true), bitfield(2, 1))));
+    assert!(illegal(say(&mut open_peer(true), bitfield(4, 1))));
+    assert!(illegal(say(&mut open_peer(true), bitfield(3, 21))));
+    assert!(illegal(say(&mut open_peer(false), Message::HaveAll)));
+    assert!(illegal(say(&mut open_peer(false), Message::HaveNone)));
+    assert!(illegal(say(&mut open_peer(true), Message::PeerId(THEIRS))));
+    let outside = Request {
+        index: 19,
+        begin: 1,
+        length: 16 * 1024,
+    };
+    for unchoked in [false, true] {
+        let mut peer = open_peer(true);
+        if unchoked {
+            peer.unchoke();
+        }
+        let end = say(&mut peer, Message::Request(outside));
+        assert_eq!(end, Err(CloseReason::IllegalRequest));
+    }
+}
+
+#[test]
+fn messages_of_no_use_do_no_harm() {
+    let mut peer = served_peer(true, 1);
+    for message in [
+        Message::KeepAlive,
+        Message::Choke,
+        Message::Unchoke,
+        Message::Ignored { id: 200 },
+    ] {
+        assert_eq!(say(&mut peer, message), Ok(Event::None));
+    }
+    assert_eq!((peer.queue_length(), peer.has_control()), (1, false));
+}
+
+#[test]
+fn interest_is_reported_and_not_interested_is_no_goodbye() {
+    let mut peer = open_peer(true);
+    assert_eq!(say(&mut peer, Message::Interested), Ok(Event::Interested));
+    assert!(peer.is_interested() && peer.is_choked());
+    let says = say(&mut peer, Message::NotInterested);
+    assert_eq!(says, Ok(Event::NotInterested));
+    assert!(!peer.is_interested());
+}
+
+#[test]
+fn a_request_says_that_the_peer_is_interested() {
+    let mut peer = open_peer(true);
+    let request = block(0);
+    let says = say(&mut peer, Message::Request(request));
+    assert_eq!(says, Ok(Event::Interested));
+    assert_eq!(say(&mut peer, Message::Request(request)), Ok(Event::None));
+    let mut peer = open_peer(true);
+    peer.unchoke();
+    for newly_interested in [true, false] {
+        assert_eq!(
+            say(&mut peer, Message::Request(request)),
+            Ok(Event::Requested {
+                request,
+                newly_interested
+            })
+        );
+    }
+}
+
+#[test]
+fn a_request_while_choked_is_rejected_with_fast_and_dropped_without() {
+    for (fast, answer) in [(true, rejects(&[block(0)])), (false, Vec::new())] {
+        let mut peer = open_peer(fast);
+        say(&mut peer, Message::Request(block(0))).unwrap();
+        assert_eq!(take_control(&mut peer), answer);
+        assert!(!peer.has_blocks());
+    }
+}
+
+#[test]
+fn a_request_beyond_the_bound_is_rejected_with_fast_and_dropped_without() {
+    for (fast, answer) in [(true, rejects(&[block(9)])), (false, Vec::new())] {
+        let mut peer = served_peer(fast, 2000);
+        let says = say(&mut peer, Message::Request(block(9)));
+        assert_eq!(says, Ok(Event::None));
+        assert_eq!(take_control(&mut peer), answer);
+        assert_eq!(peer.queue_length(), REQQ);
+    }
+}
+
+#[test]
+fn a_cancel_is_answered_once_and_only_for_what_is_queued() {
+    for (fast, answer) in [(true, rejects(&[block(1)])), (false, Vec::new())] {
+        let mut peer = served_peer(fast, 3);
+        peer.handle_sent(1);
+        for number in [0, 1, 1, 9] {
+            say(&mut peer, Message::Cancel(block(number))).unwrap();
+        }
+        peer.handle_sent(13 + 16 * 1024 - 1);
+        assert_eq!(take_control(&mut peer), answer);
+        assert_eq!(peer.queue_length(), 1);
+    }
+}
+
+#[test]
+fn choke_refuses_the_queue_and_unchoke_opens_it() {
+    let queued = [block(0), block(1)];
+    for (fast, answer) in [(true, rejects(&queued)), (false, Vec::new())] {
+        let mut peer = served_peer(fast, 2);
+        peer.choke();
+        peer.choke();
+        assert_eq!(take_control(&mut peer), [CHOKE, &answer].concat());
+        assert!(peer.is_choked() && !peer.has_blocks());
+        peer.unchoke();
+        peer.unchoke();
+        assert_eq!(take_control(&mut peer), UNCHOKE);
+    }
+}
+
+#[test]
+fn a_block_that_cannot_be_read_is_rejected_where_that_can_be_said() {
+    let mut peer = served_peer(true, 2);
+    assert_eq!(peer.reject_block(block(1)), Ok(()));
+    assert_eq!(peer.reject_block(block(1)), Ok(()), "it is gone");
+    assert_eq!(take_control(&mut peer), rejects(&[block(1)]));
+    assert_eq!((peer.take_rejected(), peer.take_rejected()), (1, 0));
+    peer.handle_sent(1);
+    let begun = peer.reject_block(block(0));
+    assert_eq!(begun, Err(CloseReason::ContentFailed));
+    let plain = served_peer(false, 1).reject_block(block(0));
+    assert_eq!(plain, Err(CloseReason::ContentFailed));
+}
+
+#[test]
+fn one_keep_alive_is_queued_and_no_other_time_out_is_survived() {
+    let mut peer = open_peer(true);
+    peer.handle_timeout(Timer::KeepAlive).unwrap();
+    peer.handle_timeout(Timer::KeepAlive).unwrap();
+    assert_eq!(take_control(&mut peer), [0; 4]);
+    for (timer, reason) in [
+        (Timer::Handshake, CloseReason::HandshakeTimeout),
+        (Timer::Message, CloseReason::MessageTimeout),
+        (Timer::Idle, CloseReason::IdleTimeout),
+        (Timer::Write, CloseReason::WriteTimeout),
+    ] {
+        assert_eq!(peer.handle_timeout(timer), Err(reason));
+    }
+}
+
+#[test]
+fn a_peer_that_provokes_answers_and_takes_none_is_backlogged() {
+    let mut peer = open_peer(true);
+    for _ in 0..CONTROL_LIMIT_BYTES / 17 {
+        say(&mut peer, Message::Request(block(0))).unwrap();
+        assert!(!peer.is_backlogged());
+    }
+    say(&mut peer, Message::Request(block(0))).unwrap();
+    assert!(peer.is_backlogged());
+    peer.handle_sent(100);
+    assert!(!peer.is_backlogged());
+}
+
+#[test]
+fn a_large_bitfield_of_ours_is_no_backlog() {
+    let mut peer = Peer::new();
+    peer.handle_handshake([0; 8], INFO_HASH, OURS);
+    let mut shape = SHAPE;
+    shape.pieces = 1_000_000;
+    peer.handle_peer_id(THEIRS, OURS, &shape, b"").unwrap();
+    assert!(!peer.is_backlogged());
+    while peer.has_control() {
+        take_control(&mut peer);
+    }
+    assert_eq!(peer.opening_bytes, 0);
+}
+
+#[test]
+fn a_full_bitfield_of_millions_of_pieces_is_shared() {
+    for pieces in [1_000_000, 4_000_000, 4_000_003] {
+        let mut peer = Peer::new();
+        peer.handle_handshake(reserved(false), INFO_HASH, OURS);
+        take_control(&mut peer);
+        let shape = Shape { pieces, ..SHAPE };
+        peer.handle_peer_id(THEIRS, OURS, &shape, b"bep10").unwrap();
+        peer.unchoke();
+        peer.handle_message(&Message::Request(block(0)), &shape)
+            .unwrap();
+        assert!(peer.control.out().capacity() < 32 * 1024);
+        let mut expected = Vec::new();
+        encoder::bitfield_full(&mut expected, pieces);
+        expected.extend_from_slice(b"bep10");
+        expected.extend_from_slice(UNCHOKE);
+        let mut sent = Vec::new();
+        while peer.has_control() {
+            let transmit = peer.poll_transmit();
+            let shown = transmit.control.to_vec();
+            let is_last = sent.len() + shown.len() == expected.len();
+            assert_eq!(transmit.blocks.len(), usize::from(is_last), "in between");
+            // The socket takes some of it.
+            let taken = shown.len().min(50_001);
+            sent.extend_from_slice(&shown[..taken]);
+            peer.handle_sent(taken);
+        }
+        assert!(sent == expected);
+        assert!(peer.has_blocks());
+    }
+}
