@@ -126,14 +126,20 @@ fn config_argument() -> Arg {
 /// The flag that a setting is.
 fn argument(setting: &'static Setting) -> Arg {
     let preset = match setting.default {
-        Preset::Value(_) if setting.takes == Takes::Switch => String::new(),
+        Preset::Value(_) if matches!(setting.takes, Takes::Switch | Takes::OffSwitch(_)) => {
+            String::new()
+        }
         Preset::Value(value) => format!(" [default: {value}]"),
         Preset::Words(words, _) => format!(" [default: {words}]"),
     };
-    let argument = Arg::new(setting.name).help(format!("{}{preset}", setting.help));
+    let not = match setting.takes {
+        Takes::OffSwitch(_) => "Turn off: ",
+        _ => "",
+    };
+    let argument = Arg::new(setting.name).help(format!("{not}{}{preset}", setting.help));
     let argument = match setting.takes {
         Takes::Positional(_) => argument,
-        _ => argument.long(setting.name),
+        _ => argument.long(setting.flag()),
     };
     let argument = match setting.short {
         Some(short) => argument.short(short),
@@ -145,7 +151,7 @@ fn argument(setting: &'static Setting) -> Arg {
     };
     let check = move |value: &str| setting.check(value);
     match setting.takes {
-        Takes::Switch => argument.action(ArgAction::SetTrue),
+        Takes::Switch | Takes::OffSwitch(_) => argument.action(ArgAction::SetTrue),
         Takes::One(name) => argument.value_name(name).value_parser(check),
         Takes::Many(name) | Takes::Positional(name) => argument
             .value_name(name)
@@ -196,6 +202,7 @@ fn is_given(matches: &ArgMatches, setting: &Setting) -> bool {
 fn given_values(matches: &ArgMatches, setting: &Setting) -> Vec<String> {
     match setting.takes {
         Takes::Switch => vec!["true".to_owned()],
+        Takes::OffSwitch(_) => vec!["false".to_owned()],
         _ => {
             let values = matches.get_many::<String>(setting.name);
             values.unwrap_or_default().cloned().collect()
@@ -273,6 +280,14 @@ mod tests {
         assert_eq!((config.credit_bytes, config.max_unchoked_ms), (3072, 4000));
         assert_eq!(config.dirs, [PathBuf::from("lib")]);
         assert_eq!(config.log, "hekate=trace");
+    }
+
+    #[test]
+    fn what_is_on_is_turned_off_by_a_flag_of_its_own() {
+        let defaults = config(&["lib"]);
+        assert!(defaults.landlock && defaults.no_new_privs);
+        let config = config(&["--no-landlock", "--allow-new-privs", "lib"]);
+        assert!(!config.landlock && !config.no_new_privs);
     }
 
     #[test]

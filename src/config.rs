@@ -82,6 +82,15 @@ pub enum StatusWish {
     At(StatusAddress),
 }
 
+/// A user, and a group when it is not the user's own: names or numbers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UserName {
+    /// The user.
+    pub user: String,
+    /// The group.
+    pub group: Option<String>,
+}
+
 /// Where the status can be asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StatusAddress {
@@ -147,6 +156,18 @@ pub struct Config {
     pub status: StatusWish,
     /// Names by which a proxy may call the status listener.
     pub status_hosts: Vec<String>,
+    /// Who to become.
+    pub user: Option<UserName>,
+    /// Go to the background.
+    pub daemon: bool,
+    /// Where the number of the process is written.
+    pub pid_file: Option<PathBuf>,
+    /// Whether Landlock is asked to keep the process from other files.
+    pub landlock: bool,
+    /// Directories that may be read beside the library.
+    pub content_roots: Vec<PathBuf>,
+    /// Whether programs may give the process no further rights.
+    pub no_new_privs: bool,
     /// Every time-out.
     pub timeouts: Timeouts,
 }
@@ -177,6 +198,12 @@ impl Default for Config {
             log_file: None,
             status: StatusWish::Usual,
             status_hosts: Vec::new(),
+            user: None,
+            daemon: false,
+            pid_file: None,
+            landlock: true,
+            content_roots: Vec::new(),
+            no_new_privs: true,
             timeouts: Timeouts::default(),
         }
     }

@@ -235,8 +235,8 @@ fn values(setting: &Setting, value: &DeValue<'_>) -> Result<Vec<String>, String>
 
 fn scalar(setting: &Setting, value: &DeValue<'_>) -> Result<String, String> {
     match (setting.takes, value) {
-        (Takes::Switch, DeValue::Boolean(value)) => Ok(value.to_string()),
-        (Takes::Switch, _) => Err("must be true or false".to_owned()),
+        (Takes::Switch | Takes::OffSwitch(_), DeValue::Boolean(value)) => Ok(value.to_string()),
+        (Takes::Switch | Takes::OffSwitch(_), _) => Err("must be true or false".to_owned()),
         (_, DeValue::String(text)) => Ok(text.to_string()),
         (_, DeValue::Integer(number)) if number.radix() == 10 => Ok(number.as_str().to_owned()),
         (Takes::Many(_) | Takes::Positional(_), _) => Err("must be a list of strings".to_owned()),
@@ -287,7 +287,7 @@ pub fn default_text() -> String {
 fn written(setting: &Setting, value: &str) -> String {
     match setting.takes {
         Takes::Many(_) | Takes::Positional(_) => format!("[{value:?}]"),
-        Takes::Switch => value.to_owned(),
+        Takes::Switch | Takes::OffSwitch(_) => value.to_owned(),
         Takes::One(_) if value.parse::<u64>().is_ok() => value.to_owned(),
         Takes::One(_) => format!("{value:?}"),
     }

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{Config, Families, StatusAddress, StatusWish, Verify};
+use super::{Config, Families, StatusAddress, StatusWish, UserName, Verify};
 use crate::tracker::url::TrackerUrl;
 
 /// The longest turn that can be asked for, a year: it keeps sums of times far from overflow.
@@ -40,6 +40,8 @@ pub struct Setting {
 pub enum Takes {
     /// Nothing on the command line, `true` or `false` in the file.
     Switch,
+    /// The same for what is on unless told: the flag has this name and turns it off.
+    OffSwitch(&'static str),
     /// One value, with what the manual calls it.
     One(&'static str),
     /// Any number of values: the flag is repeated, the file has a list.
@@ -249,8 +251,55 @@ pub const SETTINGS: &[Setting] = &[
         apply: |config, values| many(&mut config.status_hosts, values),
         ..setting("status-host", STATUS)
     },
+    Setting {
+        takes: Takes::One("NAME[:GROUP]"),
+        default: Preset::Words("whoever starts it", "hekate"),
+        help: "Become this user once the addresses are taken, when started as root; without a group, the user's own",
+        live: false,
+        apply: |config, values| optional(&mut config.user, values, user),
+        ..setting("user", STARTING)
+    },
+    Setting {
+        help: "Go to the background once the daemon listens; the log must be a file then",
+        live: false,
+        apply: |config, values| one(&mut config.daemon, values, parse),
+        ..setting("daemon", STARTING)
+    },
+    Setting {
+        takes: Takes::One("FILE"),
+        default: Preset::Words("none", "/run/hekate/hekate.pid"),
+        help: "File that has the number of the process while it runs; a second one with this file is refused",
+        live: false,
+        apply: |config, values| optional(&mut config.pid_file, values, PathBuf::from_str),
+        ..setting("pid-file", STARTING)
+    },
+    Setting {
+        takes: Takes::OffSwitch("no-landlock"),
+        default: Preset::Value("true"),
+        help: "Let the kernel refuse every file but the library, and what the daemon itself needs (Landlock)",
+        live: false,
+        apply: |config, values| one(&mut config.landlock, values, parse),
+        ..setting("landlock", STARTING)
+    },
+    Setting {
+        takes: Takes::Many("DIR"),
+        default: Preset::Words("none", "/mnt/disk2"),
+        help: "Further directory that Landlock lets the daemon read: one that links in the library lead to",
+        live: false,
+        apply: |config, values| many(&mut config.content_roots, values),
+        ..setting("content-root", STARTING)
+    },
+    Setting {
+        takes: Takes::OffSwitch("allow-new-privs"),
+        default: Preset::Value("true"),
+        help: "Never gain rights by running a program (no_new_privs); Landlock needs it",
+        live: false,
+        apply: |config, values| one(&mut config.no_new_privs, values, parse),
+        ..setting("no-new-privs", STARTING)
+    },
 ];
 
+const STARTING: &str = "Starting";
 const LIBRARY: &str = "Library";
 const NETWORK: &str = "Network";
 const LIMITS: &str = "Limits";
@@ -274,6 +323,15 @@ const fn setting(name: &'static str, group: &'static str) -> Setting {
 }
 
 impl Setting {
+    /// What it is called on the command line, without the dashes.
+    #[must_use]
+    pub fn flag(&self) -> &'static str {
+        match self.takes {
+            Takes::OffSwitch(flag) => flag,
+            _ => self.name,
+        }
+    }
+
     /// The setting of this name.
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Self> {
@@ -307,13 +365,14 @@ pub fn markdown() -> String {
     );
     for setting in SETTINGS {
         let (value, many) = match setting.takes {
-            Takes::Switch => (String::new(), ""),
+            Takes::Switch | Takes::OffSwitch(_) => (String::new(), ""),
             Takes::One(value) => (format!(" {value}"), ""),
             Takes::Many(value) => (format!(" {value}"), " …"),
             Takes::Positional(value) => (format!("{value} …` or `"), ""),
         };
         let name = match setting.takes {
             Takes::Positional(_) => format!("`{value}{}`", setting.name),
+            Takes::OffSwitch(flag) => format!("`--{flag}` or `{} = false`", setting.name),
             _ => format!("`--{}{value}`{many}", setting.name),
         };
         let short = setting
@@ -321,6 +380,7 @@ pub fn markdown() -> String {
             .map_or_else(String::new, |short| format!("`-{short}`, "));
         let default = match setting.default {
             Preset::Value("false") => "",
+            Preset::Value("true") => "on",
             Preset::Value(value) => value,
             Preset::Words(words, _) => words,
         };
@@ -390,6 +450,20 @@ fn status(text: &str) -> Result<StatusWish, String> {
             Ok(address) => Ok(StatusWish::At(StatusAddress::Tcp(address))),
             Err(_) => Err("must be ADDRESS:PORT, unix:PATH or off".to_owned()),
         },
+    }
+}
+
+fn user(text: &str) -> Result<UserName, String> {
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    match user.is_empty() || group.is_some_and(str::is_empty) {
+        true => Err("must be NAME or NAME:GROUP".to_owned()),
+        false => Ok(UserName {
+            user: user.to_owned(),
+            group: group.map(str::to_owned),
+        }),
     }
 }
 
@@ -519,6 +593,8 @@ mod tests {
             ("verify", "sizes"),
             ("status", "6970"),
             ("status", "unix:"),
+            ("user", ":group"),
+            ("user", "name:"),
         ] {
             assert!(Setting::find(name).unwrap().check(value).is_err(), "{name}");
         }
