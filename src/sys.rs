@@ -370,7 +370,8 @@ pub fn send_datagrams(
             socket.as_raw_fd(),
             messages.as_mut_ptr(),
             count,
-            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            // Signed in glibc, unsigned in musl; none of the bits is the sign.
+            (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
         )
     };
     usize::try_from(taken).map_err(|_| io::Error::last_os_error())
@@ -427,7 +428,7 @@ impl Inbox {
                 socket.as_raw_fd(),
                 messages.as_mut_ptr(),
                 libc::c_uint::try_from(MAX_DATAGRAMS).unwrap_or(0),
-                libc::MSG_DONTWAIT,
+                libc::MSG_DONTWAIT as _,
                 ptr::null_mut(),
             )
         };
