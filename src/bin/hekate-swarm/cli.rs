@@ -1,10 +1,9 @@
 //! The arguments.
 //!
-//! Owns their names, meanings and bounds. It must not know what is done with them.
+//! Owns their names, meanings and bounds. It must not know what is done with them: the manual is made
+//! from this file alone.
 
-use crate::crowd::Numbers;
-use crate::picker::Order;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -24,6 +23,17 @@ pub(crate) enum Task {
     Load(Box<Load>),
     /// Measure what one core can push through loopback TCP as 16 KiB piece messages.
     Limit(Limit),
+}
+
+/// The order in which a leecher asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Order {
+    /// Whole pieces in random order, the blocks of each in sequence: what clients do.
+    Pieces,
+    /// Single blocks in random order: the worst for a disk.
+    Blocks,
+    /// From a random place onward and around: a player.
+    Sequential,
 }
 
 /// Options of `load`.
@@ -140,18 +150,6 @@ pub(crate) struct Load {
     pub(crate) command: Vec<String>,
 }
 
-impl Load {
-    /// How many leechers of each kind.
-    pub(crate) fn numbers(&self) -> Numbers {
-        Numbers {
-            active: self.peers,
-            slow: self.slow,
-            stalled: self.stalled,
-            idle: self.idle,
-        }
-    }
-}
-
 /// Options of `limit`.
 #[derive(Args, Debug)]
 pub(crate) struct Limit {
@@ -192,7 +190,7 @@ mod tests {
     fn a_command_follows_two_dashes() {
         let cli = Cli::parse_from("swarm load --torrent a --peers 3 -- hekate -x".split(' '));
         let Task::Load(load) = cli.task else { panic!() };
-        assert_eq!(load.numbers().total(), 3);
+        assert_eq!(load.peers, 3);
         assert_eq!(load.command, ["hekate", "-x"]);
     }
 }

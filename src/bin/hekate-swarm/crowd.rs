@@ -3,6 +3,7 @@
 //! Owns the arrivals, the returns and the churn, and which torrent each leecher is after. It is
 //! pure: times come in as microseconds, and it says how many of whom to start or to send away.
 
+use crate::cli::Load;
 use crate::leecher::Class;
 use std::collections::VecDeque;
 
@@ -16,6 +17,15 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
+    pub(crate) fn of(options: &Load) -> Numbers {
+        Numbers {
+            active: options.peers,
+            slow: options.slow,
+            stalled: options.stalled,
+            idle: options.idle,
+        }
+    }
+
     pub(crate) fn total(&self) -> usize {
         self.active + self.slow + self.stalled + self.idle
     }

@@ -4,20 +4,9 @@
 //! at random, or in sequence. Each block comes once for each round. It is pure and keeps a few words
 //! for each leecher, however large the torrent: a random order is a permutation computed as needed.
 
-use clap::ValueEnum;
+use crate::cli::Order;
 use hekate::torrent::layout::Shape;
 use hekate::wire::message::Request;
-
-/// The order in which a leecher asks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Order {
-    /// Whole pieces in random order, the blocks of each in sequence: what clients do.
-    Pieces,
-    /// Single blocks in random order: the worst for a disk.
-    Blocks,
-    /// From a random place onward and around: a player.
-    Sequential,
-}
 
 /// One leecher's place in a torrent.
 pub(crate) struct Picker {

@@ -8,7 +8,7 @@ mod population;
 
 use crate::cli::Load;
 use crate::connection::{Connection, Context};
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, Numbers};
 use crate::leecher::{Class, Leecher};
 use crate::library::Library;
 use crate::measure::{Ending, Measure};
@@ -70,8 +70,9 @@ impl<'a> Swarm<'a> {
     /// A swarm of which nobody has come yet.
     pub(crate) fn new(options: &'a Load, library: &'a Library) -> io::Result<Swarm<'a>> {
         let return_after_us = options.return_after.map(|ms| ms * 1000);
+        let numbers = Numbers::of(options);
         let crowd = Crowd::new(
-            options.numbers(),
+            numbers,
             options.connect_rate,
             options.churn,
             return_after_us,
@@ -82,7 +83,7 @@ impl<'a> Swarm<'a> {
             verifier: Verifier::new(options.content.clone(), options.verify),
             random: fastrand::Rng::with_seed(options.seed),
             poll: Poll::new()?,
-            connections: Slab::with_capacity(options.numbers().total()),
+            connections: Slab::with_capacity(numbers.total()),
             ready: VecDeque::new(),
             crowd,
             measure: Measure::new(),
