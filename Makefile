@@ -41,7 +41,7 @@ test: test-deps  ## install what the tests need, then run every test
 
 # Debian's names for what the tests start; `ip` and `unshare` give each client a network of its own.
 TEST_PACKAGES := transmission-cli aria2 rtorrent qbittorrent-nox python3-libtorrent opentracker \
-	nginx-light iproute2 util-linux chromium
+	nginx-light iproute2 util-linux chromium man-db bash zsh fish
 # What comes from npm is kept with what is built.
 CLIENTS := $(abspath $(TARGET))/clients
 # What comes from crates.io as well: trackers that are not in Debian. Their own lock files name a
@@ -122,8 +122,9 @@ fuzz:  ## run each fuzz target for FUZZ_SECONDS (installs cargo-fuzz)
 	done
 
 # The test that compares them writes them when it is told to.
-docs:  ## write the tables of docs/ that come from the code
+docs:  ## write what comes from the code: tables in docs/, manual and completions in dist/
 	HEKATE_WRITE_DOCS=1 $(CARGO) test --locked --test docs -q the_table_of
+	HEKATE_WRITE_DOCS=1 $(CARGO) test --locked --test manual -q what_lies_in_dist
 
 clean:  ## remove everything that was built
 	$(CARGO) clean
