@@ -9,6 +9,7 @@ pub mod build;
 pub mod format;
 mod hash;
 pub mod index;
+pub mod numbering;
 pub mod parallel;
 pub mod prefixes;
 pub mod report;

@@ -36,6 +36,7 @@ const PURE: &[&str] = &[
     "src/rate.rs",
     "src/torrent/",
     "src/library/format.rs",
+    "src/library/numbering.rs",
     "src/library/prefixes.rs",
     "src/tracker/",
     "src/metrics.rs",

@@ -1,0 +1,187 @@
+//! The numbers of torrents, and the records of the index that they stand for.
+//!
+//! Owns the translation between both, which lets an index be replaced while its torrents keep their
+//! numbers. It is pure: it must not know what a record holds.
+//!
+//! Records stand in the order of their paths, so one that comes or goes shifts all behind it by the
+//! same. What is kept is therefore runs, in which both count up together: two more for each change
+//! of the library since the start at most, however many torrents it has.
+
+/// Records in a row whose numbers are in a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// Of its first record.
+    pub first_record: u32,
+    /// The number that stands for it.
+    pub first_number: u32,
+    /// How many there are; never zero.
+    pub count: u32,
+}
+
+/// Which number stands for which record.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Numbering {
+    /// From record 0 without gaps.
+    runs: Vec<Run>,
+    /// Places in `runs`, in the order of their numbers.
+    by_number: Vec<u32>,
+}
+
+impl Numbering {
+    /// So many records, each with its own number.
+    #[must_use]
+    pub fn identity(records: u32) -> Self {
+        let run = Run {
+            first_record: 0,
+            first_number: 0,
+            count: records,
+        };
+        Self::of_runs((records > 0).then_some(run).into_iter().collect())
+    }
+
+    /// The numbers of records in the order of these. Each must be there once at most.
+    #[must_use]
+    pub fn of_numbers(numbers: impl Iterator<Item = u32>) -> Self {
+        let mut runs: Vec<Run> = Vec::new();
+        for (record, number) in (0..).zip(numbers) {
+            match runs.last_mut() {
+                Some(run) if run.first_number.checked_add(run.count) == Some(number) => {
+                    run.count += 1;
+                }
+                _ => runs.push(Run {
+                    first_record: record,
+                    first_number: number,
+                    count: 1,
+                }),
+            }
+        }
+        Self::of_runs(runs)
+    }
+
+    fn of_runs(runs: Vec<Run>) -> Self {
+        let mut by_number: Vec<(u32, u32)> = (0..)
+            .zip(&runs)
+            .map(|(place, run)| (run.first_number, place))
+            .collect();
+        by_number.sort_unstable();
+        Numbering {
+            by_number: by_number.into_iter().map(|(_, place)| place).collect(),
+            runs,
+        }
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn records(&self) -> u32 {
+        self.runs
+            .last()
+            .map_or(0, |run| run.first_record + run.count)
+    }
+
+    /// The least number above all of these.
+    #[must_use]
+    pub fn end(&self) -> u32 {
+        let last = self.by_number.last().and_then(|place| self.run(*place));
+        last.map_or(0, |run| run.first_number.saturating_add(run.count))
+    }
+
+    /// The runs in the order of their records.
+    #[must_use]
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// The number of a record, `None` when there is no such record.
+    #[must_use]
+    pub fn number(&self, record: u32) -> Option<u32> {
+        let after = self.runs.partition_point(|run| run.first_record <= record);
+        let run = self.runs.get(after.checked_sub(1)?)?;
+        let within = record - run.first_record;
+        (within < run.count).then(|| run.first_number + within)
+    }
+
+    /// The record that a number stands for, `None` when it stands for none.
+    #[must_use]
+    pub fn record(&self, number: u32) -> Option<u32> {
+        let starts_before = |place: &u32| {
+            self.run(*place)
+                .is_some_and(|run| run.first_number <= number)
+        };
+        let after = self.by_number.partition_point(starts_before);
+        let run = self.run(*self.by_number.get(after.checked_sub(1)?)?)?;
+        let within = number - run.first_number;
+        (within < run.count).then(|| run.first_record + within)
+    }
+
+    fn run(&self, place: u32) -> Option<Run> {
+        self.runs.get(place as usize).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every record and every number against the plain list.
+    fn check(numbers: &[u32]) -> Numbering {
+        let numbering = Numbering::of_numbers(numbers.iter().copied());
+        assert_eq!(numbering.records() as usize, numbers.len());
+        for (record, number) in (0..).zip(numbers) {
+            assert_eq!(numbering.number(record), Some(*number));
+            assert_eq!(numbering.record(*number), Some(record));
+        }
+        let records = numbering.records();
+        for beyond in [records, records + 1, u32::MAX] {
+            assert_eq!(numbering.number(beyond), None);
+        }
+        let end = numbers.iter().max().map_or(0, |most| most + 1);
+        assert_eq!(numbering.end(), end);
+        for number in (0..end + 3).chain([u32::MAX]) {
+            assert_eq!(
+                numbering.record(number).is_some(),
+                numbers.contains(&number),
+                "{number}"
+            );
+        }
+        numbering
+    }
+
+    #[test]
+    fn at_the_start_each_record_has_its_own_number() {
+        assert_eq!(check(&[0, 1, 2, 3]), Numbering::identity(4));
+        assert_eq!(check(&[]), Numbering::identity(0));
+        let all = Numbering::identity(20_000_000);
+        assert_eq!(all.runs().len(), 1);
+        assert_eq!(all.record(19_999_999), Some(19_999_999));
+        assert_eq!(all.record(20_000_000), None);
+    }
+
+    #[test]
+    fn what_has_come_and_gone_shifts_the_rest() {
+        // The second is gone, two have come in front and one behind.
+        let numbering = check(&[5, 6, 0, 2, 3, 4, 7]);
+        assert_eq!(numbering.runs().len(), 4);
+    }
+
+    #[test]
+    fn any_order_of_numbers_is_told_apart() {
+        let mut random = fastrand::Rng::with_seed(11);
+        for _ in 0..200 {
+            let mut numbers: Vec<u32> = (0..60).filter(|_| random.u8(..3) > 0).collect();
+            for _ in 0..random.usize(..20) {
+                let (one, other) = (random.usize(..numbers.len()), random.usize(..numbers.len()));
+                numbers.swap(one, other);
+            }
+            check(&numbers);
+        }
+    }
+
+    #[test]
+    fn numbers_reach_as_far_as_32_bits() {
+        let numbering = Numbering::of_numbers([u32::MAX - 1, u32::MAX, 0].into_iter());
+        assert_eq!(numbering.record(u32::MAX), Some(1));
+        assert_eq!(numbering.record(0), Some(2));
+        assert_eq!(numbering.number(1), Some(u32::MAX));
+        assert_eq!(numbering.end(), u32::MAX);
+    }
+}
