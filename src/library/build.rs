@@ -141,7 +141,7 @@ pub fn build(
         },
     );
     outcome.map_err(failed)?;
-    let written = writer.finish(&origin).map_err(failed)?;
+    let written = writer.finish(&origin, 0).map_err(failed)?;
     summary.torrents = written.torrents.into();
     summary.bytes = written.bytes;
     if !written.duplicates.is_empty() {
@@ -173,6 +173,7 @@ struct File {
     name: OsString,
     info_hash: InfoHash,
     state: State,
+    content_tag: u16,
     announce: Vec<Vec<String>>,
     stamp: FileStamp,
     content_stamp: u32,
@@ -195,6 +196,7 @@ impl Found {
             name: file.name.as_bytes(),
             info_hash: file.info_hash,
             state: file.state,
+            content_tag: file.content_tag,
             trackers,
             stamp: file.stamp,
             content_stamp: file.content_stamp,
@@ -250,6 +252,7 @@ impl Worker {
             name,
             info_hash: InfoHash([0; 20]),
             state: State::Unusable,
+            content_tag: 0,
             announce: Vec::new(),
             stamp: FileStamp::default(),
             content_stamp: 0,

@@ -11,6 +11,8 @@
 //! directory paths  blob             relative to the root
 //! tracker lists    blob             one for each different list of announce URLs
 //! tracker offsets  8 bytes each     where each list starts
+//! duplicates       8 bytes each     a record whose info-hash an earlier record has, and that one
+//! counts           16 bytes         how many torrents are served, how much is refused
 //! origin           blob             the root, the content root, what was searched
 //! prefixes         8 bytes each     the first eight bytes of each info-hash, ascending
 //! positions        4 bytes each     for each prefix, the number of its record
@@ -21,7 +23,7 @@
 
 use sha1::{Digest, Sha1};
 
-use crate::torrent::reader::FileStamp;
+use crate::torrent::reader::{FileStamp, Fnv};
 use crate::wire::message::InfoHash;
 
 /// What an index file starts with.
@@ -29,7 +31,7 @@ const MAGIC: [u8; 8] = *b"hekatidx";
 
 /// Changed with every change of the format. There is one reader: an index is a cache, and another
 /// version is made again.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Where the first section starts, so that records do not share a page with the header.
 pub(super) const HEADER_BYTES: usize = 4096;
@@ -37,7 +39,7 @@ pub(super) const HEADER_BYTES: usize = 4096;
 /// Bytes that the checksum of the header covers: magic, version, sections.
 const HEADER_USED_BYTES: usize = 8 + 4 + SECTIONS * SECTION_BYTES;
 
-const SECTIONS: usize = 9;
+const SECTIONS: usize = 11;
 const SECTION_BYTES: usize = 8 + 8 + CHECKSUM_BYTES;
 const CHECKSUM_BYTES: usize = 20;
 
@@ -47,6 +49,8 @@ pub(super) const DIRECTORY_BYTES: usize = 12;
 pub(super) const OFFSET_BYTES: usize = 8;
 pub(super) const PREFIX_BYTES: usize = 8;
 pub(super) const POSITION_BYTES: usize = 4;
+pub(super) const DUPLICATE_BYTES: usize = 8;
+pub(super) const COUNTS_BYTES: usize = 16;
 
 /// More torrents than this are not numbered by 32 bits.
 pub const MAX_RECORDS: u32 = u32::MAX - 1;
@@ -60,6 +64,8 @@ pub(super) enum Part {
     DirectoryPaths,
     TrackerLists,
     TrackerOffsets,
+    Duplicates,
+    Counts,
     Origin,
     Prefixes,
     Positions,
@@ -73,6 +79,8 @@ impl Part {
         Part::DirectoryPaths,
         Part::TrackerLists,
         Part::TrackerOffsets,
+        Part::Duplicates,
+        Part::Counts,
         Part::Origin,
         Part::Prefixes,
         Part::Positions,
@@ -86,6 +94,8 @@ impl Part {
             Part::DirectoryPaths => "directory paths",
             Part::TrackerLists => "tracker lists",
             Part::TrackerOffsets => "tracker offsets",
+            Part::Duplicates => "duplicates",
+            Part::Counts => "counts",
             Part::Origin => "origin",
             Part::Prefixes => "prefixes",
             Part::Positions => "positions",
@@ -199,6 +209,7 @@ impl Header {
             (Part::Records, RECORD_BYTES),
             (Part::Directories, DIRECTORY_BYTES),
             (Part::TrackerOffsets, OFFSET_BYTES),
+            (Part::Duplicates, DUPLICATE_BYTES),
             (Part::Prefixes, PREFIX_BYTES),
             (Part::Positions, POSITION_BYTES),
         ];
@@ -212,6 +223,8 @@ impl Header {
             && prefixes == entries(Part::Positions, POSITION_BYTES)
             && prefixes <= self.records()
             && entries(Part::Directories, DIRECTORY_BYTES) <= self.records()
+            && entries(Part::Duplicates, DUPLICATE_BYTES) <= self.records()
+            && self.section(Part::Counts).length == COUNTS_BYTES as u64
         {
             Ok(())
         } else {
@@ -231,6 +244,19 @@ pub enum State {
     Unusable,
 }
 
+/// A few bits of the name of a torrent's content, see [`content_tag`].
+pub const TAG_BITS: u32 = 14;
+
+/// A number of [`TAG_BITS`] bits for the name of the file or directory that holds the content of a
+/// torrent. It tells which few torrents of a large directory may be those of a file that changes.
+#[must_use]
+pub fn content_tag(name: &[u8]) -> u16 {
+    let mut hash = Fnv::default();
+    hash.add(name);
+    let [low, high, ..] = hash.fold().to_le_bytes();
+    u16::from_le_bytes([low, high]) >> (u16::BITS - TAG_BITS)
+}
+
 /// A metainfo file in the index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Record {
@@ -241,6 +267,8 @@ pub(super) struct Record {
     pub(super) name_offset: u64,
     pub(super) name_length: u8,
     pub(super) state: State,
+    /// See [`content_tag`].
+    pub(super) content_tag: u16,
     /// The number of its list of announce URLs.
     pub(super) trackers: u32,
     pub(super) stamp: FileStamp,
@@ -251,11 +279,12 @@ pub(super) struct Record {
 impl Record {
     pub(super) fn encode(&self) -> [u8; RECORD_BYTES] {
         let state = match self.state {
-            State::Served => 0_u64,
+            State::Served => 0_u16,
             State::Withdrawn => 1,
             State::Unusable => 2,
         };
-        let name = self.name_offset << 24 | u64::from(self.name_length) << 16 | state;
+        let low = u64::from(self.content_tag << 2 | state);
+        let name = self.name_offset << 24 | u64::from(self.name_length) << 16 | low;
         let mut out = [0; RECORD_BYTES];
         let mut rest = out.as_mut_slice();
         put(&mut rest, &self.info_hash.0);
@@ -273,13 +302,15 @@ impl Record {
         let info_hash = InfoHash(fields.take());
         let directory = fields.u32();
         let name = fields.u64();
-        let [state, _, name_length, ..] = name.to_le_bytes();
+        let [low, high, name_length, ..] = name.to_le_bytes();
+        let low = u16::from_le_bytes([low, high]);
         Record {
             info_hash,
             directory,
             name_offset: name >> 24,
             name_length,
-            state: match state {
+            content_tag: low >> 2,
+            state: match low & 3 {
                 0 => State::Served,
                 1 => State::Withdrawn,
                 _ => State::Unusable,
@@ -405,7 +436,7 @@ mod tests {
     fn header() -> Header {
         let mut header = Header::default();
         let mut offset = HEADER_BYTES as u64;
-        let widths = [52 * 3, 17, 12 * 2, 30, 40, 8 * 2, 99, 8 * 3, 4 * 3];
+        let widths = [52 * 3, 17, 12 * 2, 30, 40, 8 * 2, 8, 16, 99, 8 * 3, 4 * 3];
         for (number, (part, length)) in Part::ALL.into_iter().zip(widths).enumerate() {
             let checksum = [u8::try_from(number).unwrap(); 20];
             let section = Section {
@@ -429,7 +460,7 @@ mod tests {
         assert_eq!(Header::decode(&raw(&header)), Ok(header.clone()));
         assert_eq!(header.records(), 3);
         assert_eq!(header.section(Part::Names).length, 17);
-        assert_eq!(header.end(), HEADER_BYTES as u64 + 418);
+        assert_eq!(header.end(), HEADER_BYTES as u64 + 442);
     }
 
     #[test]
@@ -455,6 +486,8 @@ mod tests {
             (Part::Prefixes, 16),
             (Part::Prefixes, 8 * 4),
             (Part::Directories, 12 * 4),
+            (Part::Duplicates, 9),
+            (Part::Counts, 8),
             (Part::Prefixes, 8 << 40),
         ] {
             let mut header = header();
@@ -485,6 +518,7 @@ mod tests {
                 name_offset: (1 << 40) - 2,
                 name_length: 255,
                 state,
+                content_tag: (1 << TAG_BITS) - 2,
                 trackers: 77,
                 stamp: FileStamp {
                     length: 8192,

@@ -82,6 +82,18 @@ pub struct Index {
     header: Header,
     prefixes: Prefixes,
     origin: Origin,
+    /// Records that are no torrents of their own, each with the one that is; ascending.
+    duplicates: Vec<(u32, u32)>,
+    counts: Counts,
+}
+
+/// How much an index holds.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counts {
+    /// Torrents whose content was right.
+    pub served: u64,
+    /// Metainfo files and directories that are of no use.
+    pub refused: u64,
 }
 
 /// Places in the index where an info-hash may be.
@@ -101,6 +113,10 @@ pub struct Entry {
     pub info_hash: InfoHash,
     /// What was found when it was looked at last.
     pub state: State,
+    /// Whether another record with the same info-hash is served in place of it.
+    pub duplicate: bool,
+    /// See [`format::content_tag`].
+    pub content_tag: u16,
     /// For [`Index::trackers`].
     pub trackers: u32,
     /// Of the metainfo file.
@@ -149,7 +165,22 @@ impl Index {
         }
         let prefixes = read_prefixes(&file, &header.section(Part::Prefixes))?;
         let origin = read_origin(&file, &header.section(Part::Origin))?;
+        let raw = read_checked(&file, &header.section(Part::Counts), Part::Counts)?;
+        let mut counts = raw.as_chunks().0.iter().map(|raw| u64::from_le_bytes(*raw));
+        let counts = Counts {
+            served: counts.next().unwrap_or(0),
+            refused: counts.next().unwrap_or(0),
+        };
+        let raw = read_checked(&file, &header.section(Part::Duplicates), Part::Duplicates)?;
+        let mut numbers = raw.as_chunks().0.iter().map(|raw| u32::from_le_bytes(*raw));
+        let pairs = std::iter::from_fn(|| Some((numbers.next()?, numbers.next()?)));
+        let duplicates: Vec<(u32, u32)> = pairs.collect();
+        if !duplicates.is_sorted() {
+            return Err(Fault::Damaged(Part::Duplicates.name()));
+        }
         Ok(Index {
+            duplicates,
+            counts,
             path: path.to_path_buf(),
             file,
             header,
@@ -185,6 +216,25 @@ impl Index {
     #[must_use]
     pub fn records(&self) -> u64 {
         self.header.records()
+    }
+
+    /// How much it holds.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The same index with another directory where its paths start.
+    #[must_use]
+    pub fn at_root(mut self, root: PathBuf) -> Self {
+        self.origin.root = root;
+        self
+    }
+
+    /// Records with the info-hash of this one, which is served in place of them.
+    pub fn duplicates_of(&self, record: u32) -> impl Iterator<Item = u32> {
+        let of = move |pair: &&(u32, u32)| pair.1 == record;
+        self.duplicates.iter().filter(of).map(|pair| pair.0)
     }
 
     /// Where the paths start, and what was searched.
@@ -228,19 +278,40 @@ impl Index {
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
     pub fn metainfo_path(&self, number: u32) -> Result<PathBuf, IndexError> {
+        Ok(self.path_of(&self.record(number)?))
+    }
+
+    /// The metainfo file of an entry, absolute.
+    #[must_use]
+    pub fn path_of(&self, entry: &Entry) -> PathBuf {
+        let directory = self.origin.root.join(&entry.directory);
+        directory.join(&entry.name)
+    }
+
+    /// The entry of a record, by its number.
+    ///
+    /// # Errors
+    /// An [`IndexError`] when the index is damaged or cannot be read.
+    pub fn record(&self, number: u32) -> Result<Entry, IndexError> {
         let raw = self.fixed::<RECORD_BYTES>(Part::Records, number.into())?;
-        let entry = self.complete(number, &Record::decode(&raw), &mut self.windows(0))?;
-        Ok(self.origin.root.join(entry.directory).join(entry.name))
+        self.complete(number, &Record::decode(&raw), &mut self.windows(0))
     }
 
     /// All entries in the order of their paths.
     #[must_use]
     pub fn entries(&self) -> Entries<'_> {
+        self.entries_ahead(0..u32::MAX, READ_BYTES)
+    }
+
+    /// The entries of some records, with so many bytes read in one go.
+    pub(super) fn entries_ahead(&self, records: Range<u32>, ahead_bytes: usize) -> Entries<'_> {
+        let all = u32::try_from(self.records()).unwrap_or(u32::MAX);
         Entries {
             index: self,
-            records: Window::new(&self.file, self.header.section(Part::Records), READ_BYTES),
-            windows: self.windows(READ_BYTES),
-            next: 0,
+            records: self.window(Part::Records, ahead_bytes),
+            windows: self.windows(ahead_bytes),
+            next: records.start,
+            end: records.end.min(all),
         }
     }
 
@@ -271,13 +342,42 @@ impl Index {
         format::decode_trackers(raw).ok_or_else(|| self.damaged(Part::TrackerLists))
     }
 
+    pub(super) fn section(&self, part: Part) -> Section {
+        self.header.section(part)
+    }
+
+    pub(super) fn window(&self, part: Part, ahead_bytes: usize) -> Window<'_> {
+        Window::new(&self.file, self.section(part), ahead_bytes)
+    }
+
     fn windows(&self, ahead_bytes: usize) -> Windows<'_> {
-        let window = |part| Window::new(&self.file, self.header.section(part), ahead_bytes);
         Windows {
-            names: window(Part::Names),
-            directories: window(Part::Directories),
-            paths: window(Part::DirectoryPaths),
+            names: self.window(Part::Names, ahead_bytes),
+            directories: self.window(Part::Directories, ahead_bytes),
+            paths: self.window(Part::DirectoryPaths, ahead_bytes),
         }
+    }
+
+    /// The name of a metainfo file, by the number of its record.
+    pub(super) fn name_of(&self, number: u32) -> Result<OsString, IndexError> {
+        let raw = self.fixed::<RECORD_BYTES>(Part::Records, number.into())?;
+        self.name(&Record::decode(&raw), &mut self.windows(0))
+    }
+
+    /// The path of a directory by its number, relative to the root.
+    pub(super) fn directory_path(&self, number: u64) -> Result<PathBuf, IndexError> {
+        self.directory(number, &mut self.windows(0))
+    }
+
+    fn name(&self, record: &Record, windows: &mut Windows<'_>) -> Result<OsString, IndexError> {
+        let name = windows
+            .names
+            .at(record.name_offset, record.name_length.into());
+        let name = OsStr::from_bytes(name.map_err(|error| self.failed(Part::Names, error))?);
+        if !is_plain(Path::new(name)) || Path::new(name).components().count() != 1 {
+            return Err(self.damaged(Part::Names));
+        }
+        Ok(name.to_owned())
     }
 
     fn complete(
@@ -286,24 +386,23 @@ impl Index {
         record: &Record,
         windows: &mut Windows<'_>,
     ) -> Result<Entry, IndexError> {
-        let name = windows
-            .names
-            .at(record.name_offset, record.name_length.into());
-        let name = OsStr::from_bytes(name.map_err(|error| self.failed(Part::Names, error))?);
-        if !is_plain(Path::new(name)) || Path::new(name).components().count() != 1 {
-            return Err(self.damaged(Part::Names));
-        }
-        let name = name.to_owned();
         Ok(Entry {
             number,
             directory: self.directory(record.directory.into(), windows)?,
-            name,
+            name: self.name(record, windows)?,
             info_hash: record.info_hash,
             state: record.state,
+            duplicate: self.is_duplicate(number),
+            content_tag: record.content_tag,
             trackers: record.trackers,
             stamp: record.stamp,
             content_stamp: record.content_stamp,
         })
+    }
+
+    fn is_duplicate(&self, number: u32) -> bool {
+        let found = self.duplicates.binary_search_by_key(&number, |pair| pair.0);
+        found.is_ok()
     }
 
     fn directory(&self, number: u64, windows: &mut Windows<'_>) -> Result<PathBuf, IndexError> {
@@ -334,7 +433,7 @@ impl Index {
     }
 
     /// The bytes of one fixed-width entry.
-    fn fixed<const N: usize>(&self, part: Part, number: u64) -> Result<[u8; N], IndexError> {
+    pub(super) fn fixed<const N: usize>(&self, part: Part, number: u64) -> Result<[u8; N], IndexError> {
         let mut raw = [0; N];
         let mut window = Window::new(&self.file, self.header.section(part), 0);
         let bytes = window.at(number.saturating_mul(N as u64), N as u64);
@@ -343,7 +442,7 @@ impl Index {
     }
 
     /// A read beyond a part means that a number in another part is damaged.
-    fn failed(&self, part: Part, error: io::Error) -> IndexError {
+    pub(super) fn failed(&self, part: Part, error: io::Error) -> IndexError {
         match error.kind() {
             ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => self.damaged(part),
             _ => self.error(error.into()),
@@ -375,6 +474,7 @@ pub struct Entries<'a> {
     records: Window<'a>,
     windows: Windows<'a>,
     next: u32,
+    end: u32,
 }
 
 impl Iterator for Entries<'_> {
@@ -382,7 +482,7 @@ impl Iterator for Entries<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let number = self.next;
-        if u64::from(number) >= self.index.records() {
+        if number >= self.end {
             return None;
         }
         self.next += 1;
@@ -434,19 +534,28 @@ fn read_prefixes(file: &File, section: &Section) -> Result<Prefixes, Fault> {
     Prefixes::new(numbers.into_boxed_slice()).ok_or(Fault::Damaged("prefixes"))
 }
 
-fn read_origin(file: &File, section: &Section) -> Result<Origin, Fault> {
+/// A part that is kept in memory.
+fn read_checked(file: &File, section: &Section, part: Part) -> Result<Vec<u8>, Fault> {
     let mut raw = Vec::new();
     let mut digest = Sha1::new();
     each_read(file, section, |bytes| {
         digest.update(bytes);
         raw.extend_from_slice(bytes);
     })?;
+    match section.checksum == <[u8; 20]>::from(digest.finalize()) {
+        true => Ok(raw),
+        false => Err(Fault::Damaged(part.name())),
+    }
+}
+
+fn read_origin(file: &File, section: &Section) -> Result<Origin, Fault> {
+    let raw = read_checked(file, section, Part::Origin)?;
     let strings = format::decode_strings(&raw).unwrap_or_default();
     let mut paths = strings
         .iter()
         .map(|path| PathBuf::from(OsStr::from_bytes(path)));
     match (paths.next(), paths.next()) {
-        (Some(root), Some(content)) if section.checksum == <[u8; 20]>::from(digest.finalize()) => {
+        (Some(root), Some(content)) => {
             Ok(Origin {
                 root,
                 content: Some(content).filter(|path| !path.as_os_str().is_empty()),

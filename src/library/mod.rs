@@ -11,6 +11,7 @@ mod hash;
 pub mod index;
 pub mod numbering;
 pub mod parallel;
+mod paths;
 pub mod prefixes;
 pub mod report;
 pub mod served;

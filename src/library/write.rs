@@ -52,6 +52,8 @@ pub struct NewRecord<'a> {
     pub info_hash: InfoHash,
     /// What was found.
     pub state: State,
+    /// See [`format::content_tag`].
+    pub content_tag: u16,
     /// From [`Writer::trackers`].
     pub trackers: u32,
     /// Of the metainfo file.
@@ -65,7 +67,10 @@ pub struct NewRecord<'a> {
 pub struct Written {
     /// Different info-hashes.
     pub torrents: u32,
-    /// Numbers of records whose info-hash an earlier record has, with that record.
+    /// Torrents that are served: their content is right, and no other has their info-hash.
+    pub served: u64,
+    /// Numbers of records whose info-hash another record has that is served in place of it, with
+    /// that record. Ascending.
     pub duplicates: Vec<(u32, u32)>,
     /// Of the file.
     pub bytes: u64,
@@ -83,6 +88,8 @@ pub struct Writer {
     tracker_offsets: Stream,
     sorter: Sorter,
     count: u32,
+    /// Of these, those that are [`State::Served`].
+    right: u64,
     directory: Option<PathBuf>,
     remembered: HashMap<Vec<u8>, u32>,
 }
@@ -109,6 +116,7 @@ impl Writer {
             tracker_offsets: Stream::new(scratch()?),
             sorter: Sorter::new(scratch()?),
             count: 0,
+            right: 0,
             directory: None,
             remembered: HashMap::new(),
             new,
@@ -163,6 +171,7 @@ impl Writer {
             name_offset: self.names.length,
             name_length: u8::try_from(new.name.len()).map_err(io::Error::other)?,
             state: new.state,
+            content_tag: new.content_tag,
             trackers: new.trackers,
             stamp: new.stamp,
             content_stamp: new.content_stamp,
@@ -173,17 +182,20 @@ impl Writer {
             self.sorter.push((format::prefix(&new.info_hash), number))?;
         }
         self.count += 1;
+        self.right += u64::from(new.state == State::Served);
         Ok(number)
     }
 
-    /// Completes the file and puts it in place of the old one. What was there before stays whole
+    /// Completes the file and puts it in place of the old one. `refused` more than what is in it
+    /// could not be read. What was there before stays whole
     /// until the very end, also when this fails or the process is killed.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn finish(self, origin: &Origin) -> io::Result<Written> {
+    pub fn finish(self, origin: &Origin, refused: u64) -> io::Result<Written> {
         let mut header = Header::default();
         let mut written = Written::default();
+        let mut right = self.right;
         let scratch = || scratch(&self.new);
         let (mut prefixes, mut positions) = (Stream::new(scratch()?), Stream::new(scratch()?));
         let mut stored_origin = Stream::new(scratch()?);
@@ -213,6 +225,20 @@ impl Writer {
             }
         }
         drop(sorted);
+        written.duplicates.sort_unstable();
+        let mut duplicates = Stream::new(scratch()?);
+        let mut raw = [0; RECORD_BYTES];
+        for &(later, first) in &written.duplicates {
+            duplicates.write(&later.to_le_bytes())?;
+            duplicates.write(&first.to_le_bytes())?;
+            read_record(&file, later, &mut raw)?;
+            right -= u64::from(Record::decode(&raw).state == State::Served);
+        }
+        written.served = right;
+        let refused = refused + u64::from(self.count) - right;
+        let mut counts = Stream::new(scratch()?);
+        counts.write(&right.to_le_bytes())?;
+        counts.write(&refused.to_le_bytes())?;
 
         file.seek(io::SeekFrom::Start(end))?;
         for (part, stream) in [
@@ -221,6 +247,8 @@ impl Writer {
             (Part::DirectoryPaths, self.directory_paths),
             (Part::TrackerLists, self.tracker_lists),
             (Part::TrackerOffsets, self.tracker_offsets),
+            (Part::Duplicates, duplicates),
+            (Part::Counts, counts),
             (Part::Origin, stored_origin),
             (Part::Prefixes, prefixes),
             (Part::Positions, positions),
@@ -272,7 +300,13 @@ impl Stream {
     }
 }
 
-/// Leaves one record of each info-hash, the first. What is given has the same prefix.
+fn read_record(file: &File, number: u32, raw: &mut [u8; RECORD_BYTES]) -> io::Result<()> {
+    let offset = u64::from(number) * RECORD_BYTES as u64;
+    file.read_exact_at(raw, HEADER_BYTES as u64 + offset)
+}
+
+/// Leaves one record of each info-hash: the first whose content is right, or else the first. What
+/// is given has the same prefix.
 fn distinguish(
     file: &File,
     alike: &mut Vec<Pair>,
@@ -281,23 +315,27 @@ fn distinguish(
     if alike.len() < 2 {
         return Ok(());
     }
-    let mut seen: HashMap<InfoHash, u32> = HashMap::new();
-    let mut kept = Vec::new();
+    let mut records = Vec::with_capacity(alike.len());
     for &(prefix, number) in alike.iter() {
         let mut raw = [0; RECORD_BYTES];
-        let offset = u64::from(number) * RECORD_BYTES as u64;
-        file.read_exact_at(&mut raw, HEADER_BYTES as u64 + offset)?;
-        match seen.entry(Record::decode(&raw).info_hash) {
+        read_record(file, number, &mut raw)?;
+        let record = Record::decode(&raw);
+        records.push((record.state != State::Served, number, prefix, record.info_hash));
+    }
+    records.sort_unstable_by_key(|(wrong, number, ..)| (*wrong, *number));
+    alike.clear();
+    let mut seen: HashMap<InfoHash, u32> = HashMap::new();
+    for (_, number, prefix, info_hash) in records {
+        match seen.entry(info_hash) {
             std::collections::hash_map::Entry::Occupied(first) => {
                 duplicates.push((number, *first.get()));
             }
             std::collections::hash_map::Entry::Vacant(place) => {
                 place.insert(number);
-                kept.push((prefix, number));
+                alike.push((prefix, number));
             }
         }
     }
-    *alike = kept;
     Ok(())
 }
 

@@ -117,7 +117,7 @@ impl Reader {
 }
 
 /// The FNV-1a hash: small, and the same in every version of the program, as what is stored must be.
-struct Fnv(u64);
+pub(crate) struct Fnv(u64);
 
 impl Default for Fnv {
     fn default() -> Self {
@@ -126,14 +126,14 @@ impl Default for Fnv {
 }
 
 impl Fnv {
-    fn add(&mut self, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "that is what folding is")]
-    fn fold(&self) -> u32 {
+    pub(crate) fn fold(&self) -> u32 {
         (self.0 >> 32) as u32 ^ self.0 as u32
     }
 }

@@ -61,6 +61,7 @@ fn main() -> io::Result<()> {
             name: name.as_bytes(),
             info_hash: InfoHash(std::array::from_fn(|_| random.u8(..))),
             state: State::Served,
+            content_tag: 0,
             trackers,
             stamp: FileStamp {
                 length: 8192,
@@ -69,7 +70,7 @@ fn main() -> io::Result<()> {
             content_stamp: random.u32(..),
         })?;
     }
-    let written = writer.finish(&origin)?;
+    let written = writer.finish(&origin, 0)?;
     let line = format!("{} torrents, {} bytes\n", written.torrents, written.bytes);
     io::Write::write_all(&mut io::stdout(), line.as_bytes())
 }
@@ -84,6 +85,7 @@ fn copy(index: &Index, writer: &mut Writer) -> io::Result<()> {
             name: entry.name.as_encoded_bytes(),
             info_hash: entry.info_hash,
             state: entry.state,
+            content_tag: entry.content_tag,
             trackers,
             stamp: entry.stamp,
             content_stamp: entry.content_stamp,

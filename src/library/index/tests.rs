@@ -53,6 +53,7 @@ fn made_up(target: &Path, count: u32) {
             name: name.as_bytes(),
             info_hash: hash(number.into()),
             state: State::Served,
+            content_tag: 5,
             trackers,
             stamp: FileStamp {
                 length: number,
@@ -67,7 +68,7 @@ fn made_up(target: &Path, count: u32) {
         content: Some("content".into()),
         searched: vec!["d".into()],
     };
-    let written = writer.finish(&origin).unwrap();
+    let written = writer.finish(&origin, 0).unwrap();
     assert_eq!(written.torrents, count);
     assert_eq!(written.bytes, fs::metadata(target).unwrap().len());
 }
@@ -98,6 +99,8 @@ fn every_record_is_read_as_it_was_written() {
                 name: format!("{number:09}.torrent").into(),
                 info_hash: hash(number.into()),
                 state: State::Served,
+                duplicate: false,
+                content_tag: 5,
                 trackers: number % 3,
                 stamp: FileStamp {
                     length: number,
@@ -130,6 +133,7 @@ fn info_hashes_that_begin_alike_are_told_apart() {
             name: name.as_bytes(),
             info_hash,
             state: State::Served,
+            content_tag: 0,
             trackers: 0,
             stamp: FileStamp::default(),
             content_stamp: 0,
@@ -141,7 +145,7 @@ fn info_hashes_that_begin_alike_are_told_apart() {
     alike(1, "c");
     alike(2, "d");
     let three = alike(3, "e");
-    let written = writer.finish(&Origin::default()).unwrap();
+    let written = writer.finish(&Origin::default(), 0).unwrap();
     assert_eq!(written.duplicates, [(2, 0), (3, 1)]);
     let index = Index::open(&place.index()).unwrap();
     assert_eq!((index.torrents(), index.records()), (3, 5));

@@ -1,0 +1,231 @@
+//! Finding records by their paths.
+//!
+//! Owns the search in the order of an index: directories by their components, files by their names.
+//! It must not know what is asked for it. It reads the disk: not for the loop.
+
+use std::ops::Range;
+use std::path::Path;
+
+use super::format::{DIRECTORY_BYTES, Directory, Part, RECORD_BYTES, Record};
+use super::index::{Entries, Entry, Index, IndexError, READ_BYTES};
+
+/// Bytes that are read in one go where a few records in a row are.
+const NEAR_BYTES: usize = 16 * 1024;
+
+impl Index {
+    /// The entry of a metainfo file, by its absolute path.
+    ///
+    /// # Errors
+    /// An [`IndexError`] when the index is damaged or cannot be read.
+    pub fn at(&self, path: &Path) -> Result<Option<Entry>, IndexError> {
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(None);
+        };
+        let records = self.within(directory)?;
+        let (mut start, mut end) = (records.start, records.end);
+        while start < end {
+            let middle = start + (end - start) / 2;
+            match self.name_of(middle)?.as_os_str().cmp(name) {
+                std::cmp::Ordering::Less => start = middle + 1,
+                std::cmp::Ordering::Greater => end = middle,
+                std::cmp::Ordering::Equal => return self.record(middle).map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The records of the files in a directory, not of those in directories below it.
+    ///
+    /// # Errors
+    /// An [`IndexError`] when the index is damaged or cannot be read.
+    pub fn within(&self, directory: &Path) -> Result<Range<u32>, IndexError> {
+        self.records_of(directory, |other, wanted| other <= wanted)
+    }
+
+    /// The records of all files below a directory, at any depth.
+    ///
+    /// # Errors
+    /// An [`IndexError`] when the index is damaged or cannot be read.
+    pub fn below(&self, directory: &Path) -> Result<Range<u32>, IndexError> {
+        self.records_of(directory, |other, wanted| {
+            other <= wanted || other.starts_with(wanted)
+        })
+    }
+
+    /// Entries in the order of their paths.
+    #[must_use]
+    pub fn entries_of(&self, records: Range<u32>) -> Entries<'_> {
+        let many = records.len() * RECORD_BYTES > NEAR_BYTES;
+        self.entries_ahead(records, if many { READ_BYTES } else { NEAR_BYTES })
+    }
+
+    /// The records of the files in a directory whose content may have a name with this tag.
+    ///
+    /// # Errors
+    /// An [`IndexError`] when the index is damaged or cannot be read.
+    pub fn tagged(&self, directory: &Path, tags: &[u16]) -> Result<Vec<u32>, IndexError> {
+        let mut found = Vec::new();
+        let records = self.within(directory)?;
+        let mut window = self.window(Part::Records, READ_BYTES.min(records.len() * RECORD_BYTES));
+        for number in records {
+            let offset = u64::from(number) * RECORD_BYTES as u64;
+            let raw = window.at(offset, RECORD_BYTES as u64);
+            let raw = raw.map_err(|error| self.failed(Part::Records, error))?;
+            let raw = raw.try_into().unwrap_or(&[0; RECORD_BYTES]);
+            if tags.contains(&Record::decode(raw).content_tag) {
+                found.push(number);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Those of the directories from the wanted one on that are not `above` it any more.
+    fn records_of(
+        &self,
+        directory: &Path,
+        is_before_end: impl Fn(&Path, &Path) -> bool,
+    ) -> Result<Range<u32>, IndexError> {
+        let Ok(wanted) = directory.strip_prefix(&self.origin().root) else {
+            // All of the index may be below it.
+            let all = self.origin().root.starts_with(directory)
+                && is_before_end(&directory.join("x"), directory);
+            return Ok(if all { 0..self.records_u32() } else { 0..0 });
+        };
+        let first = self.partition(|path| path < wanted)?;
+        let end = self.partition(|path| path < wanted || is_before_end(path, wanted))?;
+        Ok(self.first_record(first)?..self.first_record(end)?)
+    }
+
+    fn directories(&self) -> u64 {
+        self.section(Part::Directories).entries(DIRECTORY_BYTES)
+    }
+
+    /// How many directories at the beginning have a path that `is_before`.
+    fn partition(&self, is_before: impl Fn(&Path) -> bool) -> Result<u64, IndexError> {
+        let (mut start, mut end) = (0, self.directories());
+        while start < end {
+            let middle = start + (end - start) / 2;
+            match is_before(&self.directory_path(middle)?) {
+                true => start = middle + 1,
+                false => end = middle,
+            }
+        }
+        Ok(start)
+    }
+
+    /// The first record of a directory; behind the last directory, how many records there are.
+    fn first_record(&self, directory: u64) -> Result<u32, IndexError> {
+        if directory >= self.directories() {
+            return Ok(self.records_u32());
+        }
+        let raw = self.fixed::<DIRECTORY_BYTES>(Part::Directories, directory)?;
+        Ok(Directory::decode(&raw).first_record.min(self.records_u32()))
+    }
+
+    fn records_u32(&self) -> u32 {
+        // The header was refused otherwise.
+        u32::try_from(self.records()).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use crate::library::format::State;
+    use crate::library::index::Index;
+    use crate::library::write::{NewRecord, Origin, Writer};
+    use crate::torrent::reader::FileStamp;
+    use crate::wire::message::InfoHash;
+
+    const PATHS: [&str; 8] = [
+        "a.torrent",
+        "b.torrent",
+        "a/b.torrent",
+        "a/z.torrent",
+        "a/b/c.torrent",
+        "a/b/d.torrent",
+        "a-b/x.torrent",
+        "c/y.torrent",
+    ];
+
+    fn index(root: &str) -> (tempfile::TempDir, Index) {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("index");
+        let mut writer = Writer::create(&target).unwrap();
+        for (number, path) in (0..).zip(PATHS.map(Path::new)) {
+            let record = NewRecord {
+                directory: path.parent().unwrap(),
+                name: path.file_name().unwrap().as_encoded_bytes(),
+                info_hash: InfoHash([number; 20]),
+                state: State::Served,
+                content_tag: u16::from(number % 2),
+                trackers: 0,
+                stamp: FileStamp::default(),
+                content_stamp: 0,
+            };
+            writer.record(&record).unwrap();
+        }
+        let origin = Origin {
+            root: root.into(),
+            ..Origin::default()
+        };
+        writer.finish(&origin, 0).unwrap();
+        (directory, Index::open(&target).unwrap())
+    }
+
+    #[test]
+    fn every_file_is_found_by_its_path_and_no_other() {
+        let (_directory, index) = index("/r");
+        for (number, path) in (0..).zip(PATHS) {
+            let found = index.at(&Path::new("/r").join(path)).unwrap().unwrap();
+            assert_eq!(found.number, number, "{path}");
+            let name = found.directory.join(&found.name);
+            assert_eq!(name, Path::new(path));
+        }
+        for other in [
+            "/r/a", "/r/0", "/r/a/a", "/r/a/c", "/r/b/x", "/r/z/z", "/a.torrent", "/", "",
+        ] {
+            assert_eq!(index.at(Path::new(other)).unwrap(), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn directories_have_the_records_of_their_files_and_of_all_below() {
+        let (_directory, index) = index("/r/s");
+        for (path, within, below) in [
+            ("", 0..2, 0..8),
+            ("a", 2..4, 2..6),
+            ("a/b", 4..6, 4..6),
+            ("a-b", 6..7, 6..7),
+            ("c", 7..8, 7..8),
+            ("b", 7..7, 7..7),
+            ("0", 2..2, 2..2),
+            ("z", 8..8, 8..8),
+        ] {
+            let path = Path::new("/r/s").join(path);
+            assert_eq!(index.within(&path).unwrap(), within, "{path:?}");
+            assert_eq!(index.below(&path).unwrap(), below, "{path:?}");
+        }
+        for above in ["/r", "/"].map(Path::new) {
+            assert!(index.within(above).unwrap().is_empty());
+            assert_eq!(index.below(above).unwrap(), 0..8);
+        }
+        assert!(index.below(Path::new("/other")).unwrap().is_empty());
+        let paths: Vec<PathBuf> = index
+            .entries_of(2..5)
+            .map(|entry| entry.unwrap())
+            .map(|entry| entry.directory.join(entry.name))
+            .collect();
+        assert_eq!(paths, PATHS[2..5].iter().map(Path::new).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn files_are_found_by_the_tag_of_their_content() {
+        let (_directory, index) = index("/r");
+        let directory = Path::new("/r/a/b");
+        assert_eq!(index.tagged(directory, &[1]).unwrap(), [5]);
+        assert_eq!(index.tagged(directory, &[1, 0]).unwrap(), [4, 5]);
+        assert!(index.tagged(directory, &[2]).unwrap().is_empty());
+    }
+}
