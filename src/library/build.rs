@@ -3,25 +3,32 @@
 //! Owns the run from the walk to the finished file. It must not know who asks, nor how progress is
 //! shown. It blocks for as long as it takes.
 
-use std::ffi::OsString;
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::iter::Peekable;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use thiserror::Error;
 
 use super::format::State;
-use super::index::{Index, IndexError};
+use super::index::{Entries, Entry, Index, IndexError};
+use super::look::Looked;
 use super::parallel;
-use super::walk::{Batch, Starts, Step};
+use super::walk::{Batch, Starts, Step, is_away, resolved};
 use super::write::{NewRecord, Origin, Writer};
 use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::printable::Printable;
 use crate::torrent::reader::{FileStamp, Reader};
 use crate::wire::message::InfoHash;
+
+/// Entries that are handed on together where they are kept as they are.
+const BATCH_KEPT: usize = 64;
 
 /// What goes into an index.
 #[derive(Clone, Debug)]
@@ -48,8 +55,8 @@ pub struct Progress {
 impl Progress {
     /// Counts what is done.
     pub fn add(&self, files: u64, bytes: u64) {
-        self.files.fetch_add(files, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.files.fetch_add(files, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
     }
 }
 
@@ -94,77 +101,347 @@ pub enum BuildError {
 pub fn build(
     plan: &Plan,
     progress: &Progress,
-    mut refuse: impl FnMut(Refusal),
+    refuse: impl FnMut(Refusal),
 ) -> Result<Summary, BuildError> {
-    let mut starts = Starts::new(&plan.inputs);
-    let Some(root) = starts.common_directory() else {
-        return Err(BuildError::Nothing(starts.refusals.pop()));
-    };
+    let starts = Starts::new(&plan.inputs);
     let content = plan.content.as_ref().map(|path| {
         let real = path.canonicalize();
         real.map_err(|error| BuildError::Content(path.clone(), error))
     });
-    let content = content.transpose()?;
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::WouldBlock => BuildError::Busy(plan.target.clone()),
-        _ => BuildError::Write(plan.target.clone(), error),
+    let content = content.transpose()?.map(Content::There);
+    let run = Run {
+        plan,
+        progress,
+        content: content.unwrap_or(Content::Beside),
+        base: None,
     };
-    let below = |path: &Path| path.strip_prefix(&root).unwrap_or(path).to_path_buf();
-    let origin = Origin {
-        searched: starts.paths().map(|path| below(&path)).collect(),
-        content: content.as_deref().map(below),
-        root: root.clone(),
+    run.write(starts, refuse)
+}
+
+/// Makes the index anew that `base` was, if there was one. Unlike [`build`], what is not there is
+/// no error: the torrents of a directory that is away stay in the index, without being served.
+///
+/// # Errors
+/// A [`BuildError`]; the index that was there before is then still there.
+pub fn refresh(
+    plan: &Plan,
+    base: Option<Base<'_>>,
+    progress: &Progress,
+    refuse: impl FnMut(Refusal),
+) -> Result<Summary, BuildError> {
+    let content = match &plan.content {
+        None => Content::Beside,
+        Some(path) if is_away(path) => Content::Away(resolved(path)),
+        Some(path) => Content::There(resolved(path)),
     };
-    let mut writer = Writer::create(&plan.target).map_err(failed)?;
-    let mut summary = Summary::default();
-    let mut outcome = Ok(());
-    parallel::in_order(
-        plan.threads,
-        starts.walk(),
-        || {
-            let mut worker = Worker::new(content.clone());
-            move |step| worker.work(step)
-        },
-        |found: Vec<Found>| {
-            for found in found {
-                let written = found.write(&mut writer, &root, progress, &mut summary);
-                if let Err(error) = written {
-                    outcome = Err(error);
-                    return ControlFlow::Break(());
+    let run = Run {
+        plan,
+        progress,
+        content,
+        base,
+    };
+    run.write(Starts::patient(&plan.inputs), refuse)
+}
+
+/// The index that a new one takes the place of.
+#[derive(Clone, Copy, Debug)]
+pub struct Base<'a> {
+    /// What is known already.
+    pub index: &'a Index,
+    /// What is looked at again.
+    pub look: Look,
+    /// Whether only those are refused that were not refused before.
+    pub quiet: bool,
+}
+
+/// How much is looked at of what is in an index already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Look {
+    /// The length and time of each metainfo file. A file that has the same is not read, and its
+    /// content not looked at, unless that was wrong.
+    Metainfo,
+    /// The same of its content too, for which each metainfo file is read.
+    Content,
+}
+
+/// Where all content lies.
+#[derive(Clone)]
+enum Content {
+    /// Beside each metainfo file.
+    Beside,
+    There(PathBuf),
+    /// There, when it is there again.
+    Away(PathBuf),
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    progress: &'a Progress,
+    content: Content,
+    base: Option<Base<'a>>,
+}
+
+impl Run<'_> {
+    fn write(
+        &self,
+        mut starts: Starts,
+        mut refuse: impl FnMut(Refusal),
+    ) -> Result<Summary, BuildError> {
+        let target = &self.plan.target;
+        let Some(root) = starts.common_directory() else {
+            return Err(BuildError::Nothing(starts.refusals.pop()));
+        };
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::WouldBlock => BuildError::Busy(target.clone()),
+            _ => BuildError::Write(target.clone(), error),
+        };
+        let below = |path: &Path| path.strip_prefix(&root).unwrap_or(path).to_path_buf();
+        let origin = Origin {
+            searched: starts.paths().map(|path| below(&path)).collect(),
+            content: match &self.content {
+                Content::Beside => None,
+                Content::There(path) | Content::Away(path) => Some(below(path)),
+            },
+            root: root.clone(),
+        };
+        let mut taker = Taker {
+            writer: Writer::create(target).map_err(failed)?,
+            root: &root,
+            progress: self.progress,
+            base: self.base,
+            lists: HashMap::new(),
+            summary: Summary::default(),
+            lost: 0,
+        };
+        let mut outcome = Ok(());
+        parallel::in_order(
+            self.plan.threads,
+            Known::new(starts.walk(), self.base.map(|base| base.index)),
+            || {
+                let mut worker = Worker::new(self.content.clone(), self.base);
+                move |work| worker.work(work)
+            },
+            |found: Vec<Found>| {
+                for found in found {
+                    if let Err(error) = taker.take(&found) {
+                        outcome = Err(error);
+                        return ControlFlow::Break(());
+                    }
+                    if let Some(refusal) = found.refusal {
+                        refuse(refusal);
+                    }
                 }
-                if let Some(refusal) = found.refusal {
+                ControlFlow::Continue(())
+            },
+        );
+        outcome.map_err(|error| match error {
+            WriteError::Io(error) => failed(error),
+            WriteError::Index(error) => BuildError::Index(error),
+        })?;
+        let Taker {
+            writer,
+            mut summary,
+            lost,
+            ..
+        } = taker;
+        let written = writer.finish(&origin, lost).map_err(failed)?;
+        summary.torrents = written.torrents.into();
+        summary.bytes = written.bytes;
+        if !written.duplicates.is_empty() {
+            let index = Index::open(target)?;
+            for (later, first) in written.duplicates {
+                let (path, first) = (index.metainfo_path(later)?, index.metainfo_path(first)?);
+                // Directories that overlap lead to one file twice, which is no second torrent.
+                if path.canonicalize().ok() != first.canonicalize().ok() {
                     summary.refused += 1;
-                    refuse(refusal);
+                    if !self.was_duplicate(&path) {
+                        let reason = RefusalReason::Duplicate(first);
+                        refuse(Refusal { path, reason });
+                    }
                 }
             }
-            ControlFlow::Continue(())
-        },
-    );
-    outcome.map_err(failed)?;
-    let written = writer.finish(&origin, 0).map_err(failed)?;
-    summary.torrents = written.torrents.into();
-    summary.bytes = written.bytes;
-    if !written.duplicates.is_empty() {
-        let index = Index::open(&plan.target)?;
-        for (later, first) in written.duplicates {
-            let (path, first) = (index.metainfo_path(later)?, index.metainfo_path(first)?);
-            // Directories that overlap lead to one file twice, which is no second torrent.
-            if path.canonicalize().ok() != first.canonicalize().ok() {
-                summary.refused += 1;
-                refuse(Refusal {
-                    path,
-                    reason: RefusalReason::Duplicate(first),
-                });
+        }
+        Ok(summary)
+    }
+
+    fn was_duplicate(&self, path: &Path) -> bool {
+        let quiet = self.base.filter(|base| base.quiet);
+        let known = quiet.and_then(|base| base.index.at(path).ok().flatten());
+        known.is_some_and(|entry| entry.duplicate)
+    }
+}
+
+/// What is to be looked at.
+enum Work {
+    /// Files of a directory, each with what the index had of it.
+    Look(Batch, Vec<Option<Entry>>),
+    /// What is kept as it was, absolute.
+    Keep(Vec<(PathBuf, Entry)>),
+    Refused(Refusal),
+}
+
+/// A walk, and the entries of an index beside it, which come in the same order.
+struct Known<'a, W> {
+    steps: W,
+    index: Option<&'a Index>,
+    entries: Option<Peekable<Entries<'a>>>,
+    /// The start that is being kept.
+    away: Option<PathBuf>,
+}
+
+impl<'a, W: Iterator<Item = Step>> Known<'a, W> {
+    fn new(steps: W, index: Option<&'a Index>) -> Self {
+        Known {
+            steps,
+            index,
+            entries: index.map(|index| index.entries().peekable()),
+            away: None,
+        }
+    }
+
+    /// The next entry, when it is wanted; those before it are of no use. An index that is damaged
+    /// helps no further.
+    fn advance(&mut self, judge: impl Fn(&Path, &OsStr) -> Ordering) -> Option<(PathBuf, Entry)> {
+        let (index, entries) = (self.index?, self.entries.as_mut()?);
+        loop {
+            let Ok(entry) = entries.peek()? else {
+                self.entries = None;
+                return None;
+            };
+            let directory = index.origin().root.join(&entry.directory);
+            match judge(&directory, &entry.name) {
+                Ordering::Less => drop(entries.next()),
+                Ordering::Equal => return Some((directory, entries.next()?.ok()?)),
+                Ordering::Greater => return None,
             }
         }
     }
-    Ok(summary)
+
+    fn keep(&mut self, start: &Path) -> Vec<(PathBuf, Entry)> {
+        let mut kept = Vec::new();
+        while kept.len() < BATCH_KEPT
+            && let Some(entry) = self.advance(|directory, name| {
+                if directory.starts_with(start) || directory.join(name) == start {
+                    Ordering::Equal
+                } else {
+                    directory.cmp(start)
+                }
+            })
+        {
+            kept.push(entry);
+        }
+        kept
+    }
+}
+
+impl<W: Iterator<Item = Step>> Iterator for Known<'_, W> {
+    type Item = Work;
+
+    fn next(&mut self) -> Option<Work> {
+        loop {
+            if let Some(start) = self.away.take() {
+                let kept = self.keep(&start);
+                if !kept.is_empty() {
+                    self.away = Some(start);
+                    return Some(Work::Keep(kept));
+                }
+            }
+            match self.steps.next()? {
+                Step::Refused(refusal) => return Some(Work::Refused(refusal)),
+                Step::Away(start) => self.away = Some(start),
+                Step::Batch(batch) => {
+                    let mut known = Vec::with_capacity(batch.names.len());
+                    for wanted in &batch.names {
+                        let found = self.advance(|directory, name| {
+                            (directory, name).cmp(&(batch.directory.as_path(), wanted))
+                        });
+                        known.push(found.map(|(_, entry)| entry));
+                    }
+                    return Some(Work::Look(batch, known));
+                }
+            }
+        }
+    }
+}
+
+/// Writes what was found, in the order in which it is found.
+struct Taker<'a> {
+    writer: Writer,
+    root: &'a Path,
+    progress: &'a Progress,
+    base: Option<Base<'a>>,
+    /// Lists of announce URLs by their number in the base.
+    lists: HashMap<u32, u32>,
+    summary: Summary,
+    /// What is refused and not in the index.
+    lost: u64,
+}
+
+enum WriteError {
+    Io(io::Error),
+    Index(IndexError),
+}
+
+impl From<io::Error> for WriteError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<IndexError> for WriteError {
+    fn from(error: IndexError) -> Self {
+        Self::Index(error)
+    }
+}
+
+impl Taker<'_> {
+    fn take(&mut self, found: &Found) -> Result<(), WriteError> {
+        let summary = &mut self.summary;
+        summary.refused += u64::from(found.refused);
+        let Some(file) = &found.file else {
+            self.lost += u64::from(found.refused);
+            return Ok(());
+        };
+        summary.withdrawn += u64::from(file.state == State::Withdrawn);
+        let trackers = match &file.announce {
+            Announce::Read(tiers) => self.writer.trackers(tiers)?,
+            Announce::Known(number) => self.known(*number)?,
+        };
+        let directory = &file.directory;
+        self.writer.record(&NewRecord {
+            directory: directory.strip_prefix(self.root).unwrap_or(Path::new("")),
+            name: file.name.as_bytes(),
+            info_hash: file.info_hash,
+            state: file.state,
+            content_tag: file.content_tag,
+            trackers,
+            stamp: file.stamp,
+            content_stamp: file.content_stamp,
+        })?;
+        self.progress.add(1, file.stamp.length.into());
+        Ok(())
+    }
+
+    fn known(&mut self, number: u32) -> Result<u32, WriteError> {
+        if let Some(known) = self.lists.get(&number) {
+            return Ok(*known);
+        }
+        let tiers = match self.base {
+            Some(base) => base.index.trackers(number)?,
+            None => Vec::new(),
+        };
+        let new = self.writer.trackers(&tiers)?;
+        self.lists.insert(number, new);
+        Ok(new)
+    }
 }
 
 /// What was found in one place.
 struct Found {
     /// `None` for what is no metainfo file.
     file: Option<File>,
+    refused: bool,
+    /// What is to be said of it.
     refusal: Option<Refusal>,
 }
 
@@ -174,118 +451,136 @@ struct File {
     info_hash: InfoHash,
     state: State,
     content_tag: u16,
-    announce: Vec<Vec<String>>,
+    announce: Announce,
     stamp: FileStamp,
     content_stamp: u32,
 }
 
-impl Found {
-    fn write(
-        &self,
-        writer: &mut Writer,
-        root: &Path,
-        progress: &Progress,
-        summary: &mut Summary,
-    ) -> io::Result<()> {
-        let Some(file) = &self.file else {
-            return Ok(());
-        };
-        let trackers = writer.trackers(&file.announce)?;
-        writer.record(&NewRecord {
-            directory: file.directory.strip_prefix(root).unwrap_or(Path::new("")),
-            name: file.name.as_bytes(),
-            info_hash: file.info_hash,
-            state: file.state,
-            content_tag: file.content_tag,
-            trackers,
-            stamp: file.stamp,
-            content_stamp: file.content_stamp,
-        })?;
-        summary.withdrawn += u64::from(file.state == State::Withdrawn);
-        progress.add(1, file.stamp.length.into());
-        Ok(())
+enum Announce {
+    Read(Vec<Vec<String>>),
+    /// As in the base.
+    Known(u32),
+}
+
+impl File {
+    /// As it was in the base.
+    fn known(directory: Arc<Path>, entry: Entry) -> Self {
+        File {
+            directory,
+            name: entry.name,
+            info_hash: entry.info_hash,
+            state: entry.state,
+            content_tag: entry.content_tag,
+            announce: Announce::Known(entry.trackers),
+            stamp: entry.stamp,
+            content_stamp: entry.content_stamp,
+        }
     }
 }
 
-struct Worker {
-    content: Option<PathBuf>,
+struct Worker<'a> {
+    content: Content,
+    base: Option<Base<'a>>,
     reader: Reader,
 }
 
-impl Worker {
-    fn new(content: Option<PathBuf>) -> Self {
+impl<'a> Worker<'a> {
+    fn new(content: Content, base: Option<Base<'a>>) -> Self {
         Worker {
             content,
+            base,
             reader: Reader::default(),
         }
     }
 
-    fn work(&mut self, step: Step) -> Vec<Found> {
-        let batch = match step {
-            Step::Batch(batch) => batch,
-            Step::Refused(refusal) => {
-                return vec![Found {
-                    file: None,
-                    refusal: Some(refusal),
-                }];
-            }
-        };
+    fn work(&mut self, work: Work) -> Vec<Found> {
+        match work {
+            Work::Look(batch, known) => self.look(batch, known),
+            Work::Keep(entries) => entries
+                .into_iter()
+                .map(|(directory, entry)| Found {
+                    file: Some(kept(directory, entry)),
+                    refused: true,
+                    refusal: None,
+                })
+                .collect(),
+            Work::Refused(refusal) => vec![Found {
+                file: None,
+                refused: true,
+                refusal: Some(refusal),
+            }],
+        }
+    }
+
+    fn look(&mut self, batch: Batch, known: Vec<Option<Entry>>) -> Vec<Found> {
         let Batch { directory, names } = batch;
         // Where the directory itself is gone, so is every file in it, which is then said of each.
         let root = match &self.content {
-            Some(content) => content.clone(),
-            None => directory
-                .canonicalize()
-                .unwrap_or_else(|_| directory.clone()),
+            Content::There(content) => Some(content.clone()),
+            Content::Away(_) => None,
+            Content::Beside => {
+                let real = directory.canonicalize();
+                Some(real.unwrap_or_else(|_| directory.clone()))
+            }
         };
         let directory: Arc<Path> = directory.into();
-        names
-            .into_iter()
-            .map(|name| self.read(&directory, name, &root))
+        (names.into_iter().zip(known))
+            .map(|(name, known)| self.read(&directory, name, root.as_deref(), known))
             .collect()
     }
 
-    fn read(&mut self, directory: &Arc<Path>, name: OsString, root: &Path) -> Found {
+    fn read(
+        &mut self,
+        directory: &Arc<Path>,
+        name: OsString,
+        root: Option<&Path>,
+        known: Option<Entry>,
+    ) -> Found {
         let path = directory.join(&name);
-        let mut file = File {
+        let (mut refused_before, mut quiet) = (false, false);
+        if let (Some(base), Some(entry)) = (self.base, known) {
+            let metadata = path.metadata().ok();
+            let same = metadata.is_some_and(|metadata| FileStamp::new(&metadata) == entry.stamp);
+            if same && base.look == Look::Metainfo && entry.state == State::Served && root.is_some()
+            {
+                return Found {
+                    file: Some(File::known(Arc::clone(directory), entry)),
+                    refused: false,
+                    refusal: None,
+                };
+            }
+            refused_before = same && entry.state != State::Served;
+            quiet = base.quiet;
+        }
+        let looked = Looked::at(&mut self.reader, &path, root);
+        let file = File {
             directory: Arc::clone(directory),
             name,
-            info_hash: InfoHash([0; 20]),
-            state: State::Unusable,
-            content_tag: 0,
-            announce: Vec::new(),
-            stamp: FileStamp::default(),
-            content_stamp: 0,
+            info_hash: looked.info_hash,
+            state: looked.state,
+            content_tag: looked.content_tag,
+            announce: Announce::Read(looked.announce),
+            stamp: looked.stamp,
+            content_stamp: looked.content_stamp,
         };
-        let reason = match self.reader.read(&path) {
-            Err(reason) => {
-                // A file that could not be read at all keeps a stamp that no file has.
-                let readable = !matches!(reason, RefusalReason::Unreadable(_));
-                let metadata = path.metadata().ok().filter(|_| readable);
-                file.stamp = metadata.as_ref().map(FileStamp::new).unwrap_or_default();
-                Some(reason)
-            }
-            Ok(found) => {
-                file.info_hash = found.metainfo.info_hash;
-                file.stamp = found.stamp;
-                let checked = self.reader.check(root, &found.metainfo);
-                file.announce = found.metainfo.announce;
-                match checked {
-                    Ok(stamp) => {
-                        (file.state, file.content_stamp) = (State::Served, stamp);
-                        None
-                    }
-                    Err(error) => {
-                        file.state = State::Withdrawn;
-                        Some(error.into())
-                    }
-                }
-            }
-        };
+        let refusal = looked.refusal.map(|reason| Refusal { path, reason });
         Found {
+            refused: file.state != State::Served,
             file: Some(file),
-            refusal: reason.map(|reason| Refusal { path, reason }),
+            refusal: refusal.filter(|_| !(quiet && refused_before)),
         }
+    }
+}
+
+/// The file of a directory that is away.
+fn kept(directory: PathBuf, entry: Entry) -> File {
+    let state = match entry.state {
+        State::Served | State::Withdrawn => State::Withdrawn,
+        State::Unusable => State::Unusable,
+    };
+    File {
+        state,
+        ..File::known(directory.into(), entry)
     }
 }
 

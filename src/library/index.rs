@@ -433,7 +433,11 @@ impl Index {
     }
 
     /// The bytes of one fixed-width entry.
-    pub(super) fn fixed<const N: usize>(&self, part: Part, number: u64) -> Result<[u8; N], IndexError> {
+    pub(super) fn fixed<const N: usize>(
+        &self,
+        part: Part,
+        number: u64,
+    ) -> Result<[u8; N], IndexError> {
         let mut raw = [0; N];
         let mut window = Window::new(&self.file, self.header.section(part), 0);
         let bytes = window.at(number.saturating_mul(N as u64), N as u64);
@@ -555,13 +559,11 @@ fn read_origin(file: &File, section: &Section) -> Result<Origin, Fault> {
         .iter()
         .map(|path| PathBuf::from(OsStr::from_bytes(path)));
     match (paths.next(), paths.next()) {
-        (Some(root), Some(content)) => {
-            Ok(Origin {
-                root,
-                content: Some(content).filter(|path| !path.as_os_str().is_empty()),
-                searched: paths.collect(),
-            })
-        }
+        (Some(root), Some(content)) => Ok(Origin {
+            root,
+            content: Some(content).filter(|path| !path.as_os_str().is_empty()),
+            searched: paths.collect(),
+        }),
         _ => Err(Fault::Damaged("origin")),
     }
 }

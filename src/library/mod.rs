@@ -9,6 +9,7 @@ pub mod build;
 pub mod format;
 mod hash;
 pub mod index;
+mod look;
 pub mod numbering;
 pub mod parallel;
 mod paths;

@@ -184,7 +184,15 @@ mod tests {
             assert_eq!(name, Path::new(path));
         }
         for other in [
-            "/r/a", "/r/0", "/r/a/a", "/r/a/c", "/r/b/x", "/r/z/z", "/a.torrent", "/", "",
+            "/r/a",
+            "/r/0",
+            "/r/a/a",
+            "/r/a/c",
+            "/r/b/x",
+            "/r/z/z",
+            "/a.torrent",
+            "/",
+            "",
         ] {
             assert_eq!(index.at(Path::new(other)).unwrap(), None, "{other}");
         }

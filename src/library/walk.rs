@@ -31,13 +31,25 @@ pub(super) struct Batch {
 pub(super) enum Step {
     Batch(Batch),
     Refused(Refusal),
+    /// A start that is away: what was below it is to be kept.
+    Away(PathBuf),
+}
+
+/// What is wanted of a directory.
+#[derive(PartialEq, Eq, Debug)]
+enum Start {
+    /// All below it.
+    All,
+    /// These files of it.
+    Names(Vec<OsString>),
+    /// Nothing, as it is not there.
+    Away,
 }
 
 /// Where a walk starts.
 #[derive(Debug)]
 pub(super) struct Starts {
-    /// Each directory with the names that are wanted of it; all below it when there are none.
-    directories: BTreeMap<PathBuf, Vec<OsString>>,
+    directories: BTreeMap<PathBuf, Start>,
     /// Files that were given by themselves below a directory that is walked.
     within: Vec<PathBuf>,
     /// What could not be found.
@@ -45,8 +57,19 @@ pub(super) struct Starts {
 }
 
 impl Starts {
-    /// Resolves what was given: directories, or metainfo files of any name.
+    /// Resolves what was given: directories, or metainfo files of any name. What is not there is
+    /// refused.
     pub(super) fn new(inputs: &[PathBuf]) -> Self {
+        Self::resolve(inputs, |_| false)
+    }
+
+    /// The same, but for what is not there or is empty, as the place of a disk that is not mounted:
+    /// it is not refused and stays a start.
+    pub(super) fn patient(inputs: &[PathBuf]) -> Self {
+        Self::resolve(inputs, is_away)
+    }
+
+    fn resolve(inputs: &[PathBuf], is_away: impl Fn(&Path) -> bool) -> Self {
         let mut starts = Starts {
             directories: BTreeMap::new(),
             within: Vec::new(),
@@ -55,8 +78,12 @@ impl Starts {
         let mut files = Vec::new();
         for input in inputs {
             match input.canonicalize() {
+                _ if is_away(input) => {
+                    let path = resolved(input);
+                    starts.directories.insert(path, Start::Away);
+                }
                 Ok(path) if path.is_dir() => {
-                    starts.directories.insert(path, Vec::new());
+                    starts.directories.insert(path, Start::All);
                 }
                 Ok(path) => files.push(path),
                 Err(error) => starts.refusals.push(Refusal {
@@ -65,7 +92,11 @@ impl Starts {
                 }),
             }
         }
-        let all: Vec<PathBuf> = starts.directories.keys().cloned().collect();
+        let all = starts.directories.iter();
+        let all: Vec<PathBuf> = all
+            .filter(|(_, start)| **start == Start::All)
+            .map(|(directory, _)| directory.clone())
+            .collect();
         let is_within = |path: &Path| {
             let mut above = path.ancestors().skip(1);
             above.any(|directory| all.iter().any(|other| other == directory))
@@ -75,13 +106,18 @@ impl Starts {
             if is_within(&file) {
                 starts.within.push(file);
             } else if let (Some(directory), Some(name)) = (file.parent(), file.file_name()) {
-                let names = starts.directories.entry(directory.to_path_buf());
-                names.or_default().push(name.to_owned());
+                let start = starts.directories.entry(directory.to_path_buf());
+                let start = start.or_insert_with(|| Start::Names(Vec::new()));
+                if let Start::Names(names) = start {
+                    names.push(name.to_owned());
+                }
             }
         }
-        for names in starts.directories.values_mut() {
-            names.sort_unstable();
-            names.dedup();
+        for start in starts.directories.values_mut() {
+            if let Start::Names(names) = start {
+                names.sort_unstable();
+                names.dedup();
+            }
         }
         starts
     }
@@ -100,11 +136,19 @@ impl Starts {
 
     /// The directories and files, without what lies within another.
     pub(super) fn paths(&self) -> impl Iterator<Item = PathBuf> {
-        self.directories.iter().flat_map(|(directory, names)| {
-            let files = names.iter().map(|name| directory.join(name));
-            let whole = names.is_empty().then(|| directory.clone());
-            whole.into_iter().chain(files).collect::<Vec<_>>()
-        })
+        self.directories
+            .iter()
+            .flat_map(|(directory, start)| match start {
+                Start::All | Start::Away => vec![directory.clone()],
+                Start::Names(names) => names.iter().map(|name| directory.join(name)).collect(),
+            })
+    }
+
+    /// The starts that are not there.
+    pub(super) fn away(&self) -> impl Iterator<Item = &Path> {
+        let away = self.directories.iter();
+        away.filter(|(_, start)| **start == Start::Away)
+            .map(|(directory, _)| directory.as_path())
     }
 
     /// Walks from all of them.
@@ -114,12 +158,32 @@ impl Starts {
         let steps = self
             .directories
             .into_iter()
-            .flat_map(move |(directory, names)| match names.is_empty() {
-                true => Walk::new(&directory, within.clone()),
-                false => Walk::only(Batch { directory, names }),
+            .flat_map(move |(directory, start)| match start {
+                Start::All => Walk::new(&directory, within.clone()),
+                Start::Names(names) => Walk::only(Step::Batch(Batch { directory, names })),
+                Start::Away => Walk::only(Step::Away(directory)),
             });
         refused.chain(steps)
     }
+}
+
+/// Whether a start is not there, or holds nothing at all.
+pub(super) fn is_away(path: &Path) -> bool {
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => match path.read_dir() {
+            Ok(mut entries) => entries.next().is_none(),
+            // It is there and cannot be read, which is to be said.
+            Err(_) => false,
+        },
+        Ok(_) => false,
+        Err(_) => true,
+    }
+}
+
+/// A path without symlinks, as far as it can be told.
+pub(super) fn resolved(path: &Path) -> PathBuf {
+    let real = path.canonicalize().or_else(|_| std::path::absolute(path));
+    real.unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// A walk from one start.
@@ -127,6 +191,7 @@ struct Walk {
     entries: Option<walkdir::IntoIter>,
     within: Vec<PathBuf>,
     batch: Option<Batch>,
+    only: Option<Step>,
 }
 
 impl Walk {
@@ -136,14 +201,16 @@ impl Walk {
             entries: Some(entries.into_iter()),
             within,
             batch: None,
+            only: None,
         }
     }
 
-    fn only(batch: Batch) -> Self {
+    fn only(step: Step) -> Self {
         Walk {
             entries: None,
             within: Vec::new(),
-            batch: Some(batch),
+            batch: None,
+            only: Some(step),
         }
     }
 
@@ -203,7 +270,9 @@ impl Iterator for Walk {
                 Some(Err(refusal)) => return Some(Step::Refused(refusal)),
             }
         }
-        self.batch.take().map(Step::Batch)
+        self.only
+            .take()
+            .or_else(|| self.batch.take().map(Step::Batch))
     }
 }
 
@@ -243,6 +312,7 @@ mod tests {
                     path.to_str().unwrap().to_owned()
                 })),
                 Step::Refused(refusal) => found.push(refusal.to_string()),
+                Step::Away(path) => found.push(format!("away {}", path.display())),
             }
         }
         found
@@ -304,7 +374,7 @@ mod tests {
             .walk()
             .map(|step| match step {
                 Step::Batch(batch) => batch.names.len(),
-                Step::Refused(refusal) => panic!("{refusal}"),
+                other => panic!("{other:?}"),
             })
             .collect();
         assert_eq!(sizes, [64, 64, 22]);
@@ -317,6 +387,22 @@ mod tests {
         let found = walked(&base, &["gone", "a"]);
         assert!(found[0].contains("gone: unreadable: "), "{found:?}");
         assert_eq!(found[1..], ["a/x.torrent"]);
+    }
+
+    #[test]
+    fn what_is_away_is_a_start_nevertheless() {
+        let (_directory, base) = tree(&["b/x.torrent"]);
+        fs::create_dir(base.join("a")).unwrap();
+        let inputs = ["b", "gone", "a"].map(|input| base.join(input));
+        let starts = Starts::patient(&inputs);
+        assert_eq!(starts.common_directory(), Some(base.clone()));
+        assert_eq!(starts.away().count(), 2);
+        assert!(starts.refusals.is_empty());
+        let steps: Vec<Step> = starts.walk().collect();
+        let [Step::Away(first), Step::Batch(_), Step::Away(last)] = &steps[..] else {
+            panic!("{steps:?}");
+        };
+        assert_eq!((first, last), (&inputs[2], &inputs[1]));
     }
 
     #[test]

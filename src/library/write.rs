@@ -320,7 +320,12 @@ fn distinguish(
         let mut raw = [0; RECORD_BYTES];
         read_record(file, number, &mut raw)?;
         let record = Record::decode(&raw);
-        records.push((record.state != State::Served, number, prefix, record.info_hash));
+        records.push((
+            record.state != State::Served,
+            number,
+            prefix,
+            record.info_hash,
+        ));
     }
     records.sort_unstable_by_key(|(wrong, number, ..)| (*wrong, *number));
     alike.clear();

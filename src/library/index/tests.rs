@@ -226,7 +226,7 @@ fn other_files_and_other_versions_are_refused_by_name() {
     file.write_all_at(&[9], 8).unwrap();
     assert_eq!(
         line(),
-        "has format 9, this version reads format 1: make it again with `hekate index`"
+        "has format 9, this version reads format 2: make it again with `hekate index`"
     );
 }
 
