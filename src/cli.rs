@@ -6,15 +6,12 @@
 pub mod library;
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
 use crate::config::file::{DEFAULT_PATH, Layer, Sources};
 use crate::config::settings::{Preset, SETTINGS, Setting, Takes};
-use crate::torrent::catalogue::{Catalogue, Refusal};
-use crate::torrent::printable::Printable;
 
 /// What is to be done.
 pub enum Request {
@@ -224,27 +221,6 @@ fn flags(matches: &ArgMatches) -> Layer {
     let log = Setting::find("log").zip(levels);
     flags.extend(log.map(|(log, levels)| (log, vec![levels.to_owned()])));
     flags
-}
-
-/// What `--list` prints: a line for each torrent that would be served, then a line for each refused.
-pub fn listing(catalogue: &Catalogue, refusals: &[Refusal]) -> String {
-    let mut text = String::new();
-    for torrent in catalogue.iter() {
-        text.push_str(&format!(
-            "{}  {}\n",
-            torrent.info_hash,
-            Printable(torrent.metainfo_path().as_os_str().as_bytes())
-        ));
-    }
-    for refusal in refusals {
-        text.push_str(&format!("refused: {refusal}\n"));
-    }
-    text.push_str(&format!(
-        "{} valid, {} refused\n",
-        catalogue.len(),
-        refusals.len()
-    ));
-    text
 }
 
 #[cfg(test)]

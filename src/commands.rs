@@ -1,4 +1,5 @@
-//! The commands that read a library and do not seed: `index`, `verify`, and the list of an index.
+//! The commands that read a library and do not seed: `index`, `verify`, and the list of what
+//! would be served.
 //!
 //! Owns what they print and when. How arguments are spelt stands in `cli`, what is done in
 //! `library`; it must not know the loop.
@@ -8,10 +9,13 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::cli::library as arguments;
+use crate::config::Config;
 use crate::library::build::{self, Plan, Progress};
 use crate::library::format::State;
 use crate::library::index::Index;
+use crate::library::live::Settings;
 use crate::library::parallel;
+use crate::library::refresh;
 use crate::library::report::{self, Sums};
 use crate::library::verify::{self, Subject};
 use crate::progress;
@@ -83,29 +87,48 @@ pub fn verify(arguments: &arguments::Verify) -> Result<bool, String> {
     Ok(sums.is_good())
 }
 
-/// Prints what an index has: a line for each torrent that was right when it was made.
+/// Prints what would be served: a line for each torrent, then a line for each that is refused.
 ///
 /// # Errors
 /// One line that says why not all was printed.
-pub fn list(index: &Index) -> Result<(), String> {
+pub fn list(config: &Config) -> Result<(), String> {
+    let mut refusals = Vec::new();
+    let index = match &config.index {
+        Some(path) => Index::open(path).map_err(|error| error.to_string())?,
+        None => {
+            let settings = Settings::from(config);
+            refresh::make_nowhere(&settings, None, |refusal| refusals.push(refusal))?
+        }
+    };
+    let root = config.root.clone().filter(|_| config.index.is_some());
+    let index = match root {
+        Some(root) => index.at_root(root),
+        None => index,
+    };
     let mut out = BufWriter::new(io::stdout().lock());
     let mut write = |line: &str| {
         let written = out.write_all(line.as_bytes());
         written.map_err(|error| format!("standard output: {error}"))
     };
-    let mut withdrawn = 0_u64;
     for entry in index.entries() {
         let entry = entry.map_err(|error| error.to_string())?;
-        if entry.state != State::Served {
-            withdrawn += 1;
-            continue;
+        if entry.state == State::Served && !entry.duplicate {
+            let path = index.path_of(&entry);
+            let path = Printable(path.as_os_str().as_bytes());
+            write(&format!("{}  {path}\n", entry.info_hash))?;
         }
-        let path = index.origin().root.join(entry.directory).join(entry.name);
-        let path = Printable(path.as_os_str().as_bytes());
-        write(&format!("{}  {path}\n", entry.info_hash))?;
     }
-    let valid = index.records().saturating_sub(withdrawn);
-    write(&format!("{valid} valid, {withdrawn} refused\n"))
+    for refusal in &refusals {
+        write(&format!("refused: {refusal}\n"))?;
+    }
+    let refused = match config.index {
+        Some(_) => index.counts().refused,
+        None => refusals.len() as u64,
+    };
+    write(&format!(
+        "{} valid, {refused} refused\n",
+        index.counts().served
+    ))
 }
 
 /// Writes to standard output.

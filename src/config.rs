@@ -35,6 +35,11 @@ pub const UNUSED_SLOT_MS: u64 = 30_000;
 /// each costs a stack that is touched only by a few pages.
 pub const DEFAULT_READERS: usize = 32;
 
+/// How often the whole library is looked at again: a day. What this kernel does to files is noticed
+/// at once, so this is for what other machines do to a network file system and for content that lies
+/// elsewhere than its torrents, and it costs a look at every file of content.
+pub const DEFAULT_RESCAN_S: u64 = 24 * 3600;
+
 /// Announces a second to one tracker: enough for 180,000 torrents at half an hour, and few enough
 /// that a restart is no attack on a tracker that others use too.
 pub const DEFAULT_MAX_ANNOUNCE_RATE: u32 = 100;
@@ -116,6 +121,12 @@ pub struct Config {
     pub dirs: Vec<PathBuf>,
     /// An index that is served in place of directories.
     pub index: Option<PathBuf>,
+    /// Where the paths of that index start; `None` means where it says.
+    pub root: Option<PathBuf>,
+    /// Where the index of the directories is kept; `None` is the user's state home.
+    pub state_dir: Option<PathBuf>,
+    /// How often the whole library is looked at again; `None` means never.
+    pub rescan_s: Option<u64>,
     /// Where all content lies; `None` means beside each torrent file, or where the index says.
     pub content: Option<PathBuf>,
     /// What is looked at before content is served.
@@ -178,6 +189,9 @@ impl Default for Config {
         Self {
             dirs: Vec::new(),
             index: None,
+            root: None,
+            state_dir: None,
+            rescan_s: Some(DEFAULT_RESCAN_S),
             content: None,
             verify: Verify::Size,
             port: DEFAULT_PORT,

@@ -6,18 +6,15 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use hekate::cli::{self, Request, Seed};
 use hekate::commands::{self, print};
 use hekate::config::file::{self, ConfigError, Sources};
 use hekate::config::{Config, DEFAULT_STATUS, StatusAddress, StatusWish};
-use hekate::library::index::Index;
-use hekate::library::served::Library;
-use hekate::logging::{self, Logging};
+use hekate::library::live::Settings;
+use hekate::logging::Logging;
 use hekate::reactor::{Reactor, RunError, Service};
 use hekate::status::client;
-use hekate::torrent::catalogue;
 
 /// The configuration is wrong: trying again will not help.
 const EXIT_CONFIG: u8 = 78;
@@ -95,14 +92,14 @@ fn status(sources: &Sources, json: bool) -> Result<(), Failure> {
         .map_err(Failure::Plain)
 }
 
-/// Reads the library, then serves it until a signal says stop.
+/// Serves the library until a signal says stop.
 fn seed(arguments: &Seed) -> Result<(), Failure> {
     let configured = arguments.sources.load()?;
     let config = configured.config.clone();
     let logging = Logging::start(&config.log, config.log_file.as_deref());
     let logging = logging.map_err(|error| Failure::Plain(format!("log: {error}")))?;
     if arguments.list {
-        return list(&config).map_err(Failure::Plain);
+        return commands::list(&config).map_err(Failure::Plain);
     }
     let service = Service::new(arguments.sources.clone(), configured, logging.clone());
     let outcome = serve(&config, service).map_err(Failure::Run);
@@ -110,38 +107,11 @@ fn seed(arguments: &Seed) -> Result<(), Failure> {
     outcome
 }
 
-/// Prints what would be served.
-fn list(config: &Config) -> Result<(), String> {
-    if let Some(path) = &config.index {
-        let index = Index::open(path).map_err(|error| error.to_string())?;
-        return commands::list(&index);
-    }
-    let (catalogue, refusals) = catalogue::scan(&config.dirs, config.content.as_deref());
-    print(&cli::listing(&catalogue, &refusals))
-}
-
 fn serve(config: &Config, service: Service) -> Result<(), String> {
     let mut reactor = Reactor::bind(config, service).map_err(|error| error.to_string())?;
-    let (library, refused) = library(config)?;
-    let run = || {
-        reactor.open(library, refused)?;
+    let mut run = || {
+        reactor.keep(Settings::from(config))?;
         reactor.run()
     };
     run().map_err(|error: RunError| error.to_string())
-}
-
-/// What is served, and how much is not.
-fn library(config: &Config) -> Result<(Library, usize), String> {
-    if let Some(path) = &config.index {
-        let index = Index::open(path).map_err(|error| error.to_string())?;
-        if !config.no_tracker {
-            log::warn!("trackers are not told of the torrents of an index in this version");
-        }
-        return Ok((Library::of_index(index, config.content.clone()), 0));
-    }
-    let (catalogue, refusals) = catalogue::scan(&config.dirs, config.content.as_deref());
-    for refusal in &refusals {
-        log::warn!(target: logging::EACH_COUNTS, "refused: {refusal}");
-    }
-    Ok((Library::of_catalogue(Arc::new(catalogue)), refusals.len()))
 }

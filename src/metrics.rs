@@ -137,8 +137,6 @@ pub struct PieceCounters {
 pub struct LibrarySize {
     /// Torrents that are served.
     pub torrents: u64,
-    /// Bytes of their content, when that is known: an index does not say.
-    pub bytes: Option<u64>,
     /// Torrents and files that are refused.
     pub refused: u64,
 }

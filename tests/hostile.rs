@@ -15,14 +15,14 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hekate::config::{Config, StatusWish};
+use hekate::library::live::Settings;
+use hekate::library::refresh;
 use hekate::library::served::Library;
 use hekate::reactor::{Reactor, Service};
 use hekate::timers::Timeouts;
-use hekate::torrent::catalogue;
 use support::daemon::Daemon;
 use support::leecher::{self, DEADLINE, FAST, FAST_AND_EXTENDED, Leecher, PLAIN, Seen};
 use support::torrent::{Sample, TorrentBuilder};
@@ -425,12 +425,14 @@ fn impatient(timeouts: Timeouts, max_unchoked: usize) -> (tempfile::TempDir, Sam
         status: StatusWish::Off,
         ..Config::default()
     };
-    let (catalogue, refusals) = catalogue::scan(&config.dirs, None);
-    assert!(refusals.is_empty());
+    let index = refresh::make_nowhere(&Settings::from(&config), None, |refusal| {
+        panic!("{refusal}")
+    });
+    let index = index.unwrap();
+    let counts = index.counts();
     let mut reactor = Reactor::bind(&config, Service::default()).unwrap();
-    reactor
-        .open(Library::of_catalogue(Arc::new(catalogue)), 0)
-        .unwrap();
+    let library = Library::of_index(index, None);
+    reactor.open(library, counts).unwrap();
     let address = reactor.addresses()[0];
     // It turns until the test process ends.
     std::thread::spawn(move || reactor.run());

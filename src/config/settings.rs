@@ -13,6 +13,9 @@ use crate::tracker::url::TrackerUrl;
 /// The longest turn that can be asked for, a year: it keeps sums of times far from overflow.
 const MAX_UNCHOKED_TIME_S: u64 = 365 * 24 * 3600;
 
+/// The longest interval that can be asked for, a year.
+const MAX_RESCAN_S: u64 = 365 * 24 * 3600;
+
 /// One option: a flag on the command line, a key in the configuration file.
 pub struct Setting {
     /// The flag without its dashes, and the key.
@@ -87,6 +90,29 @@ pub const SETTINGS: &[Setting] = &[
         excludes: Some("dirs"),
         apply: |config, values| optional(&mut config.index, values, PathBuf::from_str),
         ..setting("index", LIBRARY)
+    },
+    Setting {
+        takes: Takes::One("DIR"),
+        default: Preset::Words("where the index says", "/srv/library"),
+        help: "Where the paths of that index start, when it was copied from another place",
+        live: false,
+        apply: |config, values| optional(&mut config.root, values, PathBuf::from_str),
+        ..setting("root", LIBRARY)
+    },
+    Setting {
+        takes: Takes::One("DIR"),
+        default: Preset::Words("the user's state home", "/var/lib/hekate"),
+        help: "Where the index of the directories is kept; deleting it costs a scan and nothing else",
+        live: false,
+        apply: |config, values| optional(&mut config.state_dir, values, PathBuf::from_str),
+        ..setting("state-dir", LIBRARY)
+    },
+    Setting {
+        takes: Takes::One("SECONDS"),
+        default: Preset::Value("86400"),
+        help: "How often the whole library is looked at again, for what is not noticed at once; 0 is never",
+        apply: |config, values| one(&mut config.rescan_s, values, rescan),
+        ..setting("rescan", LIBRARY)
     },
     Setting {
         takes: Takes::One("DIR"),
@@ -490,6 +516,13 @@ fn announce_port(text: &str) -> Result<u16, String> {
 
 fn announce_rate(text: &str) -> Result<Option<u32>, String> {
     Ok(Some(parse(text)?).filter(|rate| *rate > 0))
+}
+
+fn rescan(text: &str) -> Result<Option<u64>, String> {
+    match parse(text)? {
+        seconds @ 0..=MAX_RESCAN_S => Ok(Some(seconds).filter(|seconds| *seconds > 0)),
+        _ => Err(format!("must be at most {MAX_RESCAN_S}")),
+    }
 }
 
 fn turn_ms(text: &str) -> Result<u64, String> {

@@ -25,41 +25,49 @@ pub(super) struct Looked {
 }
 
 impl Looked {
-    /// Reads a metainfo file and looks at its content below `root`, unless that is away.
-    pub(super) fn at(reader: &mut Reader, path: &Path, root: Option<&Path>) -> Self {
-        let mut looked = Looked {
+    /// A file that is of no use.
+    pub(super) fn refused(reason: RefusalReason) -> Self {
+        Looked {
             info_hash: InfoHash([0; 20]),
             state: State::Unusable,
             content_tag: 0,
             announce: Vec::new(),
             stamp: FileStamp::default(),
             content_stamp: 0,
-            refusal: None,
-        };
-        match reader.read(path) {
+            refusal: Some(reason),
+        }
+    }
+
+    /// Reads a metainfo file and looks at its content below `root`, unless that is away.
+    pub(super) fn at(reader: &mut Reader, path: &Path, root: Option<&Path>) -> Self {
+        let found = match reader.read(path) {
+            Ok(found) => found,
             Err(reason) => {
                 // A file that could not be read at all keeps a stamp that no file has.
                 let readable = !matches!(reason, RefusalReason::Unreadable(_));
                 let metadata = path.metadata().ok().filter(|_| readable);
-                looked.stamp = metadata.as_ref().map(FileStamp::new).unwrap_or_default();
-                looked.refusal = Some(reason);
+                let stamp = metadata.as_ref().map(FileStamp::new).unwrap_or_default();
+                return Looked {
+                    stamp,
+                    ..Self::refused(reason)
+                };
             }
-            Ok(found) => {
-                looked.info_hash = found.metainfo.info_hash;
-                looked.stamp = found.stamp;
-                looked.content_tag = tag(&found.metainfo);
-                looked.state = State::Withdrawn;
-                match root.map(|root| reader.check(root, &found.metainfo)) {
-                    Some(Ok(stamp)) => {
-                        (looked.state, looked.content_stamp) = (State::Served, stamp);
-                    }
-                    Some(Err(error)) => looked.refusal = Some(error.into()),
-                    None => {}
-                }
-                looked.announce = found.metainfo.announce;
-            }
+        };
+        let checked = root.map(|root| reader.check(root, &found.metainfo));
+        let (state, content_stamp, refusal) = match checked {
+            Some(Ok(stamp)) => (State::Served, stamp, None),
+            Some(Err(error)) => (State::Withdrawn, 0, Some(error.into())),
+            None => (State::Withdrawn, 0, None),
+        };
+        Looked {
+            info_hash: found.metainfo.info_hash,
+            state,
+            content_tag: tag(&found.metainfo),
+            announce: found.metainfo.announce,
+            stamp: found.stamp,
+            content_stamp,
+            refusal,
         }
-        looked
     }
 }
 

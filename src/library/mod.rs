@@ -6,18 +6,22 @@
 //! [`index::Index::find`] everything may wait for a disk.
 
 pub mod build;
+mod compare;
 pub mod format;
 mod hash;
 pub mod index;
+pub mod live;
 mod look;
 pub mod numbering;
 pub mod parallel;
 mod paths;
 pub mod prefixes;
+pub mod refresh;
 pub mod report;
 pub mod served;
 mod sort;
 pub mod verify;
+mod view;
 mod walk;
 mod window;
 pub mod write;

@@ -39,25 +39,6 @@ impl Numbering {
         Self::of_runs((records > 0).then_some(run).into_iter().collect())
     }
 
-    /// The numbers of records in the order of these. Each must be there once at most.
-    #[must_use]
-    pub fn of_numbers(numbers: impl Iterator<Item = u32>) -> Self {
-        let mut runs: Vec<Run> = Vec::new();
-        for (record, number) in (0..).zip(numbers) {
-            match runs.last_mut() {
-                Some(run) if run.first_number.checked_add(run.count) == Some(number) => {
-                    run.count += 1;
-                }
-                _ => runs.push(Run {
-                    first_record: record,
-                    first_number: number,
-                    count: 1,
-                }),
-            }
-        }
-        Self::of_runs(runs)
-    }
-
     fn of_runs(runs: Vec<Run>) -> Self {
         let mut by_number: Vec<(u32, u32)> = (0..)
             .zip(&runs)
@@ -118,13 +99,48 @@ impl Numbering {
     }
 }
 
+/// A [`Numbering`] that is being made, record by record. Each number must be there once at most.
+#[derive(Default, Debug)]
+pub struct Numbers(Vec<Run>);
+
+impl Numbers {
+    /// The number of the next record.
+    pub fn push(&mut self, number: u32) {
+        let first_record = match self.0.last_mut() {
+            Some(run) if run.first_number.checked_add(run.count) == Some(number) => {
+                run.count += 1;
+                return;
+            }
+            Some(run) => run.first_record + run.count,
+            None => 0,
+        };
+        self.0.push(Run {
+            first_record,
+            first_number: number,
+            count: 1,
+        });
+    }
+
+    /// The whole.
+    #[must_use]
+    pub fn finish(self) -> Numbering {
+        Numbering::of_runs(self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn numbering(numbers: &[u32]) -> Numbering {
+        let mut made = Numbers::default();
+        numbers.iter().for_each(|number| made.push(*number));
+        made.finish()
+    }
+
     /// Every record and every number against the plain list.
     fn check(numbers: &[u32]) -> Numbering {
-        let numbering = Numbering::of_numbers(numbers.iter().copied());
+        let numbering = numbering(numbers);
         assert_eq!(numbering.records() as usize, numbers.len());
         for (record, number) in (0..).zip(numbers) {
             assert_eq!(numbering.number(record), Some(*number));
@@ -178,7 +194,7 @@ mod tests {
 
     #[test]
     fn numbers_reach_as_far_as_32_bits() {
-        let numbering = Numbering::of_numbers([u32::MAX - 1, u32::MAX, 0].into_iter());
+        let numbering = numbering(&[u32::MAX - 1, u32::MAX, 0]);
         assert_eq!(numbering.record(u32::MAX), Some(1));
         assert_eq!(numbering.record(0), Some(2));
         assert_eq!(numbering.number(1), Some(u32::MAX));

@@ -1,9 +1,11 @@
 //! What is served: answered from memory, loaded when it is asked for.
 //!
 //! Owns which torrents are loaded, and the answer "unknown" from memory alone, so that a stranger
-//! cannot make the disk seek. It must not know who asks. Only [`Query::load`] blocks; the rest is for
+//! cannot make the disk seek. What has changed since the index was made lies over it, by info-hash.
+//! It must not know who asks. Only [`Query::load`] blocks; the rest is for
 //! the loop.
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,9 +14,11 @@ use std::sync::Arc;
 use lru::LruCache;
 use thiserror::Error;
 
+use super::format::State;
 use super::index::{Candidates, Index, IndexError};
+use super::numbering::Numbering;
 use crate::timers::Time;
-use crate::torrent::catalogue::{Catalogue, Refusal, RefusalReason, Torrent};
+use crate::torrent::catalogue::{Refusal, RefusalReason, Torrent};
 use crate::torrent::load::{self, Source};
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
@@ -45,12 +49,25 @@ pub enum LoadError {
     /// The metainfo file is that of another torrent.
     #[error("{}: holds another torrent than when it was indexed", show(.0))]
     Replaced(PathBuf),
+    /// Its content was not right when it was looked at last.
+    #[error("{}: waits until its content is looked at again", show(.0))]
+    Withdrawn(PathBuf),
     /// A defect of ours.
     #[error("a reader panicked")]
     Panicked,
 }
 
 impl LoadError {
+    /// The metainfo file that is to be looked at again.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Refused(refusal) => Some(&refusal.path),
+            Self::Replaced(path) | Self::Withdrawn(path) => Some(path),
+            Self::Index(_) | Self::Panicked => None,
+        }
+    }
+
     /// Whether the metainfo file is right and its content is not.
     #[must_use]
     pub fn is_of_content(&self) -> bool {
@@ -77,11 +94,18 @@ pub enum Answer {
 /// A torrent that is to be loaded.
 #[derive(Debug)]
 pub struct Query {
-    index: Arc<Index>,
-    candidates: Candidates,
+    base: Base,
+    place: Place,
     content: Option<PathBuf>,
     info_hash: InfoHash,
-    id: u32,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// In the index.
+    Among(Candidates),
+    /// Not in the index, or elsewhere than there.
+    Added { number: u32, metainfo: Arc<Path> },
 }
 
 impl Query {
@@ -96,17 +120,27 @@ impl Query {
     /// # Errors
     /// A [`LoadError`] when it is not as it was indexed.
     pub fn load(&self) -> Result<Option<Arc<Torrent>>, LoadError> {
-        let entry = self.index.entry(self.candidates.clone(), &self.info_hash)?;
-        let Some(entry) = entry else { return Ok(None) };
-        let origin = self.index.origin();
-        let metainfo = origin.root.join(entry.directory).join(entry.name);
-        // What is absolute replaces what it is joined to.
-        let indexed = (origin.content.as_ref()).map(|content| origin.root.join(content));
+        let index = &self.base.index;
+        let (number, metainfo) = match &self.place {
+            Place::Added { number, metainfo } => (*number, metainfo.to_path_buf()),
+            Place::Among(candidates) => {
+                let entry = index.entry(candidates.clone(), &self.info_hash)?;
+                let Some(entry) = entry else { return Ok(None) };
+                let metainfo = index.path_of(&entry);
+                if entry.state != State::Served {
+                    return Err(LoadError::Withdrawn(metainfo));
+                }
+                match self.base.numbering.number(entry.number) {
+                    Some(number) => (number, metainfo),
+                    None => return Ok(None),
+                }
+            }
+        };
         let source = Source {
             metainfo,
-            content: self.content.clone().or(indexed),
+            content: self.content.clone(),
         };
-        match load::load(self.id, &source, self.info_hash) {
+        match load::load(number, &source, self.info_hash) {
             Ok(Some(torrent)) => Ok(Some(Arc::new(torrent))),
             Ok(None) => Err(LoadError::Replaced(source.metainfo)),
             Err(reason) => Err(LoadError::Refused(Refusal {
@@ -117,107 +151,141 @@ impl Query {
     }
 }
 
-/// Where torrents come from.
-enum Known {
-    /// All of them are in memory.
-    Catalogue(Arc<Catalogue>),
-    /// They are read when they are asked for.
-    Index {
-        index: Arc<Index>,
-        content: Option<PathBuf>,
-    },
+/// An index, and the numbers of what is in it.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// The index.
+    pub index: Arc<Index>,
+    /// See [`Torrent::id`].
+    pub numbering: Arc<Numbering>,
+}
+
+impl Base {
+    /// An index in which each torrent has the number of its record.
+    #[must_use]
+    pub fn new(index: Index) -> Self {
+        let records = u32::try_from(index.records()).unwrap_or(u32::MAX);
+        Base {
+            index: Arc::new(index),
+            numbering: Arc::new(Numbering::identity(records)),
+        }
+    }
+
+    /// Where all content lies, unless the index is told another place; `None` is beside each
+    /// metainfo file.
+    #[must_use]
+    pub fn content(&self) -> Option<PathBuf> {
+        let origin = self.index.origin();
+        // What is absolute replaces what it is joined to.
+        (origin.content.as_ref()).map(|content| origin.root.join(content))
+    }
+}
+
+/// What differs from the index: not served any more, or elsewhere.
+#[derive(Clone, Debug)]
+pub enum Differs {
+    /// It is not served.
+    Gone,
+    /// It is served from this metainfo file, by this number.
+    Here(u32, Arc<Path>),
 }
 
 /// See the module's text.
 pub struct Library {
-    known: Known,
+    base: Option<Base>,
+    content: Option<PathBuf>,
+    differs: HashMap<InfoHash, Differs>,
     loaded: LruCache<InfoHash, Arc<Torrent>>,
     failed: LruCache<InfoHash, Time>,
-    /// No loaded torrent has or had this id or a higher one.
-    next_id: u32,
+    /// What is being loaded, and whether it was removed meanwhile.
+    loading: HashMap<InfoHash, bool>,
+}
+
+impl Default for Library {
+    /// Without torrents.
+    fn default() -> Self {
+        Self {
+            base: None,
+            content: None,
+            differs: HashMap::new(),
+            loaded: LruCache::unbounded(),
+            failed: LruCache::sparse(FAILED_MAX),
+            loading: HashMap::new(),
+        }
+    }
 }
 
 impl Library {
-    fn new(known: Known) -> Self {
-        Self {
-            known,
-            loaded: LruCache::unbounded(),
-            failed: LruCache::sparse(FAILED_MAX),
-            next_id: 0,
-        }
-    }
-
-    /// A library that is in memory whole.
-    #[must_use]
-    pub fn of_catalogue(catalogue: Arc<Catalogue>) -> Self {
-        Self::new(Known::Catalogue(catalogue))
-    }
-
     /// A library that is in an index. All content lies below `content`, or else where the index
     /// says.
     #[must_use]
     pub fn of_index(index: Index, content: Option<PathBuf>) -> Self {
-        let index = Arc::new(index);
-        Self::new(Known::Index { index, content })
+        let mut library = Self::default();
+        library.replace(Base::new(index), content, HashMap::new());
+        library
     }
 
-    /// The catalogue, when all torrents are in memory.
-    #[must_use]
-    pub fn catalogue(&self) -> Option<&Arc<Catalogue>> {
-        match &self.known {
-            Known::Catalogue(catalogue) => Some(catalogue),
-            Known::Index { .. } => None,
-        }
+    /// Takes up another index, and what differs from it. Numbers stand for the same torrents as
+    /// before. Answers what is no longer needed, which may take its time to be dropped.
+    pub fn replace(
+        &mut self,
+        base: Base,
+        content: Option<PathBuf>,
+        differs: HashMap<InfoHash, Differs>,
+    ) -> impl Send + 'static {
+        self.content = content.or_else(|| base.content());
+        let old = self.base.replace(base);
+        (old, std::mem::replace(&mut self.differs, differs))
     }
 
-    /// Takes the place of a library of the same kind. What both have keeps its id.
-    #[must_use]
-    pub fn following(mut self, previous: &Self) -> Self {
-        self.next_id = previous.next_id;
-        self
+    /// A torrent is served from now on.
+    pub fn add(&mut self, info_hash: InfoHash, number: u32, metainfo: Arc<Path>) {
+        self.failed.pop(&info_hash);
+        self.differs
+            .insert(info_hash, Differs::Here(number, metainfo));
     }
 
-    /// Whether a torrent that was served is served on.
-    #[must_use]
-    pub fn has(&self, torrent: &Torrent) -> bool {
-        match &self.known {
-            Known::Catalogue(catalogue) => {
-                (catalogue.find(&torrent.info_hash)).is_some_and(|known| known.id == torrent.id)
-            }
-            Known::Index { index, .. } => index.find(&torrent.info_hash).is_some(),
-        }
-    }
-
-    /// How many torrents it has.
-    #[must_use]
-    pub fn torrents(&self) -> u64 {
-        match &self.known {
-            Known::Catalogue(catalogue) => catalogue.len() as u64,
-            Known::Index { index, .. } => index.torrents(),
-        }
-    }
-
-    /// The torrents that are in memory whether anybody asks for them or not.
-    pub fn in_memory(&self) -> impl Iterator<Item = &Arc<Torrent>> {
-        self.catalogue()
-            .into_iter()
-            .flat_map(|catalogue| catalogue.iter())
-    }
-
-    /// What is known of an info-hash, from memory.
-    pub fn find(&mut self, info_hash: &InfoHash, now: Time) -> Answer {
-        let (index, content) = match &self.known {
-            Known::Catalogue(catalogue) => {
-                let found = catalogue.find(info_hash).map(Arc::clone);
-                return found.map_or(Answer::Unknown, Answer::Loaded);
-            }
-            Known::Index { index, content } => (index, content),
+    /// A torrent is not served any more.
+    pub fn remove(&mut self, info_hash: InfoHash) {
+        let base = self.base.as_ref();
+        match base.and_then(|base| base.index.find(&info_hash)) {
+            Some(_) => self.differs.insert(info_hash, Differs::Gone),
+            None => self.differs.remove(&info_hash),
         };
+    }
+
+    /// Forgets what was loaded of a torrent that was removed. Answers whether there was any.
+    pub fn forget(&mut self, info_hash: &InfoHash, number: u32) -> bool {
+        if let Some(stale) = self.loading.get_mut(info_hash) {
+            *stale = true;
+        }
+        let loaded = self.loaded.peek(info_hash);
+        let is_loaded = loaded.is_some_and(|torrent| torrent.id == number);
+        if is_loaded {
+            self.loaded.pop(info_hash);
+        }
+        is_loaded
+    }
+
+    /// What is known of an info-hash, from memory. What is to be loaded must be told to
+    /// [`Library::keep`] then.
+    pub fn find(&mut self, info_hash: &InfoHash, now: Time) -> Answer {
         if let Some(torrent) = self.loaded.get(info_hash) {
             return Answer::Loaded(Arc::clone(torrent));
         }
-        let Some(candidates) = index.find(info_hash) else {
+        let Some(base) = &self.base else {
             return Answer::Unknown;
+        };
+        let place = match self.differs.get(info_hash) {
+            Some(Differs::Gone) => return Answer::Unknown,
+            Some(Differs::Here(number, metainfo)) => Place::Added {
+                number: *number,
+                metainfo: Arc::clone(metainfo),
+            },
+            None => match base.index.find(info_hash) {
+                Some(candidates) => Place::Among(candidates),
+                None => return Answer::Unknown,
+            },
         };
         if let Some(&at) = self.failed.peek(info_hash) {
             if now.since(at) < FAILED_RETRY_MS {
@@ -225,21 +293,21 @@ impl Library {
             }
             self.failed.pop(info_hash);
         }
-        let id = self.next_id;
-        // Ids come round only after four thousand million loads.
-        self.next_id = self.next_id.wrapping_add(1);
+        self.loading.entry(*info_hash).or_insert(false);
         Answer::Known(Query {
-            index: Arc::clone(index),
-            candidates,
-            content: content.clone(),
+            base: base.clone(),
+            place,
+            content: self.content.clone(),
             info_hash: *info_hash,
-            id,
         })
     }
 
-    /// Takes up what came of [`Query::load`].
-    pub fn keep(&mut self, info_hash: InfoHash, loaded: Option<&Arc<Torrent>>, now: Time) {
+    /// Takes up what came of [`Query::load`]. Answers whether it may be used: a torrent may have been
+    /// removed meanwhile.
+    pub fn keep(&mut self, info_hash: InfoHash, loaded: Option<&Arc<Torrent>>, now: Time) -> bool {
+        let stale = self.loading.remove(&info_hash).unwrap_or(false);
         match loaded {
+            _ if stale => {}
             Some(torrent) => {
                 self.make_room();
                 self.loaded.put(info_hash, Arc::clone(torrent));
@@ -248,6 +316,12 @@ impl Library {
                 self.failed.put(info_hash, now);
             }
         }
+        !stale
+    }
+
+    /// A load that was asked for does not take place.
+    pub fn give_up(&mut self, info_hash: &InfoHash) {
+        self.loading.remove(info_hash);
     }
 
     /// Forgets the torrent that was asked for longest ago, of those that nobody uses.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
 use crate::torrent::catalogue::{Refusal, RefusalReason};
-use crate::torrent::scan::{is_metainfo_name, walk_refusal};
+use crate::torrent::refusal::{is_metainfo_name, walk_refusal};
 
 /// Files of one directory that are handed on together: enough that handing on costs nothing beside
 /// reading them, and few enough that all cores have some.
@@ -165,6 +165,11 @@ impl Starts {
             });
         refused.chain(steps)
     }
+}
+
+/// Walks below a directory, whose path is kept as it is.
+pub(super) fn below(directory: &Path) -> impl Iterator<Item = Step> {
+    Walk::new(directory, Vec::new())
 }
 
 /// Whether a start is not there, or holds nothing at all.

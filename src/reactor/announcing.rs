@@ -13,8 +13,8 @@ use mio::{Registry, Waker};
 
 use super::tokens::Source;
 use crate::config::{Config, Families};
+use crate::library::live::Added;
 use crate::timers::Time;
-use crate::torrent::catalogue::Torrent;
 use crate::tracker::announce::Identity;
 use crate::tracker::announcer::{Announcer, AnnouncerConfig, Limits};
 use crate::wire::message::PeerId;
@@ -64,9 +64,9 @@ impl Announcing {
     }
 
     /// Begins to announce a torrent.
-    pub(super) fn add(&mut self, torrent: &Torrent, now: Time) {
+    pub(super) fn add(&mut self, added: &Added, now: Time) {
         if let Some(announcer) = &mut self.announcer {
-            announcer.add(torrent.id, torrent.info_hash, &torrent.announce, now);
+            announcer.add(added.number, added.info_hash, &added.announce, now);
         }
     }
 

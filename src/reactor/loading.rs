@@ -33,8 +33,10 @@ impl Connection {
             }
             Answer::Known(query) => {
                 // It may come again, as one who found no place.
-                let queued = shared.storage.load(key, query);
-                queued.map_err(|_| CloseReason::HouseFull)?;
+                if shared.storage.load(key, query).is_err() {
+                    shared.library.give_up(&asked.info_hash);
+                    return Err(CloseReason::HouseFull);
+                }
                 self.loading = Some(Box::new(asked));
                 Ok(())
             }
@@ -79,12 +81,16 @@ impl Reactor {
         let torrent = result.unwrap_or_else(|error| {
             // Each torrent is tried again only seconds later, so this cannot flood the log.
             log::warn!(target: logging::EACH_COUNTS, "not served: {error}");
+            if let (Some(live), Some(path)) = (&self.live, error.path()) {
+                live.look(path);
+            }
             if error.is_of_content() {
                 reason = CloseReason::ContentFailed;
             }
             None
         });
-        shared.library.keep(info_hash, torrent.as_ref(), shared.now);
+        let kept = (shared.library).keep(info_hash, torrent.as_ref(), shared.now);
+        let torrent = torrent.filter(|_| kept);
         for &key in peers {
             let Some(connection) = live(&mut self.connections, key) else {
                 continue;

@@ -23,6 +23,7 @@ mod stage;
 mod start;
 mod status;
 mod tokens;
+mod update;
 
 use std::collections::HashMap;
 use std::io;
@@ -44,6 +45,7 @@ use self::shared::Shared;
 use self::status::StatusServer;
 use self::tokens::Source;
 use crate::choker::Verdict;
+use crate::library::live::Live;
 use crate::logging;
 use crate::metrics::LibrarySize;
 use crate::peer::PeerKey;
@@ -76,6 +78,9 @@ pub enum RunError {
     /// The status could not be listened for where it was asked for.
     #[error("no status at {0}: {1}")]
     Status(String, io::Error),
+    /// There is nothing to serve.
+    #[error("{0}")]
+    Library(String),
     /// The loop's own system calls failed.
     #[error("event loop: {0}")]
     Io(#[from] io::Error),
@@ -89,6 +94,9 @@ pub struct Reactor {
     waker: Arc<Waker>,
     service: Service,
     reload: Option<Reload>,
+    live: Option<Live>,
+    /// There may be more updates of the library than were taken up.
+    updates_wait: bool,
     /// Addresses that are taken, until they are listened on.
     bound: Vec<Bound>,
     listeners: Vec<Listener>,
@@ -143,7 +151,7 @@ impl Reactor {
 
     fn turn(&mut self) -> Result<(), RunError> {
         self.wait()?;
-        self.attend();
+        self.attend()?;
         self.accept();
         self.refuse_utp();
         self.receive();
@@ -160,13 +168,15 @@ impl Reactor {
     }
 
     /// Does what is asked from outside: by signals, or by the time.
-    fn attend(&mut self) {
+    fn attend(&mut self) -> Result<(), RunError> {
         if std::mem::take(&mut self.signalled) {
             self.handle_signals();
         }
         self.finish_reload();
+        self.update()?;
         self.serve_status();
         self.service.tend(self.shared.now);
+        Ok(())
     }
 
     /// Waits for events or the nearest deadline, reads the clock and sets the latches.
@@ -226,7 +236,7 @@ impl Reactor {
         let resting = self.accept_rests_until.is_some();
         let accepts_wait = !resting && self.listeners.iter().any(|listener| listener.readable);
         let utp_waits = self.listeners.iter().any(|listener| listener.utp_readable);
-        if accepts_wait || utp_waits || !self.agenda.is_empty() {
+        if accepts_wait || utp_waits || self.updates_wait || !self.agenda.is_empty() {
             return Some(Duration::ZERO);
         }
         let shared = &mut self.shared;

@@ -8,14 +8,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::Reactor;
 use super::activity::Active;
 use super::connection::Connection;
-use crate::library::served::Library;
-use crate::metrics::{LibrarySize, Peers, Phase, Snapshot, prometheus};
+use crate::metrics::{Peers, Phase, Snapshot, prometheus};
 use crate::status::http::{self, Request, Status};
 use crate::status::json::{array, object, string};
 use crate::status::{self, report};
 use crate::sys;
-use crate::torrent::catalogue::{Catalogue, Torrent};
-use crate::wire::message::InfoHash;
+use crate::torrent::catalogue::Torrent;
 
 /// Entries in one answer when nothing is said.
 const LIMIT: usize = 100;
@@ -101,40 +99,29 @@ impl Reactor {
         }
     }
 
-    /// The busiest torrents, or those that follow an info-hash. Those of an index would have to be
-    /// read from disk, which the loop does not do.
+    /// The torrents that are sent the most. All of them would have to be read from disk, which the
+    /// loop does not do.
     fn torrents(&self, request: &Request) -> Result<String, Status> {
-        let activity = &self.shared.activity;
-        if let Some(limit) = request.query("busiest") {
-            let limit = limit.parse().map_err(|_| Status::BadRequest)?;
-            let busiest = activity.busiest(self.shared.now, LIMIT_MAX.min(limit));
-            let torrents = busiest
-                .iter()
-                .map(|active| self.torrent(&active.torrent, Some(active)));
-            return Ok(object([("torrents", array(torrents))]));
-        }
-        let after = match request.query("after") {
-            Some(hex) => Some(parse_info_hash(hex).ok_or(Status::BadRequest)?),
-            None => None,
+        let limit = match request.query("busiest") {
+            Some(limit) => limit.parse().map_err(|_| Status::BadRequest)?,
+            None => limit(request)?,
         };
-        let catalogue = self.shared.library.catalogue();
-        let catalogue = catalogue.ok_or(Status::NotImplemented)?;
-        let torrents = catalogue.after(after.as_ref(), limit(request)?);
-        let torrents = torrents
+        let activity = &self.shared.activity;
+        let busiest = activity.busiest(self.shared.now, LIMIT_MAX.min(limit));
+        let torrents = busiest
             .iter()
-            .map(|torrent| self.torrent(torrent, activity.find(torrent.id)));
+            .map(|active| self.torrent(&active.torrent, active));
         Ok(object([("torrents", array(torrents))]))
     }
 
-    fn torrent(&self, torrent: &Torrent, active: Option<&Active>) -> String {
-        let figure = |figure: fn(&Active) -> u64| active.map_or(0, figure).to_string();
-        let rate = active.map_or(0, |active| active.rate_bytes(self.shared.now));
+    fn torrent(&self, torrent: &Torrent, active: &Active) -> String {
+        let rate = active.rate_bytes(self.shared.now);
         object([
             ("info_hash", string(&torrent.info_hash.to_string())),
             ("name", string(&torrent.name())),
             ("bytes", torrent.shape.total_length.to_string()),
-            ("peers", figure(|active| u64::from(active.peers))),
-            ("payload_bytes", figure(|active| active.sent_bytes)),
+            ("peers", active.peers.to_string()),
+            ("payload_bytes", active.sent_bytes.to_string()),
             ("payload_bytes_per_second", rate.to_string()),
         ])
     }
@@ -181,34 +168,10 @@ impl Reactor {
     }
 }
 
-/// How much is served.
-pub(super) fn library_size(library: &Library, refused: usize) -> LibrarySize {
-    let bytes = |catalogue: &Catalogue| -> u64 {
-        let torrents = catalogue.iter();
-        torrents.map(|torrent| torrent.shape.total_length).sum()
-    };
-    LibrarySize {
-        torrents: library.torrents(),
-        bytes: library.catalogue().map(|catalogue| bytes(catalogue)),
-        refused: refused as u64,
-    }
-}
-
 fn limit(request: &Request) -> Result<usize, Status> {
     match request.query("limit").map(str::parse::<usize>) {
         Some(Ok(limit)) => Ok(limit.clamp(1, LIMIT_MAX)),
         Some(Err(_)) => Err(Status::BadRequest),
         None => Ok(LIMIT),
     }
-}
-
-fn parse_info_hash(hex: &str) -> Option<InfoHash> {
-    let mut bytes = [0; 20];
-    if hex.len() != 2 * bytes.len() {
-        return None;
-    }
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(InfoHash(bytes))
 }

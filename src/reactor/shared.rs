@@ -72,7 +72,7 @@ impl Shared {
         let announcing = Announcing::new(config, registry, waker, identity, port)?;
         Ok(Self {
             now,
-            library: Library::of_catalogue(Arc::default()),
+            library: Library::default(),
             storage,
             choker: Choker::new(choker_config(config)),
             bucket: TokenBucket::new(config.max_rate, now),

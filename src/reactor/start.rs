@@ -12,10 +12,13 @@ use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
 use super::agenda::Agenda;
+use super::reload::wake;
 use super::shared::Shared;
 use super::tokens::{self, Source};
-use super::{EVENTS_PER_TURN, Reactor, RunError, Service, listener, report, signals, status};
+use super::{EVENTS_PER_TURN, Reactor, RunError, Service, listener, signals, status};
 use crate::config::Config;
+use crate::library::index::Counts;
+use crate::library::live::{Live, Settings};
 use crate::library::served::Library;
 use crate::metrics::LibrarySize;
 use crate::sys;
@@ -56,6 +59,8 @@ impl Reactor {
             waker,
             service,
             reload: None,
+            live: None,
+            updates_wait: false,
             bound,
             listeners: Vec::new(),
             accept_rests_until: None,
@@ -81,23 +86,35 @@ impl Reactor {
         })
     }
 
-    /// Listens, and is ready to turn. Logs a line for each address.
+    /// Starts the thread that keeps the library, which is served when it is open, and answers those
+    /// who ask for the status from now on.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no thread, or no status.
+    pub fn keep(&mut self, settings: Settings) -> Result<(), RunError> {
+        let waker = Arc::clone(&self.waker);
+        self.live = Some(Live::start(settings, move || wake(&waker))?);
+        if let Some(status) = &mut self.status {
+            status.register(self.poll.registry())?;
+        }
+        Ok(())
+    }
+
+    /// Listens, and serves a library. Logs a line for each address.
     ///
     /// # Errors
     ///
     /// When an address cannot be listened on.
-    pub fn open(&mut self, library: Library, refused: usize) -> Result<(), RunError> {
-        self.library = report::library_size(&library, refused);
+    pub fn open(&mut self, library: Library, counts: Counts) -> Result<(), RunError> {
+        self.count(counts);
         log::info!(
-            "serving {} torrents to at most {} peers in {} slots",
-            library.torrents(),
+            "serving {} torrents to at most {} peers in {} slots; {} refused",
+            counts.served,
             self.max_peers,
-            self.shared.choker.config().max_unchoked
+            self.shared.choker.config().max_unchoked,
+            counts.refused
         );
-        let now = self.shared.now;
-        for torrent in library.in_memory() {
-            self.shared.announcing.add(torrent, now);
-        }
         self.shared.library = library;
         let registry = self.poll.registry();
         for (number, bound) in self.bound.drain(..).enumerate() {
@@ -109,9 +126,6 @@ impl Reactor {
             }
             log::info!("listening on {}", listener.address);
             self.listeners.push(listener);
-        }
-        if let Some(status) = &mut self.status {
-            status.register(registry)?;
         }
         self.faults_before = sys::major_faults().unwrap_or(0);
         Ok(())

@@ -81,7 +81,6 @@ function render(status) {
     at(`bar-${state}`).style.width = `${peers ? (100 * some) / peers : 0}%`;
   }
   show("torrents", count(status.library.torrents));
-  show("library-bytes", status.library.bytes === null ? "–" : bytes(status.library.bytes));
   show("active", count(status.library.active));
   show("refused", count(status.library.refused));
   const { residency_hits: hits, residency_misses: misses } = status.storage;

@@ -43,10 +43,6 @@ pub fn json(snapshot: &Snapshot) -> String {
             "library",
             object([
                 ("torrents", number(library.torrents)),
-                (
-                    "bytes",
-                    library.bytes.map_or_else(|| "null".to_owned(), number),
-                ),
                 ("refused", number(library.refused)),
                 ("active", number(snapshot.active_torrents)),
             ]),
@@ -144,7 +140,7 @@ pub fn text(snapshot: &Snapshot) -> String {
          sent      {sent} in {blocks} blocks, {rate}/s now, {rejected} requests rejected\n\
          peers     {peers} of {peers_max}: {unchoked} in {slots} slots, {waiting} waiting, \
          {choked} idle, {handshaking} in handshake\n\
-         library   {torrents} torrents{bytes}, {active} with peers, {refused} refused\n\
+         library   {torrents} torrents, {active} with peers, {refused} refused\n\
          disk      {found}, {queued} reads queued for {readers} readers, 99 % done in {job}, \
          {late} late faults\n\
          {pieces}\
@@ -160,9 +156,6 @@ pub fn text(snapshot: &Snapshot) -> String {
         peers_max = snapshot.peers_max,
         slots = snapshot.slots,
         torrents = library.torrents,
-        bytes = library
-            .bytes
-            .map_or_else(String::new, |size| format!(" of {}", bytes(size))),
         active = snapshot.active_torrents,
         refused = library.refused,
         queued = storage.queued,

@@ -16,7 +16,7 @@ mod ledger;
 mod readers;
 mod residency;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
@@ -394,6 +394,15 @@ impl Storage {
     pub fn invalidate(&mut self, key: FileKey) {
         if let Some(mapped) = self.files.pop(&key) {
             self.release(mapped);
+        }
+    }
+
+    /// Forgets every mapping of these torrents, by [`Torrent::id`].
+    pub fn forget(&mut self, torrents: &HashSet<u32>) {
+        let of = |(key, _): &(&FileKey, &Mapped)| torrents.contains(&key.torrent);
+        let keys: Vec<FileKey> = self.files.iter().filter(of).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.invalidate(key);
         }
     }
 

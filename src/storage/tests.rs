@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::slice;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
@@ -13,7 +12,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::sys;
-use crate::torrent::catalogue::scan;
+use crate::torrent::load::{Source, load};
+use crate::torrent::metainfo::Metainfo;
 
 /// No wait of a test takes longer, unless what is tested is broken.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -70,15 +70,19 @@ impl Rig {
                 .into_bytes();
         raw.extend((0..hashes).map(|offset| byte(0, offset)));
         raw.extend(b"ee");
-        fs::write(directory.join("t.torrent"), raw).unwrap();
-        let (catalogue, refusals) = scan(slice::from_ref(&directory), None);
-        assert!(refusals.is_empty(), "{refusals:?}");
+        fs::write(directory.join("t.torrent"), &raw).unwrap();
+        let info_hash = Metainfo::parse(&raw).unwrap().info_hash;
+        let source = Source {
+            metainfo: directory.join("t.torrent"),
+            content: None,
+        };
+        let torrent = load(0, &source, info_hash).unwrap().unwrap();
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         Rig {
             poll,
             storage: Storage::new(waker, limits),
-            torrent: Arc::clone(catalogue.iter().next().unwrap()),
+            torrent: Arc::new(torrent),
             directory,
             _directory: temporary,
         }

@@ -1,7 +1,7 @@
-//! Torrents: what a metainfo file says, where its bytes lie, and which torrents are served.
+//! Torrents: what a metainfo file says, where its bytes lie, and why one is not served.
 //!
 //! `metainfo` with `info`, `bencode`, `layout` and `printable` are pure. `content`, `reader`
-//! and `scan` look at the file system.
+//! and `load` look at the file system.
 
 pub mod bencode;
 pub mod catalogue;
@@ -12,4 +12,4 @@ pub mod load;
 pub mod metainfo;
 pub mod printable;
 pub mod reader;
-pub(crate) mod scan;
+pub(crate) mod refusal;

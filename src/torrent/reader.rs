@@ -12,7 +12,7 @@ use std::path::Path;
 
 use super::content::{Checker, ContentError};
 use super::metainfo::Metainfo;
-use super::scan::RefusalReason;
+use super::refusal::RefusalReason;
 
 /// The largest metainfo file that is read. Real ones reach 80 MB; it is held in memory whole.
 pub const METAINFO_MAX_BYTES: u64 = 128 * 1024 * 1024;

@@ -13,6 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Daemon {
     child: Child,
+    _state: tempfile::TempDir,
     lines: Receiver<String>,
     seen: Vec<String>,
     pub(crate) address: SocketAddr,
@@ -44,6 +45,11 @@ impl Daemon {
             // Many daemons run at the same time; a port of its own is for those who ask.
             command.args(["--status", "off"]);
         }
+        let state = tempfile::tempdir().unwrap();
+        if !command.get_args().any(|argument| argument == "--state-dir") {
+            // Nothing is left behind in the home of whoever tests.
+            command.env("STATE_DIRECTORY", state.path());
+        }
         let mut child = command
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
@@ -62,6 +68,7 @@ impl Daemon {
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut daemon = Self {
             child,
+            _state: state,
             lines,
             seen: Vec::new(),
             address,

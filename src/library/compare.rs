@@ -1,0 +1,227 @@
+//! What a new index changes, compared with what is served.
+//!
+//! Owns which torrents keep their numbers. It must not know why there is a new index. Both are read
+//! from their beginning to their end, which takes its time.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::collections::btree_map;
+use std::iter::Peekable;
+use std::sync::Arc;
+
+use super::format::State;
+use super::index::{Counts, Entries, Entry, Index, IndexError};
+use super::numbering::Numbers;
+use super::served::Base;
+use super::view::{Key, Removed, Seen, There, View, is_served};
+
+/// What a new index changes.
+pub(super) struct Difference {
+    pub(super) base: Base,
+    /// What was seen while it was made, which it may have missed.
+    pub(super) over: BTreeMap<Key, Seen>,
+    pub(super) counts: Counts,
+    pub(super) next_number: u32,
+    pub(super) removed: Vec<Removed>,
+    /// Records of torrents that were not served before.
+    pub(super) added: Vec<u32>,
+}
+
+/// Compares. What was seen before refresh `epoch` was begun is in the new index; what was seen since
+/// holds on.
+///
+/// # Errors
+/// An [`IndexError`] when either is damaged or cannot be read.
+pub(super) fn compare(
+    view: &View,
+    index: Arc<Index>,
+    epoch: u32,
+) -> Result<Difference, IndexError> {
+    let is_newer = |(_, seen): &(&Key, &Seen)| seen.epoch >= epoch;
+    let newer = view.over.iter().filter(is_newer);
+    let over = newer.map(|(key, seen)| (key.clone(), seen.clone()));
+    let mut comparison = Comparison {
+        over: over.collect(),
+        counts: index.counts(),
+        numbers: Numbers::default(),
+        next_number: view.next_number,
+        removed: Vec::new(),
+        added: Vec::new(),
+    };
+    let mut old = Old::new(view).peekable();
+    let mut new = New::new(&index).peekable();
+    loop {
+        // What cannot be read comes first, and ends it.
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => break,
+            (Some(Ok((one, _))), Some(Ok((other, _)))) => one.cmp(other),
+            (Some(_), None) | (Some(Err(_)), _) => Ordering::Less,
+            (None, Some(_)) | (_, Some(Err(_))) => Ordering::Greater,
+        };
+        let was = if order.is_le() { old.next() } else { None }.transpose()?;
+        let is = if order.is_ge() { new.next() } else { None }.transpose()?;
+        comparison.judge(was, is);
+    }
+    drop(new);
+    Ok(Difference {
+        base: Base {
+            index,
+            numbering: Arc::new(comparison.numbers.finish()),
+        },
+        over: comparison.over,
+        counts: comparison.counts,
+        next_number: comparison.next_number,
+        removed: comparison.removed,
+        added: comparison.added,
+    })
+}
+
+struct Comparison {
+    over: BTreeMap<Key, Seen>,
+    counts: Counts,
+    numbers: Numbers,
+    next_number: u32,
+    removed: Vec<Removed>,
+    added: Vec<u32>,
+}
+
+impl Comparison {
+    /// Takes what was known of a path and what the new index has of it.
+    fn judge(&mut self, was: Option<(Key, Option<There>)>, is: Option<(Key, Entry)>) {
+        let key = (was.as_ref().map(|(key, _)| key)).or(is.as_ref().map(|(key, _)| key));
+        let seen = key.and_then(|key| self.over.get(key));
+        if let Some(seen) = seen {
+            // It is as it was seen, and the number of the record, if there is one, is not used.
+            let number = seen.there.as_ref().map(|there| there.number);
+            if let Some((_, entry)) = is {
+                *tally(&mut self.counts, is_served(&entry)) -= 1;
+                self.fresh();
+            }
+            if let Some(number) = number {
+                *tally(&mut self.counts, number.is_some()) += 1;
+            }
+            return;
+        }
+        let was = was.and_then(|(_, there)| there);
+        let Some((_, entry)) = is else {
+            self.remove(was.as_ref(), false);
+            return;
+        };
+        let served = is_served(&entry);
+        let kept = was.as_ref().filter(|was| served && is_same(was, &entry));
+        if let Some(number) = kept.and_then(|was| was.number) {
+            self.numbers.push(number);
+            return;
+        }
+        self.remove(was.as_ref(), entry.state == State::Withdrawn);
+        if served {
+            self.added.push(entry.number);
+        }
+        match was.and_then(|was| was.reserved).filter(|_| !served) {
+            Some(number) => self.numbers.push(number),
+            None => self.fresh(),
+        }
+    }
+
+    fn remove(&mut self, was: Option<&There>, of_content: bool) {
+        if let Some(was) = was
+            && let Some(number) = was.number
+        {
+            self.removed.push(Removed {
+                number,
+                info_hash: was.info_hash,
+                of_content,
+            });
+        }
+    }
+
+    /// Gives the next record a number that was never used.
+    fn fresh(&mut self) {
+        self.numbers.push(self.next_number);
+        self.next_number = self.next_number.wrapping_add(1);
+    }
+}
+
+fn tally(counts: &mut Counts, served: bool) -> &mut u64 {
+    match served {
+        true => &mut counts.served,
+        false => &mut counts.refused,
+    }
+}
+
+/// Whether a torrent may be served on by the same number.
+fn is_same(was: &There, entry: &Entry) -> bool {
+    was.info_hash == entry.info_hash
+        && was.stamp == entry.stamp
+        && was.content_stamp == entry.content_stamp
+}
+
+fn key(index: &Index, entry: &Entry) -> Key {
+    Key {
+        directory: index.origin().root.join(&entry.directory),
+        name: entry.name.clone(),
+    }
+}
+
+/// What is known of each path, in their order.
+struct Old<'a> {
+    view: &'a View,
+    base: Peekable<New<'a>>,
+    over: Peekable<btree_map::Iter<'a, Key, Seen>>,
+}
+
+impl<'a> Old<'a> {
+    fn new(view: &'a View) -> Self {
+        Old {
+            view,
+            base: New::new(&view.base.index).peekable(),
+            over: view.over.iter().peekable(),
+        }
+    }
+}
+
+impl Iterator for Old<'_> {
+    type Item = Result<(Key, Option<There>), IndexError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let order = match (self.base.peek(), self.over.peek()) {
+            (None, None) => return None,
+            (Some(Ok((one, _))), Some((other, _))) => one.cmp(other),
+            (Some(_), _) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+        };
+        let base = if order.is_le() {
+            self.base.next()
+        } else {
+            None
+        };
+        if order.is_ge() {
+            let (key, seen) = self.over.next()?;
+            return Some(Ok((key.clone(), seen.there.clone())));
+        }
+        let there = |(key, entry)| (key, Some(self.view.there(&entry)));
+        base.map(|entry| entry.map(there))
+    }
+}
+
+/// The entries of an index with their paths.
+struct New<'a> {
+    index: &'a Index,
+    entries: Entries<'a>,
+}
+
+impl<'a> New<'a> {
+    fn new(index: &'a Index) -> Self {
+        let entries = index.entries();
+        New { index, entries }
+    }
+}
+
+impl Iterator for New<'_> {
+    type Item = Result<(Key, Entry), IndexError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.entries.next()?;
+        Some(entry.map(|entry| (key(self.index, &entry), entry)))
+    }
+}

@@ -1,0 +1,204 @@
+//! The index that is served: opened where it is kept, made where there is none, made anew.
+//!
+//! Owns where an index is kept, and what happens when it cannot be. It must not know who is told. It
+//! blocks for as long as it takes.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha1::{Digest, Sha1};
+
+use super::build::{self, Base, BuildError, Look, Plan, Progress};
+use super::index::{Fault, Index, IndexError};
+use super::live::{Settings, Source, say};
+use super::parallel;
+use super::walk::is_away;
+use crate::torrent::catalogue::Refusal;
+use crate::torrent::printable::Printable;
+
+/// An index is nobody else's business: it tells what is served.
+const STATE_MODE: u32 = 0o700;
+
+/// What is served from the start.
+pub(super) struct Opened {
+    pub(super) index: Index,
+    /// Whether it is from an earlier run.
+    pub(super) kept: bool,
+}
+
+/// What is looked at again.
+pub(super) struct Task {
+    pub(super) settings: Settings,
+    pub(super) base: Arc<Index>,
+    pub(super) look: Look,
+    /// See [`Base::quiet`].
+    pub(super) quiet: bool,
+}
+
+/// Where what a program keeps for its user lies, but for the name of the index: as systemd says, or
+/// else as the XDG base directory specification does.
+#[must_use]
+pub fn state_home() -> PathBuf {
+    let set = |name| std::env::var_os(name).filter(|value: &OsString| !value.is_empty());
+    let given = set("STATE_DIRECTORY").map(|list| {
+        // Directories with a colon between them.
+        let list = list.into_vec();
+        let first = list.split(|byte| *byte == b':').next().unwrap_or_default();
+        PathBuf::from(OsString::from_vec(first.to_vec()))
+    });
+    given
+        .or_else(|| Some(PathBuf::from(set("XDG_STATE_HOME")?).join("hekate")))
+        .or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/state/hekate")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib/hekate"))
+}
+
+/// The file in which the index of these inputs is kept below a state directory.
+#[must_use]
+pub fn state_path(directory: &Path, inputs: &[PathBuf], content: Option<&Path>) -> PathBuf {
+    let mut digest = Sha1::new();
+    for path in inputs.iter().map(PathBuf::as_path).chain(content) {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let bytes = path.as_os_str().as_bytes();
+        digest.update((bytes.len() as u64).to_le_bytes());
+        digest.update(bytes);
+    }
+    digest.update([u8::from(content.is_some())]);
+    let name: String = digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    directory.join(name + ".index")
+}
+
+/// Opens the index that is served, or makes it.
+pub(super) fn open(settings: &Settings) -> Result<Opened, String> {
+    let (inputs, state) = match &settings.source {
+        Source::Inputs { inputs, state } => (inputs, state),
+        Source::Given { .. } => {
+            let index = given(settings)?;
+            return Ok(Opened { index, kept: true });
+        }
+    };
+    match Index::open(state) {
+        Ok(index) => return Ok(Opened { index, kept: true }),
+        Err(error) if is_absent(&error) => {}
+        // It is a cache.
+        Err(error) => log::warn!("{error}: it is made anew"),
+    }
+    for path in inputs.iter().filter(|path| is_away(path)) {
+        warn_away(path);
+    }
+    let index = make(settings, state, None)?;
+    Ok(Opened { index, kept: false })
+}
+
+/// Makes the index anew, or opens the one that was made by somebody else.
+pub(super) fn again(task: &Task) -> Result<Index, String> {
+    let base = Base {
+        index: &task.base,
+        look: task.look,
+        quiet: task.quiet,
+    };
+    match &task.settings.source {
+        Source::Inputs { state, .. } => make(&task.settings, state, Some(base)),
+        Source::Given { .. } => given(&task.settings),
+    }
+}
+
+fn given(settings: &Settings) -> Result<Index, String> {
+    let Source::Given { index, root } = &settings.source else {
+        return Err("no index is given".to_owned());
+    };
+    let index = Index::open(index).map_err(|error| error.to_string())?;
+    Ok(match root {
+        Some(root) => index.at_root(root.clone()),
+        None => index,
+    })
+}
+
+fn make(settings: &Settings, state: &Path, base: Option<Base<'_>>) -> Result<Index, String> {
+    let made = match prepare(state) {
+        Ok(()) => write(settings, state.to_path_buf(), base, |refusal| {
+            say(std::slice::from_ref(&refusal));
+        }),
+        Err(error) => Err(BuildError::Write(state.to_path_buf(), error)),
+    };
+    match made {
+        Err(error @ (BuildError::Write(..) | BuildError::Busy(_))) => {
+            log::warn!("{error}: the index is kept nowhere, and made again at the next start");
+        }
+        other => return other.map_err(|error| error.to_string()),
+    }
+    make_nowhere(settings, base, |refusal| {
+        say(std::slice::from_ref(&refusal))
+    })
+}
+
+/// Makes an index that has no name.
+///
+/// # Errors
+/// One line that says why there is none.
+pub fn make_nowhere(
+    settings: &Settings,
+    base: Option<Base<'_>>,
+    refuse: impl FnMut(Refusal),
+) -> Result<Index, String> {
+    // Whoever else may write there cannot have made this directory.
+    let name = format!("hekate-{}-{:08x}", std::process::id(), fastrand::u32(..));
+    let directory = std::env::temp_dir().join(name);
+    let made = DirBuilder::new().mode(STATE_MODE).create(&directory);
+    let made = made
+        .map_err(|error| BuildError::Write(directory.clone(), error))
+        .and_then(|()| write(settings, directory.join("index"), base, refuse));
+    // An index that is open does not need its name.
+    let _ = fs::remove_dir_all(&directory);
+    made.map_err(|error| error.to_string())
+}
+
+/// Makes the state directory, unless it is there.
+fn prepare(state: &Path) -> io::Result<()> {
+    let directory = state.parent().unwrap_or(Path::new("/"));
+    let mut builder = DirBuilder::new();
+    builder.mode(STATE_MODE).recursive(true).create(directory)
+}
+
+fn write(
+    settings: &Settings,
+    target: PathBuf,
+    base: Option<Base<'_>>,
+    refuse: impl FnMut(Refusal),
+) -> Result<Index, BuildError> {
+    let Source::Inputs { inputs, .. } = &settings.source else {
+        return Err(BuildError::Nothing(None));
+    };
+    let cores = parallel::cores();
+    let plan = Plan {
+        inputs: inputs.clone(),
+        content: settings.content.clone(),
+        // While peers are served the loop has a core of its own.
+        threads: if base.is_some() {
+            cores.div_ceil(2)
+        } else {
+            cores
+        },
+        target,
+    };
+    let progress = Progress::default();
+    build::refresh(&plan, base, &progress, refuse)?;
+    Ok(Index::open(&plan.target)?)
+}
+
+fn warn_away(path: &Path) {
+    let path = Printable(path.as_os_str().as_bytes());
+    log::warn!("{path} is empty or not there: its torrents are served when they are");
+}
+
+fn is_absent(error: &IndexError) -> bool {
+    matches!(&error.fault, Fault::Unreadable(error) if error.kind() == ErrorKind::NotFound)
+}

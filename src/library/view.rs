@@ -1,0 +1,530 @@
+//! What is served, by the paths of metainfo files: an index, and what has changed since.
+//!
+//! Owns the numbers of torrents and what becomes of a torrent when a path is looked at again. It must
+//! not know why it is, nor who is told. It blocks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::compare::Difference;
+use super::format::{self, State};
+use super::index::{Counts, Entry, IndexError};
+use super::look::Looked;
+use super::served::{Base, Differs};
+use super::walk::{self, Step};
+use crate::torrent::catalogue::{Refusal, RefusalReason};
+use crate::torrent::reader::{FileStamp, Reader};
+use crate::torrent::refusal::is_metainfo_name;
+use crate::wire::message::InfoHash;
+
+/// A torrent that is served from now on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Added {
+    /// See [`crate::torrent::catalogue::Torrent::id`]; never used before.
+    pub number: u32,
+    /// What names it on the wire.
+    pub info_hash: InfoHash,
+    /// Announce URLs in tiers (BEP 12).
+    pub announce: Arc<[Vec<String>]>,
+    /// Where it is; `None` when the index that is served says so.
+    pub metainfo: Option<Arc<Path>>,
+}
+
+/// A torrent that is served no more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Removed {
+    /// What it was served by.
+    pub number: u32,
+    /// What names it on the wire.
+    pub info_hash: InfoHash,
+    /// Whether its metainfo file is there, and the content is not what it was.
+    pub of_content: bool,
+}
+
+/// One step of what changes. A torrent that changes is removed and added.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// See [`Added`].
+    Added(Added),
+    /// See [`Removed`].
+    Removed(Removed),
+}
+
+/// The directory and name of a metainfo file, in the order of an index.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct Key {
+    pub(super) directory: PathBuf,
+    pub(super) name: OsString,
+}
+
+impl Key {
+    pub(super) fn new(path: &Path) -> Option<Self> {
+        Some(Key {
+            directory: path.parent()?.to_path_buf(),
+            name: path.file_name()?.to_owned(),
+        })
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.directory.join(&self.name)
+    }
+}
+
+/// A metainfo file that is there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct There {
+    pub(super) info_hash: InfoHash,
+    pub(super) state: State,
+    pub(super) content_tag: u16,
+    pub(super) stamp: FileStamp,
+    pub(super) content_stamp: u32,
+    /// By which it is served; `None` when it is not, or another file with its info-hash is.
+    pub(super) number: Option<u32>,
+    /// What stands for its record when that is of no use.
+    pub(super) reserved: Option<u32>,
+}
+
+/// What was seen last of a path since the index was made.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    /// `None` when it is gone.
+    pub(super) there: Option<There>,
+    /// Which refresh it came after, see [`View::epoch`].
+    pub(super) epoch: u32,
+}
+
+/// See the module's text.
+pub(super) struct View {
+    pub(super) base: Base,
+    /// Where all content lies, unless beside each metainfo file.
+    pub(super) content: Option<PathBuf>,
+    /// Metainfo files that are given by themselves, whatever they are called.
+    files: Vec<PathBuf>,
+    pub(super) over: BTreeMap<Key, Seen>,
+    /// The paths in `over` that have an info-hash.
+    by_hash: HashMap<InfoHash, Vec<Key>>,
+    pub(super) next_number: u32,
+    pub(super) counts: Counts,
+    /// Counts the refreshes that were begun: what is seen in one is newer than what it reads.
+    pub(super) epoch: u32,
+    reader: Reader,
+    /// What has come of looking, until it is taken.
+    pub(super) changes: Vec<Change>,
+    pub(super) refusals: Vec<Refusal>,
+}
+
+impl View {
+    /// What an index says. `files` are metainfo files that are wanted whatever they are called.
+    pub(super) fn new(base: Base, content: Option<PathBuf>, files: Vec<PathBuf>) -> Self {
+        View {
+            next_number: base.numbering.end(),
+            counts: base.index.counts(),
+            content: content.or_else(|| base.content()),
+            base,
+            files,
+            over: BTreeMap::new(),
+            by_hash: HashMap::new(),
+            epoch: 0,
+            reader: Reader::default(),
+            changes: Vec::new(),
+            refusals: Vec::new(),
+        }
+    }
+
+    /// Puts another index in place, with what has been seen since. Numbers go on.
+    pub(super) fn replace(&mut self, difference: Difference) {
+        self.base = difference.base;
+        self.next_number = difference.next_number;
+        self.counts = difference.counts;
+        self.by_hash.clear();
+        for (key, seen) in &difference.over {
+            if let Some(there) = &seen.there
+                && there.state != State::Unusable
+            {
+                let keys = self.by_hash.entry(there.info_hash).or_default();
+                keys.push(key.clone());
+            }
+        }
+        self.over = difference.over;
+    }
+
+    /// What the loop has to know beside the index.
+    pub(super) fn differs(&self) -> Result<HashMap<InfoHash, Differs>, IndexError> {
+        let mut differs = HashMap::new();
+        for (key, seen) in &self.over {
+            if let Some(entry) = self.base.index.at(&key.path())?
+                && is_served(&entry)
+            {
+                differs.entry(entry.info_hash).or_insert(Differs::Gone);
+            }
+            if let Some(there) = &seen.there
+                && let Some(number) = there.number
+            {
+                let here = Differs::Here(number, key.path().into());
+                differs.insert(there.info_hash, here);
+            }
+        }
+        Ok(differs)
+    }
+
+    /// Goes by other settings from the next index on.
+    pub(super) fn follow(&mut self, content: Option<PathBuf>, files: Vec<PathBuf>) {
+        self.content = content;
+        self.files = files;
+    }
+
+    /// Whether all below a start, or more, is at this path.
+    pub(super) fn is_start(&self, path: &Path) -> bool {
+        let origin = self.base.index.origin();
+        let mut starts = origin.searched.iter().map(|start| origin.root.join(start));
+        starts.any(|start| start.starts_with(path)) && !self.is_wanted(path)
+    }
+
+    /// A number that was never used.
+    pub(super) fn fresh(&mut self) -> u32 {
+        let number = self.next_number;
+        // They come round only after four thousand million changes.
+        self.next_number = self.next_number.wrapping_add(1);
+        number
+    }
+
+    /// What is known of a path.
+    pub(super) fn at(&self, key: &Key) -> Result<Option<There>, IndexError> {
+        if let Some(seen) = self.over.get(key) {
+            return Ok(seen.there.clone());
+        }
+        let entry = self.base.index.at(&key.path())?;
+        Ok(entry.map(|entry| self.there(&entry)))
+    }
+
+    pub(super) fn there(&self, entry: &Entry) -> There {
+        let number = self.base.numbering.number(entry.number);
+        There {
+            info_hash: entry.info_hash,
+            state: entry.state,
+            content_tag: entry.content_tag,
+            stamp: entry.stamp,
+            content_stamp: entry.content_stamp,
+            number: number.filter(|_| is_served(entry)),
+            reserved: number.filter(|_| !is_served(entry)),
+        }
+    }
+
+    /// Looks again at everything that a change of this path may be about: a metainfo file, all below
+    /// a directory, or the torrents whose content it is.
+    pub(super) fn look(&mut self, path: &Path) -> Result<(), IndexError> {
+        let metadata = path.metadata();
+        let is_directory = metadata.as_ref().is_ok_and(|metadata| metadata.is_dir());
+        if is_directory || metadata.is_err() {
+            self.look_below(path)?;
+        }
+        if !is_directory && self.is_wanted(path) {
+            self.look_at(path)?;
+        }
+        Ok(())
+    }
+
+    /// How many metainfo files are known below a directory, those added since not counted.
+    pub(super) fn known_below(&self, directory: &Path) -> Result<usize, IndexError> {
+        Ok(self.base.index.below(directory)?.len())
+    }
+
+    fn is_wanted(&self, path: &Path) -> bool {
+        is_metainfo_name(path) || self.files.iter().any(|file| file == path)
+    }
+
+    /// Looks at one metainfo file.
+    pub(super) fn look_at(&mut self, path: &Path) -> Result<(), IndexError> {
+        let Some(key) = Key::new(path) else {
+            return Ok(());
+        };
+        let before = self.at(&key)?;
+        let Some(mut looked) = self.read(path) else {
+            return self.gone(key, before);
+        };
+        let same = before.as_ref().is_some_and(|before| {
+            before.state == looked.state
+                && before.stamp == looked.stamp
+                && (before.state == State::Unusable || before.info_hash == looked.info_hash)
+                && before.content_stamp == looked.content_stamp
+        });
+        if same {
+            return Ok(());
+        }
+        let of_content = looked.state == State::Withdrawn;
+        let removed = self.forget(&key, before, of_content);
+        let mut there = There {
+            info_hash: looked.info_hash,
+            state: looked.state,
+            content_tag: looked.content_tag,
+            stamp: looked.stamp,
+            content_stamp: looked.content_stamp,
+            number: None,
+            reserved: None,
+        };
+        if there.state == State::Served {
+            match self.server_of(&there.info_hash, &key)? {
+                Some(first) => looked.refusal = duplicate(path, &first),
+                None => there.number = Some(self.added(path, &there.info_hash, &looked.announce)),
+            }
+        }
+        if let Some(reason) = looked.refusal {
+            let path = path.to_path_buf();
+            self.refusals.push(Refusal { path, reason });
+        }
+        let again = there.number.map(|_| there.info_hash);
+        self.keep(key, there);
+        match removed.filter(|removed| Some(*removed) != again) {
+            Some(removed) => self.promote(&removed),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads a metainfo file; `None` when there is none.
+    fn read(&mut self, path: &Path) -> Option<Looked> {
+        match path.metadata() {
+            Ok(metadata) if metadata.is_file() => {}
+            Ok(metadata) if metadata.is_dir() => return None,
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                return None;
+            }
+            Ok(_) => return Some(Looked::refused(RefusalReason::NotRegular)),
+            Err(error) => return Some(Looked::refused(error.into())),
+        }
+        let root = match &self.content {
+            Some(content) => content.clone(),
+            None => {
+                let directory = path.parent().unwrap_or(Path::new("/"));
+                directory
+                    .canonicalize()
+                    .unwrap_or_else(|_| directory.to_path_buf())
+            }
+        };
+        Some(Looked::at(&mut self.reader, path, Some(&root)))
+    }
+
+    fn added(&mut self, path: &Path, info_hash: &InfoHash, announce: &[Vec<String>]) -> u32 {
+        let number = self.fresh();
+        self.changes.push(Change::Added(Added {
+            number,
+            info_hash: *info_hash,
+            announce: announce.into(),
+            metainfo: Some(path.into()),
+        }));
+        number
+    }
+
+    fn gone(&mut self, key: Key, before: Option<There>) -> Result<(), IndexError> {
+        if before.is_none() {
+            return Ok(());
+        }
+        let removed = self.forget(&key, before, false);
+        let epoch = self.epoch;
+        self.over.insert(key, Seen { there: None, epoch });
+        match removed {
+            Some(removed) => self.promote(&removed),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes back what was known of a path. Answers what is not served any more by that.
+    fn forget(&mut self, key: &Key, before: Option<There>, of_content: bool) -> Option<InfoHash> {
+        let before = before?;
+        if let Some(keys) = self.by_hash.get_mut(&before.info_hash) {
+            keys.retain(|other| other != key);
+            if keys.is_empty() {
+                self.by_hash.remove(&before.info_hash);
+            }
+        }
+        match before.number {
+            Some(number) => {
+                self.counts.served = self.counts.served.saturating_sub(1);
+                self.changes.push(Change::Removed(Removed {
+                    number,
+                    info_hash: before.info_hash,
+                    of_content,
+                }));
+                Some(before.info_hash)
+            }
+            None => {
+                self.counts.refused = self.counts.refused.saturating_sub(1);
+                None
+            }
+        }
+    }
+
+    fn keep(&mut self, key: Key, there: There) {
+        match there.number {
+            Some(_) => self.counts.served += 1,
+            None => self.counts.refused += 1,
+        }
+        if there.state != State::Unusable {
+            let keys = self.by_hash.entry(there.info_hash).or_default();
+            keys.push(key.clone());
+        }
+        let (there, epoch) = (Some(there), self.epoch);
+        self.over.insert(key, Seen { there, epoch });
+    }
+
+    /// The other metainfo file from which a torrent is served.
+    fn server_of(&self, info_hash: &InfoHash, but: &Key) -> Result<Option<PathBuf>, IndexError> {
+        for key in self.by_hash.get(info_hash).into_iter().flatten() {
+            let seen = self.over.get(key).and_then(|seen| seen.there.as_ref());
+            if key != but && seen.is_some_and(|there| there.number.is_some()) {
+                return Ok(Some(key.path()));
+            }
+        }
+        let index = &self.base.index;
+        let Some(candidates) = index.find(info_hash) else {
+            return Ok(None);
+        };
+        let Some(entry) = index.entry(candidates, info_hash)? else {
+            return Ok(None);
+        };
+        let path = index.path_of(&entry);
+        let holds = Key::new(&path).is_some_and(|key| key != *but && !self.over.contains_key(&key));
+        Ok((holds && is_served(&entry)).then_some(path))
+    }
+
+    /// Serves a torrent that has just been removed from another file that has the same.
+    fn promote(&mut self, info_hash: &InfoHash) -> Result<(), IndexError> {
+        let mut paths: Vec<PathBuf> = Vec::new();
+        let keys = self.by_hash.get(info_hash).into_iter().flatten();
+        paths.extend(keys.map(Key::path));
+        let index = &self.base.index;
+        if let Some(candidates) = index.find(info_hash)
+            && let Some(entry) = index.entry(candidates, info_hash)?
+        {
+            for record in index.duplicates_of(entry.number) {
+                paths.push(index.metainfo_path(record)?);
+            }
+        }
+        for path in paths {
+            let Some(key) = Key::new(&path) else { continue };
+            if let Some(there) = self.at(&key)?
+                && there.info_hash == *info_hash
+                && there.number.is_none()
+                && let Some(looked) = self.read(&path)
+                && looked.state == State::Served
+                && looked.info_hash == *info_hash
+            {
+                self.forget(&key, Some(there.clone()), false);
+                let number = Some(self.added(&path, info_hash, &looked.announce));
+                let (stamp, content_stamp) = (looked.stamp, looked.content_stamp);
+                let there = There {
+                    number,
+                    stamp,
+                    content_stamp,
+                    reserved: None,
+                    state: State::Served,
+                    ..there
+                };
+                self.keep(key, there);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at all metainfo files that are or were below a directory.
+    fn look_below(&mut self, directory: &Path) -> Result<(), IndexError> {
+        let mut found = Vec::new();
+        if directory.is_dir() {
+            for step in walk::below(directory) {
+                match step {
+                    Step::Batch(batch) => {
+                        let path = |name: &OsString| batch.directory.join(name);
+                        found.extend(batch.names.iter().map(path));
+                    }
+                    Step::Refused(refusal) => self.refusals.push(refusal),
+                    Step::Away(_) => {}
+                }
+            }
+        }
+        found.sort_unstable();
+        let mut known: Vec<Key> = self.over_below(directory).cloned().collect();
+        let records = self.base.index.below(directory)?;
+        for entry in self.base.index.entries_of(records) {
+            let entry = entry?;
+            known.extend(Key::new(&self.base.index.path_of(&entry)));
+        }
+        for key in known {
+            if found.binary_search(&key.path()).is_err() {
+                let before = self.at(&key)?;
+                self.gone(key, before)?;
+            }
+        }
+        for path in found {
+            self.look_at(&path)?;
+        }
+        Ok(())
+    }
+
+    fn over_below<'a>(&'a self, directory: &'a Path) -> impl Iterator<Item = &'a Key> {
+        let first = Key {
+            directory: directory.to_path_buf(),
+            name: OsString::new(),
+        };
+        let after = self.over.range((Bound::Included(first), Bound::Unbounded));
+        after
+            .map(|(key, _)| key)
+            .take_while(move |key| key.directory.starts_with(directory))
+    }
+
+    /// Looks at the torrents whose content these paths may be, where content lies beside metainfo
+    /// files.
+    pub(super) fn look_at_content(&mut self, paths: &[PathBuf]) -> Result<(), IndexError> {
+        if self.content.is_some() {
+            return Ok(());
+        }
+        let mut tags: BTreeMap<&Path, Vec<u16>> = BTreeMap::new();
+        for path in paths {
+            let mut below = path.as_path();
+            while let (Some(directory), Some(name)) = (below.parent(), below.file_name()) {
+                if !directory.starts_with(&self.base.index.origin().root) {
+                    break;
+                }
+                let tag = format::content_tag(name.as_encoded_bytes());
+                let list = tags.entry(directory).or_default();
+                if !list.contains(&tag) {
+                    list.push(tag);
+                }
+                below = directory;
+            }
+        }
+        for (directory, tags) in tags {
+            let mut found = Vec::new();
+            for record in self.base.index.tagged(directory, &tags)? {
+                found.push(self.base.index.metainfo_path(record)?);
+            }
+            let within = self.over_below(directory);
+            let within = within.filter(|key| key.directory == directory);
+            let tagged = within.filter(|key| {
+                let there = self.over.get(*key).and_then(|seen| seen.there.as_ref());
+                there.is_some_and(|there| tags.contains(&there.content_tag))
+            });
+            found.extend(tagged.map(Key::path));
+            for path in found {
+                self.look_at(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a torrent is served from the file of this entry.
+pub(super) fn is_served(entry: &Entry) -> bool {
+    entry.state == State::Served && !entry.duplicate
+}
+
+/// What is refused; nothing when both paths lead to one file.
+fn duplicate(path: &Path, first: &Path) -> Option<RefusalReason> {
+    let same = path.canonicalize().ok() == first.canonicalize().ok();
+    (!same).then(|| RefusalReason::Duplicate(first.to_path_buf()))
+}

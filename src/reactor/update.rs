@@ -1,0 +1,128 @@
+//! What changes in the library, taken up in one place.
+//!
+//! Owns what a torrent that comes or goes means for peers, mappings, announces and figures. It must
+//! not know how changes are found.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::thread;
+
+use super::{Reactor, RunError, mark};
+use crate::library::index::Counts;
+use crate::library::live::{Change, NewBase, Removed, Update};
+use crate::library::served::Library;
+use crate::metrics::LibrarySize;
+use crate::peer::PeerKey;
+use crate::peer::close::CloseReason;
+
+impl Reactor {
+    /// Takes up one update, so that peers do not wait for many.
+    pub(super) fn update(&mut self) -> Result<(), RunError> {
+        let update = match &self.live {
+            Some(live) if self.stop_until.is_none() => live.update(),
+            _ => None,
+        };
+        self.updates_wait = update.is_some();
+        match update {
+            None => {}
+            Some(Update::Failed(message)) => return Err(RunError::Library(message)),
+            Some(Update::Base(new)) => self.take_base(new)?,
+            Some(Update::Steps {
+                steps,
+                in_base,
+                counts,
+            }) => {
+                self.count(counts);
+                self.take_steps(steps, in_base);
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves another index, and listens when it is the first.
+    fn take_base(&mut self, new: NewBase) -> Result<(), RunError> {
+        let NewBase {
+            base,
+            content,
+            differs,
+            counts,
+        } = new;
+        if self.listeners.is_empty() {
+            let mut library = Library::default();
+            drop(library.replace(base, content, differs));
+            return self.open(library, counts);
+        }
+        let old = self.shared.library.replace(base, content, differs);
+        self.count(counts);
+        // Millions of torrents take their time to be forgotten. Without a thread, the loop takes it.
+        let _ = thread::Builder::new().spawn(move || drop(old));
+        Ok(())
+    }
+
+    fn take_steps(&mut self, steps: Vec<Change>, in_base: bool) {
+        let now = self.shared.now;
+        let mut removed: Vec<Removed> = Vec::new();
+        let mut mapped = HashSet::new();
+        for step in steps {
+            let library = &mut self.shared.library;
+            match step {
+                Change::Removed(one) => {
+                    if !in_base {
+                        library.remove(one.info_hash);
+                    }
+                    if library.forget(&one.info_hash, one.number) {
+                        mapped.insert(one.number);
+                    }
+                    self.shared.announcing.remove(one.number, now);
+                    removed.push(one);
+                }
+                Change::Added(one) => {
+                    if let Some(metainfo) = one.metainfo.as_ref().filter(|_| !in_base) {
+                        library.add(one.info_hash, one.number, Arc::clone(metainfo));
+                    }
+                    self.shared.announcing.add(&one, now);
+                }
+            }
+        }
+        self.close_those_of(&removed, &mut mapped);
+        if !mapped.is_empty() {
+            self.shared.storage.forget(&mapped);
+        }
+    }
+
+    /// Closes the peers of torrents that are gone, and adds these torrents to those that are mapped.
+    fn close_those_of(&mut self, removed: &[Removed], mapped: &mut HashSet<u32>) {
+        let activity = &self.shared.activity;
+        let active = removed
+            .iter()
+            .filter(|removed| activity.find(removed.number).is_some());
+        let active: Vec<&Removed> = active.collect();
+        if active.is_empty() {
+            return;
+        }
+        mapped.extend(active.iter().map(|removed| removed.number));
+        for (index, connection) in &mut self.connections {
+            let (Some(torrent), Ok(index)) = (&connection.torrent, u32::try_from(index)) else {
+                continue;
+            };
+            let of = active.iter().find(|removed| removed.number == torrent.id);
+            if let Some(removed) = of.filter(|_| !connection.latches.closing) {
+                let generation = connection.generation;
+                let key = PeerKey { index, generation };
+                let reason = match removed.of_content {
+                    true => CloseReason::ContentFailed,
+                    false => CloseReason::TorrentRemoved,
+                };
+                mark(&mut self.closing, connection, key, reason);
+            }
+        }
+    }
+
+    /// Takes up how much there is.
+    pub(super) fn count(&mut self, counts: Counts) {
+        self.library = LibrarySize {
+            torrents: counts.served,
+            refused: counts.refused,
+        };
+    }
+}

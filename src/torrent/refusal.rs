@@ -1,0 +1,82 @@
+//! What is not served, and why.
+//!
+//! Owns the reasons, each of which is shown as one line, and which names metainfo files have. It must
+//! not know who looks for them.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::content::ContentError;
+use super::metainfo::MetainfoError;
+use super::printable::Printable;
+use super::reader::METAINFO_MAX_BYTES;
+
+/// Something in the library that is not served.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The metainfo file or directory.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: RefusalReason,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", show(&self.path), self.reason)
+    }
+}
+
+/// Why it is not served. Each is shown as one line.
+#[derive(Debug, Error)]
+pub enum RefusalReason {
+    /// A directory or metainfo file that the file system does not let us read.
+    #[error("unreadable: {0}")]
+    Unreadable(#[from] io::Error),
+    /// A symlink to a directory that the walk is in.
+    #[error("a symlink leads back to {}", show(.0))]
+    Loop(PathBuf),
+    /// A pipe, socket or device with the name of a metainfo file.
+    #[error("not a regular file")]
+    NotRegular,
+    /// More than [`METAINFO_MAX_BYTES`].
+    #[error("metainfo file of more than {METAINFO_MAX_BYTES} bytes")]
+    TooLarge,
+    /// The metainfo file cannot be used.
+    #[error(transparent)]
+    Metainfo(#[from] MetainfoError),
+    /// The content is not there.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// The torrent is served already.
+    #[error("the same info-hash as {}", show(.0))]
+    Duplicate(PathBuf),
+}
+
+fn show(path: &Path) -> Printable<'_> {
+    Printable(path.as_os_str().as_bytes())
+}
+
+/// What an error of the walk costs; `None` when no torrent is lost by it.
+pub(crate) fn walk_refusal(error: walkdir::Error) -> Option<Refusal> {
+    let path = error.path().unwrap_or(Path::new("")).to_path_buf();
+    if let Some(ancestor) = error.loop_ancestor() {
+        let reason = RefusalReason::Loop(ancestor.to_path_buf());
+        return Some(Refusal { path, reason });
+    }
+    let depth = error.depth();
+    let error = error.into_io_error()?;
+    // Content may hold symlinks to nothing, and files vanish while we walk: no torrent is lost.
+    let lost = depth == 0 || error.kind() != ErrorKind::NotFound || is_metainfo_name(&path);
+    let reason = error.into();
+    lost.then_some(Refusal { path, reason })
+}
+
+/// Whether a file found in a directory is taken for a metainfo file.
+pub(crate) fn is_metainfo_name(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("torrent"))
+}
