@@ -2,8 +2,8 @@
 //!
 //! `format` and `prefixes` say what an index holds and are pure. `write` and `index` write and read
 //! the file; `walk`, `parallel` and `build` make one from a tree of torrents, and
-//! `verify` with `hash` compares content with it. `served` is what the loop asks: but for it and
-//! [`index::Index::find`] everything may wait for a disk.
+//! `verify` with `hash` compares content with it. `watch` tells what changes on disk.
+//! `served` is what the loop asks: but for it and [`index::Index::find`] everything may wait for a disk.
 
 pub mod build;
 mod compare;
@@ -23,5 +23,6 @@ mod sort;
 pub mod verify;
 mod view;
 mod walk;
+pub mod watch;
 mod window;
 pub mod write;

@@ -1,0 +1,73 @@
+//! Where file systems are mounted, and when that changes.
+//!
+//! Owns the reading of the mount table (`proc_pid_mountinfo(5)`). A mount over a directory is no
+//! change in that directory, so nothing but this table tells.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+const TABLE: &str = "/proc/self/mountinfo";
+
+/// The mount table of this process.
+pub(super) struct Mounts(File);
+
+impl Mounts {
+    pub(super) fn open() -> io::Result<Self> {
+        File::open(TABLE).map(Mounts)
+    }
+
+    /// What has an urgent event (`POLLPRI`) when the table has changed since it was last polled.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Every mount point; none when the table cannot be read.
+pub(super) fn points() -> Vec<PathBuf> {
+    fs::read(TABLE).map_or(Vec::new(), |table| parse(&table))
+}
+
+fn parse(table: &[u8]) -> Vec<PathBuf> {
+    table
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| line.split(|&byte| byte == b' ').nth(4))
+        .map(|point| OsString::from_vec(unescaped(point)).into())
+        .collect()
+}
+
+/// Space, tab, line feed and backslash are written as a backslash and three octal digits.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.first_chunk::<3>().filter(|_| byte == b'\\');
+        let code = digits
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        out.push(code.unwrap_or(byte));
+        rest = match code {
+            Some(_) => after.get(3..).unwrap_or_default(),
+            None => after,
+        };
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn mount_points_are_read_with_their_escapes() {
+        let table = b"36 35 98:0 /m /mnt/a\\040b rw - ext3 /dev/r rw\n\
+            37 35 0:5 / /x\\134y\\0 rw shared:1 - tmpfs t rw\n\n";
+        let expected = [Path::new("/mnt/a b"), Path::new("/x\\y\\0")];
+        assert_eq!(parse(table), expected);
+        assert!(points().contains(&PathBuf::from("/")));
+    }
+}

@@ -1,0 +1,106 @@
+//! The way to a root: which directories and symlinks lead there.
+//!
+//! Owns the resolution of a path, name by name, up to what is not there. It must not know watches.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+/// As many symlinks as the kernel follows in one path (`path_resolution(7)`).
+const MAX_LINKS: usize = 40;
+
+/// How far a path leads.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Way {
+    /// Each directory on the way, with the name in it that the way goes through. A name that is not
+    /// there is the last one.
+    pub(super) steps: Vec<(PathBuf, OsString)>,
+    /// Where it ends, without any symlink; `None` when there is nothing.
+    pub(super) end: Option<PathBuf>,
+}
+
+/// Follows an absolute path.
+pub(super) fn find(path: &Path) -> Way {
+    let mut steps = Vec::new();
+    let mut links = 0;
+    let mut current = PathBuf::from("/");
+    let mut left = components(path);
+    while let Some(name) = left.pop_front() {
+        if name == ".." {
+            current.pop();
+            continue;
+        }
+        let next = current.join(&name);
+        steps.push((current.clone(), name));
+        let Ok(metadata) = fs::symlink_metadata(&next) else {
+            return Way { steps, end: None };
+        };
+        if !metadata.is_symlink() {
+            current = next;
+            continue;
+        }
+        links += 1;
+        let Some(target) = fs::read_link(&next).ok().filter(|_| links <= MAX_LINKS) else {
+            return Way { steps, end: None };
+        };
+        if target.is_absolute() {
+            current = PathBuf::from("/");
+        }
+        let mut names = components(&target);
+        names.append(&mut left);
+        left = names;
+    }
+    Way {
+        steps,
+        end: Some(current),
+    }
+}
+
+/// The names of a path; `..` is kept, since what it means depends on symlinks.
+fn components(path: &Path) -> VecDeque<OsString> {
+    path.components()
+        .filter(|component| matches!(component, Component::Normal(_) | Component::ParentDir))
+        .map(|component| component.as_os_str().to_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn every_directory_and_symlink_on_the_way_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        fs::create_dir_all(base.join("a/b")).unwrap();
+        symlink("../a/./b", base.join("a/l")).unwrap();
+        let way = find(&base.join("a/l"));
+        assert_eq!(way.end, Some(base.join("a/b")));
+        let steps: Vec<PathBuf> = way
+            .steps
+            .iter()
+            .map(|(directory, name)| directory.join(name))
+            .filter(|path| path.starts_with(&base) && *path != base)
+            .collect();
+        let expected = ["a", "a/l", "a", "a/b"].map(|path| base.join(path));
+        assert_eq!(steps, expected);
+    }
+
+    #[test]
+    fn the_last_step_is_what_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        fs::create_dir(base.join("a")).unwrap();
+        symlink(base.join("a/gone/x"), base.join("l")).unwrap();
+        let way = find(&base.join("l/y"));
+        assert_eq!(way.end, None);
+        assert_eq!(way.steps.last(), Some(&(base.join("a"), "gone".into())));
+        symlink("m", base.join("m")).unwrap();
+        assert_eq!(find(&base.join("m")).end, None);
+        fs::write(base.join("f"), "").unwrap();
+        assert_eq!(find(&base.join("f/x")).end, None);
+        assert_eq!(find(&base.join("f")).end, Some(base.join("f")));
+    }
+}
