@@ -4,8 +4,9 @@
 //! library's. It blocks: a thread of its own waits in it.
 //!
 //! What inotify does not see, only a rescan finds: changes made by another machine to a network file
-//! system, the target of a symlink that comes or changes outside the roots, and a metainfo file that is
-//! changed through a mapping or by truncate(2) without being opened.
+//! system; the target of a symlink that comes or changes outside the roots; a file that is written
+//! in place under another of its hard links; and a metainfo file that is changed through a mapping or
+//! by truncate(2) without being opened.
 
 mod batch;
 mod follow;

@@ -1,5 +1,7 @@
 //! The watcher on real directories.
 
+mod random;
+
 use super::*;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
