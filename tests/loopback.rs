@@ -462,9 +462,9 @@ fn vanished_content_ends_its_blocks_and_heals() {
         .unwrap();
     let mut daemon = Daemon::seed(dir.path());
     let away = dir.path().join("away");
-    fs::rename(&sample.files[0].path, &away).unwrap();
     let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
     leecher.until_unchoked();
+    fs::rename(&sample.files[0].path, &away).unwrap();
     leecher.send(&leecher::request(3, 0, BLOCK));
     let rejected = Seen::Reject {
         index: 3,

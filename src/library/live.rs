@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::mem;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -15,10 +16,11 @@ use std::time::{Duration, Instant};
 use super::build::Look;
 use super::compare;
 use super::index::{Counts, Entry, Index, IndexError};
-use super::refresh::{self, Opened, Task};
+use super::refresh::{self, Task};
 use super::served::{Base, Differs};
 pub use super::view::{Added, Change, Removed};
 use super::view::{View, is_served};
+use super::watch::{Changes, Waker, Watcher};
 use crate::config::Config;
 use crate::logging;
 use crate::torrent::catalogue::Refusal;
@@ -35,6 +37,9 @@ const LOOKS_WAITING: usize = 1024;
 
 /// What has happened that waits for the thread, each of it small.
 const EVENTS_WAITING: usize = 16;
+
+/// How long a watcher rests for which the kernel had no memory.
+const WATCH_RETRY: Duration = Duration::from_secs(1);
 
 /// Paths that differ from the index before it is made anew: some 30 MB here and in the loop.
 const DIFFERS_MAX: usize = 100_000;
@@ -146,11 +151,7 @@ pub(super) enum Event {
     /// A refresh has ended.
     Refreshed(Result<Index, String>),
     /// These paths may have changed.
-    Changed {
-        paths: Vec<PathBuf>,
-        /// Or anything else.
-        everything: bool,
-    },
+    Changed(Changes),
 }
 
 /// The loop's end of it.
@@ -261,9 +262,20 @@ fn run(
     events: &SyncSender<Event>,
     outbox: Outbox,
 ) -> Result<(), Ended> {
-    let Opened { index, kept } = match refresh::open(&settings) {
-        Ok(opened) => opened,
+    let kept = match refresh::open(&settings) {
+        Ok(kept) => kept,
         Err(message) => return outbox.send(Update::Failed(message)),
+    };
+    let (index, watch, kept) = match kept {
+        Some(index) => (index, None, true),
+        // What changes while the index is made is told then.
+        None => {
+            let watch = Watch::start(&settings, events);
+            match refresh::first(&settings) {
+                Ok(index) => (index, watch, false),
+                Err(message) => return outbox.send(Update::Failed(message)),
+            }
+        }
     };
     let base = Base::new(index);
     let view = View::new(base.clone(), settings.content.clone(), inputs(&settings));
@@ -272,6 +284,7 @@ fn run(
         view,
         outbox,
         events: events.clone(),
+        watch,
         refreshing: None,
         again: None,
         looked_at: Instant::now(),
@@ -284,13 +297,14 @@ fn run(
     }))?;
     keeper.tell_all()?;
     if kept {
+        keeper.watch = Watch::start(&keeper.settings, events);
         keeper.refresh(Wish::start());
     }
     loop {
         match queue.recv_timeout(keeper.rest()) {
             Ok(Event::Asked) | Err(RecvTimeoutError::Timeout) => {}
             Ok(Event::Refreshed(made)) => keeper.take_up(made)?,
-            Ok(Event::Changed { paths, everything }) => keeper.look(&paths, everything)?,
+            Ok(Event::Changed(Changes { paths, everything })) => keeper.look(&paths, everything)?,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
         let asked = mem::take(&mut *lock(asked));
@@ -368,6 +382,8 @@ struct Keeper {
     view: View,
     outbox: Outbox,
     events: SyncSender<Event>,
+    /// What tells of changes on disk, where it can.
+    watch: Option<Watch>,
     /// The refresh that is under way, with how many torrents there were.
     refreshing: Option<(Wish, u64)>,
     /// What has come up meanwhile.
@@ -400,6 +416,11 @@ impl Keeper {
         if self.refreshing.is_some() {
             self.again = Some(wish.and(self.again.take()));
             return;
+        }
+        if let Some(settings) = &wish.settings
+            && (self.watch.is_none() || inputs(settings) != inputs(&self.settings))
+        {
+            self.watch = Watch::start(settings, &self.events);
         }
         self.looked_at = Instant::now();
         self.view.epoch += 1;
@@ -547,6 +568,61 @@ impl Keeper {
         self.tell_changes()?;
         self.refresh(Wish::quiet(Look::Metainfo));
         Ok(())
+    }
+}
+
+/// The thread that is told by the kernel what changes.
+struct Watch {
+    waker: Waker,
+    ended: Arc<AtomicBool>,
+}
+
+impl Watch {
+    /// Watches what is searched, if anything is. It takes a walk over all directories.
+    fn start(settings: &Settings, events: &SyncSender<Event>) -> Option<Self> {
+        let inputs = inputs(settings);
+        if inputs.is_empty() {
+            return None;
+        }
+        let started = Watcher::new(&inputs).and_then(|watcher| {
+            let watch = Watch {
+                waker: watcher.waker(),
+                ended: Arc::default(),
+            };
+            let (ended, events) = (Arc::clone(&watch.ended), events.clone());
+            let thread = thread::Builder::new().name("hekate-watch".to_owned());
+            thread.spawn(move || tell(watcher, &ended, &events))?;
+            Ok(watch)
+        });
+        let failed = |error: &std::io::Error| {
+            log::warn!("changes are found by SIGHUP and --rescan alone: {error}");
+        };
+        started.inspect_err(failed).ok()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.ended.store(true, Relaxed);
+        self.waker.wake();
+    }
+}
+
+/// Hands on what a watcher tells.
+fn tell(mut watcher: Watcher, ended: &AtomicBool, events: &SyncSender<Event>) {
+    while !ended.load(Relaxed) {
+        match watcher.wait(None) {
+            Ok(changes) if changes.is_empty() => {}
+            Ok(changes) => {
+                if events.send(Event::Changed(changes)).is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                log::warn!("changes are noticed later: {error}");
+                thread::sleep(WATCH_RETRY);
+            }
+        }
     }
 }
 

@@ -24,13 +24,6 @@ use crate::torrent::printable::Printable;
 /// An index is nobody else's business: it tells what is served.
 const STATE_MODE: u32 = 0o700;
 
-/// What is served from the start.
-pub(super) struct Opened {
-    pub(super) index: Index,
-    /// Whether it is from an earlier run.
-    pub(super) kept: bool,
-}
-
 /// What is looked at again.
 pub(super) struct Task {
     pub(super) settings: Settings,
@@ -76,26 +69,30 @@ pub fn state_path(directory: &Path, inputs: &[PathBuf], content: Option<&Path>) 
     directory.join(name + ".index")
 }
 
-/// Opens the index that is served, or makes it.
-pub(super) fn open(settings: &Settings) -> Result<Opened, String> {
-    let (inputs, state) = match &settings.source {
-        Source::Inputs { inputs, state } => (inputs, state),
-        Source::Given { .. } => {
-            let index = given(settings)?;
-            return Ok(Opened { index, kept: true });
-        }
+/// Opens the index that is served, if there is one.
+pub(super) fn open(settings: &Settings) -> Result<Option<Index>, String> {
+    let state = match &settings.source {
+        Source::Inputs { state, .. } => state,
+        Source::Given { .. } => return given(settings).map(Some),
     };
     match Index::open(state) {
-        Ok(index) => return Ok(Opened { index, kept: true }),
+        Ok(index) => return Ok(Some(index)),
         Err(error) if is_absent(&error) => {}
         // It is a cache.
         Err(error) => log::warn!("{error}: it is made anew"),
     }
+    Ok(None)
+}
+
+/// Makes the first index.
+pub(super) fn first(settings: &Settings) -> Result<Index, String> {
+    let Source::Inputs { inputs, state } = &settings.source else {
+        return given(settings);
+    };
     for path in inputs.iter().filter(|path| is_away(path)) {
         warn_away(path);
     }
-    let index = make(settings, state, None)?;
-    Ok(Opened { index, kept: false })
+    make(settings, state, None)
 }
 
 /// Makes the index anew, or opens the one that was made by somebody else.
@@ -106,7 +103,13 @@ pub(super) fn again(task: &Task) -> Result<Index, String> {
         quiet: task.quiet,
     };
     match &task.settings.source {
-        Source::Inputs { state, .. } => make(&task.settings, state, Some(base)),
+        Source::Inputs { inputs, state } => {
+            inputs
+                .iter()
+                .filter(|path| is_away(path))
+                .for_each(|path| warn_away(path));
+            make(&task.settings, state, Some(base))
+        }
         Source::Given { .. } => given(&task.settings),
     }
 }

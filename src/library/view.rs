@@ -177,11 +177,11 @@ impl View {
         self.files = files;
     }
 
-    /// Whether all below a start, or more, is at this path.
+    /// Whether all below a start, or more, is or was at this path.
     pub(super) fn is_start(&self, path: &Path) -> bool {
         let origin = self.base.index.origin();
         let mut starts = origin.searched.iter().map(|start| origin.root.join(start));
-        starts.any(|start| start.starts_with(path)) && !self.is_wanted(path)
+        starts.any(|start| start.starts_with(path)) && !path.is_file()
     }
 
     /// A number that was never used.

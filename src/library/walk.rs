@@ -144,13 +144,6 @@ impl Starts {
             })
     }
 
-    /// The starts that are not there.
-    pub(super) fn away(&self) -> impl Iterator<Item = &Path> {
-        let away = self.directories.iter();
-        away.filter(|(_, start)| **start == Start::Away)
-            .map(|(directory, _)| directory.as_path())
-    }
-
     /// Walks from all of them.
     pub(super) fn walk(self) -> impl Iterator<Item = Step> + Send {
         let refused = self.refusals.into_iter().map(Step::Refused);
@@ -401,7 +394,6 @@ mod tests {
         let inputs = ["b", "gone", "a"].map(|input| base.join(input));
         let starts = Starts::patient(&inputs);
         assert_eq!(starts.common_directory(), Some(base.clone()));
-        assert_eq!(starts.away().count(), 2);
         assert!(starts.refusals.is_empty());
         let steps: Vec<Step> = starts.walk().collect();
         let [Step::Away(first), Step::Batch(_), Step::Away(last)] = &steps[..] else {

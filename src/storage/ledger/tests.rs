@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::*;
-use crate::torrent::catalogue::scan;
+use crate::torrent::load::{Source, load};
+use crate::torrent::metainfo::Metainfo;
 
 /// Three files in pieces of 16 KiB: the first ends in piece 1, the second lies in it, the third
 /// begins there and reaches to piece 200.
@@ -28,11 +29,14 @@ fn torrent(name: &str) -> (Arc<Torrent>, TempDir) {
         name.len(),
         hashes.len()
     );
-    fs::write(directory.path().join("t.torrent"), raw).unwrap();
-    let (catalogue, refusals) = scan(&[directory.path().to_path_buf()], None);
-    assert!(refusals.is_empty(), "{refusals:?}");
-    let torrent = Arc::clone(catalogue.iter().next().unwrap());
-    (torrent, directory)
+    let info_hash = Metainfo::parse(raw.as_bytes()).unwrap().info_hash;
+    let source = Source {
+        metainfo: directory.path().join("t.torrent"),
+        content: None,
+    };
+    fs::write(&source.metainfo, raw).unwrap();
+    let torrent = load(0, &source, info_hash).unwrap().unwrap();
+    (Arc::new(torrent), directory)
 }
 
 fn stamp(number: i64) -> Stamp {

@@ -1,0 +1,331 @@
+//! A library that changes while it is served, as it is run.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use support::daemon::Daemon;
+use support::leecher::{self, FAST, Leecher, PLAIN, Seen};
+use support::torrent::{Sample, TorrentBuilder};
+use tempfile::TempDir;
+
+/// How late a change may be taken up: a promise of the manual.
+const PROMPT: Duration = Duration::from_secs(2);
+
+struct Place {
+    directory: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place { directory };
+        for name in ["lib", "aside"] {
+            fs::create_dir(place.path(name)).unwrap();
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A torrent with its content in a directory.
+    fn torrent(&self, directory: &str, seed: u64) -> Sample {
+        let builder = TorrentBuilder::new(seed).length(1000 + seed);
+        builder.write(&self.path(directory)).unwrap()
+    }
+
+    /// Moves a torrent, its content first.
+    fn rename(&self, sample: &Sample, directory: &str) {
+        for path in [&sample.files[0].path, &sample.metainfo_path] {
+            let target = self.path(directory).join(path.file_name().unwrap());
+            fs::rename(path, target).unwrap();
+        }
+    }
+
+    fn seed(&self) -> Daemon {
+        self.seed_with(&[])
+    }
+
+    fn seed_with(&self, arguments: &[&str]) -> Daemon {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
+        command.args(["seed", "-v", "--bind", "127.0.0.1", "--port", "0"]);
+        command.args(arguments).arg("--state-dir");
+        command.arg(self.path("state")).arg(self.path("lib"));
+        Daemon::start(command)
+    }
+
+    fn index(&self) -> PathBuf {
+        let mut entries = fs::read_dir(self.path("state")).unwrap();
+        let index = entries.find_map(|entry| {
+            let path = entry.unwrap().path();
+            (path.extension()? == "index").then_some(path)
+        });
+        index.unwrap()
+    }
+}
+
+/// Whether a handshake for this torrent is answered.
+fn is_served(daemon: &Daemon, info_hash: [u8; 20]) -> bool {
+    let mut stream = leecher::dial(daemon.address);
+    let handshake = leecher::handshake(PLAIN, info_hash, b"-TE0000-abcdefghijkl");
+    // The seeder may have gone before all of it is written.
+    let _ = stream.write_all(&handshake);
+    stream.read_exact(&mut [0; 48]).is_ok()
+}
+
+/// Waits until a torrent is served, or is not, no longer than that may take.
+fn expect(daemon: &Daemon, sample: &Sample, served: bool) {
+    let until = Instant::now() + PROMPT;
+    while is_served(daemon, sample.info_hash) != served {
+        assert!(
+            Instant::now() < until,
+            "{} too late",
+            sample.info_hash_hex()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn download(daemon: &Daemon, sample: &Sample) {
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    assert_eq!(leecher.next(), Seen::HaveAll);
+    leecher.send(&leecher::interested());
+    leecher.until_unchoked();
+    let length = u32::try_from(sample.total_length).unwrap();
+    assert!(leecher.block(0, 0, length) == sample.block(0, 0, length));
+}
+
+#[test]
+fn a_torrent_that_is_renamed_into_place_is_served_at_once_and_one_that_goes_is_not() {
+    let place = Place::new();
+    let (stays, comes) = (place.torrent("lib", 1), place.torrent("aside", 2));
+    let mut daemon = place.seed();
+    assert!(!is_served(&daemon, comes.info_hash));
+    place.rename(&comes, "lib");
+    expect(&daemon, &comes, true);
+    download(&daemon, &comes);
+    let mut leecher = Leecher::connect(daemon.address, comes.info_hash, FAST);
+    leecher.until_unchoked();
+    fs::remove_file(
+        place
+            .path("lib")
+            .join(comes.metainfo_path.file_name().unwrap()),
+    )
+    .unwrap();
+    leecher.until_closed();
+    expect(&daemon, &comes, false);
+    daemon.wait_for_line("was on a torrent that is no longer served");
+    download(&daemon, &stays);
+}
+
+#[test]
+fn content_that_changes_withdraws_its_torrent_until_it_is_right_again() {
+    let place = Place::new();
+    let (changes, stays) = (place.torrent("lib", 1), place.torrent("lib", 2));
+    let mut daemon = place.seed();
+    let mut leecher = Leecher::connect(daemon.address, changes.info_hash, FAST);
+    leecher.until_unchoked();
+    let content = fs::read(&changes.files[0].path).unwrap();
+    fs::write(&changes.files[0].path, "short").unwrap();
+    leecher.until_closed();
+    expect(&daemon, &changes, false);
+    daemon.wait_for_line("content sample-1 has 5 bytes, not 1001");
+    fs::write(&changes.files[0].path, content).unwrap();
+    expect(&daemon, &changes, true);
+    download(&daemon, &changes);
+    let aside = place.path("aside").join("content");
+    fs::rename(&changes.files[0].path, &aside).unwrap();
+    expect(&daemon, &changes, false);
+    fs::rename(&aside, &changes.files[0].path).unwrap();
+    expect(&daemon, &changes, true);
+    download(&daemon, &stays);
+}
+
+#[test]
+fn a_directory_of_many_that_is_moved_in_is_one_batch() {
+    let place = Place::new();
+    let many: Vec<Sample> = (10..310).map(|seed| place.torrent("aside", seed)).collect();
+    let mut daemon = place.seed();
+    fs::rename(place.path("aside"), place.path("lib/many")).unwrap();
+    daemon.wait_for_line("300 torrents added, 0 removed: 300 now");
+    for sample in &many {
+        assert!(is_served(&daemon, sample.info_hash));
+    }
+    fs::rename(place.path("lib/many"), place.path("aside")).unwrap();
+    daemon.wait_for_line("0 torrents added, 300 removed: 0 now");
+    expect(&daemon, &many[17], false);
+}
+
+#[test]
+fn a_restart_serves_what_the_index_says_and_finds_what_has_changed_meanwhile() {
+    let place = Place::new();
+    let (stays, goes, comes) = (
+        place.torrent("lib", 1),
+        place.torrent("lib", 2),
+        place.torrent("aside", 3),
+    );
+    fs::write(place.path("lib/rubbish.torrent"), "rubbish").unwrap();
+    let mut daemon = place.seed();
+    daemon.wait_for_line("serving 2 torrents");
+    daemon.wait_for_line("rubbish.torrent: malformed bencode");
+    drop(daemon);
+    place.rename(&comes, "lib");
+    fs::remove_file(&goes.metainfo_path).unwrap();
+    let mut daemon = place.seed();
+    // That is what the index says.
+    daemon.wait_for_line("serving 2 torrents to at most 500 peers in 50 slots; 1 refused");
+    daemon.wait_for_line("rubbish.torrent: malformed bencode");
+    expect(&daemon, &comes, true);
+    expect(&daemon, &goes, false);
+    download(&daemon, &stays);
+}
+
+#[test]
+fn an_index_that_is_damaged_or_deleted_is_made_anew() {
+    let place = Place::new();
+    let sample = place.torrent("lib", 1);
+    drop(place.seed());
+    for damage in ["hekatidx and nothing else", "another file"] {
+        fs::write(place.index(), damage).unwrap();
+        let mut daemon = place.seed();
+        daemon.wait_for_line(": it is made anew");
+        download(&daemon, &sample);
+    }
+    fs::remove_dir_all(place.path("state")).unwrap();
+    download(&place.seed(), &sample);
+}
+
+#[test]
+fn a_root_that_is_away_takes_its_torrents_with_it_and_heals() {
+    let place = Place::new();
+    let samples: Vec<Sample> = (1..6).map(|seed| place.torrent("lib", seed)).collect();
+    let mut daemon = place.seed();
+    let mut leecher = Leecher::connect(daemon.address, samples[0].info_hash, FAST);
+    leecher.until_unchoked();
+    fs::rename(place.path("lib"), place.path("away")).unwrap();
+    leecher.until_closed();
+    expect(&daemon, &samples[1], false);
+    daemon.wait_for_line("is empty or not there");
+    fs::rename(place.path("away"), place.path("lib")).unwrap();
+    for sample in &samples {
+        expect(&daemon, sample, true);
+    }
+    assert_eq!(daemon.count_lines("refused: "), 0);
+    drop(daemon);
+
+    // Away from the start on.
+    fs::rename(place.path("lib"), place.path("away")).unwrap();
+    fs::create_dir(place.path("lib")).unwrap();
+    let daemon = place.seed();
+    expect(&daemon, &samples[1], false);
+    fs::remove_dir(place.path("lib")).unwrap();
+    fs::rename(place.path("away"), place.path("lib")).unwrap();
+    for sample in &samples {
+        expect(&daemon, sample, true);
+    }
+    download(&daemon, &samples[2]);
+    assert_eq!(daemon.count_lines("refused: "), 0);
+}
+
+#[test]
+fn the_second_of_equal_torrents_takes_over_from_the_first() {
+    let place = Place::new();
+    let first = place.torrent("lib/a", 1);
+    let second = place.torrent("lib/b", 1);
+    let mut daemon = place.seed();
+    daemon.wait_for_line("the same info-hash as ");
+    fs::remove_file(&first.metainfo_path).unwrap();
+    daemon.wait_for_line("1 torrents added, 1 removed: 1 now");
+    download(&daemon, &second);
+    fs::remove_file(&second.metainfo_path).unwrap();
+    expect(&daemon, &second, false);
+}
+
+#[test]
+fn a_rescan_finds_what_is_not_noticed_and_a_copied_index_has_another_root() {
+    let place = Place::new();
+    let (content, elsewhere) = (place.path("content"), place.path("elsewhere"));
+    let builder = TorrentBuilder::new(1).length(1000);
+    let sample = builder.write_apart(&place.path("lib"), &content).unwrap();
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let daemon = place.seed_with(&["--rescan", "1", "--content", &text(&content)]);
+    download(&daemon, &sample);
+    fs::rename(&sample.files[0].path, place.path("aside/content")).unwrap();
+    let until = Instant::now() + leecher::DEADLINE;
+    while is_served(&daemon, sample.info_hash) {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    fs::rename(place.path("aside/content"), &sample.files[0].path).unwrap();
+    while !is_served(&daemon, sample.info_hash) {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(daemon);
+    fs::rename(place.path("lib"), &elsewhere).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
+    command.args(["seed", "-v", "--bind", "127.0.0.1", "--port", "0"]);
+    command.arg("--index").arg(place.index());
+    command.arg("--root").arg(&elsewhere);
+    download(&Daemon::start(command), &sample);
+}
+
+/// The system calls at which a new index takes shape, in their order.
+const KILLED_AT: [&str; 3] = ["fsync", "rename", "fsync"];
+
+#[test]
+fn a_refresh_that_is_killed_leaves_the_old_index_or_the_new() {
+    let place = Place::new();
+    let mut samples = vec![place.torrent("lib", 1)];
+    drop(place.seed());
+    for (seed, (number, call)) in (2..).zip(KILLED_AT.iter().enumerate()) {
+        samples.push(place.torrent("lib", seed));
+        let before = fs::read(place.index()).unwrap();
+        let when = 1 + KILLED_AT[..number]
+            .iter()
+            .filter(|other| *other == call)
+            .count();
+        let mut command = Command::new("strace");
+        command
+            .args(["-f", "-o", "/dev/null", "-e"])
+            .arg(format!("inject={call}:signal=KILL:when={when}"))
+            .arg(env!("CARGO_BIN_EXE_hekate"))
+            .args([
+                "seed",
+                "--config",
+                "/dev/null",
+                "--status",
+                "off",
+                "--bind",
+                "127.0.0.1",
+            ])
+            .args(["--port", "0", "--state-dir"])
+            .arg(place.path("state"))
+            .arg(place.path("lib"));
+        let status = command
+            .output()
+            .expect("strace is there, as `make test-deps` has it")
+            .status;
+        assert!(!status.success(), "{call} was not reached");
+        let after = fs::read(place.index()).unwrap();
+        assert_eq!(after == before, number < 2, "{call} {when}");
+        let index = hekate::library::index::Index::open(&place.index()).unwrap();
+        index.check().unwrap();
+        drop(index);
+        let daemon = place.seed();
+        expect(&daemon, samples.last().unwrap(), true);
+    }
+}
