@@ -388,7 +388,7 @@ fn truncated_content_ends_its_blocks_and_heals() {
         .unwrap();
     let broken = &sample.files[0].path;
     let content = fs::read(broken).unwrap();
-    let mut daemon = Daemon::seed(dir.path());
+    let mut daemon = seed_unwatched(dir.path());
     let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
     leecher.until_unchoked();
     // It is mapped, then cut: a load from the mapping would end the process.
@@ -422,7 +422,7 @@ fn a_batch_that_reaches_a_cut_does_not_stall() {
         .piece_length(1 << 20)
         .write(dir.path())
         .unwrap();
-    let daemon = Daemon::seed(dir.path());
+    let daemon = seed_unwatched(dir.path());
     let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
     leecher.until_unchoked();
     // Now the whole piece is known to be in memory. Then the file is cut within it.
@@ -460,7 +460,7 @@ fn vanished_content_ends_its_blocks_and_heals() {
         .length(1 << 20)
         .write(dir.path())
         .unwrap();
-    let mut daemon = Daemon::seed(dir.path());
+    let mut daemon = seed_unwatched(dir.path());
     let away = dir.path().join("away");
     let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
     leecher.until_unchoked();
@@ -475,6 +475,11 @@ fn vanished_content_ends_its_blocks_and_heals() {
     fs::rename(&away, &sample.files[0].path).unwrap();
     heals(&mut leecher, &sample, 3);
     daemon.assert_alive();
+}
+
+/// Where content is said to lie elsewhere, nobody watches it: what has changed is found when it is read.
+fn seed_unwatched(dir: &Path) -> Daemon {
+    Daemon::seed_with(dir, &["--content".as_ref(), dir.as_os_str()])
 }
 
 /// Asks again, at a client's pace, until the block is served.

@@ -122,7 +122,7 @@ fn a_reload_takes_up_an_index_that_was_made_anew() {
     download(&daemon, &place.samples[2]);
     fs::write(place.path("index"), "rubbish").unwrap();
     daemon.signal("HUP");
-    daemon.wait_for_line("not reloaded, the old configuration holds: ");
+    daemon.wait_for_line("not reloaded, the library is served as it was: ");
     download(&daemon, &place.samples[2]);
 }
 
@@ -183,7 +183,14 @@ fn what_is_no_index_is_an_error_in_one_line() {
     let place = Place::new(1);
     fs::write(place.path("index"), "d8:announce").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
-        .args(["seed", "--config", "/dev/null", "--index"])
+        .args([
+            "seed",
+            "--config",
+            "/dev/null",
+            "--status",
+            "off",
+            "--index",
+        ])
         .arg(place.path("index"))
         .output()
         .unwrap();

@@ -450,6 +450,9 @@ impl Keeper {
             return Ok(());
         };
         match made {
+            Err(error) if wish.settings.is_some() => {
+                log::error!("not reloaded, the library is served as it was: {error}");
+            }
             Err(error) => log::error!("the library is served as it was: {error}"),
             Ok(index) => {
                 if let Some(settings) = &wish.settings {
