@@ -3,11 +3,9 @@
 //! Owns the run from the walk to the finished file. It must not know who asks, nor how progress is
 //! shown. It blocks for as long as it takes.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
-use std::iter::Peekable;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -17,18 +15,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use thiserror::Error;
 
 use super::format::State;
-use super::index::{Entries, Entry, Index, IndexError};
+use super::index::{Entry, Index, IndexError};
+use super::known::{Known, Work};
 use super::look::Looked;
 use super::parallel;
-use super::walk::{Batch, Starts, Step, is_away, resolved};
+use super::walk::{Batch, Starts, is_away, resolved};
 use super::write::{NewRecord, Origin, Writer};
 use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::printable::Printable;
 use crate::torrent::reader::{FileStamp, Reader};
 use crate::wire::message::InfoHash;
-
-/// Entries that are handed on together where they are kept as they are.
-const BATCH_KEPT: usize = 64;
 
 /// What goes into an index.
 #[derive(Clone, Debug)]
@@ -247,120 +243,39 @@ impl Run<'_> {
         let written = writer.finish(&origin, lost).map_err(failed)?;
         summary.torrents = written.torrents.into();
         summary.bytes = written.bytes;
-        if !written.duplicates.is_empty() {
-            let index = Index::open(target)?;
-            for (later, first) in written.duplicates {
-                let (path, first) = (index.metainfo_path(later)?, index.metainfo_path(first)?);
-                // Directories that overlap lead to one file twice, which is no second torrent.
-                if path.canonicalize().ok() != first.canonicalize().ok() {
-                    summary.refused += 1;
-                    if !self.was_duplicate(&path) {
-                        let reason = RefusalReason::Duplicate(first);
-                        refuse(Refusal { path, reason });
-                    }
+        summary.refused += self.tell_duplicates(&written.duplicates, &mut refuse)?;
+        Ok(summary)
+    }
+
+    /// Tells of torrents that are there twice. Answers how many.
+    fn tell_duplicates(
+        &self,
+        duplicates: &[(u32, u32)],
+        refuse: &mut impl FnMut(Refusal),
+    ) -> Result<u64, BuildError> {
+        if duplicates.is_empty() {
+            return Ok(0);
+        }
+        let index = Index::open(&self.plan.target)?;
+        let mut told = 0;
+        for &(later, first) in duplicates {
+            let (path, first) = (index.metainfo_path(later)?, index.metainfo_path(first)?);
+            // Directories that overlap lead to one file twice, which is no second torrent.
+            if path.canonicalize().ok() != first.canonicalize().ok() {
+                told += 1;
+                if !self.was_duplicate(&path) {
+                    let reason = RefusalReason::Duplicate(first);
+                    refuse(Refusal { path, reason });
                 }
             }
         }
-        Ok(summary)
+        Ok(told)
     }
 
     fn was_duplicate(&self, path: &Path) -> bool {
         let quiet = self.base.filter(|base| base.quiet);
         let known = quiet.and_then(|base| base.index.at(path).ok().flatten());
         known.is_some_and(|entry| entry.duplicate)
-    }
-}
-
-/// What is to be looked at.
-enum Work {
-    /// Files of a directory, each with what the index had of it.
-    Look(Batch, Vec<Option<Entry>>),
-    /// What is kept as it was, absolute.
-    Keep(Vec<(PathBuf, Entry)>),
-    Refused(Refusal),
-}
-
-/// A walk, and the entries of an index beside it, which come in the same order.
-struct Known<'a, W> {
-    steps: W,
-    index: Option<&'a Index>,
-    entries: Option<Peekable<Entries<'a>>>,
-    /// The start that is being kept.
-    away: Option<PathBuf>,
-}
-
-impl<'a, W: Iterator<Item = Step>> Known<'a, W> {
-    fn new(steps: W, index: Option<&'a Index>) -> Self {
-        Known {
-            steps,
-            index,
-            entries: index.map(|index| index.entries().peekable()),
-            away: None,
-        }
-    }
-
-    /// The next entry, when it is wanted; those before it are of no use. An index that is damaged
-    /// helps no further.
-    fn advance(&mut self, judge: impl Fn(&Path, &OsStr) -> Ordering) -> Option<(PathBuf, Entry)> {
-        let (index, entries) = (self.index?, self.entries.as_mut()?);
-        loop {
-            let Ok(entry) = entries.peek()? else {
-                self.entries = None;
-                return None;
-            };
-            let directory = index.origin().root.join(&entry.directory);
-            match judge(&directory, &entry.name) {
-                Ordering::Less => drop(entries.next()),
-                Ordering::Equal => return Some((directory, entries.next()?.ok()?)),
-                Ordering::Greater => return None,
-            }
-        }
-    }
-
-    fn keep(&mut self, start: &Path) -> Vec<(PathBuf, Entry)> {
-        let mut kept = Vec::new();
-        while kept.len() < BATCH_KEPT
-            && let Some(entry) = self.advance(|directory, name| {
-                if directory.starts_with(start) || directory.join(name) == start {
-                    Ordering::Equal
-                } else {
-                    directory.cmp(start)
-                }
-            })
-        {
-            kept.push(entry);
-        }
-        kept
-    }
-}
-
-impl<W: Iterator<Item = Step>> Iterator for Known<'_, W> {
-    type Item = Work;
-
-    fn next(&mut self) -> Option<Work> {
-        loop {
-            if let Some(start) = self.away.take() {
-                let kept = self.keep(&start);
-                if !kept.is_empty() {
-                    self.away = Some(start);
-                    return Some(Work::Keep(kept));
-                }
-            }
-            match self.steps.next()? {
-                Step::Refused(refusal) => return Some(Work::Refused(refusal)),
-                Step::Away(start) => self.away = Some(start),
-                Step::Batch(batch) => {
-                    let mut known = Vec::with_capacity(batch.names.len());
-                    for wanted in &batch.names {
-                        let found = self.advance(|directory, name| {
-                            (directory, name).cmp(&(batch.directory.as_path(), wanted))
-                        });
-                        known.push(found.map(|(_, entry)| entry));
-                    }
-                    return Some(Work::Look(batch, known));
-                }
-            }
-        }
     }
 }
 

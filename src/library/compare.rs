@@ -49,7 +49,7 @@ pub(super) fn compare(
         added: Vec::new(),
     };
     let mut old = Old::new(view).peekable();
-    let mut new = New::new(&index).peekable();
+    let mut new = Keyed::of(&index).peekable();
     loop {
         // What cannot be read comes first, and ends it.
         let order = match (old.peek(), new.peek()) {
@@ -166,7 +166,7 @@ fn key(index: &Index, entry: &Entry) -> Key {
 /// What is known of each path, in their order.
 struct Old<'a> {
     view: &'a View,
-    base: Peekable<New<'a>>,
+    base: Peekable<Keyed<'a>>,
     over: Peekable<btree_map::Iter<'a, Key, Seen>>,
 }
 
@@ -174,7 +174,7 @@ impl<'a> Old<'a> {
     fn new(view: &'a View) -> Self {
         Old {
             view,
-            base: New::new(&view.base.index).peekable(),
+            base: Keyed::of(&view.base.index).peekable(),
             over: view.over.iter().peekable(),
         }
     }
@@ -205,19 +205,19 @@ impl Iterator for Old<'_> {
 }
 
 /// The entries of an index with their paths.
-struct New<'a> {
+struct Keyed<'a> {
     index: &'a Index,
     entries: Entries<'a>,
 }
 
-impl<'a> New<'a> {
-    fn new(index: &'a Index) -> Self {
+impl<'a> Keyed<'a> {
+    fn of(index: &'a Index) -> Self {
         let entries = index.entries();
-        New { index, entries }
+        Keyed { index, entries }
     }
 }
 
-impl Iterator for New<'_> {
+impl Iterator for Keyed<'_> {
     type Item = Result<(Key, Entry), IndexError>;
 
     fn next(&mut self) -> Option<Self::Item> {

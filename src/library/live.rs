@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -149,7 +149,7 @@ pub(super) enum Event {
     /// Something is asked.
     Asked,
     /// A refresh has ended.
-    Refreshed(Result<Index, String>),
+    Refreshed(Box<Result<Index, String>>),
     /// These paths may have changed.
     Changed(Changes),
 }
@@ -191,10 +191,7 @@ impl Live {
 
     /// What has come of it, if anything has. Never blocks.
     pub fn update(&self) -> Option<Update> {
-        match self.updates.try_recv() {
-            Ok(update) => Some(update),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.updates.try_recv().ok()
     }
 
     /// Has everything looked at again. Never blocks.
@@ -303,7 +300,7 @@ fn run(
     loop {
         match queue.recv_timeout(keeper.rest()) {
             Ok(Event::Asked) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(Event::Refreshed(made)) => keeper.take_up(made)?,
+            Ok(Event::Refreshed(made)) => keeper.take_up(*made)?,
             Ok(Event::Changed(Changes { paths, everything })) => keeper.look(&paths, everything)?,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
@@ -435,7 +432,7 @@ impl Keeper {
         let work = move || {
             let made = refresh::again(&task);
             // The library's thread may have ended meanwhile.
-            let _ = events.send(Event::Refreshed(made));
+            let _ = events.send(Event::Refreshed(Box::new(made)));
         };
         let thread = thread::Builder::new().name("hekate-refresh".to_owned());
         match thread.spawn(work) {

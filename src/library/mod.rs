@@ -10,6 +10,7 @@ mod compare;
 pub mod format;
 mod hash;
 pub mod index;
+mod known;
 pub mod live;
 mod look;
 pub mod numbering;

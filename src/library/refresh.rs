@@ -139,7 +139,7 @@ fn make(settings: &Settings, state: &Path, base: Option<Base<'_>>) -> Result<Ind
         other => return other.map_err(|error| error.to_string()),
     }
     make_nowhere(settings, base, |refusal| {
-        say(std::slice::from_ref(&refusal))
+        say(std::slice::from_ref(&refusal));
     })
 }
 

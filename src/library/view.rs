@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
+use std::fs;
 use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -218,7 +219,7 @@ impl View {
     /// a directory, or the torrents whose content it is.
     pub(super) fn look(&mut self, path: &Path) -> Result<(), IndexError> {
         let metadata = path.metadata();
-        let is_directory = metadata.as_ref().is_ok_and(|metadata| metadata.is_dir());
+        let is_directory = metadata.as_ref().is_ok_and(fs::Metadata::is_dir);
         if is_directory || metadata.is_err() {
             self.look_below(path)?;
         }
