@@ -1,9 +1,11 @@
 //! The options of a seeding run, with their units, defaults and bounds.
 //!
-//! Owns values only: `settings` says how each is written, `file` reads them from TOML. It must not
+//! Owns values only: `settings` says how each is written, `file` reads them from TOML, and `library`
+//! says what is served. It must not
 //! know who uses them.
 
 pub mod file;
+mod library;
 pub mod settings;
 
 use std::fmt;

@@ -17,10 +17,9 @@ use std::time::Instant;
 use env_logger::Target;
 use log::{Level, Log, Metadata, Record};
 
-use self::repeats::{Repeats, Summary};
+pub use crate::library::live::EACH_COUNTS;
 
-/// The target of lines of which each counts, however many there are: why a torrent is not served.
-pub const EACH_COUNTS: &str = "hekate::library";
+use self::repeats::{Repeats, Summary};
 
 /// What begins every target of ours, before the component.
 const OURS: &str = "hekate::";

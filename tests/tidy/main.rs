@@ -53,7 +53,7 @@ const IMPURE: &[&str] = &[
     "src/torrent/content.rs",
     "src/torrent/load.rs",
     "src/torrent/reader.rs",
-    "src/torrent/scan.rs",
+    "src/torrent/refusal.rs",
     "src/tracker/announcer",
     "src/tracker/connection.rs",
     "src/tracker/datagrams.rs",

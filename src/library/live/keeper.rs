@@ -1,0 +1,343 @@
+//! The thread's work: what is looked at again, and when.
+//!
+//! Owns the view of what is served, and the refresh that is under way. It must not know how changes
+//! are noticed, nor what the loop makes of an update.
+
+use std::collections::HashMap;
+use std::mem;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::teller::Teller;
+use super::watching::Watch;
+use super::{
+    Asked, Change, Ended, Event, NewBase, Outbox, Settings, Source, Update, inputs, lock, say,
+};
+use crate::library::build::Look;
+use crate::library::compare;
+use crate::library::index::{Counts, Index, IndexError};
+use crate::library::refresh::{self, Task};
+use crate::library::served::Base;
+use crate::library::view::View;
+use crate::library::watch::Changes;
+
+/// Paths that differ from the index before it is made anew: some 30 MB here and in the loop.
+const DIFFERS_MAX: usize = 100_000;
+
+/// Below a directory with more metainfo files than this, a change is found by a refresh.
+const LOOKED_BELOW_MAX: usize = 20_000;
+
+/// Opens the library, then looks after it until the loop ends.
+pub(super) fn run(
+    settings: Settings,
+    asked: &Mutex<Asked>,
+    queue: &Receiver<Event>,
+    events: &SyncSender<Event>,
+    outbox: Outbox,
+) -> Result<(), Ended> {
+    let kept = match refresh::open(&settings) {
+        Ok(kept) => kept,
+        Err(message) => return outbox.send(Update::Failed(message)),
+    };
+    let (index, watch, kept) = match kept {
+        Some(index) => (index, None, true),
+        // What changes while the index is made is told then.
+        None => {
+            let watch = Watch::start(&settings, events);
+            match refresh::first(&settings) {
+                Ok(index) => (index, watch, false),
+                Err(message) => return outbox.send(Update::Failed(message)),
+            }
+        }
+    };
+    let base = Base::new(index);
+    let view = View::new(base.clone(), settings.content.clone(), inputs(&settings));
+    let mut keeper = Keeper {
+        settings,
+        view,
+        outbox,
+        events: events.clone(),
+        watch,
+        refreshing: None,
+        again: None,
+        looked_at: Instant::now(),
+    };
+    keeper.outbox.send(Update::Base(NewBase {
+        base,
+        content: keeper.settings.content.clone(),
+        differs: HashMap::new(),
+        counts: keeper.view.counts,
+    }))?;
+    keeper.tell_all()?;
+    if kept {
+        keeper.watch = Watch::start(&keeper.settings, events);
+        keeper.refresh(Wish::start());
+    }
+    loop {
+        match queue.recv_timeout(keeper.rest()) {
+            Ok(Event::Asked) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Event::Refreshed(made)) => keeper.take_up(*made)?,
+            Ok(Event::Changed(Changes { paths, everything })) => keeper.look(&paths, everything)?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+        let asked = mem::take(&mut *lock(asked));
+        if let Some(settings) = asked.refresh {
+            keeper.refresh(Wish::of(settings));
+        }
+        if !asked.looks.is_empty() {
+            keeper.look(&asked.looks, false)?;
+        }
+        keeper.rescan_when_due();
+    }
+}
+
+/// Why everything is looked at.
+#[derive(Clone, Debug)]
+struct Wish {
+    look: Look,
+    /// Whether what was refused before is not said again.
+    quiet: bool,
+    /// What holds from then on, when somebody has asked for it.
+    settings: Option<Settings>,
+}
+
+impl Wish {
+    /// After a start with an index that was kept.
+    fn start() -> Self {
+        Wish {
+            look: Look::Metainfo,
+            quiet: false,
+            settings: None,
+        }
+    }
+
+    fn of(settings: Settings) -> Self {
+        Wish {
+            look: Look::Content,
+            quiet: false,
+            settings: Some(settings),
+        }
+    }
+
+    /// By itself.
+    fn quiet(look: Look) -> Self {
+        Wish {
+            look,
+            quiet: true,
+            settings: None,
+        }
+    }
+
+    fn and(self, other: Option<Wish>) -> Self {
+        let Some(other) = other else { return self };
+        Wish {
+            look: match (self.look, other.look) {
+                (Look::Metainfo, Look::Metainfo) => Look::Metainfo,
+                _ => Look::Content,
+            },
+            quiet: self.quiet && other.quiet,
+            settings: self.settings.or(other.settings),
+        }
+    }
+}
+
+/// What the thread keeps.
+struct Keeper {
+    settings: Settings,
+    view: View,
+    outbox: Outbox,
+    events: SyncSender<Event>,
+    /// What tells of changes on disk, where it can.
+    watch: Option<Watch>,
+    /// The refresh that is under way, with how many torrents there were.
+    refreshing: Option<(Wish, u64)>,
+    /// What has come up meanwhile.
+    again: Option<Wish>,
+    /// When everything was looked at last.
+    looked_at: Instant,
+}
+
+impl Keeper {
+    /// How long nothing is to be done by itself.
+    fn rest(&self) -> Duration {
+        const LONG: Duration = Duration::from_secs(3600);
+        match self.settings.rescan {
+            Some(interval) if self.refreshing.is_none() => {
+                interval.saturating_sub(self.looked_at.elapsed())
+            }
+            _ => LONG,
+        }
+    }
+
+    fn rescan_when_due(&mut self) {
+        let due = (self.settings.rescan).is_some_and(|every| self.looked_at.elapsed() >= every);
+        if due && self.refreshing.is_none() {
+            self.refresh(Wish::quiet(Look::Content));
+        }
+    }
+
+    /// Has a new index made by a thread, or remembers that another is to follow the one under way.
+    fn refresh(&mut self, wish: Wish) {
+        if self.refreshing.is_some() {
+            self.again = Some(wish.and(self.again.take()));
+            return;
+        }
+        if let Some(settings) = &wish.settings
+            && (self.watch.is_none() || inputs(settings) != inputs(&self.settings))
+        {
+            self.watch = Watch::start(settings, &self.events);
+        }
+        self.looked_at = Instant::now();
+        self.view.epoch += 1;
+        let settings = wish.settings.clone();
+        let task = Task {
+            settings: settings.unwrap_or_else(|| self.settings.clone()),
+            base: Arc::clone(&self.view.base.index),
+            look: wish.look,
+            quiet: wish.quiet,
+        };
+        let events = self.events.clone();
+        let work = move || {
+            let made = refresh::again(&task);
+            // The library's thread may have ended meanwhile.
+            let _ = events.send(Event::Refreshed(Box::new(made)));
+        };
+        let thread = thread::Builder::new().name("hekate-refresh".to_owned());
+        match thread.spawn(work) {
+            Ok(_) => self.refreshing = Some((wish, self.view.counts.served)),
+            Err(error) => log::error!("the library is not looked at again: {error}"),
+        }
+    }
+
+    /// Takes up what a refresh has made.
+    fn take_up(&mut self, made: Result<Index, String>) -> Result<(), Ended> {
+        let Some((wish, before)) = self.refreshing.take() else {
+            return Ok(());
+        };
+        match made {
+            Err(error) if wish.settings.is_some() => {
+                log::error!("not reloaded, the library is served as it was: {error}");
+            }
+            Err(error) => log::error!("the library is served as it was: {error}"),
+            Ok(index) => {
+                if let Some(settings) = &wish.settings {
+                    self.settings = settings.clone();
+                    self.view.follow(settings.content.clone(), inputs(settings));
+                }
+                match self.replace(index) {
+                    Ok(sent) => sent?,
+                    Err(error) => log::error!("the library is served as it was: {error}"),
+                }
+                let Counts { served, refused } = self.view.counts;
+                if wish.settings.is_some() {
+                    log::info!("reloaded: {served} torrents, {before} before, {refused} refused");
+                }
+            }
+        }
+        if let Some(again) = self.again.take() {
+            self.refresh(again);
+        }
+        Ok(())
+    }
+
+    /// Puts a new index in place of the one that is served.
+    fn replace(&mut self, index: Index) -> Result<Result<(), Ended>, IndexError> {
+        let index = Arc::new(index);
+        let epoch = match self.settings.source {
+            Source::Inputs { .. } => self.view.epoch,
+            // Whoever has made it knows best.
+            Source::Given { .. } => u32::MAX,
+        };
+        let mut difference = compare::compare(&self.view, Arc::clone(&index), epoch)?;
+        let removed = mem::take(&mut difference.removed);
+        let added = mem::take(&mut difference.added);
+        let base = difference.base.clone();
+        self.view.replace(difference);
+        let new = NewBase {
+            content: self.settings.content.clone(),
+            differs: self.view.differs()?,
+            counts: self.view.counts,
+            base,
+        };
+        let tell = || {
+            self.outbox.send(Update::Base(new))?;
+            let removed = removed.into_iter().map(Change::Removed);
+            self.outbox.steps(removed, true, self.view.counts)?;
+            let mut teller = Teller::new(&self.view.base);
+            let index = &self.view.base.index;
+            let added = (added.into_iter()).filter_map(|record| teller.added(index.record(record)));
+            self.outbox.steps(added, true, self.view.counts)
+        };
+        Ok(tell())
+    }
+
+    /// Tells every torrent of the index.
+    fn tell_all(&self) -> Result<(), Ended> {
+        if !self.settings.tell_each {
+            return Ok(());
+        }
+        let mut teller = Teller::new(&self.view.base);
+        let entries = self.view.base.index.entries();
+        let added = entries.filter_map(|entry| teller.added(entry));
+        self.outbox.steps(added, true, self.view.counts)
+    }
+
+    /// Looks at what may have changed.
+    fn look(&mut self, paths: &[PathBuf], everything: bool) -> Result<(), Ended> {
+        let mut everything = everything;
+        for path in paths {
+            match self.view.known_below(path) {
+                // A start that has come or gone, or much at once.
+                Ok(known) if known > LOOKED_BELOW_MAX || self.view.is_start(path) => {
+                    everything = true;
+                }
+                Ok(_) => {
+                    if let Err(error) = self.view.look(path) {
+                        return self.damaged(&error);
+                    }
+                }
+                Err(error) => return self.damaged(&error),
+            }
+        }
+        if let Err(error) = self.view.look_at_content(paths) {
+            return self.damaged(&error);
+        }
+        self.tell_changes()?;
+        if everything {
+            self.refresh(Wish::quiet(Look::Content));
+        } else if self.view.over.len() > DIFFERS_MAX && self.refreshing.is_none() {
+            self.refresh(Wish::quiet(Look::Metainfo));
+        }
+        Ok(())
+    }
+
+    fn tell_changes(&mut self) -> Result<(), Ended> {
+        say(&mem::take(&mut self.view.refusals));
+        let changes = mem::take(&mut self.view.changes);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let added = changes
+            .iter()
+            .filter(|change| matches!(change, Change::Added(_)));
+        let added = added.count();
+        let removed = changes.len() - added;
+        let counts = self.view.counts;
+        log::info!(
+            "{added} torrents added, {removed} removed: {} now",
+            counts.served
+        );
+        self.outbox.steps(changes, false, counts)
+    }
+
+    /// The index turns out to be damaged: what is known of it is not to be relied on.
+    fn damaged(&mut self, error: &IndexError) -> Result<(), Ended> {
+        log::error!("{error}");
+        self.tell_changes()?;
+        self.refresh(Wish::quiet(Look::Metainfo));
+        Ok(())
+    }
+}
