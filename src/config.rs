@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use crate::timers::Timeouts;
 use crate::tracker::announcer::TOKENS;
+use crate::tracker::shard::Shard;
 
 /// The port of the 2009 program, and of most trackers; a seeder behind a firewall picks its own.
 pub const DEFAULT_PORT: u16 = 6969;
@@ -155,6 +156,8 @@ pub struct Config {
     pub no_tracker: bool,
     /// The URL of the tracker in place of those of the torrents.
     pub tracker_override: Option<String>,
+    /// Which torrents are announced, where several machines serve the same; `None` is all.
+    pub shard: Option<Shard>,
     /// Where peers may connect, when it is not where announces come from.
     pub announce_ip: Option<IpAddr>,
     /// The port that trackers are told; `None` is the one that is listened on.
@@ -207,6 +210,7 @@ impl Default for Config {
             max_rate: None,
             no_tracker: false,
             tracker_override: None,
+            shard: None,
             announce_ip: None,
             announce_port: None,
             max_announce_rate: Some(DEFAULT_MAX_ANNOUNCE_RATE),

@@ -28,7 +28,6 @@ impl From<&Config> for Settings {
             },
             content,
             rescan: config.rescan_s.map(Duration::from_secs),
-            tell_each: !config.no_tracker,
         }
     }
 }

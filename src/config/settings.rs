@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::{Config, Families, StatusAddress, StatusWish, UserName, Verify};
+use crate::tracker::shard::Shard;
 use crate::tracker::url::TrackerUrl;
 
 /// The longest turn that can be asked for, a year: it keeps sums of times far from overflow.
@@ -221,6 +222,14 @@ pub const SETTINGS: &[Setting] = &[
         live: false,
         apply: |config, values| optional(&mut config.tracker_override, values, tracker),
         ..setting("tracker-override", TRACKERS)
+    },
+    Setting {
+        takes: Takes::One("I/N"),
+        default: Preset::Words("all", "1/3"),
+        help: "Announce the share I of N, where N machines serve the same library; each serves whatever it is asked for",
+        live: false,
+        apply: |config, values| optional(&mut config.shard, values, Shard::from_str),
+        ..setting("shard", TRACKERS)
     },
     Setting {
         takes: Takes::One("ADDRESS"),

@@ -7,6 +7,8 @@
 //! short, where a read is an error. Only [`Index::find`] answers from memory alone; everything else
 //! may wait for the disk, so the loop must not call it.
 
+mod sweep;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, ErrorKind};

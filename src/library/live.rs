@@ -46,8 +46,6 @@ pub struct Settings {
     pub content: Option<PathBuf>,
     /// How often everything is looked at again; `None` is never.
     pub rescan: Option<Duration>,
-    /// Whether the torrents of an index are told one by one, to be announced.
-    pub tell_each: bool,
 }
 
 /// Where torrents come from.

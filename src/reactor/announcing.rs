@@ -1,7 +1,9 @@
 //! The loop's side of announcing: which torrents have peers, and what the announcer is told of it.
 //!
-//! Owns the announcer, unless trackers are turned off, and the number of peers of each torrent. It
-//! must not know trackers.
+//! Owns the announcer, unless trackers are turned off, the threads that read an index for it, and
+//! the number of peers of each torrent. It must not know trackers.
+
+mod sweep;
 
 use std::collections::HashMap;
 use std::io;
@@ -11,19 +13,31 @@ use std::sync::Arc;
 use mio::event::Event;
 use mio::{Registry, Waker};
 
+use self::sweep::{Piece, Sweep};
 use super::tokens::Source;
 use crate::config::{Config, Families};
 use crate::library::live::Added;
+use crate::library::served::Base;
 use crate::timers::Time;
+use crate::torrent::catalogue::Torrent;
 use crate::tracker::announce::Identity;
 use crate::tracker::announcer::{Announcer, AnnouncerConfig, Limits};
-use crate::wire::message::PeerId;
+use crate::tracker::shard::Shard;
+use crate::wire::message::{InfoHash, PeerId};
 
 /// Tells the trackers.
 #[derive(Default)]
 pub(super) struct Announcing {
     announcer: Option<Announcer>,
-    /// Peers of each torrent that has some.
+    waker: Option<Arc<Waker>>,
+    /// Which torrents are ours to announce.
+    shard: Option<Shard>,
+    /// Whether a torrent's own trackers are told.
+    lists_matter: bool,
+    sweep: Option<Sweep>,
+    /// There may be more of an index than one turn takes.
+    more: bool,
+    /// Peers of each torrent that is ours and has some.
     peers: HashMap<u32, u32>,
 }
 
@@ -56,41 +70,70 @@ impl Announcing {
         };
         let token = |number| Source::Tracker(number).token();
         let now = Time::default();
+        let ours = Arc::clone(&waker);
         let announcer = Announcer::new(announcer_config, registry, token, waker, now)?;
         Ok(Self {
             announcer: Some(announcer),
-            peers: HashMap::new(),
+            waker: Some(ours),
+            shard: config.shard,
+            lists_matter: config.tracker_override.is_none(),
+            ..Self::default()
         })
     }
 
-    /// Begins to announce a torrent.
+    /// Begins to announce the torrents of an index, whose numbers are those of their records. It is
+    /// read by threads: what is added or removed singly meanwhile may come before it or after it.
+    pub(super) fn add_index(&mut self, base: &Base) {
+        let (Some(announcer), Some(waker)) = (&mut self.announcer, &self.waker) else {
+            return;
+        };
+        match Sweep::start(base, self.shard, self.lists_matter, waker) {
+            Ok(sweep) => {
+                announcer.begin_index();
+                self.sweep = Some(sweep);
+            }
+            Err(error) => log::error!("torrents are not announced: {error}"),
+        }
+    }
+
+    /// Another index has taken the place of the one that was added. It adds and removes nothing: the
+    /// numbers in use are to be found in it.
+    pub(super) fn replace_index(&mut self, base: Base) {
+        if let Some(sweep) = &self.sweep {
+            sweep.replace(base);
+        }
+    }
+
+    /// Begins to announce a torrent that is in no index that was added.
     pub(super) fn add(&mut self, added: &Added, now: Time) {
-        if let Some(announcer) = &mut self.announcer {
+        if let Some(announcer) = self.announcer_of(&added.info_hash) {
             announcer.add(added.number, added.info_hash, &added.announce, now);
         }
     }
 
-    /// Ends announcing a torrent.
-    pub(super) fn remove(&mut self, torrent: u32, now: Time) {
-        if let Some(announcer) = &mut self.announcer {
-            announcer.remove(torrent, now);
+    /// Ends announcing a torrent, by its number.
+    pub(super) fn remove(&mut self, torrent: u32, info_hash: InfoHash, now: Time) {
+        if let Some(announcer) = self.announcer_of(&info_hash) {
+            announcer.remove(torrent, info_hash, now);
         }
     }
 
     /// A peer has come for a torrent.
-    pub(super) fn joined(&mut self, torrent: u32, now: Time) {
-        let Some(announcer) = &mut self.announcer else {
+    pub(super) fn joined(&mut self, torrent: &Torrent, now: Time) {
+        if self.announcer_of(&torrent.info_hash).is_none() {
             return;
-        };
-        let count = self.peers.entry(torrent).or_default();
+        }
+        let count = self.peers.entry(torrent.id).or_default();
         *count += 1;
-        if *count == 1 {
-            announcer.set_peers(torrent, true, now);
+        if *count == 1
+            && let Some(announcer) = &mut self.announcer
+        {
+            announcer.joined(torrent.id, torrent.info_hash, now);
         }
     }
 
     /// A peer of a torrent has gone.
-    pub(super) fn left(&mut self, torrent: u32, now: Time) {
+    pub(super) fn left(&mut self, torrent: u32) {
         let Some(announcer) = &mut self.announcer else {
             return;
         };
@@ -98,16 +141,24 @@ impl Announcing {
             *count -= 1;
             if *count == 0 {
                 self.peers.remove(&torrent);
-                announcer.set_peers(torrent, false, now);
+                announcer.left(torrent);
             }
         }
     }
 
-    /// Bytes of a torrent were sent.
+    /// Bytes of a torrent were sent to one of its peers.
     pub(super) fn uploaded(&mut self, torrent: u32, bytes: u64) {
-        if let Some(announcer) = &mut self.announcer {
+        if let Some(announcer) = &mut self.announcer
+            && self.peers.contains_key(&torrent)
+        {
             announcer.uploaded(torrent, bytes);
         }
+    }
+
+    /// The announcer, when this torrent is ours to announce.
+    fn announcer_of(&mut self, info_hash: &InfoHash) -> Option<&mut Announcer> {
+        let is_ours = self.shard.is_none_or(|shard| shard.has(info_hash));
+        self.announcer.as_mut().filter(|_| is_ours)
     }
 
     /// A socket to a tracker is ready.
@@ -119,13 +170,45 @@ impl Announcing {
 
     /// Does what there is to do.
     pub(super) fn turn(&mut self, now: Time) {
-        if let Some(announcer) = &mut self.announcer {
+        let Some(announcer) = &mut self.announcer else {
+            return;
+        };
+        let Some(sweep) = &mut self.sweep else {
             announcer.turn(now);
+            return;
+        };
+        let piece = sweep.piece();
+        self.more = piece.is_some();
+        match piece {
+            Some(Piece::List(announce)) => announcer.add_list(&announce, now),
+            Some(Piece::Stretches(stretches)) => {
+                for stretch in &stretches {
+                    announcer.add_stretch(stretch, now);
+                }
+            }
+            Some(Piece::End) => announcer.end_index(),
+            None => {}
+        }
+        while let Some(hashes) = sweep.answer() {
+            announcer.learn(&hashes, now);
+        }
+        announcer.turn(now);
+        while sweep.has_room() {
+            let numbers = announcer.unread(sweep::BATCH);
+            if numbers.is_empty() {
+                break;
+            }
+            if let Some(hashes) = sweep.ask(numbers) {
+                announcer.learn(&hashes, now);
+            }
         }
     }
 
     /// When there is something to do, unless an event comes first.
     pub(super) fn next(&self) -> Option<Time> {
+        if self.more {
+            return Some(Time::default());
+        }
         self.announcer.as_ref()?.next()
     }
 

@@ -61,7 +61,7 @@ impl Connection {
     }
 
     fn begin(&mut self, asked: &Asked, torrent: Arc<Torrent>, shared: &mut Shared) {
-        shared.announcing.joined(torrent.id, shared.now);
+        shared.announcing.joined(&torrent, shared.now);
         self.torrent = Some(torrent);
         self.peer
             .handle_handshake(asked.reserved, asked.info_hash, shared.identity);

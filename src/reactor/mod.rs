@@ -512,7 +512,7 @@ impl Reactor {
             let mut connection = self.connections.remove(key.index as usize);
             self.shared.choker.disconnected(key);
             if let Some(torrent) = &connection.torrent {
-                self.shared.announcing.left(torrent.id, self.shared.now);
+                self.shared.announcing.left(torrent.id);
             }
             if let Some(place) = connection.place {
                 self.shared.activity.leave(place);

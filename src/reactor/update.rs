@@ -48,10 +48,12 @@ impl Reactor {
             counts,
         } = new;
         if self.listeners.is_empty() {
+            self.shared.announcing.add_index(&base);
             let mut library = Library::default();
             drop(library.replace(base, content, differs));
             return self.open(library, counts);
         }
+        self.shared.announcing.replace_index(base.clone());
         let old = self.shared.library.replace(base, content, differs);
         self.count(counts);
         // Millions of torrents take their time to be forgotten. Without a thread, the loop takes it.
@@ -73,7 +75,9 @@ impl Reactor {
                     if library.forget(&one.info_hash, one.number) {
                         mapped.insert(one.number);
                     }
-                    self.shared.announcing.remove(one.number, now);
+                    self.shared
+                        .announcing
+                        .remove(one.number, one.info_hash, now);
                     removed.push(one);
                 }
                 Change::Added(one) => {

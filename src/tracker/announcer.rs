@@ -5,10 +5,10 @@
 //! its connections allow; nothing here blocks. It must not know peers or content: the loop tells it
 //! which torrents there are, which of them have peers, and how much was uploaded.
 
-use std::collections::{BTreeSet, HashSet};
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use mio::event::Event as Readiness;
 use mio::{Registry, Token, Waker};
@@ -31,6 +31,7 @@ use crate::wire::message::InfoHash;
 
 mod dispatch;
 mod http;
+mod indexed;
 mod names;
 mod outcome;
 mod udp;
@@ -166,7 +167,9 @@ pub struct Announcer {
     /// No connection is late before that.
     check_at: Option<Time>,
     datagrams: Datagrams,
-    with_peers: HashSet<u32>,
+    with_peers: BTreeMap<u32, InfoHash>,
+    /// The lists of trackers of an index that is being added, by their numbers there.
+    lists: Vec<u32>,
     looked: Time,
     counters: Counters,
     random: fastrand::Rng,
@@ -203,7 +206,8 @@ impl Announcer {
             ready: Vec::new(),
             check_at: None,
             datagrams,
-            with_peers: HashSet::new(),
+            with_peers: BTreeMap::new(),
+            lists: Vec::new(),
             looked: now,
             counters: Counters::default(),
             random: fastrand::Rng::new(),
@@ -224,15 +228,28 @@ impl Announcer {
         if self.stops_at.is_some() {
             return;
         }
+        let set = self.intern(announce, &info_hash, now);
+        self.schedule.add(torrent, info_hash, set, now);
+        self.wake_trackers_of(set, now);
+    }
+
+    /// The number of a list of trackers, whose trackers are known from then on. `whose` it is, is
+    /// for the log.
+    fn intern(
+        &mut self,
+        announce: &Arc<[Vec<String>]>,
+        whose: &dyn fmt::Display,
+        now: Time,
+    ) -> u32 {
         let mut skipped = Vec::new();
         let announce = self.config.override_with.as_ref().unwrap_or(announce);
         let set = self.schedule.sets().intern(announce, &mut skipped);
         for reason in skipped {
             match reason {
                 Skipped::Url(error) => {
-                    log::debug!("{info_hash}: a tracker is passed over: {error}");
+                    log::debug!("{whose}: a tracker is passed over: {error}");
                 }
-                Skipped::TooMany => log::warn!("{info_hash}: a tracker is passed over: too many"),
+                Skipped::TooMany => log::warn!("{whose}: a tracker is passed over: too many"),
             }
         }
         while let Some(site) = self.schedule.sets().sites().get(self.trackers.len()) {
@@ -251,27 +268,29 @@ impl Announcer {
             };
             self.trackers.push(tracker);
         }
-        self.schedule.add(torrent, info_hash, set, now);
-        self.wake_trackers_of(set, now);
+        set
     }
 
     /// Ends announcing a torrent. Trackers that know of it are told.
-    pub fn remove(&mut self, torrent: u32, now: Time) {
+    pub fn remove(&mut self, torrent: u32, info_hash: InfoHash, now: Time) {
         self.with_peers.remove(&torrent);
-        if let Some(set) = self.schedule.set_of(torrent) {
-            self.schedule.remove(torrent);
+        let set = self.schedule.set_of(torrent);
+        self.schedule.remove(torrent, info_hash);
+        if let Some(set) = set {
             self.wake_trackers_of(set, now);
         }
     }
 
-    /// A torrent has peers, or has none any more.
-    pub fn set_peers(&mut self, torrent: u32, has_peers: bool, now: Time) {
-        if has_peers {
-            self.with_peers.insert(torrent);
-        } else {
-            self.with_peers.remove(&torrent);
-        }
-        self.schedule.set_peers(torrent, has_peers, now);
+    /// A torrent has peers.
+    pub fn joined(&mut self, torrent: u32, info_hash: InfoHash, now: Time) {
+        self.with_peers.insert(torrent, info_hash);
+        self.schedule.joined(torrent, info_hash, now);
+    }
+
+    /// A torrent has no peers any more.
+    pub fn left(&mut self, torrent: u32) {
+        self.with_peers.remove(&torrent);
+        self.schedule.left(torrent);
     }
 
     /// Bytes of a torrent were uploaded.
@@ -328,7 +347,7 @@ impl Announcer {
         self.datagrams.flush(&mut arrivals);
         self.handle_arrivals(arrivals, now);
         if let Some(stops_at) = self.stops_at {
-            self.done = stops_at <= now || self.nothing_left(now);
+            self.done = stops_at <= now || self.nothing_left();
         }
     }
 
@@ -352,7 +371,7 @@ impl Announcer {
             return;
         }
         self.stops_at = Some(now.after(self.config.limits.shutdown_ms));
-        self.schedule.stop(self.with_peers.iter().copied());
+        self.schedule.stop(self.with_peers.keys().copied());
         for tracker in 0..self.trackers.len() {
             self.wake_at(u32::try_from(tracker).unwrap_or(u32::MAX), now);
         }
@@ -420,11 +439,11 @@ impl Announcer {
     }
 
     /// Whether nobody is left to be told, at the end.
-    fn nothing_left(&self, now: Time) -> bool {
+    fn nothing_left(&self) -> bool {
         self.touched.is_empty()
             && (0..).zip(&self.trackers).all(|(number, tracker)| {
                 let idle = tracker.routes.iter().all(|route| route.again.is_empty());
-                idle && self.schedule.next(number, now).is_none()
+                idle && self.schedule.is_idle(number)
             })
             && self
                 .connections

@@ -1,17 +1,28 @@
-//! What is remembered for each torrent and tracker, in sixteen bytes, and the chains that hold it.
+//! What is remembered for each torrent and tracker, in twelve bytes, and the chains that hold it.
 //!
-//! Owns the memory: a table of entries, runs of it for the trackers of one torrent, and doubly
-//! linked chains through it, so that an entry leaves its chain at once from any place. It must not
-//! know what the chains mean.
+//! Owns the memory: pages of entries, runs of it for the trackers of one torrent or of a block of
+//! torrents, whose each run is, and doubly linked chains through it, so that an entry leaves its
+//! chain at once from any place. It must not know what the chains mean.
 
 use std::collections::BTreeMap;
+
+/// Entries in one page: a table of tens of millions grows without being copied, and by so little at
+/// once that nobody waits for it.
+const PAGE: u32 = 4096;
+
+/// The run of a block starts at a multiple of this and fills it up, so that one owner is noted for
+/// so many entries: a quarter of a byte for each.
+const GRANULE: u32 = 16;
 
 /// No entry: the end of a chain.
 const NONE: u32 = 0xffff_ffef;
 
 /// From here on `prev` says that the entry is in no chain; the low bits are the families on which
-/// an announce is under way.
+/// an announce is under way, and [`STAGED`].
 const DETACHED: u32 = 0xffff_fff0;
+
+/// In `prev` of an entry in no chain: it is about to be announced.
+const STAGED: u32 = 4;
 
 /// Seconds since the start of the process: seventeen years.
 const DUE_MASK: u32 = (1 << 29) - 1;
@@ -46,24 +57,67 @@ impl Family {
     }
 }
 
+/// Whose a run of entries is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Owner {
+    /// One torrent, by its number.
+    Torrent(u32),
+    /// A block of torrents, by its number.
+    Block(u32),
+}
+
+impl Owner {
+    /// Entries for which one owner is noted.
+    fn granule(self) -> u32 {
+        match self {
+            Owner::Torrent(_) => 1,
+            Owner::Block(_) => GRANULE,
+        }
+    }
+
+    fn number(self) -> u32 {
+        let (Owner::Torrent(number) | Owner::Block(number)) = self;
+        number
+    }
+}
+
 /// One torrent at one tracker.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     prev: u32,
     /// While the entry is in no chain: when the next announce is due, or 0 when no answer said.
     next: u32,
-    torrent: u32,
     due: u32,
 }
 
-const _: () = assert!(size_of::<Entry>() == 16, "there may be tens of millions");
+const _: () = assert!(size_of::<Entry>() == 12, "there may be tens of millions");
 
 const VACANT: Entry = Entry {
     prev: DETACHED,
     next: 0,
-    torrent: u32::MAX,
     due: 0,
 };
+
+/// Entries whose owners are of one kind.
+#[derive(Debug)]
+struct Page {
+    entries: Box<[Entry]>,
+    owners: Box<[u32]>,
+}
+
+impl Page {
+    fn new(granule: u32) -> Self {
+        Self {
+            entries: vec![VACANT; PAGE as usize].into(),
+            owners: vec![u32::MAX; (PAGE / granule) as usize].into(),
+        }
+    }
+
+    fn granule(&self) -> u32 {
+        let is_of_torrents = self.owners.len() == self.entries.len();
+        if is_of_torrents { 1 } else { GRANULE }
+    }
+}
 
 /// A chain of entries.
 #[derive(Clone, Copy, Debug)]
@@ -103,55 +157,86 @@ impl Chain {
 /// Every entry.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
-    all: Vec<Entry>,
-    /// Runs that are free again, by their length.
-    free: BTreeMap<u32, Vec<u32>>,
+    pages: Vec<Page>,
+    /// Where the next run of torrents and the next of blocks may start.
+    ends: [u32; 2],
+    /// Runs that are free again, by granule and length.
+    free: BTreeMap<(u32, u32), Vec<u32>>,
 }
 
 impl Entries {
-    /// A run of entries for the trackers of a torrent, in no chain. `None` when four thousand
-    /// million are not enough.
-    pub(super) fn allocate(&mut self, torrent: u32, length: u32) -> Option<u32> {
-        let reused = self.free.get_mut(&length).and_then(Vec::pop);
+    /// A run of entries, in no chain. `None` when four thousand million are not enough.
+    pub(super) fn allocate(&mut self, owner: Owner, length: u32) -> Option<u32> {
+        let granule = owner.granule();
+        let length = length.checked_next_multiple_of(granule)?;
+        let reused = self.free.get_mut(&(granule, length)).and_then(Vec::pop);
         let first = match reused {
             Some(first) => first,
-            None => {
-                let first = u32::try_from(self.all.len()).ok()?;
-                let end = first.checked_add(length).filter(|end| *end <= NONE)?;
-                self.all.resize(end as usize, VACANT);
-                first
-            }
+            None => self.extend(granule, length)?,
         };
-        let fresh = Entry { torrent, ..VACANT };
         for entry in first..first + length {
-            self.change(entry, |at| *at = fresh);
+            self.change(entry, |at| *at = VACANT);
+            let page = self.pages.get_mut((entry / PAGE) as usize);
+            let place =
+                page.and_then(|page| page.owners.get_mut((entry % PAGE / granule) as usize));
+            if let Some(place) = place {
+                *place = owner.number();
+            }
+        }
+        Some(first)
+    }
+
+    /// Makes room behind what there is, in pages of one kind.
+    fn extend(&mut self, granule: u32, length: u32) -> Option<u32> {
+        let end = self.ends.get_mut(usize::from(granule > 1))?;
+        let all = u32::try_from(self.pages.len()).ok()?.checked_mul(PAGE)?;
+        let page_end = end.checked_next_multiple_of(PAGE)?;
+        let fits = end.checked_add(length)? <= page_end || page_end == all;
+        let first = if fits { *end } else { all };
+        *end = first.checked_add(length).filter(|end| *end < NONE - PAGE)?;
+        while self.pages.len() < end.div_ceil(PAGE) as usize {
+            self.pages.push(Page::new(granule));
         }
         Some(first)
     }
 
     /// Gives a run back. All of it is in no chain.
     pub(super) fn release(&mut self, first: u32, length: u32) {
+        let page = self.pages.get((first / PAGE) as usize);
+        let granule = page.map_or(1, Page::granule);
+        let length = length.next_multiple_of(granule);
         for entry in first..first + length {
             debug_assert!(!self.is_linked(entry));
             self.change(entry, |at| *at = VACANT);
         }
         if length > 0 {
-            self.free.entry(length).or_default().push(first);
+            self.free.entry((granule, length)).or_default().push(first);
         }
     }
 
     fn at(&self, entry: u32) -> Entry {
-        self.all.get(entry as usize).copied().unwrap_or(VACANT)
+        let page = self.pages.get((entry / PAGE) as usize);
+        let found = page.and_then(|page| page.entries.get((entry % PAGE) as usize));
+        found.copied().unwrap_or(VACANT)
     }
 
     fn change(&mut self, entry: u32, change: impl FnOnce(&mut Entry)) {
-        if let Some(at) = self.all.get_mut(entry as usize) {
+        let page = self.pages.get_mut((entry / PAGE) as usize);
+        if let Some(at) = page.and_then(|page| page.entries.get_mut((entry % PAGE) as usize)) {
             change(at);
         }
     }
 
-    pub(super) fn torrent(&self, entry: u32) -> u32 {
-        self.at(entry).torrent
+    /// Whose an entry is.
+    pub(super) fn owner(&self, entry: u32) -> Option<Owner> {
+        let page = self.pages.get((entry / PAGE) as usize)?;
+        let granule = page.granule();
+        let number = *page.owners.get((entry % PAGE / granule) as usize)?;
+        Some(if granule == 1 {
+            Owner::Torrent(number)
+        } else {
+            Owner::Block(number)
+        })
     }
 
     /// When it is to be announced, in seconds. It must not be changed in a chain of its second.
@@ -200,7 +285,24 @@ impl Entries {
         STARTED * family.bit()
     }
 
-    /// Whether an announce is under way.
+    /// Whether it is about to be announced.
+    pub(super) fn is_staged(&self, entry: u32) -> bool {
+        !self.is_linked(entry) && self.at(entry).prev & STAGED != 0
+    }
+
+    /// It is about to be announced, or no longer. The entry is in no chain.
+    pub(super) fn set_staged(&mut self, entry: u32, staged: bool) {
+        debug_assert!(!self.is_linked(entry));
+        self.change(entry, |at| {
+            at.prev = if staged {
+                at.prev | STAGED
+            } else {
+                at.prev & !STAGED
+            };
+        });
+    }
+
+    /// Whether an announce is under way, or about to be.
     pub(super) fn is_busy(&self, entry: u32) -> bool {
         !self.is_linked(entry) && self.at(entry).prev != DETACHED
     }
@@ -306,7 +408,7 @@ mod tests {
     fn a_chain_gives_up_any_of_its_entries() {
         let mut entries = Entries::default();
         let mut chain = Chain::default();
-        assert_eq!(entries.allocate(1, 5), Some(0));
+        assert_eq!(entries.allocate(Owner::Torrent(1), 5), Some(0));
         for entry in [1, 2, 3] {
             entries.push_back(&mut chain, entry);
         }
@@ -324,22 +426,56 @@ mod tests {
     #[test]
     fn runs_are_used_again_by_torrents_with_as_many_trackers() {
         let mut entries = Entries::default();
-        assert_eq!(entries.allocate(1, 2), Some(0));
-        assert_eq!(entries.allocate(2, 3), Some(2));
+        let allocate = |entries: &mut Entries, torrent, length| {
+            entries.allocate(Owner::Torrent(torrent), length)
+        };
+        assert_eq!(allocate(&mut entries, 1, 2), Some(0));
+        assert_eq!(allocate(&mut entries, 2, 3), Some(2));
         entries.set_started(1, Family::V6, true);
         entries.release(0, 2);
-        assert_eq!(entries.allocate(3, 3), Some(5));
-        assert_eq!(entries.allocate(4, 2), Some(0));
-        assert_eq!(
-            (entries.torrent(1), entries.is_started_anywhere(1)),
-            (4, false)
-        );
+        assert_eq!(allocate(&mut entries, 3, 3), Some(5));
+        assert_eq!(allocate(&mut entries, 4, 2), Some(0));
+        assert_eq!(entries.owner(1), Some(Owner::Torrent(4)));
+        assert!(!entries.is_started_anywhere(1));
+    }
+
+    #[test]
+    fn every_entry_knows_its_owner_and_belongs_to_one() {
+        let mut entries = Entries::default();
+        let mut random = fastrand::Rng::with_seed(4);
+        let mut all = std::collections::HashMap::new();
+        let mut runs = Vec::new();
+        for number in 0..3000 {
+            let owner = match random.bool() {
+                true => Owner::Torrent(number),
+                false => Owner::Block(number),
+            };
+            // Some are longer than a page.
+            let length = match random.u8(..50) {
+                0 => random.u32(4000..9000),
+                _ => random.u32(0..70),
+            };
+            let first = entries.allocate(owner, length).unwrap();
+            let length = length.next_multiple_of(owner.granule());
+            for entry in first..first + length {
+                assert_eq!(all.insert(entry, owner), None);
+            }
+            runs.push((first, length));
+            if random.bool() {
+                let (first, length) = runs.swap_remove(random.usize(..runs.len()));
+                entries.release(first, length);
+                all.retain(|entry, _| !(first..first + length).contains(entry));
+            }
+        }
+        for (entry, owner) in all {
+            assert_eq!(entries.owner(entry), Some(owner), "{entry}");
+        }
     }
 
     #[test]
     fn what_is_remembered_does_not_disturb_the_rest() {
         let mut entries = Entries::default();
-        entries.allocate(9, 1);
+        entries.allocate(Owner::Torrent(9), 1);
         entries.set_started(0, Family::V6, true);
         entries.set_busy(0, Family::V4, true);
         entries.set_due_s(0, u32::MAX);
@@ -350,13 +486,17 @@ mod tests {
         entries.set_due_s(0, 5);
         entries.set_in_first(0, true);
         assert!(!entries.is_busy(0) && !entries.is_in_first(0));
-        assert_eq!((entries.due_s(0), entries.torrent(0)), (5, 9));
+        assert_eq!(entries.due_s(0), 5);
+        entries.set_staged(0, true);
+        assert!(entries.is_staged(0) && entries.is_busy(0));
+        entries.set_staged(0, false);
+        assert!(!entries.is_staged(0) && !entries.is_busy(0));
     }
 
     #[test]
     fn an_answer_counts_more_than_a_failure_and_the_earlier_answer_counts() {
         let mut entries = Entries::default();
-        entries.allocate(9, 1);
+        entries.allocate(Owner::Torrent(9), 1);
         assert_eq!(entries.pending_s(0), None);
         for (due_s, weak, expected) in [
             (300, true, 300),

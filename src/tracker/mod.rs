@@ -6,6 +6,7 @@
 
 pub mod announce;
 pub mod announcer;
+pub mod blocks;
 mod connection;
 mod datagrams;
 pub mod entries;
@@ -18,6 +19,7 @@ pub mod response;
 mod route;
 pub mod schedule;
 pub mod sets;
+pub mod shard;
 mod target;
 mod tls;
 mod torrents;

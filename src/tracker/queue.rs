@@ -1,11 +1,13 @@
 //! The queue of one tracker: what it is announced, in which order.
 //!
-//! Owns two places. *First* is what goes before all else: torrents that were just added, and in
+//! Owns three places. *First* is what goes before all else: torrents that were just added, and in
 //! front of them torrents that have peers and are due. *Later* holds one chain for each second, so
 //! that what is due is found without looking at the rest, and so that it is known how many
-//! announces fall into each second. It must not know torrents, nor what an announce says.
+//! announces fall into each second. The *stage* holds the next of both in the order in which they
+//! are announced, while their info-hashes are read. It must not know torrents, nor what an announce
+//! says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::announce::Terms;
 use super::entries::{Chain, Entries};
@@ -19,11 +21,34 @@ const CHOICES: u32 = 4;
 /// does not stay together.
 const JITTER: u32 = 16;
 
+/// How long before its time an entry is staged. Some hundred reads of a disk that seeks take as
+/// long; at 11,000 announces a second it is 2,750 entries.
+pub(super) const LEAD_MS: u64 = 250;
+
+/// Entries that a stage holds at first.
+const STAGE_MIN: usize = 64;
+
+/// Entries that a stage holds at most. It grows only while a tracker takes entries faster than they
+/// are staged, so that few of many trackers can have grown.
+const STAGE_MAX: usize = 4096;
+
+/// An entry that is about to be announced.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Staged {
+    pub(super) entry: u32,
+    /// Not before.
+    pub(super) at: Time,
+}
+
 /// Everything that one tracker is announced.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     first: Chain,
     later: BTreeMap<u32, Chain>,
+    stage: VecDeque<Staged>,
+    /// How often the stage has doubled, and entries taken from it since.
+    doubled: u32,
+    taken: usize,
     /// How many of this second's entries have been taken: they are spread over the second.
     current: (u32, u32),
     /// Entries of this tracker, those under way included.
@@ -65,25 +90,23 @@ impl Queue {
         }
     }
 
-    /// Takes the entry that is to be announced next, if there is one to be announced by now.
-    /// `all` is for the end, when nothing waits for its time.
-    pub(super) fn take(&mut self, entries: &mut Entries, now: Time, all: bool) -> Option<u32> {
-        if !all && self.next(now)? > now {
-            return None;
+    /// The entry that goes before all others.
+    pub(super) fn urgent(&self) -> Option<u32> {
+        self.first.head()
+    }
+
+    /// The entry that is staged next and when it is to be announced.
+    pub(super) fn next(&self, now: Time) -> Option<Staged> {
+        if let Some(entry) = self.first.head() {
+            return Some(Staged { entry, at: now });
         }
-        let entry = match self.first.head() {
-            Some(entry) => entry,
-            None => {
-                let (&second, chain) = self.later.first_key_value()?;
-                if u64::from(second) == now.0 / 1000 {
-                    let taken = self.taken_in(second);
-                    self.current = (second, taken + 1);
-                }
-                chain.head()?
-            }
-        };
-        self.unlink(entries, entry);
-        Some(entry)
+        let (&second, chain) = self.later.first_key_value()?;
+        // Those of one second are spread evenly over it.
+        let taken = u64::from(self.taken_in(second));
+        let whole = taken + u64::from(chain.len());
+        let at = Time(u64::from(second) * 1000 + taken * 1000 / whole.max(1));
+        let entry = chain.head()?;
+        Some(Staged { entry, at })
     }
 
     fn taken_in(&self, second: u32) -> u32 {
@@ -93,26 +116,68 @@ impl Queue {
         }
     }
 
-    /// When something is due. Those of one second are spread evenly over it.
-    pub(super) fn next(&self, now: Time) -> Option<Time> {
-        if self.first.len() > 0 {
-            return Some(now);
+    /// Puts the next entry on the stage, if it is to be announced soon and there is room. `all` is
+    /// for the end, when nothing waits for its time.
+    pub(super) fn stage(&mut self, entries: &mut Entries, now: Time, all: bool) -> Option<u32> {
+        if self.stage.len() >= self.stage_length() {
+            return None;
         }
-        let (&second, chain) = self.later.first_key_value()?;
-        let taken = u64::from(self.taken_in(second));
-        let whole = taken + u64::from(chain.len());
-        Some(Time(u64::from(second) * 1000 + taken * 1000 / whole.max(1)))
+        let mut next = self.next(now)?;
+        if all {
+            next.at = now;
+        } else if next.at > now.after(LEAD_MS) {
+            return None;
+        }
+        if self.first.len() == 0 {
+            let second = entries.due_s(next.entry);
+            self.current = (second, self.taken_in(second) + 1);
+        }
+        self.unlink(entries, next.entry);
+        entries.set_staged(next.entry, true);
+        self.stage.push_back(next);
+        Some(next.entry)
+    }
+
+    fn stage_length(&self) -> usize {
+        STAGE_MIN << self.doubled
+    }
+
+    /// A tracker waits for what is first on the stage: next time there is more of it, if all of it
+    /// was taken since the last time.
+    pub(super) fn starved(&mut self) {
+        let length = self.stage_length();
+        if length < STAGE_MAX && self.taken >= length {
+            self.doubled += 1;
+            self.taken = 0;
+        }
+    }
+
+    /// What is first on the stage.
+    pub(super) fn staged(&self) -> Option<Staged> {
+        self.stage.front().copied()
+    }
+
+    /// Takes it.
+    pub(super) fn unstage(&mut self, entries: &mut Entries) -> Option<u32> {
+        let Staged { entry, .. } = self.stage.pop_front()?;
+        entries.set_staged(entry, false);
+        self.taken = self.taken.saturating_add(1);
+        Some(entry)
+    }
+
+    /// Whether nothing is to be announced, now or later.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.len() == 0 && self.later.is_empty() && self.stage.is_empty()
     }
 
     /// By how many seconds the entry that waits longest is late.
     pub(super) fn lateness_s(&self, entries: &Entries, now: Time) -> u64 {
         let first = [self.first.head(), self.first.tail()];
-        let first = first
-            .into_iter()
-            .flatten()
-            .map(|entry| entries.due_s(entry));
+        let staged = self.stage.iter().map(|staged| staged.entry);
+        let waiting = first.into_iter().flatten().chain(staged);
+        let waiting = waiting.map(|entry| entries.due_s(entry));
         let later = self.later.first_key_value().map(|(&second, _)| second);
-        let earliest = first.chain(later).min();
+        let earliest = waiting.chain(later).min();
         earliest.map_or(0, |due_s| (now.0 / 1000).saturating_sub(due_s.into()))
     }
 

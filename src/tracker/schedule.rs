@@ -1,25 +1,31 @@
 //! Which torrent is announced to which tracker, and when.
 //!
 //! Owns one queue for each tracker and what is remembered of every torrent there. It must not know
-//! sockets, addresses, nor what makes a tracker fail: it is asked for the next torrent of a tracker
-//! when that can take one, and told the outcome as a value.
+//! sockets, addresses, files, nor what makes a tracker fail: it is asked for the next torrent of a
+//! tracker when that can take one, and told the outcome as a value. So it is told info-hashes of an
+//! index, for those that are announced next.
 //!
 //! ```text
-//!             add                 take                  finish
-//!   (none) ────────▶ first chain ───────▶ under way ─────────────▶ chain of its second ─┐
-//!                        ▲                    ▲  │ returned                │            │
-//!                        │  it has peers, and │  ▼ (back to the front)     │ take       │
-//!                        │  is due            └──────────────────────────◀─┘            │
-//!                        └──────────────────────────────────────────────────────────────┘
+//!             add                take                  finish
+//!   (none) ───────▶ first chain ──────▶ under way ─────────────▶ chain of its second ─┐
+//!      │               ▲                   ▲  │ returned                │            │
+//!      │               │ it has peers, and │  ▼ (back to the front)     │ stage      │
+//!      │               │ is due            │                            ▼            │
+//!      │               │                   └──────────────────────── on stage        │
+//!      │               └──────────────────────────────────────────────────────────────┤
+//!      └───────────────────────────────────────────────────────────────────────────────┘
+//!         add_stretch: those of an index are due when they are added
 //! ```
 
-use std::collections::HashMap;
+mod indexed;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::announce::{Announce, Event, Retry, Terms};
-use super::entries::{Entries, Family};
-use super::queue::Queue;
+use super::entries::{Entries, Family, Owner};
+use super::queue::{LEAD_MS, Queue};
 use super::sets::Sets;
-use super::torrents::{Ending, Record, Torrents};
+use super::torrents::{Ending, Hash, Record, Torrents};
 use crate::timers::Time;
 use crate::wire::message::InfoHash;
 
@@ -68,6 +74,10 @@ pub struct Schedule {
     sets: Sets,
     /// Torrents that are being removed.
     ending: HashMap<InfoHash, u32>,
+    /// Torrents of an index whose info-hashes are to be read.
+    unread: VecDeque<u32>,
+    /// While an index is being added: what was removed before it had come.
+    gone: Option<BTreeSet<u32>>,
     stopping: bool,
 }
 
@@ -96,7 +106,8 @@ impl Schedule {
     /// The list of trackers of a torrent.
     #[must_use]
     pub fn set_of(&self, torrent: u32) -> Option<u32> {
-        self.torrents.find(torrent).map(|record| record.set)
+        let record = self.torrents.find(torrent, &self.sets);
+        record.map(|record| record.set)
     }
 
     /// Begins to announce a torrent to the trackers of a list. A number that is known is ignored.
@@ -105,11 +116,11 @@ impl Schedule {
     /// that: it might reach them after the new one's start.
     pub fn add(&mut self, torrent: u32, info_hash: InfoHash, set: u32, now: Time) {
         let length = u32::try_from(self.sets.trackers(set).len()).unwrap_or(0);
-        if self.torrents.find(torrent).is_some() {
+        if self.torrents.find(torrent, &self.sets).is_some() {
             return;
         }
         self.replace(info_hash, set);
-        let Some(first) = self.entries.allocate(torrent, length) else {
+        let Some(first) = self.entries.allocate(Owner::Torrent(torrent), length) else {
             return;
         };
         self.sets.hold(set);
@@ -117,22 +128,19 @@ impl Schedule {
             torrent,
             Record {
                 uploaded: 0,
-                info_hash,
+                hash: Hash::Known(info_hash),
                 set,
                 first,
                 live: u16::try_from(length).unwrap_or(u16::MAX),
                 has_peers: false,
                 ending: Ending::No,
+                indexed: false,
             },
         );
         let now_s = seconds(now);
         for (entry, target) in (first..).zip(self.sets.trackers(set)) {
-            let tracker = target.tracker as usize;
-            if self.queues.len() <= tracker {
-                self.queues.resize_with(tracker + 1, Queue::default);
-            }
             self.entries.set_due_s(entry, now_s);
-            if let Some(queue) = self.queues.get_mut(tracker) {
+            if let Some(queue) = queue_mut(&mut self.queues, target.tracker) {
                 queue.members += 1;
                 queue.push_new(&mut self.entries, entry);
             }
@@ -143,7 +151,7 @@ impl Schedule {
         let Some(&old) = self.ending.get(&info_hash) else {
             return;
         };
-        let Some(record) = self.torrents.find_mut(old) else {
+        let Some(record) = self.torrents.record_mut(old) else {
             return;
         };
         record.ending = Ending::Replaced;
@@ -155,23 +163,24 @@ impl Schedule {
                 self.unlink(tracker, entry);
                 self.forget_started(entry);
                 self.settle(tracker, entry);
+            } else if is_common && self.entries.is_staged(entry) {
+                self.forget_started(entry);
             }
         }
         self.forget_when_done(old);
     }
 
     /// Ends announcing a torrent: trackers that know of it are told.
-    pub fn remove(&mut self, torrent: u32) {
-        let Some(record) = self.torrents.find_mut(torrent) else {
+    pub fn remove(&mut self, torrent: u32, info_hash: InfoHash) {
+        let Some(record) = self.torrents.find_mut(torrent, &self.sets) else {
+            if let Some(gone) = &mut self.gone {
+                gone.insert(torrent);
+            }
             return;
         };
         record.ending = Ending::Told;
-        let Record {
-            set,
-            first,
-            info_hash,
-            ..
-        } = *record;
+        record.hash = Hash::Known(info_hash);
+        let Record { set, first, .. } = *record;
         self.ending.insert(info_hash, torrent);
         let trackers = self.trackers_of(set);
         for (entry, tracker) in (first..).zip(trackers) {
@@ -184,13 +193,14 @@ impl Schedule {
         self.forget_when_done(torrent);
     }
 
-    /// A torrent has peers, or has none any more.
-    pub fn set_peers(&mut self, torrent: u32, has_peers: bool, now: Time) {
-        let Some(record) = self.torrents.find_mut(torrent) else {
+    /// A torrent has peers.
+    pub fn joined(&mut self, torrent: u32, info_hash: InfoHash, now: Time) {
+        let Some(record) = self.torrents.find_mut(torrent, &self.sets) else {
             return;
         };
-        record.has_peers = has_peers;
-        if !has_peers || record.ending != Ending::No {
+        record.has_peers = true;
+        record.hash = Hash::Known(info_hash);
+        if record.ending != Ending::No {
             return;
         }
         let (set, first) = (record.set, record.first);
@@ -203,10 +213,18 @@ impl Schedule {
         }
     }
 
+    /// A torrent has no peers any more.
+    pub fn left(&mut self, torrent: u32) {
+        if let Some(record) = self.torrents.record_mut(torrent) {
+            record.has_peers = false;
+            self.rest(torrent);
+        }
+    }
+
     /// Bytes were uploaded.
     pub fn uploaded(&mut self, torrent: u32, bytes: u64) {
-        if let Some(record) = self.torrents.find_mut(torrent) {
-            record.uploaded = record.uploaded.saturating_add(bytes);
+        if self.gone.is_some() || self.torrents.find(torrent, &self.sets).is_some() {
+            self.torrents.uploaded(torrent, bytes);
         }
     }
 
@@ -214,8 +232,13 @@ impl Schedule {
     /// those of `with_peers` first, the others in any order.
     pub fn stop(&mut self, with_peers: impl Iterator<Item = u32>) {
         self.stopping = true;
+        for queue in &mut self.queues {
+            while let Some(entry) = queue.unstage(&mut self.entries) {
+                queue.push_new(&mut self.entries, entry);
+            }
+        }
         for torrent in with_peers {
-            let Some(&Record { set, first, .. }) = self.torrents.find(torrent) else {
+            let Some(Record { set, first, .. }) = self.torrents.find(torrent, &self.sets) else {
                 continue;
             };
             for (entry, target) in (first..).zip(self.sets.trackers(set)) {
@@ -232,15 +255,59 @@ impl Schedule {
     /// Takes the next entry of a tracker, if one is to be announced by now. It has to be given to
     /// [`Schedule::begin`] for some families, then to [`Schedule::dispatched`].
     pub fn take(&mut self, tracker: u32, now: Time) -> Option<u32> {
-        let queue = self.queues.get_mut(tracker as usize)?;
-        queue.take(&mut self.entries, now, self.stopping)
+        loop {
+            self.stage(tracker, now);
+            let queue = self.queues.get_mut(tracker as usize)?;
+            if let Some(urgent) = queue.urgent()
+                && self.hash_wanted(urgent).is_none()
+            {
+                self.unlink(tracker, urgent);
+                return Some(urgent);
+            }
+            let next = self.queue(tracker)?.staged()?;
+            if next.at > now && !self.stopping {
+                return None;
+            }
+            let wanted = self.hash_wanted(next.entry);
+            let queue = self.queues.get_mut(tracker as usize)?;
+            if matches!(wanted, Some((_, Hash::Asked))) {
+                queue.starved();
+                return None;
+            }
+            let entry = queue.unstage(&mut self.entries)?;
+            if wanted.is_none() {
+                return Some(entry);
+            }
+            self.put_off(tracker, entry, now);
+        }
     }
 
-    /// When a tracker is to be announced something.
+    /// When a tracker is to be announced something. `None` also while an info-hash is read.
     #[must_use]
     pub fn next(&self, tracker: u32, now: Time) -> Option<Time> {
-        let next = self.queue(tracker)?.next(now)?;
-        Some(if self.stopping { now } else { next })
+        let queue = self.queue(tracker)?;
+        let is_at_hand = |entry| self.hash_wanted(entry).is_none();
+        let at = if queue.urgent().is_some_and(is_at_hand) {
+            now
+        } else if let Some(staged) = queue.staged() {
+            match self.hash_wanted(staged.entry) {
+                Some((_, Hash::Asked)) => return None,
+                _ => staged.at,
+            }
+        } else {
+            let next = queue.next(now)?;
+            match is_at_hand(next.entry) {
+                true => next.at,
+                false => Time(next.at.0.saturating_sub(LEAD_MS)),
+            }
+        };
+        Some(if self.stopping { now } else { at })
+    }
+
+    /// Whether a tracker is to be announced nothing, now or later, but for what is under way.
+    #[must_use]
+    pub fn is_idle(&self, tracker: u32) -> bool {
+        self.queue(tracker).is_none_or(Queue::is_empty)
     }
 
     /// By how many seconds the torrent that waits longest is late at a tracker.
@@ -260,7 +327,10 @@ impl Schedule {
     /// What an entry has to say by one family.
     #[must_use]
     pub fn due(&self, entry: u32, family: Family) -> Option<Due<'_>> {
-        let record = self.torrents.find(self.entries.torrent(entry))?;
+        let record = self.torrents.find(self.torrent(entry)?, &self.sets)?;
+        let Hash::Known(info_hash) = record.hash else {
+            return None;
+        };
         let event = match (
             record.ending != Ending::No || self.stopping,
             self.entries.is_started(entry, family),
@@ -273,7 +343,7 @@ impl Schedule {
         let position = entry.checked_sub(record.first)?;
         Some(Due {
             announce: Announce {
-                info_hash: record.info_hash,
+                info_hash,
                 uploaded: record.uploaded,
                 event,
             },
@@ -286,7 +356,9 @@ impl Schedule {
         if self.entries.is_busy(entry) {
             return;
         }
-        let torrent = self.entries.torrent(entry);
+        let Some(torrent) = self.torrent(entry) else {
+            return;
+        };
         if self.is_ending(torrent) {
             // Where no tracker can be reached now there is nobody to be told.
             self.forget_started(entry);
@@ -302,7 +374,9 @@ impl Schedule {
             told,
             outcome,
         } = ended;
-        let torrent = self.entries.torrent(entry);
+        let Some(torrent) = self.torrent(entry) else {
+            return;
+        };
         let now_s = seconds(now);
         match outcome {
             // One attempt is all that a removed torrent is worth, unless it was never made.
@@ -338,12 +412,14 @@ impl Schedule {
         }
     }
 
+    fn torrent(&self, entry: u32) -> Option<u32> {
+        let owner = self.entries.owner(entry)?;
+        self.torrents.number(owner, entry, &self.sets)
+    }
+
     fn is_ending(&self, torrent: u32) -> bool {
-        self.stopping
-            || self
-                .torrents
-                .find(torrent)
-                .is_some_and(|record| record.ending != Ending::No)
+        let record = self.torrents.find(torrent, &self.sets);
+        self.stopping || record.is_some_and(|record| record.ending != Ending::No)
     }
 
     fn forget_started(&mut self, entry: u32) {
@@ -362,9 +438,11 @@ impl Schedule {
 
     /// Finds the place of an entry that is in no chain and has nothing under way.
     fn settle(&mut self, tracker: u32, entry: u32) {
-        let torrent = self.entries.torrent(entry);
+        let Some(torrent) = self.torrent(entry) else {
+            return;
+        };
         let ending = self.is_ending(torrent);
-        let record = self.torrents.find(torrent);
+        let record = self.torrents.find(torrent, &self.sets);
         let has_peers = record.is_some_and(|record| record.has_peers);
         if record.is_some_and(|record| record.ending == Ending::Replaced) {
             // What was under way when the other one came is the last that is said of this one.
@@ -383,9 +461,10 @@ impl Schedule {
                 return;
             }
             queue.members = queue.members.saturating_sub(1);
-            if let Some(record) = self.torrents.find_mut(torrent) {
+            if let Some(record) = self.torrents.record_mut(torrent) {
                 record.live = record.live.saturating_sub(1);
             }
+            self.rest(torrent);
             return;
         }
         match self.entries.pending_s(entry) {
@@ -395,23 +474,27 @@ impl Schedule {
             }
             None => queue.push_urgent(&mut self.entries, entry),
         }
+        self.rest(torrent);
     }
 
     fn forget_when_done(&mut self, torrent: u32) {
-        if self
-            .torrents
-            .find(torrent)
-            .is_some_and(|record| record.live == 0)
-            && self.is_ending(torrent)
-            && let Some(record) = self.torrents.remove(torrent)
+        let record = self.torrents.record_mut(torrent);
+        let Some(&mut Record { live: 0, hash, .. }) = record else {
+            return;
+        };
+        if !self.is_ending(torrent) {
+            return;
+        }
+        if let Hash::Known(info_hash) = hash
+            && self.ending.get(&info_hash) == Some(&torrent)
         {
-            if self.ending.get(&record.info_hash) == Some(&torrent) {
-                self.ending.remove(&record.info_hash);
+            self.ending.remove(&info_hash);
+        }
+        if let Some(leftover) = self.torrents.remove(torrent, &self.sets) {
+            self.entries.release(leftover.first, leftover.length);
+            for set in leftover.sets {
+                self.sets.release(set);
             }
-            let length = self.sets.trackers(record.set).len();
-            let length = u32::try_from(length).unwrap_or(0);
-            self.entries.release(record.first, length);
-            self.sets.release(record.set);
         }
     }
 
@@ -422,6 +505,14 @@ impl Schedule {
             .map(|target| target.tracker)
             .collect()
     }
+}
+
+fn queue_mut(queues: &mut Vec<Queue>, tracker: u32) -> Option<&mut Queue> {
+    let tracker = tracker as usize;
+    if queues.len() <= tracker {
+        queues.resize_with(tracker + 1, Queue::default);
+    }
+    queues.get_mut(tracker)
 }
 
 fn seconds(time: Time) -> u32 {

@@ -1,18 +1,34 @@
 //! What is announced of each torrent, found by its number.
 //!
-//! Owns forty bytes for each torrent, in pages that are freed when their torrents are gone: numbers
-//! only grow, so that a library that changes for years leaves no more behind than empty pages.
+//! Owns a record for each single torrent. A torrent of an index has one only while there is something
+//! to be said of it: while it is announced, has peers, or is being removed. What was uploaded of it
+//! outlasts that. Maps are trees, since a hash table that grows is copied whole.
 
+use std::collections::BTreeMap;
+
+use super::blocks::{self, Blocks, Leftover, Stretch};
+use super::entries::Owner;
+use super::sets::Sets;
 use crate::wire::message::InfoHash;
 
-/// Torrents in one page.
-const PAGE: usize = 64;
+/// What is known of an info-hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Hash {
+    /// It is in the index, which nobody has asked.
+    Unread,
+    /// The index has been asked.
+    Asked,
+    /// The index could not say.
+    Unreadable,
+    /// It is known.
+    Known(InfoHash),
+}
 
 /// One torrent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
     pub(super) uploaded: u64,
-    pub(super) info_hash: InfoHash,
+    pub(super) hash: Hash,
     /// Its list of trackers.
     pub(super) set: u32,
     /// The first of its entries: there is one for each tracker of the list.
@@ -21,6 +37,8 @@ pub(super) struct Record {
     pub(super) live: u16,
     pub(super) has_peers: bool,
     pub(super) ending: Ending,
+    /// Whether it is one of an index.
+    pub(super) indexed: bool,
 }
 
 /// Whether a torrent is served no more.
@@ -34,108 +52,158 @@ pub(super) enum Ending {
     Replaced,
 }
 
-const _: () = assert!(size_of::<Record>() == 40, "there may be tens of millions");
-
-#[derive(Debug)]
-struct Page {
-    used: usize,
-    records: Vec<Option<Record>>,
-}
-
 /// Every torrent that is announced.
 #[derive(Debug, Default)]
 pub(super) struct Torrents {
-    pages: Vec<Option<Page>>,
-    count: usize,
+    blocks: Blocks,
+    records: BTreeMap<u32, Record>,
+    /// Of torrents of an index without a record, when it is not zero.
+    uploaded: BTreeMap<u32, u64>,
+    singles: usize,
 }
 
 impl Torrents {
     pub(super) fn len(&self) -> usize {
-        self.count
+        self.singles + self.blocks.len()
     }
 
-    pub(super) fn find(&self, torrent: u32) -> Option<&Record> {
-        let (page, slot) = place(torrent);
-        self.pages.get(page)?.as_ref()?.records.get(slot)?.as_ref()
+    pub(super) fn find(&self, torrent: u32, sets: &Sets) -> Option<Record> {
+        match self.records.get(&torrent) {
+            Some(record) => Some(*record),
+            None => self.quiet(torrent, sets),
+        }
     }
 
-    pub(super) fn find_mut(&mut self, torrent: u32) -> Option<&mut Record> {
-        let (page, slot) = place(torrent);
-        let page = self.pages.get_mut(page)?.as_mut()?;
-        page.records.get_mut(slot)?.as_mut()
+    /// A torrent of an index of which there is no record.
+    fn quiet(&self, torrent: u32, sets: &Sets) -> Option<Record> {
+        let (set, first) = self.blocks.find(torrent, sets)?;
+        Some(Record {
+            uploaded: self.uploaded.get(&torrent).copied().unwrap_or(0),
+            hash: Hash::Unread,
+            set,
+            first,
+            live: u16::try_from(blocks::length(sets, set)).unwrap_or(u16::MAX),
+            has_peers: false,
+            ending: Ending::No,
+            indexed: true,
+        })
+    }
+
+    /// The record of a torrent, which is made when there is none.
+    pub(super) fn find_mut(&mut self, torrent: u32, sets: &Sets) -> Option<&mut Record> {
+        if !self.records.contains_key(&torrent) {
+            let quiet = self.quiet(torrent, sets)?;
+            self.uploaded.remove(&torrent);
+            self.records.insert(torrent, quiet);
+        }
+        self.records.get_mut(&torrent)
+    }
+
+    /// The record of a torrent, if there is one.
+    pub(super) fn record_mut(&mut self, torrent: u32) -> Option<&mut Record> {
+        self.records.get_mut(&torrent)
     }
 
     /// There is none with this number.
     pub(super) fn insert(&mut self, torrent: u32, record: Record) {
-        let (page, slot) = place(torrent);
-        if self.pages.len() <= page {
-            self.pages.resize_with(page + 1, || None);
+        self.singles += 1;
+        self.records.insert(torrent, record);
+    }
+
+    /// Whether there is such a block.
+    pub(super) fn has_block(&self, block: u32) -> bool {
+        self.blocks.has(block)
+    }
+
+    /// There is no such block.
+    pub(super) fn insert_block(&mut self, stretch: Stretch, first: u32) {
+        self.blocks.insert(stretch, first);
+    }
+
+    /// The torrent that an entry belongs to.
+    pub(super) fn number(&self, owner: Owner, entry: u32, sets: &Sets) -> Option<u32> {
+        match owner {
+            Owner::Torrent(torrent) => Some(torrent),
+            Owner::Block(block) => self.blocks.number(block, entry, sets),
         }
-        let Some(page) = self.pages.get_mut(page) else {
-            return;
+    }
+
+    /// Bytes of a torrent were uploaded that may be one of an index without a record.
+    pub(super) fn uploaded(&mut self, torrent: u32, bytes: u64) {
+        let uploaded = match self.records.get_mut(&torrent) {
+            Some(record) => &mut record.uploaded,
+            None => self.uploaded.entry(torrent).or_default(),
         };
-        let page = page.get_or_insert_with(|| Page {
-            used: 0,
-            records: vec![None; PAGE],
-        });
-        if let Some(place) = page.records.get_mut(slot)
-            && place.replace(record).is_none()
+        *uploaded = uploaded.saturating_add(bytes);
+    }
+
+    /// Forgets the record of a torrent of an index that is like all others again.
+    pub(super) fn settle(&mut self, torrent: u32) {
+        let record = self.records.get(&torrent);
+        let is_like_others =
+            |record: &Record| record.indexed && !record.has_peers && record.ending == Ending::No;
+        if record.is_some_and(is_like_others)
+            && let Some(record) = self.records.remove(&torrent)
+            && record.uploaded > 0
         {
-            page.used += 1;
-            self.count += 1;
+            self.uploaded.insert(torrent, record.uploaded);
         }
     }
 
-    pub(super) fn remove(&mut self, torrent: u32) -> Option<Record> {
-        let (page, slot) = place(torrent);
-        let place = self.pages.get_mut(page)?;
-        let page = place.as_mut()?;
-        let record = page.records.get_mut(slot)?.take()?;
-        page.used -= 1;
-        self.count -= 1;
-        if page.used == 0 {
-            *place = None;
+    /// Forgets a torrent that has a record. What is left behind by it, to be released.
+    pub(super) fn remove(&mut self, torrent: u32, sets: &Sets) -> Option<Leftover> {
+        let record = self.records.remove(&torrent)?;
+        if record.indexed {
+            return self.blocks.remove(torrent, sets);
         }
-        Some(record)
+        self.singles -= 1;
+        Some(Leftover {
+            first: record.first,
+            length: blocks::length(sets, record.set),
+            sets: vec![record.set],
+        })
     }
-}
-
-fn place(torrent: u32) -> (usize, usize) {
-    let torrent = torrent as usize;
-    (torrent / PAGE, torrent % PAGE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn record(set: u32) -> Record {
-        Record {
-            uploaded: 0,
-            info_hash: InfoHash([1; 20]),
-            set,
-            first: 0,
-            live: 0,
-            has_peers: false,
-            ending: Ending::No,
-        }
-    }
+    use crate::tracker::blocks::Lists;
+    use std::sync::Arc;
 
     #[test]
-    fn records_are_found_by_number_and_pages_are_freed() {
+    fn a_record_of_an_index_comes_and_goes_and_what_was_uploaded_stays() {
+        let mut sets = Sets::default();
+        let list = Arc::from([vec!["udp://a:1".to_owned()]]);
+        let set = sets.intern(&list, &mut Vec::new());
         let mut torrents = Torrents::default();
-        for torrent in [0, 1, 1000] {
-            torrents.insert(torrent, record(torrent));
+        let stretch = Stretch {
+            block: 1,
+            members: 0b111,
+            lists: Lists::Same(set),
+        };
+        torrents.insert_block(stretch, 32);
+        assert_eq!((torrents.len(), torrents.records.len()), (3, 0));
+        let found = torrents.find(65, &sets).unwrap();
+        assert_eq!((found.first, found.hash), (33, Hash::Unread));
+        assert!(torrents.find(67, &sets).is_none() && torrents.find(1, &sets).is_none());
+
+        let record = torrents.find_mut(65, &sets).unwrap();
+        (record.has_peers, record.uploaded) = (true, 7);
+        torrents.settle(65);
+        assert_eq!(torrents.records.len(), 1);
+        torrents.record_mut(65).unwrap().has_peers = false;
+        torrents.settle(65);
+        assert_eq!(torrents.records.len(), 0);
+        torrents.uploaded(65, 1);
+        assert_eq!(torrents.find(65, &sets).unwrap().uploaded, 8);
+
+        for torrent in 64..67 {
+            torrents.find_mut(torrent, &sets).unwrap();
+            let leftover = torrents.remove(torrent, &sets);
+            assert_eq!(leftover.is_some(), torrent == 66);
         }
-        assert_eq!(torrents.len(), 3);
-        assert_eq!(torrents.find(1000).map(|record| record.set), Some(1000));
-        assert!(torrents.find(2).is_none() && torrents.find(100_000).is_none());
-        torrents.find_mut(1).unwrap().uploaded = 7;
-        assert_eq!(torrents.remove(1).map(|record| record.uploaded), Some(7));
-        assert!(torrents.remove(1).is_none());
-        assert!(torrents.pages[0].is_some());
-        torrents.remove(0);
-        assert!(torrents.pages[0].is_none());
-        assert_eq!(torrents.len(), 1);
+        assert_eq!((torrents.len(), torrents.uploaded.len()), (0, 0));
+        assert!(torrents.find(65, &sets).is_none());
     }
 }

@@ -71,7 +71,6 @@ pub(super) fn run(
         differs: HashMap::new(),
         counts: keeper.view.counts,
     }))?;
-    keeper.tell_all()?;
     if kept {
         keeper.watch = Watch::start(&keeper.settings, events);
         keeper.refresh(Wish::start());
@@ -272,17 +271,6 @@ impl Keeper {
             self.outbox.steps(added, true, self.view.counts)
         };
         Ok(tell())
-    }
-
-    /// Tells every torrent of the index.
-    fn tell_all(&self) -> Result<(), Ended> {
-        if !self.settings.tell_each {
-            return Ok(());
-        }
-        let mut teller = Teller::new(&self.view.base);
-        let entries = self.view.base.index.entries();
-        let added = entries.filter_map(|entry| teller.added(entry));
-        self.outbox.steps(added, true, self.view.counts)
     }
 
     /// Looks at what may have changed.

@@ -70,8 +70,8 @@ impl Announcer {
         self.touched.push(number);
     }
 
-    /// Makes the next announce of a tracker, by each family that can take it. `false` when it can
-    /// take none now, and is looked at again when it can.
+    /// Makes the next announce of a tracker, if one is due, by each family that can take it. `false`
+    /// when it can take none now, and is looked at again when it can.
     fn dispatch(&mut self, number: u32, now: Time) -> bool {
         let stopping = self.stops_at.is_some();
         let Some(tracker) = self.trackers.get_mut(number as usize) else {
@@ -103,8 +103,9 @@ impl Announcer {
         if is_waited_for || !(open.contains(&true) || stopping) {
             return false;
         }
+        // What was put on the stage may not be due yet.
         let Some(entry) = self.schedule.take(number, now) else {
-            return false;
+            return true;
         };
         for ((family, open), request) in Family::ALL.into_iter().zip(open).zip(&mut requests) {
             let due = if open {

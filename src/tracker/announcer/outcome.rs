@@ -183,8 +183,8 @@ impl Announcer {
             }
         }
         if any && self.stops_at.is_none() {
-            for torrent in &self.with_peers {
-                self.schedule.set_peers(*torrent, true, now);
+            for (torrent, info_hash) in &self.with_peers {
+                self.schedule.joined(*torrent, *info_hash, now);
             }
         }
     }

@@ -150,15 +150,15 @@ fn torrents_with_peers_go_before_new_ones_and_those_before_the_rest() {
     for torrent in [2, 3, 4] {
         schedule.add(torrent, hash(torrent), set, late);
     }
-    schedule.set_peers(3, true, late);
-    schedule.set_peers(0, true, late);
+    schedule.joined(3, hash(3), late);
+    schedule.joined(0, hash(0), late);
     let order: Vec<u32> = turn(&mut schedule, late)
         .iter()
         .map(|(torrent, _)| *torrent)
         .collect();
     assert_eq!(order, [0, 3, 2, 4, 1]);
     // Peers alone are no reason to announce before it is due.
-    schedule.set_peers(1, true, late);
+    schedule.joined(1, hash(1), late);
     assert_eq!(turn(&mut schedule, late.after(60_000)), []);
 }
 
@@ -209,7 +209,7 @@ fn a_removed_torrent_is_stopped_where_it_was_started() {
     schedule.add(7, hash(7), set, Time(0));
     turn(&mut schedule, Time(0));
     let (busy, _, told) = announce(&mut schedule, 1, Time(0)).unwrap();
-    schedule.remove(7);
+    schedule.remove(7, hash(7));
     assert_eq!(announce(&mut schedule, 2, Time(0)), None);
     let (entry, torrent, event) = announce(&mut schedule, 0, Time(0)).unwrap();
     assert_eq!((torrent, event), (7, Event::Stopped));
@@ -248,7 +248,7 @@ fn a_torrent_that_is_replaced_is_stopped_only_where_the_new_one_is_not() {
         schedule.finish(tracker, entry, ended, Time(0), 0);
     }
     let (busy, _, told) = announce(&mut schedule, 2, Time(0)).unwrap();
-    schedule.remove(7);
+    schedule.remove(7, hash(7));
     let urls = ["udp://b:1", "udp://c:1"].map(str::to_owned).to_vec();
     let new = schedule.sets().intern(&Arc::from([urls]), &mut Vec::new());
     schedule.add(8, hash(7), new, Time(0));
@@ -279,7 +279,7 @@ fn a_torrent_that_is_replaced_is_stopped_only_where_the_new_one_is_not() {
 fn a_stop_that_never_left_is_tried_again() {
     let mut schedule = with_torrents(1);
     turn(&mut schedule, Time(0));
-    schedule.remove(0);
+    schedule.remove(0, hash(0));
     for _ in 0..2 {
         let (entry, _, event) = announce(&mut schedule, 0, Time(0)).unwrap();
         assert_eq!(event, Event::Stopped);
@@ -304,12 +304,12 @@ fn at_the_end_everything_started_is_stopped_those_with_peers_first() {
             Time(0),
         );
     }
-    schedule.set_peers(2, true, Time(0));
+    schedule.joined(2, hash(2), Time(0));
     schedule.stop([2].into_iter());
     let mut stopped = Vec::new();
     while let Some(entry) = schedule.take(0, Time(0)) {
         let begun = schedule.begin(entry, V4).map(|due| due.announce.event);
-        stopped.extend(begun.map(|event| (schedule.entries.torrent(entry), event)));
+        stopped.extend(begun.map(|event| (schedule.torrent(entry).unwrap(), event)));
         schedule.dispatched(0, entry);
         if begun.is_some() {
             finish(

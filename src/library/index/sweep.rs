@@ -1,0 +1,92 @@
+//! Reading an index for whoever announces it: every torrent once, and info-hashes by the batch.
+//!
+//! Owns the order of reads, which is that of the file. It must not know who is told.
+
+use super::{Index, IndexError, READ_BYTES};
+use crate::library::format::{Part, RECORD_BYTES, Record, State};
+use crate::library::window::Window;
+use crate::wire::message::InfoHash;
+
+/// Records that are skipped rather than read as well, when the next one wanted is behind them: a
+/// page holds as many, and a read of two pages costs hardly more than that of one.
+const GAP: u32 = 80;
+
+/// Records in one read at most: 256 KiB.
+const RUN: u32 = 5000;
+
+/// A torrent of an index that is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Served {
+    /// The number of its record.
+    pub record: u32,
+    /// Which.
+    pub info_hash: InfoHash,
+    /// For [`Index::trackers`].
+    pub trackers: u32,
+}
+
+impl Index {
+    /// Every torrent whose content was right when it was looked at, once, in the order of records.
+    pub fn served(&self) -> impl Iterator<Item = Result<Served, IndexError>> + '_ {
+        let mut records = self.window(Part::Records, READ_BYTES);
+        let mut duplicates = self.duplicates.iter().map(|(number, _)| *number).peekable();
+        let count = u32::try_from(self.records()).unwrap_or(u32::MAX);
+        (0..count).filter_map(move |number| {
+            let mut is_duplicate = false;
+            while duplicates.next_if(|next| *next <= number).is_some() {
+                is_duplicate = true;
+            }
+            if is_duplicate {
+                return None;
+            }
+            let width = RECORD_BYTES as u64;
+            match records.at(u64::from(number) * width, width) {
+                Ok(raw) => {
+                    let record = Record::decode(raw.try_into().unwrap_or(&[0; RECORD_BYTES]));
+                    (record.state == State::Served).then_some(Ok(Served {
+                        record: number,
+                        info_hash: record.info_hash,
+                        trackers: record.trackers,
+                    }))
+                }
+                Err(error) => Some(Err(self.failed(Part::Records, error))),
+            }
+        })
+    }
+
+    /// The info-hashes of records, which must ascend, in few reads. `None` for a record that there is
+    /// not.
+    ///
+    /// # Errors
+    /// An [`IndexError`] when the index is damaged or cannot be read.
+    pub fn info_hashes(&self, records: &[u32]) -> Result<Vec<Option<InfoHash>>, IndexError> {
+        let section = self.section(Part::Records);
+        let mut info_hashes = Vec::with_capacity(records.len());
+        let mut rest = records;
+        while let Some(&first) = rest.first() {
+            let in_a_run = |pair: &&[u32]| match pair {
+                [one, other] => {
+                    other.saturating_sub(*one) <= GAP && other.saturating_sub(first) < RUN
+                }
+                _ => false,
+            };
+            let count = 1 + rest.windows(2).take_while(in_a_run).count();
+            let (run, behind) = rest.split_at(count);
+            rest = behind;
+            let known = run.partition_point(|record| u64::from(*record) < self.records());
+            let (run, beyond) = run.split_at(known);
+            let last = run.last().copied().unwrap_or(first);
+            let width = RECORD_BYTES as u64;
+            let ahead_bytes = (last.saturating_sub(first) as usize + 1) * RECORD_BYTES;
+            let mut window = Window::new(&self.file, section, ahead_bytes);
+            for record in run {
+                let raw = window.at(u64::from(*record) * width, width);
+                let raw = raw.map_err(|error| self.failed(Part::Records, error))?;
+                let info_hash = raw.first_chunk().copied().map(InfoHash);
+                info_hashes.push(info_hash);
+            }
+            info_hashes.extend(beyond.iter().map(|_| None));
+        }
+        Ok(info_hashes)
+    }
+}

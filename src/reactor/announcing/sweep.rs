@@ -1,0 +1,299 @@
+//! The threads that read an index for the announcer: one streams its torrents once, the other reads
+//! the info-hashes of those that are announced next.
+//!
+//! Owns both and their channels, which are bounded. It must not know trackers, nor who has peers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
+use std::{io, thread};
+
+use mio::Waker;
+
+use crate::library::index::{Index, IndexError};
+use crate::library::served::Base;
+use crate::tracker::blocks::{BLOCK, Lists, Stretch};
+use crate::tracker::shard::Shard;
+use crate::wire::message::InfoHash;
+
+/// Stretches in one piece, which the loop adds in one turn: 4,096 torrents.
+const PIECE_STRETCHES: usize = 64;
+
+/// Pieces that wait for the loop: the thread that reads them waits for room.
+const PIECES: usize = 4;
+
+/// Info-hashes in one batch at most.
+pub(super) const BATCH: usize = 4096;
+
+/// Batches that are being read at most.
+const BATCHES: usize = 2;
+
+/// Part of an index.
+pub(super) enum Piece {
+    /// The next list of trackers, numbered from 0.
+    List(Arc<[Vec<String>]>),
+    /// Torrents with lists that have come.
+    Stretches(Vec<Stretch>),
+    /// There is no more.
+    End,
+}
+
+enum Question {
+    /// From now on this holds.
+    Base(Base),
+    Numbers(Vec<u32>),
+}
+
+/// Info-hashes by number, or `None` where they cannot be read.
+pub(super) type Hashes = Vec<(u32, Option<InfoHash>)>;
+
+/// Both threads. They end when this is dropped.
+pub(super) struct Sweep {
+    pieces: Option<Receiver<Piece>>,
+    questions: Sender<Question>,
+    answers: Receiver<Hashes>,
+    in_flight: usize,
+}
+
+impl Sweep {
+    /// Starts to read an index whose torrents have the numbers of their records; `shard` says which
+    /// of them are ours. Where lists of trackers do not matter, all torrents have an empty one.
+    pub(super) fn start(
+        base: &Base,
+        shard: Option<Shard>,
+        lists_matter: bool,
+        waker: &Arc<Waker>,
+    ) -> io::Result<Self> {
+        let (piece_sender, pieces) = mpsc::sync_channel(PIECES);
+        let stream = Stream {
+            index: Arc::clone(&base.index),
+            shard,
+            lists_matter,
+            out: piece_sender,
+            waker: Arc::clone(waker),
+        };
+        let thread = |name: &str| thread::Builder::new().name(name.to_owned());
+        thread("hekate-stream").spawn(move || stream.run())?;
+
+        let (questions, asked) = mpsc::channel();
+        let (answer, answers) = mpsc::channel();
+        let reader = Reader {
+            base: base.clone(),
+            answer,
+            waker: Arc::clone(waker),
+        };
+        thread("hekate-hashes").spawn(move || reader.run(&asked))?;
+        Ok(Self {
+            pieces: Some(pieces),
+            questions,
+            answers,
+            in_flight: 0,
+        })
+    }
+
+    /// The next part of the index, if it has been read.
+    pub(super) fn piece(&mut self) -> Option<Piece> {
+        match self.pieces.as_ref()?.try_recv() {
+            Ok(Piece::End) | Err(TryRecvError::Disconnected) => {
+                self.pieces = None;
+                Some(Piece::End)
+            }
+            Ok(piece) => Some(piece),
+            Err(TryRecvError::Empty) => None,
+        }
+    }
+
+    /// Another index has taken the place of the one that is read. Numbers mean the same torrents.
+    pub(super) fn replace(&self, base: Base) {
+        // Without the thread there is nobody to be told, which the next batch will show.
+        let _ = self.questions.send(Question::Base(base));
+    }
+
+    /// Whether another batch may be read.
+    pub(super) fn has_room(&self) -> bool {
+        self.in_flight < BATCHES
+    }
+
+    /// Has info-hashes read. The answer is at once that they cannot be read, when the thread is gone.
+    pub(super) fn ask(&mut self, numbers: Vec<u32>) -> Option<Hashes> {
+        match self.questions.send(Question::Numbers(numbers)) {
+            Ok(()) => {
+                self.in_flight += 1;
+                None
+            }
+            Err(mpsc::SendError(Question::Numbers(numbers))) => Some(unreadable(&numbers)),
+            Err(_) => None,
+        }
+    }
+
+    /// What has been read.
+    pub(super) fn answer(&mut self) -> Option<Hashes> {
+        let answer = self.answers.try_recv().ok()?;
+        self.in_flight = self.in_flight.saturating_sub(1);
+        Some(answer)
+    }
+}
+
+fn unreadable(numbers: &[u32]) -> Hashes {
+    numbers.iter().map(|number| (*number, None)).collect()
+}
+
+/// Reads info-hashes.
+struct Reader {
+    base: Base,
+    answer: Sender<Hashes>,
+    waker: Arc<Waker>,
+}
+
+impl Reader {
+    fn run(mut self, asked: &Receiver<Question>) {
+        let mut complained = false;
+        for question in asked {
+            let numbers = match question {
+                Question::Base(base) => {
+                    self.base = base;
+                    complained = false;
+                    continue;
+                }
+                Question::Numbers(numbers) => numbers,
+            };
+            let hashes = self.read(&numbers).unwrap_or_else(|error| {
+                if !std::mem::replace(&mut complained, true) {
+                    log::error!("torrents cannot be announced: {error}");
+                }
+                unreadable(&numbers)
+            });
+            if self.answer.send(hashes).is_err() {
+                return;
+            }
+            wake(&self.waker);
+        }
+    }
+
+    /// Reads in the order of the file, and answers in the order of the numbers.
+    fn read(&self, numbers: &[u32]) -> Result<Hashes, IndexError> {
+        let mut hashes = unreadable(numbers);
+        let mut records: Vec<(u32, usize)> = (0..)
+            .zip(numbers)
+            .filter_map(|(place, number)| Some((self.base.numbering.record(*number)?, place)))
+            .collect();
+        records.sort_unstable();
+        let wanted: Vec<u32> = records.iter().map(|(record, _)| *record).collect();
+        let found = self.base.index.info_hashes(&wanted)?;
+        for ((_, place), info_hash) in records.into_iter().zip(found) {
+            if let Some((_, answer)) = hashes.get_mut(place) {
+                *answer = info_hash;
+            }
+        }
+        Ok(hashes)
+    }
+}
+
+/// An index on its way to the loop.
+struct Stream {
+    index: Arc<Index>,
+    shard: Option<Shard>,
+    lists_matter: bool,
+    out: SyncSender<Piece>,
+    waker: Arc<Waker>,
+}
+
+/// The stretch that is being made.
+#[derive(Default)]
+struct Making {
+    block: u32,
+    members: u64,
+    lists: Vec<u32>,
+}
+
+impl Making {
+    fn take(&mut self) -> Stretch {
+        let lists = std::mem::take(&mut self.lists);
+        let first = lists.first().copied().unwrap_or(0);
+        let same = lists.iter().all(|list| *list == first);
+        Stretch {
+            block: self.block,
+            members: std::mem::take(&mut self.members),
+            lists: match same {
+                true => Lists::Same(first),
+                false => Lists::Each(lists.into()),
+            },
+        }
+    }
+}
+
+impl Stream {
+    fn run(&self) {
+        match self.stream() {
+            Ok(true) => log::debug!("all torrents of the index are in the queue"),
+            Ok(false) => return,
+            Err(error) => log::error!("not all torrents are announced: {error}"),
+        }
+        self.send(Piece::End);
+    }
+
+    /// `false` when nobody wants it any more.
+    fn stream(&self) -> Result<bool, IndexError> {
+        let mut known: HashMap<u32, u32> = HashMap::new();
+        let mut making = Making::default();
+        let mut stretches = Vec::with_capacity(PIECE_STRETCHES);
+        for served in self.index.served() {
+            let served = served?;
+            if (self.shard).is_some_and(|shard| !shard.has(&served.info_hash)) {
+                continue;
+            }
+            let block = served.record / BLOCK;
+            if making.members != 0 && making.block != block {
+                stretches.push(making.take());
+            }
+            if stretches.len() == PIECE_STRETCHES
+                && !self.send(Piece::Stretches(std::mem::take(&mut stretches)))
+            {
+                return Ok(false);
+            }
+            let named = if self.lists_matter {
+                served.trackers
+            } else {
+                0
+            };
+            let list = match known.get(&named) {
+                Some(list) => *list,
+                None => {
+                    let next = u32::try_from(known.len()).unwrap_or(u32::MAX);
+                    known.insert(named, next);
+                    if !self.send(self.list(named)?) {
+                        return Ok(false);
+                    }
+                    next
+                }
+            };
+            making.block = block;
+            making.members |= 1 << (served.record % BLOCK);
+            making.lists.push(list);
+        }
+        if making.members != 0 {
+            stretches.push(making.take());
+        }
+        Ok(self.send(Piece::Stretches(stretches)))
+    }
+
+    fn list(&self, named: u32) -> Result<Piece, IndexError> {
+        let tiers = match self.lists_matter {
+            true => self.index.trackers(named)?,
+            false => Vec::new(),
+        };
+        Ok(Piece::List(tiers.into()))
+    }
+
+    fn send(&self, piece: Piece) -> bool {
+        let sent = self.out.send(piece).is_ok();
+        wake(&self.waker);
+        sent
+    }
+}
+
+fn wake(waker: &Waker) {
+    if let Err(error) = waker.wake() {
+        log::error!("cannot wake the loop: {error}");
+    }
+}
