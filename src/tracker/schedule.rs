@@ -217,7 +217,10 @@ impl Schedule {
     pub fn left(&mut self, torrent: u32) {
         if let Some(record) = self.torrents.record_mut(torrent) {
             record.has_peers = false;
-            self.rest(torrent);
+            // At the end its info-hash is still needed, and soon.
+            if !self.stopping {
+                self.rest(torrent);
+            }
         }
     }
 

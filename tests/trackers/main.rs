@@ -12,6 +12,7 @@
 mod daemon;
 mod driver;
 mod hostile;
+mod indexed;
 mod real;
 mod scripted;
 #[path = "../support/mod.rs"]
