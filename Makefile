@@ -104,8 +104,8 @@ bench-library:  ## measure the index: 200,000 torrent files, 20 million in an in
 	"$$tools/make-index" --out "$$place/large.index" --over "$$place/small.index" --torrents 19800000 && \
 	"$$tools/bench-library" --library "$$place/small" --index "$$place/large.index" --verify "$$place/content"
 
-bench-announce: test-deps  ## announce to real trackers, six minutes; prints a table
-	$(CARGO) build --release --locked --bins --example bench-announce
+bench-announce: test-deps  ## announce to real trackers, 15 minutes (2 GB of disk); prints a table
+	$(CARGO) build --release --locked --bins --example make-index --example bench-announce
 	@'$(TARGET)/release/examples/bench-announce'
 
 deny:  ## check dependencies: advisories, licences, duplicates, sources (installs cargo-deny)

@@ -67,6 +67,12 @@ impl Torrents {
         self.singles + self.blocks.len()
     }
 
+    /// How many records there are.
+    #[cfg(test)]
+    pub(super) fn records(&self) -> usize {
+        self.records.len()
+    }
+
     pub(super) fn find(&self, torrent: u32, sets: &Sets) -> Option<Record> {
         match self.records.get(&torrent) {
             Some(record) => Some(*record),

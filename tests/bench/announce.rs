@@ -13,6 +13,8 @@
 mod delay;
 #[path = "../trackers/driver.rs"]
 mod driver;
+#[path = "announce/indexed.rs"]
+mod indexed;
 #[path = "../trackers/real.rs"]
 mod real;
 #[path = "announce/steady.rs"]
@@ -48,6 +50,9 @@ const SCENARIOS: &[Scenario] = &[
     ("steady", steady::figures),
     ("restart", restart),
     ("stop", steady::stop),
+    ("index-memory", indexed::memory),
+    ("index-sweep", indexed::sweep),
+    ("index-scattered", indexed::scattered),
 ];
 
 fn main() -> ExitCode {

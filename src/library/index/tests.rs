@@ -260,3 +260,68 @@ fn a_reader_keeps_the_index_that_it_has_opened() {
     index.check().unwrap();
     assert_eq!(entries(&index).len(), 5);
 }
+
+#[test]
+fn info_hashes_are_read_by_the_batch_whatever_the_gaps() {
+    let place = Place::new();
+    made_up(&place.index(), 20_000);
+    let index = Index::open(&place.index()).unwrap();
+    let mut random = fastrand::Rng::with_seed(8);
+    for step in [1, 2, 50, 79, 80, 81, 3000] {
+        let mut records: Vec<u32> = Vec::new();
+        let mut next = random.u32(..step);
+        while next < 20_500 {
+            records.push(next);
+            next += random.u32(1..=step);
+        }
+        let found = index.info_hashes(&records).unwrap();
+        let expected = records
+            .iter()
+            .map(|record| (*record < 20_000).then(|| hash((*record).into())));
+        assert!(found.into_iter().eq(expected), "{step}");
+    }
+    assert_eq!(index.info_hashes(&[]).unwrap(), []);
+    assert_eq!(
+        index.info_hashes(&[20_000, u32::MAX]).unwrap(),
+        [None, None]
+    );
+}
+
+#[test]
+fn each_torrent_that_is_served_is_there_once() {
+    let place = Place::new();
+    let mut writer = Writer::create(&place.index()).unwrap();
+    let trackers = writer.trackers(&[]).unwrap();
+    let states = [State::Served, State::Withdrawn, State::Unusable];
+    let mut expected = Vec::new();
+    for number in 0..700_u32 {
+        // The last hundred are copies of the first.
+        let of = number % 600;
+        let state = states[(of % 3) as usize];
+        let name = format!("{number:09}.torrent");
+        let record = NewRecord {
+            directory: Path::new("d"),
+            name: name.as_bytes(),
+            info_hash: hash(of.into()),
+            state,
+            trackers,
+            stamp: FileStamp {
+                length: 1,
+                modified_ns: 1,
+            },
+            content_stamp: 1,
+            content_tag: 0,
+        };
+        writer.record(&record).unwrap();
+        if state == State::Served && number < 600 {
+            expected.push((number, hash(of.into())));
+        }
+    }
+    writer.finish(&Origin::default(), 0).unwrap();
+    let index = Index::open(&place.index()).unwrap();
+    let served = index.served().map(Result::unwrap);
+    let served: Vec<_> = served
+        .map(|served| (served.record, served.info_hash))
+        .collect();
+    assert_eq!(served, expected);
+}

@@ -2,6 +2,7 @@
 //!
 //! Owns a library of small torrents that all have the same content. It must not know the announcer.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -16,10 +17,10 @@ use crate::real::{self, Server};
 /// 66,000 torrents at ten trackers, every 60 s, are 11,000 announces a second.
 const TRACKERS: u32 = 10;
 const TORRENTS: u32 = 66_000;
-const INTERVAL_S: u32 = 60;
+pub(crate) const INTERVAL_S: u32 = 60;
 
 /// Until every announce has been made and they are spread.
-const SETTLE: Duration = Duration::from_secs(100);
+pub(crate) const SETTLE: Duration = Duration::from_secs(100);
 /// One whole interval.
 const MEASURE: Duration = Duration::from_secs(60);
 const PEERS_S: u64 = 20;
@@ -27,7 +28,7 @@ const PEERS_S: u64 = 20;
 /// Torrents whose end is told.
 const STOPPED: u32 = 20_000;
 
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     port: u16,
 }
@@ -41,12 +42,16 @@ impl Drop for Daemon {
 
 impl Daemon {
     fn start(library: &Path, arguments: &[&str]) -> Self {
-        let program = std::env::current_exe().unwrap();
-        let program = program.ancestors().nth(2).unwrap().join("hekate");
-        let mut child = Command::new(program)
-            .args(["seed", "--bind", "127.0.0.1", "--port", "0"])
+        Self::seed(&[library.as_os_str()], arguments)
+    }
+
+    /// Serves what is named by these arguments.
+    pub(crate) fn seed(what: &[&OsStr], arguments: &[&str]) -> Self {
+        let mut child = Command::new(built("hekate"))
+            .args(["seed", "--config", "/dev/null", "--status", "off"])
+            .args(["--bind", "127.0.0.1", "--port", "0"])
             .args(arguments)
-            .arg(library)
+            .args(what)
             .stderr(Stdio::piped())
             .spawn()
             .expect("hekate is built");
@@ -61,10 +66,37 @@ impl Daemon {
         }
     }
 
+    /// Bytes of memory that the kernel could not drop.
+    pub(crate) fn anonymous_bytes(&self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))
+            .unwrap();
+        let kib: f64 = line.split_whitespace().next().unwrap().parse().unwrap();
+        kib * 1024.0
+    }
+
+    /// What it uses of a core, and announces a second of the whole machine, over one interval.
+    pub(crate) fn steady(&self) -> (f64, f64) {
+        let (before, packets, started) = (self.cpu_s(), udp_packets(), Instant::now());
+        std::thread::sleep(MEASURE);
+        let elapsed_s = started.elapsed().as_secs_f64();
+        let share = (self.cpu_s() - before) / elapsed_s;
+        // An announce and its answer are one packet each.
+        (share, (udp_packets() - packets) / 2.0 / elapsed_s)
+    }
+
     /// Processor time so far, in seconds.
     fn cpu_s(&self) -> f64 {
         real::cpu(self.child.id()).as_secs_f64()
     }
+}
+
+/// A program that was built with this one.
+pub(crate) fn built(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    own.ancestors().nth(2).unwrap().join(name)
 }
 
 /// Torrents of one byte, and one of 64 MiB that peers download.
@@ -91,7 +123,7 @@ fn library(place: &Path, torrents: u32, urls: &[String]) -> Vec<InfoHash> {
 }
 
 /// A torrent that peers download; its pieces need not be right, since nobody looks.
-fn large(place: &Path) -> PathBuf {
+pub(crate) fn large(place: &Path) -> PathBuf {
     const LENGTH: usize = 64 << 20;
     fs::write(place.join("large"), vec![7; LENGTH]).unwrap();
     let pieces = vec![b'p'; 20 * (LENGTH >> 18)];
@@ -108,10 +140,8 @@ fn large(place: &Path) -> PathBuf {
 }
 
 /// p99 of blocks for 50 peers, in milliseconds, and what the daemon used meanwhile.
-fn peers(daemon: &Daemon, torrent: &Path, report: &Path) -> f64 {
-    let program = std::env::current_exe().unwrap();
-    let program = program.ancestors().nth(2).unwrap().join("hekate-swarm");
-    let status = Command::new(program)
+pub(crate) fn peers(daemon: &Daemon, torrent: &Path, report: &Path) -> f64 {
+    let status = Command::new(built("hekate-swarm"))
         .args([
             "load",
             "--quiet",
@@ -175,12 +205,7 @@ pub(crate) fn figures() -> Option<String> {
     drop(silent);
     let daemon = Daemon::start(place.path(), &["--max-announce-rate", "2200"]);
     std::thread::sleep(SETTLE);
-    let (before, packets, started) = (daemon.cpu_s(), udp_packets(), Instant::now());
-    std::thread::sleep(MEASURE);
-    let elapsed_s = started.elapsed().as_secs_f64();
-    let share = (daemon.cpu_s() - before) / elapsed_s;
-    // An announce and its answer are one packet each.
-    let rate = (udp_packets() - packets) / 2.0 / elapsed_s;
+    let (share, rate) = daemon.steady();
     let with = peers(&daemon, &torrent, &report);
     Some(format!(
         "{:.1} % of a core for {rate:.0} announces a second; p99 of 50 peers {with:.2} ms, without \
