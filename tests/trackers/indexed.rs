@@ -241,3 +241,39 @@ fn machines_that_share_a_library_announce_each_torrent_once_and_serve_all() {
         assert!((20..=80).contains(&share), "{share} of {TORRENTS}");
     }
 }
+
+#[test]
+fn what_comes_and_goes_is_told_and_the_rest_keeps_its_info_hashes() {
+    let tracker = Memory::new();
+    let url = tracker.server.url();
+    let library = library(Some(&url));
+    let tree = library.place.path().join("tree");
+    let state = library.place.path().join("state");
+    let mut daemon = Daemon::seed_with(&tree, &["--state-dir", state.to_str().unwrap()]);
+    tracker.started(library.hashes.len());
+
+    // The new one is the first of all, so that every record gets another number.
+    std::fs::remove_file(tree.join("torrent 020.torrent")).unwrap();
+    let new = TorrentBuilder::new(999).name("a new one").length(1);
+    let new = new.announce(&[&url]).write(&tree).unwrap();
+    let new = InfoHash(new.info_hash);
+    daemon.signal("HUP");
+    daemon.wait_for_line("reloaded: ");
+    let until = Instant::now() + PATIENCE;
+    let gone = library.hashes[20];
+    loop {
+        let seen = tracker.seen();
+        if of(&seen, STARTED).contains_key(&new) && of(&seen, STOPPED).contains_key(&gone) {
+            assert_eq!(of(&seen, STOPPED).len(), 1);
+            break;
+        }
+        assert!(Instant::now() < until, "{:?}", seen.last());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    end(daemon);
+    let mut all = library.hashes;
+    all.push(new);
+    let seen = tracker.seen();
+    assert_eq!(of(&seen, STARTED), once(&all));
+    assert_eq!(of(&seen, STOPPED), once(&all));
+}
