@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::announce::Terms;
+use super::blocks::BLOCK;
 use super::entries::{Chain, Entries};
 use crate::timers::Time;
 
@@ -38,6 +39,21 @@ pub(super) struct Staged {
     pub(super) entry: u32,
     /// Not before.
     pub(super) at: Time,
+}
+
+/// A second holds at least so many groups of neighbours in an index, so that it can be filled evenly.
+const SECOND_PARTS: u32 = 8;
+
+/// Neighbours are announced within seconds of each other, and meet again unless one of these has
+/// ended meanwhile.
+const MEETING_S: u32 = 256;
+
+/// Chance for all of a group, another in each round.
+fn together(group: u32, now_s: u32) -> u32 {
+    let mixed = group ^ (now_s / MEETING_S).rotate_left(20);
+    let mixed = (mixed ^ mixed >> 16).wrapping_mul(0x85eb_ca6b);
+    let mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
+    mixed ^ mixed >> 16
 }
 
 /// Everything that one tracker is announced.
@@ -184,17 +200,25 @@ impl Queue {
     /// Chooses the second of the next announce, within what the tracker asked for: as late as it
     /// allows while that second is not crowded, else the emptiest of a few. So a library that was
     /// started at once is spread evenly over the interval after some rounds.
-    pub(super) fn choose_s(&self, now: Time, terms: Terms, chance: u32) -> u32 {
+    ///
+    /// Neighbours in an index go to the same second, as long as they are few beside what falls into
+    /// it: their info-hashes are read together. `block` is that of such a torrent.
+    pub(super) fn choose_s(&self, now: Time, terms: Terms, chance: u32, block: Option<u32>) -> u32 {
         let now_s = u32::try_from(now.0 / 1000).unwrap_or(u32::MAX);
         // A part of a second must not make it too early.
         let soonest = u32::try_from(now.0.div_ceil(1000)).unwrap_or(u32::MAX);
         let earliest = soonest.saturating_add(terms.min_interval_s);
         let latest = now_s.saturating_add(terms.interval_s).max(earliest);
         let load = |second: &u32| self.later.get(second).map_or(0, Chain::len);
-        let jitter = (chance % (terms.interval_s / JITTER + 1)).min(latest - earliest);
-        let usual = latest - jitter;
         // A quarter more than even, since less than all of it can be evened out by choosing.
         let fair = self.members / terms.interval_s.max(1) * 5 / 4 + 1;
+        let neighbours = (fair / SECOND_PARTS / BLOCK).checked_ilog2();
+        let chance = match (block, neighbours) {
+            (Some(block), Some(power)) => together(block >> power, now_s),
+            _ => chance,
+        };
+        let jitter = (chance % (terms.interval_s / JITTER + 1)).min(latest - earliest);
+        let usual = latest - jitter;
         if load(&usual) < fair {
             return usual;
         }

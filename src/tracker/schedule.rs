@@ -388,8 +388,12 @@ impl Schedule {
             }
             Outcome::Accepted(terms) => {
                 self.entries.set_started(entry, family, true);
+                let block = match self.entries.owner(entry) {
+                    Some(Owner::Block(block)) => Some(block),
+                    _ => None,
+                };
                 if let Some(queue) = self.queue(tracker) {
-                    let due_s = queue.choose_s(now, terms, chance);
+                    let due_s = queue.choose_s(now, terms, chance, block);
                     self.entries.pend(entry, due_s, false);
                 }
             }

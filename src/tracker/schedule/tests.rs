@@ -446,6 +446,43 @@ fn info_hashes_are_read_ahead_and_the_announce_is_in_time() {
 }
 
 #[test]
+fn neighbours_in_an_index_are_read_together_in_every_round() {
+    let terms = Terms {
+        interval_s: 60,
+        min_interval_s: 45,
+    };
+    let mut schedule = with_index(60_000);
+    let mut pace = Pace::new(Some(1200), Time(0));
+    let mut in_second = vec![0_u32; 1200];
+    let (mut reads, mut wanted) = (0, 0);
+    for tick in 0..(1200 * 50) {
+        let now = LATER.after(tick * 20);
+        while pace.available(now) > 0
+            && let Some((entry, _, event)) = announce(&mut schedule, 0, now)
+        {
+            pace.take();
+            let ended = ended(V4, event, Outcome::Accepted(terms));
+            schedule.finish(0, entry, ended, now, fastrand::u32(..));
+            in_second[usize::try_from(tick / 50).unwrap()] += 1;
+        }
+        let mut unread = read(&mut schedule);
+        if tick / 50 >= 1000 && !unread.is_empty() {
+            unread.sort_unstable();
+            let gaps = unread.windows(2).filter(|pair| pair[1] - pair[0] > 80);
+            reads += 1 + gaps.count();
+            wanted += unread.len();
+        }
+    }
+    // A batch of these has twenty; scattered ones would be read one by one.
+    assert!(wanted / reads > 6, "{wanted} info-hashes in {reads} reads");
+    let late = &in_second[900..];
+    assert!(
+        late.iter().all(|count| (500..=1250).contains(count)),
+        "{late:?}"
+    );
+}
+
+#[test]
 fn few_info_hashes_are_held_at_a_time() {
     let mut schedule = with_index(50_000);
     let mut most = 0;
