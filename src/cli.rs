@@ -189,6 +189,7 @@ fn sources(matches: &ArgMatches, flags: Layer) -> Sources {
     Sources {
         path: matches.get_one("config").cloned(),
         flags,
+        directory: None,
     }
 }
 

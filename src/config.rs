@@ -10,7 +10,7 @@ pub mod settings;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::timers::Timeouts;
 use crate::tracker::announcer::TOKENS;
@@ -230,6 +230,27 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Has every path begin at a directory, for a process that leaves the one it was started in.
+    pub fn anchor(&mut self, directory: &Path) {
+        let status = match &mut self.status {
+            StatusWish::At(StatusAddress::Unix(path)) => Some(path),
+            _ => None,
+        };
+        let single = [
+            self.index.as_mut(),
+            self.root.as_mut(),
+            self.state_dir.as_mut(),
+            self.content.as_mut(),
+            self.log_file.as_mut(),
+            self.pid_file.as_mut(),
+            status,
+        ];
+        let many = self.dirs.iter_mut().chain(&mut self.content_roots);
+        for path in many.chain(single.into_iter().flatten()) {
+            *path = directory.join(&*path);
+        }
+    }
+
     /// How many peers may be connected, as far as it goes by what was asked for.
     pub fn peers_wanted(&self) -> usize {
         self.max_peers

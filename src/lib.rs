@@ -15,6 +15,7 @@
 //! | [`storage`]  | mapped content, "would this block?", the bounded pool of readers       |
 //! | [`metrics`]  | what is counted, and how Prometheus reads it                           |
 //! | [`status`]   | what the status listener says                                          |
+//! | [`daemon`]   | how the process is started, what it gives up, whom it tells             |
 //! | [`reactor`]  | the loop: sockets, slab, and every part above as a plain field         |
 //! | [`config`]   | the options with their meaning and bounds                              |
 //! | [`cli`]      | which command, and what it was given                                   |
@@ -29,6 +30,7 @@ pub mod choker;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod daemon;
 pub mod library;
 pub mod logging;
 pub mod metrics;

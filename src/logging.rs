@@ -49,7 +49,7 @@ pub fn filter(levels: &str) -> Result<String, String> {
 }
 
 /// The parts of the program that have something to say.
-pub const COMPONENTS: &[&str] = &["library", "logging", "reactor", "storage"];
+pub const COMPONENTS: &[&str] = &["daemon", "library", "logging", "reactor", "storage"];
 
 fn is_component(name: &str) -> bool {
     COMPONENTS.contains(&name)
@@ -69,7 +69,7 @@ struct Shared {
 /// Where lines go.
 struct Sink {
     /// `None` is standard error.
-    file: Option<(PathBuf, Mutex<File>)>,
+    file: Mutex<Option<(PathBuf, File)>>,
     /// Standard error is the journal, which has its own times and wants priorities.
     journal: bool,
 }
@@ -82,11 +82,13 @@ impl Logging {
     /// When the file cannot be opened for appending, or another logger is there already.
     pub fn start(filter: &str, file: Option<&Path>) -> io::Result<Self> {
         let file = match file {
-            Some(path) => Some((path.to_owned(), Mutex::new(append_to(path)?))),
+            Some(path) => Some((path.to_owned(), append_to(path)?)),
             None => None,
         };
-        let journal = file.is_none() && stderr_is_the_journal();
-        let sink = Arc::new(Sink { file, journal });
+        let sink = Arc::new(Sink {
+            file: Mutex::new(file),
+            journal: stderr_is_the_journal(),
+        });
         let logging = Self(Arc::new(Shared {
             logger: RwLock::new(build(filter, &sink)),
             repeats: Mutex::default(),
@@ -112,9 +114,19 @@ impl Logging {
     /// # Errors
     /// Names the file.
     pub fn reopen(&self) -> io::Result<()> {
-        if let Some((path, file)) = &self.0.sink.file {
-            *lock(file) = append_to(path)?;
+        if let Some((path, file)) = &mut *lock(&self.0.sink.file) {
+            *file = append_to(path)?;
         }
+        Ok(())
+    }
+
+    /// Goes on in a file. A process that was root opens it when it no longer is: nobody who may
+    /// write to the directory can have it open a file of root's then.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn go_on_in(&self, path: &Path) -> io::Result<()> {
+        *lock(&self.0.sink.file) = Some((path.to_owned(), append_to(path)?));
         Ok(())
     }
 
@@ -192,13 +204,19 @@ impl Log for Logging {
     }
 }
 
+impl Sink {
+    fn is_journal(&self) -> bool {
+        self.journal && lock(&self.file).is_none()
+    }
+}
+
 /// Takes whole lines from `env_logger`.
 struct Pipe(Arc<Sink>);
 
 impl Write for Pipe {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match &self.0.file {
-            Some((_, file)) => lock(file).write_all(line)?,
+        match &mut *lock(&self.0.file) {
+            Some((_, file)) => file.write_all(line)?,
             None => io::stderr().lock().write_all(line)?,
         }
         Ok(line.len())
@@ -210,13 +228,13 @@ impl Write for Pipe {
 }
 
 fn build(filter: &str, sink: &Arc<Sink>) -> env_logger::Logger {
-    let journal = sink.journal;
+    let formatted = Arc::clone(sink);
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter))
         .target(Target::Pipe(Box::new(Pipe(Arc::clone(sink)))))
         .format(move |line, record| {
             let (level, component) = (record.level(), component(record.target()));
             let text = record.args();
-            if journal {
+            if formatted.is_journal() {
                 return writeln!(line, "<{}>{component}: {text}", priority(level));
             }
             let time = line.timestamp_seconds();

@@ -5,27 +5,45 @@
 //! for a configuration that is wrong.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use hekate::cli::{self, Request, Seed};
 use hekate::commands::{self, print};
-use hekate::config::file::{self, ConfigError, Sources};
+use hekate::config::file::{self, ConfigError, Configured, Sources};
 use hekate::config::{Config, DEFAULT_STATUS, StatusAddress, StatusWish};
+use hekate::daemon::activation::Passed;
+use hekate::daemon::background::{self, Background, Role};
+use hekate::daemon::identity;
+use hekate::daemon::notify::Notifier;
+use hekate::daemon::pid_file::PidFile;
+use hekate::daemon::rights::{self, RightsError};
+use hekate::daemon::sandbox::Places;
+use hekate::library::index::Index;
 use hekate::library::live::Settings;
+use hekate::library::refresh;
 use hekate::logging::Logging;
 use hekate::reactor::{Reactor, RunError, Service};
 use hekate::status::client;
+use hekate::sys::process;
 
 /// The configuration is wrong: trying again will not help.
 const EXIT_CONFIG: u8 = 78;
 
+/// Something has failed.
+const EXIT_FAILURE: u8 = 1;
+
 /// Something is not right: a cron job can tell that from a verification that could not run.
 const EXIT_FAULTS: u8 = 3;
 
+/// Where a daemon that was root keeps its state, unless told.
+const STATE_OF_A_USER: &str = "/var/lib/hekate";
+
 fn main() -> ExitCode {
     let request = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    let outcome = match request {
-        Request::Seed(arguments) => seed(&arguments),
+    exit_code(match request {
+        Request::Seed(arguments) => return seed(arguments),
         Request::ConfigDefault => print(&file::default_text()).map_err(Failure::Plain),
         Request::ConfigCheck(sources) => check(&sources),
         Request::Index(arguments) => commands::index(arguments).map_err(Failure::Plain),
@@ -35,36 +53,42 @@ fn main() -> ExitCode {
             Err(message) => Err(Failure::Plain(message)),
         },
         Request::Status(sources, json) => status(&sources, json),
+    })
+}
+
+/// Says what has failed, where that is heard.
+fn exit_code(outcome: Result<(), Failure>) -> ExitCode {
+    let Err(failure) = outcome else {
+        return ExitCode::SUCCESS;
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Run(message)) => {
-            log::error!("{message}");
-            ExitCode::FAILURE
-        }
+    match &failure {
+        Failure::Run(message) => log::error!("{message}"),
         // There is no log: the configuration of a seeding run says where it is.
-        Err(Failure::Plain(message)) => {
-            let _ = writeln!(std::io::stderr(), "hekate: {message}");
-            ExitCode::FAILURE
-        }
-        Err(Failure::Config(error)) => {
-            let _ = writeln!(std::io::stderr(), "hekate: {error}");
-            ExitCode::from(EXIT_CONFIG)
+        Failure::Plain(_) | Failure::Config(_) => {
+            let _ = writeln!(std::io::stderr(), "hekate: {failure}");
         }
     }
+    ExitCode::from(failure.code())
 }
 
 /// What main answers for.
+#[derive(Debug, thiserror::Error)]
 enum Failure {
-    Config(ConfigError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Said without the log.
+    #[error("{0}")]
     Plain(String),
+    #[error("{0}")]
     Run(String),
 }
 
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        Self::Config(error)
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Config(_) => EXIT_CONFIG,
+            Self::Plain(_) | Self::Run(_) => EXIT_FAILURE,
+        }
     }
 }
 
@@ -93,22 +117,120 @@ fn status(sources: &Sources, json: bool) -> Result<(), Failure> {
 }
 
 /// Serves the library until a signal says stop.
-fn seed(arguments: &Seed) -> Result<(), Failure> {
-    let configured = arguments.sources.load()?;
-    let config = configured.config.clone();
-    let logging = Logging::start(&config.log, config.log_file.as_deref());
-    let logging = logging.map_err(|error| Failure::Plain(format!("log: {error}")))?;
-    if arguments.list {
-        return commands::list(&config).map_err(Failure::Plain);
+fn seed(arguments: Seed) -> ExitCode {
+    match start(arguments) {
+        Ok(Started::Elsewhere(0, _)) => ExitCode::SUCCESS,
+        Ok(Started::Elsewhere(code, message)) => {
+            let _ = writeln!(std::io::stderr(), "hekate: {message}");
+            ExitCode::from(code)
+        }
+        Ok(Started::Here(background, outcome)) => {
+            if let (Some(background), Err(failure)) = (background, &outcome) {
+                background.fail(failure.code(), &failure.to_string());
+            }
+            exit_code(outcome)
+        }
+        Err(failure) => exit_code(Err(failure)),
     }
-    let service = Service::new(arguments.sources.clone(), configured, logging.clone());
-    let outcome = serve(&config, service).map_err(Failure::Run);
+}
+
+/// How a seeding run has gone.
+enum Started {
+    /// In another process, which has told its exit code and why.
+    Elsewhere(u8, String),
+    /// In this one, and who waits for it may be there still.
+    Here(Option<Background>, Result<(), Failure>),
+}
+
+fn start(arguments: Seed) -> Result<Started, Failure> {
+    // Before anything is opened: their numbers may be taken then.
+    let passed = Passed::take().map_err(|error| Failure::Plain(error.to_string()))?;
+    let mut sources = arguments.sources;
+    let mut configured = sources.load()?;
+    if arguments.list {
+        let config = &configured.config;
+        Logging::start(&config.log, config.log_file.as_deref()).map_err(no_log)?;
+        let outcome = commands::list(config).map_err(Failure::Plain);
+        return Ok(Started::Here(None, outcome));
+    }
+    let mut background = None;
+    if configured.config.daemon {
+        let plain = |error: std::io::Error| Failure::Plain(format!("background: {error}"));
+        configured = sources.anchor(std::env::current_dir().map_err(plain)?)?;
+        background = match background::go().map_err(plain)? {
+            Role::Starter(code, message) => return Ok(Started::Elsewhere(code, message)),
+            Role::Between => return Ok(Started::Elsewhere(0, String::new())),
+            Role::Daemon(background) => Some(background),
+        };
+    }
+    let outcome = run(sources, configured, background.clone(), passed);
+    Ok(Started::Here(background, outcome))
+}
+
+fn no_log(error: std::io::Error) -> Failure {
+    Failure::Plain(format!("log: {error}"))
+}
+
+/// Takes what needs rights, gives them up, serves.
+fn run(
+    sources: Sources,
+    mut configured: Configured,
+    background: Option<Background>,
+    passed: Passed,
+) -> Result<(), Failure> {
+    let plan = identity::plan(configured.config.user.as_ref()).map_err(ConfigError::User)?;
+    if plan.changes() && std::env::var_os("STATE_DIRECTORY").is_none() {
+        // The home of whoever starts it is not that of the user.
+        let directory = &mut configured.config.state_dir;
+        directory.get_or_insert_with(|| STATE_OF_A_USER.into());
+    }
+    let config = configured.config.clone();
+    // Whoever may write to its directory must not have root open another file.
+    let log_file = config.log_file.as_deref().filter(|_| !plan.changes());
+    let logging = Logging::start(&config.log, log_file).map_err(no_log)?;
+    let pid_file = config.pid_file.as_deref().map(PidFile::take).transpose();
+    let pid_file = pid_file.map_err(|error| Failure::Run(error.to_string()))?;
+    let config_file = sources.path().to_owned();
+    let mut service = Service::new(sources, configured, logging.clone());
+    service.background = background;
+    service.passed = passed;
+    service.notifier = Notifier::from_environment();
+    let give_up = || rights::give_up(&config, plan, &logging, || places(&config, &config_file));
+    let outcome = serve(&config, service, give_up).map_err(Failure::Run);
     logging.settle(true);
+    drop(pid_file);
     outcome
 }
 
-fn serve(config: &Config, service: Service) -> Result<(), String> {
+/// What the sandbox leaves. Where an index cannot be kept, it is made among temporary files.
+fn places(config: &Config, config_file: &Path) -> Places {
+    let library = match config.index.as_deref().map(Index::origin_of) {
+        // An index that cannot be read is named when it is opened.
+        None | Some(Err(_)) => Vec::new(),
+        Some(Ok(origin)) => {
+            let content = origin.content.map(|content| origin.root.join(content));
+            content.into_iter().chain([origin.root]).collect()
+        }
+    };
+    let state = config.index.is_none().then(|| {
+        let directory = config.state_dir.clone();
+        let directory = directory.unwrap_or_else(refresh::state_home);
+        let made = refresh::make_directory(&directory).is_ok();
+        match made && process::permissions_allow_writing(&directory) {
+            true => directory,
+            false => std::env::temp_dir(),
+        }
+    });
+    Places::of(config, config_file, &library, state)
+}
+
+fn serve(
+    config: &Config,
+    service: Service,
+    give_up: impl FnOnce() -> Result<Option<Arc<Places>>, RightsError>,
+) -> Result<(), String> {
     let mut reactor = Reactor::bind(config, service).map_err(|error| error.to_string())?;
+    reactor.restrict(give_up().map_err(|error| error.to_string())?);
     let mut run = || {
         reactor.keep(Settings::from(config))?;
         reactor.run()

@@ -5,6 +5,8 @@
 //! pointer and no reference to mapped bytes leaves this file. It must not know why it is called.
 #![allow(unsafe_code)]
 
+pub mod process;
+
 use std::fs::{File, Metadata};
 use std::io;
 use std::mem::{self, MaybeUninit};

@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Config;
 use super::settings::{Preset, SETTINGS, Setting, Takes};
+use crate::daemon::identity::IdentityError;
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_PATH: &str = "/etc/hekate/hekate.toml";
@@ -44,6 +45,12 @@ pub enum ConfigError {
     /// Nothing says where the torrents are.
     #[error("no directory to serve: give `dirs` or `index` in {}, or DIR as an argument", .0.display())]
     NoDirectory(PathBuf),
+    /// A daemon in the background has no standard error.
+    #[error("daemon needs log-file: there is no standard error in the background")]
+    NoLog,
+    /// The user to become cannot be.
+    #[error("user: {0}")]
+    User(#[from] IdentityError),
 }
 
 /// Settings from one place, each with its values.
@@ -56,6 +63,8 @@ pub struct Sources {
     pub path: Option<PathBuf>,
     /// What the command line says. It wins.
     pub flags: Layer,
+    /// Where paths begin, for a process that leaves the directory it was started in.
+    pub directory: Option<PathBuf>,
 }
 
 /// A configuration, and what each setting was given.
@@ -143,7 +152,23 @@ impl Sources {
                 .map_err(|message| ConfigError::Flag(setting.name, message))?;
             configured.given.insert(setting.name, values.clone());
         }
+        if let Some(directory) = &self.directory {
+            configured.config.anchor(directory);
+        }
+        if configured.config.daemon && configured.config.log_file.is_none() {
+            return Err(ConfigError::NoLog);
+        }
         Ok(configured)
+    }
+
+    /// Has every path begin at a directory, that of the file as well.
+    ///
+    /// # Errors
+    /// As [`Sources::load`].
+    pub fn anchor(&mut self, directory: PathBuf) -> Result<Configured, ConfigError> {
+        self.path = self.path.take().map(|path| directory.join(path));
+        self.directory = Some(directory);
+        self.load()
     }
 }
 
@@ -324,6 +349,7 @@ mod tests {
         let sources = Sources {
             path: Some(file.path().to_owned()),
             flags: flags.iter().map(flag).collect(),
+            directory: None,
         };
         let place = file.path().display().to_string();
         let told = |error: ConfigError| error.to_string().replace(&place, "FILE");

@@ -140,31 +140,23 @@ impl Index {
         })
     }
 
+    /// Where the library of an index lies, without reading the rest of the index.
+    ///
+    /// # Errors
+    /// As [`Index::open`].
+    pub fn origin_of(path: &Path) -> Result<Origin, IndexError> {
+        let origin = || {
+            let (file, header) = open_header(path)?;
+            read_origin(&file, &header.section(Part::Origin))
+        };
+        origin().map_err(|fault| IndexError {
+            path: path.to_path_buf(),
+            fault,
+        })
+    }
+
     fn open_inner(path: &Path) -> Result<Self, Fault> {
-        let file = File::open(path)?;
-        let found = file.metadata()?.len();
-        let mut raw = [0; HEADER_BYTES];
-        match file.read_exact_at(&mut raw, 0) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                return Err(match raw.starts_with(b"hekatidx") {
-                    true => Fault::Truncated {
-                        expected: HEADER_BYTES as u64,
-                        found,
-                    },
-                    false => Fault::NotAnIndex,
-                });
-            }
-            other => other?,
-        }
-        let header = Header::decode(&raw).map_err(|error| match error {
-            HeaderError::NotAnIndex => Fault::NotAnIndex,
-            HeaderError::Version(version) => Fault::Version(version),
-            HeaderError::Checksum | HeaderError::Inconsistent => Fault::Damaged("header"),
-        })?;
-        let expected = header.end();
-        if found < expected {
-            return Err(Fault::Truncated { expected, found });
-        }
+        let (file, header) = open_header(path)?;
         let prefixes = read_prefixes(&file, &header.section(Part::Prefixes))?;
         let origin = read_origin(&file, &header.section(Part::Origin))?;
         let raw = read_checked(&file, &header.section(Part::Counts), Part::Counts)?;
@@ -552,6 +544,35 @@ fn read_checked(file: &File, section: &Section, part: Part) -> Result<Vec<u8>, F
         true => Ok(raw),
         false => Err(Fault::Damaged(part.name())),
     }
+}
+
+/// Opens an index that is as long as it should be.
+fn open_header(path: &Path) -> Result<(File, Header), Fault> {
+    let file = File::open(path)?;
+    let found = file.metadata()?.len();
+    let mut raw = [0; HEADER_BYTES];
+    match file.read_exact_at(&mut raw, 0) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            return Err(match raw.starts_with(b"hekatidx") {
+                true => Fault::Truncated {
+                    expected: HEADER_BYTES as u64,
+                    found,
+                },
+                false => Fault::NotAnIndex,
+            });
+        }
+        other => other?,
+    }
+    let header = Header::decode(&raw).map_err(|error| match error {
+        HeaderError::NotAnIndex => Fault::NotAnIndex,
+        HeaderError::Version(version) => Fault::Version(version),
+        HeaderError::Checksum | HeaderError::Inconsistent => Fault::Damaged("header"),
+    })?;
+    let expected = header.end();
+    if found < expected {
+        return Err(Fault::Truncated { expected, found });
+    }
+    Ok((file, header))
 }
 
 fn read_origin(file: &File, section: &Section) -> Result<Origin, Fault> {

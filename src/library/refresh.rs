@@ -166,7 +166,14 @@ pub fn make_nowhere(
 
 /// Makes the state directory, unless it is there.
 fn prepare(state: &Path) -> io::Result<()> {
-    let directory = state.parent().unwrap_or(Path::new("/"));
+    make_directory(state.parent().unwrap_or(Path::new("/")))
+}
+
+/// Makes a state directory, unless it is there.
+///
+/// # Errors
+/// Those of mkdir(2).
+pub fn make_directory(directory: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.mode(STATE_MODE).recursive(true).create(directory)
 }

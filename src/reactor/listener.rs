@@ -15,7 +15,7 @@ use crate::wire::utp;
 
 /// Connections that the kernel holds for us between two turns: a flash crowd arrives in
 /// milliseconds, and a full backlog costs a peer a second or more. The kernel caps it at `somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// Bytes that may wait unsent in one socket. An unread socket belongs to the kernel's memory, not
 /// ours: without a bound, 20,000 peers that do not read would pin gigabytes. It is the size of
@@ -50,7 +50,8 @@ pub(super) struct Listener {
     pub(super) utp_readable: bool,
 }
 
-/// An address that is taken but not listened on yet: whoever connects is refused.
+/// An address that is taken. Unless a service manager has opened it, whoever connects is refused
+/// until it is listened on.
 pub(super) struct Bound {
     socket: Socket,
     udp: Option<UdpSocket>,
@@ -85,6 +86,17 @@ pub(super) fn bind_all(config: &Config) -> Result<Vec<Bound>, ListenError> {
 }
 
 impl Bound {
+    fn new(socket: Socket, address: SocketAddr) -> Self {
+        let udp = bind_udp(address)
+            .inspect_err(|error| log::debug!("uTP is not refused on {address}: {error}"))
+            .ok();
+        Self {
+            socket,
+            udp,
+            address,
+        }
+    }
+
     /// Begins to listen.
     pub(super) fn listen(self) -> Result<Listener, ListenError> {
         let Self {
@@ -153,14 +165,17 @@ fn bind(address: SocketAddr) -> io::Result<Bound> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     let address = socket.local_addr()?.as_socket().unwrap_or(address);
-    let udp = bind_udp(address)
-        .inspect_err(|error| log::debug!("uTP is not refused on {address}: {error}"))
-        .ok();
-    Ok(Bound {
-        socket,
-        udp,
-        address,
-    })
+    Ok(Bound::new(socket, address))
+}
+
+/// Takes over sockets that listen already.
+pub(super) fn adopt_all(sockets: Vec<Socket>) -> io::Result<Vec<Bound>> {
+    let adopt = |socket: Socket| {
+        let address = socket.local_addr()?.as_socket();
+        let address = address.ok_or(ErrorKind::AddrNotAvailable)?;
+        Ok(Bound::new(socket, address))
+    };
+    sockets.into_iter().map(adopt).collect()
 }
 
 fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {

@@ -175,7 +175,10 @@ impl Reactor {
         self.finish_reload();
         self.update()?;
         self.serve_status();
-        self.service.tend(self.shared.now);
+        let (torrents, peers) = (self.library.torrents, self.connections.len());
+        self.service.tend(self.shared.now, || {
+            format!("{torrents} torrents, {peers} peers")
+        });
         Ok(())
     }
 

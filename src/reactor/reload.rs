@@ -4,6 +4,7 @@
 //! Owns that thread and what becomes of its answer. A configuration that is wrong changes nothing. It
 //! must not know how it is read, nor what the library makes of it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
@@ -14,6 +15,7 @@ use super::Reactor;
 use super::shared::choker_config;
 use crate::config::Config;
 use crate::config::file::{Configured, Sources};
+use crate::daemon::sandbox::Places;
 use crate::library::live::Settings;
 use crate::rate::TokenBucket;
 
@@ -31,16 +33,25 @@ impl Reactor {
             reload.again = true;
             return;
         }
+        self.service.notifier.reloading();
+        if !self.spawn_reload() {
+            self.service.notifier.ready();
+        }
+    }
+
+    /// Starts the thread of a reload. Answers whether there is one.
+    fn spawn_reload(&mut self) -> bool {
         let Some((sources, running)) = &self.service.configuration else {
-            return;
+            return false;
         };
         log::info!("reloading");
         let (sources, running) = (sources.clone(), running.config.clone());
+        let places = self.service.places.clone();
         let (sender, answer) = mpsc::channel();
         let waker = Arc::clone(&self.waker);
         let work = move || {
             // The loop may have ended meanwhile.
-            let _ = sender.send(read(&sources, running));
+            let _ = sender.send(read(&sources, running, places.as_deref()));
             drop(sender);
             wake(&waker);
         };
@@ -51,8 +62,12 @@ impl Reactor {
             Ok(_) => {
                 let again = false;
                 self.reload = Some(Reload { answer, again });
+                true
             }
-            Err(error) => log::error!("not reloaded: {error}"),
+            Err(error) => {
+                log::error!("not reloaded: {error}");
+                false
+            }
         }
     }
 
@@ -67,6 +82,7 @@ impl Reactor {
             Ok(Ok(configured)) => self.take_up(&configured),
         }
         self.reload = None;
+        self.service.notifier.ready();
         if again {
             self.begin_reload();
         }
@@ -99,11 +115,16 @@ impl Reactor {
 }
 
 /// Reads the configuration, in which the kind of library stays what it was at the start.
-fn read(sources: &Sources, running: Config) -> Result<Configured, String> {
+fn read(sources: &Sources, running: Config, places: Option<&Places>) -> Result<Configured, String> {
     let mut configured = sources.load().map_err(|error| error.to_string())?;
     let config = &mut configured.config;
     if running.index.is_none() && config.dirs.is_empty() {
         return Err("an index in place of directories needs a restart".to_owned());
+    }
+    let refused = |dir: &&PathBuf| places.is_some_and(|places| !places.may_read(dir));
+    for dir in config.dirs.iter().chain(&config.content).filter(refused) {
+        let dir = dir.display();
+        log::warn!("{dir} is outside of the sandbox: only a restart lets it be read");
     }
     config.index = running.index;
     config.root = running.root;

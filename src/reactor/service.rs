@@ -3,12 +3,21 @@
 //! Owns what a signal may change from outside, and the chores of each minute. It must not know
 //! sockets or peers.
 
+use std::sync::Arc;
+
 use crate::config::file::{Configured, Sources};
+use crate::daemon::activation::Passed;
+use crate::daemon::background::Background;
+use crate::daemon::notify::Notifier;
+use crate::daemon::sandbox::Places;
 use crate::logging::Logging;
 use crate::timers::Time;
 
 /// How often lines that were held back are looked after: as long as they are counted together.
 const CHORES_MS: u64 = 60_000;
+
+/// How often a service manager is told how it goes.
+const STATUS_MS: u64 = 10_000;
 
 /// See the module's text. The default is that of a test: nothing surrounds the loop.
 #[derive(Default)]
@@ -17,8 +26,20 @@ pub struct Service {
     pub configuration: Option<(Sources, Configured)>,
     /// The log, to be opened anew or given other levels.
     pub logging: Option<Logging>,
+    /// The service manager.
+    pub notifier: Notifier,
+    /// Who waits until the daemon listens.
+    pub background: Option<Background>,
+    /// Sockets that were open before the process began.
+    pub passed: Passed,
+    /// What may be reached, when anything may not.
+    pub places: Option<Arc<Places>>,
     /// When the chores were done last.
     done: Time,
+    /// When the watchdog heard of us last.
+    alive: Time,
+    /// When the status was told last.
+    told: Time,
 }
 
 impl Service {
@@ -28,22 +49,45 @@ impl Service {
         Self {
             configuration: Some((sources, configured)),
             logging: Some(logging),
-            done: Time::default(),
+            ..Self::default()
         }
     }
 
     /// When there is something to do again.
     pub(super) fn next(&self) -> Option<Time> {
-        self.logging.as_ref().map(|_| self.done.after(CHORES_MS))
+        let chores = self.logging.as_ref().map(|_| self.done.after(CHORES_MS));
+        let watchdog = self.notifier.watchdog_ms().map(|ms| self.alive.after(ms));
+        let status = self.notifier.is_heard();
+        let status = status.then(|| self.told.after(STATUS_MS));
+        [chores, watchdog, status].into_iter().flatten().min()
     }
 
-    /// Does what is due.
-    pub(super) fn tend(&mut self, now: Time) {
+    /// Does what is due. The watchdog is told here and nowhere else, so that it hears nothing of a
+    /// loop that does not turn.
+    pub(super) fn tend(&mut self, now: Time, status: impl FnOnce() -> String) {
+        if let Some(ms) = self.notifier.watchdog_ms()
+            && now.since(self.alive) >= ms
+        {
+            self.notifier.alive();
+            self.alive = now;
+        }
+        if self.notifier.is_heard() && now.since(self.told) >= STATUS_MS {
+            self.notifier.status(&status());
+            self.told = now;
+        }
         if now.since(self.done) >= CHORES_MS
             && let Some(logging) = &self.logging
         {
             logging.settle(false);
             self.done = now;
+        }
+    }
+
+    /// The daemon listens.
+    pub(super) fn listening(&self) {
+        self.notifier.ready();
+        if let Some(background) = &self.background {
+            background.ready();
         }
     }
 

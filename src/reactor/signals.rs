@@ -53,6 +53,7 @@ impl Reactor {
             return;
         }
         self.stop_until = Some(self.shared.now.after(STOP_MS));
+        self.service.notifier.stopping();
         log::info!("stopping: {} peers are let go", self.connections.len());
         self.shared.announcing.shutdown(self.shared.now);
         // Closed, so that those who come now are refused at once and go elsewhere.

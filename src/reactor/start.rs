@@ -16,7 +16,9 @@ use super::reload::wake;
 use super::shared::Shared;
 use super::tokens::{self, Source};
 use super::{EVENTS_PER_TURN, Reactor, RunError, Service, listener, signals, status};
-use crate::config::Config;
+use crate::config::{Config, MAX_MAPPINGS};
+use crate::daemon::sandbox::Places;
+use crate::daemon::sizing;
 use crate::library::index::Counts;
 use crate::library::live::{Live, Settings};
 use crate::library::served::Library;
@@ -29,10 +31,15 @@ impl Reactor {
     /// # Errors
     ///
     /// When an address cannot be had, or the kernel refuses what the loop needs.
-    pub fn bind(config: &Config, service: Service) -> Result<Self, RunError> {
+    pub fn bind(config: &Config, mut service: Service) -> Result<Self, RunError> {
         let descriptors = sys::raise_descriptor_limit()?;
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let max_peers = config.peers_within(descriptors);
+        log::info!("{descriptors} descriptors: room for {max_peers} peers");
+        let backlog = u64::from(listener::BACKLOG.unsigned_abs());
+        for warning in sizing::warnings(backlog, MAX_MAPPINGS as u64) {
+            log::warn!("{warning}");
+        }
         if max_peers < config.peers_wanted() {
             log::warn!(
                 "{} peers were asked for, but {descriptors} descriptors leave room for {max_peers}",
@@ -45,7 +52,11 @@ impl Reactor {
         let registry = poll.registry();
         registry.register(&mut signals, Source::Signals.token(), Interest::READABLE)?;
         let waker = Arc::new(Waker::new(registry, Source::Waker.token())?);
-        let bound = listener::bind_all(config)?;
+        let passed = std::mem::take(&mut service.passed);
+        let bound = match passed.peers.is_empty() {
+            true => listener::bind_all(config)?,
+            false => listener::adopt_all(passed.peers)?,
+        };
         let first = bound.first().ok_or(RunError::NoAddress)?;
         let port = first.address.port();
         let shared = Shared::new(config, registry, Arc::clone(&waker), port)?;
@@ -65,7 +76,7 @@ impl Reactor {
             listeners: Vec::new(),
             accept_rests_until: None,
             accept_rest_said: None,
-            status: status::bind(config)?,
+            status: status::bind(config, passed.status)?,
             library: LibrarySize::default(),
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -86,6 +97,11 @@ impl Reactor {
         })
     }
 
+    /// Is told what may be reached from now on, when not everything may.
+    pub fn restrict(&mut self, places: Option<Arc<Places>>) {
+        self.service.places = places;
+    }
+
     /// Starts the thread that keeps the library, which is served when it is open, and answers those
     /// who ask for the status from now on.
     ///
@@ -93,6 +109,7 @@ impl Reactor {
     ///
     /// When there can be no thread, or no status.
     pub fn keep(&mut self, settings: Settings) -> Result<(), RunError> {
+        self.service.notifier.status("reading the library");
         let waker = Arc::clone(&self.waker);
         self.live = Some(Live::start(settings, move || wake(&waker))?);
         if let Some(status) = &mut self.status {
@@ -128,6 +145,7 @@ impl Reactor {
             self.listeners.push(listener);
         }
         self.faults_before = sys::major_faults().unwrap_or(0);
+        self.service.listening();
         Ok(())
     }
 

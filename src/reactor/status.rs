@@ -7,11 +7,13 @@
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry};
+use socket2::{Domain, Socket};
 
 use super::tokens::{MAX_STATUS_CLIENTS, Source};
 use super::{Reactor, RunError};
@@ -27,8 +29,8 @@ const ACCEPTS_PER_TURN: usize = MAX_STATUS_CLIENTS;
 
 enum Listener {
     Tcp(TcpListener),
-    /// With the path of its socket, which is removed at the end.
-    Unix(UnixListener, PathBuf),
+    /// With the path of its socket, which is removed at the end when it is ours.
+    Unix(UnixListener, Option<PathBuf>),
 }
 
 /// The listener and those who ask.
@@ -95,20 +97,34 @@ impl StatusServer {
             StatusAddress::Tcp(address) => Listener::Tcp(TcpListener::bind(*address)?),
             StatusAddress::Unix(path) => {
                 remove_stale(path)?;
-                Listener::Unix(UnixListener::bind(path)?, path.clone())
+                Listener::Unix(UnixListener::bind(path)?, Some(path.clone()))
             }
         };
+        Ok(Self::new(listener, names))
+    }
+
+    /// Takes over a socket that listens already.
+    fn adopt(socket: Socket, names: &[String]) -> io::Result<Self> {
+        let is_unix = socket.local_addr()?.domain() == Domain::UNIX;
+        let listener = match is_unix {
+            true => Listener::Unix(UnixListener::from_std(OwnedFd::from(socket).into()), None),
+            false => Listener::Tcp(TcpListener::from_std(socket.into())),
+        };
+        Ok(Self::new(listener, names))
+    }
+
+    fn new(listener: Listener, names: &[String]) -> Self {
         let hosts = Hosts {
             names: names.to_vec(),
-            any: matches!(address, StatusAddress::Unix(_)),
+            any: matches!(listener, Listener::Unix(..)),
         };
-        Ok(Self {
+        Self {
             listener,
             hosts,
             readable: true,
             clients: [const { None }; MAX_STATUS_CLIENTS],
             came: 0,
-        })
+        }
     }
 
     /// Has the loop told of events. Logs the address.
@@ -124,7 +140,11 @@ impl StatusServer {
     fn address(&self) -> io::Result<StatusAddress> {
         match &self.listener {
             Listener::Tcp(listener) => listener.local_addr().map(StatusAddress::Tcp),
-            Listener::Unix(_, path) => Ok(StatusAddress::Unix(path.clone())),
+            Listener::Unix(listener, _) => {
+                let address = listener.local_addr()?;
+                let path = address.as_pathname().unwrap_or(Path::new(""));
+                Ok(StatusAddress::Unix(path.to_owned()))
+            }
         }
     }
 
@@ -199,7 +219,7 @@ impl StatusServer {
 
 impl Drop for StatusServer {
     fn drop(&mut self) {
-        if let Listener::Unix(_, path) = &self.listener {
+        if let Listener::Unix(_, Some(path)) = &self.listener {
             // The directory may be one that this process may not write to any more.
             let _ = fs::remove_file(path);
         }
@@ -302,7 +322,14 @@ impl Reactor {
 }
 
 /// Listens where the configuration says. At the usual place another may be: then there is no status.
-pub(super) fn bind(config: &Config) -> Result<Option<StatusServer>, RunError> {
+/// A socket that was passed takes the place of what the configuration says.
+pub(super) fn bind(
+    config: &Config,
+    passed: Option<Socket>,
+) -> Result<Option<StatusServer>, RunError> {
+    if let Some(socket) = passed {
+        return Ok(Some(StatusServer::adopt(socket, &config.status_hosts)?));
+    }
     let usual = StatusAddress::Tcp(DEFAULT_STATUS);
     let address = match &config.status {
         StatusWish::Off => return Ok(None),

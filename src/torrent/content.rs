@@ -13,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use thiserror::Error;
 
 use super::printable::Printable;
+use crate::sys::process;
 
 /// Why a file cannot be served. The paths are those below the content root.
 #[derive(Debug, Error)]
@@ -154,7 +155,7 @@ fn open_resolved(
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
-        .map_err(|error| failed(relative, error))?;
+        .map_err(|error| failed(relative, explain(path, error)))?;
     let metadata = file.metadata().map_err(|error| failed(relative, error))?;
     if !metadata.is_file() {
         return Err(ContentError::NotRegular(relative.to_path_buf()));
@@ -167,6 +168,17 @@ fn open_resolved(
         });
     }
     Ok((file, metadata))
+}
+
+/// An error of opening a file or a directory, which says so when it was the sandbox: the permissions
+/// of the path can be asked without opening it, and a sandbox has no part in the answer.
+#[must_use]
+pub fn explain(path: &Path, error: io::Error) -> io::Error {
+    let kind = error.kind();
+    match kind == ErrorKind::PermissionDenied && process::permissions_allow_reading(path) {
+        true => io::Error::new(kind, "the sandbox refuses it, see --content-root"),
+        false => error,
+    }
 }
 
 fn failed(relative: &Path, error: io::Error) -> ContentError {

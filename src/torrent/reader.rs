@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::content::{Checker, ContentError};
+use super::content::{Checker, ContentError, explain};
 use super::metainfo::Metainfo;
 use super::refusal::RefusalReason;
 
@@ -71,7 +71,7 @@ impl Reader {
     pub fn read(&mut self, path: &Path) -> Result<Found, RefusalReason> {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_KEPT_BYTES);
-        let file = File::open(path)?;
+        let file = File::open(path).map_err(|error| explain(path, error))?;
         let metadata = file.metadata()?;
         if metadata.len() > METAINFO_MAX_BYTES {
             return Err(RefusalReason::TooLarge);

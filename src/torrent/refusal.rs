@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::content::ContentError;
+use super::content::explain;
 use super::metainfo::MetainfoError;
 use super::printable::Printable;
 use super::reader::METAINFO_MAX_BYTES;
@@ -71,7 +72,7 @@ pub(crate) fn walk_refusal(error: walkdir::Error) -> Option<Refusal> {
     let error = error.into_io_error()?;
     // Content may hold symlinks to nothing, and files vanish while we walk: no torrent is lost.
     let lost = depth == 0 || error.kind() != ErrorKind::NotFound || is_metainfo_name(&path);
-    let reason = error.into();
+    let reason = explain(&path, error).into();
     lost.then_some(Refusal { path, reason })
 }
 

@@ -110,7 +110,7 @@ const IMPORTS: &[ImportRule] = &[
         ),
     },
     ImportRule {
-        files: &["src/sys.rs"],
+        files: &["src/sys.rs", "src/sys/"],
         except: &[],
         forbidden: &["crate", "hekate"],
         allowed: &["crate::sys"],
@@ -135,7 +135,7 @@ const IMPORTS: &[ImportRule] = &[
         files: &["src/torrent/"],
         except: &[],
         forbidden: &["mio", "socket2", "std::net", "crate", "hekate"],
-        allowed: &["crate::torrent", "crate::wire"],
+        allowed: &["crate::torrent", "crate::wire", "crate::sys"],
         reason: "reading the library involves files, never peers or sockets",
         bad: ("src/torrent/catalogue.rs", "//! .\nuse crate::storage;"),
     },
@@ -245,13 +245,13 @@ const MAX_FILE_LINES: usize = 600;
 const HOUSE: &[HouseRule] = &[
     HouseRule {
         files: &[""],
-        except: &["src/sys.rs"],
+        except: &["src/sys.rs", "src/sys/"],
         broken: |source| source.lines_with_word("unsafe"),
-        reason: "`unsafe` stands in src/sys.rs only: one file to audit",
+        reason: "`unsafe` stands in src/sys.rs and below it only: one module to audit",
         bad: ("src/storage/mappings.rs", "//! .\nunsafe fn f() {}"),
     },
     HouseRule {
-        files: &["src/sys.rs"],
+        files: &["src/sys.rs", "src/sys/"],
         except: &[],
         broken: |source| {
             let mut lines = source.lines_with_word("unsafe");

@@ -1,0 +1,137 @@
+//! What a service manager is told: the protocol of `sd_notify(3)`.
+//!
+//! Owns the socket, and how often the watchdog wants to hear of us. It must not know when there is
+//! something to tell.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use crate::sys::process;
+
+/// The service manager, if there is one.
+#[derive(Debug, Default)]
+pub struct Notifier {
+    socket: Option<UnixDatagram>,
+    watchdog_ms: Option<u64>,
+}
+
+impl Notifier {
+    /// Finds the service manager that the environment names. One that cannot be reached is told to
+    /// the log and does without us.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let Some(address) = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())
+        else {
+            return Self::default();
+        };
+        let socket = connect(&address)
+            .inspect_err(|error| log::warn!("the service manager at {address:?}: {error}"))
+            .ok();
+        let variable = |name| env::var(name).ok();
+        let pid = variable("WATCHDOG_PID");
+        Self {
+            socket,
+            watchdog_ms: watchdog_ms(variable("WATCHDOG_USEC").as_deref(), pid.as_deref()),
+        }
+    }
+
+    /// How often [`Notifier::alive`] is to be told: twice as often as the watchdog demands.
+    #[must_use]
+    pub fn watchdog_ms(&self) -> Option<u64> {
+        self.watchdog_ms.filter(|_| self.is_heard())
+    }
+
+    /// Whether anybody listens.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// Says in a line what the daemon is doing.
+    pub fn status(&self, line: &str) {
+        self.tell(&format!("STATUS={line}"));
+    }
+
+    /// The daemon listens. Its number is told as well, since it may have forked.
+    pub fn ready(&self) {
+        self.tell(&format!("READY=1\nMAINPID={}", std::process::id()));
+    }
+
+    /// A reload begins. It ends with [`Notifier::ready`].
+    pub fn reloading(&self) {
+        let now_us = process::monotonic_us();
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}"));
+    }
+
+    /// The daemon stops.
+    pub fn stopping(&self) {
+        self.tell("STOPPING=1");
+    }
+
+    /// The loop turns.
+    pub fn alive(&self) {
+        self.tell("WATCHDOG=1");
+    }
+
+    fn tell(&self, message: &str) {
+        if let Some(socket) = &self.socket
+            && let Err(error) = socket.send(message.as_bytes())
+        {
+            // A manager that is busy may miss a line; the next one comes.
+            log::debug!("the service manager does not listen: {error}");
+        }
+    }
+}
+
+/// A socket that never waits, to a path or, behind an `@`, to a name that is no path.
+fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    match address.as_bytes() {
+        [b'@', name @ ..] => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
+        _ => socket.connect(address)?,
+    }
+    Ok(socket)
+}
+
+/// Half of the time that the watchdog waits, when it is for this process.
+fn watchdog_ms(usec: Option<&str>, pid: Option<&str>) -> Option<u64> {
+    let is_ours = pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+    let usec: u64 = usec?.parse().ok()?;
+    (is_ours && usec > 0).then_some((usec / 2000).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_is_reached_at_a_name_that_is_no_path() {
+        let name = format!("hekate-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        let notifier = Notifier {
+            socket: Some(connect(OsStr::new(&format!("@{name}"))).unwrap()),
+            watchdog_ms: None,
+        };
+        notifier.status("well");
+        let mut message = [0; 64];
+        let length = manager.recv(&mut message).unwrap();
+        assert_eq!(message.get(..length), Some(&b"STATUS=well"[..]));
+    }
+
+    #[test]
+    fn the_watchdog_is_told_twice_as_often_and_only_by_its_process() {
+        let own = std::process::id().to_string();
+        assert_eq!(watchdog_ms(Some("3000000"), Some(&own)), Some(1500));
+        assert_eq!(watchdog_ms(Some("3000000"), None), Some(1500));
+        assert_eq!(watchdog_ms(Some("3000000"), Some("1")), None);
+        for none in [None, Some("0"), Some("soon")] {
+            assert_eq!(watchdog_ms(none, None), None);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Giving up rights, in the order that works: the user first, then what no user gets back.
+//!
+//! Owns that each step says in one line at the start whether it was taken. It must not know what
+//! was opened before.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::identity::{IdentityError, Plan};
+use super::sandbox::{Places, Strength};
+use crate::config::Config;
+use crate::logging::Logging;
+use crate::sys::process;
+
+/// Why the daemon must not go on.
+#[derive(Debug, Error)]
+pub enum RightsError {
+    /// It is not who it should be.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Its log cannot be opened as that user.
+    #[error("log: {0}")]
+    Log(std::io::Error),
+}
+
+/// Becomes the planned user, opens its log, and enters the sandbox. Answers what may be reached, when
+/// not everything may. There must not be a thread yet.
+///
+/// # Errors
+/// A [`RightsError`]. What the kernel does not have is no error: it is said.
+pub fn give_up(
+    config: &Config,
+    plan: Plan,
+    logging: &Logging,
+    places: impl FnOnce() -> Places,
+) -> Result<Option<Arc<Places>>, RightsError> {
+    let changes = plan.changes();
+    let now = plan.assume()?;
+    if let Some(path) = config.log_file.as_deref().filter(|_| changes) {
+        logging.go_on_in(path).map_err(RightsError::Log)?;
+    }
+    match now.is_root() {
+        true => log::warn!("running as {now}: --user names one that may do less"),
+        false => log::info!("running as {now}"),
+    }
+    let forbidden = config.no_new_privs && forbid_new_privileges();
+    if !config.landlock {
+        log::info!("sandbox: not active, by configuration");
+        return Ok(None);
+    }
+    if !forbidden && !now.is_root() {
+        log::warn!("sandbox: not active, since it needs no_new_privs");
+        return Ok(None);
+    }
+    let places = places();
+    Ok(enter(&places).then(|| Arc::new(places)))
+}
+
+fn forbid_new_privileges() -> bool {
+    match process::forbid_new_privileges() {
+        Ok(()) => true,
+        Err(error) => {
+            log::warn!("no_new_privs: {error}");
+            false
+        }
+    }
+}
+
+fn enter(places: &Places) -> bool {
+    match places.enter() {
+        Ok(Strength::Whole) => {
+            log::info!("sandbox: active, by Landlock");
+            true
+        }
+        Ok(Strength::Part) => {
+            log::info!("sandbox: active in part, this kernel's Landlock is older than the rules");
+            true
+        }
+        Ok(Strength::Nothing) => {
+            log::warn!("sandbox: not active, this kernel has no Landlock");
+            false
+        }
+        Err(error) => {
+            log::warn!("sandbox: not active, {error}");
+            false
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! What the daemon may reach of the file system and the network once it runs: Landlock.
+//!
+//! Owns the list of places and the request to the kernel, which grants no way back. Threads that
+//! are started later inherit it, so there must be no other thread yet. It must not know what is
+//! read.
+
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, Scope, path_beneath_rules,
+};
+use thiserror::Error;
+
+use crate::config::{Config, StatusAddress, StatusWish};
+use crate::sys::process;
+
+/// The rules are written for this version; an older kernel does what it can of them.
+const WRITTEN_FOR: ABI = ABI::V6;
+
+/// What a running daemon reads beside its library: name resolution, certificates, and figures of the
+/// kernel. Directories rather than files, since programs replace files there.
+const SYSTEM: &[&str] = &[
+    "/etc",
+    "/run/systemd/resolve",
+    "/run/NetworkManager",
+    "/run/resolvconf",
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+    "/proc/self",
+    "/proc/sys/fs",
+    "/proc/sys/net",
+    "/proc/sys/vm",
+];
+
+/// Variables that name certificates elsewhere.
+const CERTIFICATE_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// Why there is no sandbox although it was asked for.
+#[derive(Debug, Error)]
+pub enum SandboxError {
+    /// It would not hold for all.
+    #[error("there are {0} threads already")]
+    Threads(usize),
+    /// Threads could not be counted.
+    #[error("threads cannot be counted: {0}")]
+    Io(#[from] io::Error),
+    /// The kernel refuses the rules.
+    #[error(transparent)]
+    Ruleset(#[from] RulesetError),
+}
+
+/// How much of the sandbox there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strength {
+    /// All that was asked for.
+    Whole,
+    /// Not all: the kernel is older than the rules.
+    Part,
+    /// Nothing: the kernel has no Landlock.
+    Nothing,
+}
+
+/// What may be reached. Whatever is not named, and not below a directory that is, may not.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Places {
+    /// Read.
+    pub read: Vec<PathBuf>,
+    /// Read and written, with all that is made there.
+    pub write: Vec<PathBuf>,
+    /// Where files are made and written, and not read: logs.
+    pub append: Vec<PathBuf>,
+    /// Where files are removed at the end.
+    pub remove: Vec<PathBuf>,
+}
+
+impl Places {
+    /// What this configuration needs; `config_file` is where it came from, `library` where an index
+    /// says that its library lies, and `state` where state is kept.
+    #[must_use]
+    pub fn of(
+        config: &Config,
+        config_file: &Path,
+        library: &[PathBuf],
+        state: Option<PathBuf>,
+    ) -> Self {
+        let mut read: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
+        let certificates = CERTIFICATE_VARIABLES.iter().filter_map(std::env::var_os);
+        read.extend(certificates.map(PathBuf::from));
+        read.extend(config.dirs.iter().chain(library).cloned());
+        read.extend(
+            config
+                .content
+                .iter()
+                .chain(&config.root)
+                .chain(&config.content_roots)
+                .cloned(),
+        );
+        // A reload may find another file in place of this one.
+        read.extend(config.index.as_deref().map(around));
+        read.push(around(config_file));
+        let status = match &config.status {
+            StatusWish::At(StatusAddress::Unix(path)) => Some(path),
+            _ => None,
+        };
+        let removed = config.pid_file.iter().chain(status);
+        Self {
+            read,
+            write: state.into_iter().collect(),
+            append: config.log_file.as_deref().map(around).into_iter().collect(),
+            remove: removed.map(|path| around(path)).collect(),
+        }
+    }
+
+    /// Whether a path may be read: it is below one of the places, wherever links lead. What is not
+    /// there may be.
+    #[must_use]
+    pub fn may_read(&self, path: &Path) -> bool {
+        let Ok(path) = path.canonicalize() else {
+            return true;
+        };
+        let places = self.read.iter().chain(&self.write);
+        places
+            .filter_map(|place| place.canonicalize().ok())
+            .any(|place| path.starts_with(place))
+    }
+
+    /// Gives up everything else, for good: this thread, and all that it will start.
+    ///
+    /// # Errors
+    /// A [`SandboxError`].
+    pub fn enter(&self) -> Result<Strength, SandboxError> {
+        match process::threads()? {
+            1 => {}
+            threads => return Err(SandboxError::Threads(threads)),
+        }
+        let all = AccessFs::from_all(WRITTEN_FOR);
+        let read = AccessFs::ReadFile | AccessFs::ReadDir;
+        let append = AccessFs::WriteFile | AccessFs::MakeReg;
+        let rules = Ruleset::default()
+            .handle_access(all)?
+            .handle_access(AccessNet::BindTcp)?
+            .scope(Scope::AbstractUnixSocket | Scope::Signal)?
+            .create()?
+            .add_rules(path_beneath_rules(&self.read, read))?
+            .add_rules(path_beneath_rules(&self.write, all & !AccessFs::Execute))?
+            .add_rules(path_beneath_rules(&self.append, append))?
+            .add_rules(path_beneath_rules(&self.remove, AccessFs::RemoveFile))?
+            // A connection to a tracker may begin at a given address, at any port of the system.
+            .add_rule(NetPort::new(0, AccessNet::BindTcp))?;
+        Ok(match rules.restrict_self()?.ruleset {
+            RulesetStatus::FullyEnforced => Strength::Whole,
+            RulesetStatus::PartiallyEnforced => Strength::Part,
+            RulesetStatus::NotEnforced => Strength::Nothing,
+        })
+    }
+}
+
+/// The directory of a file, where it may be replaced; of a device, only itself.
+fn around(path: &Path) -> PathBuf {
+    let kind = path.metadata().map(|metadata| metadata.file_type());
+    if kind.is_ok_and(|kind| kind.is_char_device() || kind.is_block_device()) {
+        return path.to_owned();
+    }
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) => parent.to_owned(),
+        None => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_of_a_file_counts_and_of_a_device_itself() {
+        assert_eq!(around(Path::new("/dev/null")), Path::new("/dev/null"));
+        assert_eq!(around(Path::new("/no/such/file")), Path::new("/no/such"));
+        assert_eq!(around(Path::new("index")), Path::new("."));
+    }
+
+    #[test]
+    fn links_are_followed_before_a_path_is_judged() {
+        let directory = tempfile::tempdir().unwrap();
+        let (inside, outside) = (directory.path().join("in"), directory.path().join("out"));
+        std::fs::create_dir(&inside).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, inside.join("link")).unwrap();
+        let mut places = Places {
+            read: vec![inside.clone()],
+            ..Places::default()
+        };
+        assert!(places.may_read(&inside));
+        assert!(!places.may_read(&inside.join("link")));
+        places.read.push(outside);
+        assert!(places.may_read(&inside.join("link")));
+    }
+
+    #[test]
+    fn it_is_not_entered_when_it_would_not_hold_for_all() {
+        let (begun, begins) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || {
+            begun.send(()).unwrap();
+            ends.recv().ok();
+        });
+        begins.recv().unwrap();
+        let refused = Places::default().enter().unwrap_err();
+        assert!(matches!(refused, SandboxError::Threads(2..)));
+        drop(end);
+        other.join().unwrap();
+    }
+}

@@ -1,0 +1,55 @@
+//! What the kernel allows of what the daemon could use.
+//!
+//! Owns the files under `/proc/sys` that are looked at once, at the start. It must not know what
+//! depends on them.
+
+use std::fs;
+
+/// How many connections the kernel keeps for a listening socket until they are accepted.
+const BACKLOG_LIMIT: &str = "/proc/sys/net/core/somaxconn";
+
+/// How many mappings a process may have.
+const MAPPINGS_LIMIT: &str = "/proc/sys/vm/max_map_count";
+
+/// Says what is smaller than the daemon would use it, and what would be enough.
+#[must_use]
+pub fn warnings(backlog: u64, mappings: u64) -> Vec<String> {
+    judge(read(BACKLOG_LIMIT), backlog, read(MAPPINGS_LIMIT), mappings)
+}
+
+fn read(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn judge(
+    backlog_limit: Option<u64>,
+    backlog: u64,
+    mappings_limit: Option<u64>,
+    mappings: u64,
+) -> Vec<String> {
+    // The other half is for the program itself, and for what was evicted while it is in use.
+    let mappings = 2 * mappings;
+    let backlog_limit = backlog_limit.filter(|limit| *limit < backlog);
+    let mappings_limit = mappings_limit.filter(|limit| *limit < mappings);
+    let backlog_line = backlog_limit.map(|limit| {
+        format!("peers that come at once may wait: net.core.somaxconn is {limit}, use {backlog}")
+    });
+    let mappings_line = mappings_limit.map(|limit| {
+        format!("content may be unmappable: vm.max_map_count is {limit}, use {mappings}")
+    });
+    backlog_line.into_iter().chain(mappings_line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_small_is_named_with_what_is_enough() {
+        let lines = judge(Some(128), 4096, Some(65_000), 32_765).join("\n");
+        assert!(lines.contains("net.core.somaxconn is 128, use 4096"));
+        assert!(lines.contains("vm.max_map_count is 65000, use 65530"));
+        assert!(judge(Some(4096), 4096, Some(65_530), 32_765).is_empty());
+        assert!(judge(None, 4096, None, 32_765).is_empty());
+    }
+}

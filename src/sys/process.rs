@@ -1,0 +1,363 @@
+//! System calls about the process itself: who it is, what it may do, what it was given at birth.
+//!
+//! Owns nothing. It must not know in which order a daemon wants them.
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, File};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::check;
+
+/// Bytes for what the user database knows of one user; it is doubled while it is too small.
+const RECORD_BYTES: usize = 1024;
+
+/// More than any record of the user database needs.
+const MAX_RECORD_BYTES: usize = 1 << 20;
+
+/// The first descriptor that a service manager passes: `sd_listen_fds(3)`.
+const FIRST_PASSED: RawFd = 3;
+
+/// How many threads the process has.
+///
+/// # Errors
+/// Those of reading `/proc/self/task`.
+pub fn threads() -> io::Result<usize> {
+    Ok(fs::read_dir("/proc/self/task")?.count())
+}
+
+/// Goes on as two processes. Answers whether this is the new one.
+///
+/// # Errors
+/// Those of fork(2); `Other` when the process has more than one thread.
+pub fn fork() -> io::Result<bool> {
+    if threads()? != 1 {
+        return Err(io::Error::other("a process with threads cannot fork"));
+    }
+    // SAFETY: with a single thread, nobody else can hold a lock that the new process would find
+    // taken, so that it may do all that this one may.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        number => Ok(number == 0),
+    }
+}
+
+/// Leaves the terminal and its session.
+///
+/// # Errors
+/// Those of setsid(2).
+pub fn leave_session() -> io::Result<()> {
+    // SAFETY: setsid has no memory arguments.
+    match unsafe { libc::setsid() } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Sets the rights that new files never get.
+pub fn mask_new_files(mask: libc::mode_t) {
+    // SAFETY: umask has no memory arguments and cannot fail.
+    unsafe { libc::umask(mask) };
+}
+
+/// Has standard input, output and error lead to this file.
+///
+/// # Errors
+/// Those of dup2(2).
+pub fn replace_standard_streams(file: &File) -> io::Result<()> {
+    for stream in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+        // SAFETY: both are descriptors; the standard streams belong to nobody who would close them.
+        if unsafe { libc::dup2(file.as_raw_fd(), stream) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Takes over the descriptors that whoever started the process passed to it, from 3 on. They are
+/// closed when a program is run. Only the first call may take them.
+///
+/// # Errors
+/// `Other` the second time; EBADF when one of them is not open.
+pub fn take_passed_descriptors(count: usize) -> io::Result<Vec<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(io::Error::other("they were taken before"));
+    }
+    let last = RawFd::try_from(count).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let numbers = FIRST_PASSED..FIRST_PASSED.saturating_add(last);
+    for number in numbers.clone() {
+        // SAFETY: fcntl with these arguments reads and writes no memory.
+        if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(numbers
+        // SAFETY: the descriptor is open, was opened before the process began, and is taken once.
+        .map(|number| unsafe { OwnedFd::from_raw_fd(number) })
+        .collect())
+}
+
+/// The clock that service managers compare with: microseconds of `CLOCK_MONOTONIC`.
+#[must_use]
+pub fn monotonic_us() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes one `timespec` to the place it is given; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1000
+}
+
+/// A user as the system knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct User {
+    /// The name, when there is a record of it.
+    pub name: Option<CString>,
+    /// The number.
+    pub id: libc::uid_t,
+    /// The number of its group.
+    pub group: libc::gid_t,
+}
+
+/// Looks a user up by name.
+///
+/// # Errors
+/// Those of `getpwnam_r(3)`; `InvalidInput` for a name with a zero byte.
+pub fn user_by_name(name: &str) -> io::Result<Option<User>> {
+    let name = CString::new(name)?;
+    // SAFETY: as `find_record` promises; the name outlives the call.
+    find_record(|record, buffer, length, found| unsafe {
+        libc::getpwnam_r(name.as_ptr(), record, buffer, length, found)
+    })
+    .map(|record| record.map(|record: Found<libc::passwd>| record.user()))
+}
+
+/// Looks a user up by number.
+///
+/// # Errors
+/// Those of `getpwuid_r(3)`.
+pub fn user_by_id(id: libc::uid_t) -> io::Result<Option<User>> {
+    // SAFETY: as `find_record` promises.
+    find_record(|record, buffer, length, found| unsafe {
+        libc::getpwuid_r(id, record, buffer, length, found)
+    })
+    .map(|record| record.map(|record: Found<libc::passwd>| record.user()))
+}
+
+/// Looks a group's number up by its name.
+///
+/// # Errors
+/// Those of `getgrnam_r(3)`; `InvalidInput` for a name with a zero byte.
+pub fn group_by_name(name: &str) -> io::Result<Option<libc::gid_t>> {
+    let name = CString::new(name)?;
+    // SAFETY: as `find_record` promises; the name outlives the call.
+    find_record(|record, buffer, length, found| unsafe {
+        libc::getgrnam_r(name.as_ptr(), record, buffer, length, found)
+    })
+    .map(|record| record.map(|record: Found<libc::group>| record.record.gr_gid))
+}
+
+/// A record, and the bytes that its pointers point to.
+struct Found<T> {
+    record: T,
+    _bytes: Vec<libc::c_char>,
+}
+
+impl Found<libc::passwd> {
+    fn user(&self) -> User {
+        // SAFETY: the name of a record that was found is a string that ends with a zero, in the
+        // bytes that the record was returned with.
+        let name = unsafe { CStr::from_ptr(self.record.pw_name) };
+        User {
+            name: Some(name.to_owned()),
+            id: self.record.pw_uid,
+            group: self.record.pw_gid,
+        }
+    }
+}
+
+/// Calls one of the functions that look a record up, with room for a record, room of so many bytes
+/// for what it points to, and the place where it says whether there was one.
+fn find_record<T>(
+    look: impl Fn(*mut T, *mut libc::c_char, usize, *mut *mut T) -> libc::c_int,
+) -> io::Result<Option<Found<T>>> {
+    let mut length = RECORD_BYTES;
+    loop {
+        let mut record = MaybeUninit::<T>::zeroed();
+        let mut bytes = vec![0; length];
+        let mut found = ptr::null_mut();
+        let answer = look(
+            record.as_mut_ptr(),
+            bytes.as_mut_ptr(),
+            length,
+            &raw mut found,
+        );
+        match answer {
+            0 if found.is_null() => return Ok(None),
+            0 => {
+                return Ok(Some(Found {
+                    // SAFETY: the function has found a record and written it there.
+                    record: unsafe { record.assume_init() },
+                    _bytes: bytes,
+                }));
+            }
+            libc::ERANGE if length < MAX_RECORD_BYTES => length *= 2,
+            // What some systems answer when there is no such record.
+            libc::ENOENT | libc::ESRCH => return Ok(None),
+            code => return Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+}
+
+/// Who the process is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Real, effective and saved user.
+    pub users: [libc::uid_t; 3],
+    /// Real, effective and saved group.
+    pub groups: [libc::gid_t; 3],
+}
+
+/// Who the process is.
+///
+/// # Errors
+/// Those of getresuid(2) and getresgid(2).
+pub fn identity() -> io::Result<Identity> {
+    let (mut users, mut groups) = ([0; 3], [0; 3]);
+    let [real, effective, saved] = users.each_mut().map(ptr::from_mut);
+    // SAFETY: the kernel writes one number to each of the three places.
+    check(unsafe { libc::getresuid(real, effective, saved) })?;
+    let [real, effective, saved] = groups.each_mut().map(ptr::from_mut);
+    // SAFETY: the same.
+    check(unsafe { libc::getresgid(real, effective, saved) })?;
+    Ok(Identity { users, groups })
+}
+
+/// Becomes a user and its groups for good: the real, the effective and the saved one.
+///
+/// # Errors
+/// Those of initgroups(3), setgroups(2), setresgid(2) and setresuid(2).
+pub fn become_user(user: &User) -> io::Result<()> {
+    let (id, group) = (user.id, user.group);
+    match &user.name {
+        // SAFETY: the name is a string that ends with a zero.
+        Some(name) => check(unsafe { libc::initgroups(name.as_ptr(), group) })?,
+        // SAFETY: the kernel reads one number.
+        None => check(unsafe { libc::setgroups(1, &raw const group) })?,
+    }
+    // SAFETY: setresgid has no memory arguments.
+    check(unsafe { libc::setresgid(group, group, group) })?;
+    // SAFETY: setresuid has no memory arguments.
+    check(unsafe { libc::setresuid(id, id, id) })
+}
+
+/// Tries to become root again. Answers whether that was possible.
+#[must_use]
+pub fn can_become_root() -> bool {
+    // SAFETY: setresuid has no memory arguments.
+    unsafe { libc::setresuid(0, 0, 0) == 0 }
+}
+
+/// The sets of capabilities as capset(2) takes them: effective, permitted and inheritable, the lower
+/// half of each first.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    process: libc::c_int,
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// Takes every capability out of the set that a program that is run could get. It needs one itself.
+///
+/// # Errors
+/// Those of prctl(2).
+pub fn empty_bounding_set() -> io::Result<()> {
+    for number in 0..64 {
+        // SAFETY: prctl with numbers has no memory arguments.
+        match check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) }) {
+            // The kernel has no capability of this number, and none above.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
+/// Gives up every capability: effective, permitted, inheritable and ambient.
+///
+/// # Errors
+/// Those of prctl(2) and capset(2).
+pub fn drop_capabilities() -> io::Result<()> {
+    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL;
+    // SAFETY: prctl with numbers has no memory arguments.
+    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear, 0, 0, 0) })?;
+    let header = CapabilityHeader {
+        version: CAPABILITY_VERSION,
+        process: 0,
+    };
+    let none = [0_u32; 6];
+    // SAFETY: the kernel reads one header, and six numbers for this version.
+    let answer = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
+    match answer {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether any capability is left, effective, permitted or inheritable.
+///
+/// # Errors
+/// Those of capget(2).
+pub fn has_capabilities() -> io::Result<bool> {
+    let mut header = CapabilityHeader {
+        version: CAPABILITY_VERSION,
+        process: 0,
+    };
+    let mut sets = [0_u32; 6];
+    // SAFETY: the kernel reads and writes one header, and writes six numbers for this version.
+    let answer = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
+    match answer {
+        0 => Ok(sets != [0; 6]),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// From now on no program that is run gives further rights.
+///
+/// # Errors
+/// Those of prctl(2).
+pub fn forbid_new_privileges() -> io::Result<()> {
+    // SAFETY: prctl with numbers has no memory arguments.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
+}
+
+/// Whether the owners and modes of a path let this process read it. What a sandbox says is not asked.
+#[must_use]
+pub fn permissions_allow_reading(path: &Path) -> bool {
+    permissions_allow(path, libc::R_OK)
+}
+
+/// The same for writing.
+#[must_use]
+pub fn permissions_allow_writing(path: &Path) -> bool {
+    permissions_allow(path, libc::W_OK)
+}
+
+fn permissions_allow(path: &Path, mode: libc::c_int) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
+    let flags = libc::AT_EACCESS;
+    // SAFETY: the path is a string that ends with a zero.
+    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, flags) == 0 }
+}
