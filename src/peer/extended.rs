@@ -40,6 +40,11 @@ impl MetadataQueue {
         room
     }
 
+    /// Whether there is one to read, and it may be begun.
+    fn is_ready(&self) -> bool {
+        self.reading < READING_LIMIT && !self.waiting.is_empty()
+    }
+
     /// The next piece to read, when one may be begun.
     pub(super) fn poll(&mut self) -> Option<u32> {
         if self.reading >= READING_LIMIT {
@@ -114,6 +119,13 @@ impl Peer {
         }
         extension::metadata_reject(self.control.out(), self.ut_metadata, piece);
         Event::None
+    }
+
+    /// Whether [`Peer::poll_metadata`] has something.
+    #[must_use]
+    pub fn wants_metadata(&self) -> bool {
+        let queue = self.metadata.as_ref();
+        queue.is_some_and(|queue| queue.is_ready()) && !self.is_backlogged()
     }
 
     /// The next piece of the info dictionary to read for the peer, if any. To be asked again after

@@ -71,6 +71,8 @@ pub(super) struct Latches {
     pub(super) parked: bool,
     /// The readers had too much to do for it; it asks again when they have done something.
     pub(super) stalled: bool,
+    /// It is in line for metadata.
+    pub(super) metadata_waits: bool,
     /// It is closed at the end of the turn.
     pub(super) closing: bool,
 }

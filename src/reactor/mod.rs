@@ -247,7 +247,8 @@ impl Reactor {
         if announces.is_some_and(|at| at <= shared.now) {
             return Some(Duration::ZERO);
         }
-        let refill = match self.agenda.is_throttled() {
+        let throttled = self.agenda.is_throttled() || !shared.metadata_waits.is_empty();
+        let refill = match throttled {
             true => shared.bucket.next(shared.now, SMALLEST_BUDGET_BYTES),
             false => None,
         };
@@ -354,6 +355,7 @@ impl Reactor {
                     piece,
                     result,
                 } => {
+                    self.shared.metadata_reading -= 1;
                     let body = result.as_deref().ok();
                     self.hand_metadata(peer, piece, body);
                 }
@@ -454,8 +456,22 @@ impl Reactor {
         }
     }
 
+    /// Has metadata read for those who wait in line, as far as the rate limit has something for them.
+    fn release_metadata(&mut self) {
+        while self.shared.metadata_may_go() {
+            let Some(key) = self.shared.metadata_waits.pop_front() else {
+                break;
+            };
+            if let Some(connection) = live(&mut self.connections, key) {
+                connection.latches.metadata_waits = false;
+                connection.fetch_metadata(key, &mut self.shared);
+            }
+        }
+    }
+
     /// Sends words first, then blocks, round the connections and no more than a turn may take.
     fn send(&mut self) {
+        self.release_metadata();
         while let Some(key) = self.agenda.next_with_words() {
             self.send_to(key, 0);
         }

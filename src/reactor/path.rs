@@ -201,10 +201,21 @@ impl Connection {
         false
     }
 
-    /// Hands the pieces of the info dictionary that the peer may have now to the readers (BEP 9).
+    /// Hands the pieces of the info dictionary that the peer may have now to the readers (BEP 9); while
+    /// the rate limit has nothing for them, the peer waits in line.
     pub(super) fn fetch_metadata(&mut self, key: PeerKey, shared: &mut Shared) {
         let Some(torrent) = &self.torrent else { return };
-        while let Some(piece) = self.peer.poll_metadata() {
+        while self.peer.wants_metadata() {
+            if !shared.metadata_may_go() {
+                if !std::mem::replace(&mut self.latches.metadata_waits, true) {
+                    shared.metadata_waits.push_back(key);
+                }
+                return;
+            }
+            let Some(piece) = self.peer.poll_metadata() else {
+                return;
+            };
+            shared.metadata_reading += 1;
             shared.storage.metadata(key, torrent, piece);
         }
     }

@@ -3,6 +3,7 @@
 //! Owns the parts that the path of a block runs through, as plain fields. It must not know sockets
 //! or which connections there are.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -16,9 +17,11 @@ use crate::config::{self, Config, Verify};
 use crate::library::served::Library;
 use crate::metrics::Counters;
 use crate::metrics::history::History;
+use crate::peer::PeerKey;
 use crate::rate::TokenBucket;
 use crate::storage::{Storage, StorageLimits};
 use crate::timers::{Time, Timeouts, Wheel};
+use crate::wire::extension::METADATA_PIECE_LENGTH;
 use crate::wire::handshake;
 use crate::wire::message::PeerId;
 
@@ -33,6 +36,10 @@ pub(super) struct Shared {
     pub(super) choker: Choker,
     pub(super) announcing: Announcing,
     pub(super) bucket: TokenBucket,
+    /// Who waits until the rate limit has something for metadata, in the order of arrival.
+    pub(super) metadata_waits: VecDeque<PeerKey>,
+    /// Pieces of metadata that are being read: the rate limit does not know of them yet.
+    pub(super) metadata_reading: u64,
     pub(super) wheel: Wheel,
     pub(super) timeouts: Timeouts,
     pub(super) identity: PeerId,
@@ -76,6 +83,8 @@ impl Shared {
             storage,
             choker: Choker::new(choker_config(config)),
             bucket: TokenBucket::new(config.max_rate, now),
+            metadata_waits: VecDeque::new(),
+            metadata_reading: 0,
             wheel: Wheel::new(now),
             timeouts: config.timeouts,
             announcing,
@@ -88,6 +97,15 @@ impl Shared {
             history: History::default(),
             activity: Activity::default(),
         })
+    }
+}
+
+impl Shared {
+    /// Whether the rate limit has something for another piece of metadata.
+    pub(super) fn metadata_may_go(&mut self) -> bool {
+        let pieces = self.metadata_reading.saturating_add(1);
+        let bytes = pieces.saturating_mul(METADATA_PIECE_LENGTH.into());
+        self.bucket.available(self.now) >= bytes
     }
 }
 
