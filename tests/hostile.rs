@@ -411,6 +411,15 @@ fn a_reader_that_cannot_be_started_is_tried_again() {
 
 /// A reactor in this process, with time-outs that a test can wait for.
 fn impatient(timeouts: Timeouts, max_unchoked: usize) -> (tempfile::TempDir, Sample, SocketAddr) {
+    impatient_house(timeouts, max_unchoked, 100)
+}
+
+/// The same with so many places.
+fn impatient_house(
+    timeouts: Timeouts,
+    max_unchoked: usize,
+    max_peers: usize,
+) -> (tempfile::TempDir, Sample, SocketAddr) {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(2)
         .length(8 << 20)
@@ -421,6 +430,7 @@ fn impatient(timeouts: Timeouts, max_unchoked: usize) -> (tempfile::TempDir, Sam
         port: 0,
         bind: vec!["127.0.0.1".parse().unwrap()],
         max_unchoked,
+        max_peers: Some(max_peers),
         timeouts,
         status: StatusWish::Off,
         ..Config::default()
@@ -447,6 +457,7 @@ fn patient() -> Timeouts {
         message_ms: hour,
         idle_ms: hour,
         write_ms: hour,
+        bystander_ms: hour,
         keep_alive_ms: hour,
         waiting_keep_alive_ms: hour,
     }
@@ -491,6 +502,39 @@ fn an_idle_connection_is_closed() {
     };
     let (_dir, sample, address) = impatient(timeouts, 10);
     Leecher::connect(address, sample.info_hash, FAST).until_closed();
+}
+
+#[test]
+fn who_wants_nothing_gives_way_in_a_full_house_and_in_no_other() {
+    let timeouts = Timeouts {
+        bystander_ms: 200,
+        ..patient()
+    };
+    let (_dir, sample, address) = impatient_house(timeouts, 1, 4);
+    // It has the only slot, and those behind it get none.
+    let mut served = Leecher::connect(address, sample.info_hash, FAST);
+    served.until_unchoked();
+    served.send(&leecher::interested());
+    let mut waits = Leecher::connect(address, sample.info_hash, FAST);
+    waits.send(&leecher::interested());
+    let mut first = Leecher::connect(address, sample.info_hash, FAST);
+    assert_eq!(first.next(), Seen::HaveAll);
+    first
+        .stream
+        .set_read_timeout(Some(Duration::from_millis(600)))
+        .unwrap();
+    let error = first.stream.peek(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock, "a place is left");
+    first.stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    // Now the house is full, so the one that has wanted nothing for long goes.
+    let mut last = Leecher::connect(address, sample.info_hash, FAST);
+    first.until_closed();
+    last.send(&leecher::interested());
+    // Its place is free for the next.
+    Leecher::connect(address, sample.info_hash, FAST);
+    assert_eq!(served.block(0, 0, BLOCK), sample.block(0, 0, BLOCK));
+    waits.send(&leecher::request(0, 0, BLOCK));
+    waits.until(|seen| matches!(seen, Seen::Reject { .. }));
 }
 
 #[test]

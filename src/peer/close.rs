@@ -57,6 +57,9 @@ pub enum CloseReason {
     /// The peer held upload slots and asked for nothing.
     #[error("held an upload slot without asking for anything")]
     SlotUnused,
+    /// The house is full and the peer has wanted nothing for a while.
+    #[error("wanted nothing while the house was full")]
+    Bystander,
     /// The peer closed the connection.
     #[error("closed the connection")]
     PeerClosed,
@@ -76,7 +79,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// The names under which they are counted: constant, lower case, words joined by `_`.
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 22] = [
         "not_bittorrent",
         "unknown_torrent",
         "ourselves_connected",
@@ -98,6 +101,7 @@ impl CloseReason {
         "content_failed",
         "torrent_removed",
         "shutdown",
+        "bystander",
     ];
 
     /// The place among [`CloseReason::NAMES`].
@@ -125,6 +129,7 @@ impl CloseReason {
             Self::ContentFailed => 18,
             Self::TorrentRemoved => 19,
             Self::Shutdown => 20,
+            Self::Bystander => 21,
         }
     }
 
@@ -163,7 +168,10 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), CloseReason::NAMES.len());
         assert_eq!(CloseReason::HouseFull.as_str(), "house_full");
-        assert_eq!(CloseReason::Shutdown.number() + 1, CloseReason::NAMES.len());
+        assert_eq!(
+            CloseReason::Bystander.number() + 1,
+            CloseReason::NAMES.len()
+        );
     }
 
     #[test]

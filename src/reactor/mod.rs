@@ -9,6 +9,7 @@ mod accept;
 mod activity;
 mod agenda;
 mod announcing;
+mod bystanders;
 mod connection;
 mod listener;
 mod loading;
@@ -252,6 +253,10 @@ impl Reactor {
             true => shared.bucket.next(shared.now, SMALLEST_BUDGET_BYTES),
             false => None,
         };
+        let bystander = match self.connections.len() >= self.max_peers {
+            true => shared.bystanders.next(shared.timeouts.bystander_ms),
+            false => None,
+        };
         [
             shared.wheel.next(),
             shared.choker.next(),
@@ -262,6 +267,7 @@ impl Reactor {
             self.service.next(),
             self.status.as_ref().and_then(StatusServer::next),
             self.stop_until.filter(|_| !self.connections.is_empty()),
+            bystander,
         ]
         .into_iter()
         .flatten()
@@ -429,6 +435,9 @@ impl Reactor {
     /// Carries out what the choker decides.
     fn rebalance(&mut self) {
         let house_full = self.connections.len() >= self.max_peers;
+        if house_full {
+            self.make_room();
+        }
         let mut verdicts = Vec::new();
         let now = self.shared.now;
         self.shared.choker.rebalance(now, house_full, &mut verdicts);
@@ -453,6 +462,29 @@ impl Reactor {
                 .deadlines
                 .arm(key, &self.shared.timeouts, &mut self.shared.wheel);
             self.agenda.note(connection, key);
+        }
+    }
+
+    /// In a full house the peer that has wanted nothing for longest gives way.
+    fn make_room(&mut self) {
+        let (now, after_ms) = (self.shared.now, self.shared.timeouts.bystander_ms);
+        let bystanders = &mut self.shared.bystanders;
+        while self.connections.len() - self.closing.len() >= self.max_peers {
+            let Some(key) = bystanders.due(now, after_ms) else {
+                break;
+            };
+            let Some(connection) = self.connections.get_mut(key.index as usize) else {
+                break;
+            };
+            if connection.latches.closing {
+                connection.want(key, bystanders);
+            } else if connection.peer.is_choked() {
+                connection.want(key, bystanders);
+                mark(&mut self.closing, connection, key, CloseReason::Bystander);
+            } else {
+                // Of one with a slot the choker decides.
+                connection.stand_by(key, bystanders, now);
+            }
         }
     }
 
@@ -530,6 +562,7 @@ impl Reactor {
         for (key, reason) in self.closing.drain(..) {
             let mut connection = self.connections.remove(key.index as usize);
             self.shared.choker.disconnected(key);
+            connection.want(key, &mut self.shared.bystanders);
             if let Some(torrent) = &connection.torrent {
                 self.shared.announcing.left(torrent.id);
             }

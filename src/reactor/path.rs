@@ -158,6 +158,7 @@ impl Connection {
                     .handle_peer_id(*id, shared.identity, &torrent.shape, &greeting)?;
                 self.deadlines.handshake_done(shared.now);
                 self.place = Some(shared.activity.join(torrent));
+                self.stand_by(key, &mut shared.bystanders, shared.now);
                 // A peer that is unchoked before it says interested asks one round trip earlier.
                 if shared.choker.has_free_slot() {
                     shared.choker.interested(key);
@@ -180,6 +181,7 @@ impl Connection {
             Event::None => {}
             Event::Interested => {
                 shared.choker.interested(key);
+                self.want(key, &mut shared.bystanders);
                 self.deadlines.waiting(self.peer.is_choked());
             }
             Event::NotInterested => {
@@ -187,16 +189,23 @@ impl Connection {
                     self.choke();
                 }
                 self.deadlines.waiting(false);
+                self.stand_by(key, &mut shared.bystanders, shared.now);
             }
             Event::Requested {
                 newly_interested, ..
             } => {
                 if newly_interested {
                     shared.choker.interested(key);
+                    self.want(key, &mut shared.bystanders);
                 }
                 return true;
             }
-            Event::MetadataRequested => self.fetch_metadata(key, shared),
+            Event::MetadataRequested => {
+                if !self.peer.is_interested() {
+                    self.stand_by(key, &mut shared.bystanders, shared.now);
+                }
+                self.fetch_metadata(key, shared);
+            }
         }
         false
     }

@@ -11,6 +11,7 @@ use mio::{Registry, Waker};
 
 use super::activity::Activity;
 use super::announcing::Announcing;
+use super::bystanders::Bystanders;
 use super::outbox::{Body, Outbox};
 use crate::choker::{Choker, ChokerConfig};
 use crate::config::{self, Config, Verify};
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     /// Pieces of metadata that are being read: the rate limit does not know of them yet.
     pub(super) metadata_reading: u64,
     pub(super) wheel: Wheel,
+    pub(super) bystanders: Bystanders,
     pub(super) timeouts: Timeouts,
     pub(super) identity: PeerId,
     pub(super) port: u16,
@@ -86,6 +88,7 @@ impl Shared {
             metadata_waits: VecDeque::new(),
             metadata_reading: 0,
             wheel: Wheel::new(now),
+            bystanders: Bystanders::default(),
             timeouts: config.timeouts,
             announcing,
             identity,

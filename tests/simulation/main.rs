@@ -29,6 +29,7 @@ const TIMEOUTS: Timeouts = Timeouts {
     message_ms: 10_000,
     idle_ms: 30_000,
     write_ms: 15_000,
+    bystander_ms: 60_000,
     keep_alive_ms: 12_000,
     waiting_keep_alive_ms: 4_000,
 };

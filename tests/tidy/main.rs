@@ -41,6 +41,8 @@ const PURE: &[&str] = &[
     "src/tracker/",
     "src/metrics.rs",
     "src/metrics/history.rs",
+    "src/storage/ledger.rs",
+    "src/reactor/bystanders.rs",
     "src/status/http.rs",
     "src/status/json.rs",
     "src/status/report.rs",
