@@ -49,7 +49,9 @@ pub fn filter(levels: &str) -> Result<String, String> {
 }
 
 /// The parts of the program that have something to say.
-pub const COMPONENTS: &[&str] = &["daemon", "library", "logging", "reactor", "storage"];
+pub const COMPONENTS: &[&str] = &[
+    "daemon", "library", "logging", "reactor", "storage", "tracker",
+];
 
 fn is_component(name: &str) -> bool {
     COMPONENTS.contains(&name)
@@ -299,6 +301,29 @@ mod tests {
             "info,",
         ] {
             assert!(filter(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_says_something_is_a_component() {
+        let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+        let root = directories[0].clone();
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    directories.push(path);
+                    continue;
+                }
+                let below = path.strip_prefix(&root).unwrap().with_extension("");
+                let name = below.iter().next().unwrap().to_str().unwrap();
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                let says = ["error", "warn", "info", "debug"]
+                    .iter()
+                    .any(|level| text.contains(&format!("log::{level}!")));
+                let known = is_component(name) || matches!(name, "main" | "bin");
+                assert!(!says || known, "{} has no level of its own", path.display());
+            }
         }
     }
 
