@@ -5,6 +5,7 @@
 
 pub mod history;
 pub mod prometheus;
+pub mod trackers;
 
 use crate::peer::close::CloseReason;
 use crate::wire::message::InfoHash;
@@ -197,7 +198,8 @@ impl Phase {
     }
 }
 
-/// Everything at one moment. Taking it costs the same however many peers and torrents there are.
+/// Everything at one moment. Taking it costs the same however many peers, torrents and
+/// trackers there are.
 #[derive(Clone, Default, Debug)]
 pub struct Snapshot {
     /// What is going on.
@@ -226,6 +228,8 @@ pub struct Snapshot {
     pub late_faults: u64,
     /// Bytes a second, of late.
     pub rate_bytes: u64,
+    /// How the trackers do; nothing when none is told.
+    pub trackers: trackers::Trackers,
 }
 
 #[cfg(test)]

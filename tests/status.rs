@@ -12,10 +12,11 @@ mod support;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use support::daemon::Daemon;
 use support::leecher::{self, FAST, Leecher};
@@ -35,11 +36,12 @@ impl Scene {
     }
 
     fn start_with(arguments: &[&str]) -> Self {
+        Self::seeding(&TorrentBuilder::new(70).length(4 << 20), arguments)
+    }
+
+    fn seeding(torrent: &TorrentBuilder, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let sample = TorrentBuilder::new(70)
-            .length(4 << 20)
-            .write(dir.path())
-            .unwrap();
+        let sample = torrent.write(dir.path()).unwrap();
         fs::write(dir.path().join("rubbish.torrent"), "rubbish").unwrap();
         let mut all = vec!["--status", "127.0.0.1:0"];
         all.extend(arguments);
@@ -166,6 +168,94 @@ fn the_metrics_carry_no_info_hash() {
     let text = scene.get("/metrics");
     assert!(!text.contains(&scene.sample.info_hash_hex()));
     assert!(text.ends_with("# EOF\n"));
+}
+
+/// A tracker that accepts or refuses whatever it is asked. Answers its URL.
+fn tracker(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n")
+                && stream.read(&mut byte).is_ok_and(|read| read > 0)
+            {
+                request.extend(byte);
+            }
+            let head = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+            stream.write_all(format!("{head}{answer}").as_bytes()).ok();
+        }
+    });
+    url
+}
+
+/// One tracker accepts, one refuses, and one is not there.
+fn scene_with_trackers() -> (Scene, [String; 3]) {
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+    let trackers = [
+        tracker("d8:intervali1800e5:peers0:e"),
+        tracker("d14:failure reason11:<b>never</be"),
+        format!("http://{}", dead.local_addr().unwrap()),
+    ];
+    drop(dead);
+    let mut torrent = TorrentBuilder::new(70).length(4 << 20);
+    for tracker in &trackers {
+        torrent = torrent.announce(&[&format!("{tracker}/secret/announce")]);
+    }
+    let scene = Scene::seeding(&torrent, &[]);
+    let until = Instant::now() + Duration::from_secs(20);
+    let told = ["\"accepted\":1,", "\"refused\":1,", "tried again"];
+    loop {
+        let json = scene.get("/status.json");
+        if told.iter().all(|told| json.contains(told)) {
+            break;
+        }
+        assert!(Instant::now() < until, "{json}");
+        std::thread::yield_now();
+    }
+    (scene, trackers)
+}
+
+#[test]
+fn trackers_are_seen_and_their_keys_are_not() {
+    let (scene, [good, refusing, dead]) = scene_with_trackers();
+    for outcome in ["accepted", "refused"] {
+        let labels = format!("tracker=\"127.0.0.1\",outcome=\"{outcome}\"");
+        assert_eq!(
+            scene.metric(&format!("hekate_announces_total{{{labels}}}")),
+            1.0
+        );
+    }
+    let of_host = |name: &str| scene.metric(&format!("{name}{{tracker=\"127.0.0.1\"}}"));
+    assert_eq!(of_host("hekate_tracker_up"), 1.0);
+    assert_eq!(of_host("hekate_tracker_torrents"), 3.0);
+    assert!(of_host("hekate_announce_requests_total") >= 2.0);
+    assert_eq!(of_host("hekate_tracker_requests_in_flight"), 0.0);
+    let json = scene.get("/status.json");
+    let up =
+        format!("{{\"tracker\":\"{good}\",\"state\":\"up\",\"rests_seconds\":0,\"trouble\":null");
+    assert!(json.contains(&up), "{json}");
+    let told = format!(
+        "\"trouble\":\"refuses {}: <b>never</b\"",
+        scene.sample.info_hash_hex()
+    );
+    assert!(json.contains(&refusing) && json.contains(&told), "{json}");
+    assert!(
+        json.contains(&format!("{{\"tracker\":\"{dead}\",\"state\":\"resting\"")),
+        "{json}"
+    );
+    let text = scene.get("/status.txt");
+    let line =
+        format!("tracker   {good} is up, in time: 1 torrents, 1 accepted, 0 refused, 0 failed\n");
+    assert!(text.contains(&line), "{text}");
+    assert!(
+        text.contains(&format!("tracker   {dead} rests for ")),
+        "{text}"
+    );
+    for path in ["/metrics", "/status.json", "/status.txt"] {
+        assert!(!scene.get(path).contains("secret"), "{path}");
+    }
 }
 
 #[test]
@@ -361,9 +451,19 @@ fn the_page_shows_the_figures_in_a_browser_and_they_move() {
         println!("skipped: {CHROMIUM} is not installed");
         return;
     }
-    let scene = Scene::start();
+    let (scene, trackers) = scene_with_trackers();
     let page = page_in_a_browser(&scene, &[]);
     assert_eq!(shown(&page, "phase"), "serving");
+    for tracker in &trackers {
+        assert!(
+            page.contains(&format!("<th scope=\"row\">{tracker}</th>")),
+            "{page}"
+        );
+    }
+    assert!(
+        page.contains("&lt;b&gt;never&lt;/b"),
+        "a tracker's words are text"
+    );
     assert_eq!((shown(&page, "sent"), shown(&page, "peers")), ("0 B", "0"));
     let mut leecher = scene.leecher();
     for index in 0..scene.sample.pieces {

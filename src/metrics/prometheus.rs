@@ -11,6 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::trackers::TrackerSums;
 use super::{Histogram, Snapshot};
 use crate::peer::close::CloseReason;
 
@@ -35,7 +36,8 @@ impl Collector for Snapshot {
         let mut page = Page(encoder);
         self.describe_process(&mut page)?;
         self.describe_peers(&mut page)?;
-        self.describe_library(&mut page)
+        self.describe_library(&mut page)?;
+        self.describe_trackers(&mut page)
     }
 }
 
@@ -128,6 +130,52 @@ impl Snapshot {
         page.gauge("pieces_bad", quarantined, None, pieces.quarantined)?;
         let queued = "Pieces that wait to be hashed";
         page.gauge("hash_jobs_queued", queued, None, pieces.queued)
+    }
+}
+
+impl Snapshot {
+    fn describe_trackers(&self, page: &mut Page<'_>) -> fmt::Result {
+        let hosts = self.trackers.by_host();
+        let announces = "Announces by tracker and how they ended";
+        let mut family = page.metric("announces", announces, None, MetricType::Counter)?;
+        for (host, _, sums) in &hosts {
+            for (outcome, count) in sums.outcomes() {
+                let labels = [("tracker", *host), ("outcome", outcome)];
+                let mut metric = family.encode_family(&labels)?;
+                metric.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
+        }
+        let requests = "Requests sent to trackers, repeated ones included";
+        let mut family = page.metric("announce_requests", requests, None, MetricType::Counter)?;
+        for (host, _, sums) in &hosts {
+            let labels = [("tracker", *host)];
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(&sums.sent, None)?;
+        }
+        let late = "By how much the announce that waits longest is late";
+        let seconds = Some(&Unit::Seconds);
+        let mut figure = |name, help, unit, figure: &dyn Fn(bool, &TrackerSums) -> u64| {
+            let mut family = page.metric(name, help, unit, MetricType::Gauge)?;
+            for (host, up, sums) in &hosts {
+                family
+                    .encode_family(&[("tracker", *host)])?
+                    .encode_gauge(&signed(figure(*up, sums)))?;
+            }
+            Ok(())
+        };
+        figure("announce_lateness", late, seconds, &|_, sums| sums.late_s)?;
+        let up = "Whether the tracker answers";
+        figure("tracker_up", up, None, &|up, _| up.into())?;
+        let torrents = "Torrents that are announced to the tracker";
+        figure("tracker_torrents", torrents, None, &|_, sums| sums.torrents)?;
+        let open = "Open connections to the tracker";
+        figure("tracker_connections", open, None, &|_, sums| {
+            sums.connections
+        })?;
+        let waiting = "Requests to the tracker that are not answered yet";
+        figure("tracker_requests_in_flight", waiting, None, &|_, sums| {
+            sums.in_flight
+        })
     }
 }
 
@@ -242,7 +290,9 @@ mod tests {
     #[test]
     fn the_names_are_those_in_the_text() {
         let names = names();
-        let text = text(Snapshot::default());
+        let mut snapshot = Snapshot::default();
+        snapshot.trackers.others = 1;
+        let text = text(snapshot);
         assert!(names.len() > 20);
         for name in &names {
             assert!(text.contains(&format!("\n{name}")), "{name}");

@@ -18,6 +18,7 @@ use super::tokens::Source;
 use crate::config::{Config, Families};
 use crate::library::live::Added;
 use crate::library::served::Base;
+use crate::metrics::trackers::Trackers;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::tracker::announce::Identity;
@@ -210,6 +211,12 @@ impl Announcing {
             return Some(Time::default());
         }
         self.announcer.as_ref()?.next()
+    }
+
+    /// How the trackers do.
+    pub(super) fn figures(&self, now: Time) -> Trackers {
+        let announcer = self.announcer.as_ref();
+        announcer.map_or_else(Trackers::default, |announcer| announcer.figures(now))
     }
 
     /// Trackers are to be told that everything ends.

@@ -54,6 +54,7 @@ impl Reactor {
                 .unwrap_or(0)
                 .saturating_sub(self.faults_before),
             rate_bytes: shared.history.rate_bytes(),
+            trackers: shared.announcing.figures(shared.now),
         }
     }
 

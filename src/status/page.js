@@ -90,6 +90,7 @@ function render(status) {
   show("job", microseconds(status.storage.job_p99_us));
   show("late", count(status.storage.late_faults));
   show("turn", microseconds(status.turn.p99_us));
+  renderTrackers(status.trackers, status.trackers_others);
   const ends = Object.entries(status.connections_closed).filter(([, some]) => some > 0);
   ends.sort((one, other) => other[1] - one[1]);
   at("closed").replaceChildren(...ends.map(([reason, some]) => {
@@ -119,6 +120,35 @@ function renderBusiest(torrents) {
     row.firstChild.title = torrent.info_hash;
     return row;
   }));
+}
+
+function trackerRow(tracker, name, state, trouble) {
+  const row = document.createElement("tr");
+  const sums = [tracker.torrents, tracker.accepted, tracker.refused, tracker.failed, tracker.connections,
+    tracker.requests_in_flight];
+  const head = cell("th", name);
+  head.scope = "row";
+  const late = cell("td", tracker.late_seconds ? duration(tracker.late_seconds) : "in time");
+  late.className = tracker.late_seconds >= 300 ? "late" : "";
+  const words = cell("td", trouble);
+  words.className = "words";
+  row.append(head, state, late, ...sums.map((sum) => cell("td", count(sum))), words);
+  return row;
+}
+
+function renderTrackers(trackers, others) {
+  at("no-trackers").hidden = trackers.length > 0;
+  // Those that are worst off first.
+  trackers.sort((one, other) => other.late_seconds - one.late_seconds);
+  const rows = trackers.map((tracker) => {
+    const resting = tracker.state === "resting";
+    const state = cell("td", resting ? `rests, ${duration(tracker.rests_seconds)}` : tracker.state);
+    state.className = `state ${tracker.state}`;
+    const ago = tracker.trouble === null ? "" : `${duration(tracker.trouble_seconds_ago)} ago: ${tracker.trouble}`;
+    return trackerRow(tracker, tracker.tracker, state, ago);
+  });
+  if (others.trackers > 0) rows.push(trackerRow(others, `${count(others.trackers)} others`, cell("td", ""), ""));
+  at("trackers").replaceChildren(...rows);
 }
 
 const ask = async (path) => {

@@ -1,11 +1,16 @@
 //! A snapshot for programs and for people: JSON, and lines of text. Pure.
 
+use std::cmp::Reverse;
+
 use super::json::{array, object, string};
+use crate::metrics::trackers::{TrackerFigures, TrackerState, TrackerSums, Trackers};
 use crate::metrics::{Peers, Snapshot};
 use crate::peer::close::CloseReason;
 
 /// Bad pieces that are named for people; the log names all.
 const LINES_MAX: usize = 10;
+/// Trackers with a line of their own in the text.
+const TRACKERS_IN_TEXT: usize = 10;
 
 /// `/status.json`.
 #[must_use]
@@ -69,6 +74,11 @@ pub fn json(snapshot: &Snapshot) -> String {
                 ("p99_us", number(counters.turns.quantile_us(0.99))),
             ]),
         ),
+        (
+            "trackers",
+            array(snapshot.trackers.named.iter().map(tracker)),
+        ),
+        ("trackers_others", other_trackers(&snapshot.trackers)),
     ])
 }
 
@@ -107,6 +117,44 @@ fn piece_lines(snapshot: &Snapshot) -> String {
     lines
 }
 
+fn other_trackers(trackers: &Trackers) -> String {
+    let count = [("trackers", trackers.others.to_string())];
+    object(count.into_iter().chain(tracker_sums(&trackers.other)))
+}
+
+fn tracker(tracker: &TrackerFigures) -> String {
+    let (trouble, ago) = match &tracker.trouble {
+        Some((trouble, ago_s)) => (string(trouble), ago_s.to_string()),
+        None => ("null".to_owned(), "null".to_owned()),
+    };
+    let rests_s = match tracker.state {
+        TrackerState::Resting(rests_s) => rests_s,
+        _ => 0,
+    };
+    let first = [
+        ("tracker", string(&tracker.site)),
+        ("state", string(tracker.state.as_str())),
+        ("rests_seconds", rests_s.to_string()),
+        ("trouble", trouble),
+        ("trouble_seconds_ago", ago),
+    ];
+    object(first.into_iter().chain(tracker_sums(&tracker.sums)))
+}
+
+fn tracker_sums(sums: &TrackerSums) -> impl Iterator<Item = (&'static str, String)> {
+    let first = [
+        ("torrents", sums.torrents),
+        ("late_seconds", sums.late_s),
+        ("requests", sums.sent),
+    ];
+    let last = [
+        ("connections", sums.connections),
+        ("requests_in_flight", sums.in_flight),
+    ];
+    let all = first.into_iter().chain(sums.outcomes()).chain(last);
+    all.map(|(name, value)| (name, value.to_string()))
+}
+
 /// Bytes in each of the last seconds, oldest first.
 pub fn history(seconds: impl Iterator<Item = u64>) -> String {
     object([(
@@ -135,7 +183,7 @@ pub fn text(snapshot: &Snapshot) -> String {
         Some(percent) => format!("{percent} % found in memory"),
         None => "nothing asked yet".to_owned(),
     };
-    format!(
+    let figures = format!(
         "Hekate {version} is {phase}, up {up}\n\
          sent      {sent} in {blocks} blocks, {rate}/s now, {rejected} requests rejected\n\
          peers     {peers} of {peers_max}: {unchoked} in {slots} slots, {waiting} waiting, \
@@ -164,6 +212,50 @@ pub fn text(snapshot: &Snapshot) -> String {
         late = snapshot.late_faults,
         pieces = piece_lines(snapshot),
         turn = microseconds(counters.turns.quantile_us(0.99)),
+    );
+    figures + &tracker_lines(&snapshot.trackers)
+}
+
+/// Those that are worst off first; a terminal has few lines.
+fn tracker_lines(trackers: &Trackers) -> String {
+    let mut named: Vec<&TrackerFigures> = trackers.named.iter().collect();
+    named.sort_by_key(|tracker| Reverse(tracker.sums.late_s));
+    let (shown, hidden) = named
+        .split_at_checked(TRACKERS_IN_TEXT)
+        .unwrap_or((&named, &[]));
+    let lines = shown.iter().map(|tracker| tracker_line(tracker));
+    let mut lines: String = lines.collect();
+    let others = trackers.others + hidden.len() as u64;
+    if others > 0 {
+        let mut sums = trackers.other;
+        for tracker in hidden {
+            sums.add(&tracker.sums);
+        }
+        lines += &format!(
+            "trackers  {others} others: {} accepted, {} refused, {} failed\n",
+            sums.accepted, sums.refused, sums.failed
+        );
+    }
+    lines
+}
+
+fn tracker_line(tracker: &TrackerFigures) -> String {
+    let sums = &tracker.sums;
+    let state = match tracker.state {
+        TrackerState::Resting(rests_s) => format!("rests for {}", duration(rests_s)),
+        state => format!("is {}", state.as_str()),
+    };
+    let late = match sums.late_s {
+        0 => "in time".to_owned(),
+        late_s => format!("{} late", duration(late_s)),
+    };
+    let trouble = match &tracker.trouble {
+        Some((trouble, ago_s)) => format!("; {} ago: {trouble}", duration(*ago_s)),
+        None => String::new(),
+    };
+    format!(
+        "tracker   {} {state}, {late}: {} torrents, {} accepted, {} refused, {} failed{trouble}\n",
+        tracker.site, sums.torrents, sums.accepted, sums.refused, sums.failed
     )
 }
 

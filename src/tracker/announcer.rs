@@ -21,7 +21,7 @@ use super::datagrams::Datagrams;
 use super::entries::Family;
 use super::pace::Pace;
 use super::resolver::Resolver;
-use super::route::{Health, Route};
+use super::route::Route;
 use super::schedule::Schedule;
 use super::sets::Skipped;
 use super::target::Target;
@@ -30,6 +30,7 @@ use crate::timers::Time;
 use crate::wire::message::InfoHash;
 
 mod dispatch;
+mod figures;
 mod http;
 mod indexed;
 mod names;
@@ -114,19 +115,6 @@ pub struct Counters {
     pub most_connections: usize,
 }
 
-/// How one tracker does.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Status<'a> {
-    /// Which.
-    pub site: &'a Site,
-    /// Torrents that it is announced.
-    pub torrents: u32,
-    /// By how many seconds the torrent that waits longest is late.
-    pub late_s: u64,
-    /// Whether it answers, by any family.
-    pub up: bool,
-}
-
 /// One tracker.
 #[derive(Debug)]
 struct Tracker {
@@ -144,6 +132,7 @@ struct Tracker {
     gathers_until: Time,
     complained: Option<Time>,
     late: Option<Time>,
+    tally: figures::Tally,
 }
 
 /// Announces a library.
@@ -172,6 +161,7 @@ pub struct Announcer {
     lists: Vec<u32>,
     looked: Time,
     counters: Counters,
+    named: figures::Named,
     random: fastrand::Rng,
     buffer: Vec<u8>,
     /// Everything ends then.
@@ -210,6 +200,7 @@ impl Announcer {
             lists: Vec::new(),
             looked: now,
             counters: Counters::default(),
+            named: figures::Named::default(),
             random: fastrand::Rng::new(),
             buffer: vec![0; BUFFER_BYTES],
             stops_at: None,
@@ -265,6 +256,7 @@ impl Announcer {
                 gathers_until: now,
                 complained: None,
                 late: None,
+                tally: figures::Tally::default(),
             };
             self.trackers.push(tracker);
         }
@@ -322,6 +314,7 @@ impl Announcer {
         self.drive_connections(now);
         self.drive_datagrams(now);
         self.close_late_connections(now);
+        self.name_trackers();
         self.look(now);
         while let Some(&(at, tracker)) = self.wakes.first() {
             if at > now {
@@ -387,21 +380,6 @@ impl Announcer {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
-    }
-
-    /// How each tracker does.
-    pub fn status(&self, now: Time) -> impl Iterator<Item = Status<'_>> {
-        (0..)
-            .zip(&self.trackers)
-            .map(move |(number, tracker)| Status {
-                site: &tracker.site,
-                torrents: self.schedule.members(number),
-                late_s: self.schedule.lateness_s(number, now),
-                up: tracker
-                    .routes
-                    .iter()
-                    .any(|route| route.health == Health::Up),
-            })
     }
 
     fn wake_trackers_of(&mut self, set: u32, now: Time) {

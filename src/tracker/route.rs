@@ -1,7 +1,7 @@
 //! One tracker by one family of addresses: whether it is well, and how much it can take.
 //!
-//! Owns health, back-off, the way HTTP is spoken there, and the window of UDP. It must not know
-//! sockets: connections are numbers to it.
+//! Owns health, back-off, the way HTTP is spoken, the window of UDP. It must not know sockets:
+//! connections are numbers to it.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -324,7 +324,7 @@ pub(super) struct Window {
     threshold: u32,
     /// Answers since it last grew slowly.
     counted: u32,
-    under_way: u32,
+    pub(super) under_way: u32,
     shrunk: Time,
 }
 

@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
     "src/metrics/history.rs",
     "src/storage/ledger.rs",
     "src/reactor/bystanders.rs",
+    "src/metrics/trackers.rs",
     "src/status/http.rs",
     "src/status/json.rs",
     "src/status/report.rs",
@@ -190,6 +191,7 @@ const IMPORTS: &[ImportRule] = &[
         forbidden: &["crate", "hekate"],
         allowed: &[
             "crate::tracker",
+            "crate::metrics::trackers",
             "crate::sys",
             "crate::timers",
             "crate::torrent::printable",

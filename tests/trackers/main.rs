@@ -11,6 +11,7 @@
 
 mod daemon;
 mod driver;
+mod figures;
 mod hostile;
 mod indexed;
 mod real;

@@ -163,6 +163,7 @@ impl Announcer {
         };
         tracker.pace.take();
         self.counters.sent += 1;
+        tracker.tally.sent += 1;
         match tracker.target.site().scheme {
             Scheme::Udp => self.send_packet(number, family, request, now),
             Scheme::Http | Scheme::Https => self.send_request(number, family, request, now),

@@ -49,6 +49,7 @@ impl Announcer {
                 warning,
             } => {
                 self.counters.accepted += 1;
+                tracker.tally.accepted += 1;
                 if tracker_id.is_some() {
                     tracker.tracker_id = tracker_id;
                 }
@@ -59,6 +60,7 @@ impl Announcer {
             }
             Answer::Refused { reason, retry } => {
                 self.counters.refused += 1;
+                tracker.tally.refused += 1;
                 let torrent = self.schedule.due(request.entry, family);
                 if let Some(torrent) = torrent.map(|due| due.announce.info_hash) {
                     self.complain(number, format_args!("refuses {torrent}: {reason}"), now);
@@ -80,6 +82,9 @@ impl Announcer {
     ) {
         if outcome == Outcome::Failed {
             self.counters.failed += 1;
+            if let Some(tracker) = self.trackers.get_mut(number as usize) {
+                tracker.tally.failed += 1;
+            }
         }
         let ended = Ended {
             family,
@@ -145,6 +150,7 @@ impl Announcer {
         let Some(tracker) = self.trackers.get_mut(number as usize) else {
             return;
         };
+        tracker.tally.trouble = Some((what.to_string(), now));
         let due = tracker
             .complained
             .is_none_or(|before| now.since(before) >= COMPLAIN_MS);
@@ -162,6 +168,7 @@ impl Announcer {
             return;
         }
         self.looked = now;
+        self.look_at_others(now);
         let mut any = false;
         for (number, tracker) in (0..).zip(&mut self.trackers) {
             let late_s = self.schedule.lateness_s(number, now);

@@ -211,6 +211,7 @@ impl Announcer {
             ..due.announce
         };
         self.counters.sent += 1;
+        tracker.tally.sent += 1;
         let deadline = now.after(resend_ms << (flight.tries + 1));
         self.datagrams
             .send_again(transaction, deadline, |out, transaction| {
