@@ -417,6 +417,7 @@ mod tests {
         let mut sources = Sources {
             path: Some("/nowhere/hekate.toml".into()),
             flags: Vec::new(),
+            directory: None,
         };
         let error = sources.load().unwrap_err().to_string();
         assert!(
