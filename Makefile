@@ -11,7 +11,22 @@ OPTIONS ?=
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help run test test-deps check bench bench-quick bench-library bench-announce deny fuzz docs clean
+# Where `make install` puts things. DESTDIR stands before all of them and is written into none.
+PREFIX      ?= /usr/local
+BINDIR      ?= $(PREFIX)/bin
+DATADIR     ?= $(PREFIX)/share
+MANDIR      ?= $(DATADIR)/man
+DOCDIR      ?= $(DATADIR)/doc/hekate
+# Hekate looks for its configuration in /etc, wherever it lies itself.
+SYSCONFDIR  ?= /etc
+UNITDIR     ?= $(PREFIX)/lib/systemd/system
+BASHCOMPDIR ?= $(DATADIR)/bash-completion/completions
+ZSHCOMPDIR  ?= $(DATADIR)/zsh/site-functions
+FISHCOMPDIR ?= $(DATADIR)/fish/vendor_completions.d
+INSTALL     ?= install
+
+.PHONY: help run build install uninstall deb static test test-deps check bench bench-quick \
+	bench-library bench-announce deny fuzz docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,6 +50,65 @@ run:  ## build, then seed a small sample library (or LIBRARY=DIR) until Ctrl-C
 		'To seed your own library:   make run LIBRARY=/path/to/torrents' \
 		''
 	@exec '$(TARGET)/release/hekate' seed --port $(PORT) $(OPTIONS) '$(LIBRARY)'
+
+build:  ## build what is installed, optimized
+	$(CARGO) build --release --locked --bins
+
+# Built only when it is not there, so that `make build && sudo make install` needs no Rust for root.
+$(TARGET)/release/hekate $(TARGET)/release/hekate-swarm:
+	$(MAKE) build
+
+# A configuration that is there is somebody's, so the new one is put beside it.
+install: $(TARGET)/release/hekate $(TARGET)/release/hekate-swarm  ## install below PREFIX (and DESTDIR)
+	$(INSTALL) -d $(addprefix '$(DESTDIR),$(addsuffix ',$(BINDIR) $(MANDIR)/man1 $(MANDIR)/man5 \
+		$(DOCDIR) $(SYSCONFDIR)/hekate $(SYSCONFDIR)/init.d $(SYSCONFDIR)/default \
+		$(SYSCONFDIR)/logrotate.d $(UNITDIR) $(BASHCOMPDIR) $(ZSHCOMPDIR) $(FISHCOMPDIR)))
+	$(INSTALL) -m 0755 $^ '$(DESTDIR)$(BINDIR)'
+	$(INSTALL) -m 0644 dist/man/*.1 '$(DESTDIR)$(MANDIR)/man1'
+	$(INSTALL) -m 0644 dist/man/*.5 '$(DESTDIR)$(MANDIR)/man5'
+	$(INSTALL) -m 0644 dist/completions/bash/* '$(DESTDIR)$(BASHCOMPDIR)'
+	$(INSTALL) -m 0644 dist/completions/zsh/* '$(DESTDIR)$(ZSHCOMPDIR)'
+	$(INSTALL) -m 0644 dist/completions/fish/* '$(DESTDIR)$(FISHCOMPDIR)'
+	$(INSTALL) -m 0644 README.md CHANGELOG.md LICENSE docs/OPERATING.md dist/grafana.json \
+		dist/alerts.yml '$(DESTDIR)$(DOCDIR)'
+	$(INSTALL) -m 0644 dist/hekate.logrotate '$(DESTDIR)$(SYSCONFDIR)/logrotate.d/hekate'
+	$(INSTALL) -m 0644 dist/hekate.default '$(DESTDIR)$(SYSCONFDIR)/default/hekate'
+	sed 's|/usr/bin/hekate|$(BINDIR)/hekate|' dist/hekate.init >'$(DESTDIR)$(SYSCONFDIR)/init.d/hekate'
+	chmod 0755 '$(DESTDIR)$(SYSCONFDIR)/init.d/hekate'
+	sed 's|/usr/bin/hekate|$(BINDIR)/hekate|' dist/hekate.service >'$(DESTDIR)$(UNITDIR)/hekate.service'
+	chmod 0644 '$(DESTDIR)$(UNITDIR)/hekate.service'
+	$(INSTALL) -m 0644 dist/hekate.socket '$(DESTDIR)$(UNITDIR)'
+	@toml='$(DESTDIR)$(SYSCONFDIR)/hekate/hekate.toml'; test ! -e "$$toml" || toml="$$toml.new"; \
+	$(INSTALL) -m 0644 dist/hekate.toml "$$toml" && echo "configuration: $$toml"
+
+# What may have been written since stays: the configuration, the state, the log, the user.
+uninstall:  ## remove what `make install` has put there, but for the configuration
+	rm -f '$(DESTDIR)$(BINDIR)/hekate' '$(DESTDIR)$(BINDIR)/hekate-swarm' \
+		$(patsubst dist/man/%.1,'$(DESTDIR)$(MANDIR)/man1/%.1',$(wildcard dist/man/*.1)) \
+		'$(DESTDIR)$(MANDIR)/man5/hekate.toml.5' \
+		$(patsubst dist/completions/bash/%,'$(DESTDIR)$(BASHCOMPDIR)/%',$(wildcard dist/completions/bash/*)) \
+		$(patsubst dist/completions/zsh/%,'$(DESTDIR)$(ZSHCOMPDIR)/%',$(wildcard dist/completions/zsh/*)) \
+		$(patsubst dist/completions/fish/%,'$(DESTDIR)$(FISHCOMPDIR)/%',$(wildcard dist/completions/fish/*)) \
+		'$(DESTDIR)$(SYSCONFDIR)/init.d/hekate' '$(DESTDIR)$(SYSCONFDIR)/logrotate.d/hekate' \
+		'$(DESTDIR)$(SYSCONFDIR)/default/hekate' '$(DESTDIR)$(SYSCONFDIR)/hekate/hekate.toml.new' \
+		'$(DESTDIR)$(UNITDIR)/hekate.service' '$(DESTDIR)$(UNITDIR)/hekate.socket'
+	rm -rf '$(DESTDIR)$(DOCDIR)'
+
+# A tool of the project's own is kept with what is built.
+TOOLS     := $(abspath $(TARGET))/tools
+CARGO_DEB := 3.8.0
+
+# It is asked without a revision, so that a package is named by the version alone.
+deb: build  ## build the Debian package, in target/debian (installs cargo-deb there)
+	@test "$$('$(TOOLS)/bin/cargo-deb' --version 2>/dev/null)" = '$(CARGO_DEB)' \
+		|| $(CARGO) install --quiet --locked --no-default-features --root '$(TOOLS)' cargo-deb@$(CARGO_DEB)
+	@gzip -9nc CHANGELOG.md >'$(TARGET)/changelog.gz'
+	'$(TOOLS)/bin/cargo-deb' --locked --no-build --strip $(DEB_OPTIONS)
+
+# For an image without anything else in it: the Dockerfile does this too.
+static: MUSL := $(shell uname -m)-unknown-linux-musl
+static:  ## build hekate as one static file, in target/…-musl (needs musl-tools and the Rust target)
+	$(CARGO) build --release --locked --no-default-features --bin hekate --target $(MUSL)
 
 test: test-deps  ## install what the tests need, then run every test
 	$(CARGO) test --locked
