@@ -191,6 +191,7 @@ pub(crate) fn configuration() -> Vec<u8> {
 fn key(page: &mut Roff, setting: &Setting) {
     let value = match setting.takes {
         Takes::Switch => "true".to_owned(),
+        Takes::OffSwitch(_) => "false".to_owned(),
         Takes::One(value) => value.to_owned(),
         Takes::Many(value) | Takes::Positional(value) => format!("[{value}, ...]"),
     };

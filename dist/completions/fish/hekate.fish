@@ -33,7 +33,11 @@ complete -c hekate -n "__fish_hekate_needs_command" -f -a "config" -d 'Print the
 complete -c hekate -n "__fish_hekate_needs_command" -f -a "status" -d 'Ask the running daemon how it is'
 complete -c hekate -n "__fish_hekate_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l index -d 'Serve the torrents of an index file, which `hekate index` makes, in place of directories [default: none]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l root -d 'Where the paths of that index start, when it was copied from another place [default: where the index says]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l state-dir -d 'Where the index of the directories is kept; deleting it costs a scan and nothing else [default: the user\'s state home]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l rescan -d 'How often the whole library is looked at again, for what is not noticed at once; 0 is never [default: 86400]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l content -d 'Where the content lies [default: beside each torrent file]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l verify -d 'What is looked at before content is served: its size, or (lazy) the hash of each piece before it is first served and after its file has changed [default: size]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s p -l port -d 'Port to listen on; 0 takes one from the system, which the log names [default: 6969]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l bind -d 'Address to listen on; may be given more than once [default: every address]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s N -l max-unchoked -d 'Upload slots: how many peers are served at the same time [default: 50]' -r
@@ -50,10 +54,16 @@ complete -c hekate -n "__fish_hekate_using_subcommand seed" -l log -d 'What is l
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l log-file -d 'Where the log goes; SIGUSR1 opens it anew [default: standard error]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l status -d 'Where the status page and the metrics can be asked for: ADDRESS:PORT, unix:PATH or off [default: 127.0.0.1:6970, when it is free]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l status-host -d 'Name by which browsers may call the status page, for use behind a proxy [default: addresses and localhost]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l user -d 'Become this user once the addresses are taken, when started as root; without a group, the user\'s own [default: whoever starts it]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l pid-file -d 'File that has the number of the process while it runs; a second one with this file is refused [default: none]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l content-root -d 'Further directory that Landlock lets the daemon read: one that links in the library lead to [default: none]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s c -l config -d 'Configuration file [default: /etc/hekate/hekate.toml, when there is one]' -r -F
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s 4 -l ipv4 -d 'Serve IPv4 alone'
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s 6 -l ipv6 -d 'Serve IPv6 alone'
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s t -l no-tracker -d 'Do not announce to trackers'
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l daemon -d 'Go to the background once the daemon listens; the log must be a file then'
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l no-landlock -d 'Turn off: Let the kernel refuse every file but the library, and what the daemon itself needs (Landlock)'
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l allow-new-privs -d 'Turn off: Never gain rights by running a program (no_new_privs); Landlock needs it'
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s l -l list -d 'List what would be served and why the rest is refused, then exit'
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s v -l verbose -d 'Log more: once for --log debug, twice for --log trace'
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s h -l help -d 'Print help'
