@@ -114,7 +114,7 @@ test: test-deps  ## install what the tests need, then run every test
 	$(CARGO) test --locked
 
 # Debian's names for what the tests start; `ip` and `unshare` give each client a network of its own.
-TEST_PACKAGES := transmission-cli aria2 rtorrent qbittorrent-nox python3-libtorrent opentracker \
+TEST_PACKAGES := strace transmission-cli aria2 rtorrent qbittorrent-nox python3-libtorrent opentracker \
 	nginx-light iproute2 util-linux chromium man-db bash zsh fish
 # What comes from npm is kept with what is built.
 CLIENTS := $(abspath $(TARGET))/clients
