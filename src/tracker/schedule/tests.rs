@@ -453,6 +453,7 @@ fn neighbours_in_an_index_are_read_together_in_every_round() {
     };
     let mut schedule = with_index(60_000);
     let mut pace = Pace::new(Some(1200), Time(0));
+    let mut random = fastrand::Rng::with_seed(12);
     let mut in_second = vec![0_u32; 1200];
     let (mut reads, mut wanted) = (0, 0);
     for tick in 0..(1200 * 50) {
@@ -462,7 +463,7 @@ fn neighbours_in_an_index_are_read_together_in_every_round() {
         {
             pace.take();
             let ended = ended(V4, event, Outcome::Accepted(terms));
-            schedule.finish(0, entry, ended, now, fastrand::u32(..));
+            schedule.finish(0, entry, ended, now, random.u32(..));
             in_second[usize::try_from(tick / 50).unwrap()] += 1;
         }
         let mut unread = read(&mut schedule);
