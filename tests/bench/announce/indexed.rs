@@ -9,6 +9,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hekate::library::index::Index;
+
 use crate::real;
 use crate::steady::{Daemon, INTERVAL_S, SETTLE, built, large, peers};
 
@@ -40,7 +42,8 @@ impl Library {
             torrent: place.join("small/large.torrent"),
             report: place.join("report.json"),
         };
-        if !library.index.exists() {
+        // One of another version is made again.
+        if Index::open(&library.index).is_err() {
             let (small, index) = (place.join("small"), place.join("small.index"));
             fs::create_dir_all(&small).unwrap();
             large(&small);
