@@ -185,6 +185,14 @@ impl View {
         starts.any(|start| start.starts_with(path)) && !path.is_file()
     }
 
+    /// The start that a directory lies below.
+    fn start_of(&self, directory: &Path) -> PathBuf {
+        let origin = self.base.index.origin();
+        let mut starts = origin.searched.iter().map(|start| origin.root.join(start));
+        let start = starts.find(|start| directory.starts_with(start));
+        start.unwrap_or_else(|| directory.to_path_buf())
+    }
+
     /// A number that was never used.
     pub(super) fn fresh(&mut self) -> u32 {
         let number = self.next_number;
@@ -437,7 +445,7 @@ impl View {
     fn look_below(&mut self, directory: &Path) -> Result<(), IndexError> {
         let mut found = Vec::new();
         if directory.is_dir() {
-            for step in walk::below(directory) {
+            for step in walk::below(directory, &self.start_of(directory)) {
                 match step {
                     Step::Batch(batch) => {
                         let path = |name: &OsString| batch.directory.join(name);

@@ -7,6 +7,8 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
@@ -160,9 +162,21 @@ impl Starts {
     }
 }
 
-/// Walks below a directory, whose path is kept as it is.
-pub(super) fn below(directory: &Path) -> impl Iterator<Item = Step> {
-    Walk::new(directory, Vec::new())
+/// Walks below a directory, whose path is kept as it is, as a walk from `start` comes there: what
+/// leads back to a directory above is a loop here too.
+pub(super) fn below(directory: &Path, start: &Path) -> impl Iterator<Item = Step> {
+    let mut walk = Walk::new(directory, Vec::new());
+    let above = directory.ancestors().skip(1);
+    let above = above.take_while(|above| above.starts_with(start));
+    walk.above = above
+        .filter_map(|above| Some((identity(&above.metadata().ok()?), above.to_path_buf())))
+        .collect();
+    walk
+}
+
+/// What a directory is known by, whatever its path.
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
 /// Whether a start is not there, or holds nothing at all.
@@ -190,6 +204,8 @@ struct Walk {
     within: Vec<PathBuf>,
     batch: Option<Batch>,
     only: Option<Step>,
+    /// The directories above the first, as far as they were walked through.
+    above: Vec<((u64, u64), PathBuf)>,
 }
 
 impl Walk {
@@ -200,6 +216,7 @@ impl Walk {
             within,
             batch: None,
             only: None,
+            above: Vec::new(),
         }
     }
 
@@ -209,6 +226,7 @@ impl Walk {
             within: Vec::new(),
             batch: None,
             only: Some(step),
+            above: Vec::new(),
         }
     }
 
@@ -232,6 +250,19 @@ impl Walk {
                 })
             }
         }
+    }
+
+    /// The directory above the first that an entry leads back to. Below the first they are seen by
+    /// the walk itself.
+    fn leads_back(&self, entry: &DirEntry) -> Option<&Path> {
+        if self.above.is_empty() || !(entry.path_is_symlink() && entry.file_type().is_dir()) {
+            return None;
+        }
+        let found = identity(&entry.metadata().ok()?);
+        let mut above = self.above.iter();
+        above
+            .find(|(identity, _)| *identity == found)
+            .map(|(_, path)| path.as_path())
     }
 
     fn add(&mut self, entry: &DirEntry) -> Option<Batch> {
@@ -258,6 +289,18 @@ impl Iterator for Walk {
 
     fn next(&mut self) -> Option<Step> {
         while let Some(entry) = self.entries.as_mut().and_then(Iterator::next) {
+            if let Ok(entry) = &entry
+                && let Some(above) = self.leads_back(entry)
+            {
+                let refusal = Refusal {
+                    path: entry.path().to_path_buf(),
+                    reason: RefusalReason::Loop(above.to_path_buf()),
+                };
+                if let Some(entries) = &mut self.entries {
+                    entries.skip_current_dir();
+                }
+                return Some(Step::Refused(refusal));
+            }
             match self.judge(entry) {
                 None => {}
                 Some(Ok(entry)) => {
@@ -400,6 +443,22 @@ mod tests {
             panic!("{steps:?}");
         };
         assert_eq!((first, last), (&inputs[2], &inputs[1]));
+    }
+
+    #[test]
+    fn a_walk_from_below_finds_what_one_from_the_start_does() {
+        let (_directory, base) = tree(&["a/x.torrent", "a/b/y.torrent"]);
+        std::os::unix::fs::symlink(&base, base.join("a/b/up")).unwrap();
+        let found = |directory: &str| -> Vec<String> {
+            let steps = below(&base.join(directory), &base);
+            steps.map(|step| format!("{step:?}")).collect()
+        };
+        let steps = found("a/b");
+        assert!(steps[0].contains("y.torrent") && !steps[0].contains("x.torrent"));
+        assert!(steps[1].contains("Loop"), "{steps:?}");
+        let steps = found("a/b/up");
+        assert!(steps.len() == 1 && steps[0].contains("Loop"), "{steps:?}");
+        assert_eq!(walked(&base, &["."]).len(), 3);
     }
 
     #[test]
