@@ -107,6 +107,12 @@ impl Daemon {
         self.seen.iter().filter(|line| line.contains(text)).count()
     }
 
+    /// All lines so far.
+    pub(crate) fn log(&mut self) -> String {
+        self.seen.extend(self.lines.try_iter());
+        self.seen.join("\n")
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

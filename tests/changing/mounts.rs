@@ -1,0 +1,162 @@
+//! File systems that are mounted and unmounted below the library, and watches that run out.
+//!
+//! They need namespaces of their own: any user makes them together with a user namespace, unless the
+//! system forbids that, and then these tests fail and say so.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::scene::{Scene, torrent};
+use crate::support::torrent::Sample;
+
+/// A daemon in a mount namespace.
+struct Apart {
+    scene: Scene,
+}
+
+const UNSHARE: &[&str] = &["unshare", "--user", "--map-root-user", "--mount"];
+
+fn assert_allowed() {
+    let status = Command::new(UNSHARE[0])
+        .args(&UNSHARE[1..])
+        .arg("true")
+        .status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "this test needs unshare(1) and user namespaces (user.max_user_namespaces, or root)"
+    );
+}
+
+impl Apart {
+    fn new(prepare: impl FnOnce(&Path)) -> Self {
+        assert_allowed();
+        Apart {
+            scene: Scene::within(UNSHARE, &[], prepare),
+        }
+    }
+
+    /// Runs a command where the daemon is.
+    fn run(&self, command: &[&str], path: &str) {
+        let process = self.scene.daemon.pid().to_string();
+        let status = Command::new("nsenter")
+            .args(["--target", &process, "--user", "--mount"])
+            .arg("--preserve-credentials")
+            .args(command)
+            .arg(self.scene.path(path))
+            .status();
+        assert!(status.unwrap().success(), "{command:?} {path}");
+    }
+
+    fn mount(&self, path: &str) {
+        self.run(&["mount", "-t", "tmpfs", "none"], path);
+    }
+
+    /// Lazily, since files of it are in use while they are served.
+    fn unmount(&self, path: &str) {
+        self.run(&["umount", "--lazy"], path);
+    }
+
+    /// A path as the daemon sees it.
+    fn inside(&self, path: &str) -> PathBuf {
+        let path = self.scene.path(path);
+        let root = format!("/proc/{}/root", self.scene.daemon.pid());
+        Path::new(&root).join(path.strip_prefix("/").unwrap())
+    }
+
+    fn torrent(&self, seed: u64, directory: &str) -> Sample {
+        torrent(seed, &self.inside(directory))
+    }
+}
+
+#[test]
+fn a_mount_takes_its_torrents_with_it_and_brings_them_back() {
+    let apart = Apart::new(|base| {
+        torrent(1, &base.join("lib"));
+        fs::create_dir(base.join("lib/disk")).unwrap();
+    });
+    let stays = apart.scene.torrent(1, "away");
+    let mut last = None;
+    for seed in 2..4 {
+        apart.mount("lib/disk");
+        let sample = apart.torrent(seed, "lib/disk/d");
+        apart.scene.until_served(&sample);
+        let mut peer = apart.scene.peer(&sample);
+        apart.unmount("lib/disk");
+        peer.until_closed();
+        apart.scene.until_refused(&sample);
+        apart.scene.assert_serves(&stays);
+        last = Some(sample);
+    }
+    // What was below the mount is watched again.
+    let below = apart.torrent(3, "lib/disk");
+    assert_eq!(Some(below.info_hash), last.map(|last| last.info_hash));
+    apart.scene.until_served(&below);
+}
+
+#[test]
+fn a_root_that_is_mounted_later_is_served_from_then_on() {
+    let apart = Apart::new(|base| {
+        torrent(1, &base.join("lib"));
+    });
+    let hidden = apart.scene.torrent(1, "away");
+    apart.scene.until_served(&hidden);
+    apart.mount("lib");
+    apart.scene.until_refused(&hidden);
+    let sample = apart.torrent(2, "lib/d");
+    apart.scene.until_served(&sample);
+    apart.unmount("lib");
+    apart.scene.until_served(&hidden);
+    apart.scene.until_refused(&sample);
+}
+
+#[test]
+fn a_mount_of_what_is_there_elsewhere_is_noticed() {
+    let apart = Apart::new(|base| {
+        fs::create_dir(base.join("lib/disk")).unwrap();
+        torrent(1, &base.join("away/d"));
+    });
+    let sample = apart.scene.torrent(1, "spare");
+    let away = apart.scene.path("away");
+    // Its file system stays when it is unmounted, so no directory tells.
+    for _ in 0..2 {
+        apart.run(&["mount", "--bind", away.to_str().unwrap()], "lib/disk");
+        apart.scene.until_served(&sample);
+        apart.unmount("lib/disk");
+        apart.scene.until_refused(&sample);
+    }
+}
+
+#[test]
+fn when_watches_run_out_a_rescan_finds_the_rest() {
+    assert_allowed();
+    let limit = "echo 12 > /proc/sys/user/max_inotify_watches && exec \"$@\"";
+    let wrapper = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "sh",
+        "-c",
+        limit,
+        "sh",
+    ];
+    let mut scene = Scene::within(&wrapper, &[], |base| {
+        for number in 0..50 {
+            fs::create_dir_all(base.join(format!("lib/{number}"))).unwrap();
+        }
+        torrent(1, &base.join("lib/1"));
+    });
+    let first = scene.torrent(1, "away");
+    scene.until_served(&first);
+    scene.daemon.wait_for_line("fs.inotify.max_user_watches");
+    let near = scene.torrent(2, "lib");
+    scene.until_served(&near);
+    let far: Vec<Sample> = (100..150)
+        .map(|seed| scene.torrent(seed, &format!("lib/{}", seed - 100)))
+        .collect();
+    scene.daemon.signal("HUP");
+    for sample in &far {
+        scene.until_served(sample);
+    }
+    assert_eq!(scene.daemon.count_lines("fs.inotify.max_user_watches"), 1);
+}
