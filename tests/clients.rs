@@ -65,6 +65,65 @@ proofs! {
     webtorrent_magnet [Program("node"), NodeWebtorrent] from SEEDER, webtorrent_from_magnet;
 }
 
+#[test]
+fn libtorrent_gets_all_but_a_bad_piece_and_that_when_it_is_mended() {
+    let name = "libtorrent_gets_all_but_a_bad_piece_and_that_when_it_is_mended";
+    if needs::are_met(name, &[PythonLibtorrent]) {
+        sandbox::run(name, prove_lazily);
+    }
+}
+
+/// A byte of the large file is wrong: the client gets every other piece and never that one, until the
+/// byte is right.
+fn prove_lazily(scene: &Path) {
+    let [library, home, downloads] = ["library", "client", "downloads"].map(|name| {
+        let directory = scene.join(name);
+        fs::create_dir(&directory).expect("the scene is writable");
+        directory
+    });
+    let sample = whole_torrent().write(&library).unwrap();
+    let spoilt = library.join(NAME).join("nested/deeper/large.bin");
+    let right = fs::read(&spoilt).unwrap();
+    let mut wrong = right.clone();
+    let middle = wrong.len() / 2;
+    wrong
+        .iter_mut()
+        .skip(middle)
+        .take(1)
+        .for_each(|byte| *byte ^= 1);
+    fs::write(&spoilt, &wrong).unwrap();
+    let mut seeder = Seeder::start_with(&library, scene, SEEDER, &["--verify", "lazy", "-t"]);
+    let task = Task {
+        home,
+        downloads,
+        torrent: sample.metainfo_path.clone(),
+        magnet: scene::magnet(&sample),
+    };
+    let copy = task.downloads.join(NAME);
+    let piece = sample.piece_length as usize;
+    let mut client = scene::start(&task, commands::libtorrent_from_peer(&task));
+    let same_but_for_one = || {
+        let copied = fs::read(copy.join("nested/deeper/large.bin")).unwrap_or_default();
+        let differ = copied.iter().zip(&right).filter(|(a, b)| a != b).count();
+        copied.len() == right.len() && differ <= piece
+    };
+    client.until("all but one piece", &mut seeder.0, same_but_for_one);
+    let log = || fs::read_to_string(scene.join("seeder.log")).unwrap();
+    client.until("the piece is named", &mut seeder.0, || {
+        log().contains(" is bad: ")
+    });
+    // A client says so when it was sent a piece that is not what its hash says.
+    let told = fs::read_to_string(task.home.join("client.log")).unwrap();
+    assert!(!told.contains("hash_failed"), "{told}");
+    fs::write(&spoilt, &right).unwrap();
+    // It asks for the piece again and again until it is let go, and then rests for a minute.
+    drop(client);
+    let mut client = scene::start(&task, commands::libtorrent_from_peer(&task));
+    client.until("the whole", &mut seeder.0, || {
+        fs::read(copy.join("nested/deeper/large.bin")).is_ok_and(|copied| copied == right)
+    });
+}
+
 /// The whole of one proof, inside its sandbox.
 fn prove(scene: &Path, seeder_address: IpAddr, client: impl FnOnce(&Task) -> Client) {
     let [library, home, downloads] = ["library", "client", "downloads"].map(|name| {

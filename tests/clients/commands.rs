@@ -41,6 +41,17 @@ pub(crate) fn libtorrent(task: &Task, source: &str) -> Client {
     Client::new(command)
 }
 
+/// Without a tracker.
+pub(crate) fn libtorrent_from_peer(task: &Task) -> Client {
+    let mut command = task.command(PYTHON);
+    command
+        .arg(script("libtorrent_leech.py"))
+        .args([&task.torrent, &task.downloads])
+        .args(["--peer", &SocketAddr::new(SEEDER, PORT).to_string()])
+        .args(["--bind", CLIENT]);
+    Client::new(command)
+}
+
 /// The tracker has no IPv6, so this one is told where the seeder is.
 pub(crate) fn libtorrent_over_ipv6(task: &Task) -> Client {
     let mut command = task.command(PYTHON);

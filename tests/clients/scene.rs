@@ -90,10 +90,21 @@ pub(crate) struct Seeder(pub(crate) Program);
 impl Seeder {
     /// Returns when it listens.
     pub(crate) fn start(library: &Path, scene: &Path, address: IpAddr) -> Self {
+        Self::start_with(library, scene, address, &[])
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn start_with(
+        library: &Path,
+        scene: &Path,
+        address: IpAddr,
+        arguments: &[&str],
+    ) -> Self {
         let mut command = command(env!("CARGO_BIN_EXE_hekate"), scene);
         command
             .args(["seed", "-v", "--bind", &address.to_string()])
             .args(["--port", &PORT.to_string()])
+            .args(arguments)
             .arg(library);
         let mut program = Program::start(&mut command, scene.join("seeder.log"));
         let line = format!("listening on {}", SocketAddr::new(address, PORT));
@@ -226,6 +237,25 @@ impl Client {
             command,
             makes_empty_files: false,
         }
+    }
+}
+
+/// Starts a client.
+pub(crate) fn start(task: &Task, mut client: Client) -> Started {
+    Started(Program::start(
+        &mut client.command,
+        task.home.join("client.log"),
+    ))
+}
+
+/// A client that runs.
+pub(crate) struct Started(Program);
+
+impl Started {
+    /// Waits until something is true; fails with what the client and the `other` printed.
+    pub(crate) fn until(&mut self, what: &str, other: &mut Program, is_true: impl Fn() -> bool) {
+        let came = poll_until(CLIENT_DEADLINE, is_true);
+        assert!(came, "{what}\n{}{}", self.0.report(), other.report());
     }
 }
 
