@@ -125,10 +125,19 @@ fn seed(arguments: Seed) -> ExitCode {
             ExitCode::from(code)
         }
         Ok(Started::Here(background, outcome)) => {
-            if let (Some(background), Err(failure)) = (background, &outcome) {
-                background.fail(failure.code(), &failure.to_string());
+            let heard = match (background, &outcome) {
+                (Some(background), Err(failure)) => {
+                    background.fail(failure.code(), &failure.to_string())
+                }
+                _ => false,
+            };
+            match outcome {
+                // The process that was started says so.
+                Err(failure @ (Failure::Plain(_) | Failure::Config(_))) if heard => {
+                    ExitCode::from(failure.code())
+                }
+                outcome => exit_code(outcome),
             }
-            exit_code(outcome)
         }
         Err(failure) => exit_code(Err(failure)),
     }

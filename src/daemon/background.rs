@@ -82,16 +82,17 @@ impl Background {
         self.say(0, "");
     }
 
-    /// The daemon cannot start. After [`Background::ready`] nobody listens any more.
-    pub fn fail(&self, code: u8, message: &str) {
-        self.say(code, message);
+    /// The daemon cannot start. Answers whether that was heard: after [`Background::ready`] nobody
+    /// listens any more.
+    #[must_use]
+    pub fn fail(&self, code: u8, message: &str) -> bool {
+        self.say(code, message)
     }
 
-    fn say(&self, code: u8, message: &str) {
+    fn say(&self, code: u8, message: &str) -> bool {
         let mut writer = self.starter.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mut writer) = writer.take() {
-            // Who started it may have been killed meanwhile.
-            let _ = write!(writer, "{code}\n{message}");
-        }
+        // Who started it may have been killed meanwhile.
+        let writer = writer.take();
+        writer.is_some_and(|mut writer| write!(writer, "{code}\n{message}").is_ok())
     }
 }

@@ -154,7 +154,9 @@ impl Places {
             .add_rules(path_beneath_rules(&self.remove, AccessFs::RemoveFile))?
             // A connection to a tracker may begin at a given address, at any port of the system.
             .add_rule(NetPort::new(0, AccessNet::BindTcp))?;
-        Ok(match rules.restrict_self()?.ruleset {
+        // Whether programs may give rights is not decided here.
+        let restricted = rules.no_new_privs(false).restrict_self()?;
+        Ok(match restricted.ruleset {
             RulesetStatus::FullyEnforced => Strength::Whole,
             RulesetStatus::PartiallyEnforced => Strength::Part,
             RulesetStatus::NotEnforced => Strength::Nothing,

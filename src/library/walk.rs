@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -202,6 +202,10 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
 struct Walk {
     entries: Option<walkdir::IntoIter>,
     within: Vec<PathBuf>,
+    /// What was found last, and how deep: a directory that cannot be read is told without its path.
+    reached: (PathBuf, usize),
+    /// The directory in which that happened last, and how often.
+    unreadable: (PathBuf, usize),
     batch: Option<Batch>,
     only: Option<Step>,
     /// The directories above the first, as far as they were walked through.
@@ -214,6 +218,8 @@ impl Walk {
         Walk {
             entries: Some(entries.into_iter()),
             within,
+            reached: (directory.to_path_buf(), 0),
+            unreadable: Default::default(),
             batch: None,
             only: None,
             above: Vec::new(),
@@ -224,17 +230,50 @@ impl Walk {
         Walk {
             entries: None,
             within: Vec::new(),
+            reached: Default::default(),
+            unreadable: Default::default(),
             batch: None,
             only: Some(step),
             above: Vec::new(),
         }
     }
 
+    /// The next directory at this depth that cannot be opened: the walk does not say which it was.
+    fn unreadable(&mut self, depth: usize) -> PathBuf {
+        let (reached, reached_depth) = &self.reached;
+        let up = (reached_depth + 1).saturating_sub(depth);
+        let Some(parent) = reached.ancestors().nth(up).filter(|_| depth > 0) else {
+            return reached.clone();
+        };
+        match self.unreadable.0 == parent {
+            true => self.unreadable.1 += 1,
+            false => self.unreadable = (parent.to_path_buf(), 0),
+        }
+        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+        let mut closed: Vec<PathBuf> = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.is_dir() && fs::read_dir(path).is_err())
+            .collect();
+        closed.sort();
+        let found = closed.into_iter().nth(self.unreadable.1);
+        found.unwrap_or_else(|| parent.to_path_buf())
+    }
+
     /// What an entry of the walk is for us.
-    fn judge(&self, entry: Result<DirEntry, walkdir::Error>) -> Option<Result<DirEntry, Refusal>> {
+    fn judge(
+        &mut self,
+        entry: Result<DirEntry, walkdir::Error>,
+    ) -> Option<Result<DirEntry, Refusal>> {
         match entry {
-            Err(error) => walk_refusal(error).map(Err),
+            Err(error) => {
+                let path = match error.path() {
+                    Some(path) => path.to_path_buf(),
+                    None => self.unreadable(error.depth()),
+                };
+                walk_refusal(error, path).map(Err)
+            }
             Ok(entry) => {
+                self.reached = (entry.path().to_path_buf(), entry.depth());
                 let path = entry.path();
                 let wanted =
                     is_metainfo_name(path) || self.within.iter().any(|other| other == path);
@@ -327,7 +366,7 @@ fn compare(one: &DirEntry, other: &DirEntry) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+
     use tempfile::TempDir;
 
     fn tree(paths: &[&str]) -> (TempDir, PathBuf) {

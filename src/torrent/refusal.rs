@@ -61,9 +61,8 @@ fn show(path: &Path) -> Printable<'_> {
     Printable(path.as_os_str().as_bytes())
 }
 
-/// What an error of the walk costs; `None` when no torrent is lost by it.
-pub(crate) fn walk_refusal(error: walkdir::Error) -> Option<Refusal> {
-    let path = error.path().unwrap_or(Path::new("")).to_path_buf();
+/// What an error of the walk at a path costs; `None` when no torrent is lost by it.
+pub(crate) fn walk_refusal(error: walkdir::Error, path: PathBuf) -> Option<Refusal> {
     if let Some(ancestor) = error.loop_ancestor() {
         let reason = RefusalReason::Loop(ancestor.to_path_buf());
         return Some(Refusal { path, reason });

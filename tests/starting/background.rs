@@ -1,0 +1,156 @@
+//! The daemon in the background, and its pid file.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::{NOBODY, Place, is_root, wait_for};
+
+/// Ends the daemon of a pid file whatever becomes of the test.
+struct Held<'a>(&'a Path);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = number_in(self.0) {
+            kill("KILL", &number);
+        }
+    }
+}
+
+fn number_in(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(text.trim().to_owned()).filter(|number| !number.is_empty())
+}
+
+fn kill(signal: &str, number: &str) {
+    Command::new("kill")
+        .args(["-s", signal, number])
+        .output()
+        .unwrap();
+}
+
+fn is_running(number: &str) -> bool {
+    // One that has ended and waits for init to notice does not run.
+    let stat = fs::read_to_string(format!("/proc/{number}/stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// Starts a daemon with names of files, which are relative to the place.
+fn start(place: &Place, more: &[&str]) -> Output {
+    let mut command = place.command();
+    command.current_dir(place.path(""));
+    command.args(["--daemon", "--pid-file", "run/pid", "--log-file", "log/log"]);
+    command.args(["--config", "/dev/null", "--status", "off"]);
+    if is_root() {
+        command.args(["--user", NOBODY]);
+    }
+    command.args(more).output().unwrap()
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn the_command_returns_when_the_daemon_listens_and_there_is_one_daemon() {
+    let place = Place::new();
+    let pid_file = place.path("run/pid");
+    let _held = Held(&pid_file);
+    let output = start(&place, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let log = fs::read_to_string(place.path("log/log")).unwrap();
+    assert!(log.contains("listening on 127.0.0.1:"), "{log}");
+    let number = number_in(&pid_file).unwrap();
+    assert!(is_running(&number));
+    let of = |name: &str| fs::read_link(format!("/proc/{number}/{name}")).unwrap();
+    assert_eq!(of("cwd"), Path::new("/"));
+    for stream in ["fd/0", "fd/1", "fd/2"] {
+        assert_eq!(of(stream), Path::new("/dev/null"), "{stream}");
+    }
+    let stat = fs::read_to_string(format!("/proc/{number}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    // proc(5): the session is led by the process in between, and there is no terminal.
+    assert_ne!(fields[3], number);
+    assert_eq!(fields[4], "0");
+
+    let second = start(&place, &[]);
+    assert_eq!(second.status.code(), Some(1));
+    let refused = format!("run/pid: hekate runs already, as process {number}\n");
+    assert!(told(&second).ends_with(&refused), "{}", told(&second));
+
+    kill("TERM", &number);
+    wait_for(|| !is_running(&number));
+    assert!(!pid_file.exists());
+}
+
+#[test]
+fn a_stale_pid_file_is_replaced() {
+    let place = Place::new();
+    let pid_file = place.path("run/pid");
+    let _held = Held(&pid_file);
+    assert_eq!(start(&place, &[]).status.code(), Some(0));
+    let first = number_in(&pid_file).unwrap();
+    kill("KILL", &first);
+    wait_for(|| !is_running(&first));
+    assert!(pid_file.exists());
+    let output = start(&place, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert_ne!(number_in(&pid_file).unwrap(), first);
+}
+
+#[test]
+fn who_starts_it_hears_why_it_does_not() {
+    let place = Place::new();
+    let pid_file = place.path("run/pid");
+    let _held = Held(&pid_file);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
+    let common = [
+        "seed",
+        "--config",
+        "/dev/null",
+        "--status",
+        "off",
+        "--daemon",
+    ];
+    command
+        .args(common)
+        .args(["--bind", "127.0.0.1", "--port", &port]);
+    command.arg("--pid-file").arg(&pid_file);
+    command.arg("--log-file").arg(place.path("log/log"));
+    let output = command.arg(place.path("library")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let reason = format!("hekate: cannot listen on 127.0.0.1:{port}: ");
+    assert!(told(&output).contains(&reason), "{}", told(&output));
+    assert!(!pid_file.exists(), "a start that fails leaves no pid file");
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
+    let output = command
+        .args(common)
+        .arg(place.path("library"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        told(&output).contains("daemon needs log-file"),
+        "{}",
+        told(&output)
+    );
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
+    command
+        .args(common)
+        .arg("--log-file")
+        .arg(place.path("log/log"));
+    let command = command
+        .args(["--user", "no-such-user"])
+        .arg(place.path("library"));
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(
+        told(&output),
+        "hekate: user: there is no user \"no-such-user\"\n"
+    );
+}

@@ -1,0 +1,178 @@
+//! The service manager: what it is told, and the sockets that it passes.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::support::daemon::Daemon;
+use super::support::leecher::{FAST, Leecher, dial, handshake};
+use super::{DEADLINE, Place, is_root};
+
+/// What the test listens with in place of a service manager.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn next(&self) -> String {
+        let mut message = [0; 4096];
+        let length = self.0.recv(&mut message).expect("the manager is told");
+        String::from_utf8(message[..length].to_vec()).unwrap()
+    }
+
+    /// The next message that is none of these.
+    fn next_but(&self, others: &[&str]) -> String {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let message = self.next();
+            if !others.iter().any(|other| message.starts_with(other)) {
+                return message;
+            }
+            assert!(Instant::now() < until, "only {others:?}");
+        }
+    }
+}
+
+fn monotonic_us(message: &str) -> u64 {
+    let (first, time) = message.split_once("\nMONOTONIC_USEC=").unwrap();
+    assert_eq!(first, "RELOADING=1");
+    time.parse().unwrap()
+}
+
+#[test]
+fn the_service_manager_is_told_each_step_in_order() {
+    let place = Place::new();
+    let path = place.path("run/notify");
+    let manager = Manager(UnixDatagram::bind(&path).unwrap());
+    manager.0.set_read_timeout(Some(DEADLINE)).unwrap();
+    super::set_mode(&path, 0o777);
+    let mut command = place.command();
+    command
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "300000");
+    if is_root() {
+        command.args(["--user", super::NOBODY]);
+    }
+    let mut daemon = Daemon::start(command);
+    assert_eq!(
+        manager.next_but(&["WATCHDOG=1"]),
+        "STATUS=reading the library"
+    );
+    let ready = format!("READY=1\nMAINPID={}", daemon.pid());
+    assert_eq!(manager.next_but(&["WATCHDOG=1"]), ready);
+    // It listened before it said so.
+    Leecher::connect(daemon.address, place.sample.info_hash, FAST).until_unchoked();
+
+    let began = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(manager.next_but(&["STATUS="]), "WATCHDOG=1");
+    }
+    // The loop has nothing else to do: three halves of the time have passed at least.
+    assert!(began.elapsed() >= Duration::from_millis(300));
+
+    let before_us = hekate::sys::process::monotonic_us();
+    daemon.signal("HUP");
+    let reloading = manager.next_but(&["WATCHDOG=1", "STATUS="]);
+    let after_us = hekate::sys::process::monotonic_us();
+    assert!((before_us..=after_us).contains(&monotonic_us(&reloading)));
+    assert_eq!(manager.next_but(&["WATCHDOG=1", "STATUS="]), ready);
+
+    daemon.signal("TERM");
+    assert_eq!(manager.next_but(&["WATCHDOG=1", "STATUS="]), "STOPPING=1");
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
+#[test]
+fn a_loop_that_hangs_is_silent() {
+    let place = Place::new();
+    let path = place.path("run/notify");
+    let manager = Manager(UnixDatagram::bind(&path).unwrap());
+    manager.0.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut command = place.command();
+    command
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "100000");
+    let daemon = Daemon::start(command);
+    manager.next_but(&["STATUS=", "READY=1"]);
+    daemon.signal("STOP");
+    manager
+        .0
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    let until = Instant::now() + DEADLINE;
+    let mut message = [0; 4096];
+    // What was said before has to be read first.
+    while manager.0.recv(&mut message).is_ok() {
+        assert!(
+            Instant::now() < until,
+            "the watchdog hears of a loop that does not turn"
+        );
+    }
+    daemon.signal("CONT");
+    manager.0.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert_eq!(manager.next_but(&["STATUS="]), "WATCHDOG=1");
+}
+
+/// A command whose standard output is passed on as descriptor 3, as a service manager passes it.
+fn with_socket(place: &Place, socket: OwnedFd, name: &str) -> Command {
+    let inner = place.command();
+    let mut command = Command::new("sh");
+    let script = "LISTEN_PID=$$ exec \"$@\" 3>&1 >/dev/null";
+    command.args(["-c", script, "sh"]).arg(inner.get_program());
+    command.args(inner.get_args());
+    command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name);
+    command.stdout(Stdio::from(socket));
+    command
+}
+
+#[test]
+fn peers_come_by_a_socket_that_was_passed() {
+    let place = Place::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // It listens already, so that whoever comes early only waits.
+    let mut early = dial(address);
+    let hello = handshake(FAST, place.sample.info_hash, b"-XX0000-abcdefghijkl");
+    early.write_all(&hello).unwrap();
+    let daemon = Daemon::start(with_socket(&place, listener.into(), "hekate.socket"));
+    assert_eq!(daemon.address, address);
+    let mut answer = [0; 68];
+    early.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[28..48], place.sample.info_hash);
+    Leecher::connect(address, place.sample.info_hash, FAST).until_unchoked();
+}
+
+#[test]
+fn the_status_is_at_a_socket_that_was_passed_and_that_stays() {
+    let place = Place::new();
+    let path = place.path("run/status");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut daemon = Daemon::start(with_socket(&place, listener.into(), "status"));
+    let mut status = Command::new(env!("CARGO_BIN_EXE_hekate"));
+    let at = format!("unix:{}", path.display());
+    status.args(["status", "--config", "/dev/null", "--status", &at]);
+    let output = status.output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait().code(), Some(0));
+    assert!(path.exists(), "it is not the daemon's to remove");
+}
+
+#[test]
+fn a_socket_that_is_none_is_refused() {
+    let place = Place::new();
+    let path = place.path("run/datagrams");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let mut command = with_socket(&place, socket.into(), "peers");
+    let output = command
+        .args(["--config", "/dev/null"])
+        .stderr(Stdio::piped());
+    let output = output.spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        told,
+        "hekate: the socket \"peers\" that was passed is no stream socket\n"
+    );
+}

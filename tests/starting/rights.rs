@@ -1,0 +1,212 @@
+//! Who the daemon is, and what the kernel refuses it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::support::daemon::Daemon;
+use super::support::leecher::{FAST, Leecher};
+use super::support::torrent::TorrentBuilder;
+use super::{NOBODY, Place, is_root, of_each_thread, set_mode};
+
+const CAPABILITIES: [&str; 5] = ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"];
+
+/// The number of a user in the user database.
+fn number_of(name: &str) -> (String, String) {
+    let user = hekate::sys::process::user_by_name(name).unwrap().unwrap();
+    (user.id.to_string(), user.group.to_string())
+}
+
+#[test]
+fn root_becomes_the_user_for_good_in_every_thread() {
+    let place = Place::new();
+    let mut command = place.command();
+    command.args(["--user", NOBODY]);
+    if !is_root() {
+        eprintln!("not root: only that nobody else can be become is checked");
+        let output = command.args(["--config", "/dev/null"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(78));
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(told, "hekate: user: only root can become user \"nobody\"\n");
+        return;
+    }
+    let mut daemon = Daemon::start(command);
+    let (user, group) = number_of(NOBODY);
+    let line = format!("running as user nobody ({user}), group {group}, without capabilities");
+    daemon.wait_for_line(&line);
+    // A reader thread has been there as well.
+    let mut leecher = Leecher::connect(daemon.address, place.sample.info_hash, FAST);
+    leecher.until_unchoked();
+    leecher.block(0, 0, 16 * 1024);
+    let threads = of_each_thread(daemon.pid(), "Uid:");
+    assert!(threads.len() > 1, "the daemon has no threads to look at");
+    let four = |number: &String| vec![number.clone(); 4];
+    for found in threads {
+        assert_eq!(found, four(&user));
+    }
+    for found in of_each_thread(daemon.pid(), "Gid:") {
+        assert_eq!(found, four(&group));
+    }
+    for found in of_each_thread(daemon.pid(), "Groups:") {
+        assert_eq!(found, [group.clone()]);
+    }
+    for set in CAPABILITIES {
+        for found in of_each_thread(daemon.pid(), set) {
+            assert_eq!(found, ["0000000000000000"], "{set}");
+        }
+    }
+    for found in of_each_thread(daemon.pid(), "NoNewPrivs:") {
+        assert_eq!(found, ["1"]);
+    }
+}
+
+#[test]
+fn root_that_stays_root_is_warned_and_no_new_privs_can_be_left_out() {
+    let place = Place::new();
+    let mut command = place.command();
+    command.arg("--allow-new-privs");
+    let mut daemon = Daemon::start(command);
+    for found in of_each_thread(daemon.pid(), "NoNewPrivs:") {
+        assert_eq!(found, ["0"]);
+    }
+    if is_root() {
+        let line = daemon.wait_for_line("running as user root");
+        assert!(line.contains("WARN") && line.contains("--user"), "{line}");
+        // Root may enter the sandbox without.
+        daemon.wait_for_line("sandbox: active");
+    } else {
+        daemon.wait_for_line("without capabilities");
+        daemon.wait_for_line("sandbox: not active, since it needs no_new_privs");
+    }
+}
+
+#[test]
+fn the_group_can_be_another_and_is_the_only_one() {
+    if !is_root() {
+        eprintln!("not root: nothing can be checked here that is not by the other tests");
+        return;
+    }
+    let place = Place::new();
+    let mut command = place.command();
+    command.args(["--user", "nobody:daemon"]);
+    let daemon = Daemon::start(command);
+    let group = hekate::sys::process::group_by_name("daemon")
+        .unwrap()
+        .unwrap();
+    for found in of_each_thread(daemon.pid(), "Gid:") {
+        assert_eq!(found, vec![group.to_string(); 4]);
+    }
+}
+
+#[test]
+fn what_links_lead_to_is_refused_unless_it_is_named_or_the_sandbox_is_off() {
+    let place = Place::new();
+    let outside = tempfile::tempdir().unwrap();
+    let other = TorrentBuilder::new(51)
+        .name("other")
+        .write(outside.path())
+        .unwrap();
+    symlink(outside.path(), place.path("library/link")).unwrap();
+    let mut daemon = Daemon::start(place.command());
+    daemon.wait_for_line("sandbox: active");
+    let line = daemon.wait_for_line("the sandbox refuses it, see --content-root");
+    assert!(line.contains("/link"), "{line}");
+    daemon.wait_for_line("serving 1 torrents");
+    drop(daemon);
+    let named = outside.path().to_str().unwrap().to_owned();
+    for more in [&["--content-root", &named][..], &["--no-landlock"]] {
+        fs::remove_dir_all(place.path("state")).unwrap();
+        let mut command = place.command();
+        command.args(more);
+        let mut daemon = Daemon::start(command);
+        daemon.wait_for_line("serving 2 torrents");
+        let mut leecher = Leecher::connect(daemon.address, other.info_hash, FAST);
+        leecher.until_unchoked();
+        assert_eq!(leecher.block(0, 0, 16 * 1024), other.block(0, 0, 16 * 1024));
+        if more == ["--no-landlock"] {
+            daemon.wait_for_line("sandbox: not active, by configuration");
+        }
+    }
+}
+
+#[test]
+fn a_reload_after_rights_are_gone_keeps_what_is_right() {
+    let place = Place::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    set_mode(elsewhere.path(), 0o755);
+    fs::create_dir(place.path("etc")).unwrap();
+    set_mode(&place.path("etc"), 0o755);
+    let file = place.path("etc/hekate.toml");
+    let library = place.path("library");
+    let write = |dirs: &str, more: &str| {
+        fs::write(
+            &file,
+            format!("dirs = [{dirs}]\nport = 0\nbind = '127.0.0.1'\n{more}"),
+        )
+        .unwrap();
+        set_mode(&file, 0o644);
+    };
+    let own = format!("{library:?}");
+    write(&own, "");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hekate"));
+    command
+        .args(["seed", "--no-tracker", "--config"])
+        .arg(&file);
+    command.arg("--state-dir").arg(place.path("state"));
+    if is_root() {
+        command.args(["--user", NOBODY]);
+    }
+    let mut daemon = Daemon::start(command);
+
+    write(&own, "rubbish = 1\n");
+    daemon.signal("HUP");
+    let line = daemon.wait_for_new_line("not reloaded, the old configuration holds");
+    assert!(line.contains("unknown key \"rubbish\""), "{line}");
+    // Another file in its place, which only root may read: the daemon is nobody, or owns it.
+    if is_root() {
+        fs::write(place.path("etc/new"), "").unwrap();
+        set_mode(&place.path("etc/new"), 0o600);
+        fs::rename(place.path("etc/new"), &file).unwrap();
+        daemon.signal("HUP");
+        let line = daemon.wait_for_new_line("not reloaded, the old configuration holds");
+        assert!(line.contains("Permission denied"), "{line}");
+    }
+    write(&format!("{own}, {:?}", elsewhere.path()), "");
+    daemon.signal("HUP");
+    let line =
+        daemon.wait_for_new_line("is outside of the sandbox: only a restart lets it be read");
+    assert!(line.contains(elsewhere.path().to_str().unwrap()), "{line}");
+    let mut leecher = Leecher::connect(daemon.address, place.sample.info_hash, FAST);
+    leecher.until_unchoked();
+}
+
+#[test]
+fn the_log_is_the_users_and_can_be_opened_anew() {
+    let place = Place::new();
+    let log = place.path("log/hekate.log");
+    let mut command = place.command();
+    command.arg("--log-file").arg(&log);
+    command.args(["--config", "/dev/null", "--status", "off"]);
+    if is_root() {
+        command.args(["--user", NOBODY]);
+    }
+    let mut child = command.spawn().unwrap();
+    let has = |text: &str| fs::read_to_string(&log).is_ok_and(|log| log.contains(text));
+    super::wait_for(|| has("listening on"));
+    fs::rename(&log, place.path("log/old")).unwrap();
+    let number = child.id().to_string();
+    let kill = |signal: &str| {
+        let killed = std::process::Command::new("kill")
+            .args(["-s", signal, &number])
+            .status();
+        assert!(killed.unwrap().success());
+    };
+    kill("USR1");
+    super::wait_for(|| has("the log is open anew"));
+    kill("TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    if is_root() {
+        use std::os::unix::fs::MetadataExt;
+        let owner = fs::metadata(&log).unwrap().uid().to_string();
+        assert_eq!(owner, number_of(NOBODY).0);
+    }
+}
