@@ -158,7 +158,7 @@ fn start(arguments: Seed) -> Result<Started, Failure> {
     let mut configured = sources.load()?;
     if arguments.list {
         let config = &configured.config;
-        Logging::start(&config.log, config.log_file.as_deref()).map_err(no_log)?;
+        Logging::start(&config.log, config.log_file.as_deref()).map_err(|error| no_log(&error))?;
         let outcome = commands::list(config).map_err(Failure::Plain);
         return Ok(Started::Here(None, outcome));
     }
@@ -176,7 +176,7 @@ fn start(arguments: Seed) -> Result<Started, Failure> {
     Ok(Started::Here(background, outcome))
 }
 
-fn no_log(error: std::io::Error) -> Failure {
+fn no_log(error: &std::io::Error) -> Failure {
     Failure::Plain(format!("log: {error}"))
 }
 
@@ -196,7 +196,7 @@ fn run(
     let config = configured.config.clone();
     // Whoever may write to its directory must not have root open another file.
     let log_file = config.log_file.as_deref().filter(|_| !plan.changes());
-    let logging = Logging::start(&config.log, log_file).map_err(no_log)?;
+    let logging = Logging::start(&config.log, log_file).map_err(|error| no_log(&error))?;
     let pid_file = config.pid_file.as_deref().map(PidFile::take).transpose();
     let pid_file = pid_file.map_err(|error| Failure::Run(error.to_string()))?;
     let config_file = sources.path().to_owned();

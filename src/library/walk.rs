@@ -164,7 +164,7 @@ impl Starts {
 
 /// Walks below a directory, whose path is kept as it is, as a walk from `start` comes there: what
 /// leads back to a directory above is a loop here too.
-pub(super) fn below(directory: &Path, start: &Path) -> impl Iterator<Item = Step> {
+pub(super) fn below(directory: &Path, start: &Path) -> impl Iterator<Item = Step> + use<> {
     let mut walk = Walk::new(directory, Vec::new());
     let above = directory.ancestors().skip(1);
     let above = above.take_while(|above| above.starts_with(start));
