@@ -5,7 +5,7 @@
 //! read.
 
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -93,7 +93,9 @@ impl Places {
         let mut read: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
         let certificates = CERTIFICATE_VARIABLES.iter().filter_map(std::env::var_os);
         read.extend(certificates.map(PathBuf::from));
-        read.extend(config.dirs.iter().chain(library).cloned());
+        let starts = config.dirs.iter().chain(library);
+        read.extend(starts.clone().filter_map(|start| where_it_comes(start)));
+        read.extend(starts.cloned());
         read.extend(
             config
                 .content
@@ -164,6 +166,22 @@ impl Places {
     }
 }
 
+/// The directory in which another one may take the place of `start` while it is served: where a disk
+/// is mounted, or will be. Landlock goes by what is there now and by what it lies in, so a rule for
+/// the place itself would not hold for a disk that comes later. Never the root of the file system,
+/// which would permit everything.
+fn where_it_comes(start: &Path) -> Option<PathBuf> {
+    let parent = start.canonicalize().map_or_else(
+        |_| start.parent().map(Path::to_owned),
+        |start| start.parent().map(Path::to_owned),
+    )?;
+    let parent = parent.canonicalize().ok()?;
+    let device = |path: &Path| path.metadata().map(|metadata| metadata.dev());
+    let is_mounted = device(start).ok() != device(&parent).ok();
+    let is_empty = || std::fs::read_dir(start).is_ok_and(|mut entries| entries.next().is_none());
+    (parent.parent().is_some() && (is_mounted || is_empty())).then_some(parent)
+}
+
 /// The directory of a file, where it may be replaced; of a device, only itself.
 fn around(path: &Path) -> PathBuf {
     let kind = path.metadata().map(|metadata| metadata.file_type());
@@ -186,6 +204,20 @@ mod tests {
         assert_eq!(around(Path::new("/dev/null")), Path::new("/dev/null"));
         assert_eq!(around(Path::new("/no/such/file")), Path::new("/no/such"));
         assert_eq!(around(Path::new("index")), Path::new("."));
+    }
+
+    #[test]
+    fn a_disk_may_be_mounted_where_there_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        std::fs::create_dir_all(base.join("full/of")).unwrap();
+        assert_eq!(where_it_comes(&base.join("absent")), Some(base.clone()));
+        assert_eq!(
+            where_it_comes(&base.join("full/of")),
+            Some(base.join("full"))
+        );
+        assert_eq!(where_it_comes(&base.join("full")), None);
+        assert_eq!(where_it_comes(Path::new("/proc")), None);
     }
 
     #[test]
