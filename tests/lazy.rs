@@ -11,6 +11,8 @@
 mod support;
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -30,10 +32,67 @@ fn three_files() -> TorrentBuilder {
         .file("third", 300_000)
 }
 
-fn connect(daemon: &Daemon, sample: &Sample) -> Leecher {
+/// A peer that comes back when it is let go, as all are when the content of their torrent changes.
+struct Peer {
+    address: SocketAddr,
+    info_hash: [u8; 20],
+    leecher: Option<Leecher>,
+}
+
+fn connect(daemon: &Daemon, sample: &Sample) -> Peer {
     let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
     leecher.until_unchoked();
-    leecher
+    Peer {
+        address: daemon.address,
+        info_hash: sample.info_hash,
+        leecher: Some(leecher),
+    }
+}
+
+impl Peer {
+    /// The answer to a request, over as many connections as it takes.
+    fn ask(&mut self, index: u32, begin: u32, length: u32) -> Seen {
+        let until = Instant::now() + leecher::DEADLINE;
+        loop {
+            if let Some(seen) = self.try_to_ask(index, begin, length) {
+                return seen;
+            }
+            self.leecher = None;
+            assert!(Instant::now() < until, "it is not served any more");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn try_to_ask(&mut self, index: u32, begin: u32, length: u32) -> Option<Seen> {
+        if self.leecher.is_none() {
+            let mut stream = leecher::dial(self.address);
+            let ours = leecher::handshake(FAST, self.info_hash, b"-TE0000-abcdefghijkl");
+            stream.write_all(&ours).ok()?;
+            let mut handshake = [0; 68];
+            stream.read_exact(&mut handshake).ok()?;
+            let mut leecher = Leecher { stream, handshake };
+            loop {
+                match leecher.next() {
+                    Seen::Unchoke => break,
+                    Seen::Closed => return None,
+                    _ => {}
+                }
+            }
+            self.leecher = Some(leecher);
+        }
+        let leecher = self.leecher.as_mut()?;
+        leecher
+            .stream
+            .write_all(&request(index, begin, length))
+            .ok()?;
+        loop {
+            match leecher.next() {
+                Seen::Closed => return None,
+                seen @ (Seen::Piece { .. } | Seen::Reject { .. }) => return Some(seen),
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Turns a byte over; twice is as it was. The time of the change is a new one.
@@ -46,14 +105,8 @@ fn spoil(path: &Path, offset: u64) {
     file.set_modified(before + Duration::from_secs(1)).unwrap();
 }
 
-/// What comes of asking for the first block of a piece.
-fn ask(leecher: &mut Leecher, index: u32) -> Seen {
-    leecher.send(&request(index, 0, 16 * 1024));
-    leecher.until(|seen| matches!(seen, Seen::Piece { .. } | Seen::Reject { .. }))
-}
-
-fn is_served(leecher: &mut Leecher, sample: &Sample, index: u32) -> bool {
-    match ask(leecher, index) {
+fn is_served(leecher: &mut Peer, sample: &Sample, index: u32) -> bool {
+    match leecher.ask(index, 0, 16 * 1024) {
         Seen::Piece { block, .. } => {
             assert!(
                 block == sample.block(index, 0, 16 * 1024),
@@ -66,7 +119,7 @@ fn is_served(leecher: &mut Leecher, sample: &Sample, index: u32) -> bool {
 }
 
 /// Asks again and again until the piece is served or, as `wanted` says, is not.
-fn ask_until(leecher: &mut Leecher, sample: &Sample, index: u32, wanted: bool) {
+fn ask_until(leecher: &mut Peer, sample: &Sample, index: u32, wanted: bool) {
     let until = Instant::now() + leecher::DEADLINE;
     while is_served(leecher, sample, index) != wanted {
         assert!(Instant::now() < until, "served = {wanted} never comes true");
@@ -105,7 +158,7 @@ fn without_the_option_content_is_served_as_it_is() {
     spoil(&sample.files[0].path, 0);
     let daemon = Daemon::seed(dir.path());
     let mut leecher = connect(&daemon, &sample);
-    match ask(&mut leecher, 0) {
+    match leecher.ask(0, 0, 16 * 1024) {
         Seen::Piece { block, .. } => assert!(block != sample.block(0, 0, 16 * 1024)),
         other => panic!("{other:?}"),
     }
@@ -119,7 +172,7 @@ fn a_peer_that_cannot_be_told_is_let_go() {
     let mut daemon = Daemon::seed_with(dir.path(), LAZY);
     let mut leecher = Leecher::connect(daemon.address, sample.info_hash, PLAIN);
     leecher.until_unchoked();
-    assert!(is_served(&mut leecher, &sample, 1));
+    assert!(leecher.block(1, 0, 16 * 1024) == sample.block(1, 0, 16 * 1024));
     leecher.send(&request(0, 0, 16 * 1024));
     assert_eq!(leecher.next(), Seen::Closed);
     daemon.wait_for_line("asked for content that could not be read");
@@ -137,13 +190,11 @@ fn a_piece_that_is_mended_is_served_again() {
     assert!(is_served(&mut leecher, &sample, last - 1));
     let bad = sample.total_length / 65536;
     let bad = u32::try_from(bad).unwrap();
-    leecher.send(&request(bad, 0, 1024));
-    assert!(matches!(leecher.next(), Seen::Reject { .. }));
+    assert!(matches!(leecher.ask(bad, 0, 1024), Seen::Reject { .. }));
     spoil(file, 299_999);
     let until = Instant::now() + leecher::DEADLINE;
     loop {
-        leecher.send(&request(bad, 0, 1024));
-        match leecher.next() {
+        match leecher.ask(bad, 0, 1024) {
             Seen::Piece { block, .. } => {
                 assert!(block == sample.block(bad, 0, 1024));
                 break;
@@ -233,8 +284,11 @@ fn a_crowd_has_a_large_piece_hashed_once() {
     let mut daemon = Daemon::seed_with(dir.path(), &arguments);
     let line = daemon.wait_for_line("status at http://");
     let (_, address) = line.split_once("http://").unwrap();
-    let status: std::net::SocketAddr = address.trim_end_matches('/').parse().unwrap();
-    let mut crowd: Vec<Leecher> = (0..40).map(|_| connect(&daemon, &sample)).collect();
+    let status: SocketAddr = address.trim_end_matches('/').parse().unwrap();
+    let mut crowd: Vec<Leecher> = (0..40)
+        .map(|_| Leecher::connect(daemon.address, sample.info_hash, FAST))
+        .collect();
+    crowd.iter_mut().for_each(Leecher::until_unchoked);
     for leecher in &mut crowd {
         leecher.send(&request(0, 1 << 20, 1024));
     }
@@ -246,12 +300,12 @@ fn a_crowd_has_a_large_piece_hashed_once() {
     }
     let mut page = String::new();
     let mut stream = leecher::dial(status);
-    std::io::Write::write_all(
+    Write::write_all(
         &mut stream,
         b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
     )
     .unwrap();
-    std::io::Read::read_to_string(&mut stream, &mut page).unwrap();
+    Read::read_to_string(&mut stream, &mut page).unwrap();
     assert!(
         page.contains("\nhekate_pieces_verified_total 1\n"),
         "{page}"
