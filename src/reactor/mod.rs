@@ -465,29 +465,6 @@ impl Reactor {
         }
     }
 
-    /// In a full house the peer that has wanted nothing for longest gives way.
-    fn make_room(&mut self) {
-        let (now, after_ms) = (self.shared.now, self.shared.timeouts.bystander_ms);
-        let bystanders = &mut self.shared.bystanders;
-        while self.connections.len() - self.closing.len() >= self.max_peers {
-            let Some(key) = bystanders.due(now, after_ms) else {
-                break;
-            };
-            let Some(connection) = self.connections.get_mut(key.index as usize) else {
-                break;
-            };
-            if connection.latches.closing {
-                connection.want(key, bystanders);
-            } else if connection.peer.is_choked() {
-                connection.want(key, bystanders);
-                mark(&mut self.closing, connection, key, CloseReason::Bystander);
-            } else {
-                // Of one with a slot the choker decides.
-                connection.stand_by(key, bystanders, now);
-            }
-        }
-    }
-
     /// Has metadata read for those who wait in line, as far as the rate limit has something for them.
     fn release_metadata(&mut self) {
         while self.shared.metadata_may_go() {
