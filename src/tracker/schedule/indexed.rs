@@ -149,3 +149,6 @@ fn members(numbers: &BTreeSet<u32>, block: u32) -> u64 {
     let within = numbers.range(first..=first.saturating_add(BLOCK - 1));
     within.fold(0, |bits, number| bits | 1 << (number - first))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,433 @@
+//! Torrents of an index in the schedule, under a virtual clock, case by case and at random.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::super::tests::{TERMS, V4, announce, ended, finish, hash, schedule, turn};
+use super::*;
+use crate::tracker::announce::{Event, Terms};
+use crate::tracker::pace::Pace;
+use crate::tracker::queue::LEAD_MS;
+use crate::tracker::schedule::Outcome;
+
+/// A second after the start: what was due at the start is late, and not spread over its second.
+const LATER: Time = Time(1000);
+
+/// A schedule with torrents of an index, none of whose info-hashes have been read.
+fn with_index(count: u32) -> Schedule {
+    let (mut schedule, set) = schedule(&["udp://a:1"]);
+    schedule.begin_index();
+    for block in 0..count.div_ceil(64) {
+        let members = (count - block * 64).min(64);
+        schedule.add_stretch(&stretch(block, members, set), Time(0));
+    }
+    schedule.end_index();
+    schedule
+}
+
+/// The first numbers of a block.
+fn stretch(block: u32, count: u32, set: u32) -> Stretch {
+    Stretch {
+        block,
+        members: u64::MAX >> (64 - count),
+        lists: Lists::Same(set),
+    }
+}
+
+/// Reads the info-hashes that are wanted.
+fn read(schedule: &mut Schedule) -> Vec<u32> {
+    let unread = schedule.unread(usize::MAX);
+    for torrent in &unread {
+        schedule.learn(*torrent, Some(hash(*torrent)));
+    }
+    unread
+}
+
+/// Announces whatever is due of an index.
+fn sweep(schedule: &mut Schedule, now: Time) -> Vec<(u32, Event)> {
+    let mut announced = turn(schedule, now);
+    while !read(schedule).is_empty() {
+        announced.extend(turn(schedule, now));
+    }
+    announced
+}
+
+#[test]
+fn an_index_is_announced_in_order_and_nothing_is_kept_of_it() {
+    let mut schedule = with_index(1000);
+    assert_eq!((schedule.torrents(), schedule.members(0)), (1000, 1000));
+    assert_eq!(announce(&mut schedule, 0, LATER), None);
+    assert_eq!(schedule.next(0, LATER), None, "nobody waits but for a read");
+    let announced = sweep(&mut schedule, LATER);
+    assert!(
+        announced
+            .iter()
+            .copied()
+            .eq((0..1000).map(|torrent| (torrent, Event::Started)))
+    );
+    assert_eq!(schedule.torrents.records(), 0);
+    // Each comes again at its interval, and its info-hash is read before.
+    let mut again = Vec::new();
+    let mut now = LATER;
+    while again.len() < 1000 {
+        let next = schedule.next(0, now).unwrap();
+        assert!(next.0 < 1_802_000);
+        now = next;
+        again.extend(turn(&mut schedule, now));
+        read(&mut schedule);
+    }
+    again.sort_unstable_by_key(|(torrent, _)| *torrent);
+    assert!(
+        again
+            .iter()
+            .copied()
+            .eq((0..1000).map(|torrent| (torrent, Event::None)))
+    );
+}
+
+#[test]
+fn info_hashes_are_read_ahead_and_the_announce_is_in_time() {
+    let mut schedule = with_index(1);
+    sweep(&mut schedule, LATER);
+    let ahead = schedule.next(0, LATER).unwrap();
+    assert_eq!(turn(&mut schedule, ahead), []);
+    assert_eq!(read(&mut schedule), [0]);
+    let due = schedule.next(0, ahead).unwrap();
+    assert_eq!(due, ahead.after(LEAD_MS));
+    assert_eq!(turn(&mut schedule, Time(due.0 - 1)), []);
+    assert_eq!(turn(&mut schedule, due), [(0, Event::None)]);
+}
+
+#[test]
+fn neighbours_in_an_index_are_read_together_in_every_round() {
+    let terms = Terms {
+        interval_s: 60,
+        min_interval_s: 45,
+    };
+    let mut schedule = with_index(60_000);
+    let mut pace = Pace::new(Some(1200), Time(0));
+    let mut random = fastrand::Rng::with_seed(12);
+    let mut in_second = vec![0_u32; 1200];
+    let (mut reads, mut wanted) = (0, 0);
+    for tick in 0..(1200 * 50) {
+        let now = LATER.after(tick * 20);
+        while pace.available(now) > 0
+            && let Some((entry, _, event)) = announce(&mut schedule, 0, now)
+        {
+            pace.take();
+            let ended = ended(V4, event, Outcome::Accepted(terms));
+            schedule.finish(0, entry, ended, now, random.u32(..));
+            in_second[usize::try_from(tick / 50).unwrap()] += 1;
+        }
+        let mut unread = read(&mut schedule);
+        if tick / 50 >= 1000 && !unread.is_empty() {
+            unread.sort_unstable();
+            let gaps = unread.windows(2).filter(|pair| pair[1] - pair[0] > 80);
+            reads += 1 + gaps.count();
+            wanted += unread.len();
+        }
+    }
+    // A batch of these has twenty; scattered ones would be read one by one.
+    assert!(wanted / reads > 6, "{wanted} info-hashes in {reads} reads");
+    let late = &in_second[900..];
+    assert!(
+        late.iter().all(|count| (500..=1250).contains(count)),
+        "{late:?}"
+    );
+}
+
+#[test]
+fn few_info_hashes_are_held_at_a_time() {
+    let mut schedule = with_index(50_000);
+    let mut most = 0;
+    let mut announced = 0;
+    while announced < 50_000 {
+        announced += turn(&mut schedule, LATER).len();
+        assert!(schedule.torrents.records() <= 4096);
+        most = most.max(read(&mut schedule).len());
+    }
+    assert_eq!(most, 4096, "a fast tracker is not held up by reads");
+}
+
+#[test]
+fn single_torrents_do_not_wait_for_an_index() {
+    let mut schedule = with_index(10_000);
+    turn(&mut schedule, LATER);
+    let set = schedule.set_of(0).unwrap();
+    schedule.add(20_000, hash(20_000), set, LATER);
+    schedule.joined(9000, hash(9000), LATER);
+    assert_eq!(
+        turn(&mut schedule, LATER),
+        [(9000, Event::Started), (20_000, Event::Started)]
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_tried_again_and_holds_nobody_up() {
+    let mut schedule = with_index(3);
+    turn(&mut schedule, LATER);
+    assert_eq!(schedule.unread(usize::MAX), [0, 1, 2]);
+    schedule.learn(0, Some(hash(0)));
+    schedule.learn(1, None);
+    schedule.learn(2, Some(hash(2)));
+    assert_eq!(
+        turn(&mut schedule, LATER),
+        [(0, Event::Started), (2, Event::Started)]
+    );
+    assert_eq!(schedule.next(0, LATER), Some(Time(301_000 - LEAD_MS)));
+    assert_eq!(sweep(&mut schedule, Time(302_000)), [(1, Event::Started)]);
+}
+
+#[test]
+fn a_torrent_of_an_index_is_stopped_when_it_is_removed_whatever_it_is_at() {
+    let mut schedule = with_index(200);
+    sweep(&mut schedule, LATER);
+    let first = schedule.next(0, LATER).unwrap();
+    turn(&mut schedule, first);
+    let staged = schedule.unread(usize::MAX);
+    let staged = staged.first().copied().unwrap();
+    let waiting = (0..200).find(|torrent| *torrent != staged).unwrap();
+    for torrent in [staged, waiting] {
+        schedule.remove(torrent, hash(torrent));
+    }
+    // The answer to what was asked before changes nothing.
+    assert_eq!(schedule.learn(staged, None), None);
+    let mut stopped = Vec::new();
+    while let Some((entry, torrent, event)) = announce(&mut schedule, 0, first.after(LEAD_MS)) {
+        if event == Event::Stopped {
+            stopped.push(torrent);
+        }
+        let now = first.after(LEAD_MS);
+        finish(&mut schedule, entry, event, Outcome::Accepted(TERMS), now);
+        read(&mut schedule);
+    }
+    stopped.sort_unstable();
+    let mut expected = [staged, waiting];
+    expected.sort_unstable();
+    assert_eq!(stopped, expected);
+    assert_eq!((schedule.torrents(), schedule.members(0)), (198, 198));
+}
+
+#[test]
+fn what_is_removed_before_the_index_has_come_is_not_announced() {
+    let (mut schedule, set) = schedule(&["udp://a:1"]);
+    schedule.begin_index();
+    schedule.remove(5, hash(5));
+    schedule.uploaded(6, 11);
+    schedule.add_stretch(&stretch(0, 8, set), Time(0));
+    schedule.end_index();
+    schedule.remove(5, hash(5));
+    turn(&mut schedule, LATER);
+    assert_eq!(read(&mut schedule), [0, 1, 2, 3, 4, 6, 7]);
+    let mut uploaded = Vec::new();
+    while let Some(entry) = schedule.take(0, LATER) {
+        let due = schedule.begin(entry, V4).unwrap();
+        uploaded.push(due.announce.uploaded);
+        finish(
+            &mut schedule,
+            entry,
+            Event::Started,
+            Outcome::Accepted(TERMS),
+            LATER,
+        );
+    }
+    assert_eq!(uploaded, [0, 0, 0, 0, 0, 11, 0]);
+}
+
+#[test]
+fn an_index_is_stopped_at_the_end_those_with_peers_first() {
+    let mut schedule = with_index(300);
+    sweep(&mut schedule, LATER);
+    schedule.joined(250, hash(250), LATER);
+    // Some are being read.
+    let next = schedule.next(0, LATER).unwrap();
+    turn(&mut schedule, next);
+    schedule.stop([250].into_iter());
+    schedule.left(250);
+    let stopped = sweep(&mut schedule, next);
+    assert_eq!(stopped[0], (250, Event::Stopped));
+    assert_eq!(stopped.len(), 300);
+    assert!(schedule.is_idle(0));
+}
+
+/// Everything that can happen to torrents, and what trackers have been told of them.
+struct Model {
+    random: fastrand::Rng,
+    schedule: Schedule,
+    now: Time,
+    /// The set of each torrent that is served.
+    served: HashMap<u32, u32>,
+    /// Torrents that each tracker believes in.
+    known: [HashSet<u32>; 3],
+    in_flight: Vec<(u32, u32, u32, Event)>,
+    next_number: u32,
+    next_block: u32,
+}
+
+/// The trackers of each set.
+const SETS: [&[u32]; 3] = [&[0], &[0, 1], &[1, 2]];
+
+impl Model {
+    fn new(seed: u64) -> Self {
+        let mut schedule = Schedule::default();
+        for trackers in SETS {
+            let urls = trackers.iter().map(|number| format!("udp://t{number}:1"));
+            let set = schedule
+                .sets()
+                .intern(&Arc::from([urls.collect()]), &mut Vec::new());
+            schedule.sets().hold(set);
+        }
+        schedule.begin_index();
+        Self {
+            random: fastrand::Rng::with_seed(seed),
+            schedule,
+            now: Time(0),
+            served: HashMap::new(),
+            known: Default::default(),
+            in_flight: Vec::new(),
+            next_number: 1000,
+            next_block: 0,
+        }
+    }
+
+    /// One thing that happens in the library.
+    fn change(&mut self) {
+        match self.random.u8(..3) {
+            0 if self.next_block < 10 => {
+                let members = self.random.u64(1..);
+                let each = (0..members.count_ones()).map(|_| self.random.u32(..3));
+                let each = each.collect();
+                let lists = match self.random.bool() {
+                    true => Lists::Same(self.random.u32(..3)),
+                    false => Lists::Each(each),
+                };
+                let block = self.next_block;
+                let stretch = Stretch {
+                    block,
+                    members,
+                    lists,
+                };
+                self.served.extend(stretch.members());
+                self.schedule.add_stretch(&stretch, self.now);
+                self.next_block += 1;
+            }
+            1 => {
+                let (torrent, set) = (self.next_number, self.random.u32(..3));
+                self.schedule.add(torrent, hash(torrent), set, self.now);
+                self.served.insert(torrent, set);
+                self.next_number += 1;
+            }
+            _ if !self.served.is_empty() => self.touch(),
+            _ => {}
+        }
+    }
+
+    /// Something happens to a torrent that is served.
+    fn touch(&mut self) {
+        let mut numbers: Vec<u32> = self.served.keys().copied().collect();
+        numbers.sort_unstable();
+        let torrent = numbers[self.random.usize(..numbers.len())];
+        match self.random.u8(..3) {
+            0 => {
+                self.schedule.remove(torrent, hash(torrent));
+                self.served.remove(&torrent);
+            }
+            1 => self.schedule.joined(torrent, hash(torrent), self.now),
+            _ => self.schedule.left(torrent),
+        }
+    }
+
+    fn begin(&mut self, tracker: u32, most: usize) {
+        for _ in 0..most {
+            let begun = announce(&mut self.schedule, tracker, self.now);
+            let Some((entry, torrent, told)) = begun else {
+                return;
+            };
+            self.in_flight.push((tracker, entry, torrent, told));
+        }
+    }
+
+    fn end(&mut self, place: usize, outcome: Outcome) {
+        let (tracker, entry, torrent, told) = self.in_flight.swap_remove(place);
+        let there = &mut self.known[tracker as usize];
+        match (told, outcome) {
+            (Event::Stopped, Outcome::Accepted(_) | Outcome::Failed) => {
+                there.remove(&torrent);
+            }
+            (Event::Started, Outcome::Accepted(_)) => {
+                assert!(there.insert(torrent), "{torrent} is started twice");
+            }
+            _ => {}
+        }
+        let (ended, chance) = (ended(V4, told, outcome), self.random.u32(..));
+        self.schedule
+            .finish(tracker, entry, ended, self.now, chance);
+    }
+
+    fn step(&mut self) {
+        match self.random.u8(..10) {
+            0..3 => self.change(),
+            3 => self.now = self.now.after(self.random.u64(..120_000)),
+            4 => {
+                for torrent in self.schedule.unread(self.random.usize(..40)) {
+                    let is_read = self.random.u8(..8) > 0;
+                    self.schedule.learn(torrent, is_read.then(|| hash(torrent)));
+                }
+            }
+            5 | 6 => {
+                let tracker = self.random.u32(..3);
+                self.begin(tracker, 20);
+            }
+            _ if !self.in_flight.is_empty() => {
+                let place = self.random.usize(..self.in_flight.len());
+                let outcome = match self.random.u8(..8) {
+                    0 => Outcome::Failed,
+                    1 => Outcome::Returned,
+                    _ => Outcome::Accepted(TERMS),
+                };
+                self.end(place, outcome);
+            }
+            _ => {}
+        }
+    }
+
+    /// What a tracker should know.
+    fn expected(&self, tracker: u32) -> HashSet<u32> {
+        let served = self.served.iter();
+        let there = served.filter(|(_, set)| SETS[**set as usize].contains(&tracker));
+        there.map(|(torrent, _)| *torrent).collect()
+    }
+
+    /// Everything is told that is still to be told.
+    fn settle(&mut self) {
+        for _ in 0..1000 {
+            self.now = self.now.after(20_000);
+            read(&mut self.schedule);
+            while !self.in_flight.is_empty() {
+                self.end(0, Outcome::Accepted(TERMS));
+            }
+            for tracker in 0..3 {
+                self.begin(tracker, usize::MAX);
+            }
+            if (0..3).all(|tracker| self.known[tracker as usize] == self.expected(tracker)) {
+                return;
+            }
+        }
+    }
+}
+
+/// In any order and mixture of what can happen, trackers in the end know just what is served.
+#[test]
+fn whatever_happens_trackers_know_what_is_served() {
+    for seed in 0..60 {
+        let mut model = Model::new(seed);
+        (0..4000).for_each(|_| model.step());
+        model.settle();
+        for tracker in 0..3 {
+            let expected = model.expected(tracker);
+            assert_eq!(model.known[tracker as usize], expected, "seed {seed}");
+            assert_eq!(model.schedule.members(tracker) as usize, expected.len());
+        }
+        assert_eq!(model.schedule.torrents(), model.served.len());
+    }
+}
