@@ -168,7 +168,7 @@ fn inside(base: &Path) {
     let name = format!("hekate-sandbox-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let manager = UnixDatagram::bind_addr(&address).unwrap();
-    let other = Command::new("sleep").arg("600").spawn().unwrap();
+    let mut other = Command::new("sleep").arg("600").spawn().unwrap();
 
     let attempts = attempts(base, port, other.id());
     check(&attempts, false);
@@ -199,6 +199,7 @@ fn inside(base: &Path) {
     assert!(fs::remove_file(base.join("library/file")).is_err());
     TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     drop(manager);
+    other.wait().unwrap();
     fs::write(base.join("state/done"), "").unwrap();
     println!("the sandbox holds");
 }
