@@ -170,13 +170,13 @@ bench-quick:  ## the same within five minutes; the report goes to target/bench/r
 	python3 tests/bench/compare.py --quick --out '$(TARGET)/bench/report'
 
 bench-library:  ## measure the index: 200,000 torrent files, 20 million in an index (6 GB of disk)
-	$(CARGO) build --release --locked --bin hekate --example make-library --example make-index --example bench-library
+	$(CARGO) build --release --locked --bins --example make-library --example make-index --example bench-library
 	@place='$(TARGET)/bench/library'; tools='$(TARGET)/release/examples'; mkdir -p "$$place" && \
 	{ test -d "$$place/small" || "$$tools/make-library" --out "$$place/small" --torrents 200000 --pieces 400 --piece-length 16384 --sparse; } && \
 	{ test -d "$$place/content" || "$$tools/make-library" --out "$$place/content" --torrents 20 --pieces 1600 >/dev/null; } && \
 	'$(TARGET)/release/hekate' index "$$place/small" -o "$$place/small.index" && \
 	"$$tools/make-index" --out "$$place/large.index" --over "$$place/small.index" --torrents 19800000 && \
-	"$$tools/bench-library" --library "$$place/small" --index "$$place/large.index" --verify "$$place/content"
+	"$$tools/bench-library" --library "$$place/small" --index "$$place/large.index" --verify "$$place/content" --live "$$place/content"
 
 bench-announce: test-deps  ## announce to real trackers, 15 minutes (2 GB of disk); prints a table
 	$(CARGO) build --release --locked --bins --example make-index --example bench-announce

@@ -4,8 +4,10 @@
 //! Owns the measurements and the table. What is measured is made by `make-library` and
 //! `make-index`; `docs/BENCHMARKS.md` has the commands.
 
+mod live;
 mod served;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -46,6 +48,9 @@ struct Options {
     /// A library whose content is hashed twice
     #[arg(long, value_name = "DIR")]
     verify: Option<PathBuf>,
+    /// A library with content, which is served while another changes
+    #[arg(long, value_name = "DIR")]
+    live: Option<PathBuf>,
 }
 
 fn main() -> io::Result<()> {
@@ -58,6 +63,9 @@ fn main() -> io::Result<()> {
     }
     if let Some(library) = options.verify {
         measure_verify(&library)?;
+    }
+    if let Some(content) = &options.live {
+        live::measure(content)?;
     }
     Ok(())
 }
@@ -156,10 +164,11 @@ fn measure_served(
         return Ok(());
     };
     evict(path)?;
-    let (daemon, elapsed) = Daemon::start(path, first)?;
+    let arguments = [OsStr::new("--index"), path.as_os_str()];
+    let (daemon, elapsed) = Daemon::start(&arguments, first)?;
     row("start to first handshake, cold", &format!("{elapsed:.0?}"))?;
     drop(daemon);
-    let (daemon, elapsed) = Daemon::start(path, first)?;
+    let (daemon, elapsed) = Daemon::start(&arguments, first)?;
     row("start to first handshake, warm", &format!("{elapsed:.0?}"))?;
     let before = daemon.anonymous_bytes()?;
     let each = to_f64(before) / to_f64(torrents);

@@ -2,10 +2,11 @@
 //!
 //! Owns the process and the stopwatch. What is asked for is the caller's.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,21 +27,21 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts one and asks it for a torrent until it answers. Answers how long that took as well.
-    pub(crate) fn start(index: &Path, first: &InfoHash) -> io::Result<(Self, Duration)> {
-        // Beside the directory of the examples.
-        let own = std::env::current_exe()?;
-        let built = own.ancestors().nth(2).unwrap_or(Path::new("."));
+    /// Starts one with such arguments and asks it for a torrent until it answers. Answers how long
+    /// that took as well.
+    pub(crate) fn start(
+        arguments: &[impl AsRef<OsStr>],
+        first: &InfoHash,
+    ) -> io::Result<(Self, Duration)> {
         // A port that was free a moment ago.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
             .local_addr()?
             .port();
         let start = Instant::now();
-        let child = Command::new(built.join("hekate"))
+        let child = Command::new(built("hekate")?)
             .args(["seed", "--config", "/dev/null", "--no-tracker"])
             .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-            .arg("--index")
-            .arg(index)
+            .args(arguments)
             .stderr(Stdio::null())
             .spawn()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -67,6 +68,14 @@ impl Daemon {
         }
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Bytes of memory that the kernel could not drop.
     pub(crate) fn anonymous_bytes(&self) -> io::Result<u64> {
         super::anonymous_bytes(&self.child.id().to_string())
@@ -74,12 +83,26 @@ impl Daemon {
 
     /// Bytes that a disk has read for it.
     pub(crate) fn read_bytes(&self) -> io::Result<u64> {
+        self.io("read_bytes: ")
+    }
+
+    /// Bytes that it has read from files, wherever they were.
+    pub(crate) fn file_bytes(&self) -> io::Result<u64> {
+        self.io("rchar: ")
+    }
+
+    fn io(&self, name: &str) -> io::Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("read_bytes: "));
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
         Ok(line.and_then(|bytes| bytes.parse().ok()).unwrap_or(0))
     }
+}
+
+/// A program that was built with this one, beside the directory of the examples.
+pub(crate) fn built(program: &str) -> io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let built = own.ancestors().nth(2).unwrap_or(Path::new("."));
+    Ok(built.join(program))
 }
 
 impl Drop for Daemon {
