@@ -4,7 +4,7 @@
 #   docker run --read-only -v /srv/library:/srv/hekate:ro -p 6969:6969 -p 127.0.0.1:6970:6970 hekate
 #
 # The user is a number, since there is no file that names one; the library must be readable for it,
-# or give another with --user. Nothing is written.
+# or give another with --user. Nothing is written but the index, in a volume.
 FROM rust:1-slim-bookworm AS build
 RUN apt-get update -q && apt-get install -q -y --no-install-recommends musl-tools ca-certificates make
 WORKDIR /hekate
@@ -12,13 +12,17 @@ COPY . .
 RUN rustup target add "$(uname -m)-unknown-linux-musl" \
     && make static \
     && install -D -s "target/$(uname -m)-unknown-linux-musl/release/hekate" /image/hekate \
+    && install -d -m 0750 -o 65532 -g 65532 /image/var/lib/hekate \
     && install -D /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt
 
 FROM scratch
-COPY --from=build /image /
+COPY --from=build /image/hekate /hekate
+COPY --from=build /image/etc /etc
+COPY --from=build --chown=65532:65532 /image/var/lib/hekate /var/lib/hekate
+VOLUME /var/lib/hekate
 USER 65532:65532
 # Peers, by TCP; the same by UDP only says that there is no uTP. And the status page.
 EXPOSE 6969/tcp 6969/udp 6970/tcp
 HEALTHCHECK CMD ["/hekate", "status", "--status", "127.0.0.1:6970"]
 ENTRYPOINT ["/hekate"]
-CMD ["seed", "--status", "0.0.0.0:6970", "/srv/hekate"]
+CMD ["seed", "--state-dir", "/var/lib/hekate", "--status", "0.0.0.0:6970", "/srv/hekate"]

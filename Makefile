@@ -114,8 +114,9 @@ test: test-deps  ## install what the tests need, then run every test
 	$(CARGO) test --locked
 
 # Debian's names for what the tests start; `ip` and `unshare` give each client a network of its own.
-TEST_PACKAGES := strace transmission-cli aria2 rtorrent qbittorrent-nox python3-libtorrent opentracker \
-	nginx-light iproute2 util-linux chromium man-db bash zsh fish
+TEST_PACKAGES := strace transmission-cli aria2 rtorrent qbittorrent-nox python3-libtorrent \
+	opentracker nginx-light iproute2 util-linux chromium man-db bash zsh fish shellcheck systemd \
+	logrotate uidmap lintian musl-tools
 # What comes from npm is kept with what is built.
 CLIENTS := $(abspath $(TARGET))/clients
 # What comes from crates.io as well: trackers that are not in Debian. Their own lock files name a
@@ -142,6 +143,7 @@ test-deps:  ## install the BitTorrent clients and the tracker that the tests use
 	case "$$missing" in *opentracker*) \
 		test ! -d /run/systemd/system || $$as_root systemctl disable --now opentracker;; \
 	esac
+	@! command -v rustup >/dev/null || rustup --quiet target add "$$(uname -m)-unknown-linux-musl"
 	@NODE_PATH='$(CLIENTS)/node_modules' node -e 'require("webtorrent"), require("bittorrent-tracker")' >/dev/null 2>&1 \
 		|| npm install --prefix '$(CLIENTS)' --omit=optional --ignore-scripts --no-audit --no-fund webtorrent@1 bittorrent-tracker@9
 	@test -x '$(TRACKERS)/bin/aquatic_http' && test -x '$(TRACKERS)/bin/aquatic_udp' \

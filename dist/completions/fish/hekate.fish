@@ -47,6 +47,7 @@ complete -c hekate -n "__fish_hekate_using_subcommand seed" -s C -l credit -d 'W
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s T -l max-unchoked-time -d 'Seconds that a slot may be held before its turn is over, when others wait [default: 300]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l max-rate -d 'Bytes a second that are sent at most, all peers together; K, M, G count in 1024s [default: no limit]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l tracker-override -d 'Announce every torrent to this tracker, and to no other [default: the trackers of each torrent]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l shard -d 'Announce the share I of N, where N machines serve the same library; each serves whatever it is asked for [default: all]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l announce-ip -d 'Address that trackers are asked to tell peers; many do not heed it [default: where announces come from]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l announce-port -d 'Port that trackers are told, where a router maps it to another [default: the port that is listened on]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l max-announce-rate -d 'Announces a second to one tracker at most; 0 is no limit [default: 100]' -r
