@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::timers::Timeouts;
 use crate::tracker::announcer::TOKENS;
+use crate::tracker::callees::Callees;
 use crate::tracker::shard::Shard;
 
 /// The port of the 2009 program, and of most trackers; a seeder behind a firewall picks its own.
@@ -152,6 +153,8 @@ pub struct Config {
     pub max_unchoked_ms: u64,
     /// Bytes a second for the whole process; `None` means no limit.
     pub max_rate: Option<u64>,
+    /// Whose peers are called.
+    pub connect: Callees,
     /// Announce to no tracker.
     pub no_tracker: bool,
     /// The URL of the tracker in place of those of the torrents.
@@ -208,6 +211,7 @@ impl Default for Config {
             credit_bytes: DEFAULT_CREDIT_BYTES,
             max_unchoked_ms: 1000 * DEFAULT_MAX_UNCHOKED_TIME_S,
             max_rate: None,
+            connect: Callees::default(),
             no_tracker: false,
             tracker_override: None,
             shard: None,

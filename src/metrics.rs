@@ -79,6 +79,10 @@ impl Histogram {
 pub struct Counters {
     /// Connections that were given a place.
     pub accepted: u64,
+    /// Peers that were called.
+    pub called: u64,
+    /// Calls that did not come to an exchange of handshakes.
+    pub calls_failed: u64,
     /// Bytes of blocks.
     pub payload_bytes: u64,
     /// Whole blocks.

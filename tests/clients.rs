@@ -155,6 +155,55 @@ fn prove(scene: &Path, seeder_address: IpAddr, client: impl FnOnce(&Task) -> Cli
     );
 }
 
+/// A test for each line: its name, what it needs, and the client's command.
+macro_rules! called {
+    ($($name:ident [$($need:expr),*] $command:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                if needs::are_met(stringify!($name), &[$($need),*]) {
+                    sandbox::run(stringify!($name), |scene| prove_called(scene, $command));
+                }
+            }
+        )*
+    };
+}
+
+called! {
+    aria2_is_called [Program("aria2c")] |task| aria2(task, &task.torrent());
+    libtorrent_is_called [PythonLibtorrent] |task| libtorrent(task, &task.torrent());
+}
+
+/// One proof that a client is called which cannot call: it comes first, and the seeder then tells
+/// the tracker a port where nobody listens.
+fn prove_called(scene: &Path, client: impl FnOnce(&Task) -> Client) {
+    let [library, home, downloads] = ["library", "client", "downloads"].map(|name| {
+        let directory = scene.join(name);
+        fs::create_dir(&directory).expect("the scene is writable");
+        directory
+    });
+    let sample = whole_torrent()
+        .write(&library)
+        .expect("the library is writable");
+    let mut tracker = Tracker::start(&sample, scene);
+    tracker.takes(&sample);
+    let task = Task {
+        home,
+        downloads,
+        torrent: sample.metainfo_path.clone(),
+        magnet: scene::magnet(&sample),
+    };
+    std::thread::scope(|threads| {
+        let seeder = threads.spawn(|| {
+            tracker.knows_a_leecher(&sample);
+            let arguments = ["--connect", "all", "--announce-port", "9"];
+            Seeder::start_with(&library, scene, SEEDER, &arguments)
+        });
+        scene::download(&task, client(&task), &library.join(NAME), &mut []);
+        drop(seeder.join());
+    });
+}
+
 /// Enough pieces that a client asks for many at once, and every oddity that a layout may have:
 /// files that share a piece, fill one exactly, lie inside one, have no bytes; a short last piece.
 fn whole_torrent() -> TorrentBuilder {

@@ -1,8 +1,10 @@
-//! The dictionary of an HTTP tracker: its intervals are bounded and its texts fit one line.
+//! The dictionary of an HTTP tracker: its intervals are bounded, its texts fit one line, and its peers
+//! are so many at most.
 
 #![no_main]
 
 use hekate::tracker::announce::{self, Answer, MAX_INTERVAL_S, MIN_INTERVAL_S, Retry};
+use hekate::tracker::peers;
 use libfuzzer_sys::fuzz_target;
 
 fn is_one_line(text: &str) -> bool {
@@ -10,6 +12,7 @@ fn is_one_line(text: &str) -> bool {
 }
 
 fuzz_target!(|body: &[u8]| {
+    assert!(peers::from_answer(body).len() <= peers::MAX_PEERS);
     let bounds = MIN_INTERVAL_S..=MAX_INTERVAL_S;
     match announce::parse_answer(body) {
         Ok(Answer::Accepted {

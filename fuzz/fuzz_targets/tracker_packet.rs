@@ -3,10 +3,14 @@
 #![no_main]
 
 use hekate::tracker::announce::{MAX_INTERVAL_S, MIN_INTERVAL_S};
+use hekate::tracker::peers;
 use hekate::tracker::udp::{self, Packet};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|datagram: &[u8]| {
+    for is_v6 in [false, true] {
+        assert!(peers::from_packet(datagram, is_v6).len() <= peers::MAX_PEERS);
+    }
     let Ok(packet) = udp::parse(datagram) else {
         return;
     };

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::{Config, Families, StatusAddress, StatusWish, UserName, Verify};
+use crate::tracker::callees::Callees;
 use crate::tracker::shard::Shard;
 use crate::tracker::url::TrackerUrl;
 
@@ -254,6 +255,14 @@ pub const SETTINGS: &[Setting] = &[
         live: false,
         apply: |config, values| one(&mut config.max_announce_rate, values, announce_rate),
         ..setting("max-announce-rate", TRACKERS)
+    },
+    Setting {
+        takes: Takes::Many("WHOSE"),
+        default: Preset::Words("nobody", "all"),
+        help: "Call the peers that trackers name, for those who cannot call us: of `all` torrents, or of an info-hash",
+        live: false,
+        apply: |config, values| Callees::parse(values).map(|callees| config.connect = callees),
+        ..setting("connect", TRACKERS)
     },
     Setting {
         takes: Takes::One("LEVELS"),

@@ -71,6 +71,10 @@ impl Snapshot {
         page.counter("requests_rejected", rejected, None, counters.rejected)?;
         let accepted = "Connections that were given a place";
         page.counter("connections", accepted, None, counters.accepted)?;
+        let called = "Peers that were called, as --connect allows";
+        page.counter("peers_called", called, None, counters.called)?;
+        let failed = "Calls that did not come to an exchange of handshakes";
+        page.counter("calls_failed", failed, None, counters.calls_failed)?;
         let closed = "Connections that ended or were given no place";
         let mut family = page.metric("connections_closed", closed, None, MetricType::Counter)?;
         for (reason, count) in CloseReason::NAMES.iter().zip(&counters.closed) {

@@ -95,9 +95,19 @@ impl Peer {
     /// The first 48 bytes named a torrent that we serve: queues our handshake, which trackers that
     /// test for NAT wait for before they send their id.
     pub fn handle_handshake(&mut self, reserved: [u8; 8], info_hash: InfoHash, ours: PeerId) {
+        self.handle_extensions(reserved);
+        self.open(info_hash, ours);
+    }
+
+    /// What the peer's handshake says it can do; ours is sent.
+    pub fn handle_extensions(&mut self, reserved: [u8; 8]) {
         let extensions = Extensions::from_reserved(reserved);
         self.fast = extensions.fast;
         self.extended = extensions.extended;
+    }
+
+    /// We have called the peer: queues our handshake, before anything was heard.
+    pub fn open(&mut self, info_hash: InfoHash, ours: PeerId) {
         let bytes = handshake::encode(info_hash, ours);
         self.control.out().extend_from_slice(&bytes);
         self.handshake_unsent = u8::try_from(HANDSHAKE_LENGTH).unwrap_or(u8::MAX);

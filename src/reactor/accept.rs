@@ -99,7 +99,7 @@ impl Reactor {
 
     /// Gives a new connection its place, or drops it: a peer that is refused at once can go
     /// elsewhere, one that is left in the backlog waits for nothing.
-    fn admit(&mut self, mut stream: mio::net::TcpStream, address: IpAddr) {
+    fn admit(&mut self, stream: mio::net::TcpStream, address: IpAddr) {
         let from_address = self.peers_from.get(&address).copied().unwrap_or(0);
         let refusal = if self.connections.len() >= self.max_peers {
             Some(CloseReason::HouseFull)
@@ -113,11 +113,26 @@ impl Reactor {
             self.shared.counters.ended(reason);
             return;
         }
-        let connected = self.connections.len();
-        let entry = self.connections.vacant_entry();
-        let Ok(index) = u32::try_from(entry.key()) else {
+        let Some(key) = self.seat(stream, address) else {
             return;
         };
+        if let Some(connection) = self.connections.get_mut(key.index as usize) {
+            // The handshake is often there already; asking costs less than another turn.
+            connection.latches.readable = true;
+            self.agenda.note(connection, key);
+        }
+        self.shared.counters.accepted += 1;
+    }
+
+    /// Gives a connection its place, whoever has called.
+    pub(super) fn seat(
+        &mut self,
+        mut stream: mio::net::TcpStream,
+        address: IpAddr,
+    ) -> Option<PeerKey> {
+        let connected = self.connections.len();
+        let entry = self.connections.vacant_entry();
+        let index = u32::try_from(entry.key()).ok()?;
         let key = PeerKey {
             index,
             generation: self.generation,
@@ -128,17 +143,14 @@ impl Reactor {
         let token = Source::Peer(key).token();
         if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
             log::warn!("{address}: cannot be watched: {error}");
-            return;
+            return None;
         }
         let mut connection = Connection::new(stream, address, key.generation, self.shared.now);
         connection
             .deadlines
             .arm(key, &self.shared.timeouts, &mut self.shared.wheel);
-        // The handshake is often there already; asking costs less than another turn.
-        connection.latches.readable = true;
-        self.agenda.note(&mut connection, key);
         entry.insert(connection);
         *self.peers_from.entry(address).or_default() += 1;
-        self.shared.counters.accepted += 1;
+        Some(key)
     }
 }

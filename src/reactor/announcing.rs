@@ -7,7 +7,7 @@ mod sweep;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use mio::event::Event;
@@ -40,6 +40,8 @@ pub(super) struct Announcing {
     more: bool,
     /// Peers of each torrent that is ours and has some.
     peers: HashMap<u32, u32>,
+    /// Where announces and calls come from.
+    sources: [Option<IpAddr>; 2],
 }
 
 impl Announcing {
@@ -67,6 +69,7 @@ impl Announcing {
                 .tracker_override
                 .clone()
                 .map(|url| Arc::from([vec![url]])),
+            callees: config.connect.clone(),
             limits: Limits::default(),
         };
         let token = |number| Source::Tracker(number).token();
@@ -78,6 +81,7 @@ impl Announcing {
             waker: Some(ours),
             shard: config.shard,
             lists_matter: config.tracker_override.is_none(),
+            sources: sources(config),
             ..Self::default()
         })
     }
@@ -211,6 +215,17 @@ impl Announcing {
             return Some(Time::default());
         }
         self.announcer.as_ref()?.next()
+    }
+
+    /// Peers that trackers have named and that are to be called.
+    pub(super) fn take_peers(&mut self) -> Vec<(InfoHash, SocketAddr)> {
+        let announcer = self.announcer.as_mut();
+        announcer.map_or_else(Vec::new, Announcer::take_peers)
+    }
+
+    /// Where calls come from, unless that family is not served.
+    pub(super) fn source(&self, is_v6: bool) -> Option<IpAddr> {
+        self.sources.get(usize::from(is_v6)).copied().flatten()
     }
 
     /// How the trackers do.

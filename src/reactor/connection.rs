@@ -10,6 +10,7 @@ use std::sync::Arc;
 use mio::net::TcpStream;
 
 use super::bystanders::Bystanders;
+use super::dial::Called;
 use super::stage::EXTENTS_PER_BLOCK;
 use crate::peer::PeerKey;
 use crate::peer::machine::Peer;
@@ -36,6 +37,8 @@ pub(super) struct Connection {
     pub(super) torrent: Option<Arc<Torrent>>,
     /// What the peer's handshake said, while its torrent is loaded: nothing is read meanwhile.
     pub(super) loading: Option<Box<Asked>>,
+    /// Whom we have called it for, unless it has called us.
+    pub(super) called: Option<Box<Called>>,
     /// Where its torrent is counted as active, once the handshake is complete.
     pub(super) place: Option<usize>,
     pub(super) accepted_at: Time,
@@ -138,6 +141,7 @@ impl Connection {
             peer: Peer::new(),
             torrent: None,
             loading: None,
+            called: None,
             place: None,
             accepted_at: now,
             stands_by_since: None,

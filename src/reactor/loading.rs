@@ -63,6 +63,11 @@ impl Connection {
     fn begin(&mut self, asked: &Asked, torrent: Arc<Torrent>, shared: &mut Shared) {
         shared.announcing.joined(&torrent, shared.now);
         self.torrent = Some(torrent);
+        if self.called.is_some() {
+            // Ours was said when the peer was called.
+            self.peer.handle_extensions(asked.reserved);
+            return;
+        }
         self.peer
             .handle_handshake(asked.reserved, asked.info_hash, shared.identity);
     }

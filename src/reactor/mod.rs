@@ -11,6 +11,7 @@ mod agenda;
 mod announcing;
 mod bystanders;
 mod connection;
+mod dial;
 mod listener;
 mod loading;
 mod outbox;
@@ -264,6 +265,7 @@ impl Reactor {
             self.agenda.stalled_until(),
             self.accept_rests_until,
             announces,
+            shared.dialer.next(),
             self.service.next(),
             self.status.as_ref().and_then(StatusServer::next),
             self.stop_until.filter(|_| !self.connections.is_empty()),
@@ -395,6 +397,7 @@ impl Reactor {
     /// Speaks to the trackers.
     fn announce(&mut self) {
         self.shared.announcing.turn(self.shared.now);
+        self.dial();
     }
 
     fn unpark(&mut self, key: PeerKey, change: impl FnOnce(&mut Connection, Time)) {
@@ -545,6 +548,12 @@ impl Reactor {
             }
             if let Some(place) = connection.place {
                 self.shared.activity.leave(place);
+            }
+            if let Some(called) = connection.called.take() {
+                let named = connection.place.is_some();
+                self.shared.counters.calls_failed += u64::from(!named);
+                let now = self.shared.now;
+                self.shared.dialer.ended(&called, named, reason, now);
             }
             let counters = &mut self.shared.counters;
             counters.ended(reason);

@@ -145,6 +145,10 @@ impl Connection {
                 },
                 None,
             ) => {
+                let called = self.called.as_ref();
+                if called.is_some_and(|called| !called.is_for(info_hash)) {
+                    return Err(CloseReason::UnknownTorrent);
+                }
                 let asked = Asked {
                     reserved: *reserved,
                     info_hash: *info_hash,
@@ -157,6 +161,9 @@ impl Connection {
                 self.peer
                     .handle_peer_id(*id, shared.identity, &torrent.shape, &greeting)?;
                 self.deadlines.handshake_done(shared.now);
+                if let Some(called) = &self.called {
+                    shared.dialer.connected(called);
+                }
                 self.place = Some(shared.activity.join(torrent));
                 self.stand_by(key, &mut shared.bystanders, shared.now);
                 // A peer that is unchoked before it says interested asks one round trip earlier.

@@ -12,6 +12,7 @@ use mio::{Registry, Waker};
 use super::activity::Activity;
 use super::announcing::Announcing;
 use super::bystanders::Bystanders;
+use super::dial::Dialer;
 use super::outbox::{Body, Outbox};
 use crate::choker::{Choker, ChokerConfig};
 use crate::config::{self, Config, Verify};
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     pub(super) storage: Storage,
     pub(super) choker: Choker,
     pub(super) announcing: Announcing,
+    pub(super) dialer: Dialer,
     pub(super) bucket: TokenBucket,
     /// Who waits until the rate limit has something for metadata, in the order of arrival.
     pub(super) metadata_waits: VecDeque<PeerKey>,
@@ -91,6 +93,7 @@ impl Shared {
             bystanders: Bystanders::default(),
             timeouts: config.timeouts,
             announcing,
+            dialer: Dialer::default(),
             identity,
             port,
             outbox: Outbox::default(),

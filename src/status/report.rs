@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::json::{array, object, string};
 use crate::metrics::trackers::{TrackerFigures, TrackerState, TrackerSums, Trackers};
-use crate::metrics::{Peers, Snapshot};
+use crate::metrics::{Counters, Peers, Snapshot};
 use crate::peer::close::CloseReason;
 
 /// Bad pieces that are named for people; the log names all.
@@ -34,6 +34,7 @@ pub fn json(snapshot: &Snapshot) -> String {
         ("blocks", number(counters.blocks)),
         ("requests_rejected", number(counters.rejected)),
         ("connections", number(counters.accepted)),
+        ("calls", calls(counters)),
         (
             "connections_closed",
             object(closed.map(|(name, count)| (*name, number(*count)))),
@@ -115,6 +116,13 @@ fn piece_lines(snapshot: &Snapshot) -> String {
         lines.push_str(&format!("bad       {info_hash} piece {piece}\n"));
     }
     lines
+}
+
+fn calls(counters: &Counters) -> String {
+    object([
+        ("called", counters.called.to_string()),
+        ("failed", counters.calls_failed.to_string()),
+    ])
 }
 
 fn other_trackers(trackers: &Trackers) -> String {

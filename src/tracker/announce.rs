@@ -27,6 +27,9 @@ pub const MAX_TRACKER_ID_BYTES: usize = 128;
 /// possible".
 pub const PEERS_WANTED: u32 = 1;
 
+/// The same for a torrent whose peers are called: what trackers give without being asked.
+pub const PEERS_TO_CALL: u32 = 50;
+
 /// Who announces: the same in every announce of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
@@ -139,7 +142,7 @@ pub enum AnswerError {
     Empty,
 }
 
-/// Reads the dictionary of an HTTP tracker. Peers are passed over: a seeder calls nobody.
+/// Reads the dictionary of an HTTP tracker. Peers are [`super::peers`]' matter.
 ///
 /// # Errors
 /// An [`AnswerError`] when it is no tracker's answer. What follows the dictionary is ignored.

@@ -16,6 +16,7 @@ use rustls::ClientConfig;
 use slab::Slab;
 
 use super::announce::Identity;
+use super::callees::Callees;
 use super::connection::Connection;
 use super::datagrams::Datagrams;
 use super::entries::Family;
@@ -29,6 +30,7 @@ use super::url::Site;
 use crate::timers::Time;
 use crate::wire::message::InfoHash;
 
+mod callable;
 mod dispatch;
 mod figures;
 mod http;
@@ -94,6 +96,8 @@ pub struct AnnouncerConfig {
     pub max_per_second: Option<u32>,
     /// Trackers in place of those of the torrents.
     pub override_with: Option<Arc<[Vec<String>]>>,
+    /// Whose peers are asked for.
+    pub callees: Callees,
     /// Every time-out.
     pub limits: Limits,
 }
@@ -162,6 +166,7 @@ pub struct Announcer {
     looked: Time,
     counters: Counters,
     named: figures::Named,
+    callable: callable::Callable,
     random: fastrand::Rng,
     buffer: Vec<u8>,
     /// Everything ends then.
@@ -201,6 +206,7 @@ impl Announcer {
             looked: now,
             counters: Counters::default(),
             named: figures::Named::default(),
+            callable: callable::Callable::default(),
             random: fastrand::Rng::new(),
             buffer: vec![0; BUFFER_BYTES],
             stops_at: None,

@@ -16,6 +16,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::entries::Family;
+use super::peers;
 use super::request::Request;
 use super::udp::{self, Packet};
 use crate::sys::{self, Inbox, MAX_DATAGRAMS};
@@ -60,8 +61,8 @@ pub(super) struct Flight {
 /// What has happened to a packet.
 #[derive(Debug)]
 pub(super) enum Arrival {
-    /// It was answered, and is forgotten.
-    Answered(Flight, Packet),
+    /// It was answered, and is forgotten. The answer named these peers.
+    Answered(Flight, Packet, Vec<SocketAddr>),
     /// It was not answered within [`LOST_MS`].
     Lost(Flight),
     /// It was not answered when it was to be sent again.
@@ -324,7 +325,12 @@ impl Datagrams {
                             }
                     });
                     if fits && let Some(flight) = self.flights.remove(&transaction) {
-                        arrivals.push(Arrival::Answered(flight, packet));
+                        let is_v6 = flight.family == Family::V6;
+                        let peers = match packet {
+                            Packet::Announced { .. } => peers::from_packet(datagram, is_v6),
+                            _ => Vec::new(),
+                        };
+                        arrivals.push(Arrival::Answered(flight, packet, peers));
                     }
                 }
             }

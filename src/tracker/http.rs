@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Write};
 
-use super::announce::{Announce, Event, Identity, PEERS_WANTED};
+use super::announce::{Announce, Event, Identity};
 use super::url::{Scheme, TrackerUrl};
 
 /// Some trackers answer only to clients that say who they are.
@@ -17,6 +17,7 @@ pub fn write_request(
     url: &TrackerUrl,
     identity: &Identity,
     announce: &Announce,
+    peers_wanted: u32,
     tracker_id: Option<&[u8]>,
 ) {
     debug_assert_ne!(url.site.scheme, Scheme::Udp);
@@ -28,7 +29,7 @@ pub fn write_request(
     push(
         out,
         format_args!(
-            "&port={}&uploaded={}&downloaded=0&left=0&compact=1&numwant={PEERS_WANTED}&key={:08X}",
+            "&port={}&uploaded={}&downloaded=0&left=0&compact=1&numwant={peers_wanted}&key={:08X}",
             identity.port, announce.uploaded, identity.key
         ),
     );
@@ -108,6 +109,7 @@ mod tests {
                 uploaded: 12,
                 event,
             },
+            super::super::announce::PEERS_WANTED,
             id,
         );
         String::from_utf8(out).unwrap()

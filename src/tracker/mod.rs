@@ -7,11 +7,13 @@
 pub mod announce;
 pub mod announcer;
 pub mod blocks;
+pub mod callees;
 mod connection;
 mod datagrams;
 pub mod entries;
 pub mod http;
 pub mod pace;
+pub mod peers;
 mod queue;
 mod request;
 mod resolver;

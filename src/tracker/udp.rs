@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use thiserror::Error;
 
-use super::announce::{Announce, Event, Identity, PEERS_WANTED, Terms, shown};
+use super::announce::{Announce, Event, Identity, Terms, shown};
 
 /// What a connect request begins with.
 const PROTOCOL: u64 = 0x0417_2710_1980;
@@ -80,7 +80,7 @@ pub fn write_announce(
     connection: u64,
     transaction: u32,
     identity: &Identity,
-    announce: &Announce,
+    (announce, peers_wanted): (&Announce, u32),
     path: &str,
 ) {
     out.clear();
@@ -105,7 +105,7 @@ pub fn write_announce(
     };
     out.extend_from_slice(&ip);
     out.extend_from_slice(&identity.key.to_be_bytes());
-    out.extend_from_slice(&PEERS_WANTED.to_be_bytes());
+    out.extend_from_slice(&peers_wanted.to_be_bytes());
     out.extend_from_slice(&identity.port.to_be_bytes());
     debug_assert_eq!(out.len(), ANNOUNCE_BYTES);
     for part in path.as_bytes().chunks(OPTION_BYTES).take(MAX_OPTIONS) {
@@ -190,7 +190,7 @@ mod tests {
             0x1122_3344_5566_7788,
             0xa0b0_c0d0,
             &identity,
-            &announce,
+            (&announce, 1),
             path,
         );
         out

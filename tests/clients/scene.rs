@@ -175,6 +175,12 @@ impl Tracker {
         self.until(&format!("/scrape?info_hash={hash}"), b"8:completei1e");
     }
 
+    /// Waits until a client has announced itself.
+    pub(crate) fn knows_a_leecher(&mut self, sample: &Sample) {
+        let hash = percent_encode(&sample.info_hash);
+        self.until(&format!("/scrape?info_hash={hash}"), b"10:incompletei1e");
+    }
+
     /// Asks for a page until it holds some bytes.
     fn until(&mut self, path: &str, wanted: &[u8]) {
         let mut answer = Vec::new();

@@ -94,6 +94,7 @@ const IMPORTS: &[ImportRule] = &[
         forbidden: WORLD,
         allowed: &[
             "std::net::IpAddr",
+            "std::net::SocketAddr",
             "std::net::Ipv4Addr",
             "std::net::Ipv6Addr",
             "std::io::ErrorKind",

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use hekate::timers::Time;
 use hekate::tracker::announce::Identity;
 use hekate::tracker::announcer::{Announcer, AnnouncerConfig, Limits};
+use hekate::tracker::callees::Callees;
 use hekate::wire::message::{InfoHash, PeerId};
 use mio::{Events, Poll, Token, Waker};
 
@@ -35,6 +36,7 @@ pub(crate) fn config() -> AnnouncerConfig {
         sources: ["127.0.0.1", "::1"].map(|source| Some(source.parse().unwrap())),
         max_per_second: None,
         override_with: None,
+        callees: Callees::default(),
         limits: Limits::default(),
     }
 }

@@ -12,6 +12,7 @@ use crate::tracker::announce::{self, Announce};
 use crate::tracker::connection::{Connection, End, Progress};
 use crate::tracker::entries::Family;
 use crate::tracker::http;
+use crate::tracker::peers;
 use crate::tracker::request::Request;
 use crate::tracker::response::Response;
 use crate::tracker::route::{Manner, Route};
@@ -110,6 +111,7 @@ impl Announcer {
             event: request.told,
             ..due.announce
         };
+        let peers_wanted = self.peers_wanted(&announce.info_hash);
         let Some(tracker) = self.trackers.get(number as usize) else {
             return;
         };
@@ -121,7 +123,7 @@ impl Announcer {
                 self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
             }
             connection.push(request, now, |out| {
-                http::write_request(out, &url, identity, &announce, tracker_id);
+                http::write_request(out, &url, identity, &announce, peers_wanted, tracker_id);
             });
         }
         self.list(key);
@@ -299,7 +301,12 @@ impl Announcer {
             return;
         }
         match announce::parse_answer(&response.body) {
-            Ok(answer) => self.answered(number, family, request, answer, now),
+            Ok(answer) => {
+                self.named_peers(number, family, request, || {
+                    peers::from_answer(&response.body)
+                });
+                self.answered(number, family, request, answer, now);
+            }
             Err(error) => {
                 let ok = (200..300).contains(&response.status);
                 let why = if ok {

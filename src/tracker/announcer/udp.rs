@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use super::Announcer;
 use crate::timers::Time;
-use crate::tracker::announce::{Announce, Answer, Retry};
+use crate::tracker::announce::{Announce, Answer, PEERS_WANTED, Retry};
 use crate::tracker::datagrams::{Arrival, Flight, Sent};
 use crate::tracker::entries::Family;
 use crate::tracker::request::Request;
@@ -56,6 +56,9 @@ impl Announcer {
         let deadline = now.after(self.config.limits.resend_ms);
         let identity = self.config.identity;
         let due = self.schedule.due(request.entry, family);
+        let peers_wanted = due.as_ref().map_or(PEERS_WANTED, |due| {
+            self.peers_wanted(&due.announce.info_hash)
+        });
         let Some(tracker) = self.trackers.get_mut(number as usize) else {
             return;
         };
@@ -73,13 +76,14 @@ impl Announcer {
             event: request.told,
             ..due.announce
         };
+        let announce = (&announce, peers_wanted);
         let sent = self.datagrams.send(
             (number, family),
             SocketAddr::new(address, port),
             Sent::Announce(request),
             (now, deadline),
             |out, transaction| {
-                udp::write_announce(out, connection, transaction, &identity, &announce, due.path);
+                udp::write_announce(out, connection, transaction, &identity, announce, due.path);
             },
         );
         match sent {
@@ -100,7 +104,12 @@ impl Announcer {
     pub(super) fn handle_arrivals(&mut self, arrivals: Vec<Arrival>, now: Time) {
         for arrival in arrivals {
             match arrival {
-                Arrival::Answered(flight, packet) => self.packet(&flight, packet, now),
+                Arrival::Answered(flight, packet, peers) => {
+                    if let Sent::Announce(request) = flight.sent {
+                        self.named_peers(flight.tracker, flight.family, request, || peers);
+                    }
+                    self.packet(&flight, packet, now);
+                }
                 Arrival::Lost(flight) => {
                     if let Some(route) = self.route(flight.tracker, flight.family) {
                         route.window.lost(now);
@@ -176,6 +185,15 @@ impl Announcer {
         let (number, family) = (flight.tracker, flight.family);
         let resend_ms = self.config.limits.resend_ms;
         let identity = self.config.identity;
+        let peers_wanted = match flight.sent {
+            Sent::Announce(request) => {
+                let due = self.schedule.due(request.entry, family);
+                due.map_or(PEERS_WANTED, |due| {
+                    self.peers_wanted(&due.announce.info_hash)
+                })
+            }
+            Sent::Connect => PEERS_WANTED,
+        };
         let Some(tracker) = self.trackers.get_mut(number as usize) else {
             return;
         };
@@ -210,12 +228,13 @@ impl Announcer {
             event: request.told,
             ..due.announce
         };
+        let announce = (&announce, peers_wanted);
         self.counters.sent += 1;
         tracker.tally.sent += 1;
         let deadline = now.after(resend_ms << (flight.tries + 1));
         self.datagrams
             .send_again(transaction, deadline, |out, transaction| {
-                udp::write_announce(out, connection, transaction, &identity, &announce, due.path);
+                udp::write_announce(out, connection, transaction, &identity, announce, due.path);
             });
     }
 
