@@ -57,6 +57,9 @@ impl Scene {
             .args(["seed", "-v", "--bind", "127.0.0.1", "--port", "0"])
             .arg("--state-dir")
             .arg(directory.path().join("state"))
+            // What is linked to lies beside the library.
+            .arg("--content-root")
+            .arg(directory.path().join("away"))
             .args(arguments);
         if !arguments.contains(&"--tracker-override") {
             command.arg("--no-tracker");

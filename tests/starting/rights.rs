@@ -47,7 +47,7 @@ fn root_becomes_the_user_for_good_in_every_thread() {
         assert_eq!(found, four(&group));
     }
     for found in of_each_thread(daemon.pid(), "Groups:") {
-        assert_eq!(found, [group.clone()]);
+        assert_eq!(found, std::slice::from_ref(&group));
     }
     for set in CAPABILITIES {
         for found in of_each_thread(daemon.pid(), set) {
