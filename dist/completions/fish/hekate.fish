@@ -51,6 +51,7 @@ complete -c hekate -n "__fish_hekate_using_subcommand seed" -l shard -d 'Announc
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l announce-ip -d 'Address that trackers are asked to tell peers; many do not heed it [default: where announces come from]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l announce-port -d 'Port that trackers are told, where a router maps it to another [default: the port that is listened on]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l max-announce-rate -d 'Announces a second to one tracker at most; 0 is no limit [default: 100]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l connect -d 'Call the peers that trackers name, for those who cannot call us: of `all` torrents, or of an info-hash [default: nobody]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l log -d 'What is logged: error, warn, info, debug or trace; for one component as in "info,storage=debug" [default: info]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l log-file -d 'Where the log goes; SIGUSR1 opens it anew [default: standard error]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l status -d 'Where the status page and the metrics can be asked for: ADDRESS:PORT, unix:PATH or off [default: 127.0.0.1:6970, when it is free]' -r
