@@ -31,9 +31,10 @@ fn kill(signal: &str, number: &str) {
 }
 
 fn is_running(number: &str) -> bool {
-    // One that has ended and waits for init to notice does not run.
+    // One that has ended and waits for init to notice does not run; its other threads may still.
     let stat = fs::read_to_string(format!("/proc/{number}/stat"));
-    stat.is_ok_and(|stat| !stat.contains(") Z "))
+    let threads = fs::read_dir(format!("/proc/{number}/task")).map_or(0, Iterator::count);
+    stat.is_ok_and(|stat| !stat.contains(") Z ") || threads > 1)
 }
 
 /// Starts a daemon with names of files, which are relative to the place.

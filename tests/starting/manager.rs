@@ -94,7 +94,9 @@ fn a_loop_that_hangs_is_silent() {
         .env("NOTIFY_SOCKET", &path)
         .env("WATCHDOG_USEC", "100000");
     let daemon = Daemon::start(command);
-    manager.next_but(&["STATUS=", "READY=1"]);
+    let ready = manager.next_but(&["STATUS=", "WATCHDOG=1"]);
+    assert!(ready.starts_with("READY=1"), "{ready}");
+    assert_eq!(manager.next_but(&["STATUS="]), "WATCHDOG=1");
     daemon.signal("STOP");
     manager
         .0
