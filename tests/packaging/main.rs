@@ -13,6 +13,7 @@
 )]
 
 mod dashboard;
+mod image;
 mod init;
 mod package;
 mod place;

@@ -1,5 +1,6 @@
 //! The package, from its installation to its purge.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -27,7 +28,14 @@ pub(crate) fn build() -> PathBuf {
 
 /// Runs make in the repository; answers what it printed.
 pub(crate) fn make(target: &str) -> String {
-    let output = Command::new("make")
+    let mut command = Command::new("make");
+    // What cargo tells a test would make it build anew what reads these variables.
+    let told = std::env::vars_os().map(|(name, _)| name);
+    let is_told = |name: &OsString| name.to_string_lossy().starts_with("CARGO_");
+    for name in told.filter(|name| is_told(name) && name != "CARGO_HOME") {
+        command.env_remove(name);
+    }
+    let output = command
         .args(["--no-print-directory", target])
         .arg(format!("CARGO={}", env!("CARGO")))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
