@@ -11,10 +11,10 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hekate::config::{Config, StatusWish};
@@ -30,7 +30,7 @@ use support::torrent::{Sample, TorrentBuilder};
 const BLOCK: u32 = 16 * 1024;
 
 struct Scene {
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     sample: Sample,
     daemon: Daemon,
 }
@@ -43,7 +43,7 @@ fn scene(arguments: &[&str]) -> Scene {
         .unwrap();
     let daemon = Daemon::seed_with(dir.path(), arguments);
     Scene {
-        dir,
+        _dir: dir,
         sample,
         daemon,
     }
@@ -347,22 +347,23 @@ fn a_cancelled_request_is_answered_too() {
 #[test]
 fn without_a_descriptor_left_the_rest_goes_on() {
     let mut scene = scene(&[]);
-    // A limit just below the descriptor that the first peer would have.
-    let held = format!("/proc/{}/fd", scene.daemon.pid());
+    let pid = scene.daemon.pid().to_string();
+    // Making the index took more than serving it does, so the limit comes when that is done. It is
+    // just below the descriptor that the first peer would have.
+    let held = format!("/proc/{pid}/fd");
     let limit = (0..).find(|number| {
         let link = Path::new(&held).join(number.to_string());
         std::fs::symlink_metadata(link).is_err()
     });
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh"])
-        .arg(limit.unwrap().to_string())
-        .arg(env!("CARGO_BIN_EXE_hekate"))
-        .args(["seed", "--bind", "127.0.0.1", "-p", "0"])
-        .arg(scene.dir.path());
-    scene.daemon = Daemon::start(command);
-    scene.daemon.wait_for_line("500 peers were asked for");
-    let waiting = leecher::dial(scene.daemon.address);
+    let status = Command::new("prlimit")
+        .args(["--pid", &pid])
+        .arg(format!("--nofile={}:", limit.unwrap()))
+        .status();
+    assert!(status.unwrap().success());
+    // Should a thread have closed something since, some are accepted all the same.
+    let waiting: Vec<_> = (0..16)
+        .map(|_| leecher::dial(scene.daemon.address))
+        .collect();
     scene.daemon.wait_for_line("accepting rests");
     // What needs no descriptor is still done: a latch that is left alone would make the loop spin.
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -378,27 +379,69 @@ fn without_a_descriptor_left_the_rest_goes_on() {
     drop(waiting);
 }
 
+/// Who traces a process, by the system's account; 0 is nobody.
+fn tracer_of(pid: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("TracerPid:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
 #[test]
 fn a_reader_that_cannot_be_started_is_tried_again() {
-    let mut scene = scene(&[]);
-    let pid = scene.daemon.pid().to_string();
-    let limit = |bytes: &str| {
-        let status = Command::new("prlimit")
-            .args(["--pid", &pid, &format!("--as={bytes}:unlimited")])
-            .status();
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(1)
+        .length(4 << 20)
+        .write(dir.path())
+        .unwrap();
+    // A limit on memory would not do: the stack of a thread that has ended is used again. So no
+    // thread can be had while strace says so. That it is let in later, where only a parent may
+    // trace, is what the first one is for.
+    let mut command = Command::new("strace");
+    command
+        .args(["-D", "-I1", "-qq", "-o", "/dev/null", "-e", "trace=none"])
+        .arg(env!("CARGO_BIN_EXE_hekate"))
+        .args(["seed", "-v", "--bind", "127.0.0.1", "-p", "0"])
+        .arg(dir.path());
+    let mut daemon = Daemon::start(command);
+    let pid = daemon.pid();
+    let signal = |pid: u32| {
+        let status = Command::new("kill").arg(pid.to_string()).status();
         assert!(status.unwrap().success());
     };
-    // Too little address space for a thread's stack of 2 MiB; enough for all else.
-    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
-    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
-    limit(&(pages * 4096 + (1 << 20)).to_string());
-    let mut leecher = scene.leecher(FAST);
+    signal(tracer_of(pid));
+    let until = Instant::now() + DEADLINE;
+    while tracer_of(pid) != 0 {
+        assert!(Instant::now() < until, "strace does not let go");
+        std::thread::yield_now();
+    }
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
     leecher.until_unchoked();
+    // The reader that has loaded the torrent leaves when it has had nothing to do.
+    let has_readers = || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let mut names = tasks.filter_map(|task| std::fs::read(task.ok()?.path().join("comm")).ok());
+        names.any(|name| name == b"hekate-reader\n")
+    };
+    while has_readers() {
+        assert!(Instant::now() < until, "the reader stays");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut strace = Command::new("strace")
+        .args(["-f", "-I1", "-o", "/dev/null", "-e", "trace=clone,clone3"])
+        .args(["-e", "inject=clone,clone3:error=EAGAIN", "-p"])
+        .arg(pid.to_string())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("strace is there, as `make test-deps` has it");
+    let mut said = BufReader::new(strace.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert!(line.contains(" attached"), "{line}");
     leecher.send(&leecher::request(3, 0, BLOCK));
-    scene.daemon.wait_for_line("cannot start a reader thread");
-    limit("unlimited");
+    daemon.wait_for_line("cannot start a reader thread");
+    signal(strace.id());
     let seen = leecher.until(|seen| matches!(seen, Seen::Piece { .. }));
-    let block = scene.sample.block(3, 0, BLOCK);
+    let block = sample.block(3, 0, BLOCK);
     let (index, begin) = (3, 0);
     assert!(
         seen == Seen::Piece {
@@ -407,6 +450,7 @@ fn a_reader_that_cannot_be_started_is_tried_again() {
             block
         }
     );
+    strace.wait().unwrap();
 }
 
 /// A reactor in this process, with time-outs that a test can wait for.
