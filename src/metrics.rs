@@ -181,9 +181,11 @@ impl Peers {
 /// What is going on.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Phase {
-    /// The library is being read; nobody is served yet.
+    /// The library is being opened; nobody is served yet.
     #[default]
     Starting,
+    /// There was no index, and it is being made; nobody is served yet.
+    Indexing,
     /// Peers are served.
     Serving,
     /// A stop was asked for.
@@ -196,6 +198,7 @@ impl Phase {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
+            Self::Indexing => "indexing",
             Self::Serving => "serving",
             Self::Stopping => "stopping",
         }
@@ -208,6 +211,8 @@ impl Phase {
 pub struct Snapshot {
     /// What is going on.
     pub phase: Phase,
+    /// Metainfo files that are in the index so far, while it is being made at the start.
+    pub indexed_files: Option<u64>,
     /// Seconds since 1970 when the process started.
     pub started_unix_s: u64,
     /// Milliseconds since then.

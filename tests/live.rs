@@ -11,6 +11,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -287,6 +288,31 @@ fn a_rescan_finds_what_is_not_noticed_and_a_copied_index_has_another_root() {
     download(&daemon, &sample);
 }
 
+/// `hekate seed` below strace, which does something to a system call.
+fn injected(place: &Place, injection: &str) -> Command {
+    let mut command = Command::new("strace");
+    command
+        .args(["-D", "-f", "-o", "/dev/null", "-e"])
+        .arg(format!("inject={injection}"))
+        .arg(env!("CARGO_BIN_EXE_hekate"))
+        .args(["seed", "--config", "/dev/null", "--bind", "127.0.0.1"])
+        .args(["--port", "0", "--state-dir"])
+        .arg(place.path("state"))
+        .arg(place.path("lib"));
+    command
+}
+
+/// Has a run killed when it makes this system call for the time with this number.
+fn kill_at(place: &Place, call: &str, when: usize) {
+    let mut command = injected(place, &format!("{call}:signal=KILL:when={when}"));
+    let status = command
+        .args(["--status", "off"])
+        .output()
+        .expect("strace is there, as `make test-deps` has it")
+        .status;
+    assert!(!status.success(), "{call} was not reached");
+}
+
 /// The system calls at which a new index takes shape, in their order.
 const KILLED_AT: [&str; 3] = ["fsync", "rename", "fsync"];
 
@@ -302,28 +328,7 @@ fn a_refresh_that_is_killed_leaves_the_old_index_or_the_new() {
             .iter()
             .filter(|other| *other == call)
             .count();
-        let mut command = Command::new("strace");
-        command
-            .args(["-f", "-o", "/dev/null", "-e"])
-            .arg(format!("inject={call}:signal=KILL:when={when}"))
-            .arg(env!("CARGO_BIN_EXE_hekate"))
-            .args([
-                "seed",
-                "--config",
-                "/dev/null",
-                "--status",
-                "off",
-                "--bind",
-                "127.0.0.1",
-            ])
-            .args(["--port", "0", "--state-dir"])
-            .arg(place.path("state"))
-            .arg(place.path("lib"));
-        let status = command
-            .output()
-            .expect("strace is there, as `make test-deps` has it")
-            .status;
-        assert!(!status.success(), "{call} was not reached");
+        kill_at(&place, call, when);
         let after = fs::read(place.index()).unwrap();
         assert_eq!(after == before, number < 2, "{call} {when}");
         let index = hekate::library::index::Index::open(&place.index()).unwrap();
@@ -332,4 +337,123 @@ fn a_refresh_that_is_killed_leaves_the_old_index_or_the_new() {
         let daemon = place.seed();
         expect(&daemon, samples.last().unwrap(), true);
     }
+}
+
+#[test]
+fn a_first_index_that_is_killed_is_whole_or_not_there() {
+    for (call, when, there) in [
+        ("fsync", 1, false),
+        ("rename", 1, false),
+        ("fsync", 2, true),
+    ] {
+        let place = Place::new();
+        let samples = [place.torrent("lib", 1), place.torrent("lib", 2)];
+        kill_at(&place, call, when);
+        let names = |place: &Place| -> Vec<PathBuf> {
+            let entries = fs::read_dir(place.path("state")).unwrap();
+            entries.map(|entry| entry.unwrap().path()).collect()
+        };
+        let is_index = |path: &&PathBuf| path.extension().is_some_and(|name| name == "index");
+        let indexes = names(&place).iter().filter(is_index).count();
+        assert_eq!(indexes, usize::from(there), "{call} {when}");
+        if there {
+            let index = hekate::library::index::Index::open(&place.index()).unwrap();
+            index.check().unwrap();
+        }
+        let daemon = place.seed();
+        for sample in &samples {
+            expect(&daemon, sample, true);
+            download(&daemon, sample);
+        }
+        drop(daemon);
+        if !there {
+            // What the first had begun is gone. The refresh of an index that was there may have
+            // been at work just now.
+            let left = names(&place);
+            assert!(left.iter().all(|path| is_index(&path)), "{left:?}");
+        }
+    }
+}
+
+/// What the status listener at a Unix socket answers, once it does.
+fn ask(socket: &Path, path: &str) -> String {
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut stream = loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn the_status_says_how_far_the_first_index_is() {
+    let place = Place::new();
+    let samples: Vec<Sample> = (1..4).map(|seed| place.torrent("lib", seed)).collect();
+    // All files are in it when it waits for the disk.
+    let mut command = injected(&place, "fsync:delay_enter=5000000:when=1");
+    let socket = place.path("status");
+    command.arg("--status");
+    command.arg(format!("unix:{}", socket.display()));
+    let started = std::thread::spawn(|| Daemon::start(command));
+    let told = r#""phase":"indexing","indexed_files":3,"#;
+    let until = Instant::now() + Duration::from_secs(20);
+    while !ask(&socket, "/status.json").contains(told) {
+        assert!(Instant::now() < until, "{}", ask(&socket, "/status.json"));
+    }
+    let ready = ask(&socket, "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 503 ") && ready.ends_with("\r\n\r\nindexing\n"));
+    assert!(ask(&socket, "/torrents?limit=5").starts_with("HTTP/1.1 503 "));
+    assert!(ask(&socket, "/healthz").starts_with("HTTP/1.1 200 "));
+    let text = ask(&socket, "/status.txt");
+    assert!(text.contains(" is indexing, 3 files so far, up "), "{text}");
+    let daemon = started.join().unwrap();
+    assert!(ask(&socket, "/readyz").starts_with("HTTP/1.1 200 "));
+    let told = r#""phase":"serving","indexed_files":null,"#;
+    assert!(ask(&socket, "/status.json").contains(told));
+    for sample in &samples {
+        expect(&daemon, sample, true);
+    }
+}
+
+#[test]
+fn all_that_is_served_is_listed() {
+    let place = Place::new();
+    let mut samples: Vec<Sample> = (1..8).map(|seed| place.torrent("lib", seed)).collect();
+    let socket = place.path("status");
+    let daemon = place.seed_with(&["--status", &format!("unix:{}", socket.display())]);
+    // Some are in the index, some have come, one has gone.
+    samples.extend((8..11).map(|seed| place.torrent("aside", seed)));
+    for sample in &samples[7..] {
+        place.rename(sample, "lib");
+        expect(&daemon, sample, true);
+    }
+    let gone = samples.remove(2);
+    place.rename(&gone, "aside");
+    expect(&daemon, &gone, false);
+    let mut wanted: Vec<String> = samples.iter().map(Sample::info_hash_hex).collect();
+    wanted.sort();
+    let mut listed = Vec::new();
+    let mut after = String::new();
+    loop {
+        let answer = ask(&socket, &format!("/torrents?limit=4{after}"));
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let hashes = body.split("{\"info_hash\":\"").skip(1);
+        listed.extend(hashes.map(|hash| hash[..40].to_owned()));
+        match body.split_once("\"next\":\"") {
+            Some((_, next)) => after = format!("&after={}", &next[..40]),
+            None => break,
+        }
+    }
+    assert_eq!(listed, wanted);
+    let name = samples[0].metainfo_path.file_name().unwrap();
+    let metainfo = place.path("lib").join(name);
+    let metainfo = format!("\"metainfo\":\"{}\"", metainfo.display());
+    assert!(ask(&socket, "/torrents").contains(&metainfo));
+    assert!(ask(&socket, "/torrents?after=xyz").starts_with("HTTP/1.1 400 "));
 }

@@ -8,13 +8,15 @@ mod keeper;
 mod teller;
 mod watching;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::build::Progress;
 use super::index::{Counts, Index};
 use super::served::{Base, Differs};
 pub use super::view::{Added, Change, Removed};
@@ -93,7 +95,7 @@ pub struct NewBase {
     /// Where all content lies, unless the index says.
     pub content: Option<PathBuf>,
     /// What differs from the index.
-    pub differs: HashMap<InfoHash, Differs>,
+    pub differs: BTreeMap<InfoHash, Differs>,
     /// How much there is now.
     pub counts: Counts,
 }
@@ -122,6 +124,7 @@ pub struct Live {
     asked: Arc<Mutex<Asked>>,
     events: SyncSender<Event>,
     updates: Receiver<Update>,
+    indexing: Arc<OnceLock<Progress>>,
 }
 
 impl Live {
@@ -137,24 +140,33 @@ impl Live {
             updates,
             wake: Box::new(wake),
         };
-        let keeper = (Arc::clone(&asked), events.clone());
+        let indexing = Arc::default();
+        let keeper = (Arc::clone(&asked), events.clone(), Arc::clone(&indexing));
         thread::Builder::new()
             .name("hekate-library".to_owned())
             .spawn(move || {
-                let (asked, events) = keeper;
+                let (asked, events, indexing) = keeper;
                 // The loop has ended when this does.
-                let _ = keeper::run(settings, &asked, &queue, &events, outbox);
+                let _ = keeper::run(settings, &asked, &indexing, (&queue, &events), outbox);
             })?;
         Ok(Live {
             asked,
             events,
             updates: taken,
+            indexing,
         })
     }
 
     /// What has come of it, if anything has. Never blocks.
     pub fn update(&self) -> Option<Update> {
         self.updates.try_recv().ok()
+    }
+
+    /// Metainfo files in the first index so far; `None` when it was not or is not yet being made.
+    #[must_use]
+    pub fn indexed_files(&self) -> Option<u64> {
+        let progress = self.indexing.get()?;
+        Some(progress.files.load(Ordering::Relaxed))
     }
 
     /// Has everything looked at again. Never blocks.

@@ -11,6 +11,7 @@ pub mod format;
 mod hash;
 pub mod index;
 mod known;
+pub mod listing;
 pub mod live;
 mod look;
 pub mod numbering;

@@ -32,12 +32,27 @@ impl Prefixes {
     /// begin alike.
     #[must_use]
     pub fn find(&self, prefix: u64) -> Range<usize> {
-        let Range { start, end } = self.narrow(prefix);
-        let part = self.0.get(start..end).unwrap_or_default();
-        let first = start + part.partition_point(|other| *other < prefix);
+        let first = self.first(prefix);
         let equal = self.0.get(first..).unwrap_or_default();
         let count = equal.iter().take_while(|other| **other == prefix).count();
         first..first + count
+    }
+
+    /// The first place whose number is not less.
+    #[must_use]
+    pub fn first(&self, prefix: u64) -> usize {
+        let Range { start, end } = self.narrow(prefix);
+        let part = self.0.get(start..end).unwrap_or_default();
+        start + part.partition_point(|other| *other < prefix)
+    }
+
+    /// All places with the number of this one, which must be the first of them; empty behind the
+    /// last.
+    #[must_use]
+    pub fn alike(&self, first: usize) -> Range<usize> {
+        let rest = self.0.get(first..).unwrap_or_default();
+        let count = rest.iter().take_while(|other| rest.first() == Some(other));
+        first..first + count.count()
     }
 
     /// A range that holds the first place where the number is or would be.
@@ -81,6 +96,7 @@ mod tests {
             let first = numbers.partition_point(|other| *other < number);
             let end = numbers.partition_point(|other| *other <= number);
             assert_eq!(prefixes.find(number), first..end, "{number}");
+            assert_eq!(prefixes.first(number), first, "{number}");
         }
     }
 
@@ -122,6 +138,8 @@ mod tests {
     fn equal_numbers_are_all_found() {
         let prefixes = Prefixes::new([1, 5, 5, 5, 9].into()).unwrap();
         assert_eq!(prefixes.find(5), 1..4);
+        let alike = [0, 1, 4, 5].map(|first| prefixes.alike(first));
+        assert_eq!(alike, [0..1, 1..4, 4..5, 5..5]);
     }
 
     #[test]

@@ -85,14 +85,14 @@ pub(super) fn open(settings: &Settings) -> Result<Option<Index>, String> {
 }
 
 /// Makes the first index.
-pub(super) fn first(settings: &Settings) -> Result<Index, String> {
+pub(super) fn first(settings: &Settings, progress: &Progress) -> Result<Index, String> {
     let Source::Inputs { inputs, state } = &settings.source else {
         return given(settings);
     };
     for path in inputs.iter().filter(|path| is_away(path)) {
         warn_away(path);
     }
-    make(settings, state, None)
+    make(settings, state, None, progress)
 }
 
 /// Makes the index anew, or opens the one that was made by somebody else.
@@ -108,7 +108,7 @@ pub(super) fn again(task: &Task) -> Result<Index, String> {
                 .iter()
                 .filter(|path| is_away(path))
                 .for_each(|path| warn_away(path));
-            make(&task.settings, state, Some(base))
+            make(&task.settings, state, Some(base), &Progress::default())
         }
         Source::Given { .. } => given(&task.settings),
     }
@@ -125,9 +125,14 @@ fn given(settings: &Settings) -> Result<Index, String> {
     })
 }
 
-fn make(settings: &Settings, state: &Path, base: Option<Base<'_>>) -> Result<Index, String> {
+fn make(
+    settings: &Settings,
+    state: &Path,
+    base: Option<Base<'_>>,
+    progress: &Progress,
+) -> Result<Index, String> {
     let made = match prepare(state) {
-        Ok(()) => write(settings, state.to_path_buf(), base, |refusal| {
+        Ok(()) => write(settings, state.to_path_buf(), base, progress, |refusal| {
             say(std::slice::from_ref(&refusal));
         }),
         Err(error) => Err(BuildError::Write(state.to_path_buf(), error)),
@@ -158,7 +163,10 @@ pub fn make_nowhere(
     let made = DirBuilder::new().mode(STATE_MODE).create(&directory);
     let made = made
         .map_err(|error| BuildError::Write(directory.clone(), error))
-        .and_then(|()| write(settings, directory.join("index"), base, refuse));
+        .and_then(|()| {
+            let progress = Progress::default();
+            write(settings, directory.join("index"), base, &progress, refuse)
+        });
     // An index that is open does not need its name.
     let _ = fs::remove_dir_all(&directory);
     made.map_err(|error| error.to_string())
@@ -182,6 +190,7 @@ fn write(
     settings: &Settings,
     target: PathBuf,
     base: Option<Base<'_>>,
+    progress: &Progress,
     refuse: impl FnMut(Refusal),
 ) -> Result<Index, BuildError> {
     let Source::Inputs { inputs, .. } = &settings.source else {
@@ -199,8 +208,7 @@ fn write(
         },
         target,
     };
-    let progress = Progress::default();
-    build::refresh(&plan, base, &progress, refuse)?;
+    build::refresh(&plan, base, progress, refuse)?;
     Ok(Index::open(&plan.target)?)
 }
 

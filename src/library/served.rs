@@ -5,8 +5,9 @@
 //! It must not know who asks. Only [`Query::load`] blocks; the rest is for
 //! the loop.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
+use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use thiserror::Error;
 
 use super::format::State;
 use super::index::{Candidates, Index, IndexError};
+use super::listing::Listing;
 use super::numbering::Numbering;
 use crate::timers::Time;
 use crate::torrent::catalogue::{Refusal, RefusalReason, Torrent};
@@ -194,7 +196,7 @@ pub enum Differs {
 pub struct Library {
     base: Option<Base>,
     content: Option<PathBuf>,
-    differs: HashMap<InfoHash, Differs>,
+    differs: BTreeMap<InfoHash, Differs>,
     loaded: LruCache<InfoHash, Arc<Torrent>>,
     failed: LruCache<InfoHash, Time>,
     /// What is being loaded, and whether it was removed meanwhile.
@@ -207,7 +209,7 @@ impl Default for Library {
         Self {
             base: None,
             content: None,
-            differs: HashMap::new(),
+            differs: BTreeMap::new(),
             loaded: LruCache::unbounded(),
             failed: LruCache::sparse(FAILED_MAX),
             loading: HashMap::new(),
@@ -221,7 +223,7 @@ impl Library {
     #[must_use]
     pub fn of_index(index: Index, content: Option<PathBuf>) -> Self {
         let mut library = Self::default();
-        library.replace(Base::new(index), content, HashMap::new());
+        library.replace(Base::new(index), content, BTreeMap::new());
         library
     }
 
@@ -231,7 +233,7 @@ impl Library {
         &mut self,
         base: Base,
         content: Option<PathBuf>,
-        differs: HashMap<InfoHash, Differs>,
+        differs: BTreeMap<InfoHash, Differs>,
     ) -> impl Send + 'static {
         self.content = content.or_else(|| base.content());
         let old = self.base.replace(base);
@@ -265,6 +267,22 @@ impl Library {
             self.loaded.pop(info_hash);
         }
         is_loaded
+    }
+
+    /// A page of what is served; `None` before there is anything.
+    #[must_use]
+    pub fn list(&self, after: Option<InfoHash>, limit: usize) -> Option<Listing> {
+        let base = self.base.clone()?;
+        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let differs = self.differs.range((behind, Bound::Unbounded)).take(limit);
+        Some(Listing {
+            base,
+            after,
+            limit,
+            differs: differs
+                .map(|(info_hash, differs)| (*info_hash, differs.clone()))
+                .collect(),
+        })
     }
 
     /// What is known of an info-hash, from memory. What is to be loaded must be told to

@@ -154,8 +154,8 @@ impl View {
     }
 
     /// What the loop has to know beside the index.
-    pub(super) fn differs(&self) -> Result<HashMap<InfoHash, Differs>, IndexError> {
-        let mut differs = HashMap::new();
+    pub(super) fn differs(&self) -> Result<BTreeMap<InfoHash, Differs>, IndexError> {
+        let mut differs = BTreeMap::new();
         for (key, seen) in &self.over {
             if let Some(entry) = self.base.index.at(&key.path())?
                 && is_served(&entry)

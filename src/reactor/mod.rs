@@ -178,8 +178,10 @@ impl Reactor {
         self.update()?;
         self.serve_status();
         let (torrents, peers) = (self.library.torrents, self.connections.len());
-        self.service.tend(self.shared.now, || {
-            format!("{torrents} torrents, {peers} peers")
+        let indexed_files = self.indexed_files();
+        self.service.tend(self.shared.now, || match indexed_files {
+            Some(files) => format!("indexing, {files} files so far"),
+            None => format!("{torrents} torrents, {peers} peers"),
         });
         Ok(())
     }

@@ -8,12 +8,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::Reactor;
 use super::activity::Active;
 use super::connection::Connection;
+use crate::library::listing::{Listing, Page};
 use crate::metrics::{Peers, Phase, Snapshot, prometheus};
 use crate::status::http::{self, Request, Status};
 use crate::status::json::{array, object, string};
 use crate::status::{self, report};
 use crate::sys;
 use crate::torrent::catalogue::Torrent;
+use crate::wire::message::InfoHash;
 
 /// Entries in one answer when nothing is said.
 const LIMIT: usize = 100;
@@ -25,6 +27,14 @@ const LIMIT_MAX: usize = 1000;
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// What is answered.
+pub(super) enum Answer {
+    /// This.
+    Whole(Vec<u8>),
+    /// What [`Reactor::listed`] makes of the page that is to be read.
+    List(Listing),
+}
+
 impl Reactor {
     /// Everything at this moment.
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -35,6 +45,7 @@ impl Reactor {
         let started = self.started_at.duration_since(UNIX_EPOCH);
         Snapshot {
             phase: self.phase(),
+            indexed_files: self.indexed_files(),
             started_unix_s: started.unwrap_or(Duration::ZERO).as_secs(),
             up_ms: shared.now.0,
             counters: shared.counters.clone(),
@@ -62,13 +73,30 @@ impl Reactor {
     pub(super) fn phase(&self) -> Phase {
         match (self.stop_until, self.listeners.is_empty()) {
             (Some(_), _) => Phase::Stopping,
+            (None, true) if self.indexed_files().is_some() => Phase::Indexing,
             (None, true) => Phase::Starting,
             (None, false) => Phase::Serving,
         }
     }
 
-    /// The whole answer to a request.
-    pub(super) fn answer(&self, request: &Request) -> Vec<u8> {
+    /// How far the first index is.
+    pub(super) fn indexed_files(&self) -> Option<u64> {
+        let live = self.live.as_ref().filter(|_| self.listeners.is_empty());
+        live?.indexed_files()
+    }
+
+    /// The answer to a request.
+    pub(super) fn answer(&self, request: &Request) -> Answer {
+        if request.path == "/torrents" && request.query("busiest").is_none() {
+            return match self.list(request) {
+                Ok(listing) => Answer::List(listing),
+                Err(status) => Answer::Whole(http::refusal(status)),
+            };
+        }
+        Answer::Whole(self.whole_answer(request))
+    }
+
+    fn whole_answer(&self, request: &Request) -> Vec<u8> {
         let ok = |kind: &str, body: &str| http::answer(Status::Ok, kind, body);
         match request.path.as_str() {
             "/" => ok("text/html; charset=utf-8", status::PAGE),
@@ -84,11 +112,13 @@ impl Reactor {
                 let phase = self.phase();
                 let status = match phase {
                     Phase::Serving => Status::Ok,
-                    Phase::Starting | Phase::Stopping => Status::ServiceUnavailable,
+                    Phase::Starting | Phase::Indexing | Phase::Stopping => {
+                        Status::ServiceUnavailable
+                    }
                 };
                 http::answer(status, TEXT, &format!("{}\n", phase.as_str()))
             }
-            "/torrents" => match self.torrents(request) {
+            "/torrents" => match self.busiest(request) {
                 Ok(body) => ok(JSON, &body),
                 Err(status) => http::refusal(status),
             },
@@ -100,13 +130,41 @@ impl Reactor {
         }
     }
 
-    /// The torrents that are sent the most. All of them would have to be read from disk, which the
-    /// loop does not do.
-    fn torrents(&self, request: &Request) -> Result<String, Status> {
-        let limit = match request.query("busiest") {
-            Some(limit) => limit.parse().map_err(|_| Status::BadRequest)?,
-            None => limit(request)?,
+    /// The page of torrents that is asked for, which has to be read from disk.
+    fn list(&self, request: &Request) -> Result<Listing, Status> {
+        let after = match request.query("after") {
+            Some(hex) => Some(parse_info_hash(hex).ok_or(Status::BadRequest)?),
+            None => None,
         };
+        let listing = self.shared.library.list(after, limit(request)?);
+        listing.ok_or(Status::ServiceUnavailable)
+    }
+
+    /// The whole answer with a page that was read.
+    pub(super) fn listed(&self, page: &Page) -> Vec<u8> {
+        let activity = &self.shared.activity;
+        let torrents = page.torrents.iter().map(|listed| {
+            let active = activity.find(listed.number);
+            let figure = |of: fn(&Active) -> u64| active.map_or(0, of).to_string();
+            let rate = active.map_or(0, |active| active.rate_bytes(self.shared.now));
+            object([
+                ("info_hash", string(&listed.info_hash.to_string())),
+                ("metainfo", string(&listed.metainfo.to_string_lossy())),
+                ("peers", figure(|active| u64::from(active.peers))),
+                ("payload_bytes", figure(|active| active.sent_bytes)),
+                ("payload_bytes_per_second", rate.to_string()),
+            ])
+        });
+        let next = page.next.map(|next| string(&next.to_string()));
+        let next = next.unwrap_or_else(|| "null".to_owned());
+        let body = object([("torrents", array(torrents)), ("next", next)]);
+        http::answer(Status::Ok, JSON, &body)
+    }
+
+    /// The torrents that are sent the most.
+    fn busiest(&self, request: &Request) -> Result<String, Status> {
+        let limit = request.query("busiest").unwrap_or_default().parse();
+        let limit: usize = limit.map_err(|_| Status::BadRequest)?;
         let activity = &self.shared.activity;
         let busiest = activity.busiest(self.shared.now, LIMIT_MAX.min(limit));
         let torrents = busiest
@@ -175,4 +233,15 @@ fn limit(request: &Request) -> Result<usize, Status> {
         Some(Err(_)) => Err(Status::BadRequest),
         None => Ok(LIMIT),
     }
+}
+
+fn parse_info_hash(hex: &str) -> Option<InfoHash> {
+    let mut bytes = [0; 20];
+    if hex.len() != 2 * bytes.len() || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(InfoHash(bytes))
 }

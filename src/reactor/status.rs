@@ -10,14 +10,21 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread;
 
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use mio::{Interest, Registry};
+use mio::{Interest, Registry, Waker};
 use socket2::{Domain, Socket};
 
+use super::reload::wake;
+use super::report::Answer;
 use super::tokens::{MAX_STATUS_CLIENTS, Source};
 use super::{Reactor, RunError};
 use crate::config::{Config, DEFAULT_STATUS, StatusAddress, StatusWish};
+use crate::library::index::IndexError;
+use crate::library::listing::{Listing, Page};
 use crate::status::http::{self, Hosts, MAX_REQUEST_BYTES, Parsed};
 use crate::timers::Time;
 
@@ -26,6 +33,9 @@ const EXCHANGE_MS: u64 = 10_000;
 
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = MAX_STATUS_CLIENTS;
+
+/// Pages that are read at the same time; each is a thread that may wait for a disk.
+const READING_MAX: usize = 4;
 
 enum Listener {
     Tcp(TcpListener),
@@ -42,6 +52,15 @@ pub(super) struct StatusServer {
     clients: [Option<Client>; MAX_STATUS_CLIENTS],
     /// How many have come.
     came: u64,
+    /// Pages that are being read.
+    reading: Vec<Reading>,
+}
+
+/// A page that a thread reads for a client.
+struct Reading {
+    /// See [`Client::number`].
+    client: u64,
+    page: Receiver<Result<Page, IndexError>>,
 }
 
 struct Client {
@@ -54,6 +73,8 @@ struct Client {
     until: Time,
     /// An event has come for it.
     ready: bool,
+    /// Its answer is being read.
+    waits: bool,
 }
 
 enum Stream {
@@ -124,6 +145,7 @@ impl StatusServer {
             readable: true,
             clients: [const { None }; MAX_STATUS_CLIENTS],
             came: 0,
+            reading: Vec::new(),
         }
     }
 
@@ -212,8 +234,52 @@ impl StatusServer {
                 sent: 0,
                 until: now.after(EXCHANGE_MS),
                 ready: true,
+                waits: false,
             });
         }
+    }
+}
+
+impl Reading {
+    /// Starts a thread. When there can be none, its end of the channel is gone.
+    fn start(client: u64, listing: Listing, waker: Arc<Waker>) -> Self {
+        let (sender, page) = sync_channel(1);
+        let work = move || {
+            // The loop may have ended meanwhile.
+            let _ = sender.send(listing.read());
+            drop(sender);
+            wake(&waker);
+        };
+        let thread = thread::Builder::new().name("hekate-listing".to_owned());
+        if let Err(error) = thread.spawn(work) {
+            log::error!("torrents are not listed: {error}");
+        }
+        Reading { client, page }
+    }
+}
+
+impl StatusServer {
+    /// Answers those whose page has been read.
+    fn hand_out(&mut self, show: impl Fn(&Page) -> Vec<u8>) {
+        let clients = &mut self.clients;
+        self.reading.retain(|reading| {
+            let answer = match reading.page.try_recv() {
+                Err(TryRecvError::Empty) => return true,
+                Ok(Ok(page)) => show(&page),
+                Ok(Err(error)) => {
+                    log::error!("torrents are not listed: {error}");
+                    http::refusal(http::Status::InternalServerError)
+                }
+                Err(TryRecvError::Disconnected) => http::refusal(http::Status::InternalServerError),
+            };
+            let mut clients = clients.iter_mut().flatten();
+            if let Some(client) = clients.find(|client| client.number == reading.client) {
+                client.answer = answer;
+                client.waits = false;
+                client.ready = true;
+            }
+            false
+        });
     }
 }
 
@@ -295,17 +361,34 @@ impl Reactor {
         };
         let now = self.shared.now;
         server.accept(self.poll.registry(), now);
-        let StatusServer { clients, hosts, .. } = &mut server;
+        server.hand_out(|page| self.listed(page));
+        let StatusServer {
+            clients,
+            hosts,
+            reading,
+            ..
+        } = &mut server;
         for place in clients {
             let Some(client) = place else { continue };
             let mut gone = now >= client.until;
-            while !gone && std::mem::take(&mut client.ready) {
+            while !gone && !client.waits && std::mem::take(&mut client.ready) {
                 match client.proceed(hosts) {
                     Progress::Waits => {}
                     Progress::Gone => gone = true,
                     Progress::Asks(parsed) => {
                         client.answer = match parsed {
-                            Parsed::Request(request) => self.answer(&request),
+                            Parsed::Request(request) => match self.answer(&request) {
+                                Answer::Whole(answer) => answer,
+                                Answer::List(_) if reading.len() >= READING_MAX => {
+                                    http::refusal(http::Status::ServiceUnavailable)
+                                }
+                                Answer::List(listing) => {
+                                    let waker = Arc::clone(&self.waker);
+                                    reading.push(Reading::start(client.number, listing, waker));
+                                    client.waits = true;
+                                    continue;
+                                }
+                            },
                             Parsed::Refused(status) => http::refusal(status),
                             Parsed::Incomplete => http::refusal(http::Status::BadRequest),
                         };

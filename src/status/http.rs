@@ -54,6 +54,7 @@ pub enum Status {
     MethodNotAllowed,
     MisdirectedRequest,
     HeaderFieldsTooLarge,
+    InternalServerError,
     NotImplemented,
     ServiceUnavailable,
 }
@@ -69,6 +70,7 @@ impl Status {
             Self::MethodNotAllowed => "405 Method Not Allowed",
             Self::MisdirectedRequest => "421 Misdirected Request",
             Self::HeaderFieldsTooLarge => "431 Request Header Fields Too Large",
+            Self::InternalServerError => "500 Internal Server Error",
             Self::NotImplemented => "501 Not Implemented",
             Self::ServiceUnavailable => "503 Service Unavailable",
         }

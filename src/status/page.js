@@ -63,7 +63,8 @@ function note(status) {
 function render(status) {
   const phase = at("phase");
   phase.className = `badge ${status.phase}`;
-  show("phase", status.phase);
+  const indexed = status.indexed_files;
+  show("phase", indexed === null ? status.phase : `${status.phase}, ${count(indexed)} files so far`);
   show("up", `up ${duration(status.up_seconds)} ·`);
   show("version", `version ${status.version}`);
   document.title = `${bytes(status.payload_bytes_per_second)}/s – Hekate`;

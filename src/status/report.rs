@@ -27,6 +27,10 @@ pub fn json(snapshot: &Snapshot) -> String {
     object([
         ("version", string(env!("CARGO_PKG_VERSION"))),
         ("phase", string(snapshot.phase.as_str())),
+        (
+            "indexed_files",
+            (snapshot.indexed_files).map_or_else(|| "null".to_owned(), number),
+        ),
         ("started", number(snapshot.started_unix_s)),
         ("up_seconds", number(snapshot.up_ms / 1000)),
         ("payload_bytes", number(counters.payload_bytes)),
@@ -202,7 +206,7 @@ pub fn text(snapshot: &Snapshot) -> String {
          {pieces}\
          loop      99 % of turns within {turn}\n",
         version = env!("CARGO_PKG_VERSION"),
-        phase = snapshot.phase.as_str(),
+        phase = phase(snapshot),
         up = duration(snapshot.up_ms / 1000),
         sent = bytes(counters.payload_bytes),
         blocks = counters.blocks,
@@ -222,6 +226,14 @@ pub fn text(snapshot: &Snapshot) -> String {
         turn = microseconds(counters.turns.quantile_us(0.99)),
     );
     figures + &tracker_lines(&snapshot.trackers)
+}
+
+fn phase(snapshot: &Snapshot) -> String {
+    let phase = snapshot.phase.as_str();
+    match snapshot.indexed_files {
+        Some(files) => format!("{phase}, {files} files so far"),
+        None => phase.to_owned(),
+    }
 }
 
 /// Those that are worst off first; a terminal has few lines.
@@ -346,6 +358,19 @@ mod tests {
             assert!(json.contains(&format!("\"{name}\":0")), "{name}");
         }
         assert_eq!(history([1, 2].into_iter()), r#"{"payload_bytes":[1,2]}"#);
+    }
+
+    #[test]
+    fn how_far_the_first_index_is_is_told() {
+        assert!(json(&snapshot()).contains(r#""indexed_files":null"#));
+        let snapshot = Snapshot {
+            phase: Phase::Indexing,
+            indexed_files: Some(1234),
+            ..snapshot()
+        };
+        let told = r#""phase":"indexing","indexed_files":1234"#;
+        assert!(json(&snapshot).contains(told));
+        assert!(text(&snapshot).contains(" is indexing, 1234 files so far, up "));
     }
 
     #[test]

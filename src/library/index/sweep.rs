@@ -1,9 +1,10 @@
-//! Reading an index for whoever announces it: every torrent once, and info-hashes by the batch.
+//! Reading an index for whoever announces or lists it: every torrent once, info-hashes by the batch,
+//! and the torrents in the order of their info-hashes.
 //!
 //! Owns the order of reads, which is that of the file. It must not know who is told.
 
-use super::{Index, IndexError, READ_BYTES};
-use crate::library::format::{Part, RECORD_BYTES, Record, State};
+use super::{Entry, Index, IndexError, READ_BYTES};
+use crate::library::format::{self, POSITION_BYTES, Part, RECORD_BYTES, Record, State};
 use crate::library::window::Window;
 use crate::wire::message::InfoHash;
 
@@ -52,6 +53,41 @@ impl Index {
                 Err(error) => Some(Err(self.failed(Part::Records, error))),
             }
         })
+    }
+
+    /// The torrents behind an info-hash in the order of info-hashes, whatever their state.
+    pub fn following(
+        &self,
+        after: Option<&InfoHash>,
+    ) -> impl Iterator<Item = Result<Entry, IndexError>> {
+        let after = after.copied();
+        let mut place = after.map_or(0, |after| self.prefixes.first(format::prefix(&after)));
+        // Those that begin alike, which have no order among each other, the last first.
+        let mut alike: Vec<Entry> = Vec::new();
+        std::iter::from_fn(move || {
+            while alike.is_empty() {
+                let places = self.prefixes.alike(place);
+                if places.is_empty() {
+                    return None;
+                }
+                place = places.end;
+                for place in places {
+                    match self.entry_at(place) {
+                        Ok(entry) => alike.push(entry),
+                        Err(error) => return Some(Err(error)),
+                    }
+                }
+                alike.retain(|entry| after.is_none_or(|after| entry.info_hash > after));
+                alike.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.info_hash));
+            }
+            alike.pop().map(Ok)
+        })
+    }
+
+    /// The torrent at a place in the order of prefixes.
+    fn entry_at(&self, place: usize) -> Result<Entry, IndexError> {
+        let raw = self.fixed::<POSITION_BYTES>(Part::Positions, place as u64)?;
+        self.record(u32::from_le_bytes(raw))
     }
 
     /// The info-hashes of records, which must ascend, in few reads. `None` for a record that there is

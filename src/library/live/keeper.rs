@@ -3,11 +3,11 @@
 //! Owns the view of what is served, and the refresh that is under way. It must not know how changes
 //! are noticed, nor what the loop makes of an update.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::watching::Watch;
 use super::{
     Asked, Change, Ended, Event, NewBase, Outbox, Settings, Source, Update, inputs, lock, say,
 };
-use crate::library::build::Look;
+use crate::library::build::{Look, Progress};
 use crate::library::compare;
 use crate::library::index::{Counts, Index, IndexError};
 use crate::library::refresh::{self, Task};
@@ -34,8 +34,8 @@ const LOOKED_BELOW_MAX: usize = 20_000;
 pub(super) fn run(
     settings: Settings,
     asked: &Mutex<Asked>,
-    queue: &Receiver<Event>,
-    events: &SyncSender<Event>,
+    indexing: &OnceLock<Progress>,
+    (queue, events): (&Receiver<Event>, &SyncSender<Event>),
     outbox: Outbox,
 ) -> Result<(), Ended> {
     let kept = match refresh::open(&settings) {
@@ -47,7 +47,7 @@ pub(super) fn run(
         // What changes while the index is made is told then.
         None => {
             let watch = Watch::start(&settings, events);
-            match refresh::first(&settings) {
+            match refresh::first(&settings, indexing.get_or_init(Progress::default)) {
                 Ok(index) => (index, watch, false),
                 Err(message) => return outbox.send(Update::Failed(message)),
             }
@@ -68,7 +68,7 @@ pub(super) fn run(
     keeper.outbox.send(Update::Base(NewBase {
         base,
         content: keeper.settings.content.clone(),
-        differs: HashMap::new(),
+        differs: BTreeMap::new(),
         counts: keeper.view.counts,
     }))?;
     if kept {

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::library::build::{self, Plan, Progress};
+use crate::library::listing::Listed;
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::metainfo::samples::single;
 
@@ -179,4 +180,91 @@ fn content_lies_where_the_index_says_or_where_one_is_told() {
     let mut library = Library::of_index(index, Some(moved.clone()));
     let torrent = load(&mut library, &place.hashes[0]);
     assert_eq!(*torrent.root, *moved.canonicalize().unwrap());
+}
+
+/// All pages, one after the other.
+fn pages(library: &Library, limit: usize) -> Vec<Listed> {
+    let mut listed = Vec::new();
+    let mut after = None;
+    loop {
+        let page = library.list(after, limit).unwrap().read().unwrap();
+        assert!(page.torrents.len() <= limit);
+        listed.extend(page.torrents);
+        after = page.next;
+        if after.is_none() {
+            return listed;
+        }
+    }
+}
+
+#[test]
+fn all_that_is_served_is_listed_in_the_order_of_info_hashes() {
+    let place = Place::new(40);
+    fs::remove_file(place.path("000003/n")).unwrap();
+    let mut library = place.library();
+    let mut wanted: BTreeMap<InfoHash, (u32, PathBuf)> = (0..)
+        .zip(&place.hashes)
+        .map(|(number, hash)| {
+            let path = place.path(&format!("{number:06}/t.torrent"));
+            (*hash, (number, path))
+        })
+        .collect();
+    wanted.remove(&place.hashes[3]);
+    let check = |library: &Library, wanted: &BTreeMap<InfoHash, (u32, PathBuf)>| {
+        for limit in [1, 2, 7, 39, 40, 1000] {
+            let listed = pages(library, limit);
+            let listed = listed.into_iter();
+            let listed: Vec<_> = listed
+                .map(|one| (one.info_hash, (one.number, one.metainfo)))
+                .collect();
+            let wanted: Vec<_> = wanted.clone().into_iter().collect();
+            assert_eq!(listed, wanted, "{limit} in a page");
+        }
+    };
+    check(&library, &wanted);
+    // Some go, some move, some come.
+    let mut random = fastrand::Rng::with_seed(5);
+    for (number, hash) in (100..).zip(&place.hashes) {
+        match random.u8(..4) {
+            0 => {
+                library.remove(*hash);
+                wanted.remove(hash);
+            }
+            1 => {
+                library.add(*hash, number, PathBuf::from("/elsewhere").into());
+                wanted.insert(*hash, (number, PathBuf::from("/elsewhere")));
+            }
+            2 => {
+                let new = InfoHash(std::array::from_fn(|_| random.u8(..)));
+                library.add(new, 100 + number, PathBuf::from("/new").into());
+                wanted.insert(new, (100 + number, PathBuf::from("/new")));
+            }
+            _ => {}
+        }
+    }
+    check(&library, &wanted);
+    assert!(Library::default().list(None, 10).is_none());
+}
+
+#[test]
+fn info_hashes_that_begin_alike_are_listed_in_order() {
+    let place = Place::new(1);
+    let mut library = place.library();
+    let [one, two] = [1, 2].map(|last| {
+        let mut hash = place.hashes[0];
+        hash.0[19] = hash.0[19].wrapping_add(last);
+        hash
+    });
+    for (number, hash) in [(8, two), (9, one)] {
+        library.add(hash, number, PathBuf::from("/x").into());
+    }
+    let mut wanted = [place.hashes[0], one, two];
+    wanted.sort_unstable();
+    for limit in [1, 2, 3] {
+        let listed: Vec<_> = pages(&library, limit)
+            .iter()
+            .map(|one| one.info_hash)
+            .collect();
+        assert_eq!(listed, wanted);
+    }
 }

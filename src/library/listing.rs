@@ -1,0 +1,102 @@
+//! The served torrents in the order of their info-hashes, a page at a time.
+//!
+//! Owns laying what has changed over the index. It must not know who reads the page.
+//! [`Listing::read`] blocks.
+
+use std::path::PathBuf;
+
+use super::format::State;
+use super::index::IndexError;
+use super::served::{Base, Differs};
+use crate::wire::message::InfoHash;
+
+/// Entries of an index in one page, whether they are served or not: when most content is away a page
+/// is short and soon there, rather than full after a walk over millions.
+const LOOKED_AT_MAX: usize = 10_000;
+
+/// A page that is to be read.
+#[derive(Debug)]
+pub struct Listing {
+    /// What is served, but for what differs.
+    pub base: Base,
+    /// What the page follows; `None` is the first.
+    pub after: Option<InfoHash>,
+    /// Torrents in it at most.
+    pub limit: usize,
+    /// What differs from the index behind `after`, in order, as many as `limit` at most.
+    pub differs: Vec<(InfoHash, Differs)>,
+}
+
+/// See the module's text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Page {
+    /// In the order of their info-hashes.
+    pub torrents: Vec<Listed>,
+    /// What the next page follows; `None` when there is no more.
+    pub next: Option<InfoHash>,
+}
+
+/// A torrent in a page.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// What names it on the wire.
+    pub info_hash: InfoHash,
+    /// See [`crate::torrent::catalogue::Torrent::id`].
+    pub number: u32,
+    /// Its metainfo file.
+    pub metainfo: PathBuf,
+}
+
+impl Listing {
+    /// Reads the page. It has fewer torrents than `limit` where many have gone; `next` alone says
+    /// whether it is the last.
+    ///
+    /// # Errors
+    /// An [`IndexError`] when the index is damaged or cannot be read.
+    pub fn read(&self) -> Result<Page, IndexError> {
+        let Self { base, limit, .. } = self;
+        // Behind this, more may differ from the index than is known here.
+        let last = self.differs.last().map(|one| one.0);
+        let mut next = last.filter(|_| self.differs.len() >= *limit);
+        let mut torrents = Vec::new();
+        for (looked_at, entry) in base.index.following(self.after.as_ref()).enumerate() {
+            let entry = entry?;
+            let info_hash = entry.info_hash;
+            if next.is_some_and(|next| info_hash > next) {
+                break;
+            }
+            let differs = self.differs.binary_search_by_key(&info_hash, |one| one.0);
+            if let Some(number) = base.numbering.number(entry.number)
+                && entry.state == State::Served
+                && differs.is_err()
+            {
+                torrents.push(Listed {
+                    info_hash,
+                    number,
+                    metainfo: base.index.path_of(&entry),
+                });
+            }
+            if torrents.len() >= *limit || looked_at >= LOOKED_AT_MAX {
+                next = Some(info_hash);
+                break;
+            }
+        }
+        for (info_hash, differs) in &self.differs {
+            if let Differs::Here(number, metainfo) = differs
+                && next.is_none_or(|next| *info_hash <= next)
+            {
+                torrents.push(Listed {
+                    info_hash: *info_hash,
+                    number: *number,
+                    metainfo: metainfo.to_path_buf(),
+                });
+            }
+        }
+        torrents.sort_unstable_by_key(|listed| listed.info_hash);
+        if torrents.len() > *limit {
+            torrents.truncate(*limit);
+            next = torrents.last().map(|last| last.info_hash);
+        }
+        Ok(Page { torrents, next })
+    }
+}
