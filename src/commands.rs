@@ -51,7 +51,7 @@ pub fn index(arguments: arguments::Index) -> Result<(), String> {
 /// Hashes content and prints what is not right. Answers whether everything is.
 ///
 /// # Errors
-/// One line that says why nothing, or not all, was verified.
+/// One line that says why nothing, or not all, was verified: there may be no torrent at all.
 pub fn verify(arguments: &arguments::Verify) -> Result<bool, String> {
     let index = arguments.index.as_deref().map(Index::open).transpose();
     let index = index.map_err(|error| error.to_string())?;
@@ -83,6 +83,9 @@ pub fn verify(arguments: &arguments::Verify) -> Result<bool, String> {
     match arguments.json {
         true => print(&sums.json())?,
         false => print(&sums.to_string())?,
+    }
+    if sums.torrents == 0 && sums.refused == 0 {
+        return Err("there is no torrent to verify".to_owned());
     }
     Ok(sums.is_good())
 }

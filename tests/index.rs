@@ -185,3 +185,22 @@ fn verify_tells_good_from_bad_by_its_exit_code() {
     let output = place.hekate(&["verify", "gone"]);
     assert_eq!(output.status.code(), Some(3));
 }
+
+#[test]
+fn verifying_nothing_is_no_success() {
+    let place = Place::new(1);
+    fs::create_dir_all(place.path("unmounted")).unwrap();
+    let output = place.hekate(&["verify", "unmounted", "lib"]);
+    assert_eq!(
+        text(&output.stdout),
+        "unmounted: an empty directory: is a disk not mounted?\n\
+         1 torrents, 0 bad, 1 refused; 0 pieces missing, 0 corrupt; 0 extra files\n"
+    );
+    assert_eq!(output.status.code(), Some(3));
+
+    fs::create_dir_all(place.path("unmounted/lost+found")).unwrap();
+    let output = place.hekate(&["verify", "unmounted"]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = "hekate: there is no torrent to verify\n";
+    assert!(text(&output.stderr).ends_with(error));
+}

@@ -35,6 +35,8 @@ pub(super) struct Checked {
     pub(super) corrupt: Vec<u32>,
     /// Found with the last piece.
     pub(super) extra: Vec<PathBuf>,
+    /// Whether there are more than [`MAX_EXTRA`].
+    pub(super) more_extra: bool,
 }
 
 impl Checked {
@@ -117,6 +119,8 @@ impl Hasher {
         }
         if pieces.end == torrent.metainfo.pieces {
             checked.extra = extra(torrent);
+            checked.more_extra = checked.extra.len() > MAX_EXTRA;
+            checked.extra.truncate(MAX_EXTRA);
         }
         self.open = None;
         checked
@@ -185,7 +189,8 @@ fn path(file: &MetainfoFile) -> &Path {
     Path::new(OsStr::from_bytes(&file.path))
 }
 
-/// Files below the directory of a torrent of many files that are none of them.
+/// Files below the directory of a torrent of many files that are none of them; at most one more than
+/// are named.
 fn extra(torrent: &Torrent) -> Vec<PathBuf> {
     let files = || torrent.metainfo.files.iter().map(path);
     let mut deep = files().filter(|path| path.components().count() > 1);
@@ -206,6 +211,6 @@ fn extra(torrent: &Torrent) -> Vec<PathBuf> {
                 .map(Path::to_path_buf)
         })
         .filter(|path| !known.contains(&**path))
-        .take(MAX_EXTRA)
+        .take(MAX_EXTRA + 1)
         .collect()
 }

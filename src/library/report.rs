@@ -25,6 +25,8 @@ pub struct Sums {
     pub corrupt_pieces: u64,
     /// Files that are no part of the torrent in whose directory they are.
     pub extra_files: u64,
+    /// Whether there are more of them than were counted.
+    pub more_extra: bool,
 }
 
 impl Sums {
@@ -37,6 +39,7 @@ impl Sums {
                 self.absent_pieces += report.absent.len() as u64;
                 self.corrupt_pieces += report.corrupt.len() as u64;
                 self.extra_files += report.extra.len() as u64;
+                self.more_extra |= report.more_extra;
             }
             Finding::Refused(_) | Finding::Index(_) => self.refused += 1,
         }
@@ -53,13 +56,14 @@ impl Sums {
     pub fn json(&self) -> String {
         format!(
             "{{\"torrents\":{},\"bad\":{},\"refused\":{},\"absent_pieces\":{},\"corrupt_pieces\":{},\
-             \"extra_files\":{}}}\n",
+             \"extra_files\":{},\"more_extra\":{}}}\n",
             self.torrents,
             self.bad,
             self.refused,
             self.absent_pieces,
             self.corrupt_pieces,
-            self.extra_files
+            self.extra_files,
+            self.more_extra
         )
     }
 }
@@ -68,12 +72,13 @@ impl Display for Sums {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             formatter,
-            "{} torrents, {} bad, {} refused; {} pieces missing, {} corrupt; {} extra files",
+            "{} torrents, {} bad, {} refused; {} pieces missing, {} corrupt; {}{} extra files",
             self.torrents,
             self.bad,
             self.refused,
             self.absent_pieces,
             self.corrupt_pieces,
+            if self.more_extra { "more than " } else { "" },
             self.extra_files
         )
     }
@@ -103,6 +108,9 @@ pub fn text(finding: &Finding) -> String {
             }
             for extra in &report.extra {
                 line(&format_args!("extra file {}", show(extra)));
+            }
+            if report.more_extra {
+                line(&"and more extra files, which are not named");
             }
         }
     }
@@ -140,7 +148,7 @@ fn torrent(report: &Report) -> String {
     };
     format!(
         "\"path\":{},\"info_hash\":\"{}\",\"state\":\"{}\",\"pieces\":{},\"files\":[{}],\
-         \"absent\":[{}],\"corrupt\":[{}],\"extra\":[{}]",
+         \"absent\":[{}],\"corrupt\":[{}],\"extra\":[{}],\"more_extra\":{}",
         Quoted(&show(&report.path).to_string()),
         report.info_hash,
         if report.is_good() { "good" } else { "bad" },
@@ -148,7 +156,8 @@ fn torrent(report: &Report) -> String {
         files.join(","),
         numbers(&report.absent),
         numbers(&report.corrupt),
-        extra.join(",")
+        extra.join(","),
+        report.more_extra
     )
 }
 
@@ -244,6 +253,7 @@ mod tests {
             absent: vec![0],
             corrupt: vec![2, 3, 4, 9, 11],
             extra: vec!["m/x".into()],
+            more_extra: false,
         })
     }
 
@@ -282,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_program_reads_one_object_for_each_torrent() {
-        let expected = r#"{"path":"/l/a \"b\".torrent","info_hash":"HASH","state":"bad","pieces":12,"files":[{"path":"a","fault":"missing"},{"path":"b","fault":"short","expected":5,"found":3}],"absent":[0],"corrupt":[2,3,4,9,11],"extra":["m/x"]}"#;
+        let expected = r#"{"path":"/l/a \"b\".torrent","info_hash":"HASH","state":"bad","pieces":12,"files":[{"path":"a","fault":"missing"},{"path":"b","fault":"short","expected":5,"found":3}],"absent":[0],"corrupt":[2,3,4,9,11],"extra":["m/x"],"more_extra":false}"#;
         let expected = expected.replace("HASH", &"ab".repeat(20));
         assert_eq!(json(&bad()), expected + "\n");
         assert_eq!(

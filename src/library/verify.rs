@@ -12,7 +12,7 @@ use super::build::Progress;
 use super::hash::{Checked, Hasher, add_fault};
 use super::index::{Index, IndexError};
 use super::parallel;
-use super::walk::{Starts, Step};
+use super::walk::{Starts, Step, is_away};
 use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::content::ContentError;
 use crate::torrent::layout::Layout;
@@ -51,6 +51,8 @@ pub struct Report {
     /// Files in the torrent's directory that are no part of it, relative to the content root. They
     /// are no fault.
     pub extra: Vec<PathBuf>,
+    /// Whether there are more of them than are named.
+    pub more_extra: bool,
 }
 
 impl Report {
@@ -109,6 +111,7 @@ pub fn verify(
                 whole.absent.extend(checked.absent);
                 whole.corrupt.extend(checked.corrupt);
                 whole.extra.extend(checked.extra);
+                whole.more_extra |= checked.more_extra;
                 if span.pieces.end < span.torrent.metainfo.pieces {
                     report = Some(whole);
                     ControlFlow::Continue(())
@@ -142,6 +145,7 @@ impl Torrent {
             absent: Vec::new(),
             corrupt: Vec::new(),
             extra: Vec::new(),
+            more_extra: false,
         }
     }
 }
@@ -171,7 +175,15 @@ fn jobs<'a>(
     };
     Ok(match subject {
         Subject::Paths(paths) => {
-            let steps = Starts::new(paths).walk();
+            // A disk that is not mounted must not look as if all were well.
+            let empty = paths.iter().filter(|path| path.is_dir() && is_away(path));
+            let empty = empty.map(|path| {
+                Step::Refused(Refusal {
+                    path: path.clone(),
+                    reason: RefusalReason::Empty,
+                })
+            });
+            let steps = empty.chain(Starts::new(paths).walk());
             Box::new(steps.flat_map(move |step| match step {
                 Step::Refused(refusal) => vec![Job::Pass(Finding::Refused(refusal))],
                 Step::Away(_) => Vec::new(),

@@ -37,6 +37,9 @@ pub enum RefusalReason {
     /// A directory or metainfo file that the file system does not let us read.
     #[error("unreadable: {0}")]
     Unreadable(#[from] io::Error),
+    /// A directory of which more was expected.
+    #[error("an empty directory: is a disk not mounted?")]
+    Empty,
     /// A symlink to a directory that the walk is in.
     #[error("a symlink leads back to {}", show(.0))]
     Loop(PathBuf),

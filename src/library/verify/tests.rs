@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::{Finding, Report, Subject, verify};
 use crate::library::build::{self, Plan, Progress};
 use crate::library::index::Index;
+use crate::library::report;
 use crate::torrent::metainfo::samples::entry;
 
 const PIECE_BYTES: usize = 1000;
@@ -177,7 +178,28 @@ fn extra_files_are_named_and_are_no_fault() {
     fs::write(library.file("d/notes"), "").unwrap();
     let report = library.verify();
     assert_eq!(report.extra, [PathBuf::from("m/d/notes")]);
-    assert!(report.is_good());
+    assert!(report.is_good() && !report.more_extra);
+}
+
+#[test]
+fn extra_files_that_are_not_named_are_said_to_be() {
+    let library = Library::new();
+    for number in 0..1000 {
+        fs::write(library.file(&format!("x{number:04}")), "").unwrap();
+    }
+    let report = library.verify();
+    assert_eq!((report.extra.len(), report.more_extra), (1000, false));
+    fs::write(library.file("y"), "").unwrap();
+    let report = library.verify();
+    assert_eq!((report.extra.len(), report.more_extra), (1000, true));
+    let finding = Finding::Torrent(report);
+    let text = report::text(&finding);
+    assert!(text.ends_with(": and more extra files, which are not named\n"));
+    assert!(report::json(&finding).ends_with(",\"more_extra\":true}\n"));
+    let mut sums = report::Sums::default();
+    sums.add(&finding);
+    assert!(sums.to_string().ends_with("; more than 1000 extra files\n"));
+    assert!(sums.json().ends_with(",\"more_extra\":true}\n"));
 }
 
 /// Address 0 of a process cannot be read, by anybody: `/proc/PID/mem` is a regular file that fails.
