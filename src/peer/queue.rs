@@ -3,7 +3,7 @@
 //! Owns the two buffers, their bounds and their memory. It must not know which messages are legal,
 //! or why something is queued.
 
-use std::collections::{VecDeque, vec_deque};
+use std::collections::{BTreeSet, VecDeque, vec_deque};
 
 use crate::wire::encoder::PIECE_HEADER_LENGTH;
 use crate::wire::message::Request;
@@ -16,19 +16,50 @@ pub const REQQ: usize = 2000;
 /// that the steady state allocates nothing. 32 blocks are one vectored write.
 const KEPT_REQUESTS: usize = 32;
 
+/// Most requests that are looked through for the one that is cancelled; beyond that they are found by
+/// an index. It is some 50 ns, for a queue as most clients have it.
+const SCANNED_MAX: usize = 64;
+
 /// Sent control bytes that may lie before the unsent ones until these are moved to the front.
 const COMPACT_BYTES: usize = 16 * 1024;
 
 /// The blocks a peer has asked for, in the order of its requests. The head may be partially sent.
 #[derive(Debug, Default)]
 pub(super) struct BlockQueue {
+    /// One of length 0, which no peer may ask for, was taken back. The head never was.
     blocks: VecDeque<Request>,
+    /// How many of them were taken back, no more than half.
+    taken: u32,
     /// Bytes of the head's message, header included, that the socket has taken.
     head_sent_bytes: u32,
+    /// Where each block is, while a peer cancels what lies deep: else a read of 64 KiB of cancels
+    /// would be some 4,000 walks over the queue. It goes with the burst.
+    index: Option<Box<Index>>,
+}
+
+/// Finds blocks by what was asked for. Those that were sent since stay in it for a while.
+#[derive(Debug)]
+struct Index {
+    /// With the place in the queue, counted from the head that was there when this was made.
+    places: BTreeSet<(Request, u32)>,
+    /// How many heads have gone since.
+    gone: u32,
 }
 
 /// The bytes of a piece message that do not belong to the block.
 const HEADER_BYTES: u64 = PIECE_HEADER_LENGTH as u64;
+
+/// Blocks in the order in which they are to be sent.
+#[derive(Clone, Debug, Default)]
+pub struct Blocks<'a>(vec_deque::Iter<'a, Request>);
+
+impl<'a> Iterator for Blocks<'a> {
+    type Item = &'a Request;
+
+    fn next(&mut self) -> Option<&'a Request> {
+        self.0.find(|block| block.length > 0)
+    }
+}
 
 /// What a number of sent bytes was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,27 +73,95 @@ pub struct Sent {
 impl BlockQueue {
     /// Adds a block; false when the queue is full.
     pub(super) fn push(&mut self, request: Request) -> bool {
-        let room = self.blocks.len() < REQQ;
+        let room = self.len() < REQQ;
         if room {
+            if self.index.is_some() {
+                self.index_last(request);
+            }
             self.blocks.push_back(request);
         }
         room
     }
 
+    fn index_last(&mut self, request: Request) {
+        let length = self.blocks.len();
+        if let Some(index) = &mut self.index
+            && index.places.len() < 2 * length + SCANNED_MAX
+        {
+            let place = u32::try_from(length).unwrap_or(u32::MAX);
+            index.places.insert((request, index.gone + place));
+        } else {
+            // Most of it was sent.
+            self.index = None;
+        }
+    }
+
     /// Takes back one block that has not been begun; false when there is no such block.
     pub(super) fn remove(&mut self, request: &Request) -> bool {
+        if self.blocks.len() > SCANNED_MAX {
+            return self.remove_by_index(request);
+        }
         let begun = usize::from(self.head_sent_bytes > 0);
         let place = self.blocks.iter().skip(begun).position(|r| r == request);
         let found = place.and_then(|place| self.blocks.remove(place + begun));
-        self.release_when_empty();
+        // Places have moved.
+        self.index = None;
+        self.tidy();
         found.is_some()
+    }
+
+    fn remove_by_index(&mut self, request: &Request) -> bool {
+        let blocks = &self.blocks;
+        let index = self.index.get_or_insert_with(|| {
+            let places = blocks.iter().copied().zip(0..);
+            let places = places.filter(|(block, _)| block.length > 0).collect();
+            Box::new(Index { places, gone: 0 })
+        });
+        let first = index.gone + u32::from(self.head_sent_bytes > 0);
+        let from = (*request, first);
+        let found = index.places.range(from..=(*request, u32::MAX)).next();
+        let Some(&found) = found else {
+            return false;
+        };
+        index.places.remove(&found);
+        let place = (found.1 - index.gone) as usize;
+        if let Some(block) = self.blocks.get_mut(place) {
+            block.length = 0;
+            self.taken += 1;
+        }
+        self.tidy();
+        true
+    }
+
+    /// Drops what was taken back where it is at the head, or half of all.
+    fn tidy(&mut self) {
+        while self.taken > 0 && self.blocks.front().is_some_and(|head| head.length == 0) {
+            self.pop();
+            self.taken -= 1;
+        }
+        if self.taken as usize * 2 > self.blocks.len() {
+            self.blocks.retain(|block| block.length > 0);
+            self.taken = 0;
+            self.index = None;
+        }
+        self.release_when_empty();
+    }
+
+    fn pop(&mut self) {
+        self.blocks.pop_front();
+        if let Some(index) = &mut self.index {
+            index.gone += 1;
+        }
     }
 
     /// Takes back every block that has not been begun, passing each to `taken`, and keeps no
     /// memory but for the one that has.
     pub(super) fn drain_unbegun(&mut self, taken: impl FnMut(Request)) {
         let begun = usize::from(self.head_sent_bytes > 0);
-        self.blocks.drain(begun..).for_each(taken);
+        let blocks = self.blocks.drain(begun..);
+        blocks.filter(|block| block.length > 0).for_each(taken);
+        self.taken = 0;
+        self.index = None;
         self.blocks.shrink_to_fit();
     }
 
@@ -73,9 +172,9 @@ impl BlockQueue {
     }
 
     /// The blocks that have not been begun.
-    pub(super) fn unbegun(&self) -> vec_deque::Iter<'_, Request> {
+    pub(super) fn unbegun(&self) -> Blocks<'_> {
         let begun = usize::from(self.head_sent_bytes > 0);
-        self.blocks.range(begun.min(self.blocks.len())..)
+        Blocks(self.blocks.range(begun.min(self.blocks.len())..))
     }
 
     /// Accounts for up to `bytes` sent of the partial head only; returns the bytes that were not its.
@@ -103,10 +202,10 @@ impl BlockQueue {
         let after = whole.min(before + bytes);
         sent.payload_bytes += after.max(HEADER_BYTES) - before.max(HEADER_BYTES);
         if after == whole {
-            self.blocks.pop_front();
+            self.pop();
             self.head_sent_bytes = 0;
             sent.blocks += 1;
-            self.release_when_empty();
+            self.tidy();
         } else {
             // Less than a whole message of at most 128 KiB.
             self.head_sent_bytes = u32::try_from(after).unwrap_or(u32::MAX);
@@ -116,14 +215,17 @@ impl BlockQueue {
 
     /// A burst's memory goes with the burst.
     fn release_when_empty(&mut self) {
-        if self.blocks.is_empty() && self.blocks.capacity() > KEPT_REQUESTS {
-            self.blocks.shrink_to(KEPT_REQUESTS);
+        if self.blocks.is_empty() {
+            self.index = None;
+            if self.blocks.capacity() > KEPT_REQUESTS {
+                self.blocks.shrink_to(KEPT_REQUESTS);
+            }
         }
     }
 
     /// How many blocks wait, the partial one included.
     pub(super) fn len(&self) -> usize {
-        self.blocks.len()
+        self.blocks.len() - self.taken as usize
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -291,6 +393,57 @@ mod tests {
         advance(&mut queue, 1);
         assert!(queue.remove(&block(0)));
         assert_eq!(queue.len(), 1);
+    }
+
+    /// Whatever is asked for, cancelled and sent: the same as a plain list.
+    #[test]
+    fn an_indexed_queue_is_as_a_list() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let (mut queue, mut list) = (BlockQueue::default(), Vec::new());
+        let mut indexed = 0;
+        for round in 0..60_000 {
+            // It grows and shrinks, and half of what is asked for is asked for twice.
+            let grows = round / 3000 % 2 == 0;
+            match random.u32(0..10) {
+                0..4 if grows => {
+                    let request = block(random.u32(0..2000));
+                    assert_eq!(queue.push(request), list.len() < REQQ);
+                    if list.len() < REQQ {
+                        list.push(request);
+                    }
+                }
+                4..9 => {
+                    let request = block(random.u32(0..2000));
+                    let begun = usize::from(queue.head_sent_bytes > 0);
+                    let place = list.iter().skip(begun).position(|r| *r == request);
+                    assert_eq!(queue.remove(&request), place.is_some());
+                    if let Some(place) = place {
+                        list.remove(place + begun);
+                    }
+                }
+                _ => {
+                    let bytes = random.u64(0..300);
+                    let before = u64::from(queue.head_sent_bytes);
+                    let (_, blocks) = advance(&mut queue, bytes);
+                    assert_eq!(
+                        u64::from(blocks),
+                        list.len().min(((before + bytes) / 113) as usize) as u64
+                    );
+                    list.drain(..blocks as usize);
+                }
+            }
+            indexed += u32::from(queue.index.is_some());
+            assert_eq!(
+                (queue.len(), queue.is_empty()),
+                (list.len(), list.is_empty())
+            );
+            assert!(queue.blocks.len() <= 2 * list.len() + 1);
+            if round % 100 == 0 {
+                let begun = usize::from(queue.head_sent_bytes > 0);
+                assert!(queue.unbegun().eq(list.iter().skip(begun)));
+            }
+        }
+        assert!(indexed > 1000, "{indexed}");
     }
 
     #[test]

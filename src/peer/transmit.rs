@@ -3,10 +3,8 @@
 //! Owns the order on the wire. It must not know the socket, nor where blocks are read. Nothing is
 //! remembered of what is in flight, except that the head of the queue may be partially sent.
 
-use std::collections::vec_deque;
-
 use super::machine::Peer;
-use super::queue::Sent;
+use super::queue::{Blocks, Sent};
 use crate::wire::message::Request;
 
 /// What is to be sent, in this order.
@@ -17,7 +15,7 @@ pub struct Transmit<'a> {
     /// Encoded messages; while these are not all that there are, no blocks follow.
     pub control: &'a [u8],
     /// The blocks that follow. Whoever cannot send one of them must stop before it.
-    pub blocks: vec_deque::Iter<'a, Request>,
+    pub blocks: Blocks<'a>,
 }
 
 impl Peer {
@@ -33,7 +31,7 @@ impl Peer {
                 .unwrap_or(control);
         }
         if self.handshake_unsent > 0 || self.control.is_cut() {
-            blocks = vec_deque::Iter::default();
+            blocks = Blocks::default();
         }
         Transmit {
             partial: self.blocks.partial(),
@@ -163,7 +161,7 @@ mod tests {
         let peer = open_peer(true);
         let transmit = peer.poll_transmit();
         assert_eq!(transmit.partial, None);
-        assert!(transmit.control.is_empty() && transmit.blocks.len() == 0);
+        assert!(transmit.control.is_empty() && transmit.blocks.count() == 0);
         assert!(!peer.has_control() && !peer.has_blocks());
     }
 }

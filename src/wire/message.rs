@@ -42,7 +42,7 @@ impl fmt::Debug for InfoHash {
 pub struct PeerId(pub [u8; 20]);
 
 /// One requested range, a *block* (BEP 3). Units: `begin` and `length` are bytes in piece `index`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Request {
     /// The piece.
     pub index: u32,
