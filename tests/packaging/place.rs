@@ -1,8 +1,9 @@
 //! A copy of this system that is thrown away: what is installed there harms nobody.
 //!
-//! Owns: starting this test binary again, as root of new namespaces, in an overlay over the root
-//! directory; what is taken out of that copy so that it is like a fresh machine. What is written
-//! there is kept in memory and is gone with the last process. Must not know what is installed.
+//! Owns: starting this test binary again, as root of new namespaces, with overlays over the
+//! directories of the system; what is taken out of that copy so that it is like a fresh machine.
+//! What is written there is kept in memory and is gone with the last process. Must not know what is
+//! installed.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -17,22 +18,26 @@ const PROOF: &str = "proven in its place";
 /// Nothing here waits as long.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Root needs no namespace of users; others need one with many numbers in it, of which uidmap
-/// gives everybody some.
-const NAMESPACES: [(&[&str], &str); 2] = [
-    (&[], ""),
-    (&["--user", "--map-root-user", "--map-auto"], ",userxattr"),
-];
-const COMMON: [&str; 5] = ["--mount", "--pid", "--net", "--fork", "--kill-child"];
+const NAMESPACES: [&str; 5] = ["--mount", "--pid", "--net", "--fork", "--kill-child"];
 
 /// The shell stays as the first process of the namespace, since somebody must take leave of daemons
 /// that have ended.
 const SETUP: &str = r#"
 set -e
-options=$1 repository=$2 target=$3; shift 3
+repository=$1 target=$2; shift 2
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
-mount -t overlay overlay -o "lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work$options" /mnt/root
+for entry in /bin /etc /home /lib* /opt /root /sbin /srv /usr /var; do
+    name=${entry#/}
+    if [ -L "$entry" ]; then
+        cp -P "$entry" /mnt/root
+    elif [ -d "$entry" ]; then
+        mkdir "/mnt/upper/$name" "/mnt/work/$name" "/mnt/root/$name"
+        mount -t overlay overlay "/mnt/root/$name" \
+            -o "lowerdir=$entry,upperdir=/mnt/upper/$name,workdir=/mnt/work/$name"
+    fi
+done
+mkdir /mnt/root/dev /mnt/root/proc /mnt/root/run /mnt/root/tmp /mnt/root/mnt
 cd /mnt/root
 mount --rbind /dev dev
 mount -t proc proc proc
@@ -60,17 +65,15 @@ pub(crate) fn run(test: &str, prepare: impl FnOnce() -> PathBuf, inside: impl Fn
         println!("{PROOF}");
         return;
     }
-    let (arguments, options) = NAMESPACES
-        .into_iter()
-        .find(|(arguments, options)| is_usable(arguments, options))
-        .unwrap_or_else(|| {
-            panic!(
-                "{test} needs root, or a user with numbers in /etc/subuid and the package uidmap"
-            )
-        });
+    // What is installed belongs to many users; only root can make a copy that has them.
+    let usable = unshare().arg("true").output();
+    assert!(
+        usable.is_ok_and(|output| output.status.success()),
+        "{test} needs root, unshare, and a kernel with overlays: run it by sudo"
+    );
     let prepared = prepare();
     let started = Instant::now();
-    let output = unshare(arguments, options)
+    let output = unshare()
         .arg(env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(VARIABLE, prepared)
@@ -92,21 +95,16 @@ pub(crate) fn run(test: &str, prepare: impl FnOnce() -> PathBuf, inside: impl Fn
     eprintln!("{test}: {seconds:.1} s");
 }
 
-fn unshare(arguments: &[&str], options: &str) -> Command {
+/// The setup, to which a command is added.
+fn unshare() -> Command {
     let mut command = Command::new("unshare");
     command
-        .args(arguments)
-        .args(COMMON)
-        .args(["sh", "-c", SETUP, "sh", options])
+        .args(NAMESPACES)
+        .args(["sh", "-c", SETUP, "sh"])
         .arg(env!("CARGO_MANIFEST_DIR"))
         .arg(target())
         .stdin(Stdio::null());
     command
-}
-
-fn is_usable(arguments: &[&str], options: &str) -> bool {
-    let output = unshare(arguments, options).arg("true").output();
-    output.is_ok_and(|output| output.status.success())
 }
 
 /// Where cargo builds.
