@@ -11,10 +11,10 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hekate::config::{Config, StatusWish};
@@ -25,6 +25,7 @@ use hekate::reactor::{Reactor, Service};
 use hekate::timers::Timeouts;
 use support::daemon::Daemon;
 use support::leecher::{self, DEADLINE, FAST, FAST_AND_EXTENDED, Leecher, PLAIN, Seen};
+use support::strace::{self, Injection};
 use support::torrent::{Sample, TorrentBuilder};
 
 const BLOCK: u32 = 16 * 1024;
@@ -379,13 +380,6 @@ fn without_a_descriptor_left_the_rest_goes_on() {
     drop(waiting);
 }
 
-/// Who traces a process, by the system's account; 0 is nobody.
-fn tracer_of(pid: u32) -> u32 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("TracerPid:"));
-    line.unwrap().trim().parse().unwrap()
-}
-
 #[test]
 fn a_reader_that_cannot_be_started_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -393,27 +387,9 @@ fn a_reader_that_cannot_be_started_is_tried_again() {
         .length(4 << 20)
         .write(dir.path())
         .unwrap();
-    // A limit on memory would not do: the stack of a thread that has ended is used again. So no
-    // thread can be had while strace says so. That it is let in later, where only a parent may
-    // trace, is what the first one is for.
-    let mut command = Command::new("strace");
-    command
-        .args(["-D", "-I1", "-qq", "-o", "/dev/null", "-e", "trace=none"])
-        .arg(env!("CARGO_BIN_EXE_hekate"))
-        .args(["seed", "-v", "--bind", "127.0.0.1", "-p", "0"])
-        .arg(dir.path());
-    let mut daemon = Daemon::start(command);
+    let mut daemon = strace::seed(dir.path(), &[]);
     let pid = daemon.pid();
-    let signal = |pid: u32| {
-        let status = Command::new("kill").arg(pid.to_string()).status();
-        assert!(status.unwrap().success());
-    };
-    signal(tracer_of(pid));
     let until = Instant::now() + DEADLINE;
-    while tracer_of(pid) != 0 {
-        assert!(Instant::now() < until, "strace does not let go");
-        std::thread::yield_now();
-    }
     let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
     leecher.until_unchoked();
     // The reader that has loaded the torrent leaves when it has had nothing to do.
@@ -426,20 +402,11 @@ fn a_reader_that_cannot_be_started_is_tried_again() {
         assert!(Instant::now() < until, "the reader stays");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let mut strace = Command::new("strace")
-        .args(["-f", "-I1", "-o", "/dev/null", "-e", "trace=clone,clone3"])
-        .args(["-e", "inject=clone,clone3:error=EAGAIN", "-p"])
-        .arg(pid.to_string())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("strace is there, as `make test-deps` has it");
-    let mut said = BufReader::new(strace.stderr.take().unwrap());
-    let mut line = String::new();
-    said.read_line(&mut line).unwrap();
-    assert!(line.contains(" attached"), "{line}");
+    // A limit on memory would not do: the stack of a thread that has ended is used again.
+    let injection = Injection::begin(&daemon, "clone,clone3", "error=EAGAIN");
     leecher.send(&leecher::request(3, 0, BLOCK));
     daemon.wait_for_line("cannot start a reader thread");
-    signal(strace.id());
+    injection.end();
     let seen = leecher.until(|seen| matches!(seen, Seen::Piece { .. }));
     let block = sample.block(3, 0, BLOCK);
     let (index, begin) = (3, 0);
@@ -450,7 +417,6 @@ fn a_reader_that_cannot_be_started_is_tried_again() {
             block
         }
     );
-    strace.wait().unwrap();
 }
 
 /// A reactor in this process, with time-outs that a test can wait for.

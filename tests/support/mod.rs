@@ -13,4 +13,5 @@
 
 pub(crate) mod daemon;
 pub(crate) mod leecher;
+pub(crate) mod strace;
 pub(crate) mod torrent;
