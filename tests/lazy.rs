@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use support::daemon::Daemon;
 use support::leecher::{self, FAST, Leecher, PLAIN, Seen, request};
+use support::strace::{self, Injection};
 use support::torrent::{Sample, TorrentBuilder};
 
 const LAZY: &[&str] = &["--verify", "lazy"];
@@ -310,4 +311,46 @@ fn a_crowd_has_a_large_piece_hashed_once() {
         page.contains("\nhekate_pieces_verified_total 1\n"),
         "{page}"
     );
+}
+
+#[test]
+fn who_waits_for_a_disk_does_not_wait_for_hashing() {
+    let dir = tempfile::tempdir().unwrap();
+    let read = three_files().write(dir.path()).unwrap();
+    let hashed = TorrentBuilder::new(83)
+        .piece_length(64 * 1024)
+        .length(1 << 20)
+        .write(dir.path())
+        .unwrap();
+    let daemon = strace::seed(dir.path(), LAZY);
+    let mut reads = connect(&daemon, &read);
+    assert!(is_served(&mut reads, &read, 0));
+    let connect = |_| Leecher::connect(daemon.address, hashed.info_hash, FAST);
+    let mut hashes: Vec<Leecher> = (0..16).map(connect).collect();
+    hashes.iter_mut().for_each(Leecher::until_unchoked);
+    // Longer than a mapping is used without being looked at: what is asked for next, a reader maps.
+    std::thread::sleep(Duration::from_secs(5));
+    let path = hashed.files[0].path.canonicalize().unwrap();
+    let injection = Injection::begin_at(&daemon, &path, "pread64", "delay_enter=600s");
+    for (index, leecher) in (0..).zip(&mut hashes) {
+        leecher.send(&request(index, 0, 1024));
+    }
+    let hashers = || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+        let names = tasks.filter_map(|task| fs::read(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name == b"hekate-hasher\n").count()
+    };
+    let until = Instant::now() + leecher::DEADLINE;
+    while hashers() < 4 {
+        assert!(Instant::now() < until, "not all hash");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(is_served(&mut reads, &read, 0));
+    // None of these was answered meanwhile.
+    for leecher in &hashes {
+        leecher.stream.set_nonblocking(true).unwrap();
+        let error = leecher.stream.peek(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    }
+    drop(injection);
 }
