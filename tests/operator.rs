@@ -92,6 +92,7 @@ fn what_the_file_says_is_served() {
 fn log_of_a_run(change: impl FnOnce(&mut Command, String)) -> (String, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("rubbish.torrent"), "rubbish").unwrap();
+    let state = tempfile::tempdir().unwrap();
     let path = dir.path().join("stderr");
     let stderr = fs::File::create(&path).unwrap();
     let metadata = stderr.metadata().unwrap();
@@ -109,6 +110,7 @@ fn log_of_a_run(change: impl FnOnce(&mut Command, String)) -> (String, tempfile:
             "0",
         ])
         .arg(dir.path())
+        .env("STATE_DIRECTORY", state.path())
         .env_remove("RUST_LOG")
         .stderr(stderr);
     change(
@@ -272,6 +274,8 @@ fn the_log_file_is_opened_anew() {
         ])
         .arg("--log-file")
         .arg(&log)
+        .arg("--state-dir")
+        .arg(dir.path().join("state"))
         .arg(library.path())
         .spawn()
         .unwrap();
