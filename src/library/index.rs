@@ -86,6 +86,8 @@ pub struct Index {
     origin: Origin,
     /// Records that are no torrents of their own, each with the one that is; ascending.
     duplicates: Vec<(u32, u32)>,
+    /// The same the other way round, each with those that stand back for it; ascending.
+    in_place_of: Vec<(u32, u32)>,
     counts: Counts,
 }
 
@@ -169,11 +171,17 @@ impl Index {
         let mut numbers = raw.as_chunks().0.iter().map(|raw| u32::from_le_bytes(*raw));
         let pairs = std::iter::from_fn(|| Some((numbers.next()?, numbers.next()?)));
         let duplicates: Vec<(u32, u32)> = pairs.collect();
+        let mut in_place_of: Vec<(u32, u32)> = duplicates
+            .iter()
+            .map(|(later, first)| (*first, *later))
+            .collect();
+        in_place_of.sort_unstable();
         if !duplicates.is_sorted() {
             return Err(Fault::Damaged(Part::Duplicates.name()));
         }
         Ok(Index {
             duplicates,
+            in_place_of,
             counts,
             path: path.to_path_buf(),
             file,
@@ -227,8 +235,10 @@ impl Index {
 
     /// Records with the info-hash of this one, which is served in place of them.
     pub fn duplicates_of(&self, record: u32) -> impl Iterator<Item = u32> {
-        let of = move |pair: &&(u32, u32)| pair.1 == record;
-        self.duplicates.iter().filter(of).map(|pair| pair.0)
+        let first = self.in_place_of.partition_point(|pair| pair.0 < record);
+        let behind = self.in_place_of.get(first..).unwrap_or_default();
+        let of = behind.iter().take_while(move |pair| pair.0 == record);
+        of.map(|pair| pair.1)
     }
 
     /// Where the paths start, and what was searched.
