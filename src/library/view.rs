@@ -537,3 +537,6 @@ fn duplicate(path: &Path, first: &Path) -> Option<RefusalReason> {
     let same = path.canonicalize().ok() == first.canonicalize().ok();
     (!same).then(|| RefusalReason::Duplicate(first.to_path_buf()))
 }
+
+#[cfg(test)]
+mod tests;

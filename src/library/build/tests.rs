@@ -1,6 +1,8 @@
 //! A tree of torrents becomes an index.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
@@ -179,4 +181,32 @@ fn content_may_lie_elsewhere_and_nothing_to_index_is_an_error() {
     plan.inputs = vec![place.base.join("lib")];
     plan.target = place.base.join("no/such/directory/index");
     assert!(matches!(run(&plan), Err(BuildError::Write(..))));
+}
+
+#[test]
+fn links_in_a_circle_and_names_in_no_encoding_are_no_trouble() {
+    let place = Place::new();
+    place.torrent("lib/x", "a", 3);
+    symlink(place.base.join("lib"), place.base.join("lib/x/up")).unwrap();
+    symlink("again", place.base.join("lib/again")).unwrap();
+    let name = OsStr::from_bytes(b"\xff\xfe.torrent");
+    let odd = place.base.join("lib/x").join(name);
+    fs::rename(place.base.join("lib/x/a.torrent"), &odd).unwrap();
+    place.build();
+    let index = Index::open(&place.index()).unwrap();
+    let entries = entries(&index);
+    let states: Vec<State> = entries.iter().map(|entry| entry.state).collect();
+    assert_eq!(states, [State::Served]);
+    assert_eq!(index.path_of(&entries[0]), odd);
+}
+
+#[test]
+fn a_metainfo_file_over_the_limit_is_refused_without_being_read() {
+    let place = Place::new();
+    place.torrent("lib", "a", 3);
+    let huge = fs::File::create(place.base.join("lib/b.torrent")).unwrap();
+    huge.set_len(1 << 40).unwrap();
+    let (summary, lines) = place.build();
+    assert_eq!((summary.torrents, summary.refused), (1, 1), "{lines:?}");
+    assert!(lines[0].starts_with("b.torrent: "), "{lines:?}");
 }

@@ -1,0 +1,239 @@
+//! What looking at a path again changes, and what a new index does.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::library::build::{self, Look, Plan, Progress};
+use crate::library::compare::compare;
+use crate::library::index::Index;
+use crate::torrent::metainfo::Metainfo;
+use crate::torrent::metainfo::samples::{s, single};
+
+/// A library on disk.
+struct Place {
+    _directory: TempDir,
+    base: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        fs::create_dir(base.join("lib")).unwrap();
+        Place {
+            _directory: directory,
+            base,
+        }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.base.join("lib").join(path)
+    }
+
+    /// A torrent of the file `name` with its content beside it.
+    fn torrent(&self, directory: &str, name: &str) -> InfoHash {
+        let raw = single(7, "").replace("4:name1:n", &(s("name") + &s(name)));
+        let directory = self.path(directory);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(name), [1; 7]).unwrap();
+        fs::write(directory.join(format!("{name}.torrent")), &raw).unwrap();
+        Metainfo::parse(raw.as_bytes()).unwrap().info_hash
+    }
+
+    fn remove(&self, path: &str) -> PathBuf {
+        let path = self.path(path);
+        fs::remove_file(&path).unwrap();
+        path
+    }
+
+    /// Makes an index over the one before.
+    fn index(&self, before: Option<&Index>) -> Index {
+        let plan = Plan {
+            inputs: vec![self.path("")],
+            content: None,
+            target: self.base.join("index"),
+            threads: 1,
+        };
+        let base = before.map(|index| build::Base {
+            index,
+            look: Look::Content,
+            quiet: true,
+        });
+        build::refresh(&plan, base, &Progress::default(), |_| ()).unwrap();
+        Index::open(&plan.target).unwrap()
+    }
+
+    fn view(&self) -> View {
+        View::new(Base::new(self.index(None)), None, Vec::new())
+    }
+}
+
+/// What has come of looking: info-hashes with their numbers, removed ones first in a step.
+fn changes(view: &mut View) -> Vec<(char, InfoHash, u32)> {
+    let changes = std::mem::take(&mut view.changes).into_iter();
+    let told = changes.map(|change| match change {
+        Change::Added(added) => ('+', added.info_hash, added.number),
+        Change::Removed(removed) if removed.of_content => ('!', removed.info_hash, removed.number),
+        Change::Removed(removed) => ('-', removed.info_hash, removed.number),
+    });
+    told.collect()
+}
+
+fn look(view: &mut View, path: &PathBuf) -> Vec<(char, InfoHash, u32)> {
+    view.look(path).unwrap();
+    let paths = std::slice::from_ref(path);
+    view.look_at_content(paths).unwrap();
+    changes(view)
+}
+
+/// Takes up a new index. Answers the numbers of what is gone, and of what has come.
+fn refresh(place: &Place, view: &mut View) -> (Vec<u32>, Vec<u32>) {
+    view.epoch += 1;
+    let index = Arc::new(place.index(Some(&view.base.index)));
+    let difference = compare(view, index, view.epoch).unwrap();
+    let removed = difference.removed.iter().map(|removed| removed.number);
+    let removed = removed.collect();
+    let numbering = Arc::clone(&difference.base.numbering);
+    let added = difference.added.iter();
+    let added = added.map(|record| numbering.number(*record).unwrap());
+    let added = added.collect();
+    view.replace(difference);
+    (removed, added)
+}
+
+/// By which number a path is served.
+fn number(view: &View, path: &Path) -> Option<u32> {
+    view.at(&Key::new(path).unwrap()).unwrap()?.number
+}
+
+#[test]
+fn what_comes_and_goes_is_told_once() {
+    let place = Place::new();
+    let [a, b] = ["a", "b"].map(|name| place.torrent("x", name));
+    let mut view = place.view();
+    assert_eq!(view.counts.served, 2);
+    assert_eq!(look(&mut view, &place.path("x/a.torrent")), []);
+    let path = place.remove("x/a.torrent");
+    assert_eq!(look(&mut view, &path), [('-', a, 0)]);
+    assert_eq!(look(&mut view, &path), []);
+    let c = place.torrent("y", "c");
+    assert_eq!(look(&mut view, &place.path("y")), [('+', c, 2)]);
+    assert_eq!(look(&mut view, &place.path("y")), []);
+    // What comes back is another, and all below a directory goes with it.
+    place.torrent("x", "a");
+    assert_eq!(look(&mut view, &path), [('+', a, 3)]);
+    fs::remove_dir_all(place.path("x")).unwrap();
+    let mut gone = look(&mut view, &place.path("x"));
+    gone.sort_unstable();
+    let mut wanted = [('-', a, 3), ('-', b, 1)];
+    wanted.sort_unstable();
+    assert_eq!(gone, wanted);
+    assert_eq!(view.counts.served, 1);
+    let differs = view.differs().unwrap();
+    assert!(matches!(differs[&a], Differs::Gone) && matches!(differs[&b], Differs::Gone));
+    assert!(matches!(&differs[&c], Differs::Here(2, at) if **at == *place.path("y/c.torrent")));
+}
+
+#[test]
+fn a_torrent_is_withdrawn_while_its_content_is_wrong() {
+    let place = Place::new();
+    let a = place.torrent("x", "a");
+    let mut view = place.view();
+    let content = place.path("x/a");
+    fs::write(&content, [1; 3]).unwrap();
+    assert_eq!(look(&mut view, &content), [('!', a, 0)]);
+    assert_eq!((view.counts.served, view.counts.refused), (0, 1));
+    assert_eq!(view.refusals.len(), 1);
+    fs::write(&content, [1; 7]).unwrap();
+    assert_eq!(look(&mut view, &content), [('+', a, 1)]);
+    assert_eq!((view.counts.served, view.counts.refused), (1, 0));
+    // The same for one that is not in the index.
+    let b = place.torrent("x", "b");
+    assert_eq!(look(&mut view, &place.path("x/b.torrent")), [('+', b, 2)]);
+    let content = place.remove("x/b");
+    assert_eq!(look(&mut view, &content), [('!', b, 2)]);
+}
+
+#[test]
+fn a_duplicate_takes_over_from_what_goes_and_gives_way_to_nothing() {
+    let place = Place::new();
+    for directory in ["x", "y", "z"] {
+        place.torrent(directory, "a");
+    }
+    let mut view = place.view();
+    let a = place.torrent("w", "a");
+    // One that comes while another is served stands back, wherever it is.
+    assert_eq!(look(&mut view, &place.path("w/a.torrent")), []);
+    assert_eq!(view.counts.served, 1);
+    let first = place.remove("x/a.torrent");
+    let told = look(&mut view, &first);
+    assert_eq!(told[0], ('-', a, 0));
+    assert_eq!((told.len(), told[1].0, told[1].1), (2, '+', a));
+    // One after the other, until none is left.
+    let mut left = ["w", "y", "z"]
+        .map(|at| place.path(at).join("a.torrent"))
+        .to_vec();
+    for rest in (0..3).rev() {
+        let served = left.iter().position(|path| number(&view, path).is_some());
+        let path = left.remove(served.unwrap());
+        fs::remove_file(&path).unwrap();
+        let told: Vec<char> = look(&mut view, &path).iter().map(|told| told.0).collect();
+        assert_eq!(told, if rest > 0 { vec!['-', '+'] } else { vec!['-'] });
+    }
+    assert_eq!(view.counts, Counts::default());
+}
+
+#[test]
+fn a_new_index_keeps_the_numbers_of_what_is_the_same() {
+    let place = Place::new();
+    for name in ["b", "d", "f"] {
+        place.torrent("x", name);
+    }
+    let mut view = place.view();
+    // One has been seen to come, one not; one is gone, unseen.
+    place.torrent("x", "c");
+    look(&mut view, &place.path("x/c.torrent"));
+    place.torrent("x", "a");
+    place.remove("x/d.torrent");
+    let (removed, added) = refresh(&place, &mut view);
+    assert_eq!(removed, [1]);
+    let path = |name: &str| place.path("x").join(format!("{name}.torrent"));
+    let numbers = ["b", "c", "f"].map(|name| number(&view, &path(name)));
+    assert_eq!(numbers, [Some(0), Some(3), Some(2)]);
+    let new = number(&view, &path("a")).unwrap();
+    assert_eq!(added, [new]);
+    assert!(![0, 1, 2, 3].contains(&new), "{new}");
+    assert_eq!(number(&view, &path("d")), None);
+    assert!(view.over.is_empty() && view.differs().unwrap().is_empty());
+    assert_eq!(view.counts.served, 4);
+    assert_eq!(refresh(&place, &mut view), (vec![], vec![]));
+}
+
+#[test]
+fn what_is_seen_while_an_index_is_made_holds() {
+    let place = Place::new();
+    for name in ["a", "b"] {
+        place.torrent("x", name);
+    }
+    let mut view = place.view();
+    view.epoch += 1;
+    let index = Arc::new(place.index(Some(&view.base.index)));
+    let gone = place.remove("x/a.torrent");
+    look(&mut view, &gone);
+    let c = place.torrent("x", "c");
+    look(&mut view, &place.path("x/c.torrent"));
+    let difference = compare(&view, index, view.epoch).unwrap();
+    assert!(difference.removed.is_empty() && difference.added.is_empty());
+    view.replace(difference);
+    assert_eq!(number(&view, &gone), None);
+    assert_eq!(number(&view, &place.path("x/b.torrent")), Some(1));
+    assert_eq!(number(&view, &place.path("x/c.torrent")), Some(2));
+    assert_eq!(view.counts.served, 2);
+    let differs = view.differs().unwrap();
+    assert_eq!(differs.len(), 2);
+    assert!(matches!(differs[&c], Differs::Here(2, _)));
+}
