@@ -28,7 +28,7 @@ fn check(url: &TrackerUrl) {
         uploaded: 0,
         event: Event::None,
     };
-    http::write_request(&mut request, url, &identity, &announce, None);
+    http::write_request(&mut request, url, &identity, &announce, 1, None);
     assert_eq!(request.split(|byte| *byte == b'\n').count(), 6);
     assert_eq!(
         request
