@@ -179,6 +179,9 @@ impl Target {
         if moved {
             self.site = to.site;
             self.name = Name::Unknown;
+        } else if self.name == Name::Renewing {
+            // The answer will be one to the generation before, and is passed over.
+            self.name = Name::Known { until: now };
         }
         Ok(moved)
     }
@@ -254,6 +257,19 @@ mod tests {
         assert!(target.ask(Time(REDIRECT_MS)));
         assert_eq!(target.site().to_string(), "http://a");
         assert_eq!(target.generation, 2);
+    }
+
+    #[test]
+    fn a_redirect_during_a_question_does_not_end_the_asking() {
+        let mut target = target("http://a/");
+        target.ask(Time(0));
+        target.resolved(addresses(&["1.1.1.1"]), Time(0)).unwrap();
+        assert!(target.ask(Time(RESOLVED_MS)));
+        let asked = target.generation;
+        assert_eq!(redirect(&mut target, "/", "http://a/new"), Ok(false));
+        // The answer is one to a target that has been left, and is passed over.
+        assert_ne!(target.generation, asked);
+        assert!(target.is_known() && target.ask(Time(RESOLVED_MS)));
     }
 
     #[test]
