@@ -54,6 +54,8 @@ type Resting = (Option<InfoHash>, SocketAddr);
 #[derive(Default)]
 pub(super) struct Dialer {
     waiting: VecDeque<(InfoHash, SocketAddr)>,
+    /// The same, to be found at once: a tracker may name thousands again and again.
+    offered: HashSet<(InfoHash, SocketAddr)>,
     open: HashSet<(InfoHash, SocketAddr)>,
     per_torrent: HashMap<InfoHash, usize>,
     /// Failures in a row, and until when nothing is tried.
@@ -66,10 +68,16 @@ impl Dialer {
     /// A tracker has named a peer.
     pub(super) fn offer(&mut self, info_hash: InfoHash, peer: SocketAddr) {
         let candidate = (info_hash, peer);
-        let known = self.open.contains(&candidate) || self.waiting.contains(&candidate);
-        if !known && self.waiting.len() < MAX_WAITING {
+        let has_room = self.waiting.len() < MAX_WAITING;
+        if has_room && !self.open.contains(&candidate) && self.offered.insert(candidate) {
             self.waiting.push_back(candidate);
         }
+    }
+
+    /// Nobody waits any more.
+    fn forget_waiting(&mut self) {
+        self.waiting.clear();
+        self.offered.clear();
     }
 
     /// When somebody may be called next, if anybody waits for it.
@@ -85,24 +93,27 @@ impl Dialer {
     /// Whom to call now. Who rests, or whose torrent has been called for enough, is forgotten until
     /// a tracker names him again.
     fn poll(&mut self, now: Time) -> Option<(InfoHash, SocketAddr)> {
-        if now < self.next_at || !self.has_room() {
+        if self.waiting.is_empty() || now < self.next_at || !self.has_room() {
             return None;
         }
         if self.resting.len() >= MAX_RESTING {
             self.resting.retain(|_, (_, until)| *until > now);
         }
+        if self.resting.len() >= MAX_RESTING {
+            // To look through all of them costs more than a call: not in every turn of the loop.
+            self.next_at = now.after(BETWEEN_CALLS_MS);
+            self.forget_waiting();
+            return None;
+        }
         while let Some((info_hash, peer)) = self.waiting.pop_front() {
+            self.offered.remove(&(info_hash, peer));
             let rests = [None, Some(info_hash)].into_iter().any(|torrent| {
                 let rest = self.resting.get(&(torrent, peer));
                 rest.is_some_and(|(_, until)| *until > now)
             });
             let called = self.per_torrent.get(&info_hash).copied().unwrap_or(0);
             let is_open = self.open.contains(&(info_hash, peer));
-            if !rests
-                && !is_open
-                && called < MAX_CALLED_PER_TORRENT
-                && self.resting.len() < MAX_RESTING
-            {
+            if !rests && !is_open && called < MAX_CALLED_PER_TORRENT {
                 self.next_at = now.after(BETWEEN_CALLS_MS);
                 return Some((info_hash, peer));
             }
@@ -184,7 +195,7 @@ impl Reactor {
             self.shared.dialer.offer(info_hash, peer);
         }
         if self.stop_until.is_some() {
-            self.shared.dialer.waiting.clear();
+            self.shared.dialer.forget_waiting();
         }
         let now = self.shared.now;
         while let Some((info_hash, peer)) = self.shared.dialer.poll(now) {

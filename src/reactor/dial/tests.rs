@@ -1,5 +1,7 @@
 //! Who is called when, told with invented peers. It must not know sockets.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 
 fn hash(number: u8) -> InfoHash {
@@ -76,4 +78,41 @@ fn whoever_wants_nothing_rests_for_that_torrent_alone() {
     assert!(dialer.poll(Time(MAX_REST_MS - 1)).is_some());
     dialer.offer(hash(1), peer(1));
     assert!(dialer.poll(Time(2 * MAX_REST_MS)).is_some());
+}
+
+#[test]
+fn a_flood_of_names_costs_one_look_each() {
+    let mut dialer = Dialer::default();
+    let waiting: Vec<SocketAddr> = (0..MAX_WAITING)
+        .map(|number| peer(u16::try_from(number).unwrap()))
+        .collect();
+    let begun = Instant::now();
+    for _ in 0..100 {
+        for peer in &waiting {
+            dialer.offer(hash(1), *peer);
+            dialer.offer(hash(2), *peer);
+        }
+    }
+    assert_eq!(dialer.waiting.len(), MAX_WAITING);
+    // A walk through all that wait for each of 800,000 names would take minutes.
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn when_all_places_to_rest_are_taken_they_are_looked_through_once_for_each_call() {
+    let mut dialer = Dialer::default();
+    for number in 0..MAX_RESTING {
+        let address = peer(u16::try_from(number).unwrap());
+        dialer.rest(hash(1), address, false, false, Time(0));
+    }
+    dialer.offer(hash(2), peer(1));
+    assert_eq!(dialer.poll(Time(1)), None);
+    dialer.offer(hash(2), peer(1));
+    assert_eq!(dialer.next(), Some(Time(1 + BETWEEN_CALLS_MS)));
+    assert_eq!(dialer.poll(Time(BETWEEN_CALLS_MS)), None);
+    assert!(dialer.poll(Time(MAX_REST_MS)).is_some());
 }
