@@ -238,16 +238,16 @@ impl Connection {
             if budget == 0 {
                 return Progress::More;
             }
-            match self.read(buffer) {
+            match self.read(buffer, &mut budget) {
                 Ok(0) => return Progress::Ended(self.finish(answers)),
                 Ok(length) => {
-                    budget = budget.saturating_sub(length);
                     let bytes = buffer.get(..length).unwrap_or_default();
                     if let Err(end) = self.take(bytes, answers) {
                         return Progress::Ended(end);
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                // Without a budget the socket may still have some.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = budget == 0,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Progress::Ended(End::Io(error)),
             }
@@ -255,30 +255,15 @@ impl Connection {
         Progress::Blocked
     }
 
-    /// Plain bytes; none when the tracker has closed.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Plain bytes; none when the tracker has closed. What comes from the socket is taken off the
+    /// budget.
+    fn read(&mut self, buffer: &mut [u8], budget: &mut usize) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else {
-            return self.stream.read(buffer);
+            let length = self.stream.read(buffer)?;
+            *budget = budget.saturating_sub(length);
+            return Ok(length);
         };
-        loop {
-            match tls.reader().read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // Many servers end without saying so; responses have a length of their own.
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
-                outcome => return outcome,
-            }
-            tls.read_tls(&mut self.stream)?;
-            let processed = tls.process_new_packets();
-            // The handshake goes on, or the other side is told what was wrong.
-            while self.writable && tls.wants_write() {
-                match tls.write_tls(&mut self.stream) {
-                    Ok(_) => {}
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
-                    Err(error) => return Err(error),
-                }
-            }
-            processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-        }
+        decrypt(tls, &mut self.stream, &mut self.writable, buffer, budget)
     }
 
     fn take(
@@ -332,3 +317,39 @@ impl Connection {
         self.readable || (self.writable && waits)
     }
 }
+
+/// Plain bytes of TLS; none when the other side has closed. `WouldBlock` when the stream has no more,
+/// or the budget has not: much may come that holds no plain byte.
+fn decrypt(
+    tls: &mut ClientConnection,
+    stream: &mut (impl Read + Write),
+    writable: &mut bool,
+    buffer: &mut [u8],
+    budget: &mut usize,
+) -> io::Result<usize> {
+    loop {
+        match tls.reader().read(buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            // Many servers end without saying so; responses have a length of their own.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
+            outcome => return outcome,
+        }
+        if *budget == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        *budget = budget.saturating_sub(tls.read_tls(stream)?);
+        let processed = tls.process_new_packets();
+        // The handshake goes on, or the other side is told what was wrong.
+        while *writable && tls.wants_write() {
+            match tls.write_tls(stream) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => *writable = false,
+                Err(error) => return Err(error),
+            }
+        }
+        processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+    }
+}
+
+#[cfg(test)]
+mod tests;
