@@ -48,8 +48,8 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    /// A peer has come for this torrent. Answers its place.
-    pub(super) fn join(&mut self, torrent: &Arc<Torrent>) -> usize {
+    /// A peer has come for this torrent. Answers its place, and whether it is the only peer there.
+    pub(super) fn join(&mut self, torrent: &Arc<Torrent>) -> (usize, bool) {
         let torrents = &mut self.torrents;
         let place = *self.places.entry(torrent.id).or_insert_with(|| {
             torrents.insert(Active {
@@ -61,24 +61,25 @@ impl Activity {
                 last_window_bytes: 0,
             })
         });
+        let mut is_only = false;
         if let Some(active) = self.torrents.get_mut(place) {
             active.peers += 1;
             self.peers += 1;
+            is_only = active.peers == 1;
         }
-        place
+        (place, is_only)
     }
 
-    /// A peer with this place has gone.
-    pub(super) fn leave(&mut self, place: usize) {
-        let Some(active) = self.torrents.get_mut(place) else {
-            return;
-        };
+    /// A peer with this place has gone. Answers the torrent when it was the last one.
+    pub(super) fn leave(&mut self, place: usize) -> Option<Arc<Torrent>> {
+        let active = self.torrents.get_mut(place)?;
         active.peers -= 1;
         self.peers -= 1;
-        if active.peers == 0 {
-            self.places.remove(&active.torrent.id);
-            self.torrents.remove(place);
+        if active.peers > 0 {
+            return None;
         }
+        self.places.remove(&active.torrent.id);
+        Some(self.torrents.remove(place).torrent)
     }
 
     /// A peer with this place was sent bytes.

@@ -1,11 +1,10 @@
 //! The loop's side of announcing: which torrents have peers, and what the announcer is told of it.
 //!
-//! Owns the announcer, unless trackers are turned off, the threads that read an index for it, and
-//! the number of peers of each torrent. It must not know trackers.
+//! Owns the announcer, unless trackers are turned off, and the threads that read an index for it. It
+//! must not know trackers.
 
 mod sweep;
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -38,8 +37,6 @@ pub(super) struct Announcing {
     sweep: Option<Sweep>,
     /// There may be more of an index than one turn takes.
     more: bool,
-    /// Peers of each torrent that is ours and has some.
-    peers: HashMap<u32, u32>,
     /// Where announces and calls come from.
     sources: [Option<IpAddr>; 2],
 }
@@ -123,40 +120,24 @@ impl Announcing {
         }
     }
 
-    /// A peer has come for a torrent.
+    /// The first peer of a torrent has come.
     pub(super) fn joined(&mut self, torrent: &Torrent, now: Time) {
-        if self.announcer_of(&torrent.info_hash).is_none() {
-            return;
-        }
-        let count = self.peers.entry(torrent.id).or_default();
-        *count += 1;
-        if *count == 1
-            && let Some(announcer) = &mut self.announcer
-        {
+        if let Some(announcer) = self.announcer_of(&torrent.info_hash) {
             announcer.joined(torrent.id, torrent.info_hash, now);
         }
     }
 
-    /// A peer of a torrent has gone.
-    pub(super) fn left(&mut self, torrent: u32) {
-        let Some(announcer) = &mut self.announcer else {
-            return;
-        };
-        if let Some(count) = self.peers.get_mut(&torrent) {
-            *count -= 1;
-            if *count == 0 {
-                self.peers.remove(&torrent);
-                announcer.left(torrent);
-            }
+    /// The last peer of a torrent has gone.
+    pub(super) fn left(&mut self, torrent: &Torrent) {
+        if let Some(announcer) = self.announcer_of(&torrent.info_hash) {
+            announcer.left(torrent.id);
         }
     }
 
     /// Bytes of a torrent were sent to one of its peers.
-    pub(super) fn uploaded(&mut self, torrent: u32, bytes: u64) {
-        if let Some(announcer) = &mut self.announcer
-            && self.peers.contains_key(&torrent)
-        {
-            announcer.uploaded(torrent, bytes);
+    pub(super) fn uploaded(&mut self, torrent: &Torrent, bytes: u64) {
+        if let Some(announcer) = self.announcer_of(&torrent.info_hash) {
+            announcer.uploaded(torrent.id, bytes);
         }
     }
 

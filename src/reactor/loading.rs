@@ -61,7 +61,6 @@ impl Connection {
     }
 
     fn begin(&mut self, asked: &Asked, torrent: Arc<Torrent>, shared: &mut Shared) {
-        shared.announcing.joined(&torrent, shared.now);
         self.torrent = Some(torrent);
         if self.called.is_some() {
             // Ours was said when the peer was called.

@@ -545,11 +545,9 @@ impl Reactor {
             let mut connection = self.connections.remove(key.index as usize);
             self.shared.choker.disconnected(key);
             connection.want(key, &mut self.shared.bystanders);
-            if let Some(torrent) = &connection.torrent {
-                self.shared.announcing.left(torrent.id);
-            }
-            if let Some(place) = connection.place {
-                self.shared.activity.leave(place);
+            let activity = &mut self.shared.activity;
+            if let Some(torrent) = connection.place.and_then(|place| activity.leave(place)) {
+                self.shared.announcing.left(&torrent);
             }
             if let Some(called) = connection.called.take() {
                 let named = connection.place.is_some();

@@ -164,7 +164,11 @@ impl Connection {
                 if let Some(called) = &self.called {
                     shared.dialer.connected(called);
                 }
-                self.place = Some(shared.activity.join(torrent));
+                let (place, is_only) = shared.activity.join(torrent);
+                self.place = Some(place);
+                if is_only {
+                    shared.announcing.joined(torrent, shared.now);
+                }
                 self.stand_by(key, &mut shared.bystanders, shared.now);
                 // A peer that is unchoked before it says interested asks one round trip earlier.
                 if shared.choker.has_free_slot() {
@@ -334,7 +338,7 @@ impl Connection {
         if sent.payload_bytes > 0 {
             shared.choker.sent(key, sent.payload_bytes, shared.now);
             if let Some(torrent) = &self.torrent {
-                shared.announcing.uploaded(torrent.id, sent.payload_bytes);
+                shared.announcing.uploaded(torrent, sent.payload_bytes);
             }
             shared.counters.payload_bytes += sent.payload_bytes;
             shared.counters.blocks += u64::from(sent.blocks);
