@@ -199,7 +199,7 @@ pub struct Library {
     differs: BTreeMap<InfoHash, Differs>,
     loaded: LruCache<InfoHash, Arc<Torrent>>,
     failed: LruCache<InfoHash, Time>,
-    /// What is being loaded, and whether it was removed meanwhile.
+    /// What is being loaded, and whether it was removed or added meanwhile.
     loading: HashMap<InfoHash, bool>,
 }
 
@@ -240,11 +240,15 @@ impl Library {
         (old, std::mem::replace(&mut self.differs, differs))
     }
 
-    /// A torrent is served from now on.
-    pub fn add(&mut self, info_hash: InfoHash, number: u32, metainfo: Arc<Path>) {
+    /// A torrent is served from now on, from this metainfo file or from where the index says. That it
+    /// could not be loaded before is forgotten, and so will be what comes of loading it as it was.
+    pub fn add(&mut self, info_hash: InfoHash, number: u32, metainfo: Option<Arc<Path>>) {
         self.failed.pop(&info_hash);
-        self.differs
-            .insert(info_hash, Differs::Here(number, metainfo));
+        self.outdate(&info_hash);
+        if let Some(metainfo) = metainfo {
+            self.differs
+                .insert(info_hash, Differs::Here(number, metainfo));
+        }
     }
 
     /// A torrent is not served any more.
@@ -258,9 +262,7 @@ impl Library {
 
     /// Forgets what was loaded of a torrent that was removed. Answers whether there was any.
     pub fn forget(&mut self, info_hash: &InfoHash, number: u32) -> bool {
-        if let Some(stale) = self.loading.get_mut(info_hash) {
-            *stale = true;
-        }
+        self.outdate(info_hash);
         let loaded = self.loaded.peek(info_hash);
         let is_loaded = loaded.is_some_and(|torrent| torrent.id == number);
         if is_loaded {
@@ -283,6 +285,13 @@ impl Library {
                 .map(|(info_hash, differs)| (*info_hash, differs.clone()))
                 .collect(),
         })
+    }
+
+    /// What is being loaded is not what is served now.
+    fn outdate(&mut self, info_hash: &InfoHash) {
+        if let Some(stale) = self.loading.get_mut(info_hash) {
+            *stale = true;
+        }
     }
 
     /// What is known of an info-hash, from memory. What is to be loaded must be told to
@@ -320,8 +329,8 @@ impl Library {
         })
     }
 
-    /// Takes up what came of [`Query::load`]. Answers whether it may be used: a torrent may have been
-    /// removed meanwhile.
+    /// Takes up what came of [`Query::load`]. Answers whether that is true still: a torrent may have
+    /// been removed or added meanwhile, and is to be asked for again then.
     pub fn keep(&mut self, info_hash: InfoHash, loaded: Option<&Arc<Torrent>>, now: Time) -> bool {
         let stale = self.loading.remove(&info_hash).unwrap_or(false);
         match loaded {

@@ -54,6 +54,24 @@ impl Connection {
             return Ok(());
         };
         self.begin(&asked, Arc::clone(torrent), shared);
+        self.go_on(key, shared)
+    }
+
+    /// Asks again for a torrent that has come or gone while it was loaded: the peer may have asked
+    /// after that.
+    fn ask_again(&mut self, key: PeerKey, shared: &mut Shared) -> Result<(), CloseReason> {
+        let Some(asked) = self.loading.take() else {
+            return Ok(());
+        };
+        self.ask(key, *asked, shared)?;
+        match self.loading {
+            Some(_) => Ok(()),
+            None => self.go_on(key, shared),
+        }
+    }
+
+    /// Takes what the peer has sent while it waited.
+    fn go_on(&mut self, key: PeerKey, shared: &mut Shared) -> Result<(), CloseReason> {
         let tail = mem::take(&mut self.tail);
         let outcome = self.take(key, &tail, shared);
         self.deadlines.arm(key, &shared.timeouts, &mut shared.wheel);
@@ -94,12 +112,12 @@ impl Reactor {
             None
         });
         let kept = (shared.library).keep(info_hash, torrent.as_ref(), shared.now);
-        let torrent = torrent.filter(|_| kept);
         for &key in peers {
             let Some(connection) = live(&mut self.connections, key) else {
                 continue;
             };
             let outcome = match &torrent {
+                _ if !kept => connection.ask_again(key, shared),
                 Some(torrent) => connection.resume(key, torrent, shared),
                 None => Err(reason),
             };

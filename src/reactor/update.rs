@@ -81,9 +81,8 @@ impl Reactor {
                     removed.push(one);
                 }
                 Change::Added(one) => {
-                    if let Some(metainfo) = one.metainfo.as_ref().filter(|_| !in_base) {
-                        library.add(one.info_hash, one.number, Arc::clone(metainfo));
-                    }
+                    let metainfo = one.metainfo.as_ref().filter(|_| !in_base);
+                    library.add(one.info_hash, one.number, metainfo.map(Arc::clone));
                     self.shared.announcing.add(&one, now);
                 }
             }

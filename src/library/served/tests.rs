@@ -123,6 +123,30 @@ fn what_is_not_as_it_was_is_refused_and_tried_again_later() {
 }
 
 #[test]
+fn what_is_added_is_asked_for_again_whatever_came_of_it_before() {
+    let place = Place::new(2);
+    let mut library = place.library();
+    let hashes = &place.hashes;
+    let metainfo: Arc<Path> = place.path("000000/t.torrent").into();
+    library.find(&hashes[0], NOW);
+    assert!(library.keep(hashes[0], None, NOW));
+    assert!(matches!(library.find(&hashes[0], NOW), Answer::Unknown));
+    library.add(hashes[0], 7, Some(metainfo));
+    assert_eq!(load(&mut library, &hashes[0]).id, 7);
+
+    // An index that says so is no different.
+    library.find(&hashes[1], NOW);
+    assert!(library.keep(hashes[1], None, NOW));
+    assert!(matches!(library.find(&hashes[1], NOW), Answer::Unknown));
+    library.add(hashes[1], 1, None);
+    query(library.find(&hashes[1], NOW));
+    // It was begun before the torrent came.
+    library.add(hashes[1], 1, None);
+    assert!(!library.keep(hashes[1], None, NOW));
+    load(&mut library, &hashes[1]);
+}
+
+#[test]
 fn what_nobody_uses_is_forgotten_and_what_somebody_does_is_not() {
     let place = Place::new(1);
     let mut library = place.library();

@@ -177,6 +177,38 @@ fn whoever_asks_for_a_torrent_that_is_being_loaded_joins() {
 }
 
 #[test]
+fn whoever_waits_for_a_torrent_that_comes_meanwhile_has_it() {
+    let mut rig = Rig::new();
+    let (old, new) = (rig.library_path("t.torrent"), rig.library_path("u.torrent"));
+    fs::rename(&old, &new).unwrap();
+    let (mut connection, mut theirs) = rig.connect();
+    theirs.write_all(&rig.handshake()).unwrap();
+    receive(&mut connection, key(0), &mut rig.shared);
+    let library = &mut rig.shared.library;
+    library.add(rig.info_hash, 5, Some(new.into()));
+    let Completion::Torrent { result, .. } = rig.completion() else {
+        panic!("another completion");
+    };
+    let gone = result.unwrap_err();
+    assert!(gone.path().is_some_and(|path| path.ends_with("t.torrent")));
+    let is_so = (rig.shared.library).keep(rig.info_hash, None, Time(1));
+    assert!(!is_so);
+    connection.ask_again(key(0), &mut rig.shared).unwrap();
+    let Completion::Torrent { peers, result, .. } = rig.completion() else {
+        panic!("another completion");
+    };
+    assert_eq!(peers, [key(0)]);
+    let torrent = result.unwrap().unwrap();
+    connection
+        .resume(key(0), &torrent, &mut rig.shared)
+        .unwrap();
+    assert_eq!(
+        connection.torrent.as_ref().map(|torrent| torrent.id),
+        Some(5)
+    );
+}
+
+#[test]
 fn an_unknown_torrent_is_refused_without_a_reader() {
     let mut rig = Rig::new();
     let known = rig.info_hash;
