@@ -255,12 +255,12 @@ fn all_that_is_served_is_listed_in_the_order_of_info_hashes() {
                 wanted.remove(hash);
             }
             1 => {
-                library.add(*hash, number, PathBuf::from("/elsewhere").into());
+                library.add(*hash, number, Some(Path::new("/elsewhere").into()));
                 wanted.insert(*hash, (number, PathBuf::from("/elsewhere")));
             }
             2 => {
                 let new = InfoHash(std::array::from_fn(|_| random.u8(..)));
-                library.add(new, 100 + number, PathBuf::from("/new").into());
+                library.add(new, 100 + number, Some(Path::new("/new").into()));
                 wanted.insert(new, (100 + number, PathBuf::from("/new")));
             }
             _ => {}
@@ -280,7 +280,7 @@ fn info_hashes_that_begin_alike_are_listed_in_order() {
         hash
     });
     for (number, hash) in [(8, two), (9, one)] {
-        library.add(hash, number, PathBuf::from("/x").into());
+        library.add(hash, number, Some(Path::new("/x").into()));
     }
     let mut wanted = [place.hashes[0], one, two];
     wanted.sort_unstable();
