@@ -233,14 +233,6 @@ impl Index {
         self
     }
 
-    /// Records with the info-hash of this one, which is served in place of them.
-    pub fn duplicates_of(&self, record: u32) -> impl Iterator<Item = u32> {
-        let first = self.in_place_of.partition_point(|pair| pair.0 < record);
-        let behind = self.in_place_of.get(first..).unwrap_or_default();
-        let of = behind.iter().take_while(move |pair| pair.0 == record);
-        of.map(|pair| pair.1)
-    }
-
     /// Where the paths start, and what was searched.
     #[must_use]
     pub fn origin(&self) -> &Origin {

@@ -90,6 +90,14 @@ impl Index {
         self.record(u32::from_le_bytes(raw))
     }
 
+    /// Records with the info-hash of this one, which is served in place of them.
+    pub fn duplicates_of(&self, record: u32) -> impl Iterator<Item = u32> {
+        let first = self.in_place_of.partition_point(|pair| pair.0 < record);
+        let behind = self.in_place_of.get(first..).unwrap_or_default();
+        let of = behind.iter().take_while(move |pair| pair.0 == record);
+        of.map(|pair| pair.1)
+    }
+
     /// The info-hashes of records, which must ascend, in few reads. `None` for a record that there is
     /// not.
     ///
