@@ -98,7 +98,7 @@ uninstall:  ## remove what `make install` has put there, but for the configurati
 TOOLS     := $(abspath $(TARGET))/tools
 CARGO_DEB := 3.8.0
 
-# It is asked without a revision, so that a package is named by the version alone.
+# The changelog in the package is ours; Debian's own is dist/debian/changelog.
 deb: build  ## build the Debian package, in target/debian (installs cargo-deb there)
 	@test "$$('$(TOOLS)/bin/cargo-deb' --version 2>/dev/null)" = '$(CARGO_DEB)' \
 		|| $(CARGO) install --quiet --locked --no-default-features --root '$(TOOLS)' cargo-deb@$(CARGO_DEB)
