@@ -3,6 +3,7 @@
 //! who has only a number.
 
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
 use super::package::make;
@@ -40,7 +41,7 @@ fn the_static_file_serves_from_an_empty_read_only_root() {
         );
 
         shell(
-            "mkdir /tmp/image && mount -t tmpfs tmpfs /tmp/image && mkdir -p /tmp/image/srv/hekate /tmp/image/var/lib/hekate /tmp/library",
+            "mkdir /tmp/image && mount -t tmpfs tmpfs /tmp/image && mkdir -p /tmp/image/srv/hekate /tmp/image/var/lib/hekate /tmp/image/proc /tmp/library",
         );
         fs::copy(binary, "/tmp/image/hekate").unwrap();
         let sample = TorrentBuilder::new(95)
@@ -49,6 +50,7 @@ fn the_static_file_serves_from_an_empty_read_only_root() {
         shell(
             "mount --bind /tmp/library /tmp/image/srv/hekate \
              && mount -o remount,bind,ro /tmp/image/srv/hekate && mount -o remount,ro /tmp/image \
+             && mount -t proc proc /tmp/image/proc \
              && mount -t tmpfs -o uid=65532,gid=65532,mode=750 tmpfs /tmp/image/var/lib/hekate",
         );
         // The command of the Dockerfile.
@@ -83,6 +85,10 @@ fn the_static_file_serves_from_an_empty_read_only_root() {
             in_image().args(&health).output().unwrap().status.success()
         });
         let address = "127.0.0.1:6969".parse().unwrap();
+        // The status is there first.
+        wait_for("it listens", || {
+            TcpStream::connect::<SocketAddr>(address).is_ok()
+        });
         let mut leecher = Leecher::connect(address, sample.info_hash, FAST);
         leecher.until_unchoked();
         shell(&format!("kill -TERM {}", daemon.id()));
