@@ -281,6 +281,8 @@ pub(crate) fn bittorrent_tracker() -> Option<Server> {
     let port = free_port();
     let mut command = Command::new(program);
     command.args(["--port", &port.to_string(), "--http", "--udp", "--silent"]);
+    // With its page of statistics it lists all its torrents for every request of any kind.
+    command.arg("--no-stats");
     command.args([
         "--http-hostname",
         "127.0.0.1",
