@@ -5,6 +5,7 @@
 //! `make-index`; `docs/BENCHMARKS.md` has the commands.
 
 mod live;
+mod processor;
 mod served;
 
 use std::ffi::OsStr;

@@ -23,6 +23,7 @@ use serde_json::Value;
 use sha1::{Digest, Sha1};
 use socket2::{Domain, Socket, Type};
 
+use super::processor::Used;
 use super::served::{Daemon, built};
 use super::{anonymous_bytes, row, to_f64};
 
@@ -53,6 +54,10 @@ const PEERS: &str = "50";
 const CHANGING_S: u64 = 60;
 const FLOODED_S: u64 = 15;
 
+/// How often memory is looked at while strangers flood and nobody else asks, and how many times.
+const FLOOD_SAMPLE: Duration = Duration::from_secs(5);
+const FLOOD_SAMPLES: u32 = 12;
+
 /// Threads that flood.
 const FLOODERS: u8 = 4;
 
@@ -67,7 +72,12 @@ pub(crate) fn measure(content: &Path) -> io::Result<()> {
     let place = content.with_file_name("live");
     let _ = fs::remove_dir_all(&place);
     watches(&place)?;
-    let pool = pool(&place)?;
+    let pool = make_pool(&place, "changing")?;
+    // As many as are there while the others change, and never change themselves.
+    let still = make_pool(&place, "still")?;
+    for torrent in still.iter().step_by(2) {
+        torrent.come()?;
+    }
     let first = any_torrent(content)?;
     let (state, library) = (place.join("state"), place.join("lib"));
     let arguments = [
@@ -84,12 +94,17 @@ pub(crate) fn measure(content: &Path) -> io::Result<()> {
         thread::sleep(TICK);
     }
     let quiet = swarm(&daemon, content, CHANGING_S, |swarm| {
-        ask_while(&daemon, swarm, |_, _| Ok(()), others)
+        ask_while(&daemon, swarm, |_, _| Ok(()), &still)
     })?;
     let changing = swarm(&daemon, content, CHANGING_S, |swarm| {
         ask_while(&daemon, swarm, Changing::change, others)
     })?;
     told(&quiet, &changing)?;
+    for torrent in others.iter().filter(|torrent| torrent.here.exists()) {
+        torrent.go()?;
+    }
+    // That the library takes this up is not to be counted with the flood.
+    thread::sleep(2 * BAR);
     flood(&daemon, content, &quiet.1)?;
     drop(daemon);
     fs::remove_dir_all(&place)
@@ -121,6 +136,8 @@ struct Changing {
     info_hash: InfoHash,
     here: PathBuf,
     away: PathBuf,
+    /// How many times it has come or gone.
+    changes: AtomicU64,
 }
 
 impl Changing {
@@ -132,24 +149,26 @@ impl Changing {
     }
 
     fn come(&self) -> io::Result<()> {
+        self.changes.fetch_add(1, Ordering::Relaxed);
         fs::rename(&self.away, &self.here)
     }
 
     fn go(&self) -> io::Result<()> {
+        self.changes.fetch_add(1, Ordering::Relaxed);
         fs::rename(&self.here, &self.away)
     }
 }
 
 /// Makes the torrents, all of them away.
-fn pool(place: &Path) -> io::Result<Vec<Changing>> {
+fn make_pool(place: &Path, kind: &str) -> io::Result<Vec<Changing>> {
     let piece = Sha1::digest([0]);
     (0..POOL)
         .map(|number| {
-            let name = format!("change-{number}");
+            let name = format!("{kind}-{number}");
             let part = (number / PER_DIRECTORY).to_string();
             let (here, away) = (
-                place.join("lib").join(&part),
-                place.join("away").join(&part),
+                place.join("lib").join(kind).join(&part),
+                place.join("away").join(kind).join(&part),
             );
             fs::create_dir_all(&here)?;
             fs::create_dir_all(&away)?;
@@ -163,6 +182,7 @@ fn pool(place: &Path) -> io::Result<Vec<Changing>> {
                 info_hash: InfoHash(Sha1::digest(&info).into()),
                 here: here.join(&file),
                 away: away.join(&file),
+                changes: AtomicU64::new(0),
             })
         })
         .collect()
@@ -202,13 +222,18 @@ fn shake(mut stream: TcpStream, info_hash: &InfoHash) -> io::Result<bool> {
 struct Felt {
     p99_us: f64,
     gigabytes_a_second: f64,
+    /// See [`Used::until`].
+    processors: String,
 }
 
 /// What came of the questions.
 #[derive(Default)]
 struct Answers {
-    asked: AtomicU64,
-    wrong: AtomicU64,
+    right: AtomicU64,
+    missing: AtomicU64,
+    lingering: AtomicU64,
+    /// Those whose torrent changed again before the answer, which says nothing then.
+    void: AtomicU64,
     /// The longest that a question came after its time, in milliseconds.
     late_ms: AtomicU64,
 }
@@ -221,6 +246,7 @@ fn swarm<T>(
     beside: impl FnOnce(&mut Child) -> io::Result<T>,
 ) -> io::Result<(T, Felt)> {
     let report = std::env::temp_dir().join(format!("bench-{}.json", std::process::id()));
+    let before = Used::now(daemon.pid())?;
     let mut child = Command::new(built("hekate-swarm")?)
         .args(["load", "--quiet", "--peers", PEERS, "--torrent"])
         .arg(content)
@@ -234,20 +260,24 @@ fn swarm<T>(
     if !child.wait()?.success() {
         return Err(io::Error::other("hekate-swarm has failed"));
     }
+    let processors = before.until(&Used::now(daemon.pid())?)?;
     let value: Value = serde_json::from_str(&fs::read_to_string(&report)?)?;
     fs::remove_file(&report)?;
     let number = |path: &str| value.pointer(path).and_then(Value::as_f64);
     let felt = Felt {
         p99_us: number("/latency_us/p99").unwrap_or(f64::NAN),
         gigabytes_a_second: number("/throughput/active_gb_per_second").unwrap_or(f64::NAN),
+        processors,
     };
     Ok((beside, felt))
 }
 
 /// A question that is due: whether this torrent is served.
-struct Question {
+struct Question<'a> {
     due: Instant,
-    info_hash: InfoHash,
+    torrent: &'a Changing,
+    /// How many times it had changed.
+    changes: u64,
     expected: bool,
 }
 
@@ -275,18 +305,14 @@ fn ask_while(
         }
         changed
     })?;
-    // Everything is away again for whoever comes next.
-    for torrent in pool.iter().filter(|torrent| torrent.here.exists()) {
-        torrent.go()?;
-    }
     Ok(answers)
 }
 
-fn change_all(
+fn change_all<'a>(
     swarm: &mut Child,
     change: &impl Fn(&Changing, bool) -> io::Result<()>,
-    pool: &[Changing],
-    questions: &Mutex<VecDeque<Question>>,
+    pool: &'a [Changing],
+    questions: &Mutex<VecDeque<Question<'a>>>,
 ) -> io::Result<()> {
     let each_tick = CHANGES / TICKS;
     let mut tick = Instant::now();
@@ -304,7 +330,8 @@ fn change_all(
             change(torrent, comes)?;
             let question = Question {
                 due: Instant::now() + BAR,
-                info_hash: torrent.info_hash,
+                torrent,
+                changes: torrent.changes.load(Ordering::Relaxed),
                 expected: torrent.here.exists(),
             };
             if let Ok(mut questions) = questions.lock() {
@@ -321,7 +348,7 @@ fn change_all(
 /// Asks until it is over and nothing is due.
 fn answer(
     address: SocketAddr,
-    questions: &Mutex<VecDeque<Question>>,
+    questions: &Mutex<VecDeque<Question<'_>>>,
     over: &AtomicBool,
     answers: &Answers,
 ) -> io::Result<()> {
@@ -339,10 +366,15 @@ fn answer(
         answers
             .late_ms
             .fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
-        let is_served = ask(address, &question.info_hash)?;
-        answers.asked.fetch_add(1, Ordering::Relaxed);
-        let wrong = question.expected != is_served;
-        answers.wrong.fetch_add(wrong.into(), Ordering::Relaxed);
+        let is_served = ask(address, &question.torrent.info_hash)?;
+        let changes = question.torrent.changes.load(Ordering::Relaxed);
+        let counter = match (question.expected, is_served) {
+            _ if changes != question.changes => &answers.void,
+            (true, false) => &answers.missing,
+            (false, true) => &answers.lingering,
+            _ => &answers.right,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -355,15 +387,19 @@ fn told(quiet: &(Answers, Felt), changing: &(Answers, Felt)) -> io::Result<()> {
         row(
             &format!("{PEERS} peers, {what}"),
             &format!(
-                "p99 of a block {:.1} ms, {:.2} GB a second; {} of {} not as they should be after \
-                 2 s, asked at most {} ms later",
+                "p99 of a block {:.1} ms, {:.2} GB a second; after 2 s {} as they should be, {} not \
+                 served yet, {} served still, {} changed again before the answer; asked at most \
+                 {} ms later",
                 felt.p99_us / 1000.0,
                 felt.gigabytes_a_second,
-                number(&answers.wrong),
-                number(&answers.asked),
+                number(&answers.right),
+                number(&answers.missing),
+                number(&answers.lingering),
+                number(&answers.void),
                 number(&answers.late_ms),
             ),
         )?;
+        row("processors", &felt.processors)?;
     }
     let ratio = changing.1.p99_us / quiet.1.p99_us;
     row("p99 with changes, to that without", &format!("{ratio:.2}"))
@@ -392,20 +428,24 @@ fn flood(daemon: &Daemon, content: &Path, quiet: &Felt) -> io::Result<()> {
         daemon.read_bytes()?,
         daemon.file_bytes()?,
     );
-    let seconds = Duration::from_secs(FLOODED_S);
+    let mut grown = Vec::new();
     let alone = flooded(&AtomicBool::new(false), &mut || {
-        thread::sleep(seconds);
+        for _ in 0..FLOOD_SAMPLES {
+            thread::sleep(FLOOD_SAMPLE);
+            let kilobytes = daemon.anonymous_bytes()?.saturating_sub(memory) / 1024;
+            grown.push(kilobytes.to_string());
+        }
         Ok(())
     })?;
     row(
         "flood of unknown info-hashes",
         &format!(
-            "{:.0} handshakes a second; {} bytes read from disk, {} bytes from files, {} bytes of \
-             memory grown",
-            to_f64(alone) / seconds.as_secs_f64(),
+            "{:.0} handshakes a second; {} bytes read from disk, {} bytes from files, KiB of \
+             memory grown every {FLOOD_SAMPLE:?}: {}",
+            to_f64(alone) / (FLOOD_SAMPLE * FLOOD_SAMPLES).as_secs_f64(),
             daemon.read_bytes()? - disk,
             daemon.file_bytes()? - files,
-            daemon.anonymous_bytes()?.saturating_sub(memory),
+            grown.join(", "),
         ),
     )?;
     let (beside, felt) = swarm(daemon, content, FLOODED_S, |swarm| {
@@ -423,7 +463,8 @@ fn flood(daemon: &Daemon, content: &Path, quiet: &Felt) -> io::Result<()> {
             felt.p99_us / 1000.0,
             quiet.p99_us / 1000.0,
         ),
-    )
+    )?;
+    row("processors", &felt.processors)
 }
 
 /// Floods until it is over. Answers how many were refused.
