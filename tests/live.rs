@@ -457,3 +457,25 @@ fn all_that_is_served_is_listed() {
     assert!(ask(&socket, "/torrents").contains(&metainfo));
     assert!(ask(&socket, "/torrents?after=xyz").starts_with("HTTP/1.1 400 "));
 }
+
+#[test]
+fn what_comes_while_no_descriptor_is_left_is_looked_at_later() {
+    let place = Place::new();
+    let stays = place.torrent("lib", 1);
+    let comes = place.torrent("aside", 2);
+    let mut daemon = place.seed();
+    download(&daemon, &stays);
+    daemon.leave_no_descriptor();
+    place.rename(&comes, "lib");
+    // One that is served is touched as well, and must not be withdrawn for that.
+    let touched = fs::read(&stays.metainfo_path).unwrap();
+    fs::write(&stays.metainfo_path, touched).unwrap();
+    daemon.wait_for_line("the library is looked at later");
+    daemon.limit_descriptors(1024);
+    let until = Instant::now() + leecher::DEADLINE;
+    while !is_served(&daemon, comes.info_hash) {
+        assert!(Instant::now() < until, "it was not looked at again");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    download(&daemon, &stays);
+}

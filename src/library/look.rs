@@ -4,12 +4,21 @@
 //! blocks.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use super::format::{self, State};
 use crate::torrent::catalogue::RefusalReason;
 use crate::torrent::metainfo::Metainfo;
-use crate::torrent::reader::{FileStamp, Reader};
+use crate::torrent::reader::{FileStamp, Found, Reader};
 use crate::wire::message::InfoHash;
+
+/// How long a file is tried again while no descriptor is left. Peers come and go faster; a system that
+/// has none for longer is in need of its administrator.
+const DESCRIPTORS_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long to wait in between.
+const DESCRIPTORS_RETRY: Duration = Duration::from_millis(100);
 
 /// What was seen.
 pub(super) struct Looked {
@@ -40,7 +49,7 @@ impl Looked {
 
     /// Reads a metainfo file and looks at its content below `root`, unless that is away.
     pub(super) fn at(reader: &mut Reader, path: &Path, root: Option<&Path>) -> Self {
-        let found = match reader.read(path) {
+        let found = match read(reader, path) {
             Ok(found) => found,
             Err(reason) => {
                 // A file that could not be read at all keeps a stamp that no file has.
@@ -69,6 +78,31 @@ impl Looked {
             refusal,
         }
     }
+}
+
+/// Reads a metainfo file. While no descriptor is left nothing is known of it: it is tried again, so
+/// that nobody is turned away for that.
+fn read(reader: &mut Reader, path: &Path) -> Result<Found, RefusalReason> {
+    let begun = Instant::now();
+    let mut is_said = false;
+    loop {
+        match reader.read(path) {
+            Err(RefusalReason::Unreadable(error))
+                if is_lack_of_descriptors(&error) && begun.elapsed() < DESCRIPTORS_PATIENCE =>
+            {
+                if !is_said {
+                    log::warn!("the library is looked at later: {error}");
+                    is_said = true;
+                }
+                thread::sleep(DESCRIPTORS_RETRY);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_lack_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Of the file or directory that holds the content.

@@ -125,6 +125,20 @@ impl Daemon {
         assert!(status.unwrap().success());
     }
 
+    /// Lets the process open nothing more: no number is left but those of the standard streams.
+    pub(crate) fn leave_no_descriptor(&self) {
+        self.limit_descriptors(3);
+    }
+
+    /// Changes how many descriptors the process may have.
+    pub(crate) fn limit_descriptors(&self, limit: u32) {
+        let status = Command::new("prlimit")
+            .args(["--pid", &self.pid().to_string()])
+            .arg(format!("--nofile={limit}:"))
+            .status();
+        assert!(status.unwrap().success());
+    }
+
     /// Waits for the end of the process.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let until = Instant::now() + DEADLINE;
