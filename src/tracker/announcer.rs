@@ -282,7 +282,9 @@ impl Announcer {
     /// A torrent has peers.
     pub fn joined(&mut self, torrent: u32, info_hash: InfoHash, now: Time) {
         self.with_peers.insert(torrent, info_hash);
-        self.schedule.joined(torrent, info_hash, now);
+        if let Some(set) = self.schedule.joined(torrent, info_hash, now) {
+            self.wake_trackers_of(set, now);
+        }
     }
 
     /// A torrent has no peers any more.

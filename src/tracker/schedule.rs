@@ -194,16 +194,17 @@ impl Schedule {
     }
 
     /// A torrent has peers.
-    pub fn joined(&mut self, torrent: u32, info_hash: InfoHash, now: Time) {
-        let Some(record) = self.torrents.find_mut(torrent, &self.sets) else {
-            return;
-        };
+    ///
+    /// Answers its list of trackers when they may wait for the info-hash, which is known now.
+    pub fn joined(&mut self, torrent: u32, info_hash: InfoHash, now: Time) -> Option<u32> {
+        let record = self.torrents.find_mut(torrent, &self.sets)?;
         record.has_peers = true;
+        let was_asked = record.hash == Hash::Asked;
         record.hash = Hash::Known(info_hash);
-        if record.ending != Ending::No {
-            return;
-        }
         let (set, first) = (record.set, record.first);
+        if record.ending != Ending::No {
+            return was_asked.then_some(set);
+        }
         for (entry, target) in (first..).zip(self.sets.trackers(set)) {
             let waits = self.entries.is_linked(entry) && self.entries.due_s(entry) <= seconds(now);
             if waits && let Some(queue) = self.queues.get_mut(target.tracker as usize) {
@@ -211,6 +212,7 @@ impl Schedule {
                 queue.push_urgent(&mut self.entries, entry);
             }
         }
+        was_asked.then_some(set)
     }
 
     /// A torrent has no peers any more.

@@ -190,8 +190,12 @@ impl Announcer {
             }
         }
         if any && self.stops_at.is_none() {
-            for (torrent, info_hash) in &self.with_peers {
-                self.schedule.joined(*torrent, *info_hash, now);
+            let joined = self.with_peers.iter();
+            let waiting: Vec<u32> = joined
+                .filter_map(|(torrent, info_hash)| self.schedule.joined(*torrent, *info_hash, now))
+                .collect();
+            for set in waiting {
+                self.wake_trackers_of(set, now);
             }
         }
     }

@@ -99,6 +99,18 @@ fn info_hashes_are_read_ahead_and_the_announce_is_in_time() {
 }
 
 #[test]
+fn a_peer_that_comes_while_the_info_hash_is_read_ends_the_wait() {
+    let mut schedule = with_index(1);
+    assert_eq!(announce(&mut schedule, 0, LATER), None);
+    assert_eq!(schedule.next(0, LATER), None, "nobody waits but for a read");
+    // Whoever looked at the tracker in vain has to be told, since the read will not.
+    assert!(schedule.joined(0, hash(0), LATER).is_some());
+    assert_eq!(schedule.learn(0, Some(hash(0))), None);
+    assert!(schedule.next(0, LATER).unwrap() <= LATER);
+    assert!(announce(&mut schedule, 0, LATER).is_some());
+}
+
+#[test]
 fn neighbours_in_an_index_are_read_together_in_every_round() {
     let terms = Terms {
         interval_s: 60,
@@ -332,7 +344,9 @@ impl Model {
                 self.schedule.remove(torrent, hash(torrent));
                 self.served.remove(&torrent);
             }
-            1 => self.schedule.joined(torrent, hash(torrent), self.now),
+            1 => {
+                self.schedule.joined(torrent, hash(torrent), self.now);
+            }
             _ => self.schedule.left(torrent),
         }
     }
