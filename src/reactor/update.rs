@@ -3,7 +3,7 @@
 //! Owns what a torrent that comes or goes means for peers, mappings, announces and figures. It must
 //! not know how changes are found.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::thread;
 
@@ -99,24 +99,26 @@ impl Reactor {
         let active = removed
             .iter()
             .filter(|removed| activity.find(removed.number).is_some());
-        let active: Vec<&Removed> = active.collect();
-        if active.is_empty() {
+        // By number: each of thousands of connections is looked up in it.
+        let reasons: HashMap<u32, CloseReason> = active
+            .map(|removed| match removed.of_content {
+                true => (removed.number, CloseReason::ContentFailed),
+                false => (removed.number, CloseReason::TorrentRemoved),
+            })
+            .collect();
+        if reasons.is_empty() {
             return;
         }
-        mapped.extend(active.iter().map(|removed| removed.number));
+        mapped.extend(reasons.keys());
         for (index, connection) in &mut self.connections {
             let (Some(torrent), Ok(index)) = (&connection.torrent, u32::try_from(index)) else {
                 continue;
             };
-            let of = active.iter().find(|removed| removed.number == torrent.id);
-            if let Some(removed) = of.filter(|_| !connection.latches.closing) {
+            let reason = reasons.get(&torrent.id);
+            if let Some(reason) = reason.filter(|_| !connection.latches.closing) {
                 let generation = connection.generation;
                 let key = PeerKey { index, generation };
-                let reason = match removed.of_content {
-                    true => CloseReason::ContentFailed,
-                    false => CloseReason::TorrentRemoved,
-                };
-                mark(&mut self.closing, connection, key, reason);
+                mark(&mut self.closing, connection, key, *reason);
             }
         }
     }
