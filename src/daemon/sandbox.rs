@@ -171,10 +171,8 @@ impl Places {
 /// the place itself would not hold for a disk that comes later. Never the root of the file system,
 /// which would permit everything.
 fn where_it_comes(start: &Path) -> Option<PathBuf> {
-    let parent = start.canonicalize().map_or_else(
-        |_| start.parent().map(Path::to_owned),
-        |start| start.parent().map(Path::to_owned),
-    )?;
+    let real = start.canonicalize();
+    let parent = real.as_deref().unwrap_or(start).parent()?;
     let parent = parent.canonicalize().ok()?;
     let device = |path: &Path| path.metadata().map(|metadata| metadata.dev());
     let is_mounted = device(start).ok() != device(&parent).ok();

@@ -89,9 +89,7 @@ pub(super) fn first(settings: &Settings, progress: &Progress) -> Result<Index, S
     let Source::Inputs { inputs, state } = &settings.source else {
         return given(settings);
     };
-    for path in inputs.iter().filter(|path| is_away(path)) {
-        warn_away(path);
-    }
+    warn_of_away(inputs);
     make(settings, state, None, progress)
 }
 
@@ -104,10 +102,7 @@ pub(super) fn again(task: &Task) -> Result<Index, String> {
     };
     match &task.settings.source {
         Source::Inputs { inputs, state } => {
-            inputs
-                .iter()
-                .filter(|path| is_away(path))
-                .for_each(|path| warn_away(path));
+            warn_of_away(inputs);
             make(&task.settings, state, Some(base), &Progress::default())
         }
         Source::Given { .. } => given(&task.settings),
@@ -131,10 +126,9 @@ fn make(
     base: Option<Base<'_>>,
     progress: &Progress,
 ) -> Result<Index, String> {
+    let refuse = |refusal: Refusal| say(std::slice::from_ref(&refusal));
     let made = match prepare(state) {
-        Ok(()) => write(settings, state.to_path_buf(), base, progress, |refusal| {
-            say(std::slice::from_ref(&refusal));
-        }),
+        Ok(()) => write(settings, state.to_path_buf(), base, progress, refuse),
         Err(error) => Err(BuildError::Write(state.to_path_buf(), error)),
     };
     match made {
@@ -143,9 +137,7 @@ fn make(
         }
         other => return other.map_err(|error| error.to_string()),
     }
-    make_nowhere(settings, base, |refusal| {
-        say(std::slice::from_ref(&refusal));
-    })
+    make_nowhere(settings, base, refuse)
 }
 
 /// Makes an index that has no name.
@@ -212,9 +204,11 @@ fn write(
     Ok(Index::open(&plan.target)?)
 }
 
-fn warn_away(path: &Path) {
-    let path = Printable(path.as_os_str().as_bytes());
-    log::warn!("{path} is empty or not there: its torrents are served when they are");
+fn warn_of_away(inputs: &[PathBuf]) {
+    for path in inputs.iter().filter(|path| is_away(path)) {
+        let path = Printable(path.as_os_str().as_bytes());
+        log::warn!("{path} is empty or not there: its torrents are served when they are");
+    }
 }
 
 fn is_absent(error: &IndexError) -> bool {

@@ -12,6 +12,7 @@ use mio::Waker;
 
 use crate::library::index::{Index, IndexError};
 use crate::library::served::Base;
+use crate::reactor::reload::wake;
 use crate::tracker::blocks::{BLOCK, Lists, Stretch};
 use crate::tracker::shard::Shard;
 use crate::wire::message::InfoHash;
@@ -289,11 +290,5 @@ impl Stream {
         let sent = self.out.send(piece).is_ok();
         wake(&self.waker);
         sent
-    }
-}
-
-fn wake(waker: &Waker) {
-    if let Err(error) = waker.wake() {
-        log::error!("cannot wake the loop: {error}");
     }
 }
