@@ -23,7 +23,7 @@ mod support;
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use commands::{
     aria2, libtorrent, libtorrent_over_ipv6, qbittorrent, rtorrent, transmission, webtorrent,
@@ -32,7 +32,7 @@ use commands::{
 use needs::Need::{NodeWebtorrent, Program, PythonLibtorrent};
 use sandbox::{SEEDER, SEEDER_V6};
 use scene::{Client, Seeder, Task, Tracker};
-use support::torrent::TorrentBuilder;
+use support::torrent::{Sample, TorrentBuilder};
 
 /// Of the torrent, and so of the directory that appears.
 const NAME: &str = "whole – ünï 文字";
@@ -76,12 +76,7 @@ fn libtorrent_gets_all_but_a_bad_piece_and_that_when_it_is_mended() {
 /// A byte of the large file is wrong: the client gets every other piece and never that one, until the
 /// byte is right.
 fn prove_lazily(scene: &Path) {
-    let [library, home, downloads] = ["library", "client", "downloads"].map(|name| {
-        let directory = scene.join(name);
-        fs::create_dir(&directory).expect("the scene is writable");
-        directory
-    });
-    let sample = whole_torrent().write(&library).unwrap();
+    let (library, sample, task) = lay_out(scene);
     let spoilt = library.join(NAME).join("nested/deeper/large.bin");
     let right = fs::read(&spoilt).unwrap();
     let mut wrong = right.clone();
@@ -93,12 +88,6 @@ fn prove_lazily(scene: &Path) {
         .for_each(|byte| *byte ^= 1);
     fs::write(&spoilt, &wrong).unwrap();
     let mut seeder = Seeder::start_with(&library, scene, SEEDER, &["--verify", "lazy", "-t"]);
-    let task = Task {
-        home,
-        downloads,
-        torrent: sample.metainfo_path.clone(),
-        magnet: scene::magnet(&sample),
-    };
     let copy = task.downloads.join(NAME);
     let piece = sample.piece_length as usize;
     let mut client = scene::start(&task, commands::libtorrent_from_peer(&task));
@@ -124,8 +113,8 @@ fn prove_lazily(scene: &Path) {
     });
 }
 
-/// The whole of one proof, inside its sandbox.
-fn prove(scene: &Path, seeder_address: IpAddr, client: impl FnOnce(&Task) -> Client) {
+/// A library with one torrent, and what a client is to do.
+fn lay_out(scene: &Path) -> (PathBuf, Sample, Task) {
     let [library, home, downloads] = ["library", "client", "downloads"].map(|name| {
         let directory = scene.join(name);
         fs::create_dir(&directory).expect("the scene is writable");
@@ -134,6 +123,18 @@ fn prove(scene: &Path, seeder_address: IpAddr, client: impl FnOnce(&Task) -> Cli
     let sample = whole_torrent()
         .write(&library)
         .expect("the library is writable");
+    let task = Task {
+        home,
+        downloads,
+        torrent: sample.metainfo_path.clone(),
+        magnet: scene::magnet(&sample),
+    };
+    (library, sample, task)
+}
+
+/// The whole of one proof, inside its sandbox.
+fn prove(scene: &Path, seeder_address: IpAddr, client: impl FnOnce(&Task) -> Client) {
+    let (library, sample, task) = lay_out(scene);
     let mut tracker = Tracker::start(&sample, scene);
     tracker.takes(&sample);
     let mut seeder = Seeder::start(&library, scene, seeder_address);
@@ -141,12 +142,6 @@ fn prove(scene: &Path, seeder_address: IpAddr, client: impl FnOnce(&Task) -> Cli
     if seeder_address.is_ipv4() {
         tracker.knows_a_seed(&sample);
     }
-    let task = Task {
-        home,
-        downloads,
-        torrent: sample.metainfo_path.clone(),
-        magnet: scene::magnet(&sample),
-    };
     scene::download(
         &task,
         client(&task),
@@ -177,22 +172,9 @@ called! {
 /// One proof that a client is called which cannot call: it comes first, and the seeder then tells
 /// the tracker a port where nobody listens.
 fn prove_called(scene: &Path, client: impl FnOnce(&Task) -> Client) {
-    let [library, home, downloads] = ["library", "client", "downloads"].map(|name| {
-        let directory = scene.join(name);
-        fs::create_dir(&directory).expect("the scene is writable");
-        directory
-    });
-    let sample = whole_torrent()
-        .write(&library)
-        .expect("the library is writable");
+    let (library, sample, task) = lay_out(scene);
     let mut tracker = Tracker::start(&sample, scene);
     tracker.takes(&sample);
-    let task = Task {
-        home,
-        downloads,
-        torrent: sample.metainfo_path.clone(),
-        magnet: scene::magnet(&sample),
-    };
     std::thread::scope(|threads| {
         let seeder = threads.spawn(|| {
             tracker.knows_a_leecher(&sample);

@@ -17,7 +17,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::daemon::Daemon;
-use support::leecher::{self, FAST, Leecher, PLAIN, Seen};
+use support::leecher::{self, FAST, Leecher, PLAIN};
 use support::torrent::{Sample, TorrentBuilder};
 use tempfile::TempDir;
 
@@ -100,15 +100,6 @@ fn expect(daemon: &Daemon, sample: &Sample, served: bool) {
     }
 }
 
-fn download(daemon: &Daemon, sample: &Sample) {
-    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
-    assert_eq!(leecher.next(), Seen::HaveAll);
-    leecher.send(&leecher::interested());
-    leecher.until_unchoked();
-    let length = u32::try_from(sample.total_length).unwrap();
-    assert!(leecher.block(0, 0, length) == sample.block(0, 0, length));
-}
-
 #[test]
 fn a_torrent_that_is_renamed_into_place_is_served_at_once_and_one_that_goes_is_not() {
     let place = Place::new();
@@ -117,7 +108,7 @@ fn a_torrent_that_is_renamed_into_place_is_served_at_once_and_one_that_goes_is_n
     assert!(!is_served(&daemon, comes.info_hash));
     place.rename(&comes, "lib");
     expect(&daemon, &comes, true);
-    download(&daemon, &comes);
+    leecher::download(daemon.address, &comes);
     let mut leecher = Leecher::connect(daemon.address, comes.info_hash, FAST);
     leecher.until_unchoked();
     fs::remove_file(
@@ -129,7 +120,7 @@ fn a_torrent_that_is_renamed_into_place_is_served_at_once_and_one_that_goes_is_n
     leecher.until_closed();
     expect(&daemon, &comes, false);
     daemon.wait_for_line("was on a torrent that is no longer served");
-    download(&daemon, &stays);
+    leecher::download(daemon.address, &stays);
 }
 
 #[test]
@@ -146,13 +137,13 @@ fn content_that_changes_withdraws_its_torrent_until_it_is_right_again() {
     daemon.wait_for_line("content sample-1 has 5 bytes, not 1001");
     fs::write(&changes.files[0].path, content).unwrap();
     expect(&daemon, &changes, true);
-    download(&daemon, &changes);
+    leecher::download(daemon.address, &changes);
     let aside = place.path("aside").join("content");
     fs::rename(&changes.files[0].path, &aside).unwrap();
     expect(&daemon, &changes, false);
     fs::rename(&aside, &changes.files[0].path).unwrap();
     expect(&daemon, &changes, true);
-    download(&daemon, &stays);
+    leecher::download(daemon.address, &stays);
 }
 
 #[test]
@@ -191,7 +182,7 @@ fn a_restart_serves_what_the_index_says_and_finds_what_has_changed_meanwhile() {
     daemon.wait_for_line("rubbish.torrent: malformed bencode");
     expect(&daemon, &comes, true);
     expect(&daemon, &goes, false);
-    download(&daemon, &stays);
+    leecher::download(daemon.address, &stays);
 }
 
 #[test]
@@ -203,10 +194,10 @@ fn an_index_that_is_damaged_or_deleted_is_made_anew() {
         fs::write(place.index(), damage).unwrap();
         let mut daemon = place.seed();
         daemon.wait_for_line(": it is made anew");
-        download(&daemon, &sample);
+        leecher::download(daemon.address, &sample);
     }
     fs::remove_dir_all(place.path("state")).unwrap();
-    download(&place.seed(), &sample);
+    leecher::download(place.seed().address, &sample);
 }
 
 #[test]
@@ -237,7 +228,7 @@ fn a_root_that_is_away_takes_its_torrents_with_it_and_heals() {
     for sample in &samples {
         expect(&daemon, sample, true);
     }
-    download(&daemon, &samples[2]);
+    leecher::download(daemon.address, &samples[2]);
     assert_eq!(daemon.count_lines("refused: "), 0);
 }
 
@@ -251,7 +242,7 @@ fn the_second_of_equal_torrents_takes_over_from_the_first() {
     fs::remove_file(&first.metainfo_path).unwrap();
     daemon.wait_for_line("1 torrents added, 1 removed: 1 now");
     expect(&daemon, &second, true);
-    download(&daemon, &second);
+    leecher::download(daemon.address, &second);
     fs::remove_file(&second.metainfo_path).unwrap();
     expect(&daemon, &second, false);
 }
@@ -264,7 +255,7 @@ fn a_rescan_finds_what_is_not_noticed_and_a_copied_index_has_another_root() {
     let sample = builder.write_apart(&place.path("lib"), &content).unwrap();
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let daemon = place.seed_with(&["--rescan", "1", "--content", &text(&content)]);
-    download(&daemon, &sample);
+    leecher::download(daemon.address, &sample);
     fs::rename(&sample.files[0].path, place.path("aside/content")).unwrap();
     let until = Instant::now() + leecher::DEADLINE;
     while is_served(&daemon, sample.info_hash) {
@@ -285,7 +276,7 @@ fn a_rescan_finds_what_is_not_noticed_and_a_copied_index_has_another_root() {
     let daemon = Daemon::start(command);
     // The index may say that the content was away.
     expect(&daemon, &sample, true);
-    download(&daemon, &sample);
+    leecher::download(daemon.address, &sample);
 }
 
 /// `hekate seed` below strace, which does something to a system call.
@@ -363,7 +354,7 @@ fn a_first_index_that_is_killed_is_whole_or_not_there() {
         let daemon = place.seed();
         for sample in &samples {
             expect(&daemon, sample, true);
-            download(&daemon, sample);
+            leecher::download(daemon.address, sample);
         }
         drop(daemon);
         if !there {
@@ -464,7 +455,7 @@ fn what_comes_while_no_descriptor_is_left_is_looked_at_later() {
     let stays = place.torrent("lib", 1);
     let comes = place.torrent("aside", 2);
     let mut daemon = place.seed();
-    download(&daemon, &stays);
+    leecher::download(daemon.address, &stays);
     daemon.leave_no_descriptor();
     place.rename(&comes, "lib");
     // One that is served is touched as well, and must not be withdrawn for that.
@@ -477,5 +468,5 @@ fn what_comes_while_no_descriptor_is_left_is_looked_at_later() {
         assert!(Instant::now() < until, "it was not looked at again");
         std::thread::sleep(Duration::from_millis(20));
     }
-    download(&daemon, &stays);
+    leecher::download(daemon.address, &stays);
 }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use support::daemon::Daemon;
-use support::leecher::{self, FAST, Leecher, PLAIN, Seen};
+use support::leecher::{self, FAST, Leecher, PLAIN};
 use support::torrent::{Sample, TorrentBuilder};
 use tempfile::TempDir;
 
@@ -75,16 +75,6 @@ impl Place {
     }
 }
 
-/// Gets all of a torrent.
-fn download(daemon: &Daemon, sample: &Sample) {
-    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
-    assert_eq!(leecher.next(), Seen::HaveAll);
-    leecher.send(&leecher::interested());
-    leecher.until_unchoked();
-    let length = u32::try_from(sample.total_length).unwrap();
-    assert!(leecher.block(0, 0, length) == sample.block(0, 0, length));
-}
-
 /// Says a handshake and is let go without an answer.
 fn expect_refused(daemon: &Daemon, info_hash: [u8; 20]) {
     let mut stream = leecher::dial(daemon.address);
@@ -118,12 +108,12 @@ fn a_reload_takes_up_an_index_that_was_made_anew() {
     daemon.wait_for_line("reloaded: 2 torrents, 2 before");
     leaves.until_closed();
     expect_refused(&daemon, place.samples[0].info_hash);
-    download(&daemon, &place.samples[1]);
-    download(&daemon, &place.samples[2]);
+    leecher::download(daemon.address, &place.samples[1]);
+    leecher::download(daemon.address, &place.samples[2]);
     fs::write(place.path("index"), "rubbish").unwrap();
     daemon.signal("HUP");
     daemon.wait_for_line("not reloaded, the library is served as it was: ");
-    download(&daemon, &place.samples[2]);
+    leecher::download(daemon.address, &place.samples[2]);
 }
 
 #[test]
@@ -133,7 +123,7 @@ fn every_torrent_of_an_index_is_served_and_no_other() {
     let mut daemon = place.seed();
     daemon.wait_for_line("serving 20 torrents");
     for sample in &place.samples[..20] {
-        download(&daemon, sample);
+        leecher::download(daemon.address, sample);
     }
     expect_refused(&daemon, place.samples[20].info_hash);
 }
@@ -144,7 +134,7 @@ fn nothing_is_read_before_it_is_asked_for() {
     fs::rename(place.path("lib"), place.path("away")).unwrap();
     let daemon = place.seed();
     fs::rename(place.path("away"), place.path("lib")).unwrap();
-    download(&daemon, &place.samples[1]);
+    leecher::download(daemon.address, &place.samples[1]);
 }
 
 #[test]
@@ -157,7 +147,7 @@ fn a_flood_of_unknown_info_hashes_makes_no_disk_work() {
         expect_refused(&daemon, info_hash);
         assert_eq!(readers(&daemon), 0);
     }
-    download(&daemon, &place.samples[0]);
+    leecher::download(daemon.address, &place.samples[0]);
     assert!(readers(&daemon) > 0, "the threads have another name");
 }
 
@@ -172,7 +162,7 @@ fn a_torrent_whose_metainfo_file_was_replaced_is_refused_and_others_are_served()
     fs::remove_file(&third.files[0].path).unwrap();
     expect_refused(&daemon, replaced.info_hash);
     expect_refused(&daemon, third.info_hash);
-    download(&daemon, other);
+    leecher::download(daemon.address, other);
     daemon.wait_for_line("holds another torrent than when it was indexed");
     daemon.wait_for_line("content sample-2 is missing");
     daemon.wait_for_line("asks for a torrent that is not served");

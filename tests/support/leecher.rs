@@ -7,6 +7,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use super::torrent::Sample;
+
 /// Nothing in these tests takes longer, unless it never comes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -87,6 +89,16 @@ pub(crate) fn dial(address: SocketAddr) -> TcpStream {
     stream.set_write_timeout(Some(DEADLINE)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
+}
+
+/// Gets all of a torrent that is no longer than a block, by a connection of its own.
+pub(crate) fn download(address: SocketAddr, sample: &Sample) {
+    let mut leecher = Leecher::connect(address, sample.info_hash, FAST);
+    assert_eq!(leecher.next(), Seen::HaveAll);
+    leecher.send(&interested());
+    leecher.until_unchoked();
+    let length = u32::try_from(sample.total_length).unwrap();
+    assert!(leecher.block(0, 0, length) == sample.block(0, 0, length));
 }
 
 impl Leecher {
