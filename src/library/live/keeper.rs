@@ -24,7 +24,7 @@ use crate::library::served::Base;
 use crate::library::view::View;
 use crate::library::watch::Changes;
 
-/// Paths that differ from the index before it is made anew: some 30 MB here and in the loop.
+/// Paths that differ from the index before it is made anew: some 30 MB here and in the loop, by estimate.
 const DIFFERS_MAX: usize = 100_000;
 
 /// Below a directory with more metainfo files than this, a change is found by a refresh.
