@@ -22,6 +22,7 @@
 //! | [`commands`] | the commands that read a library and do not seed                       |
 //! | [`progress`] | how far a long run is, on standard error                               |
 //! | [`logging`]  | where the log goes, how a line looks, what is held back                |
+//! | [`locked`]   | a file that one process has for itself                                 |
 //! | [`sys`]      | every `unsafe` line, one function for each system call                 |
 //!
 //! Calls go down; answers come back as values. Only [`reactor`] imports everything.
@@ -32,6 +33,7 @@ pub mod commands;
 pub mod config;
 pub mod daemon;
 pub mod library;
+pub mod locked;
 pub mod logging;
 pub mod metrics;
 pub mod peer;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use sha1::{Digest, Sha1};
@@ -17,7 +17,7 @@ use super::format::{
     self, Directory, HEADER_BYTES, Header, MAX_RECORDS, Part, RECORD_BYTES, Record, Section, State,
 };
 use super::sort::{Pair, Sorter};
-use crate::sys;
+use crate::locked;
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
 
@@ -359,34 +359,20 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     longer.into()
 }
 
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    options
-}
-
-/// Opens the file empty, for us alone: a lock ends with its process, however that ends.
+/// Opens the file empty, for us alone.
 fn create_locked(path: &Path) -> io::Result<File> {
-    loop {
-        let file = options().open(path)?;
-        if !sys::try_lock(&file)? {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        // Whoever had the lock may have renamed the file since it was opened: then it is the index.
-        let named = fs::metadata(path).map(|metadata| metadata.ino());
-        if named.is_ok_and(|ino| file.metadata().is_ok_and(|metadata| metadata.ino() == ino)) {
-            file.set_len(0)?;
-            return Ok(file);
-        }
-    }
+    let file = locked::open(path)?;
+    file.set_len(0)?;
+    Ok(file)
 }
 
 /// An empty file without a name, beside `new`, which is locked.
 fn scratch(new: &Path) -> io::Result<File> {
     let path = with_suffix(new, ".scratch");
-    let file = options().open(&path)?;
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true);
+    let file = options.truncate(true).open(&path)?;
     fs::remove_file(&path)?;
-    file.set_len(0)?;
     Ok(file)
 }
 

@@ -1,0 +1,62 @@
+//! A file that one process has for itself.
+//!
+//! Owns that it is the file of that name, whoever renames others there meanwhile. A lock ends with
+//! its process, however that ends. It must not know what is in the file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::sys;
+
+/// Opens the file to be read and written, and locks it; it is made when there is none.
+///
+/// # Errors
+/// Those of the file system; `WouldBlock` while another process has it.
+pub fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    loop {
+        let file = options.open(path)?;
+        if !sys::try_lock(&file)? {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        // Whoever had the lock may have renamed the file since it was opened.
+        let named = fs::metadata(path).map(|metadata| metadata.ino());
+        if named.is_ok_and(|ino| file.metadata().is_ok_and(|metadata| metadata.ino() == ino)) {
+            return Ok(file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn a_file_is_opened_by_one_and_keeps_what_is_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let mut first = open(&path).unwrap();
+        first.write_all(b"kept").unwrap();
+        assert_eq!(open(&path).unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(first);
+        let mut text = String::new();
+        open(&path).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "kept");
+    }
+
+    #[test]
+    fn a_file_that_was_renamed_is_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, other] = ["file", "other"].map(|name| directory.path().join(name));
+        let held = open(&path).unwrap();
+        fs::rename(&path, &other).unwrap();
+        assert!(open(&path).is_ok());
+        assert!(open(&other).is_err());
+        drop(held);
+        assert!(open(&other).is_ok());
+    }
+}
