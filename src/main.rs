@@ -221,9 +221,8 @@ fn places(config: &Config, config_file: &Path) -> Places {
             content.into_iter().chain([origin.root]).collect()
         }
     };
-    let state = config.index.is_none().then(|| {
-        let directory = config.state_dir.clone();
-        let directory = directory.unwrap_or_else(refresh::state_home);
+    let state = config.keeps_state().then(|| {
+        let directory = config.state_directory();
         let made = refresh::make_directory(&directory).is_ok();
         match made && process::permissions_allow_writing(&directory) {
             true => directory,
@@ -240,6 +239,9 @@ fn serve(
 ) -> Result<(), String> {
     let mut reactor = Reactor::bind(config, service).map_err(|error| error.to_string())?;
     reactor.restrict(give_up().map_err(|error| error.to_string())?);
+    if let Some(path) = config.verified() {
+        reactor.remember(&path);
+    }
     let mut run = || {
         reactor.keep(Settings::from(config))?;
         reactor.run()

@@ -128,6 +128,25 @@ fn ask_until(leecher: &mut Peer, sample: &Sample, index: u32, wanted: bool) {
     }
 }
 
+/// Where the daemon answers for its figures.
+fn status_of(daemon: &mut Daemon) -> SocketAddr {
+    let line = daemon.wait_for_line("status at http://");
+    let (_, address) = line.split_once("http://").unwrap();
+    address.trim_end_matches('/').parse().unwrap()
+}
+
+/// How many times a piece was hashed and was right.
+fn verified(status: SocketAddr) -> u64 {
+    let mut page = String::new();
+    let mut stream = leecher::dial(status);
+    let question = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    Write::write_all(&mut stream, question).unwrap();
+    Read::read_to_string(&mut stream, &mut page).unwrap();
+    let mut lines = page.lines();
+    let count = lines.find_map(|line| line.strip_prefix("hekate_pieces_verified_total "));
+    count.expect("it is counted").parse().unwrap()
+}
+
 #[test]
 fn a_bad_piece_is_refused_and_named_and_the_rest_is_served() {
     let dir = tempfile::tempdir().unwrap();
@@ -283,9 +302,7 @@ fn a_crowd_has_a_large_piece_hashed_once() {
     let mut arguments = LAZY.to_vec();
     arguments.extend(["--status", "127.0.0.1:0"]);
     let mut daemon = Daemon::seed_with(dir.path(), &arguments);
-    let line = daemon.wait_for_line("status at http://");
-    let (_, address) = line.split_once("http://").unwrap();
-    let status: SocketAddr = address.trim_end_matches('/').parse().unwrap();
+    let status = status_of(&mut daemon);
     let mut crowd: Vec<Leecher> = (0..40)
         .map(|_| Leecher::connect(daemon.address, sample.info_hash, FAST))
         .collect();
@@ -299,18 +316,7 @@ fn a_crowd_has_a_large_piece_hashed_once() {
             other => panic!("{other:?}"),
         }
     }
-    let mut page = String::new();
-    let mut stream = leecher::dial(status);
-    Write::write_all(
-        &mut stream,
-        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    )
-    .unwrap();
-    Read::read_to_string(&mut stream, &mut page).unwrap();
-    assert!(
-        page.contains("\nhekate_pieces_verified_total 1\n"),
-        "{page}"
-    );
+    assert_eq!(verified(status), 1);
 }
 
 #[test]
@@ -353,4 +359,76 @@ fn who_waits_for_a_disk_does_not_wait_for_hashing() {
         assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
     }
     drop(injection);
+}
+
+/// A daemon that remembers what it has verified in a directory, and where it answers for its figures.
+fn remembering(dir: &Path, state: &Path) -> (Daemon, SocketAddr) {
+    let mut arguments = LAZY.to_vec();
+    arguments.extend(["--status", "127.0.0.1:0", "--state-dir"]);
+    arguments.push(state.to_str().unwrap());
+    let mut daemon = Daemon::seed_with(dir, &arguments);
+    let status = status_of(&mut daemon);
+    (daemon, status)
+}
+
+/// Has all of these pieces served; answers how many were hashed for it.
+fn hashed_for(daemon: &Daemon, status: SocketAddr, sample: &Sample, pieces: &[u32]) -> u64 {
+    let before = verified(status);
+    let mut leecher = connect(daemon, sample);
+    for piece in pieces {
+        assert!(is_served(&mut leecher, sample, *piece));
+    }
+    verified(status) - before
+}
+
+#[test]
+fn what_was_verified_is_not_hashed_again_after_a_restart() {
+    let place = tempfile::tempdir().unwrap();
+    let [library, state] = ["library", "state"].map(|name| place.path().join(name));
+    fs::create_dir(&library).unwrap();
+    let sample = three_files().write(&library).unwrap();
+    let (mut daemon, status) = remembering(&library, &state);
+    assert_eq!(hashed_for(&daemon, status, &sample, &[0, 1, 2, 3]), 4);
+    daemon.signal("TERM");
+    assert!(daemon.wait().success());
+
+    // Of the three files the last changes, which piece 0 has nothing of.
+    spoil(&sample.files[2].path, 299_999);
+    let (mut daemon, status) = remembering(&library, &state);
+    assert_eq!(hashed_for(&daemon, status, &sample, &[0]), 0);
+    assert_eq!(hashed_for(&daemon, status, &sample, &[2, 3, 1]), 3);
+    let mut leecher = connect(&daemon, &sample);
+    assert!(!is_served(&mut leecher, &sample, sample.pieces - 1));
+    daemon.signal("TERM");
+    assert!(daemon.wait().success());
+
+    // What was bad is hashed again, for it may have been mended.
+    spoil(&sample.files[2].path, 299_999);
+    let (daemon, status) = remembering(&library, &state);
+    let last = sample.pieces - 1;
+    let mut leecher = connect(&daemon, &sample);
+    ask_until(&mut leecher, &sample, last, true);
+    assert!(verified(status) > 0);
+}
+
+#[test]
+fn what_is_remembered_may_be_damaged_or_in_use_and_nothing_is_served_that_is_wrong() {
+    let place = tempfile::tempdir().unwrap();
+    let [library, state] = ["library", "state"].map(|name| place.path().join(name));
+    fs::create_dir(&library).unwrap();
+    fs::create_dir(&state).unwrap();
+    let sample = three_files().write(&library).unwrap();
+    fs::write(state.join("verified"), "hekate verified 1\nrubbish").unwrap();
+    let (mut first, status) = remembering(&library, &state);
+    assert_eq!(hashed_for(&first, status, &sample, &[0]), 1);
+
+    let (mut second, status) = remembering(&library, &state);
+    second
+        .wait_for_line("verified: another process has it: what is verified now is not remembered");
+    assert_eq!(hashed_for(&second, status, &sample, &[0]), 1);
+
+    first.signal("TERM");
+    assert!(first.wait().success());
+    let (third, status) = remembering(&library, &state);
+    assert_eq!(hashed_for(&third, status, &sample, &[0]), 0);
 }

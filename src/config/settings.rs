@@ -104,7 +104,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         takes: Takes::One("DIR"),
         default: Preset::Words("the user's state home", "/var/lib/hekate"),
-        help: "Where the index of the directories is kept; deleting it costs a scan and nothing else",
+        help: "Where the index of the directories is kept, and what was verified; deleting it costs a scan, and hashing again",
         live: false,
         apply: |config, values| optional(&mut config.state_dir, values, PathBuf::from_str),
         ..setting("state-dir", LIBRARY)

@@ -141,6 +141,7 @@ impl Reactor {
         while !self.has_stopped() {
             self.turn()?;
         }
+        self.shared.storage.end();
         let counters = &self.shared.counters;
         log::info!(
             "stopped: {} peers accepted, {} blocks and {} bytes sent",
@@ -269,6 +270,7 @@ impl Reactor {
             announces,
             shared.dialer.next(),
             self.service.next(),
+            shared.storage.next(),
             self.status.as_ref().and_then(StatusServer::next),
             self.stop_until.filter(|_| !self.connections.is_empty()),
             bystander,
@@ -412,6 +414,7 @@ impl Reactor {
 
     fn expire(&mut self) {
         let now = self.shared.now;
+        self.shared.storage.tend(now);
         let mut due = Vec::new();
         self.shared.wheel.expire(now, &mut due);
         for key in due {

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -21,6 +22,7 @@ use crate::daemon::sandbox::Places;
 use crate::daemon::sizing;
 use crate::library::index::Counts;
 use crate::library::live::{Live, Settings};
+use crate::library::refresh;
 use crate::library::served::Library;
 use crate::metrics::LibrarySize;
 use crate::sys;
@@ -100,6 +102,13 @@ impl Reactor {
     /// Is told what may be reached from now on, when not everything may.
     pub fn restrict(&mut self, places: Option<Arc<Places>>) {
         self.service.places = places;
+    }
+
+    /// Takes up what was verified before, which this file remembers. For after rights are given up.
+    pub fn remember(&mut self, path: &Path) {
+        // Where it cannot be made, the file cannot either, which is said.
+        let _ = path.parent().map(refresh::make_directory);
+        self.shared.storage.remember(path);
     }
 
     /// Starts the thread that keeps the library, which is served when it is open, and answers those

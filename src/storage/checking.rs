@@ -6,8 +6,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::ErrorKind;
+use std::mem;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use lru::LruCache;
@@ -16,6 +19,7 @@ use mio::Waker;
 use super::hashing::{Found, Task, files_of};
 use super::ledger::{Ledger, Stamp, Stamps, Standing};
 use super::readers::{Crew, IDLE, Pool};
+use super::remembering::Remembering;
 use super::{Completion, FAILED_RETRY_MS, FileKey, QueueFull, Storage};
 use crate::metrics::PieceCounters;
 use crate::peer::PeerKey;
@@ -43,6 +47,16 @@ const STALE_MS: u64 = 4_000;
 
 /// Most pieces remembered that could not be hashed, or are bad and were looked at again.
 const RESTING_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+
+/// How long what was found out waits to be remembered, so that a torrent that is being hashed is not
+/// written again for each of its pieces. That much is hashed again after a crash.
+const REMEMBER_MS: u64 = 30_000;
+
+/// How soon the rest follows when there is more than one batch.
+const REMEMBER_MORE_MS: u64 = 100;
+
+/// Bytes in a batch: the loop makes them in a fraction of a millisecond.
+const BATCH_BYTES: usize = 256 << 10;
 
 /// Names a piece.
 type PieceName = (InfoHash, u32);
@@ -93,6 +107,12 @@ pub(super) struct Checking {
     resting: LruCache<PieceName, Time>,
     good: u64,
     bad: u64,
+    /// What is known outlasts the process, where it can.
+    remembering: Option<Remembering>,
+    /// When the next batch is made.
+    remember_at: Option<Time>,
+    /// One that found no room.
+    batch: Vec<u8>,
 }
 
 impl Checking {
@@ -110,6 +130,32 @@ impl Checking {
             resting: LruCache::sparse(RESTING_MAX),
             good: 0,
             bad: 0,
+            remembering: None,
+            remember_at: None,
+            batch: Vec::new(),
+        }
+    }
+
+    /// Has what was found out written, when it is time.
+    fn remember(&mut self, now: Time) {
+        let Some(remembering) = &self.remembering else {
+            self.remember_at = None;
+            return;
+        };
+        match self.remember_at {
+            None if self.ledger.has_changed() => self.remember_at = Some(now.after(REMEMBER_MS)),
+            Some(at) if at <= now => {
+                self.ledger.take_changed(&mut self.batch, BATCH_BYTES);
+                let batch = mem::take(&mut self.batch);
+                match remembering.write(batch) {
+                    Ok(()) => {}
+                    Err(Some(batch)) => self.batch = batch,
+                    Err(None) => self.remembering = None,
+                }
+                let more = !self.batch.is_empty() || self.ledger.has_changed();
+                self.remember_at = more.then(|| now.after(REMEMBER_MORE_MS));
+            }
+            _ => {}
         }
     }
 
@@ -150,6 +196,56 @@ impl Storage {
         self.checking = Some(Checking::new(self.pool.waker()));
         self.revalidate_ms = REVALIDATE_MS;
         self.stale_ms = STALE_MS;
+    }
+
+    /// Takes up what an earlier process has found out of pieces, and remembers in this file what this
+    /// one does. Where that cannot be, the log says so, and it is found out again by the next. Reads
+    /// the file: this is for the start.
+    pub fn remember(&mut self, path: &Path) {
+        let Some(checking) = &mut self.checking else {
+            return;
+        };
+        match Remembering::begin(path.to_path_buf()) {
+            Ok((remembering, known)) => {
+                known
+                    .into_iter()
+                    .for_each(|kept| checking.ledger.restore(kept));
+                checking.remembering = Some(remembering);
+            }
+            Err(error) => {
+                let path = Printable(path.as_os_str().as_bytes());
+                let reason = match error.kind() {
+                    ErrorKind::WouldBlock => "another process has it".to_owned(),
+                    _ => error.to_string(),
+                };
+                log::warn!("{path}: {reason}: what is verified now is not remembered");
+            }
+        }
+    }
+
+    /// When [`Storage::tend`] has something to do.
+    #[must_use]
+    pub fn next(&self) -> Option<Time> {
+        self.checking.as_ref()?.remember_at
+    }
+
+    /// Has what was found out written, when it is time. Never blocks.
+    pub fn tend(&mut self, now: Time) {
+        if let Some(checking) = &mut self.checking {
+            checking.remember(now);
+        }
+    }
+
+    /// The process ends: what was found out is written, which may take a moment.
+    pub fn end(&mut self) {
+        let Some(checking) = &mut self.checking else {
+            return;
+        };
+        if let Some(remembering) = checking.remembering.take() {
+            let mut batch = mem::take(&mut checking.batch);
+            checking.ledger.take_changed(&mut batch, usize::MAX);
+            remembering.end(batch);
+        }
     }
 
     /// Whether a piece may be served, from memory.
@@ -288,5 +384,51 @@ impl Storage {
         self.checking
             .iter()
             .flat_map(|checking| checking.ledger.bad())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::StorageLimits;
+    use crate::storage::ledger::tests::{hashed, torrent};
+    use mio::{Poll, Token};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn what_was_found_out_is_written_after_half_a_minute_and_not_before() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let limits = StorageLimits {
+            mappings: 1,
+            readers: 1,
+        };
+        let mut storage = Storage::new(waker, limits);
+        storage.check_pieces();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("verified");
+        storage.remember(&path);
+        let length = || std::fs::metadata(&path).unwrap().len();
+        let empty = length();
+        let start = Time(5_000);
+        storage.tend(start);
+        assert_eq!(storage.next(), None);
+
+        let (torrent, _content) = torrent("t");
+        let ledger = &mut storage.checking.as_mut().unwrap().ledger;
+        ledger.settle(&torrent, 0, &hashed(true, &[0]));
+        storage.tend(start);
+        let due = start.after(REMEMBER_MS);
+        assert_eq!(storage.next(), Some(due));
+        storage.tend(due);
+        assert_eq!(storage.next(), None);
+        let until = Instant::now() + Duration::from_secs(20);
+        while length() == empty {
+            assert!(Instant::now() < until, "nothing is written");
+            std::thread::yield_now();
+        }
+        storage.end();
+        let (_, known) = Remembering::begin(path.clone()).unwrap();
+        assert_eq!(known.len(), 1);
     }
 }

@@ -4,11 +4,14 @@
 //! of the files that it holds for: a file with another stamp makes its pieces unknown again. It must
 //! not know how anything is found out, nor who asks; it does no I/O.
 
+pub(super) mod kept;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use lru::LruCache;
 
+use self::kept::Kept;
 use crate::torrent::catalogue::Torrent;
 use crate::wire::message::InfoHash;
 
@@ -82,6 +85,8 @@ pub(super) struct Ledger {
     /// Torrents with bad pieces.
     with_bad: BTreeSet<InfoHash>,
     bad_pieces: u64,
+    /// Torrents of whose good pieces more or less is known than was taken last.
+    changed: BTreeSet<InfoHash>,
 }
 
 impl Ledger {
@@ -93,6 +98,41 @@ impl Ledger {
             bytes_max,
             with_bad: BTreeSet::new(),
             bad_pieces: 0,
+            changed: BTreeSet::new(),
+        }
+    }
+
+    /// Takes up what an earlier process knew, unless something newer is known.
+    pub(super) fn restore(&mut self, kept: Kept) {
+        let Kept {
+            info_hash,
+            stamps,
+            good,
+        } = kept;
+        if good.ones > 0 && !self.records.contains(&info_hash) {
+            let record = Record {
+                good,
+                stamps,
+                ..Record::default()
+            };
+            self.keep(info_hash, record);
+        }
+    }
+
+    /// Whether there is something for [`Ledger::take_changed`].
+    pub(super) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Appends entries for what has changed (see [`kept`]), until there are so many bytes; the rest
+    /// is there for the next time.
+    pub(super) fn take_changed(&mut self, out: &mut Vec<u8>, bytes_max: usize) {
+        while out.len() < bytes_max
+            && let Some(info_hash) = self.changed.pop_first()
+        {
+            if let Some(record) = self.records.peek(&info_hash) {
+                kept::encode(&info_hash, record, out);
+            }
         }
     }
 
@@ -126,9 +166,12 @@ impl Ledger {
         };
         *known = stamp;
         let pieces = pieces_of(torrent, file);
-        let (bytes, bad) = (record.bytes(), record.bad.ones);
+        let (bytes, bad, good) = (record.bytes(), record.bad.ones, record.good.ones);
         record.good.clear(pieces.clone());
         record.bad.clear(pieces);
+        if record.good.ones != good {
+            self.changed.insert(torrent.info_hash);
+        }
         self.bytes = self.bytes - bytes + record.bytes();
         self.bad_pieces = self.bad_pieces - bad + record.bad.ones;
         if record.bad.ones == 0 {
@@ -153,7 +196,7 @@ impl Ledger {
         let Some(record) = self.records.get_mut(&torrent.info_hash) else {
             return;
         };
-        let (bytes, bad) = (record.bytes(), record.bad.ones);
+        let (bytes, bad, good) = (record.bytes(), record.bad.ones, record.good.ones);
         record.hashes = Some(hashes);
         for &(file, stamp) in stamps {
             let place = record.stamps.binary_search_by_key(&file, |(file, _)| *file);
@@ -167,6 +210,9 @@ impl Ledger {
         };
         is.set(piece, torrent.shape.pieces);
         is_not.clear(piece..piece.saturating_add(1));
+        if record.good.ones != good {
+            self.changed.insert(torrent.info_hash);
+        }
         self.bytes = self.bytes - bytes + record.bytes();
         self.bad_pieces = self.bad_pieces - bad + record.bad.ones;
         match record.bad.ones {
@@ -209,6 +255,7 @@ impl Ledger {
             self.bytes -= record.bytes();
             self.bad_pieces -= record.bad.ones;
             self.with_bad.remove(&info_hash);
+            self.changed.remove(&info_hash);
         }
     }
 }
@@ -222,6 +269,14 @@ impl Record {
 }
 
 impl Bits {
+    fn of(words: Vec<u64>) -> Self {
+        let ones = words.iter().map(|word| u64::from(word.count_ones())).sum();
+        match ones {
+            0 => Self::default(),
+            ones => Self { words, ones },
+        }
+    }
+
     fn has(&self, piece: u32) -> bool {
         let (word, bit) = place(piece);
         self.words.get(word).is_some_and(|word| word & bit != 0)
@@ -229,8 +284,8 @@ impl Bits {
 
     /// Sets one of so many bits.
     fn set(&mut self, piece: u32, pieces: u32) {
-        if self.words.is_empty() {
-            self.words = vec![0; words_for(pieces)];
+        if self.words.len() < words_for(pieces) {
+            self.words.resize(words_for(pieces), 0);
         }
         let (word, bit) = place(piece);
         if let Some(word) = self.words.get_mut(word) {
@@ -294,4 +349,4 @@ fn pieces_of(torrent: &Torrent, file: u32) -> Range<u32> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

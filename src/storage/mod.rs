@@ -14,6 +14,7 @@ mod hashing;
 mod jobs;
 mod ledger;
 mod readers;
+mod remembering;
 mod residency;
 
 use std::collections::{HashMap, HashSet};

@@ -42,6 +42,7 @@ const PURE: &[&str] = &[
     "src/metrics.rs",
     "src/metrics/history.rs",
     "src/storage/ledger.rs",
+    "src/storage/ledger/",
     "src/reactor/bystanders.rs",
     "src/metrics/trackers.rs",
     "src/status/http.rs",

@@ -34,7 +34,7 @@ complete -c hekate -n "__fish_hekate_needs_command" -f -a "status" -d 'Ask the r
 complete -c hekate -n "__fish_hekate_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l index -d 'Serve the torrents of an index file, which `hekate index` makes, in place of directories [default: none]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l root -d 'Where the paths of that index start, when it was copied from another place [default: where the index says]' -r
-complete -c hekate -n "__fish_hekate_using_subcommand seed" -l state-dir -d 'Where the index of the directories is kept; deleting it costs a scan and nothing else [default: the user\'s state home]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l state-dir -d 'Where the index of the directories is kept, and what was verified; deleting it costs a scan, and hashing again [default: the user\'s state home]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l rescan -d 'How often the whole library is looked at again, for what is not noticed at once; 0 is never [default: 86400]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l content -d 'Where the content lies [default: beside each torrent file]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l verify -d 'What is looked at before content is served: its size, or (lazy) the hash of each piece before it is first served and after its file has changed [default: size]' -r

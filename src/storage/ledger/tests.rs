@@ -13,7 +13,7 @@ use crate::torrent::metainfo::Metainfo;
 /// begins there and reaches to piece 200.
 const LENGTHS: [u64; 3] = [20_000, 1000, 200 * 16_384];
 
-fn torrent(name: &str) -> (Arc<Torrent>, TempDir) {
+pub(in crate::storage) fn torrent(name: &str) -> (Arc<Torrent>, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let total: u64 = LENGTHS.iter().sum();
     let mut list = String::new();
@@ -46,7 +46,7 @@ fn stamp(number: i64) -> Stamp {
     }
 }
 
-fn hashed(is_good: bool, files: &[u32]) -> Hashed {
+pub(in crate::storage) fn hashed(is_good: bool, files: &[u32]) -> Hashed {
     Hashed {
         is_good,
         stamps: files.iter().map(|file| (*file, stamp(0))).collect(),
@@ -167,4 +167,70 @@ fn ranges_of_bits_are_cleared_and_counted() {
         assert_eq!(bits.ones, left.len() as u64);
         assert_eq!(bits.words.is_empty(), left.is_empty());
     }
+}
+
+/// What was taken of a ledger, as another takes it up.
+fn remembered(ledger: &mut Ledger, bytes_max: usize) -> (Ledger, usize) {
+    let (mut bytes, mut other, mut entries) = (Vec::new(), Ledger::new(1 << 20), 0);
+    ledger.take_changed(&mut bytes, bytes_max);
+    let mut rest = bytes.as_slice();
+    while let Some((kept, length)) = kept::decode(rest) {
+        other.restore(kept);
+        rest = &rest[length..];
+        entries += 1;
+    }
+    assert!(rest.is_empty());
+    (other, entries)
+}
+
+#[test]
+fn what_was_good_is_good_in_the_next_process_unless_its_file_has_changed() {
+    let (torrent, _directory) = torrent("t");
+    let mut ledger = Ledger::new(1 << 20);
+    assert!(!ledger.has_changed());
+    ledger.settle(&torrent, 0, &hashed(true, &[0]));
+    ledger.settle(&torrent, 1, &hashed(false, &[0, 1, 2]));
+    ledger.settle(&torrent, 200, &hashed(true, &[2]));
+    assert!(ledger.has_changed());
+    let (mut next, _) = remembered(&mut ledger, 1);
+    assert!(!ledger.has_changed() && !next.has_changed());
+    let standing = |ledger: &mut Ledger, piece| ledger.standing(&torrent.info_hash, piece);
+    assert_eq!(standing(&mut next, 0), Standing::Good);
+    assert_eq!(standing(&mut next, 1), Standing::Unknown);
+    assert_eq!(standing(&mut next, 200), Standing::Good);
+    // Pieces that are found good are remembered with those that were.
+    next.settle(&torrent, 1, &hashed(true, &[0, 1, 2]));
+    assert!(next.seen(&torrent, 2, stamp(3)));
+    let (mut third, _) = remembered(&mut next, 1);
+    assert_eq!(standing(&mut third, 0), Standing::Good);
+    assert_eq!(standing(&mut third, 1), Standing::Unknown);
+    assert_eq!(standing(&mut third, 200), Standing::Unknown);
+    assert!(third.seen(&torrent, 0, stamp(3)));
+    assert_eq!(standing(&mut third, 0), Standing::Unknown);
+    // Nothing holds any more, which is remembered too.
+    let (_, entries) = remembered(&mut third, 1);
+    assert_eq!(entries, 1);
+}
+
+#[test]
+fn only_what_changes_is_written_again_and_so_much_at_a_time() {
+    let torrents: Vec<_> = (0..5)
+        .map(|number| torrent(&format!("t{number}")))
+        .collect();
+    let mut ledger = Ledger::new(1 << 20);
+    for (torrent, _) in &torrents {
+        ledger.settle(torrent, 5, &hashed(true, &[2]));
+    }
+    assert_eq!(remembered(&mut ledger, 1).1, 1);
+    assert_eq!(remembered(&mut ledger, usize::MAX).1, 4);
+    ledger.settle(&torrents[0].0, 5, &hashed(true, &[2]));
+    assert!(!ledger.has_changed());
+    ledger.settle(&torrents[0].0, 6, &hashed(true, &[2]));
+    assert_eq!(remembered(&mut ledger, usize::MAX).1, 1);
+    // What is forgotten is nothing to remember.
+    let mut ledger = Ledger::new(1);
+    for (torrent, _) in &torrents {
+        ledger.settle(torrent, 5, &hashed(true, &[2]));
+    }
+    assert_eq!(remembered(&mut ledger, usize::MAX).1, 1);
 }
