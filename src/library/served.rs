@@ -260,15 +260,13 @@ impl Library {
         };
     }
 
-    /// Forgets what was loaded of a torrent that was removed. Answers whether there was any.
-    pub fn forget(&mut self, info_hash: &InfoHash, number: u32) -> bool {
+    /// Forgets what was loaded of a torrent that was removed.
+    pub fn forget(&mut self, info_hash: &InfoHash, number: u32) {
         self.outdate(info_hash);
         let loaded = self.loaded.peek(info_hash);
-        let is_loaded = loaded.is_some_and(|torrent| torrent.id == number);
-        if is_loaded {
+        if loaded.is_some_and(|torrent| torrent.id == number) {
             self.loaded.pop(info_hash);
         }
-        is_loaded
     }
 
     /// A page of what is served; `None` before there is anything.

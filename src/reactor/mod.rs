@@ -523,6 +523,9 @@ impl Reactor {
                 share_bytes.max(SMALLEST_BUDGET_BYTES).min(credit_bytes),
             );
         }
+        // The last batch would keep its files mapped until the next.
+        self.shared.outbox.clear();
+        self.shared.bodies.clear();
     }
 
     fn send_to(&mut self, key: PeerKey, budget_bytes: u64) {

@@ -3,7 +3,7 @@
 //! Owns what a torrent that comes or goes means for peers, mappings, announces and figures. It must
 //! not know how changes are found.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 
@@ -64,7 +64,6 @@ impl Reactor {
     fn take_steps(&mut self, steps: Vec<Change>, in_base: bool) {
         let now = self.shared.now;
         let mut removed: Vec<Removed> = Vec::new();
-        let mut mapped = HashSet::new();
         for step in steps {
             let library = &mut self.shared.library;
             match step {
@@ -72,9 +71,7 @@ impl Reactor {
                     if !in_base {
                         library.remove(one.info_hash);
                     }
-                    if library.forget(&one.info_hash, one.number) {
-                        mapped.insert(one.number);
-                    }
+                    library.forget(&one.info_hash, one.number);
                     self.shared
                         .announcing
                         .remove(one.number, one.info_hash, now);
@@ -87,14 +84,15 @@ impl Reactor {
                 }
             }
         }
-        self.close_those_of(&removed, &mut mapped);
-        if !mapped.is_empty() {
-            self.shared.storage.forget(&mapped);
+        if !removed.is_empty() {
+            self.close_those_of(&removed);
+            let numbers = removed.iter().map(|removed| removed.number);
+            self.shared.storage.forget(&numbers.collect());
         }
     }
 
-    /// Closes the peers of torrents that are gone, and adds these torrents to those that are mapped.
-    fn close_those_of(&mut self, removed: &[Removed], mapped: &mut HashSet<u32>) {
+    /// Closes the peers of torrents that are gone.
+    fn close_those_of(&mut self, removed: &[Removed]) {
         let activity = &self.shared.activity;
         let active = removed
             .iter()
@@ -109,7 +107,6 @@ impl Reactor {
         if reasons.is_empty() {
             return;
         }
-        mapped.extend(reasons.keys());
         for (index, connection) in &mut self.connections {
             let (Some(torrent), Ok(index)) = (&connection.torrent, u32::try_from(index)) else {
                 continue;

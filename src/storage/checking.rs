@@ -136,8 +136,13 @@ impl Checking {
         }
     }
 
-    /// Has what was found out written, when it is time.
-    fn remember(&mut self, now: Time) {
+    /// When [`Checking::remember`] has something to do.
+    pub(super) fn next(&self) -> Option<Time> {
+        self.remember_at
+    }
+
+    /// Has what was found out written, when it is time. Never blocks.
+    pub(super) fn remember(&mut self, now: Time) {
         let Some(remembering) = &self.remembering else {
             self.remember_at = None;
             return;
@@ -194,8 +199,7 @@ impl Storage {
     /// From now on no piece is served that was not hashed since its files have changed.
     pub fn check_pieces(&mut self) {
         self.checking = Some(Checking::new(self.pool.waker()));
-        self.revalidate_ms = REVALIDATE_MS;
-        self.stale_ms = STALE_MS;
+        self.files.set_ages(REVALIDATE_MS, STALE_MS);
     }
 
     /// Takes up what an earlier process has found out of pieces, and remembers in this file what this
@@ -220,19 +224,6 @@ impl Storage {
                 };
                 log::warn!("{path}: {reason}: what is verified now is not remembered");
             }
-        }
-    }
-
-    /// When [`Storage::tend`] has something to do.
-    #[must_use]
-    pub fn next(&self) -> Option<Time> {
-        self.checking.as_ref()?.remember_at
-    }
-
-    /// Has what was found out written, when it is time. Never blocks.
-    pub fn tend(&mut self, now: Time) {
-        if let Some(checking) = &mut self.checking {
-            checking.remember(now);
         }
     }
 
@@ -280,7 +271,7 @@ impl Storage {
             torrent: Arc::clone(torrent),
             piece,
             hashes: checking.ledger.hashes_at(&torrent.info_hash),
-            device: mapped.map(|mapped| mapped.content.device()),
+            device: mapped.map(|content| content.device()),
         })?;
         checking.waiting.insert(name, vec![peer]);
         Ok(())
@@ -345,7 +336,7 @@ impl Storage {
         for (file, stamp) in stamps {
             let key = FileKey::new(&torrent, file);
             let mapped = self.files.peek(&key);
-            if mapped.is_some_and(|mapped| mapped.content.stamp() != stamp) {
+            if mapped.is_some_and(|content| content.stamp() != stamp) {
                 self.invalidate(key);
             }
         }
@@ -390,6 +381,7 @@ impl Storage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::locked::tests::soon;
     use crate::storage::StorageLimits;
     use crate::storage::ledger::tests::{hashed, torrent};
     use mio::{Poll, Token};
@@ -428,7 +420,7 @@ mod tests {
             std::thread::yield_now();
         }
         storage.end();
-        let (_, known) = Remembering::begin(path.clone()).unwrap();
+        let (_, known) = soon(|| Remembering::begin(path.clone()));
         assert_eq!(known.len(), 1);
     }
 }

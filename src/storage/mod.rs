@@ -9,10 +9,12 @@
 //! device's queue, which on a busy disk takes as long as a read.
 
 mod checking;
+mod completion;
 pub mod content;
 mod hashing;
 mod jobs;
 mod ledger;
+mod mappings;
 mod readers;
 mod remembering;
 mod residency;
@@ -27,21 +29,21 @@ use mio::Waker;
 
 use self::checking::Checking;
 pub use self::checking::{BadPiece, Trust};
+pub use self::completion::Completion;
 use self::content::{Content, ReadError};
 use self::jobs::{Job, Outcome};
+use self::mappings::{Found, Mappings};
+pub use self::mappings::{IDLE_MS, REVALIDATE_MS};
 pub use self::readers::QueueFull;
 use self::readers::{Crew, IDLE, Pool};
 use self::residency::Residency;
-use crate::library::served::{LoadError, Query};
+use crate::library::served::Query;
 use crate::metrics::StorageCounters;
 use crate::peer::PeerKey;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::layout::Source;
 use crate::wire::message::InfoHash;
-
-/// How long a mapping is believed to be of the file that its path leads to.
-pub const REVALIDATE_MS: u64 = 10_000;
 
 /// How long a file that could not be read is not tried again, so that no peer can make a disk seek
 /// at will for what is not there.
@@ -50,6 +52,9 @@ pub const FAILED_RETRY_MS: u64 = 2_000;
 /// Most failed files remembered, in some 400 KiB. When more fail at once, as those of a disk that
 /// is gone may, the first are tried again sooner.
 const FAILED_FILES_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+
+/// Idle mappings that are let go in one turn of the loop; the others follow in the next.
+const RELEASED_AT_ONCE: usize = 64;
 
 /// The number under which a torrent's metainfo file is remembered: no torrent has so many files.
 const METAINFO_FILE: u32 = u32::MAX;
@@ -93,83 +98,9 @@ pub enum Lookup {
     Failed,
 }
 
-/// What the readers have done.
-#[derive(Debug)]
-pub enum Completion {
-    /// A range of a file is in memory, or cannot be brought there. Blocks within the range may be
-    /// sent from this content without asking again: under memory pressure, asking could go round in
-    /// circles.
-    Read {
-        /// All who asked for a range that starts there, once for each time they did.
-        peers: Vec<PeerKey>,
-        /// The file.
-        key: FileKey,
-        /// What was read, in bytes of the file. It may end before what a later peer asked for.
-        range: Range<u64>,
-        /// The file, mapped.
-        result: Result<Arc<Content>, ReadError>,
-    },
-    /// A block was copied together.
-    Gathered {
-        /// Who asked.
-        peer: PeerKey,
-        /// In bytes of the torrent.
-        offset: u64,
-        /// In bytes.
-        length: u32,
-        /// Exactly that many bytes.
-        result: Result<Box<[u8]>, ReadError>,
-    },
-    /// A piece of the info dictionary was read (BEP 9).
-    Metadata {
-        /// Who asked.
-        peer: PeerKey,
-        /// Its number.
-        piece: u32,
-        /// 16 KiB, or less for the last one.
-        result: Result<Vec<u8>, ReadError>,
-    },
-    /// A piece was hashed.
-    Piece {
-        /// All who asked.
-        peers: Vec<PeerKey>,
-        /// What it is a piece of.
-        torrent: Arc<Torrent>,
-        /// Its number.
-        piece: u32,
-        /// Whether it has the right hash.
-        result: Result<bool, ReadError>,
-    },
-    /// A torrent was loaded, or there is none to load.
-    Torrent {
-        /// All who asked for it.
-        peers: Vec<PeerKey>,
-        /// What they asked for.
-        info_hash: InfoHash,
-        /// `None` when the library does not have it after all.
-        result: Result<Option<Arc<Torrent>>, LoadError>,
-    },
-}
-
-impl Completion {
-    /// What went wrong with content, if anything did that was not reported before.
-    #[must_use]
-    pub fn failure(&self) -> Option<&ReadError> {
-        let error = match self {
-            Self::Read { result, .. } => result.as_ref().err(),
-            Self::Gathered { result, .. } => result.as_ref().err(),
-            Self::Metadata { result, .. } => result.as_ref().err(),
-            Self::Piece { result, .. } => result.as_ref().err(),
-            Self::Torrent { .. } => None,
-        };
-        // Neither of these says anything new of the content, and they may come by the thousand.
-        error.filter(|e| !matches!(e, ReadError::FailedBefore | ReadError::QueueFull(_)))
-    }
-}
-
 /// See the module's text.
 pub struct Storage {
-    files: LruCache<FileKey, Mapped>,
+    files: Mappings,
     /// When a file failed last.
     failed: LruCache<FileKey, Time>,
     /// Who waits for the range of a file that starts at this byte: one job, however many peers.
@@ -182,22 +113,13 @@ pub struct Storage {
     pool: Pool<Job>,
     /// Which pieces may be served, when not all may.
     checking: Option<Checking>,
-    /// After how long a mapping is checked, and after how long it is used no more.
-    revalidate_ms: u64,
-    stale_ms: u64,
+    /// Torrents that are gone while files of them are being opened.
+    gone: HashSet<u32>,
     /// The time of the latest look-up or collection.
     now: Time,
     /// Questions answered by yes, and ranges handed to a reader.
     resident: u64,
     absent: u64,
-}
-
-struct Mapped {
-    content: Arc<Content>,
-    /// When its path last led to it.
-    current_at: Time,
-    /// Whether a reader is looking again.
-    checking: bool,
 }
 
 impl Storage {
@@ -206,7 +128,7 @@ impl Storage {
     pub fn new(waker: Arc<Waker>, limits: StorageLimits) -> Self {
         let mappings = NonZeroUsize::new(limits.mappings).unwrap_or(NonZeroUsize::MIN);
         Self {
-            files: LruCache::sparse(mappings),
+            files: Mappings::new(mappings),
             failed: LruCache::sparse(FAILED_FILES_MAX),
             reads: HashMap::new(),
             loads: HashMap::new(),
@@ -222,8 +144,7 @@ impl Storage {
                 },
             ),
             checking: None,
-            revalidate_ms: REVALIDATE_MS,
-            stale_ms: u64::MAX,
+            gone: HashSet::new(),
             now: Time::default(),
             resident: 0,
             absent: 0,
@@ -234,23 +155,26 @@ impl Storage {
     /// reader meanwhile; if its file has changed it is forgotten then, and opened anew when asked for.
     pub fn lookup(&mut self, key: FileKey, now: Time) -> Lookup {
         self.now = now;
-        let Some(mapped) = self.files.get_mut(&key) else {
-            return match self.has_failed(key) {
-                true => Lookup::Failed,
-                false => Lookup::Absent,
-            };
-        };
-        let unchecked_ms = now.since(mapped.current_at);
-        if unchecked_ms >= self.stale_ms {
-            self.invalidate(key);
-            return Lookup::Absent;
+        match self.files.find(key, now) {
+            Found::Usable(content) => Lookup::Mapped(content),
+            Found::Due(content) => {
+                let job = Job::Check {
+                    key,
+                    content: Arc::clone(&content),
+                };
+                // When the queue is full the next look-up tries again.
+                if self.pool.submit(job).is_ok() {
+                    self.files.checking(&key);
+                }
+                Lookup::Mapped(content)
+            }
+            Found::Stale(content) => {
+                self.release(content);
+                Lookup::Absent
+            }
+            Found::Absent if self.has_failed(key) => Lookup::Failed,
+            Found::Absent => Lookup::Absent,
         }
-        if !mapped.checking && unchecked_ms >= self.revalidate_ms {
-            let content = Arc::clone(&mapped.content);
-            // When the queue is full the next look-up tries again.
-            mapped.checking = self.pool.submit(Job::Check { key, content }).is_ok();
-        }
-        Lookup::Mapped(Arc::clone(&mapped.content))
     }
 
     /// Whether sending this range would *not* wait for a disk. In doubt the answer is no.
@@ -301,7 +225,7 @@ impl Storage {
             torrent: Arc::clone(torrent),
             file,
             range,
-            content: mapped.map(|mapped| Arc::clone(&mapped.content)),
+            content: mapped.cloned(),
         })?;
         self.reads.insert(start, vec![peer]);
         Ok(())
@@ -391,20 +315,45 @@ impl Storage {
         self.collect_pieces(completions);
     }
 
-    /// Forgets the mapping of a file, for the loop that was told EFAULT. The next read opens it anew.
-    pub fn invalidate(&mut self, key: FileKey) {
-        if let Some(mapped) = self.files.pop(&key) {
-            self.release(mapped);
+    /// When [`Storage::tend`] has something to do.
+    #[must_use]
+    pub fn next(&self) -> Option<Time> {
+        let checking = self.checking.as_ref().and_then(Checking::next);
+        [checking, self.files.next_idle()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what is due by the time: lets mappings go that nobody uses, and has what was found out of
+    /// pieces written. Never blocks.
+    pub fn tend(&mut self, now: Time) {
+        for _ in 0..RELEASED_AT_ONCE {
+            let Some(content) = self.files.remove_idle(now) else {
+                break;
+            };
+            self.release(content);
+        }
+        if let Some(checking) = &mut self.checking {
+            checking.remember(now);
         }
     }
 
-    /// Forgets every mapping of these torrents, by [`Torrent::id`].
-    pub fn forget(&mut self, torrents: &HashSet<u32>) {
-        let of = |(key, _): &(&FileKey, &Mapped)| torrents.contains(&key.torrent);
-        let keys: Vec<FileKey> = self.files.iter().filter(of).map(|(key, _)| *key).collect();
-        for key in keys {
-            self.invalidate(key);
+    /// Forgets the mapping of a file, for the loop that was told EFAULT. The next read opens it anew.
+    pub fn invalidate(&mut self, key: FileKey) {
+        if let Some(content) = self.files.remove(key) {
+            self.release(content);
         }
+    }
+
+    /// Forgets every mapping of these torrents, by [`Torrent::id`], which are not served any more.
+    pub fn forget(&mut self, torrents: &HashSet<u32>) {
+        for content in self.files.remove_torrents(torrents) {
+            self.release(content);
+        }
+        let opening = self.reads.keys().map(|(key, _)| key.torrent);
+        self.gone
+            .extend(opening.filter(|torrent| torrents.contains(torrent)));
     }
 
     fn settle(&mut self, outcome: Outcome) -> Option<Completion> {
@@ -418,6 +367,7 @@ impl Storage {
             } => {
                 self.settle_read(&torrent, key, opened, result.as_ref());
                 let peers = self.reads.remove(&(key, range.start)).unwrap_or_default();
+                self.forget_gone(key.torrent);
                 Some(Completion::Read {
                     peers,
                     key,
@@ -438,9 +388,7 @@ impl Storage {
                     // It was hashed as it was before.
                     result = Err(ReadError::FailedBefore);
                 }
-                if let Some(key) = to_blame {
-                    self.failed.put(key, self.now);
-                }
+                to_blame.map(|key| self.failed.put(key, self.now));
                 Some(Completion::Gathered {
                     peer,
                     offset,
@@ -474,9 +422,18 @@ impl Storage {
                 content,
                 current,
             } => {
-                self.checked(key, &content, current);
+                let old = self.files.checked(key, &content, current, self.now);
+                old.into_iter().for_each(|content| self.release(content));
                 None
             }
+        }
+    }
+
+    /// Forgets that a torrent is gone once no file of it is being opened.
+    fn forget_gone(&mut self, torrent: u32) {
+        let mut opening = self.reads.keys().map(|(key, _)| key.torrent);
+        if self.gone.contains(&torrent) && !opening.any(|other| other == torrent) {
+            self.gone.remove(&torrent);
         }
     }
 
@@ -488,9 +445,15 @@ impl Storage {
         result: Result<&Arc<Content>, &ReadError>,
     ) {
         match result {
+            Ok(content) if opened && self.gone.contains(&key.torrent) => {
+                self.release(Arc::clone(content));
+            }
             Ok(content) if opened => {
                 self.seen(torrent, key.file, content.stamp());
-                self.keep(key, content);
+                self.failed.pop(&key);
+                if let Some(evicted) = self.files.keep(key, content, self.now) {
+                    self.release(evicted);
+                }
             }
             Ok(_) => {}
             Err(_) => {
@@ -500,44 +463,8 @@ impl Storage {
         }
     }
 
-    /// Remembers a file that was just opened.
-    fn keep(&mut self, key: FileKey, content: &Arc<Content>) {
-        self.failed.pop(&key);
-        if let Some(mapped) = self.files.get_mut(&key)
-            && mapped.content.is_same(content)
-        {
-            // Two readers have opened it at once. The first mapping stays.
-            mapped.current_at = self.now;
-            return;
-        }
-        let mapped = Mapped {
-            content: Arc::clone(content),
-            current_at: self.now,
-            checking: false,
-        };
-        if let Some((_, evicted)) = self.files.push(key, mapped) {
-            self.release(evicted);
-        }
-    }
-
-    fn checked(&mut self, key: FileKey, content: &Arc<Content>, current: bool) {
-        let Some(mapped) = self.files.peek_mut(&key) else {
-            return;
-        };
-        if !Arc::ptr_eq(&mapped.content, content) {
-            return;
-        }
-        mapped.checking = false;
-        if current {
-            mapped.current_at = self.now;
-        } else {
-            self.invalidate(key);
-        }
-    }
-
     /// Leaves the unmapping to a reader: 1.5 GiB took 5 to 12 ms.
-    fn release(&self, mapped: Mapped) {
-        let content = mapped.content;
+    fn release(&self, content: Arc<Content>) {
         // When the queue is full the loop must take the time.
         let _ = self.pool.submit(Job::Release { content });
     }

@@ -176,6 +176,7 @@ fn newest(bytes: &[u8]) -> (Vec<(Kept, &[u8])>, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::locked::tests::soon;
     use crate::storage::ledger::kept::samples::entry;
     use std::io::ErrorKind;
 
@@ -184,7 +185,7 @@ mod tests {
     }
 
     fn open(path: &Path) -> (Remembered, Vec<u8>) {
-        let (file, known) = Remembered::open(path.to_path_buf()).unwrap();
+        let (file, known) = soon(|| Remembered::open(path.to_path_buf()));
         (file, names(&known))
     }
 
@@ -197,7 +198,7 @@ mod tests {
         let held = Remembering::begin(path.clone()).err().unwrap();
         assert_eq!(held.kind(), ErrorKind::WouldBlock);
         remembering.end([entry(1, 5), entry(2, 6), entry(1, 7)].concat());
-        let (file, known) = Remembered::open(path).unwrap();
+        let (file, known) = soon(|| Remembered::open(path.clone()));
         assert_eq!(names(&known), [2, 1]);
         assert_eq!(kept::decode(&entry(1, 7)).unwrap().0, known[1]);
         assert_eq!(file.length, file.file.metadata().unwrap().len());

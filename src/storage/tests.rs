@@ -335,16 +335,13 @@ fn an_unchanged_file_stays_mapped_and_is_checked_at_times() {
     let content = rig.read(0, 0..100, START).unwrap();
     let key = rig.key(0);
     rig.mapped(0, START.after(REVALIDATE_MS - 1));
-    assert!(!rig.storage.files.peek(&key).unwrap().checking, "too soon");
+    assert!(!rig.storage.files.is_being_checked(&key), "too soon");
     let later = START.after(REVALIDATE_MS);
     rig.mapped(0, later);
-    assert!(rig.storage.files.peek(&key).unwrap().checking);
+    assert!(rig.storage.files.is_being_checked(&key));
     assert!(rig.collect(later).is_empty());
     assert!(Arc::ptr_eq(&content, &rig.mapped(0, later)));
-    assert!(
-        !rig.storage.files.peek(&key).unwrap().checking,
-        "just checked"
-    );
+    assert!(!rig.storage.files.is_being_checked(&key), "just checked");
     // A file that is gone is not served for ever either.
     fs::remove_file(rig.path(0)).unwrap();
     let later = later.after(REVALIDATE_MS);
@@ -504,4 +501,43 @@ fn a_failure_is_reported_once() {
     for known in [ReadError::FailedBefore, ReadError::from(QueueFull)] {
         assert!(completion(Err(known)).failure().is_none());
     }
+}
+
+#[test]
+fn a_mapping_that_nobody_uses_is_let_go() {
+    let mut rig = Rig::new(&[(100, false), (100, false)], LIMITS);
+    assert_eq!(rig.storage.next(), None);
+    for file in [0, 1] {
+        rig.read(file, 0..100, START).unwrap();
+    }
+    assert_eq!(rig.storage.next(), Some(START.after(IDLE_MS)));
+    let used = START.after(5_000);
+    rig.mapped(0, used);
+    rig.storage.tend(START.after(IDLE_MS - 1));
+    assert_eq!(rig.storage.counters().mappings, 2);
+    rig.storage.tend(START.after(IDLE_MS));
+    assert!(matches!(rig.lookup(1, used), Lookup::Absent));
+    assert_eq!(rig.storage.next(), Some(used.after(IDLE_MS)));
+    rig.storage.tend(used.after(IDLE_MS));
+    assert_eq!(
+        (rig.storage.counters().mappings, rig.storage.next()),
+        (0, None)
+    );
+}
+
+#[test]
+fn nothing_stays_mapped_of_a_torrent_that_is_gone() {
+    let mut rig = Rig::new(&[(100, false), (100, false)], LIMITS);
+    rig.read(0, 0..100, START).unwrap();
+    // One that is being opened when the torrent goes.
+    rig.ask(1, 1, 0..100);
+    rig.storage.forget(&HashSet::from([rig.torrent.id + 1]));
+    assert_eq!(rig.storage.counters().mappings, 1);
+    rig.storage.forget(&HashSet::from([rig.torrent.id]));
+    assert_eq!(rig.storage.counters().mappings, 0);
+    rig.complete(START);
+    assert_eq!(rig.storage.counters().mappings, 0);
+    // The number is another's from now on, and means nothing.
+    rig.read(1, 0..100, START).unwrap();
+    assert_eq!(rig.storage.counters().mappings, 1);
 }

@@ -6,8 +6,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::scene::{Scene, torrent};
+use crate::support::leecher;
 use crate::support::torrent::Sample;
 
 /// A daemon in a mount namespace.
@@ -38,6 +41,10 @@ impl Apart {
 
     /// Runs a command where the daemon is.
     fn run(&self, command: &[&str], path: &str) {
+        assert!(self.try_to_run(command, path), "{command:?} {path}");
+    }
+
+    fn try_to_run(&self, command: &[&str], path: &str) -> bool {
         let process = self.scene.daemon.pid().to_string();
         let status = Command::new("nsenter")
             .args(["--target", &process, "--user", "--mount"])
@@ -45,7 +52,7 @@ impl Apart {
             .args(command)
             .arg(self.scene.path(path))
             .status();
-        assert!(status.unwrap().success(), "{command:?} {path}");
+        status.unwrap().success()
     }
 
     fn mount(&self, path: &str) {
@@ -92,6 +99,28 @@ fn a_mount_takes_its_torrents_with_it_and_brings_them_back() {
     let below = apart.torrent(3, "lib/disk");
     assert_eq!(Some(below.info_hash), last.map(|last| last.info_hash));
     apart.scene.until_served(&below);
+}
+
+#[test]
+fn a_disk_whose_torrents_are_gone_is_in_use_no_more() {
+    let apart = Apart::new(|base| fs::create_dir(base.join("lib/disk")).unwrap());
+    apart.mount("lib/disk");
+    let sample = apart.torrent(2, "lib/disk/d");
+    apart.scene.until_served(&sample);
+    leecher::download(apart.scene.daemon.address, &sample);
+    let unmount = || apart.try_to_run(&["umount", "--quiet"], "lib/disk");
+    assert!(!unmount(), "nothing was mapped of it");
+    fs::remove_file(
+        apart
+            .inside("lib/disk/d")
+            .join(sample.metainfo_path.file_name().unwrap()),
+    )
+    .unwrap();
+    let until = Instant::now() + leecher::DEADLINE;
+    while !unmount() {
+        assert!(Instant::now() < until, "the disk stays in use");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
