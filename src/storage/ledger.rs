@@ -198,11 +198,12 @@ impl Ledger {
         };
         let (bytes, bad, good) = (record.bytes(), record.bad.ones, record.good.ones);
         record.hashes = Some(hashes);
-        for &(file, stamp) in stamps {
-            let place = record.stamps.binary_search_by_key(&file, |(file, _)| *file);
-            if let Err(place) = place {
-                record.stamps.insert(place, (file, stamp));
-            }
+        // A piece has bytes of all files between its first and its last, so its stamps take the place of
+        // those known of them: one move for a piece, of which a large data set may have many files.
+        if let (Some((first, _)), Some((last, _))) = (stamps.first(), stamps.last()) {
+            let start = record.stamps.partition_point(|(file, _)| file < first);
+            let end = record.stamps.partition_point(|(file, _)| file <= last);
+            record.stamps.splice(start..end, stamps.iter().copied());
         }
         let (is, is_not) = match is_good {
             true => (&mut record.good, &mut record.bad),

@@ -109,6 +109,25 @@ fn a_file_with_another_stamp_makes_its_own_pieces_unknown() {
 }
 
 #[test]
+fn the_stamps_of_pieces_are_merged_in_the_order_of_files() {
+    let (torrent, _directory) = torrent("t");
+    for order in [[200, 1, 0], [0, 1, 200], [1, 200, 0]] {
+        let mut ledger = Ledger::new(1 << 20);
+        for piece in order {
+            let files: &[u32] = match piece {
+                0 => &[0],
+                1 => &[0, 1, 2],
+                _ => &[2],
+            };
+            ledger.settle(&torrent, piece, &hashed(true, files));
+        }
+        let record = ledger.records.peek(&torrent.info_hash).unwrap();
+        let expected: Stamps = (0..3).map(|file| (file, stamp(0))).collect();
+        assert_eq!(record.stamps, expected, "{order:?}");
+    }
+}
+
+#[test]
 fn a_file_that_was_never_hashed_changes_nothing() {
     let (torrent, _directory) = torrent("t");
     let mut ledger = Ledger::new(1 << 20);
