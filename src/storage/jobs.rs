@@ -9,6 +9,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use sha1::{Digest, Sha1};
+
 use super::content::{Content, ReadError, open_file};
 use super::ledger::Stamps;
 use super::{FileKey, hashing, readers};
@@ -16,6 +18,7 @@ use crate::library::served::{LoadError, Query};
 use crate::peer::PeerKey;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::layout::Source;
+use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
 
 /// Bytes in each piece of the info dictionary but the last (BEP 9).
@@ -246,18 +249,29 @@ fn read_metadata(torrent: &Torrent, piece: u32) -> Result<Vec<u8>, ReadError> {
     let length = left.min(METADATA_PIECE_BYTES);
     let path = torrent.metainfo_path();
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-    match read_at(&path, &mut bytes, torrent.info_offset + start) {
+    match read_info(torrent, &path, &mut bytes, start) {
         Ok(()) => Ok(bytes),
         Err(error) => Err(ReadError::Metainfo(path, error)),
     }
 }
 
-fn read_at(path: &Path, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+/// Reads bytes of the info dictionary. A file that was changed since its torrent was loaded may have it
+/// still, at the same place: its hash tells.
+fn read_info(torrent: &Torrent, path: &Path, bytes: &mut [u8], start: u64) -> io::Result<()> {
     // Should a pipe have taken the place of the file: opening it does not wait for a writer.
     let mut options = OpenOptions::new();
     let file = options
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
-    file.read_exact_at(bytes, offset)
+    if FileStamp::new(&file.metadata()?) != torrent.metainfo_stamp {
+        let length = usize::try_from(torrent.shape.metadata_length).unwrap_or(usize::MAX);
+        let mut info = vec![0; length];
+        file.read_exact_at(&mut info, torrent.info_offset)?;
+        if <[u8; 20]>::from(Sha1::digest(&info)) != torrent.info_hash.0 {
+            let changed = "it is that of another torrent now";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, changed));
+        }
+    }
+    file.read_exact_at(bytes, torrent.info_offset + start)
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::{Events, Poll, Token};
 use tempfile::TempDir;
@@ -359,8 +359,7 @@ fn a_file_that_is_written_to_is_opened_anew() {
     file.write_all(b"more").unwrap();
     assert!(!content.is_current());
     file.set_len(100).unwrap();
-    file.set_modified(std::time::SystemTime::UNIX_EPOCH)
-        .unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     assert!(!content.is_current());
 }
 
@@ -486,6 +485,32 @@ fn a_vanished_metainfo_file_fails_is_left_alone_and_heals() {
     assert!(matches!(error, ReadError::FailedBefore), "{error}");
     rig.lookup(0, START.after(FAILED_RETRY_MS));
     assert!(rig.metadata(0, START).is_ok());
+}
+
+#[test]
+fn a_metainfo_file_that_was_replaced_is_read_when_it_has_the_same_info_dictionary() {
+    let mut rig = Rig::new(&[(100, false)], LIMITS);
+    let path = rig.directory.join("t.torrent");
+    let raw = fs::read(&path).unwrap();
+    let whole = rig.metadata(0, START).unwrap();
+    let touched = |raw: &[u8]| {
+        fs::write(&path, raw).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() + Duration::from_secs(60))
+            .unwrap();
+    };
+    touched(&raw);
+    assert_eq!(rig.metadata(0, START).unwrap(), whole);
+    let mut other = raw.clone();
+    other[raw.len() - 3] ^= 1;
+    touched(&other);
+    let error = rig.metadata(0, START).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("it is that of another torrent now"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::layout::{Layout, Shape};
 use super::metainfo::Metainfo;
+use super::reader::FileStamp;
 pub use super::reader::METAINFO_MAX_BYTES;
 pub use super::refusal::{Refusal, RefusalReason};
 use crate::wire::message::InfoHash;
@@ -31,6 +32,8 @@ pub struct Torrent {
     /// Where the raw `info` dictionary starts in the metainfo file, in bytes. Its length is
     /// [`Shape::metadata_length`].
     pub info_offset: u64,
+    /// That of the metainfo file when it was read.
+    pub metainfo_stamp: FileStamp,
     /// Announce URLs in tiers (BEP 12), shared by all torrents that have the same.
     pub announce: Arc<[Vec<String>]>,
     paths: Paths,
@@ -53,6 +56,7 @@ pub struct ContentFile<'a> {
 pub(super) struct Place<'a> {
     pub(super) metainfo_directory: &'a Arc<Path>,
     pub(super) metainfo_name: &'a OsStr,
+    pub(super) metainfo_stamp: FileStamp,
     pub(super) root: &'a Arc<Path>,
 }
 
@@ -83,6 +87,7 @@ impl Torrent {
             ),
             root: Arc::clone(place.root),
             info_offset: metainfo.info.start,
+            metainfo_stamp: place.metainfo_stamp,
             announce,
             paths: Paths::new(metainfo.files.iter().map(|file| file.path.as_slice())),
             metainfo_directory: Arc::clone(place.metainfo_directory),
@@ -177,6 +182,7 @@ mod tests {
         let place = Place {
             metainfo_directory: &directory,
             metainfo_name: OsStr::new("x.torrent"),
+            metainfo_stamp: FileStamp::default(),
             root: &root,
         };
         let metainfo = Metainfo::parse(raw.as_bytes()).unwrap();
@@ -228,6 +234,6 @@ mod tests {
     fn a_torrent_of_one_file_is_small() {
         let one = torrent(0, &single(5, ""), "/r");
         assert_eq!((&*one.paths.bytes, one.paths.ends.len()), (&b"n"[..], 0));
-        assert!(size_of::<Torrent>() <= 176, "{}", size_of::<Torrent>());
+        assert!(size_of::<Torrent>() <= 192, "{}", size_of::<Torrent>());
     }
 }

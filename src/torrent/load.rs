@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::catalogue::{Place, RefusalReason, Torrent};
-use super::reader::Reader;
+use super::reader::{Found, Reader};
 use crate::wire::message::InfoHash;
 
 /// Where a torrent is.
@@ -29,12 +29,12 @@ pub fn load(
     source: &Source,
     info_hash: InfoHash,
 ) -> Result<Option<Torrent>, RefusalReason> {
-    // Opening a pipe would wait for somebody who writes.
+    // A socket cannot be opened, which would be said in the words of the system.
     if !source.metainfo.metadata()?.is_file() {
         return Err(RefusalReason::NotRegular);
     }
     let mut reader = Reader::default();
-    let metainfo = reader.read(&source.metainfo)?.metainfo;
+    let Found { metainfo, stamp } = reader.read(&source.metainfo)?;
     if metainfo.info_hash != info_hash {
         return Ok(None);
     }
@@ -48,6 +48,7 @@ pub fn load(
     let place = Place {
         metainfo_directory: &directory,
         metainfo_name: source.metainfo.file_name().unwrap_or_default(),
+        metainfo_stamp: stamp,
         root: &root,
     };
     let announce = metainfo.announce.clone().into();

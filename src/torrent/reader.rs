@@ -4,10 +4,10 @@
 //! must not know how the files are found, nor what becomes of them. It blocks: not for the loop.
 
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+use std::fs::{Metadata, OpenOptions};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::content::{Checker, ContentError, explain};
@@ -71,8 +71,14 @@ impl Reader {
     pub fn read(&mut self, path: &Path) -> Result<Found, RefusalReason> {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_KEPT_BYTES);
-        let file = File::open(path).map_err(|error| explain(path, error))?;
+        // Should a pipe have taken the place of the file: opening it does not wait for a writer.
+        let mut options = OpenOptions::new();
+        let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(path).map_err(|error| explain(path, error))?;
         let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(RefusalReason::NotRegular);
+        }
         if metadata.len() > METAINFO_MAX_BYTES {
             return Err(RefusalReason::TooLarge);
         }
@@ -142,8 +148,19 @@ impl Fnv {
 mod tests {
     use super::*;
     use crate::torrent::metainfo::samples::{entry, multi};
-    use std::fs;
+    use std::fs::{self, File};
+    use std::process::Command;
     use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("n.torrent");
+        let made = Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        let refused = Reader::default().read(&path).unwrap_err();
+        assert!(matches!(refused, RefusalReason::NotRegular));
+    }
 
     #[test]
     fn the_stamp_of_content_changes_with_length_inode_and_time() {
