@@ -25,8 +25,8 @@ ZSHCOMPDIR  ?= $(DATADIR)/zsh/site-functions
 FISHCOMPDIR ?= $(DATADIR)/fish/vendor_completions.d
 INSTALL     ?= install
 
-.PHONY: help run build install uninstall deb static test test-deps check bench bench-quick \
-	bench-library bench-announce deny fuzz docs clean
+.PHONY: help run build install uninstall deb static test test-deps check bench bench-seeders \
+	bench-quick bench-library bench-announce deny fuzz docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -115,7 +115,7 @@ test: test-deps  ## install what the tests need, then run every test
 
 # Debian's names for what the tests start; `ip` and `unshare` give each client a network of its own.
 TEST_PACKAGES := strace transmission-cli aria2 rtorrent qbittorrent-nox python3-libtorrent \
-	opentracker nginx-light iproute2 util-linux chromium man-db bash zsh fish shellcheck systemd \
+	opentracker nginx-light iproute2 util-linux bsdutils chromium man-db bash zsh fish shellcheck systemd \
 	logrotate lintian musl-tools openssl
 # What comes from npm is kept with what is built.
 CLIENTS := $(abspath $(TARGET))/clients
@@ -162,8 +162,11 @@ check:  ## what a change must pass: formatting, lints, tests, documentation, lic
 		echo 'cargo-deny is not installed: licences, duplicates and sources were not checked (make deny)'; \
 	fi
 
-# The seeder has one processor, the swarm another: nothing else should run meanwhile.
-bench:  ## compare every installed seeder, about 20 minutes; the report goes to docs/benchmarks/
+# Everything that has a bar. Nothing else should run meanwhile.
+bench: bench-seeders bench-library bench-announce  ## measure everything, 45 minutes (9 GB of disk)
+
+# The seeder has one processor, the swarm another.
+bench-seeders:  ## compare every installed seeder, about 20 minutes; the report goes to docs/benchmarks/
 	$(CARGO) build --release --locked --bins
 	python3 tests/bench/compare.py
 

@@ -18,7 +18,7 @@ use crate::library::parallel;
 use crate::library::refresh;
 use crate::library::report::{self, Sums};
 use crate::library::verify::{self, Subject};
-use crate::progress;
+use crate::progress::{self, Expected};
 use crate::torrent::printable::Printable;
 
 /// Reads a library into an index file.
@@ -33,7 +33,10 @@ pub fn index(arguments: arguments::Index) -> Result<(), String> {
         threads: parallel::cores(),
     };
     // The index that is replaced tells about how many torrents there will be.
-    let expected = Index::open(&plan.target).ok().map(|index| index.records());
+    let expected = match Index::open(&plan.target) {
+        Ok(index) => Expected::Files(index.records()),
+        Err(_) => Expected::Below(&plan.inputs),
+    };
     let progress = Progress::default();
     let mut printed = Ok(());
     let summary = progress::show(&progress, expected, || {
@@ -55,11 +58,18 @@ pub fn index(arguments: arguments::Index) -> Result<(), String> {
 pub fn verify(arguments: &arguments::Verify) -> Result<bool, String> {
     let index = arguments.index.as_deref().map(Index::open).transpose();
     let index = index.map_err(|error| error.to_string())?;
+    let index = match (index, arguments.root.clone()) {
+        (Some(index), Some(root)) => Some(index.at_root(root)),
+        (index, _) => index,
+    };
     let subject = match &index {
         Some(index) => Subject::Index(index),
         None => Subject::Paths(&arguments.inputs),
     };
-    let expected = index.as_ref().map(Index::records);
+    let expected = match &index {
+        Some(index) => Expected::Files(index.records()),
+        None => Expected::Below(&arguments.inputs),
+    };
     let progress = Progress::default();
     let mut sums = Sums::default();
     let mut printed = Ok(());

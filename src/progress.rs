@@ -3,12 +3,14 @@
 //! Owns the wording and the pace. It must not know what is being done.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::Ordering;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::library::build::Progress;
+use crate::library::count;
 
 /// How often the line is drawn again on a terminal: often enough to look alive.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -19,30 +21,58 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 /// Characters of the bar.
 const BAR_WIDTH: u64 = 30;
 
-/// Does the work and shows how far it is meanwhile. `expected` is about how many files there are,
-/// when that is known.
-pub fn show<T>(progress: &Progress, expected: Option<u64>, work: impl FnOnce() -> T) -> T {
+/// About how many files there will be.
+#[derive(Clone, Copy, Debug)]
+pub enum Expected<'a> {
+    /// So many.
+    Files(u64),
+    /// As many as are found here. They are counted for somebody who looks, and for no log.
+    Below(&'a [PathBuf]),
+}
+
+/// Does the work and shows how far it is meanwhile.
+pub fn show<T>(progress: &Progress, expected: Expected<'_>, work: impl FnOnce() -> T) -> T {
+    let is_terminal = io::stderr().is_terminal();
     let (done, ended) = channel::<()>();
+    let (total, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (total, stop) = (&total, &stop);
     thread::scope(|scope| {
+        match expected {
+            Expected::Files(files) => total.store(files, Ordering::Relaxed),
+            Expected::Below(inputs) if is_terminal => {
+                scope.spawn(move || {
+                    let files = count::count(inputs, stop);
+                    total.store(files.unwrap_or(0), Ordering::Relaxed);
+                });
+            }
+            Expected::Below(_) => {}
+        }
         scope.spawn(move || {
             // Somebody who closes standard error does not want to read it.
-            let _ = draw(progress, expected, &ended);
+            let _ = draw(progress, total, is_terminal, &ended);
         });
         let result = work();
+        stop.store(true, Ordering::Relaxed);
         drop(done);
         result
     })
 }
 
-fn draw(progress: &Progress, expected: Option<u64>, ended: &Receiver<()>) -> io::Result<()> {
+/// `total` is 0 while it is not known.
+fn draw(
+    progress: &Progress,
+    total: &AtomicU64,
+    is_terminal: bool,
+    ended: &Receiver<()>,
+) -> io::Result<()> {
     let start = Instant::now();
-    let is_terminal = io::stderr().is_terminal();
     let pace = if is_terminal { REDRAW } else { LOG_EVERY };
     loop {
         let is_over = ended.recv_timeout(pace) != Err(RecvTimeoutError::Timeout);
         let files = progress.files.load(Ordering::Relaxed);
         let bytes = progress.bytes.load(Ordering::Relaxed);
-        let line = line(files, bytes, expected, start.elapsed());
+        let total = total.load(Ordering::Relaxed);
+        let line = line(files, bytes, total, start.elapsed());
         let mut out = io::stderr().lock();
         match (is_terminal, is_over) {
             // The cursor goes back, and what was longer is erased.
@@ -58,19 +88,19 @@ fn draw(progress: &Progress, expected: Option<u64>, ended: &Receiver<()>) -> io:
     }
 }
 
-fn line(files: u64, bytes: u64, expected: Option<u64>, elapsed: Duration) -> String {
+fn line(files: u64, bytes: u64, total: u64, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64().max(0.001);
     #[expect(clippy::cast_precision_loss, reason = "a rate for a person")]
     let rate = files as f64 / seconds;
     let size = bytes / (1 << 20);
     let counted = format!("{files} torrents, {size} MiB, {rate:.0} torrents a second");
-    let Some(expected) = expected.filter(|expected| *expected > 0) else {
+    if total == 0 {
         return counted;
-    };
-    let part = files.min(expected);
-    let full = usize::try_from(part * BAR_WIDTH / expected).unwrap_or(0);
+    }
+    let part = files.min(total);
+    let full = usize::try_from(part * BAR_WIDTH / total).unwrap_or(0);
     let width = usize::try_from(BAR_WIDTH).unwrap_or(0);
-    let percent = part * 100 / expected;
+    let percent = part * 100 / total;
     format!("[{:<width$}] {percent:3} %  {counted}", "#".repeat(full))
 }
 
@@ -82,20 +112,21 @@ mod tests {
     fn the_line_says_how_far_it_is() {
         let second = Duration::from_secs(2);
         assert_eq!(
-            line(500, 3 << 20, None, second),
+            line(500, 3 << 20, 0, second),
             "500 torrents, 3 MiB, 250 torrents a second"
         );
         assert_eq!(
-            line(500, 0, Some(1000), second),
+            line(500, 0, 1000, second),
             "[###############               ]  50 %  500 torrents, 0 MiB, 250 torrents a second"
         );
         // More than was expected is no more than all.
-        assert!(line(9, 0, Some(3), second).contains("] 100 %"));
-        assert!(!line(9, 0, Some(0), second).contains('%'));
+        assert!(line(9, 0, 3, second).contains("] 100 %"));
     }
 
     #[test]
     fn the_work_is_done_and_its_result_given_back() {
-        assert_eq!(show(&Progress::default(), None, || 7), 7);
+        for expected in [Expected::Files(0), Expected::Below(&[])] {
+            assert_eq!(show(&Progress::default(), expected, || 7), 7);
+        }
     }
 }

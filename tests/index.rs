@@ -187,6 +187,42 @@ fn verify_tells_good_from_bad_by_its_exit_code() {
 }
 
 #[test]
+fn an_index_that_was_copied_is_verified_where_its_library_is_now() {
+    let place = Place::new(3);
+    place.index(None);
+    fs::rename(place.path("lib"), place.path("moved")).unwrap();
+    let output = place.hekate(&["verify", "--index", "index"]);
+    assert_eq!(output.status.code(), Some(3));
+    let output = place.hekate(&["verify", "--index", "index", "--root", "moved"]);
+    let good = "3 torrents, 0 bad, 0 refused; 0 pieces missing, 0 corrupt; 0 extra files\n";
+    assert_eq!(text(&output.stdout), good);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_terminal_shows_a_bar_though_there_was_no_index_before() {
+    let place = Place::new(4);
+    // It waits for the disk when all files are in it, for longer than the bar is drawn again.
+    let hekate = env!("CARGO_BIN_EXE_hekate");
+    let strace = "strace -D -f -o /dev/null -e inject=fsync:delay_enter=2000000:when=1";
+    let output = Command::new("script")
+        .args([
+            "-qec",
+            &format!("{strace} {hekate} index lib -o index"),
+            "/dev/null",
+        ])
+        .current_dir(place.directory.path())
+        .output()
+        .unwrap();
+    let shown = text(&output.stdout);
+    assert!(shown.contains("##] 100 %  4 torrents, "), "{shown}");
+    assert!(
+        shown.contains("4 torrents, 0 without content, 0 refused; "),
+        "{shown}"
+    );
+}
+
+#[test]
 fn verifying_nothing_is_no_success() {
     let place = Place::new(1);
     fs::create_dir_all(place.path("unmounted")).unwrap();

@@ -26,6 +26,8 @@ pub struct Verify {
     pub inputs: Vec<PathBuf>,
     /// An index whose torrents are verified.
     pub index: Option<PathBuf>,
+    /// Where the paths of that index start.
+    pub root: Option<PathBuf>,
     /// Where all content lies.
     pub content: Option<PathBuf>,
     /// Whether a program reads the result.
@@ -60,6 +62,9 @@ pub(super) fn verify_command() -> Command {
                 .conflicts_with("inputs")
                 .help("Verify every torrent of an index file instead"),
         )
+        .arg(path("root", "DIR").requires("index").help(
+            "Where the paths of that index start, when it was copied [default: where the index says]",
+        ))
         .arg(path("content", "DIR").help(
             "Where the content lies [default: beside each torrent file, or as the index says]",
         ))
@@ -106,6 +111,7 @@ pub(super) fn verify(matches: &ArgMatches) -> Verify {
     Verify {
         inputs: paths(matches),
         index: matches.get_one("index").cloned(),
+        root: matches.get_one("root").cloned(),
         content: matches.get_one("content").cloned(),
         json: matches.get_flag("json"),
     }
@@ -151,5 +157,7 @@ mod tests {
         assert!(verify.json && verify.index.is_some() && verify.inputs.is_empty());
         assert!(parse(&["lib", "a.torrent"]).is_ok());
         assert!(parse(&[]).is_err() && parse(&["lib", "--index", "f"]).is_err());
+        assert!(parse(&["--index", "f", "--root", "r"]).is_ok());
+        assert!(parse(&["lib", "--root", "r"]).is_err());
     }
 }

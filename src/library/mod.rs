@@ -7,6 +7,7 @@
 
 pub mod build;
 mod compare;
+pub mod count;
 pub mod format;
 mod hash;
 pub mod index;

@@ -73,6 +73,7 @@ complete -c hekate -n "__fish_hekate_using_subcommand index" -s o -l output -d '
 complete -c hekate -n "__fish_hekate_using_subcommand index" -l content -d 'Where the content lies [default: beside each torrent file]' -r -F
 complete -c hekate -n "__fish_hekate_using_subcommand index" -s h -l help -d 'Print help'
 complete -c hekate -n "__fish_hekate_using_subcommand verify" -l index -d 'Verify every torrent of an index file instead' -r -F
+complete -c hekate -n "__fish_hekate_using_subcommand verify" -l root -d 'Where the paths of that index start, when it was copied [default: where the index says]' -r -F
 complete -c hekate -n "__fish_hekate_using_subcommand verify" -l content -d 'Where the content lies [default: beside each torrent file, or as the index says]' -r -F
 complete -c hekate -n "__fish_hekate_using_subcommand verify" -l json -d 'Print one JSON object for each torrent, and one for the sums'
 complete -c hekate -n "__fish_hekate_using_subcommand verify" -s h -l help -d 'Print help'
