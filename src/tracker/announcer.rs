@@ -21,6 +21,7 @@ use super::connection::Connection;
 use super::datagrams::Datagrams;
 use super::entries::Family;
 use super::pace::Pace;
+use super::redirects::Redirects;
 use super::resolver::Resolver;
 use super::route::Route;
 use super::schedule::Schedule;
@@ -37,6 +38,7 @@ mod http;
 mod indexed;
 mod names;
 mod outcome;
+mod redirected;
 mod udp;
 
 /// Connections to all trackers together. When they are used up, idle ones make room.
@@ -137,6 +139,35 @@ struct Tracker {
     complained: Option<Time>,
     late: Option<Time>,
     tally: figures::Tally,
+    redirects: Redirects,
+    /// Requests of its queue that were redirected, and requests that were redirected to it.
+    away: usize,
+    visitors: usize,
+    /// Sites that have a number because its redirects lead there.
+    guests: Vec<u32>,
+}
+
+impl Tracker {
+    fn new(site: &Site, generation: u32, max_per_second: Option<u32>, now: Time) -> Self {
+        Self {
+            site: site.clone(),
+            target: Target::new(site, generation),
+            routes: Default::default(),
+            pace: Pace::new(max_per_second, now),
+            tracker_id: None,
+            wake: None,
+            troubles: 0,
+            rests_until: now,
+            gathers_until: now,
+            complained: None,
+            late: None,
+            tally: figures::Tally::default(),
+            redirects: Redirects::default(),
+            away: 0,
+            visitors: 0,
+            guests: Vec::new(),
+        }
+    }
 }
 
 /// Announces a library.
@@ -155,6 +186,7 @@ pub struct Announcer {
     resolver: Resolver,
     tls: Option<Arc<ClientConfig>>,
     connections: Slab<Connection>,
+    detours: Slab<redirected::Detour>,
     /// Connections with something to do.
     ready: Vec<usize>,
     /// No connection is late before that.
@@ -198,6 +230,7 @@ impl Announcer {
             resolver: Resolver::new(waker),
             tls: None,
             connections: Slab::new(),
+            detours: Slab::new(),
             ready: Vec::new(),
             check_at: None,
             datagrams,
@@ -249,24 +282,16 @@ impl Announcer {
                 Skipped::TooMany => log::warn!("{whose}: a tracker is passed over: too many"),
             }
         }
+        self.know_trackers(now);
+        set
+    }
+
+    /// Makes those trackers known that have been given a number.
+    fn know_trackers(&mut self, now: Time) {
         while let Some(site) = self.schedule.sets().sites().get(self.trackers.len()) {
-            let tracker = Tracker {
-                site: site.clone(),
-                target: Target::new(site),
-                routes: Default::default(),
-                pace: Pace::new(self.config.max_per_second, now),
-                tracker_id: None,
-                wake: None,
-                troubles: 0,
-                rests_until: now,
-                gathers_until: now,
-                complained: None,
-                late: None,
-                tally: figures::Tally::default(),
-            };
+            let tracker = Tracker::new(site, 0, self.config.max_per_second, now);
             self.trackers.push(tracker);
         }
-        set
     }
 
     /// Ends announcing a torrent. Trackers that know of it are told.

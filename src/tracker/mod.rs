@@ -15,6 +15,7 @@ pub mod http;
 pub mod pace;
 pub mod peers;
 mod queue;
+mod redirects;
 mod request;
 mod resolver;
 pub mod response;

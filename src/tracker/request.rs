@@ -1,6 +1,6 @@
 //! An announce that is under way, as sockets remember it.
 //!
-//! Owns three small facts. It must not know how it travels.
+//! Owns four small facts. It must not know how it travels.
 
 use super::announce::Event;
 
@@ -11,4 +11,6 @@ pub(super) struct Request {
     pub(super) told: Event,
     /// Whether it has been refused for a connection id that was too old (BEP 15).
     pub(super) renewed: bool,
+    /// Its redirect, by the number that the announcer has given it.
+    pub(super) detour: Option<usize>,
 }

@@ -3,7 +3,7 @@
 //! Owns which trackers a list means and the path of each URL. A tracker is a site: URLs that differ
 //! in their path alone share connections and a pace. It must not know what is announced there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::url::{Site, TrackerUrl, UrlError};
@@ -46,6 +46,8 @@ pub struct Sets {
     known: HashMap<Arc<[Vec<String>]>, u32>,
     sites: Vec<Site>,
     by_site: HashMap<Site, u32>,
+    /// Trackers that no list has named, but a redirect.
+    guests: BTreeSet<u32>,
 }
 
 impl Sets {
@@ -60,6 +62,7 @@ impl Sets {
             match TrackerUrl::parse(text) {
                 Ok(url) => match self.tracker(url.site) {
                     Some(tracker) => {
+                        self.guests.remove(&tracker);
                         let path = Arc::from(&*url.path);
                         let target = Target { tracker, path };
                         if !targets.contains(&target) {
@@ -98,6 +101,45 @@ impl Sets {
         self.sites.push(site.clone());
         self.by_site.insert(site, tracker);
         Some(tracker)
+    }
+
+    /// The number of a site, if it is a tracker.
+    #[must_use]
+    pub fn find(&self, site: &Site) -> Option<u32> {
+        self.by_site.get(site).copied()
+    }
+
+    /// A number for a site that no list names. `None` when there are [`MAX_TRACKERS`].
+    pub fn add_guest(&mut self, site: &Site) -> Option<u32> {
+        let is_new = self.find(site).is_none();
+        let tracker = self.tracker(site.clone())?;
+        if is_new {
+            self.guests.insert(tracker);
+        }
+        Some(tracker)
+    }
+
+    /// Gives the number of such a site to another, which has none.
+    pub fn replace_guest(&mut self, tracker: u32, site: &Site) {
+        if let Some(place) = self.sites.get_mut(tracker as usize)
+            && self.guests.contains(&tracker)
+        {
+            self.by_site.remove(place);
+            *place = site.clone();
+            self.by_site.insert(site.clone(), tracker);
+        }
+    }
+
+    /// Whether no list has named a tracker.
+    #[must_use]
+    pub fn is_guest(&self, tracker: u32) -> bool {
+        self.guests.contains(&tracker)
+    }
+
+    /// How many trackers no list has named.
+    #[must_use]
+    pub fn guests(&self) -> usize {
+        self.guests.len()
     }
 
     /// Every tracker, by its number.
@@ -191,6 +233,22 @@ mod tests {
         assert_eq!(shown(&sets, set), []);
         let other = sets.intern(&list(&[&["http://a/y"]]), &mut skipped);
         assert_eq!((other, shown(&sets, other)), (set, vec![(0, "/y")]));
+    }
+
+    #[test]
+    fn a_site_that_no_list_names_gives_up_its_number_until_one_does() {
+        let mut sets = Sets::default();
+        let site = |url: &str| TrackerUrl::parse(url).unwrap().site;
+        let (a, b, c) = (site("http://a/"), site("http://b/"), site("http://c/"));
+        sets.intern(&list(&[&["http://a/x"]]), &mut Vec::new());
+        assert_eq!((sets.add_guest(&a), sets.add_guest(&b)), (Some(0), Some(1)));
+        assert!(!sets.is_guest(0) && sets.is_guest(1));
+        sets.replace_guest(1, &c);
+        assert_eq!((sets.find(&b), sets.find(&c)), (None, Some(1)));
+        sets.intern(&list(&[&["http://c/x"]]), &mut Vec::new());
+        assert_eq!((sets.is_guest(1), sets.guests()), (false, 0));
+        sets.replace_guest(1, &b);
+        assert_eq!(sets.find(&c), Some(1));
     }
 
     #[test]

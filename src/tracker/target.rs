@@ -1,21 +1,12 @@
-//! Where a tracker really is: its name, its addresses, and the redirects it has sent.
+//! Where a tracker really is: its name, its addresses, and whether it has moved to TLS.
 //!
 //! Owns which addresses may be spoken to. It must not know how, nor whether they answer.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::url::{Site, TrackerUrl, is_global};
+use super::redirects::REDIRECT_MS;
+use super::url::{Site, is_global};
 use crate::timers::Time;
-
-/// Redirects in a row, as browsers bound them only more strictly: trackers need one.
-const MAX_REDIRECTS: u32 = 5;
-
-/// A redirect is forgotten after an hour, so that one that was temporary does not last.
-const REDIRECT_MS: u64 = 60 * 60 * 1000;
-
-/// Paths that are remembered to have become others.
-const MAX_PATHS: usize = 64;
 
 /// Addresses are asked for again after this time: what the name's record says is not known.
 const RESOLVED_MS: u64 = 15 * 60 * 1000;
@@ -26,10 +17,6 @@ const UNRESOLVED_MS: u64 = 60 * 1000;
 /// Why a tracker cannot be spoken to.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum TargetError {
-    #[error("redirected more than {MAX_REDIRECTS} times")]
-    Loop,
-    #[error("redirected to {0}, which is no address of the Internet")]
-    Private(IpAddr),
     #[error("its name has no address that can be used")]
     NoAddress,
     #[error("its name cannot be resolved: {0}")]
@@ -52,27 +39,26 @@ enum Name {
 #[derive(Debug)]
 pub(super) struct Target {
     origin: Site,
-    /// Where it has been redirected to, or the origin.
+    /// The same in TLS once it has moved there, or the origin.
     site: Site,
-    /// What a torrent's path has become, and after how many redirects in a row.
-    paths: HashMap<Box<str>, (Box<str>, u32)>,
-    redirected_at: Time,
-    /// Every address of the origin was one of the Internet: redirects must not lead elsewhere.
-    origin_is_global: bool,
+    moved_at: Time,
+    /// Every address is one of the Internet: redirects must not lead elsewhere.
+    is_global: bool,
     /// Grows with each change of the site: answers of older connections are told by it.
     pub(super) generation: u32,
     name: Name,
 }
 
 impl Target {
-    pub(super) fn new(site: &Site) -> Self {
+    /// A tracker of which nothing is known. The generation is one that no other target with its
+    /// number has had.
+    pub(super) fn new(site: &Site, generation: u32) -> Self {
         Self {
             origin: site.clone(),
             site: site.clone(),
-            paths: HashMap::new(),
-            redirected_at: Time::default(),
-            origin_is_global: true,
-            generation: 0,
+            moved_at: Time::default(),
+            is_global: true,
+            generation,
             name: Name::Unknown,
         }
     }
@@ -82,18 +68,15 @@ impl Target {
         &self.site
     }
 
-    /// The URL that a torrent's path means now.
-    pub(super) fn url(&self, path: &str) -> TrackerUrl {
-        let path = self.paths.get(path).map_or(path, |(path, _)| path);
-        TrackerUrl {
-            site: self.site.clone(),
-            path: path.into(),
-        }
+    /// Whether a redirect of this tracker may lead to that address: into a network that is not the
+    /// Internet only when the tracker is in one itself.
+    pub(super) fn may_lead_to(&self, address: IpAddr) -> bool {
+        !self.is_global || is_global(address)
     }
 
     /// Whether the addresses are to be asked for now. The question counts as asked then.
     pub(super) fn ask(&mut self, now: Time) -> bool {
-        if self.is_redirected() && now.since(self.redirected_at) >= REDIRECT_MS {
+        if now.since(self.moved_at) >= REDIRECT_MS {
             self.reset();
         }
         match self.name {
@@ -121,7 +104,7 @@ impl Target {
     ) -> Result<Vec<IpAddr>, TargetError> {
         let usable = addresses
             .map_err(TargetError::Resolver)
-            .and_then(|addresses| self.allowed(addresses));
+            .and_then(|addresses| self.usable(addresses));
         match &usable {
             Ok(_) => {
                 let until = now.after(RESOLVED_MS);
@@ -136,73 +119,46 @@ impl Target {
         usable
     }
 
-    fn allowed(&mut self, addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, TargetError> {
-        if !self.is_redirected() {
-            self.origin_is_global = addresses.iter().all(|address| is_global(*address));
-        } else if self.origin_is_global
-            && let Some(address) = addresses.iter().find(|address| !is_global(**address))
-        {
-            return Err(TargetError::Private(*address));
-        }
+    fn usable(&mut self, addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, TargetError> {
         if addresses.is_empty() {
             return Err(TargetError::NoAddress);
         }
+        self.is_global = addresses.iter().all(|address| is_global(*address));
         Ok(addresses)
     }
 
-    fn is_redirected(&self) -> bool {
-        !self.paths.is_empty()
+    /// The tracker is at another site from now on.
+    pub(super) fn move_to(&mut self, site: Site, now: Time) {
+        self.site = site;
+        self.moved_at = now;
+        self.change();
     }
 
-    /// The tracker has redirected a torrent's path to another URL. Whether that is at another site.
-    ///
-    /// # Errors
-    /// When it does so again and again. Then everything begins at the origin again.
-    pub(super) fn redirect(
-        &mut self,
-        path: &str,
-        to: TrackerUrl,
-        now: Time,
-    ) -> Result<bool, TargetError> {
-        let redirects = self.paths.get(path).map_or(0, |(_, redirects)| *redirects) + 1;
-        if redirects > MAX_REDIRECTS {
-            self.reset();
-            return Err(TargetError::Loop);
-        }
-        if self.paths.len() >= MAX_PATHS {
-            self.paths.clear();
-        }
-        self.paths.insert(path.into(), (to.path, redirects));
-        self.redirected_at = now;
-        self.generation = self.generation.wrapping_add(1);
-        let moved = self.site != to.site;
-        if moved {
-            self.site = to.site;
-            self.name = Name::Unknown;
-        } else if self.name == Name::Renewing {
-            // The answer will be one to the generation before, and is passed over.
-            self.name = Name::Known { until: now };
-        }
-        Ok(moved)
-    }
-
-    /// Forgets every redirect.
+    /// Forgets that the tracker has moved.
     pub(super) fn reset(&mut self) {
-        if self.is_redirected() {
+        if self.site != self.origin {
             self.site = self.origin.clone();
-            self.paths.clear();
-            self.generation = self.generation.wrapping_add(1);
-            self.name = Name::Unknown;
+            self.change();
         }
+    }
+
+    fn change(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        self.name = Name::Unknown;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tracker::url::TrackerUrl;
+
+    fn site(url: &str) -> Site {
+        TrackerUrl::parse(url).unwrap().site
+    }
 
     fn target(url: &str) -> Target {
-        Target::new(&TrackerUrl::parse(url).unwrap().site)
+        Target::new(&site(url), 0)
     }
 
     fn addresses(list: &[&str]) -> Result<Vec<IpAddr>, String> {
@@ -210,10 +166,6 @@ mod tests {
             .iter()
             .map(|address| address.parse().unwrap())
             .collect())
-    }
-
-    fn redirect(target: &mut Target, path: &str, to: &str) -> Result<bool, TargetError> {
-        target.redirect(path, TrackerUrl::parse(to).unwrap(), Time(0))
     }
 
     #[test]
@@ -245,75 +197,44 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_holds_for_an_hour() {
+    fn a_move_holds_for_an_hour() {
         let mut target = target("http://a/");
         target.ask(Time(0));
         target.resolved(addresses(&["1.1.1.1"]), Time(0)).unwrap();
-        redirect(&mut target, "/announce", "https://b/new").unwrap();
-        assert_eq!(target.url("/announce").site.to_string(), "https://b");
-        assert_eq!(&*target.url("/announce").path, "/new");
-        assert_eq!(&*target.url("/other").path, "/other");
+        target.move_to(site("https://a/"), Time(0));
+        assert_eq!((target.site(), target.generation), (&site("https://a/"), 1));
         assert!(!target.is_known() && target.ask(Time(0)));
-        assert!(target.ask(Time(REDIRECT_MS)));
-        assert_eq!(target.site().to_string(), "http://a");
-        assert_eq!(target.generation, 2);
-    }
-
-    #[test]
-    fn a_redirect_during_a_question_does_not_end_the_asking() {
-        let mut target = target("http://a/");
-        target.ask(Time(0));
         target.resolved(addresses(&["1.1.1.1"]), Time(0)).unwrap();
-        assert!(target.ask(Time(RESOLVED_MS)));
-        let asked = target.generation;
-        assert_eq!(redirect(&mut target, "/", "http://a/new"), Ok(false));
-        // The answer is one to a target that has been left, and is passed over.
-        assert_ne!(target.generation, asked);
-        assert!(target.is_known() && target.ask(Time(RESOLVED_MS)));
+        target.ask(Time(REDIRECT_MS - 1));
+        assert_eq!(target.site(), &site("https://a/"));
+        assert!(target.ask(Time(REDIRECT_MS)) && !target.is_known());
+        assert_eq!((target.site(), target.generation), (&site("http://a/"), 2));
+        // What has not moved is not asked for anew.
+        target
+            .resolved(addresses(&["1.1.1.1"]), Time(REDIRECT_MS))
+            .unwrap();
+        assert!(!target.ask(Time(REDIRECT_MS + 1)));
+        target.reset();
+        assert_eq!((target.is_known(), target.generation), (true, 2));
     }
 
     #[test]
-    fn redirect_loops_end() {
-        let mut target = target("http://a/");
-        for _ in 0..MAX_REDIRECTS {
-            assert_eq!(redirect(&mut target, "/", "http://a/"), Ok(false));
-            assert_eq!(redirect(&mut target, "/other", "http://a/"), Ok(false));
-        }
-        assert_eq!(
-            redirect(&mut target, "/", "http://a/"),
-            Err(TargetError::Loop)
-        );
-        assert!(!target.is_redirected());
-    }
-
-    #[test]
-    fn a_redirect_leads_home_only_when_the_tracker_was_there() {
-        for (origin, to, allowed) in [
-            ("1.1.1.1", "127.0.0.1", false),
-            ("1.1.1.1", "8.8.8.8", true),
-            ("127.0.0.1", "127.0.0.2", true),
-            ("10.0.0.1", "192.168.0.1", true),
+    fn a_redirect_leads_home_only_when_the_tracker_is_there() {
+        for (own, to, allowed) in [
+            (&["1.1.1.1"][..], "127.0.0.1", false),
+            (&["1.1.1.1"], "10.0.0.1", false),
+            (&["1.1.1.1"], "8.8.8.8", true),
+            (&["127.0.0.1"], "127.0.0.2", true),
+            (&["10.0.0.1"], "192.168.0.1", true),
+            (&["1.1.1.1", "10.0.0.1"], "192.168.0.1", true),
         ] {
             let mut target = target("http://a/");
             target.ask(Time(0));
-            target.resolved(addresses(&[origin]), Time(0)).unwrap();
-            redirect(&mut target, "/", "http://b/").unwrap();
-            target.ask(Time(0));
-            let resolved = target.resolved(addresses(&[to]), Time(0));
-            assert_eq!(resolved.is_ok(), allowed, "{origin} to {to}");
+            // The torrent's own tracker may be anywhere.
+            target.resolved(addresses(own), Time(0)).unwrap();
+            let to = to.parse().unwrap();
+            assert_eq!(target.may_lead_to(to), allowed, "{own:?} to {to}");
         }
-        let mut target = target("http://a/");
-        target.ask(Time(0));
-        // The torrent's own tracker may be anywhere.
-        assert!(target.resolved(addresses(&["127.0.0.1"]), Time(0)).is_ok());
-    }
-
-    #[test]
-    fn remembered_paths_are_bounded() {
-        let mut target = target("http://a/");
-        for number in 0..1000 {
-            redirect(&mut target, &format!("/{number}"), "http://b/").unwrap();
-        }
-        assert!(target.paths.len() <= MAX_PATHS);
+        assert!(!target("http://a/").may_lead_to("127.0.0.1".parse().unwrap()));
     }
 }

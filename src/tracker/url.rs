@@ -171,6 +171,16 @@ impl TrackerUrl {
         Ok(url)
     }
 
+    /// Whether a redirect of this URL to another says no more than that the host is to be spoken to
+    /// in TLS: the path is the same, and the port is one that only the owner of the host can have.
+    #[must_use]
+    pub fn moves_to_tls(&self, to: &Self) -> bool {
+        let (from, into) = (&self.site, &to.site);
+        let schemes = (from.scheme, into.scheme) == (Scheme::Http, Scheme::Https);
+        let usual = Scheme::Https.default_port() == Some(into.port);
+        schemes && usual && from.host == into.host && self.path == to.path
+    }
+
     /// A relative reference beside our own path.
     fn absolute(&self, reference: &str) -> String {
         let path = self.path.split('?').next().unwrap_or_default();
@@ -421,6 +431,22 @@ mod tests {
         }
         assert!(from.redirect("javascript://x").is_err());
         assert!(from.redirect(&"x".repeat(MAX_URL_BYTES + 1)).is_err());
+    }
+
+    #[test]
+    fn a_host_moves_to_tls_only_as_a_whole() {
+        for (from, to, moves) in [
+            ("http://a/x", "https://a/x", true),
+            ("http://a:6969/x", "https://A:443/x", true),
+            ("http://a/x", "https://a:8443/x", false),
+            ("http://a/x", "https://a/y", false),
+            ("http://a/x", "https://b/x", false),
+            ("http://a/x", "http://a:443/x", false),
+            ("https://a:8443/x", "https://a/x", false),
+        ] {
+            let [from, to] = [from, to].map(|url| TrackerUrl::parse(url).unwrap());
+            assert_eq!(from.moves_to_tls(&to), moves, "{from:?} to {to:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -177,6 +178,120 @@ fn a_redirect_is_followed_once_for_the_whole_library() {
     driver.add(0..TORRENTS, &[&origin.url()]);
     driver.accepted(TORRENTS.into());
     assert_eq!((origin.requests(), target.requests()), (1, 300));
+}
+
+#[test]
+fn a_redirect_that_does_not_last_is_followed_each_time() {
+    let machines = [(); 2].map(|()| Http::answering(accepted()));
+    let addresses = [0, 1].map(|number: usize| machines[number].address);
+    let origin = redirecting("302 Found", move |path| {
+        let machine = usize::from(path.contains("%A5%A5&") && path.contains("0%A5"));
+        Some(format!("http://{}{path}", addresses[machine]))
+    });
+    let mut driver = driver();
+    driver.add(0..TORRENTS, &[&origin.url()]);
+    driver.accepted(TORRENTS.into());
+    let counters = driver.announcer.counters();
+    assert_eq!((origin.requests(), counters.sent), (300, 600));
+    // Connections stay open there too.
+    assert!(counters.connections < 30, "{counters:?}");
+    let now = driver.now();
+    let figures = driver.announcer.figures(now);
+    // What is announced elsewhere counts where it is redirected from.
+    let [named] = &figures.named[..] else {
+        panic!("{figures:?}");
+    };
+    assert_eq!((named.sums.torrents, named.sums.accepted), (300, 300));
+}
+
+#[test]
+fn sites_that_redirects_lead_to_are_bounded() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = port.local_addr().unwrap().port();
+    let count = AtomicUsize::new(0);
+    let bad = redirecting("301 Moved", move |path| {
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        let astray = path.starts_with("/bad/");
+        astray.then(|| format!("http://127.1.{}.1:{port}{path}", number % 250))
+    });
+    let mut driver = driver();
+    let url = |path: &str| format!("http://{}/{path}/announce", bad.address);
+    driver.add(0..100, &[&url("good")]);
+    driver.add(100..150, &[&url("bad")]);
+    driver.add(150..TORRENTS, &[&url("good")]);
+    driver.until("the end", |announcer| {
+        let counters = announcer.counters();
+        (counters.accepted, counters.failed) == (250, 50)
+    });
+    let now = driver.now();
+    let figures = driver.announcer.figures(now);
+    assert_eq!(figures.named.len(), 1);
+    assert!((1..=8).contains(&figures.others), "{}", figures.others);
+}
+
+#[test]
+fn one_path_that_leads_nowhere_does_not_stop_the_others() {
+    let bad = redirecting("301 Moved", |path| {
+        path.starts_with("/bad/").then(|| "/bad/again".to_owned())
+    });
+    let mut driver = driver();
+    let url = |path: &str| format!("http://{}/{path}/announce", bad.address);
+    driver.add(0..1, &[&url("bad")]);
+    driver.add(1..100, &[&url("good")]);
+    driver.add(100..109, &[&url("bad")]);
+    driver.add(109..TORRENTS, &[&url("good")]);
+    driver.accepted(u64::from(TORRENTS) - 10);
+    // Each of the bad ones was asked for as often as a redirect is followed.
+    assert!(
+        bad.requests() <= TORRENTS as usize + 60,
+        "{}",
+        bad.requests()
+    );
+}
+
+/// Answers a request for one of `paths` with a redirect to where it leads, all else as a tracker.
+fn redirecting(
+    status: &'static str,
+    lead: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+) -> Http {
+    Http::new(move |visitor| {
+        while let Some(request) = visitor.request() {
+            let path = request.split(' ').nth(1).unwrap();
+            visitor.say(match lead(path) {
+                Some(to) => {
+                    format!("HTTP/1.1 {status}\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n")
+                }
+                None => accepted(),
+            });
+        }
+    })
+}
+
+#[test]
+fn a_redirect_takes_its_own_path_along_and_no_other() {
+    for status in ["301 Moved", "302 Found", "307 Elsewhere", "308 Moved"] {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&seen);
+        let other = Http::new(move |visitor| {
+            while let Some(request) = visitor.request() {
+                noted.lock().unwrap().push(request);
+                visitor.say(accepted());
+            }
+        });
+        let address = other.address;
+        let origin = redirecting(status, move |path| {
+            let bought = path.starts_with("/key-of-one/");
+            bought.then(|| format!("http://{address}{path}"))
+        });
+        let mut driver = driver();
+        let url = |key: &str| format!("http://{}/{key}/announce", origin.address);
+        driver.add(0..20, &[&url("key-of-one")]);
+        driver.add(20..TORRENTS, &[&url("key-of-another")]);
+        driver.accepted(TORRENTS.into());
+        let seen = seen.lock().unwrap();
+        assert!(seen.iter().all(|request| request.contains("/key-of-one/")));
+        assert_eq!(seen.len(), 20, "{status}");
+    }
 }
 
 #[test]

@@ -26,6 +26,17 @@ enum Room {
     None,
 }
 
+/// What has come of making the next announce of a tracker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// It has been made, or it was found that there is nothing to be said.
+    Made,
+    /// None is due.
+    Nothing,
+    /// The tracker can take none now, and is looked at again when it can.
+    Blocked,
+}
+
 impl Announcer {
     /// Gives a tracker as much as it can take now, and sees to it that it is looked at again.
     pub(super) fn pump(&mut self, number: u32, now: Time) {
@@ -35,12 +46,14 @@ impl Announcer {
         } else {
             DISPATCH_PER_TURN
         };
+        let mut is_stuck = false;
         for step in 0..steps {
             let due = self.schedule.next(number, now);
             let Some(tracker) = self.trackers.get_mut(number as usize) else {
                 return;
             };
             let again = tracker.routes.iter().any(|route| !route.again.is_empty());
+            let again = again && !is_stuck;
             let Some(mut at) = (if again { Some(now) } else { due }) else {
                 return;
             };
@@ -57,30 +70,36 @@ impl Announcer {
                 self.wake_at(number, at);
                 return;
             }
+            let before = tracker.target.generation;
             if tracker.target.ask(now) {
                 let generation = tracker.target.generation;
                 self.resolver
                     .ask(number, generation, &tracker.target.site().host);
                 self.prepare_tls(number);
+                if generation != before {
+                    self.start_anew(number);
+                }
             }
-            if !self.dispatch(number, now) {
-                return;
+            match self.dispatch(number, now) {
+                Step::Made => {}
+                // What goes first has to wait, and its route says when it need not any more.
+                Step::Nothing => is_stuck = true,
+                Step::Blocked => return,
             }
         }
         self.touched.push(number);
     }
 
-    /// Makes the next announce of a tracker, if one is due, by each family that can take it. `false`
-    /// when it can take none now, and is looked at again when it can.
-    fn dispatch(&mut self, number: u32, now: Time) -> bool {
+    /// Makes the next announce of a tracker, if one is due, by each family that can take it.
+    fn dispatch(&mut self, number: u32, now: Time) -> Step {
         let stopping = self.stops_at.is_some();
         let Some(tracker) = self.trackers.get_mut(number as usize) else {
-            return false;
+            return Step::Blocked;
         };
         if tracker.pace.available(now) == 0 {
             let next = tracker.pace.next(now);
             self.wake_at(number, next);
-            return false;
+            return Step::Blocked;
         }
         let mut requests = [None; 2];
         let (mut open, mut is_waited_for) = ([false; 2], false);
@@ -96,16 +115,17 @@ impl Announcer {
                     .and_then(|route| route.again.pop_front())
             {
                 self.send(number, family, request, now);
-                return true;
+                return Step::Made;
             }
         }
         // At the end, nobody waits for a tracker that cannot be reached.
-        if is_waited_for || !(open.contains(&true) || stopping) {
-            return false;
+        let is_open = open.contains(&true) || stopping;
+        if is_waited_for || !is_open || self.waits_for_detours(number) {
+            return Step::Blocked;
         }
         // What was put on the stage may not be due yet.
         let Some(entry) = self.schedule.take(number, now) else {
-            return true;
+            return Step::Nothing;
         };
         for ((family, open), request) in Family::ALL.into_iter().zip(open).zip(&mut requests) {
             let due = if open {
@@ -117,6 +137,7 @@ impl Announcer {
                 entry,
                 told: due.announce.event,
                 renewed: false,
+                detour: None,
             });
         }
         self.schedule.dispatched(number, entry);
@@ -125,7 +146,7 @@ impl Announcer {
                 self.send(number, family, request, now);
             }
         }
-        true
+        Step::Made
     }
 
     /// Whether a tracker can take an announce by one family.
@@ -158,6 +179,11 @@ impl Announcer {
     }
 
     fn send(&mut self, number: u32, family: Family, request: Request, now: Time) {
+        if self.is_redirected(number, family, request, now)
+            || !self.may_be_sent(number, family, request, now)
+        {
+            return;
+        }
         let Some(tracker) = self.trackers.get_mut(number as usize) else {
             return;
         };

@@ -24,8 +24,8 @@ pub(super) struct Tally {
 pub(super) struct Named {
     /// Their numbers.
     trackers: Vec<u32>,
-    /// Trackers up to this number have had their chance.
-    considered: usize,
+    /// So many trackers have had their chance, and so many of all have none.
+    considered: (usize, usize),
     /// Of the others: torrents, lateness and requests, as they were at the last look.
     others: TrackerSums,
 }
@@ -95,16 +95,21 @@ impl Announcer {
     }
 
     /// Gives trackers that are new a place among those that are shown, as long as there are some:
-    /// those with the most torrents first. A tracker keeps its place, or its figures would jump.
+    /// those with the most torrents first. A tracker keeps its place, or its figures would jump. One
+    /// that only redirects lead to gets none: it changes, and what is announced there counts where
+    /// it was redirected from.
     pub(super) fn name_trackers(&mut self) {
-        if self.named.considered == self.trackers.len() {
+        let sets = self.schedule.sets();
+        let count = (self.trackers.len(), sets.guests());
+        let free = MAX_NAMED.saturating_sub(self.named.trackers.len());
+        if std::mem::replace(&mut self.named.considered, count) == count || free == 0 {
             return;
         }
-        let to_number = |at| u32::try_from(at).unwrap_or(u32::MAX);
-        let new = to_number(self.named.considered)..to_number(self.trackers.len());
-        self.named.considered = self.trackers.len();
-        let free = MAX_NAMED.saturating_sub(self.named.trackers.len());
-        let mut new: Vec<u32> = if free > 0 { new.collect() } else { Vec::new() };
+        let all = 0..u32::try_from(count.0).unwrap_or(u32::MAX);
+        let named = &self.named.trackers;
+        let mut new: Vec<u32> = all
+            .filter(|number| !named.contains(number) && !sets.is_guest(*number))
+            .collect();
         new.sort_by_key(|number| std::cmp::Reverse(self.schedule.members(*number)));
         self.named.trackers.extend(new.into_iter().take(free));
     }

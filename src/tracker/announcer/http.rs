@@ -15,8 +15,9 @@ use crate::tracker::http;
 use crate::tracker::peers;
 use crate::tracker::request::Request;
 use crate::tracker::response::Response;
-use crate::tracker::route::{Manner, Route};
+use crate::tracker::route::Manner;
 use crate::tracker::schedule::Outcome;
+use crate::tracker::url::TrackerUrl;
 
 /// `Retry-After` is heeded up to an hour.
 const MAX_RETRY_AFTER_S: u64 = 3600;
@@ -104,7 +105,8 @@ impl Announcer {
         let identity = &self.config.identity;
         let Some(due) = self.schedule.due(request.entry, family) else {
             // It was given up at the end, when nothing but `stopped` is said.
-            self.finish(number, family, request, Outcome::Returned, now);
+            let (home, request) = self.come_home(number, request);
+            self.finish(home, family, request, Outcome::Returned, now);
             return;
         };
         let announce = Announce {
@@ -115,7 +117,10 @@ impl Announcer {
         let Some(tracker) = self.trackers.get(number as usize) else {
             return;
         };
-        let url = tracker.target.url(due.path);
+        let url = TrackerUrl {
+            site: tracker.target.site().clone(),
+            path: self.detour_path(request).unwrap_or(due.path).into(),
+        };
         let tracker_id = tracker.tracker_id.as_deref();
         if let Some(connection) = self.connections.get_mut(key) {
             if connection.in_flight.is_empty() && connection.connected {
@@ -297,7 +302,9 @@ impl Announcer {
         if matches!(response.status, 301 | 302 | 303 | 307 | 308)
             && let Some(location) = &response.location
         {
-            self.redirected(number, family, generation, request, location, now);
+            let is_permanent = matches!(response.status, 301 | 308);
+            let redirect = (location.as_str(), is_permanent);
+            self.redirected(number, family, generation, request, redirect, now);
             return;
         }
         match announce::parse_answer(&response.body) {
@@ -344,55 +351,6 @@ impl Announcer {
         } else {
             self.complain(number, format_args!("{why}"), now);
             self.finish(number, family, request, Outcome::Failed, now);
-        }
-    }
-
-    fn redirected(
-        &mut self,
-        number: u32,
-        family: Family,
-        generation: u32,
-        request: Request,
-        location: &str,
-        now: Time,
-    ) {
-        let path = self.schedule.due(request.entry, family);
-        let path = path.map(|due| due.path.to_owned());
-        let Some(tracker) = self.trackers.get_mut(number as usize) else {
-            return;
-        };
-        // The answer of a target that has been left already says nothing new.
-        let (Some(path), true) = (path, generation == tracker.target.generation) else {
-            self.finish(number, family, request, Outcome::Returned, now);
-            return;
-        };
-        let to = match tracker.target.url(&path).redirect(location) {
-            Ok(to) => to,
-            Err(error) => {
-                self.fail(
-                    number,
-                    family,
-                    Some(request),
-                    &format!("redirects: {error}"),
-                    now,
-                );
-                return;
-            }
-        };
-        log::debug!("tracker {}: redirects to {}", tracker.site, to.site);
-        let redirected = tracker.target.redirect(&path, to, now);
-        self.finish(number, family, request, Outcome::Returned, now);
-        match redirected {
-            Ok(moved) => {
-                for family in Family::ALL {
-                    self.abandon(number, family, None, now);
-                    // Another server may speak otherwise.
-                    if moved && let Some(route) = self.route(number, family) {
-                        *route = Route::default();
-                    }
-                }
-            }
-            Err(error) => self.trouble(number, &error, now),
         }
     }
 

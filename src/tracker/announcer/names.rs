@@ -34,14 +34,26 @@ impl Announcer {
                 Ok(addresses) => {
                     tracker.troubles = 0;
                     let (v4, v6) = addresses.into_iter().partition(IpAddr::is_ipv4);
-                    for (route, addresses) in tracker.routes.iter_mut().zip([v4, v6]) {
-                        route.set_addresses(addresses);
+                    for (family, addresses) in Family::ALL.into_iter().zip([v4, v6]) {
+                        self.place(number, family, addresses, now);
                     }
                 }
                 Err(error) if !tracker.target.is_known() => self.trouble(number, &error, now),
                 // The addresses from before are used on.
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Takes over where a tracker is by one family. What waited for it there waits no more when it
+    /// has no such address.
+    fn place(&mut self, number: u32, family: Family, addresses: Vec<IpAddr>, now: Time) {
+        let is_nowhere = addresses.is_empty();
+        if let Some(route) = self.route(number, family) {
+            route.set_addresses(addresses);
+        }
+        if is_nowhere {
+            self.abandon(number, family, None, now);
         }
     }
 
@@ -64,10 +76,7 @@ impl Announcer {
             tracker.target.reset();
         }
         for family in Family::ALL {
-            if let Some(route) = self.route(number, family) {
-                route.set_addresses(Vec::new());
-            }
-            self.abandon(number, family, None, now);
+            self.place(number, family, Vec::new(), now);
         }
         self.touched.push(number);
     }

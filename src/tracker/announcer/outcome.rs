@@ -28,8 +28,14 @@ impl Announcer {
         answer: Answer,
         now: Time,
     ) {
-        let torrents = self.schedule.members(number);
-        let Some(tracker) = self.trackers.get_mut(number as usize) else {
+        let home = self.home(number, request);
+        if home != number
+            && let Some(route) = self.route(number, family)
+        {
+            route.answered(now);
+        }
+        let torrents = self.schedule.members(home);
+        let Some(tracker) = self.trackers.get_mut(home as usize) else {
             return;
         };
         let was_up = tracker
@@ -50,11 +56,13 @@ impl Announcer {
             } => {
                 self.counters.accepted += 1;
                 tracker.tally.accepted += 1;
-                if tracker_id.is_some() {
-                    tracker.tracker_id = tracker_id;
+                if tracker_id.is_some()
+                    && let Some(asked) = self.trackers.get_mut(number as usize)
+                {
+                    asked.tracker_id = tracker_id;
                 }
                 if let Some(warning) = warning {
-                    self.complain(number, format_args!("warns: {warning}"), now);
+                    self.complain(home, format_args!("warns: {warning}"), now);
                 }
                 Outcome::Accepted(terms)
             }
@@ -63,7 +71,7 @@ impl Announcer {
                 tracker.tally.refused += 1;
                 let torrent = self.schedule.due(request.entry, family);
                 if let Some(torrent) = torrent.map(|due| due.announce.info_hash) {
-                    self.complain(number, format_args!("refuses {torrent}: {reason}"), now);
+                    self.complain(home, format_args!("refuses {torrent}: {reason}"), now);
                 }
                 Outcome::Refused(retry)
             }
@@ -71,18 +79,24 @@ impl Announcer {
         self.finish(number, family, request, outcome, now);
     }
 
-    /// An announce has ended, one way or another.
+    /// An announce has ended, one way or another. One that was redirected has had its try: it would
+    /// be redirected again, and again.
     pub(super) fn finish(
         &mut self,
         number: u32,
         family: Family,
         request: Request,
-        outcome: Outcome,
+        mut outcome: Outcome,
         now: Time,
     ) {
+        let was_redirected = request.detour.is_some();
+        let (home, request) = self.come_home(number, request);
+        if was_redirected && outcome == Outcome::Returned {
+            outcome = Outcome::Failed;
+        }
         if outcome == Outcome::Failed {
             self.counters.failed += 1;
-            if let Some(tracker) = self.trackers.get_mut(number as usize) {
+            if let Some(tracker) = self.trackers.get_mut(home as usize) {
                 tracker.tally.failed += 1;
             }
         }
@@ -92,9 +106,14 @@ impl Announcer {
             outcome,
         };
         let chance = self.random.u32(..);
+        if was_redirected && outcome == Outcome::Failed {
+            self.forget_redirect(home, family, request);
+            let why = format_args!("redirects to where nobody answers");
+            self.astray(home, family, why, now);
+        }
         self.schedule
-            .finish(number, request.entry, ended, now, chance);
-        self.touched.push(number);
+            .finish(home, request.entry, ended, now, chance);
+        self.touched.extend([home, number]);
     }
 
     /// Gives up all that is under way by one family; `blamed` is a request that brought it about.
