@@ -283,6 +283,8 @@ impl Schedule {
             if wanted.is_none() {
                 return Some(entry);
             }
+            // What is staged has been asked for, and its record stays until it is announced.
+            debug_assert!(matches!(wanted, Some((_, Hash::Unreadable))));
             self.put_off(tracker, entry, now);
         }
     }

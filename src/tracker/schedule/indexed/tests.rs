@@ -111,6 +111,42 @@ fn a_peer_that_comes_while_the_info_hash_is_read_ends_the_wait() {
 }
 
 #[test]
+fn a_peer_that_leaves_while_the_info_hash_is_read_puts_nothing_off() {
+    for is_read_before in [None, Some(true), Some(false)] {
+        let mut schedule = with_index(1);
+        assert_eq!(announce(&mut schedule, 0, LATER), None);
+        if is_read_before == Some(true) {
+            assert_eq!(read(&mut schedule), [0]);
+        }
+        schedule.joined(0, hash(0), LATER);
+        schedule.left(0);
+        if is_read_before == Some(false) {
+            assert_eq!(read(&mut schedule), [0]);
+        }
+        assert_eq!(schedule.next(0, LATER), Some(Time(0)));
+        assert_eq!(turn(&mut schedule, LATER), [(0, Event::Started)]);
+        assert_eq!(schedule.torrents.records(), 0);
+    }
+}
+
+#[test]
+fn a_peer_that_leaves_shortly_before_an_announce_puts_nothing_off() {
+    for ahead_ms in [0, 1, LEAD_MS, LEAD_MS + 1] {
+        let mut schedule = with_index(1);
+        sweep(&mut schedule, LATER);
+        schedule.joined(0, hash(0), LATER);
+        let due = schedule.next(0, LATER).unwrap();
+        let before = Time(due.0 - ahead_ms);
+        // What is announced soon is staged, and then the peer leaves.
+        assert_eq!(schedule.take(0, before).is_some(), ahead_ms == 0);
+        schedule.left(0);
+        if ahead_ms > 0 {
+            assert_eq!(sweep(&mut schedule, due), [(0, Event::None)]);
+        }
+    }
+}
+
+#[test]
 fn neighbours_in_an_index_are_read_together_in_every_round() {
     let terms = Terms {
         interval_s: 60,
