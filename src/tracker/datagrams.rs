@@ -240,6 +240,11 @@ impl Datagrams {
         self.flights.remove(&transaction);
     }
 
+    /// Whether a packet is still waited for.
+    pub(super) fn waits_for(&self, transaction: u32) -> bool {
+        self.flights.contains_key(&transaction)
+    }
+
     /// Whether nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.flights.is_empty()

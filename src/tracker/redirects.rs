@@ -36,7 +36,6 @@ pub(super) struct Redirects {
 
 impl Redirects {
     /// Whether nothing is remembered.
-    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }

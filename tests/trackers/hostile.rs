@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hekate::tracker::announcer::{Counters, Limits};
 
@@ -25,6 +25,9 @@ const LIMITS: Limits = Limits {
     rest_ms: 50,
     shutdown_ms: 500,
 };
+
+/// After this time a packet is sent again.
+const RESEND: Duration = Duration::from_millis(LIMITS.resend_ms);
 
 fn driver() -> Driver {
     let mut config = config();
@@ -408,6 +411,26 @@ fn a_lost_packet_is_sent_again() {
         (TORRENTS.into(), 0),
         "{counters:?}"
     );
+}
+
+#[test]
+fn a_udp_tracker_that_is_away_for_a_moment_is_found_again_soon() {
+    let mut silent_since: Option<Instant> = None;
+    let tracker = Udp::new(move |socket, from, packet| {
+        // A whole window of announces is lost, and what follows them for a while.
+        if !is_connect(packet) {
+            silent_since.get_or_insert_with(Instant::now);
+        }
+        let away = silent_since.is_some_and(|since| since.elapsed() < 3 * RESEND);
+        if !away {
+            socket.send_to(&honest(packet, 1800), from).ok();
+        }
+    });
+    let mut driver = driver();
+    driver.add(0..TORRENTS, &[&tracker.url()]);
+    let took = driver.accepted(TORRENTS.into());
+    // Asked for a connection after one, two and four times the time of a packet, and not later.
+    assert!(took < 15 * RESEND, "{took:?}");
 }
 
 #[test]

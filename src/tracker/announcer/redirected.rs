@@ -97,7 +97,7 @@ impl Announcer {
         let Some(tracker) = self.trackers.get_mut(number as usize) else {
             return false;
         };
-        if request.detour.is_some() {
+        if request.detour.is_some() || tracker.redirects.is_empty() {
             return false;
         }
         let due = self.schedule.due(request.entry, family);

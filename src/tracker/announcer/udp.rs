@@ -182,6 +182,10 @@ impl Announcer {
 
     /// A packet is to be sent again (BEP 15), or its tracker answers nothing any more.
     fn overdue(&mut self, transaction: u32, flight: &Flight, now: Time) {
+        // The first one that a silent tracker leaves unanswered withdraws the others: they say no more.
+        if !self.datagrams.waits_for(transaction) {
+            return;
+        }
         let (number, family) = (flight.tracker, flight.family);
         let resend_ms = self.config.limits.resend_ms;
         let identity = self.config.identity;
