@@ -87,6 +87,9 @@ struct Channel {
 pub(super) struct Datagrams {
     channels: [Option<Channel>; 2],
     flights: HashMap<u32, Flight>,
+    /// Their transactions by tracker and family: thousands of trackers may fall silent at once, and
+    /// each has its own withdrawn.
+    by_route: BTreeSet<(u32, Family, u32)>,
     /// What is not lost yet, in the order sent.
     young: VecDeque<(Time, u32)>,
     /// When to send again what is lost, or was a request for a connection.
@@ -128,6 +131,7 @@ impl Datagrams {
         Ok(Self {
             channels,
             flights: HashMap::new(),
+            by_route: BTreeSet::new(),
             young: VecDeque::new(),
             deadlines: BTreeSet::new(),
             inbox: Inbox::default(),
@@ -174,6 +178,7 @@ impl Datagrams {
             address,
         };
         self.flights.insert(transaction, flight);
+        self.by_route.insert((tracker, family, transaction));
         if flight.lost {
             self.deadlines.insert((deadline, transaction));
         } else {
@@ -235,9 +240,12 @@ impl Datagrams {
         }
     }
 
-    /// Forgets a packet.
-    pub(super) fn forget(&mut self, transaction: u32) {
-        self.flights.remove(&transaction);
+    /// Forgets a packet, and answers what it was.
+    pub(super) fn forget(&mut self, transaction: u32) -> Option<Flight> {
+        let flight = self.flights.remove(&transaction)?;
+        self.by_route
+            .remove(&(flight.tracker, flight.family, transaction));
+        Some(flight)
     }
 
     /// Whether a packet is still waited for.
@@ -247,15 +255,17 @@ impl Datagrams {
 
     /// Whether nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
+        debug_assert_eq!(self.by_route.len(), self.flights.len());
         self.flights.is_empty()
     }
 
     /// Forgets all that is under way to a tracker, and answers which announces that were.
     pub(super) fn withdraw(&mut self, tracker: u32, family: Family) -> Vec<Request> {
-        let gone = |flight: &Flight| flight.tracker == tracker && flight.family == family;
-        let withdrawn = self.flights.extract_if(|_, flight| gone(flight));
+        let all = (tracker, family, 0)..=(tracker, family, u32::MAX);
+        let transactions: Vec<u32> = self.by_route.range(all).map(|(_, _, id)| *id).collect();
+        let withdrawn = transactions.into_iter().filter_map(|id| self.forget(id));
         withdrawn
-            .filter_map(|(_, flight)| match flight.sent {
+            .filter_map(|flight| match flight.sent {
                 Sent::Announce(request) => Some(request),
                 Sent::Connect => None,
             })
@@ -264,6 +274,7 @@ impl Datagrams {
 
     /// Writes what waits, as far as the sockets take it.
     pub(super) fn flush(&mut self, arrivals: &mut Vec<Arrival>) {
+        let mut unsent = Vec::new();
         for channel in self.channels.iter_mut().flatten() {
             while channel.writable && !channel.waiting.is_empty() {
                 let batch: Vec<(SockAddr, &[u8])> = channel
@@ -285,17 +296,18 @@ impl Datagrams {
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     // The first one cannot be sent: there is no way to its address.
                     Err(error) => {
-                        if let Some((transaction, ..)) = channel.waiting.pop_front()
-                            && let Some(flight) = self.flights.remove(&transaction)
-                        {
-                            arrivals.push(Arrival::Unsent(flight, error.kind()));
-                        }
+                        let first = channel.waiting.pop_front();
+                        unsent.extend(first.map(|(transaction, ..)| (transaction, error.kind())));
                     }
                 }
             }
             if channel.waiting.is_empty() {
                 channel.bytes.clear();
             }
+        }
+        for (transaction, kind) in unsent {
+            let flight = self.forget(transaction);
+            arrivals.extend(flight.map(|flight| Arrival::Unsent(flight, kind)));
         }
     }
 
@@ -330,6 +342,8 @@ impl Datagrams {
                             }
                     });
                     if fits && let Some(flight) = self.flights.remove(&transaction) {
+                        self.by_route
+                            .remove(&(flight.tracker, flight.family, transaction));
                         let is_v6 = flight.family == Family::V6;
                         let peers = match packet {
                             Packet::Announced { .. } => peers::from_packet(datagram, is_v6),
