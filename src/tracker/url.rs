@@ -168,6 +168,10 @@ impl TrackerUrl {
             return Err(UrlError::Downgrade { from, to });
         }
         url.path = without_ours(&url.path).into();
+        // A relative one stands beside our own path, which would grow with each of them.
+        if url.path.len() > MAX_URL_BYTES {
+            return Err(UrlError::TooLong);
+        }
         Ok(url)
     }
 
@@ -419,6 +423,21 @@ mod tests {
                 "{location}"
             );
         }
+    }
+
+    #[test]
+    fn redirects_make_no_path_longer_than_a_url() {
+        let most = "x".repeat(MAX_URL_BYTES - 1);
+        let from = TrackerUrl::parse("http://a/d/announce").unwrap();
+        let to = from.redirect(&format!("/{most}")).unwrap();
+        assert_eq!(to.path.len(), MAX_URL_BYTES);
+        for location in [format!("/{most}x"), most, "é".repeat(MAX_URL_BYTES / 3)] {
+            assert_eq!(from.redirect(&location), Err(UrlError::TooLong));
+        }
+        // The same of a host, as the DNS bounds it.
+        let host = |length: usize| TrackerUrl::parse(&format!("http://{}/", "h".repeat(length)));
+        assert!(host(253).is_ok());
+        assert_eq!(host(254), Err(UrlError::Host));
     }
 
     #[test]
