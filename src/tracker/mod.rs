@@ -28,3 +28,4 @@ mod tls;
 mod torrents;
 pub mod udp;
 pub mod url;
+mod window;
