@@ -455,6 +455,24 @@ mod tests {
     }
 
     #[test]
+    fn only_connections_in_a_row_that_end_after_one_answer_say_so() {
+        // One that had answered more shows that they need not end, one with something lost does not.
+        for (between, closing) in [((2, 0), false), ((1, 1), true)] {
+            let mut route = up();
+            assert!(!route.ended(1, 0, 1, false));
+            assert!(!route.ended(between.0, between.1, 1, false));
+            assert_eq!(route.ended(1, 0, 1, false), closing, "{between:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_ends_with_all_answered_is_no_break() {
+        let mut route = up();
+        assert!(!route.ended(5, 0, TRIAL_DEPTH, false));
+        assert_eq!(route.manner, Manner::Pipelined);
+    }
+
+    #[test]
     fn answers_without_sense_make_ill_after_three() {
         let mut route = up();
         assert!(!route.strike() && !route.strike() && route.strike());
