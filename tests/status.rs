@@ -353,6 +353,23 @@ fn those_who_ask_slowly_make_room_and_keep_nobody_waiting() {
 }
 
 #[test]
+fn whoever_goes_on_writing_behind_the_request_is_let_go() {
+    let scene = Scene::start();
+    let mut flood = scene.connect();
+    let request = request("/healthz", "localhost");
+    flood.write_all(request.as_bytes()).unwrap();
+    // Far more than the sockets hold: somebody would have to read it.
+    let rubbish = vec![b'x'; 1 << 20];
+    let is_cut = (0..256).any(|_| flood.write_all(&rubbish).is_err());
+    assert!(is_cut, "all of it was read");
+    let mut leecher = scene.leecher();
+    leecher.block(0, 0, 16384);
+    // Some bytes too many cost nobody the answer.
+    let behind = format!("{request}{}", "x".repeat(4096));
+    assert!(scene.converse(&behind).ends_with("ok\n"));
+}
+
+#[test]
 fn an_answer_is_read_in_pieces_by_a_reader_that_takes_its_time() {
     let scene = Scene::start();
     let socket = scene.connect();

@@ -31,6 +31,10 @@ use crate::timers::Time;
 /// How long a whole exchange may take.
 const EXCHANGE_MS: u64 = 10_000;
 
+/// Bytes behind a request that are read before its connection is closed, in all: more than any client
+/// sends that has not seen its answer yet. Who goes on is cut off, or the loop would read for ever.
+const BEHIND_MAX_BYTES: usize = 64 * 1024;
+
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = MAX_STATUS_CLIENTS;
 
@@ -70,6 +74,8 @@ struct Client {
     received: Vec<u8>,
     answer: Vec<u8>,
     sent: usize,
+    /// Bytes that came behind its request.
+    behind: usize,
     until: Time,
     /// An event has come for it.
     ready: bool,
@@ -232,6 +238,7 @@ impl StatusServer {
                 received: Vec::new(),
                 answer: Vec::new(),
                 sent: 0,
+                behind: 0,
                 until: now.after(EXCHANGE_MS),
                 ready: true,
                 waits: false,
@@ -342,14 +349,16 @@ impl Client {
     /// Closing a socket with unread bytes in it would reset the connection under the answer.
     fn await_end(&mut self) -> Progress {
         let mut rest = [0; 4096];
-        loop {
+        while self.behind < BEHIND_MAX_BYTES {
             match self.stream.with(|stream| stream.read(&mut rest)) {
-                Ok(1..) => {}
+                Ok(0) => return Progress::Gone,
+                Ok(bytes) => self.behind += bytes,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Waits,
-                Ok(0) | Err(_) => return Progress::Gone,
+                Err(_) => return Progress::Gone,
             }
         }
+        Progress::Gone
     }
 }
 
