@@ -13,6 +13,7 @@ mod support;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -318,20 +319,29 @@ fn wait_until_full(leecher: &Leecher) {
     });
 }
 
-/// A daemon with a peer that is in the middle of more than a socket holds, told to stop.
-fn stop_in_the_middle() -> (Daemon, Leecher, tempfile::TempDir) {
+/// A daemon with a peer that is in the middle of more than a socket holds; `change` is for its command.
+fn in_the_middle(change: impl FnOnce(&mut Command)) -> (Daemon, Leecher, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(66)
         .length(64 << 20)
         .write(dir.path())
         .unwrap();
-    let mut daemon = Daemon::seed(dir.path());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
+    command.args(["seed", "-v", "--bind", "127.0.0.1", "--port", "0"]);
+    change(command.arg(dir.path()));
+    let daemon = Daemon::start(command);
     let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
     leecher.until_unchoked();
     for index in 0..STOPPED_REQUESTS {
         leecher.send(&leecher::request(index, 0, sample.piece_length));
     }
     wait_until_full(&leecher);
+    (daemon, leecher, dir)
+}
+
+/// The same, told to stop.
+fn stop_in_the_middle() -> (Daemon, Leecher, tempfile::TempDir) {
+    let (mut daemon, leecher, dir) = in_the_middle(|_| {});
     daemon.signal("TERM");
     daemon.wait_for_line("stopping: 1 peers are let go");
     (daemon, leecher, dir)
@@ -351,6 +361,40 @@ fn a_stop_finishes_the_block_that_is_begun_and_answers_every_request() {
     }
     assert_eq!((answers, choked), (STOPPED_REQUESTS, true));
     assert!(daemon.wait().success());
+}
+
+#[test]
+fn while_it_stops_nothing_is_reloaded_and_nobody_hears_that_it_is_ready() {
+    let run = tempfile::tempdir().unwrap();
+    let path = run.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let (mut daemon, leecher, _dir) = in_the_middle(|command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
+    // Both at once: the reload is under way when the stop begins.
+    for signal in ["STOP", "HUP", "TERM", "CONT"] {
+        daemon.signal(signal);
+    }
+    daemon.wait_for_line("stopping: 1 peers are let go");
+    daemon.signal("HUP");
+    daemon.wait_for_line("not reloaded while stopping");
+    // The peer reads nothing more, so there is time enough for all that could be said.
+    assert!(daemon.wait().success());
+    drop(leecher);
+    assert_eq!(daemon.count_lines("reactor: reloading"), 1);
+    manager.set_nonblocking(true).unwrap();
+    let mut said = Vec::new();
+    let mut message = [0; 4096];
+    while let Ok(length) = manager.recv(&mut message) {
+        said.push(text(&message[..length]));
+    }
+    said.retain(|message| !message.starts_with("STATUS="));
+    let words = ["READY=1\n", "RELOADING=1\n", "STOPPING=1"];
+    let is_said = |(message, word): (&String, &str)| message.starts_with(word);
+    assert!(
+        said.len() == 3 && said.iter().zip(words).all(is_said),
+        "{said:?}"
+    );
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::config::file::{Configured, Sources};
 use crate::daemon::sandbox::Places;
 use crate::library::live::Settings;
+use crate::metrics::Phase;
 use crate::rate::TokenBucket;
 
 /// A reload that is under way.
@@ -24,23 +25,35 @@ pub(super) struct Reload {
     answer: Receiver<Result<Configured, String>>,
     /// Another was asked for meanwhile: what is read now may be old.
     again: bool,
+    /// The service manager was told that it has begun.
+    is_told: bool,
 }
 
 impl Reactor {
-    /// Starts a reload, or remembers that another is to follow the one under way.
+    /// Starts a reload, or remembers that another is to follow the one under way. There is none while
+    /// stopping.
     pub(super) fn begin_reload(&mut self) {
+        if self.stop_until.is_some() {
+            log::debug!("not reloaded while stopping");
+            return;
+        }
         if let Some(reload) = &mut self.reload {
             reload.again = true;
             return;
         }
-        self.service.notifier.reloading();
-        if !self.spawn_reload() {
+        // To a service manager the end of a reload is the word that peers are served: before they are,
+        // there is nothing to tell.
+        let is_told = self.phase() == Phase::Serving;
+        if is_told {
+            self.service.notifier.reloading();
+        }
+        if !self.spawn_reload(is_told) && is_told {
             self.service.notifier.ready();
         }
     }
 
     /// Starts the thread of a reload. Answers whether there is one.
-    fn spawn_reload(&mut self) -> bool {
+    fn spawn_reload(&mut self, is_told: bool) -> bool {
         let Some((sources, running)) = &self.service.configuration else {
             return false;
         };
@@ -60,8 +73,11 @@ impl Reactor {
             .spawn(work)
         {
             Ok(_) => {
-                let again = false;
-                self.reload = Some(Reload { answer, again });
+                self.reload = Some(Reload {
+                    answer,
+                    again: false,
+                    is_told,
+                });
                 true
             }
             Err(error) => {
@@ -71,10 +87,12 @@ impl Reactor {
         }
     }
 
-    /// Takes up what a reload has read.
+    /// Takes up what a reload has read. That ends it for the service manager: looking at a large library
+    /// again, which begins then, takes longer than one waits.
     pub(super) fn finish_reload(&mut self) {
         let Some(reload) = &self.reload else { return };
-        let (answer, again) = (reload.answer.try_recv(), reload.again);
+        let (again, is_told) = (reload.again, reload.is_told);
+        let answer = reload.answer.try_recv();
         match answer {
             Err(TryRecvError::Empty) => return,
             Err(TryRecvError::Disconnected) => log::error!("not reloaded: the reader has failed"),
@@ -82,7 +100,9 @@ impl Reactor {
             Ok(Ok(configured)) => self.take_up(&configured),
         }
         self.reload = None;
-        self.service.notifier.ready();
+        if is_told {
+            self.service.notifier.ready();
+        }
         if again {
             self.begin_reload();
         }

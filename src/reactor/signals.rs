@@ -53,6 +53,8 @@ impl Reactor {
             return;
         }
         self.stop_until = Some(self.shared.now.after(STOP_MS));
+        // What it has read would give slots again.
+        self.reload = None;
         self.service.notifier.stopping();
         log::info!("stopping: {} peers are let go", self.connections.len());
         self.shared.announcing.shutdown(self.shared.now);

@@ -69,6 +69,14 @@ impl Place {
     }
 }
 
+/// The same command below strace, which does something to a system call.
+fn traced(inner: &Command, injection: &str) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "-o", "/dev/null", "-e", injection]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command
+}
+
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }

@@ -9,12 +9,21 @@ use std::time::{Duration, Instant};
 
 use super::support::daemon::Daemon;
 use super::support::leecher::{FAST, Leecher, dial, handshake};
-use super::{DEADLINE, Place, is_root};
+use super::{DEADLINE, Place, is_root, traced, wait_for};
 
 /// What the test listens with in place of a service manager.
 struct Manager(UnixDatagram);
 
 impl Manager {
+    /// One whose socket is in the place, where everybody may write.
+    fn new(place: &Place) -> Self {
+        let path = place.path("run/notify");
+        let manager = Manager(UnixDatagram::bind(&path).unwrap());
+        manager.0.set_read_timeout(Some(DEADLINE)).unwrap();
+        super::set_mode(&path, 0o777);
+        manager
+    }
+
     fn next(&self) -> String {
         let mut message = [0; 4096];
         let length = self.0.recv(&mut message).expect("the manager is told");
@@ -43,13 +52,10 @@ fn monotonic_us(message: &str) -> u64 {
 #[test]
 fn the_service_manager_is_told_each_step_in_order() {
     let place = Place::new();
-    let path = place.path("run/notify");
-    let manager = Manager(UnixDatagram::bind(&path).unwrap());
-    manager.0.set_read_timeout(Some(DEADLINE)).unwrap();
-    super::set_mode(&path, 0o777);
+    let manager = Manager::new(&place);
     let mut command = place.command();
     command
-        .env("NOTIFY_SOCKET", &path)
+        .env("NOTIFY_SOCKET", place.path("run/notify"))
         .env("WATCHDOG_USEC", "300000");
     if is_root() {
         command.args(["--user", super::NOBODY]);
@@ -84,14 +90,56 @@ fn the_service_manager_is_told_each_step_in_order() {
 }
 
 #[test]
+fn the_service_manager_hears_every_ten_seconds_how_it_goes() {
+    let place = Place::new();
+    let manager = Manager::new(&place);
+    let mut command = place.command();
+    command.env("NOTIFY_SOCKET", place.path("run/notify"));
+    let _daemon = Daemon::start(command);
+    assert!(
+        manager
+            .next_but(&["STATUS=reading "])
+            .starts_with("READY=1")
+    );
+    let began = Instant::now();
+    assert_eq!(manager.next(), "STATUS=1 torrents, 0 peers");
+    assert!(began.elapsed() > Duration::from_secs(5));
+}
+
+#[test]
+fn until_it_listens_it_says_how_far_it_is_and_never_that_it_is_ready() {
+    let place = Place::new();
+    let manager = Manager::new(&place);
+    // All files are in the index when it waits for the disk, for longer than there is no word.
+    let mut command = traced(&place.command(), "inject=fsync:delay_enter=11000000:when=1");
+    let pid_file = place.path("run/pid");
+    command.arg("--pid-file").arg(&pid_file);
+    command.env("NOTIFY_SOCKET", place.path("run/notify"));
+    let started = std::thread::spawn(|| Daemon::start(command));
+    let state = place.path("state");
+    wait_for(|| std::fs::read_dir(&state).is_ok_and(|mut entries| entries.next().is_some()));
+    assert_eq!(manager.next(), "STATUS=reading the library");
+    let number = std::fs::read_to_string(&pid_file).unwrap();
+    let sent = Command::new("kill")
+        .args(["-s", "HUP", number.trim()])
+        .status();
+    assert!(sent.unwrap().success());
+    assert_eq!(manager.next(), "STATUS=indexing, 1 files so far");
+    let ready = manager.next();
+    assert_eq!(ready, format!("READY=1\nMAINPID={}", number.trim()));
+    let mut daemon = started.join().unwrap();
+    // What was asked for meanwhile is done all the same.
+    daemon.wait_for_line("reloading");
+    daemon.wait_for_line("reloaded: 1 torrents");
+}
+
+#[test]
 fn a_loop_that_hangs_is_silent() {
     let place = Place::new();
-    let path = place.path("run/notify");
-    let manager = Manager(UnixDatagram::bind(&path).unwrap());
-    manager.0.set_read_timeout(Some(DEADLINE)).unwrap();
+    let manager = Manager::new(&place);
     let mut command = place.command();
     command
-        .env("NOTIFY_SOCKET", &path)
+        .env("NOTIFY_SOCKET", place.path("run/notify"))
         .env("WATCHDOG_USEC", "100000");
     let daemon = Daemon::start(command);
     let ready = manager.next_but(&["STATUS=", "WATCHDOG=1"]);
