@@ -8,6 +8,7 @@ pub mod library;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
 use crate::config::file::{DEFAULT_PATH, Layer, Sources};
@@ -56,7 +57,7 @@ pub fn command() -> Command {
 fn seed_command() -> Command {
     Command::new("seed")
         .about("Seed every torrent found below the given directories")
-        .args(SETTINGS.iter().map(argument))
+        .args(SETTINGS.iter().flat_map(arguments))
         .arg(config_argument())
         .arg(
             Arg::new("list")
@@ -98,7 +99,7 @@ fn config_command() -> Command {
 fn status_command() -> Command {
     Command::new("status")
         .about("Ask the running daemon how it is")
-        .args(Setting::find("status").map(argument))
+        .args(Setting::find("status").into_iter().flat_map(arguments))
         .arg(
             Arg::new("json")
                 .long("json")
@@ -120,23 +121,31 @@ fn config_argument() -> Arg {
         ))
 }
 
-/// The flag that a setting is.
+/// The flags that a setting is: one, and another that turns off what is on.
+fn arguments(setting: &'static Setting) -> impl Iterator<Item = Arg> {
+    let off = match setting.takes {
+        Takes::OffSwitch(flag) => Some(
+            Arg::new(flag)
+                .long(flag)
+                .action(ArgAction::SetTrue)
+                .conflicts_with(setting.name)
+                .help(format!("The same as --{}=false", setting.name)),
+        ),
+        _ => None,
+    };
+    [argument(setting)].into_iter().chain(off)
+}
+
 fn argument(setting: &'static Setting) -> Arg {
     let preset = match setting.default {
-        Preset::Value(_) if matches!(setting.takes, Takes::Switch | Takes::OffSwitch(_)) => {
-            String::new()
-        }
+        Preset::Value("false") => String::new(),
         Preset::Value(value) => format!(" [default: {value}]"),
         Preset::Words(words, _) => format!(" [default: {words}]"),
     };
-    let not = match setting.takes {
-        Takes::OffSwitch(_) => "Turn off: ",
-        _ => "",
-    };
-    let argument = Arg::new(setting.name).help(format!("{not}{}{preset}", setting.help));
+    let argument = Arg::new(setting.name).help(format!("{}{preset}", setting.help));
     let argument = match setting.takes {
         Takes::Positional(_) => argument,
-        _ => argument.long(setting.flag()),
+        _ => argument.long(setting.name),
     };
     let argument = match setting.short {
         Some(short) => argument.short(short),
@@ -148,7 +157,13 @@ fn argument(setting: &'static Setting) -> Arg {
     };
     let check = move |value: &str| setting.check(value);
     match setting.takes {
-        Takes::Switch | Takes::OffSwitch(_) => argument.action(ArgAction::SetTrue),
+        // Its value is behind a `=` or left out, so that what follows is no value.
+        Takes::Switch | Takes::OffSwitch(_) => argument
+            .value_name("true|false")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(check),
         Takes::One(name) => argument.value_name(name).value_parser(check),
         Takes::Many(name) | Takes::Positional(name) => argument
             .value_name(name)
@@ -194,13 +209,13 @@ fn sources(matches: &ArgMatches, flags: Layer) -> Sources {
 }
 
 fn is_given(matches: &ArgMatches, setting: &Setting) -> bool {
-    matches.value_source(setting.name) == Some(clap::parser::ValueSource::CommandLine)
+    let on_the_line = |flag| matches.value_source(flag) == Some(ValueSource::CommandLine);
+    on_the_line(setting.name) || matches!(setting.takes, Takes::OffSwitch(off) if on_the_line(off))
 }
 
 fn given_values(matches: &ArgMatches, setting: &Setting) -> Vec<String> {
     match setting.takes {
-        Takes::Switch => vec!["true".to_owned()],
-        Takes::OffSwitch(_) => vec!["false".to_owned()],
+        Takes::OffSwitch(off) if matches.get_flag(off) => vec!["false".to_owned()],
         _ => {
             let values = matches.get_many::<String>(setting.name);
             values.unwrap_or_default().cloned().collect()
@@ -265,6 +280,41 @@ mod tests {
         assert!(defaults.landlock && defaults.no_new_privs);
         let config = config(&["--no-landlock", "--allow-new-privs", "lib"]);
         assert!(!config.landlock && !config.no_new_privs);
+    }
+
+    #[test]
+    fn a_switch_may_have_a_value_and_wins_over_the_file_either_way() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "ipv4 = true\nno-tracker = true\nlandlock = false\nno-new-privs = false\n";
+        std::fs::write(file.path(), text).unwrap();
+        let path = file.path().to_str().unwrap();
+        let config = |arguments: &[&str]| {
+            let file = ["hekate", "seed", "--config", path];
+            match parse(file.iter().chain(arguments)) {
+                Ok(Request::Seed(seed)) => seed.sources.load().unwrap().config,
+                _ => panic!("it is not understood"),
+            }
+        };
+        let as_said = config(&["lib"]);
+        assert!(as_said.no_tracker && !as_said.landlock && !as_said.no_new_privs);
+        assert_eq!(as_said.families, Families::V4);
+        let off = config(&[
+            "--ipv4=false",
+            "-t=false",
+            "--landlock",
+            "--no-new-privs=true",
+            "lib",
+        ]);
+        assert!(!off.no_tracker && off.landlock && off.no_new_privs);
+        assert_eq!(off.families, Families::Both);
+        // A word behind a switch is a directory.
+        let on = config(&["--landlock", "false"]);
+        assert!(on.landlock && on.dirs == [PathBuf::from("false")]);
+        assert!(seed(&["--no-tracker=perhaps", "lib"]).is_err());
+        assert!(seed(&["--landlock", "--no-landlock", "lib"]).is_err());
+        // Letters may stand together as ever.
+        let together = seed(&["-4tl", "lib"]).unwrap();
+        assert!(together.list && together.sources.load().unwrap().config.no_tracker);
     }
 
     #[test]

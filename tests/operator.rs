@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use support::daemon::Daemon;
 use support::leecher::{self, FAST, Leecher, Seen};
-use support::torrent::TorrentBuilder;
+use support::torrent::{Sample, TorrentBuilder};
 
 fn hekate(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_hekate"))
@@ -87,6 +87,41 @@ fn what_the_file_says_is_served() {
     let daemon = Daemon::start(command);
     let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
     leecher.until_unchoked();
+}
+
+#[test]
+fn what_is_said_on_the_command_line_replaces_what_the_file_serves() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = |name: &str| place.path().join(name);
+    let samples = ["a", "b", "c"].map(|name| {
+        let seed = u64::from(name.as_bytes()[0]);
+        TorrentBuilder::new(seed).write(&directory(name)).unwrap()
+    });
+    let index = directory("index");
+    let index = index.to_str().unwrap();
+    let made = hekate(&["index", directory("a").to_str().unwrap(), "-o", index]);
+    assert!(made.status.success());
+    let listed = |content: &str, arguments: &[&str]| {
+        let path = write_config(place.path(), content);
+        let mut all = vec!["seed", "--list", "--config", &path];
+        all.extend(arguments);
+        let output = hekate(&all);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let list = text(&output.stdout);
+        let is_listed = |sample: &&Sample| list.contains(&sample.info_hash_hex());
+        samples
+            .iter()
+            .map(|sample| is_listed(&sample))
+            .collect::<Vec<_>>()
+    };
+    let b = directory("b");
+    let an_index = format!("index = {index:?}\n");
+    let dirs = format!("dirs = [{b:?}]\n");
+    assert_eq!(listed(&an_index, &[]), [true, false, false]);
+    let c = directory("c");
+    let c = c.to_str().unwrap();
+    assert_eq!(listed(&an_index, &[c]), [false, false, true]);
+    assert_eq!(listed(&dirs, &["--index", index]), [true, false, false]);
 }
 
 /// The log of a run until it listens; `change` is given the number of the stream it is written to.

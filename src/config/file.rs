@@ -145,7 +145,7 @@ impl Sources {
             config: Config::default(),
             given: BTreeMap::new(),
         };
-        read(&mut configured, path, &text)?;
+        read(&mut configured, path, &text, &self.flags)?;
         for (setting, values) in &self.flags {
             setting
                 .apply(&mut configured.config, values)
@@ -172,8 +172,23 @@ impl Sources {
     }
 }
 
-/// Applies what the text of a file says.
-fn read(configured: &mut Configured, path: &Path, text: &str) -> Result<(), ConfigError> {
+/// Whether the flags leave nothing of what a file says of a setting: by one of that name, or by one
+/// that excludes it, as directories exclude an index.
+fn is_replaced(setting: &Setting, flags: &Layer) -> bool {
+    flags.iter().any(|(flag, values)| {
+        let excludes = flag.excludes == Some(setting.name) || setting.excludes == Some(flag.name);
+        let is_on = flag.takes != Takes::Switch || values.iter().any(|value| value == "true");
+        flag.name == setting.name || (excludes && is_on)
+    })
+}
+
+/// Applies what the text of a file says, as far as flags leave it. All of it has to be right.
+fn read(
+    configured: &mut Configured,
+    path: &Path,
+    text: &str,
+    flags: &Layer,
+) -> Result<(), ConfigError> {
     let wrong = |at: usize, message: String| ConfigError::Line {
         path: path.to_owned(),
         line: line_at(text, at),
@@ -186,24 +201,34 @@ fn read(configured: &mut Configured, path: &Path, text: &str) -> Result<(), Conf
     // In the order of the file, so that the first mistake is the one that is told.
     let mut entries: Vec<_> = table.get_ref().iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
+    let mut said: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut of_no_effect = Config::default();
     for (key, value) in entries {
         let at = key.span().start;
         let name = key.get_ref().as_ref();
         let setting = Setting::find(name).ok_or_else(|| wrong(at, unknown(name)))?;
         let excluded = setting.excludes.filter(|other| {
             let is_true = |given: &Vec<String>| given.iter().any(|value| value == "true");
-            value.get_ref().as_bool() == Some(true)
-                && configured.given.get(other).is_some_and(is_true)
+            value.get_ref().as_bool() == Some(true) && said.get(other).is_some_and(is_true)
         });
         if let Some(other) = excluded {
             return Err(wrong(at, format!("{name} and {other} exclude each other")));
         }
+        let config = match is_replaced(setting, flags) {
+            true => &mut of_no_effect,
+            false => &mut configured.config,
+        };
         let outcome = values(setting, value.get_ref()).and_then(|values| {
-            setting.apply(&mut configured.config, &values)?;
-            Ok(configured.given.insert(setting.name, values))
+            setting.apply(config, &values)?;
+            Ok(said.insert(setting.name, values))
         });
         outcome.map_err(|message| wrong(at, format!("{name}: {message}")))?;
     }
+    let kept = SETTINGS
+        .iter()
+        .filter(|setting| !is_replaced(setting, flags));
+    let kept = kept.filter_map(|setting| Some((setting.name, said.remove(setting.name)?)));
+    configured.given.extend(kept);
     Ok(())
 }
 
@@ -368,6 +393,24 @@ mod tests {
         assert_eq!(config.max_unchoked, Config::default().max_unchoked);
         let config = load(text, &[("dirs", "/c")]).unwrap().config;
         assert_eq!(config.dirs, [PathBuf::from("/c")]);
+        let config = load(text, &[("ipv4", "false")]).unwrap().config;
+        assert_eq!(config.families, Families::Both);
+        let text = "dirs = ['/a']\nipv6 = true";
+        let config = load(text, &[("ipv4", "false")]).unwrap().config;
+        assert_eq!(config.families, Families::V6);
+    }
+
+    #[test]
+    fn directories_of_one_layer_replace_an_index_of_the_other() {
+        let given = load("index = '/i'\nroot = '/r'", &[("dirs", "/c")]).unwrap();
+        assert_eq!(given.config.dirs, [PathBuf::from("/c")]);
+        assert_eq!(given.config.index, None);
+        assert!(given.values("index").is_empty());
+        let given = load("dirs = ['/a']", &[("index", "/i")]).unwrap();
+        assert_eq!(given.config.index, Some(PathBuf::from("/i")));
+        assert!(given.config.dirs.is_empty());
+        let wrong = load("dirs = [1.5]", &[("index", "/i")]).unwrap_err();
+        assert_eq!(wrong, "FILE:1: dirs: must be a list of strings");
     }
 
     #[test]

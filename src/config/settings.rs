@@ -43,9 +43,9 @@ pub struct Setting {
 /// What is written behind an option.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Takes {
-    /// Nothing on the command line, `true` or `false` in the file.
+    /// Nothing on the command line, or `=true` or `=false`; `true` or `false` in the file.
     Switch,
-    /// The same for what is on unless told: the flag has this name and turns it off.
+    /// The same for what is on unless told: a second flag has this name and turns it off.
     OffSwitch(&'static str),
     /// One value, with what the manual calls it.
     One(&'static str),
@@ -367,15 +367,6 @@ const fn setting(name: &'static str, group: &'static str) -> Setting {
 }
 
 impl Setting {
-    /// What it is called on the command line, without the dashes.
-    #[must_use]
-    pub fn flag(&self) -> &'static str {
-        match self.takes {
-            Takes::OffSwitch(flag) => flag,
-            _ => self.name,
-        }
-    }
-
     /// The setting of this name.
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Self> {
@@ -416,7 +407,7 @@ pub fn markdown() -> String {
         };
         let name = match setting.takes {
             Takes::Positional(_) => format!("`{value}{}`", setting.name),
-            Takes::OffSwitch(flag) => format!("`--{flag}` or `{} = false`", setting.name),
+            Takes::OffSwitch(flag) => format!("`--{}`, `--{flag}` for off", setting.name),
             _ => format!("`--{}{value}`{many}", setting.name),
         };
         let short = setting

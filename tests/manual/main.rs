@@ -64,6 +64,7 @@ fn written() -> Vec<(PathBuf, Vec<u8>)> {
 /// offered for its subcommands; it gets a name without.
 fn script(command: &clap::Command, shell: Shell) -> Vec<u8> {
     let name = command.get_name();
+    let command = &without_optional_values(command);
     let mut script = Vec::new();
     if shell != Shell::Bash || name != "hekate-swarm" {
         clap_complete::generate(shell, &mut command.clone(), name, &mut script);
@@ -75,6 +76,21 @@ fn script(command: &clap::Command, shell: Shell) -> Vec<u8> {
     // At the end of a line stands the command that is completed.
     let end = |name: &str| format!(" {name}\n");
     script.replace(&end(plain), &end(name)).into_bytes()
+}
+
+/// A command whose switches have no value. As optional values are described to shells, these would
+/// offer them as a word of its own, which is a directory then.
+fn without_optional_values(command: &clap::Command) -> clap::Command {
+    let plain = |argument: clap::Arg| match argument.is_require_equals_set() {
+        true => argument
+            .action(clap::ArgAction::SetTrue)
+            .num_args(0)
+            .require_equals(false)
+            .value_parser(clap::value_parser!(bool)),
+        false => argument,
+    };
+    let command = command.clone();
+    command.mut_subcommands(|part| part.mut_args(plain))
 }
 
 /// The name under which a shell looks for the completions of a command.
