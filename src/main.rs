@@ -158,7 +158,8 @@ fn start(arguments: Seed) -> Result<Started, Failure> {
     let mut configured = sources.load()?;
     if arguments.list {
         let config = &configured.config;
-        Logging::start(&config.log, config.log_file.as_deref()).map_err(|error| no_log(&error))?;
+        // The log file is the daemon's, who may be another user than whoever asks.
+        Logging::start(&config.log, None).map_err(|error| no_log(&error))?;
         let outcome = commands::list(config).map_err(Failure::Plain);
         return Ok(Started::Here(None, outcome));
     }

@@ -124,6 +124,19 @@ fn what_is_said_on_the_command_line_replaces_what_the_file_serves() {
     assert_eq!(listed(&dirs, &["--index", index]), [true, false, false]);
 }
 
+#[test]
+fn a_list_is_no_run_and_leaves_the_log_file_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    TorrentBuilder::new(51).write(dir.path()).unwrap();
+    let log = dir.path().join("log");
+    let content = format!("dirs = [{:?}]\nlog-file = {log:?}\n", dir.path());
+    let path = write_config(dir.path(), &content);
+    let output = hekate(&["seed", "--list", "--config", &path]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).ends_with("1 valid, 0 refused\n"));
+    assert!(!log.exists());
+}
+
 /// The log of a run until it listens; `change` is given the number of the stream it is written to.
 fn log_of_a_run(change: impl FnOnce(&mut Command, String)) -> (String, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
