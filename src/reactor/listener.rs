@@ -87,7 +87,9 @@ pub(super) fn bind_all(config: &Config) -> Result<Vec<Bound>, ListenError> {
 
 impl Bound {
     fn new(socket: Socket, address: SocketAddr) -> Self {
-        let udp = bind_udp(address)
+        // One that was passed may be for both families, and then uTP comes by both.
+        let is_for_both = address.is_ipv6() && socket.only_v6().is_ok_and(|only_v6| !only_v6);
+        let udp = bind_udp(address, !is_for_both)
             .inspect_err(|error| log::debug!("uTP is not refused on {address}: {error}"))
             .ok();
         Self {
@@ -178,14 +180,14 @@ pub(super) fn adopt_all(sockets: Vec<Socket>) -> io::Result<Vec<Bound>> {
     sockets.into_iter().map(adopt).collect()
 }
 
-fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+fn bind_udp(address: SocketAddr, only_v6: bool) -> io::Result<UdpSocket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,
         Some(Protocol::UDP),
     )?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(only_v6)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -208,7 +210,8 @@ impl Listener {
     /// Takes one waiting connection.
     pub(super) fn accept(&mut self) -> Accepted {
         match self.tcp.accept() {
-            Ok((stream, address)) => Accepted::Peer(stream, address.ip()),
+            // By a socket of both families, IPv4 comes as a part of IPv6.
+            Ok((stream, address)) => Accepted::Peer(stream, address.ip().to_canonical()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.readable = false;
                 Accepted::Drained

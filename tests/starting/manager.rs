@@ -1,7 +1,7 @@
 //! The service manager: what it is told, and the sockets that it passes.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Command, Stdio};
@@ -191,6 +191,35 @@ fn peers_come_by_a_socket_that_was_passed() {
     early.read_exact(&mut answer).unwrap();
     assert_eq!(answer[28..48], place.sample.info_hash);
     Leecher::connect(address, place.sample.info_hash, FAST).until_unchoked();
+}
+
+#[test]
+fn a_socket_of_both_families_serves_both_and_calls_ipv4_by_its_name() {
+    let place = Place::new();
+    let listener = TcpListener::bind("[::]:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut command = with_socket(&place, listener.into(), "hekate.socket");
+    command.args(["-v", "--max-peers-per-ip", "1", "--config", "/dev/null"]);
+    let status = format!("unix:{}", place.path("run/status").display());
+    command.args(["--status", &status]);
+    let mut daemon = Daemon::start(command);
+    let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut leecher = Leecher::connect(v4, place.sample.info_hash, FAST);
+    leecher.until_unchoked();
+    let mut second = dial(v4);
+    assert!(matches!(second.read(&mut [0; 1]), Ok(0) | Err(_)));
+    let line = daemon.wait_for_line("has too many connections from its address");
+    assert!(line.contains(" 127.0.0.1: "), "{line}");
+    // Whoever comes by uTP is told at once that there is none, by either family.
+    for (from, to) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1")] {
+        let socket = UdpSocket::bind(from).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut syn = [0; 20];
+        syn[0] = 0x41;
+        socket.send_to(&syn, (to, port)).unwrap();
+        let (length, _) = socket.recv_from(&mut [0; 64]).unwrap();
+        assert_eq!(length, 20, "{to}");
+    }
 }
 
 #[test]
