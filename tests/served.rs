@@ -168,6 +168,43 @@ fn a_torrent_whose_metainfo_file_was_replaced_is_refused_and_others_are_served()
     daemon.wait_for_line("asks for a torrent that is not served");
 }
 
+/// How many lines of the log have a text.
+fn lines_with(log: &str, text: &str) -> usize {
+    log.lines().filter(|line| line.contains(text)).count()
+}
+
+#[test]
+fn an_index_that_cannot_be_read_is_said_once_and_counted() {
+    let place = Place::new(12);
+    let mut daemon = place.seed();
+    let index = fs::File::options().write(true).open(place.path("index"));
+    index.unwrap().set_len(4096).unwrap();
+    for sample in &place.samples {
+        expect_refused(&daemon, sample.info_hash);
+    }
+    daemon.signal("TERM");
+    daemon.wait_for_line("(11 lines like this were held back)");
+    assert!(daemon.wait().success());
+    assert_eq!(lines_with(&daemon.log(), "not served: "), 2);
+}
+
+#[test]
+fn every_torrent_that_is_withdrawn_is_named() {
+    let place = Place::new(12);
+    let mut daemon = place.seed();
+    for sample in &place.samples {
+        fs::remove_file(&sample.files[0].path).unwrap();
+        expect_refused(&daemon, sample.info_hash);
+    }
+    daemon.signal("TERM");
+    daemon.wait_for_line("stopped: ");
+    let log = daemon.log();
+    for sample in &place.samples {
+        let metainfo = format!("not served: {}: content", sample.metainfo_path.display());
+        assert_eq!(lines_with(&log, &metainfo), 1, "{log}");
+    }
+}
+
 #[test]
 fn what_is_no_index_is_an_error_in_one_line() {
     let place = Place::new(1);

@@ -70,6 +70,13 @@ impl LoadError {
         }
     }
 
+    /// Whether the torrent is withdrawn for it: the file is looked at again, and is not asked for again
+    /// before it is right.
+    #[must_use]
+    pub fn withdraws(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Replaced(_))
+    }
+
     /// Whether the metainfo file is right and its content is not.
     #[must_use]
     pub fn is_of_content(&self) -> bool {

@@ -101,8 +101,12 @@ impl Reactor {
         let shared = &mut self.shared;
         let mut reason = CloseReason::UnknownTorrent;
         let torrent = result.unwrap_or_else(|error| {
-            // Each torrent is tried again only seconds later, so this cannot flood the log.
-            log::warn!(target: logging::EACH_COUNTS, "not served: {error}");
+            match error.withdraws() {
+                // Once for each torrent, so that each line counts.
+                true => log::warn!(target: logging::EACH_COUNTS, "not served: {error}"),
+                // The same of every torrent that is asked for, as when the disk of the index is dead.
+                false => log::warn!("not served: {error}"),
+            }
             if let (Some(live), Some(path)) = (&self.live, error.path()) {
                 live.look(path);
             }
