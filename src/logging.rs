@@ -24,7 +24,11 @@ use self::repeats::{Repeats, Summary};
 /// What begins every target of ours, before the component.
 const OURS: &str = "hekate::";
 
-/// The log filter for levels as an administrator writes them: `info`, or `warn,storage=debug`.
+/// What components log of which nothing is said.
+const BASE: &str = "hekate=info";
+
+/// The log filter for levels as an administrator writes them: `info`, or `warn,storage=debug`. What is
+/// said of one component alone leaves the others as they are without.
 ///
 /// # Errors
 /// Names the part that is neither a level nor `component=level`.
@@ -44,7 +48,10 @@ pub fn filter(levels: &str) -> Result<String, String> {
             )),
         }
     };
-    let parts = levels.split(',').map(part).collect::<Result<Vec<_>, _>>()?;
+    let mut parts = levels.split(',').map(part).collect::<Result<Vec<_>, _>>()?;
+    if parts.iter().all(|part| part.starts_with(OURS)) {
+        parts.insert(0, BASE.to_owned());
+    }
     Ok(parts.join(","))
 }
 
@@ -292,6 +299,8 @@ mod tests {
         assert_eq!(filter("info").unwrap(), "hekate=info");
         let both = filter("warn, storage=debug").unwrap();
         assert_eq!(both, "hekate=warn,hekate::storage=debug");
+        let one = filter("storage=debug").unwrap();
+        assert_eq!(one, "hekate=info,hekate::storage=debug");
         for wrong in [
             "",
             "loud",

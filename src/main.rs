@@ -42,7 +42,7 @@ const STATE_OF_A_USER: &str = "/var/lib/hekate";
 
 fn main() -> ExitCode {
     let request = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    exit_code(match request {
+    let outcome = match request {
         Request::Seed(arguments) => return seed(arguments),
         Request::ConfigDefault => print(&file::default_text()).map_err(Failure::Plain),
         Request::ConfigCheck(sources) => check(&sources),
@@ -53,20 +53,20 @@ fn main() -> ExitCode {
             Err(message) => Err(Failure::Plain(message)),
         },
         Request::Status(sources, json) => status(&sources, json),
-    })
+    };
+    exit_code(outcome, false)
 }
 
-/// Says what has failed, where that is heard.
-fn exit_code(outcome: Result<(), Failure>) -> ExitCode {
+/// Says what has failed, where that is heard: in the log of a run, unless its levels leave that out;
+/// else on standard error, unless it `is_said` already.
+fn exit_code(outcome: Result<(), Failure>, is_said: bool) -> ExitCode {
     let Err(failure) = outcome else {
         return ExitCode::SUCCESS;
     };
-    match &failure {
-        Failure::Run(message) => log::error!("{message}"),
-        // There is no log: the configuration of a seeding run says where it is.
-        Failure::Plain(_) | Failure::Config(_) => {
-            let _ = writeln!(std::io::stderr(), "hekate: {failure}");
-        }
+    if matches!(failure, Failure::Run(_)) && log::log_enabled!(log::Level::Error) {
+        log::error!("{failure}");
+    } else if !is_said {
+        let _ = writeln!(std::io::stderr(), "hekate: {failure}");
     }
     ExitCode::from(failure.code())
 }
@@ -131,15 +131,10 @@ fn seed(arguments: Seed) -> ExitCode {
                 }
                 _ => false,
             };
-            match outcome {
-                // The process that was started says so.
-                Err(failure @ (Failure::Plain(_) | Failure::Config(_))) if heard => {
-                    ExitCode::from(failure.code())
-                }
-                outcome => exit_code(outcome),
-            }
+            // The process that was started says what it has heard.
+            exit_code(outcome, heard)
         }
-        Err(failure) => exit_code(Err(failure)),
+        Err(failure) => exit_code(Err(failure), false),
     }
 }
 

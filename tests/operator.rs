@@ -137,6 +137,43 @@ fn a_list_is_no_run_and_leaves_the_log_file_alone() {
     assert!(!log.exists());
 }
 
+#[test]
+fn a_start_that_fails_is_said_whatever_is_logged() {
+    let dir = tempfile::tempdir().unwrap();
+    let gone = dir.path().join("gone");
+    let log = dir.path().join("log");
+    let (gone, log) = (gone.to_str().unwrap(), log.to_str().unwrap());
+    let start = |levels: &str, further: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
+        command.env_remove("RUST_LOG");
+        command.args(["seed", "--config", "/dev/null", "--status", "off"]);
+        command.args(["--bind", "127.0.0.1", "-p", "0", "--index", gone]);
+        let output = command
+            .args(["--log", levels])
+            .args(further)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        text(&output.stderr)
+    };
+    for (levels, further) in [("off", &[][..]), ("off", &["--log-file", log])] {
+        let told = start(levels, further);
+        assert!(
+            told.starts_with(&format!("hekate: index {gone}: ")),
+            "{told}"
+        );
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+    // What is said of one component leaves the others as they are.
+    let told = start("storage=debug", &[]);
+    let last = told.lines().last().unwrap();
+    assert!(
+        last.contains(" ERROR hekate: ") && last.contains(gone),
+        "{told}"
+    );
+    assert!(told.contains(" INFO  reactor: "), "{told}");
+}
+
 /// The log of a run until it listens; `change` is given the number of the stream it is written to.
 fn log_of_a_run(change: impl FnOnce(&mut Command, String)) -> (String, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
