@@ -24,7 +24,7 @@ use hekate::library::index::Index;
 use hekate::library::live::Settings;
 use hekate::library::refresh;
 use hekate::logging::Logging;
-use hekate::reactor::{Reactor, RunError, Service};
+use hekate::reactor::{self, Reactor, RunError, Service};
 use hekate::status::client;
 use hekate::sys::process;
 
@@ -193,10 +193,14 @@ fn run(
     // Whoever may write to its directory must not have root open another file.
     let log_file = config.log_file.as_deref().filter(|_| !plan.changes());
     let logging = Logging::start(&config.log, log_file).map_err(|error| no_log(&error))?;
+    // Before others learn the number of the process, and send it signals by it.
+    let signals = reactor::catch_signals();
+    let signals = signals.map_err(|error| Failure::Run(format!("signals: {error}")))?;
     let pid_file = config.pid_file.as_deref().map(PidFile::take).transpose();
     let pid_file = pid_file.map_err(|error| Failure::Run(error.to_string()))?;
     let config_file = sources.path().to_owned();
     let mut service = Service::new(sources, configured, logging.clone());
+    service.signals = Some(signals);
     service.background = background;
     service.passed = passed;
     service.notifier = Notifier::from_environment();

@@ -44,6 +44,7 @@ use self::listener::{Bound, Listener};
 use self::reload::Reload;
 pub use self::service::Service;
 use self::shared::Shared;
+pub use self::signals::catch as catch_signals;
 use self::status::StatusServer;
 use self::tokens::Source;
 use crate::choker::Verdict;

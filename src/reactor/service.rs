@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use signal_hook_mio::v1_0::Signals;
+
 use crate::config::file::{Configured, Sources};
 use crate::daemon::activation::Passed;
 use crate::daemon::background::Background;
@@ -32,6 +34,8 @@ pub struct Service {
     pub background: Option<Background>,
     /// Sockets that were open before the process began.
     pub passed: Passed,
+    /// Signals that wait for the loop, when they were caught before there is one.
+    pub signals: Option<Signals>,
     /// What may be reached, when anything may not.
     pub places: Option<Arc<Places>>,
     /// When the chores were done last.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use signal_hook::flag;
+use signal_hook_mio::v1_0::Signals;
 
 use super::{Reactor, mark};
 use crate::choker::ChokerConfig;
@@ -15,7 +16,7 @@ use crate::peer::PeerKey;
 use crate::peer::close::CloseReason;
 
 /// The signals that are handled.
-pub(super) const HANDLED: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1];
+const HANDLED: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1];
 
 /// How long a stop may take: a block of 16 KiB goes over any line that deserves the name.
 const STOP_MS: u64 = 3_000;
@@ -23,14 +24,18 @@ const STOP_MS: u64 = 3_000;
 /// The exit code when a second signal has ended a stop that took too long.
 const EXIT_AT_ONCE: i32 = 1;
 
-/// From the second SIGTERM or SIGINT on the process ends at once, whatever the loop is doing.
-pub(super) fn end_at_the_second_stop() -> io::Result<()> {
+/// From now on signals wait for the loop, which may not be there yet. From the second SIGTERM or
+/// SIGINT on the process ends at once, whatever it is doing.
+///
+/// # Errors
+/// Those of sigaction(2).
+pub fn catch() -> io::Result<Signals> {
     let asked = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGTERM, libc::SIGINT] {
         flag::register_conditional_shutdown(signal, EXIT_AT_ONCE, Arc::clone(&asked))?;
         flag::register(signal, Arc::clone(&asked))?;
     }
-    Ok(())
+    Signals::new(HANDLED)
 }
 
 impl Reactor {

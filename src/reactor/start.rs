@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use mio::{Events, Interest, Poll, Waker};
-use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
 use super::agenda::Agenda;
@@ -49,8 +48,10 @@ impl Reactor {
             );
         }
         let poll = Poll::new()?;
-        signals::end_at_the_second_stop()?;
-        let mut signals = Signals::new(signals::HANDLED)?;
+        let mut signals = match service.signals.take() {
+            Some(signals) => signals,
+            None => signals::catch()?,
+        };
         let registry = poll.registry();
         registry.register(&mut signals, Source::Signals.token(), Interest::READABLE)?;
         let waker = Arc::new(Waker::new(registry, Source::Waker.token())?);

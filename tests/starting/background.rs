@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::{NOBODY, Place, is_root, wait_for};
+use super::support::daemon::Daemon;
+use super::{NOBODY, Place, is_root, traced, wait_for};
 
 /// Ends the daemon of a pid file whatever becomes of the test.
 struct Held<'a>(&'a Path);
@@ -154,4 +155,22 @@ fn who_starts_it_hears_why_it_does_not() {
         told(&output),
         "hekate: user: there is no user \"no-such-user\"\n"
     );
+}
+
+#[test]
+fn signals_are_heard_as_soon_as_the_pid_file_names_the_process() {
+    let place = Place::new();
+    let pid_file = place.path("run/pid");
+    // The loop is made after that file, and takes its time here.
+    let injection = "inject=epoll_create1:delay_enter=2000000:when=1";
+    let mut command = traced(&place.command(), injection);
+    command.arg("--pid-file").arg(&pid_file);
+    let started = std::thread::spawn(|| Daemon::start(command));
+    wait_for(|| number_in(&pid_file).is_some());
+    let number = number_in(&pid_file).unwrap();
+    kill("HUP", &number);
+    kill("USR1", &number);
+    let mut daemon = started.join().unwrap();
+    daemon.wait_for_line("the log is open anew");
+    daemon.wait_for_line("reloaded: 1 torrents");
 }
