@@ -106,7 +106,10 @@ impl Bound {
             udp,
             address,
         } = self;
-        match socket.listen(BACKLOG) {
+        // As for binding, and so that those who are accepted leave nothing that the next run has to wait
+        // for. Nobody else can have listened meanwhile.
+        let listens = socket.set_reuse_address(true);
+        match listens.and_then(|()| socket.listen(BACKLOG)) {
             Ok(()) => Ok(Listener {
                 tcp: TcpListener::from_std(socket.into()),
                 udp,
@@ -166,6 +169,8 @@ fn bind(address: SocketAddr) -> io::Result<Bound> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    // What others may share with us, they may listen on before we do. See `Bound::listen`.
+    socket.set_reuse_address(false)?;
     let address = socket.local_addr()?.as_socket().unwrap_or(address);
     Ok(Bound::new(socket, address))
 }

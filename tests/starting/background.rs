@@ -1,9 +1,11 @@
 //! The daemon in the background, and its pid file.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
+
+use socket2::{Domain, Socket, Type};
 
 use super::support::daemon::Daemon;
 use super::{NOBODY, Place, is_root, traced, wait_for};
@@ -173,4 +175,45 @@ fn signals_are_heard_as_soon_as_the_pid_file_names_the_process() {
     let mut daemon = started.join().unwrap();
     daemon.wait_for_line("the log is open anew");
     daemon.wait_for_line("reloaded: 1 torrents");
+}
+
+/// Tries to listen as any daemon would that is to be restarted at once.
+fn listen(address: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(8)?;
+    Ok(socket)
+}
+
+/// A port on which somebody has listened, whose last connection the kernel has not forgotten.
+fn used_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = TcpStream::connect(address).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    drop(accepted);
+    std::io::Read::read(&mut &client, &mut [0; 1]).unwrap();
+    address
+}
+
+#[test]
+fn nobody_else_listens_on_its_port_while_the_first_index_is_made() {
+    let place = Place::new();
+    let address = used_port();
+    let mut inner = Command::new(env!("CARGO_BIN_EXE_hekate"));
+    inner.args(["seed", "--bind", "127.0.0.1", "--no-tracker", "--port"]);
+    inner.arg(address.port().to_string()).arg("--state-dir");
+    inner.arg(place.path("state")).arg(place.path("library"));
+    let command = traced(&inner, "inject=fsync:delay_enter=3000000:when=1");
+    let started = std::thread::spawn(|| Daemon::start(command));
+    let state = place.path("state");
+    wait_for(|| fs::read_dir(&state).is_ok_and(|mut entries| entries.next().is_some()));
+    let refused = listen(address).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse);
+    assert!(
+        TcpStream::connect(address).is_err(),
+        "who comes early is refused and does not wait"
+    );
+    assert_eq!(started.join().unwrap().address, address);
 }
