@@ -174,6 +174,41 @@ fn a_start_that_fails_is_said_whatever_is_logged() {
     assert!(told.contains(" INFO  reactor: "), "{told}");
 }
 
+#[test]
+fn a_quiet_run_leaves_a_quiet_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(52).write(dir.path()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
+    command.args(["seed", "--bind", "127.0.0.1", "--port", "0", "--no-tracker"]);
+    let mut daemon = Daemon::start({
+        command.arg(dir.path());
+        command
+    });
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    leecher.until_unchoked();
+    assert_eq!(leecher.block(1, 0, 1024), sample.block(1, 0, 1024));
+    drop(leecher);
+    daemon.signal("TERM");
+    daemon.wait_for_line("stopped: ");
+    assert!(daemon.wait().success());
+    let log = daemon.log();
+    // Who runs it, and on which kernel, is said in its own words.
+    let expected = [
+        "reactor: ",
+        "daemon: running as ",
+        "daemon: sandbox: ",
+        "reactor: serving 1 torrents to at most ",
+        "reactor: listening on 127.0.0.1:",
+        "reactor: stopping: ",
+        "reactor: stopped: 1 peers accepted, 1 blocks and 1024 bytes sent",
+    ];
+    assert_eq!(log.lines().count(), expected.len(), "{log}");
+    for (line, expected) in log.lines().zip(expected) {
+        let (_, said) = line.split_at("2026-01-01T00:00:00Z INFO  ".len());
+        assert!(said.starts_with(expected), "{expected} in:\n{log}");
+    }
+}
+
 /// The log of a run until it listens; `change` is given the number of the stream it is written to.
 fn log_of_a_run(change: impl FnOnce(&mut Command, String)) -> (String, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
