@@ -203,6 +203,7 @@ fn run(
     service.signals = Some(signals);
     service.background = background;
     service.passed = passed;
+    service.owner = plan.owner();
     service.notifier = Notifier::from_environment();
     let give_up = || rights::give_up(&config, plan, &logging, || places(&config, &config_file));
     let outcome = serve(&config, service, give_up).map_err(Failure::Run);

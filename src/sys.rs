@@ -274,6 +274,17 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Gives an open file, as which `O_PATH` will do, to another user and group.
+///
+/// # Errors
+/// Those of fchownat(2).
+pub fn change_owner(file: &File, user: u32, group: u32) -> io::Result<()> {
+    let (file, flags) = (file.as_raw_fd(), libc::AT_EMPTY_PATH);
+    // SAFETY: the descriptor is open while `file` is borrowed; the path is a string that ends with a
+    // zero.
+    check(unsafe { libc::fchownat(file, c"".as_ptr(), user, group, flags) })
+}
+
 /// Raises the soft limit on descriptors to the hard one, and returns it.
 ///
 /// # Errors

@@ -37,6 +37,15 @@ pub enum IdentityError {
 /// Who to become.
 pub struct Plan(Option<User>);
 
+/// Whose a file is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Owner {
+    /// The number of the user.
+    pub user: u32,
+    /// The number of the group.
+    pub group: u32,
+}
+
 /// Who the daemon is now.
 pub struct Now {
     user: u32,
@@ -98,6 +107,15 @@ impl Plan {
     #[must_use]
     pub fn changes(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Whose that must be what root makes before and the daemon is to be reached by.
+    #[must_use]
+    pub fn owner(&self) -> Option<Owner> {
+        self.0.as_ref().map(|user| Owner {
+            user: user.id,
+            group: user.group,
+        })
     }
 
     /// Becomes that user, and gives up every capability; root that stays root keeps its own. There

@@ -11,3 +11,4 @@ pub mod pid_file;
 pub mod rights;
 pub mod sandbox;
 pub mod sizing;
+pub mod socket;

@@ -10,6 +10,7 @@ use signal_hook_mio::v1_0::Signals;
 use crate::config::file::{Configured, Sources};
 use crate::daemon::activation::Passed;
 use crate::daemon::background::Background;
+use crate::daemon::identity::Owner;
 use crate::daemon::notify::Notifier;
 use crate::daemon::sandbox::Places;
 use crate::logging::Logging;
@@ -36,6 +37,8 @@ pub struct Service {
     pub passed: Passed,
     /// Signals that wait for the loop, when they were caught before there is one.
     pub signals: Option<Signals>,
+    /// Whose the status socket will be, when that is somebody else.
+    pub owner: Option<Owner>,
     /// What may be reached, when anything may not.
     pub places: Option<Arc<Places>>,
     /// When the chores were done last.

@@ -66,6 +66,7 @@ impl Reactor {
         if bound.len() > tokens::MAX_LISTENERS {
             return Err(RunError::TooManyAddresses);
         }
+        let status = status::bind(config, passed.status, service.owner)?;
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
@@ -79,7 +80,7 @@ impl Reactor {
             listeners: Vec::new(),
             accept_rests_until: None,
             accept_rest_said: None,
-            status: status::bind(config, passed.status)?,
+            status,
             library: LibrarySize::default(),
             started: Instant::now(),
             started_at: SystemTime::now(),

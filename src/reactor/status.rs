@@ -23,6 +23,8 @@ use super::report::Answer;
 use super::tokens::{MAX_STATUS_CLIENTS, Source};
 use super::{Reactor, RunError};
 use crate::config::{Config, DEFAULT_STATUS, StatusAddress, StatusWish};
+use crate::daemon::identity::Owner;
+use crate::daemon::socket;
 use crate::library::index::IndexError;
 use crate::library::listing::{Listing, Page};
 use crate::status::http::{self, Hosts, MAX_REQUEST_BYTES, Parsed};
@@ -119,12 +121,13 @@ enum Progress {
 
 impl StatusServer {
     /// Listens.
-    pub(super) fn bind(address: &StatusAddress, names: &[String]) -> io::Result<Self> {
+    fn bind(address: &StatusAddress, names: &[String], owner: Option<Owner>) -> io::Result<Self> {
         let listener = match address {
             StatusAddress::Tcp(address) => Listener::Tcp(TcpListener::bind(*address)?),
             StatusAddress::Unix(path) => {
                 remove_stale(path)?;
-                Listener::Unix(UnixListener::bind(path)?, Some(path.clone()))
+                let listener = UnixListener::from_std(socket::listen(path, owner)?);
+                Listener::Unix(listener, Some(path.clone()))
             }
         };
         Ok(Self::new(listener, names))
@@ -414,10 +417,12 @@ impl Reactor {
 }
 
 /// Listens where the configuration says. At the usual place another may be: then there is no status.
-/// A socket that was passed takes the place of what the configuration says.
+/// A socket that was passed takes the place of what the configuration says. One that root makes
+/// becomes the owner's.
 pub(super) fn bind(
     config: &Config,
     passed: Option<Socket>,
+    owner: Option<Owner>,
 ) -> Result<Option<StatusServer>, RunError> {
     if let Some(socket) = passed {
         return Ok(Some(StatusServer::adopt(socket, &config.status_hosts)?));
@@ -428,7 +433,7 @@ pub(super) fn bind(
         StatusWish::Usual => &usual,
         StatusWish::At(address) => address,
     };
-    match StatusServer::bind(address, &config.status_hosts) {
+    match StatusServer::bind(address, &config.status_hosts, owner) {
         Ok(server) => Ok(Some(server)),
         Err(error) if config.status == StatusWish::Usual => {
             log::warn!("no status page: {address}: {error}");

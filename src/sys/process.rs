@@ -59,10 +59,10 @@ pub fn leave_session() -> io::Result<()> {
     }
 }
 
-/// Sets the rights that new files never get.
-pub fn mask_new_files(mask: libc::mode_t) {
+/// Sets the rights that new files never get. Answers those that they did not get before.
+pub fn mask_new_files(mask: libc::mode_t) -> libc::mode_t {
     // SAFETY: umask has no memory arguments and cannot fail.
-    unsafe { libc::umask(mask) };
+    unsafe { libc::umask(mask) }
 }
 
 /// Has standard input, output and error lead to this file.

@@ -1,8 +1,8 @@
 //! How the daemon starts and what it gives up, seen from outside.
 //!
-//! Owns the tests of identity, sandbox, background, service manager and passed sockets, with the
-//! real daemon. What needs root says so, and checks what can be checked without. What can be tried
-//! from inside alone is in `tests/sandbox.rs`.
+//! Owns the tests of identity, sandbox, status socket, background, service manager and passed
+//! sockets, with the real daemon. What needs root says so, and checks what can be checked without.
+//! What can be tried from inside alone is in `tests/sandbox.rs`.
 
 #![allow(
     clippy::indexing_slicing,
@@ -18,6 +18,7 @@ mod support;
 mod background;
 mod manager;
 mod rights;
+mod status;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,0 +1,86 @@
+//! A socket in the file system for a user and its group.
+//!
+//! Owns that nobody else can connect at any moment, whatever the mask of new files is, and that root
+//! gives nothing away but that socket: its directory may belong to somebody who puts other things
+//! there. It must not know what is said by it.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::identity::Owner;
+use crate::sys::{self, process};
+
+/// Connecting takes the right to write. A new socket has all rights but those that the mask takes
+/// away, and `chmod` afterwards would be late.
+const ALL_BUT_USER_AND_GROUP: libc::mode_t = 0o117;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Listens at a path where nothing is. There must not be a thread yet, since the mask is that of the
+/// process.
+///
+/// # Errors
+/// Those of bind(2), and when there is something else at the path afterwards.
+pub fn listen(path: &Path, owner: Option<Owner>) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let address = SockAddr::unix(path)?;
+    let mask = process::mask_new_files(ALL_BUT_USER_AND_GROUP);
+    let bound = socket.bind(&address);
+    process::mask_new_files(mask);
+    bound?;
+    if let Some(owner) = owner {
+        give(path, owner)?;
+    }
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(OwnedFd::from(socket).into())
+}
+
+/// Gives a socket to its owner, without following a link. A second name of it would be one that
+/// somebody has given to a socket of another program.
+fn give(path: &Path, owner: Owner) -> io::Result<()> {
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.file_type().is_socket() || metadata.nlink() != 1 {
+        return Err(io::Error::other("something else has taken its place"));
+    }
+    sys::change_owner(&file, owner.user, owner.group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_socket_itself_is_given_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let ours = directory.path().metadata().unwrap();
+        let owner = Owner {
+            user: ours.uid(),
+            group: ours.gid(),
+        };
+        // Not by `listen`: the mask would be that of the other tests too.
+        let _listener = UnixListener::bind(&path).unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(give(&link, owner).is_err(), "a link is followed");
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(give(&file, owner).is_err(), "a file is given away");
+        give(&path, owner).unwrap();
+        std::fs::hard_link(&path, directory.path().join("second")).unwrap();
+        assert!(give(&path, owner).is_err(), "it has another name");
+    }
+}

@@ -1,0 +1,112 @@
+//! Who may use the status socket: the user of the daemon and its group, and nobody else.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::support::daemon::Daemon;
+use super::{NOBODY, Place, is_root, set_mode};
+
+/// A number that no user and no group has.
+const STRANGER: u32 = 3_999_999_998;
+
+/// The mode of a unit, which keeps others from what the daemon makes.
+const UMASK: &str = "umask 0027 && exec \"$@\"";
+
+/// `hekate seed` with a status socket and that mask of new files.
+fn command(place: &Place) -> Command {
+    let seed = place.command();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", UMASK, "sh"])
+        .arg(seed.get_program())
+        .args(seed.get_args())
+        .arg("--status")
+        .arg(format!("unix:{}", place.path("run/status").display()));
+    command
+}
+
+/// `hekate status` as this user and group alone, by a copy that everybody may run.
+fn ask(place: &Place, user: u32, group: u32) -> Output {
+    let program = place.path("hekate");
+    if !program.exists() {
+        fs::copy(env!("CARGO_BIN_EXE_hekate"), &program).unwrap();
+        set_mode(&program, 0o755);
+    }
+    Command::new(program)
+        .args(["status", "--config", "/dev/null", "--status"])
+        .arg(format!("unix:{}", place.path("run/status").display()))
+        .current_dir("/")
+        .uid(user)
+        .gid(group)
+        .output()
+        .unwrap()
+}
+
+fn assert_belongs_to(socket: &Path, user: u32, group: u32) {
+    let metadata = fs::symlink_metadata(socket).unwrap();
+    assert!(metadata.file_type().is_socket());
+    assert_eq!(metadata.mode() & 0o7777, 0o660);
+    assert_eq!((metadata.uid(), metadata.gid()), (user, group));
+}
+
+/// Somebody of the group may ask, and somebody else may not.
+fn assert_is_for_the_group(place: &Place, group: u32) {
+    let answer = ask(place, STRANGER, group);
+    let told = String::from_utf8_lossy(&answer.stdout).into_owned();
+    assert!(told.contains(" is serving, up "), "{answer:?}");
+    let answer = ask(place, STRANGER, STRANGER);
+    let told = String::from_utf8_lossy(&answer.stderr).into_owned();
+    assert_eq!(answer.status.code(), Some(1), "{told}");
+    assert!(told.contains("Permission denied"), "{told}");
+}
+
+#[test]
+fn the_status_socket_is_for_the_group_of_the_user_that_root_becomes() {
+    let place = Place::new();
+    if !is_root() {
+        eprintln!("not root: that another user of the group may ask is not checked");
+        let daemon = Daemon::start(command(&place));
+        let own = fs::metadata(format!("/proc/{}", daemon.pid())).unwrap();
+        assert_belongs_to(&place.path("run/status"), own.uid(), own.gid());
+        return;
+    }
+    let user = hekate::sys::process::user_by_name(NOBODY).unwrap().unwrap();
+    let daemon = hekate::sys::process::group_by_name("daemon");
+    let daemon = daemon.unwrap().unwrap();
+    for (wish, group) in [(NOBODY, user.group), ("nobody:daemon", daemon)] {
+        let mut command = command(&place);
+        command.args(["--user", wish]);
+        let running = Daemon::start(command);
+        assert_belongs_to(&place.path("run/status"), user.id, group);
+        assert_is_for_the_group(&place, group);
+        drop(running);
+    }
+}
+
+#[test]
+fn the_status_socket_is_for_the_group_under_the_mask_of_a_unit() {
+    if !is_root() {
+        eprintln!("not root: nothing can be checked here that is not by the other test");
+        return;
+    }
+    let place = Place::new();
+    let user = hekate::sys::process::user_by_name(NOBODY).unwrap().unwrap();
+    let group = hekate::sys::process::group_by_name("daemon")
+        .unwrap()
+        .unwrap();
+    let program = place.path("hekate");
+    fs::copy(env!("CARGO_BIN_EXE_hekate"), &program).unwrap();
+    set_mode(&program, 0o755);
+    let seed = command(&place);
+    let arguments: Vec<_> = seed.get_args().collect();
+    let mut command = Command::new("sh");
+    command.args(&arguments[..3]).arg(&program);
+    command.args(&arguments[4..]).current_dir("/");
+    command.uid(user.id).gid(group);
+    let _running = Daemon::start(command);
+    assert_belongs_to(&place.path("run/status"), user.id, group);
+    assert_is_for_the_group(&place, group);
+}
