@@ -177,6 +177,7 @@ fn inside(base: &Path) {
         write: vec![base.join("state")],
         append: vec![base.join("log")],
         remove: vec![base.join("log")],
+        ..Places::default()
     };
     process::forbid_new_privileges().unwrap();
     let strength = places.enter().unwrap();

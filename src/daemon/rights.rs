@@ -54,7 +54,17 @@ pub fn give_up(
         return Ok(None);
     }
     let places = places();
-    Ok(enter(&places).then(|| Arc::new(places)))
+    if !enter(&places) {
+        return Ok(None);
+    }
+    for place in &places.cannot_come {
+        let place = place.display();
+        log::warn!(
+            "a disk that is mounted at {place} from now on is outside of the sandbox, which cannot \
+             permit the directory around it: restart then, or use --no-landlock"
+        );
+    }
+    Ok(Some(Arc::new(places)))
 }
 
 fn forbid_new_privileges() -> bool {

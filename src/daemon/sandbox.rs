@@ -4,6 +4,7 @@
 //! are started later inherit it, so there must be no other thread yet. It must not know what is
 //! read.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -78,6 +79,8 @@ pub struct Places {
     pub append: Vec<PathBuf>,
     /// Where files are removed at the end.
     pub remove: Vec<PathBuf>,
+    /// Where a disk may be mounted that could not be read, directly below the root.
+    pub cannot_come: Vec<PathBuf>,
 }
 
 impl Places {
@@ -93,17 +96,19 @@ impl Places {
         let mut read: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
         let certificates = CERTIFICATE_VARIABLES.iter().filter_map(std::env::var_os);
         read.extend(certificates.map(PathBuf::from));
-        let starts = config.dirs.iter().chain(library);
-        read.extend(starts.clone().filter_map(|start| where_it_comes(start)));
+        let content = config.content.iter().chain(&config.content_roots);
+        let starts = config.dirs.iter().chain(library).chain(&config.root);
+        let starts = starts.chain(content);
+        let mut cannot_come = Vec::new();
+        for point in starts.clone().flat_map(|start| mount_points(start)) {
+            match point.parent().filter(|parent| !is_everything(parent)) {
+                Some(parent) => read.push(parent.to_owned()),
+                None => cannot_come.push(point),
+            }
+        }
+        cannot_come.sort();
+        cannot_come.dedup();
         read.extend(starts.cloned());
-        read.extend(
-            config
-                .content
-                .iter()
-                .chain(&config.root)
-                .chain(&config.content_roots)
-                .cloned(),
-        );
         // A reload may find another file in place of this one.
         read.extend(config.index.as_deref().map(around));
         read.push(around(config_file));
@@ -117,6 +122,7 @@ impl Places {
             write: state.into_iter().collect(),
             append: config.log_file.as_deref().map(around).into_iter().collect(),
             remove: removed.map(|path| around(path)).collect(),
+            cannot_come,
         }
     }
 
@@ -166,18 +172,53 @@ impl Places {
     }
 }
 
-/// The directory in which another one may take the place of `start` while it is served: where a disk
-/// is mounted, or will be. Landlock goes by what is there now and by what it lies in, so a rule for
-/// the place itself would not hold for a disk that comes later. Never the root of the file system,
-/// which would permit everything.
-fn where_it_comes(start: &Path) -> Option<PathBuf> {
-    let real = start.canonicalize();
-    let parent = real.as_deref().unwrap_or(start).parent()?;
-    let parent = parent.canonicalize().ok()?;
-    let device = |path: &Path| path.metadata().map(|metadata| metadata.dev());
-    let is_mounted = device(start).ok() != device(&parent).ok();
-    let is_empty = || std::fs::read_dir(start).is_ok_and(|mut entries| entries.next().is_none());
-    (parent.parent().is_some() && (is_mounted || is_empty())).then_some(parent)
+/// Where disks come and go that `start` is, or lies, on: each place on its way where a file system is
+/// mounted, and itself when it is empty or not there, as a mount point is without its disk.
+///
+/// Landlock goes by what is there now and by what it lies in. A rule for such a place would end with
+/// its disk, so the directory around it has to be permitted. That cannot be done for what lies directly
+/// below the root of the file system, as it would permit everything; of such places only `start` is
+/// answered, since a partition for `/home` is rarely one that comes and goes.
+fn mount_points(start: &Path) -> Vec<PathBuf> {
+    let (there, missing) = way(start);
+    let mut points = Vec::new();
+    for (place, parent) in there.ancestors().zip(there.ancestors().skip(1)) {
+        let is_start = missing.is_none() && place == there;
+        if device(place) != device(parent) && (is_start || !is_everything(parent)) {
+            points.push(place.to_owned());
+        }
+    }
+    match missing {
+        Some(name) => points.push(there.join(name)),
+        None if is_empty(&there) && !points.contains(&there) => points.push(there),
+        None => {}
+    }
+    points
+}
+
+/// How much of a path is there, without symlinks, and the first name of the rest.
+fn way(path: &Path) -> (PathBuf, Option<OsString>) {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut missing = None;
+    for place in absolute.ancestors() {
+        if let Ok(there) = place.canonicalize() {
+            return (there, missing);
+        }
+        missing = place.file_name().map(OsStr::to_owned);
+    }
+    (absolute, missing)
+}
+
+fn device(path: &Path) -> Option<u64> {
+    Some(path.metadata().ok()?.dev())
+}
+
+fn is_empty(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn is_everything(path: &Path) -> bool {
+    path.parent().is_none()
 }
 
 /// The directory of a file, where it may be replaced; of a device, only itself.
@@ -209,13 +250,77 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().canonicalize().unwrap();
         std::fs::create_dir_all(base.join("full/of")).unwrap();
-        assert_eq!(where_it_comes(&base.join("absent")), Some(base.clone()));
-        assert_eq!(
-            where_it_comes(&base.join("full/of")),
-            Some(base.join("full"))
-        );
-        assert_eq!(where_it_comes(&base.join("full")), None);
-        assert_eq!(where_it_comes(Path::new("/proc")), None);
+        // The directory for temporary files may be on a disk of its own.
+        let around = mount_points(&base.join("full"));
+        let points = |path: &str| {
+            let mut points = mount_points(&base.join(path));
+            points.retain(|point| !around.contains(point));
+            points
+        };
+        assert_eq!(points("absent"), [base.join("absent")]);
+        assert_eq!(points("absent/below/it"), [base.join("absent")]);
+        assert_eq!(points("full/of"), [base.join("full/of")]);
+        assert!(points("full").is_empty());
+        assert_eq!(mount_points(Path::new("/proc")), [Path::new("/proc")]);
+        assert!(!mount_points(Path::new("/proc/self/task")).contains(&"/proc".into()));
+        let nowhere = mount_points(Path::new("/no/such/place"));
+        assert_eq!(nowhere, [Path::new("/no")]);
+    }
+
+    /// Whatever a configuration may name has a directory of its own.
+    fn places(base: &Path) -> Places {
+        let at = |name: &str| {
+            let path = base.join(name);
+            std::fs::create_dir_all(path.join("disk")).unwrap();
+            path.join("disk")
+        };
+        let config = Config {
+            dirs: vec![at("dirs")],
+            content: Some(at("content")),
+            root: Some(at("root")),
+            content_roots: vec![at("linked"), "/proc".into(), "/no/such".into()],
+            index: Some(at("index").join("file")),
+            log_file: Some(at("log").join("file")),
+            pid_file: Some(at("run").join("pid")),
+            status: StatusWish::At(StatusAddress::Unix(at("status").join("socket"))),
+            ..Config::default()
+        };
+        let file = at("etc").join("hekate.toml");
+        Places::of(&config, &file, &[at("library")], Some(at("state")))
+    }
+
+    #[test]
+    fn the_library_and_its_content_are_read_and_never_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        let places = places(&base);
+        let disk = |name: &str| base.join(name).join("disk");
+        for name in ["dirs", "content", "root", "linked", "library"] {
+            assert!(places.read.contains(&disk(name)), "{name} cannot be read");
+            // It is empty, so a disk may come.
+            assert!(
+                places.read.contains(&base.join(name)),
+                "{name} is not awaited"
+            );
+        }
+        for name in ["index", "etc"] {
+            assert!(places.read.contains(&disk(name)), "{name} cannot be read");
+            assert!(
+                !places.read.contains(&base.join(name)),
+                "{name} is no start"
+            );
+        }
+        assert_eq!(places.write, [disk("state")]);
+        assert_eq!(places.append, [disk("log")]);
+        assert_eq!(places.remove, [disk("run"), disk("status")]);
+    }
+
+    #[test]
+    fn a_disk_cannot_come_directly_below_the_root() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = places(&directory.path().canonicalize().unwrap());
+        assert_eq!(places.cannot_come, [Path::new("/no"), Path::new("/proc")]);
+        assert!(!places.read.contains(&"/".into()));
     }
 
     #[test]

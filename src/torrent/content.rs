@@ -170,13 +170,17 @@ fn open_resolved(
     Ok((file, metadata))
 }
 
+/// A link leads elsewhere, or a disk has come where the sandbox could not permit one.
+const SANDBOX_REFUSES: &str =
+    "the sandbox refuses it, see --content-root; restart if a disk was mounted there";
+
 /// An error of opening a file or a directory, which says so when it was the sandbox: the permissions
 /// of the path can be asked without opening it, and a sandbox has no part in the answer.
 #[must_use]
 pub fn explain(path: &Path, error: io::Error) -> io::Error {
     let kind = error.kind();
     match kind == ErrorKind::PermissionDenied && process::permissions_allow_reading(path) {
-        true => io::Error::new(kind, "the sandbox refuses it, see --content-root"),
+        true => io::Error::new(kind, SANDBOX_REFUSES),
         false => error,
     }
 }

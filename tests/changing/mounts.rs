@@ -4,6 +4,7 @@
 //! system forbids that, and then these tests fail and say so.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -136,6 +137,66 @@ fn a_root_that_is_mounted_later_is_served_from_then_on() {
     apart.unmount("lib");
     apart.scene.until_served(&hidden);
     apart.scene.until_refused(&sample);
+}
+
+#[test]
+fn a_disk_that_comes_to_a_content_root_is_read() {
+    let disks = tempfile::tempdir().unwrap();
+    let point = disks.path().join("one");
+    fs::create_dir(&point).unwrap();
+    assert_allowed();
+    let arguments = ["--content-root", point.to_str().unwrap()];
+    let scene = Scene::within(UNSHARE, &arguments, |base| {
+        symlink(&point, base.join("lib/link")).unwrap();
+    });
+    let apart = Apart { scene };
+    for seed in 1..3 {
+        apart.mount(point.to_str().unwrap());
+        let sample = apart.torrent(seed, point.to_str().unwrap());
+        apart.scene.daemon.signal("HUP");
+        apart.scene.until_served(&sample);
+        apart.unmount(point.to_str().unwrap());
+        apart.scene.daemon.signal("HUP");
+        apart.scene.until_refused(&sample);
+    }
+}
+
+/// A directory of every Debian machine that lies directly below the root and is empty.
+const BELOW_THE_ROOT: &str = "/media";
+
+#[test]
+fn a_disk_that_comes_directly_below_the_root_needs_a_restart_which_is_said() {
+    assert_allowed();
+    let entries = fs::read_dir(BELOW_THE_ROOT).map(Iterator::count);
+    assert_eq!(
+        entries.ok(),
+        Some(0),
+        "this test needs an empty {BELOW_THE_ROOT}"
+    );
+    let scene = Scene::within(UNSHARE, &[BELOW_THE_ROOT], |_| {});
+    let mut apart = Apart { scene };
+    let told = format!("a disk that is mounted at {BELOW_THE_ROOT} from now on");
+    let line = apart.scene.daemon.wait_for_line(&told);
+    assert!(line.contains("WARN") && line.contains("restart"), "{line}");
+    apart.mount(BELOW_THE_ROOT);
+    let sample = apart.torrent(1, BELOW_THE_ROOT);
+    let line = apart
+        .scene
+        .daemon
+        .wait_for_new_line("the sandbox refuses it");
+    assert!(
+        line.contains(BELOW_THE_ROOT) && line.contains("restart"),
+        "{line}"
+    );
+    assert!(!apart.scene.is_served(&sample));
+
+    let arguments = [BELOW_THE_ROOT, "--no-landlock"];
+    let scene = Scene::within(UNSHARE, &arguments, |_| {});
+    let mut apart = Apart { scene };
+    apart.mount(BELOW_THE_ROOT);
+    let sample = apart.torrent(1, BELOW_THE_ROOT);
+    apart.scene.until_served(&sample);
+    assert!(!apart.scene.daemon.log().contains(&told));
 }
 
 #[test]
