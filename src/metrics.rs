@@ -237,6 +237,10 @@ pub struct Snapshot {
     pub late_faults: u64,
     /// Bytes a second, of late.
     pub rate_bytes: u64,
+    /// Bytes a second in each of the last minutes, oldest first.
+    pub minutes_bytes: [u64; history::MINUTES],
+    /// Bytes in that second of them that had the most.
+    pub peak_bytes: u64,
     /// How the trackers do; nothing when none is told.
     pub trackers: trackers::Trackers,
 }

@@ -13,6 +13,7 @@ mod support;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -286,6 +287,32 @@ fn hekate_status_prints_the_same() {
     let text = ask(&[]);
     assert!(text.contains(" is serving, up "), "{text}");
     assert!(text.contains("16.0 KiB in 1 blocks"), "{text}");
+    assert!(
+        text.contains("\nminutes   ") && text.contains(", peak "),
+        "{text}"
+    );
+    assert!(text.contains("\nended     no connection yet\n"), "{text}");
+    let hash = scene.sample.info_hash_hex();
+    let busiest = format!(" to 1 peers, 16.0 KiB sent: {hash} sample-70\n");
+    assert!(
+        text.contains("\nbusiest   ") && text.ends_with(&busiest),
+        "{text}"
+    );
+    let stranger = leecher::dial(scene.daemon.address);
+    (&stranger).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    read_to_end(stranger);
+    drop(leecher);
+    let until = Instant::now() + leecher::DEADLINE;
+    let ended = loop {
+        let text = ask(&[]);
+        if text.contains("1 peer closed") {
+            break text;
+        }
+        assert!(Instant::now() < until, "{text}");
+    };
+    let line = ended.lines().find(|line| line.starts_with("ended     "));
+    assert!(line.unwrap().contains("1 not bittorrent"), "{ended}");
+    assert!(!ended.contains("busiest"), "nobody is connected: {ended}");
     assert!(ask(&["--json"]).contains("\"payload_bytes\":16384"));
     let nobody = Command::new(env!("CARGO_BIN_EXE_hekate"))
         .args([
@@ -315,6 +342,7 @@ fn only_get_and_only_by_names_that_nobody_else_can_have() {
         (request("/", "rebinding.example"), 421),
         (request("/nothing", "localhost"), 404),
         (request("/torrents?busiest=xyz", "localhost"), 400),
+        (request("/torrents.txt", "localhost"), 400),
         (request("/torrents?after=xyz", "localhost"), 400),
         (request("/peers?limit=many", "localhost"), 400),
         ("POST / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 405),
@@ -473,15 +501,48 @@ fn shown<'a>(page: &'a str, id: &str) -> &'a str {
     rest.split_once('<').unwrap().0
 }
 
+/// Whether there is a browser, or must be one.
+fn has_a_browser() -> bool {
+    let is_there = Path::new(CHROMIUM).exists();
+    if !is_there && std::env::var_os("HEKATE_SKIP_MISSING_CLIENTS").is_some() {
+        println!("skipped: {CHROMIUM} is not installed");
+        return false;
+    }
+    true
+}
+
+#[test]
+fn the_page_shows_bad_pieces_where_pieces_are_hashed() {
+    if !has_a_browser() {
+        return;
+    }
+    let scene = Scene::start_with(&["--verify", "lazy"]);
+    let spoilt = fs::OpenOptions::new()
+        .write(true)
+        .open(&scene.sample.files[0].path);
+    spoilt.unwrap().write_all_at(b"?", 0).unwrap();
+    let mut leecher = scene.leecher();
+    leecher.send(&leecher::request(0, 0, 16384));
+    leecher.until(|seen| matches!(seen, leecher::Seen::Reject { .. }));
+    leecher.block(1, 0, 16384);
+    let page = page_in_a_browser(&scene, &[]);
+    let shown = |id| shown(&page, id);
+    assert_eq!((shown("verified"), shown("bad-pieces")), ("1", "1"));
+    let hash = scene.sample.info_hash_hex();
+    let row = format!("<dt>{hash}</dt><dd>piece 0</dd>");
+    assert!(page.contains(&row), "{page}");
+    assert!(!page.contains("id=\"bad\" aria-labelledby=\"h-bad\" hidden"));
+}
+
 #[test]
 fn the_page_shows_the_figures_in_a_browser_and_they_move() {
-    if !Path::new(CHROMIUM).exists() && std::env::var_os("HEKATE_SKIP_MISSING_CLIENTS").is_some() {
-        println!("skipped: {CHROMIUM} is not installed");
+    if !has_a_browser() {
         return;
     }
     let (scene, trackers) = scene_with_trackers();
     let page = page_in_a_browser(&scene, &[]);
     assert_eq!(shown(&page, "phase"), "serving");
+    assert!(page.contains("id=\"pieces\" hidden"), "no piece is hashed");
     for tracker in &trackers {
         assert!(
             page.contains(&format!("<th scope=\"row\">{tracker}</th>")),

@@ -8,6 +8,9 @@ use crate::timers::Time;
 /// Five minutes: what somebody wants to see who has just opened the page.
 pub const SECONDS: usize = 300;
 
+/// What [`History::minutes`] looks back on.
+pub const MINUTES: usize = SECONDS / 60;
+
 /// How many seconds "of late" is. Long enough for turns at a rate limit to even out.
 const LATE_SECONDS: usize = 5;
 
@@ -64,6 +67,25 @@ impl History {
         oldest.iter().skip(1).chain(newest).copied()
     }
 
+    /// Bytes a second in each of the last minutes, oldest first.
+    #[must_use]
+    pub fn minutes(&self) -> [u64; MINUTES] {
+        // The second that is not over belongs to the last minute: the first one is a second short.
+        let mut minutes = [0; MINUTES];
+        for (place, bytes) in self.seconds().enumerate() {
+            if let Some(minute) = minutes.get_mut((place + 1) / 60) {
+                *minute += bytes;
+            }
+        }
+        minutes.map(|bytes| bytes / 60)
+    }
+
+    /// Bytes in the second that had the most.
+    #[must_use]
+    pub fn peak_bytes(&self) -> u64 {
+        self.seconds().max().unwrap_or(0)
+    }
+
     /// Bytes a second, of late.
     #[must_use]
     pub fn rate_bytes(&self) -> u64 {
@@ -107,6 +129,22 @@ mod tests {
         assert_eq!(history.seconds().sum::<u64>(), 0, "a day later");
         history.note(Time(86_401_000), 400);
         assert_eq!(last(&history, 2), [0, 100]);
+    }
+
+    #[test]
+    fn minutes_are_told_as_bytes_a_second_with_the_peak() {
+        let mut history = History::default();
+        // Two minutes of nothing, one of 600 a second, and one of a single burst.
+        history.note(Time(120_000), 0);
+        for second in 121..=180 {
+            history.note(Time(second * 1000), (second - 120) * 600);
+        }
+        history.note(Time(210_000), 36_000);
+        history.note(Time(211_000), 36_000 + 6_000);
+        history.note(Time(240_000), 36_000 + 6_000);
+        assert_eq!(history.minutes(), [0, 0, 0, 600, 100]);
+        assert_eq!(history.peak_bytes(), 6_000);
+        assert_eq!(History::default().minutes(), [0; MINUTES]);
     }
 
     #[test]

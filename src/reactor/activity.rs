@@ -3,6 +3,7 @@
 //! Owns one entry for each such torrent, found by its place, so that counting costs an addition. It
 //! must not know connections: each keeps the place it was given.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -106,9 +107,13 @@ impl Activity {
     /// The torrents that are sent the most of late.
     pub(super) fn busiest(&self, now: Time, limit: usize) -> Vec<&Active> {
         let mut busiest: Vec<&Active> = self.torrents.iter().map(|(_, active)| active).collect();
-        busiest
-            .sort_by_key(|active| std::cmp::Reverse((active.rate_bytes(now), active.sent_bytes)));
-        busiest.truncate(limit);
+        let key = |active: &&Active| Reverse((active.rate_bytes(now), active.sent_bytes));
+        // Few are wanted of very many, which need not be sorted for that.
+        if limit < busiest.len() {
+            busiest.select_nth_unstable_by_key(limit, key);
+            busiest.truncate(limit);
+        }
+        busiest.sort_by_key(key);
         busiest
     }
 

@@ -65,6 +65,8 @@ impl Reactor {
                 .unwrap_or(0)
                 .saturating_sub(self.faults_before),
             rate_bytes: shared.history.rate_bytes(),
+            minutes_bytes: shared.history.minutes(),
+            peak_bytes: shared.history.peak_bytes(),
             trackers: shared.announcing.figures(shared.now),
         }
     }
@@ -119,7 +121,11 @@ impl Reactor {
                 http::answer(status, TEXT, &format!("{}\n", phase.as_str()))
             }
             "/torrents" => match self.busiest(request) {
-                Ok(body) => ok(JSON, &body),
+                Ok(busiest) => ok(JSON, &self.busiest_json(&busiest)),
+                Err(status) => http::refusal(status),
+            },
+            "/torrents.txt" => match self.busiest(request) {
+                Ok(busiest) => ok(TEXT, &self.busiest_text(&busiest)),
                 Err(status) => http::refusal(status),
             },
             "/peers" => match self.peers(request) {
@@ -162,15 +168,31 @@ impl Reactor {
     }
 
     /// The torrents that are sent the most.
-    fn busiest(&self, request: &Request) -> Result<String, Status> {
+    fn busiest(&self, request: &Request) -> Result<Vec<&Active>, Status> {
         let limit = request.query("busiest").unwrap_or_default().parse();
         let limit: usize = limit.map_err(|_| Status::BadRequest)?;
         let activity = &self.shared.activity;
-        let busiest = activity.busiest(self.shared.now, LIMIT_MAX.min(limit));
+        Ok(activity.busiest(self.shared.now, LIMIT_MAX.min(limit)))
+    }
+
+    fn busiest_json(&self, busiest: &[&Active]) -> String {
         let torrents = busiest
             .iter()
             .map(|active| self.torrent(&active.torrent, active));
-        Ok(object([("torrents", array(torrents))]))
+        object([("torrents", array(torrents))])
+    }
+
+    fn busiest_text(&self, busiest: &[&Active]) -> String {
+        let lines = busiest.iter().map(|active| {
+            report::busy_line(&report::Busy {
+                info_hash: active.torrent.info_hash,
+                name: &active.torrent.name(),
+                peers: active.peers,
+                payload_bytes: active.sent_bytes,
+                rate_bytes: active.rate_bytes(self.shared.now),
+            })
+        });
+        lines.collect()
     }
 
     fn torrent(&self, torrent: &Torrent, active: &Active) -> String {

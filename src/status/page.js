@@ -3,6 +3,7 @@
 
 const EVERY_MS = 2000;
 const SECONDS = 299;
+const BAD_SHOWN = 20;
 const samples = [];
 let before = null;
 
@@ -91,6 +92,7 @@ function render(status) {
   show("job", microseconds(status.storage.job_p99_us));
   show("late", count(status.storage.late_faults));
   show("turn", microseconds(status.turn.p99_us));
+  renderPieces(status.pieces);
   renderTrackers(status.trackers, status.trackers_others);
   const ends = Object.entries(status.connections_closed).filter(([, some]) => some > 0);
   ends.sort((one, other) => other[1] - one[1]);
@@ -105,6 +107,27 @@ function cell(kind, text) {
   const element = document.createElement(kind);
   element.textContent = text;
   return element;
+}
+
+// Without --verify=lazy no piece is hashed.
+function renderPieces(pieces) {
+  at("pieces").hidden = pieces === null;
+  at("bad").hidden = pieces === null || pieces.bad === 0;
+  if (pieces === null) return;
+  show("verified", count(pieces.verified));
+  show("to-hash", count(pieces.hash_jobs_queued));
+  show("bad-pieces", count(pieces.bad));
+  at("bad-pieces").className = pieces.bad > 0 ? "bad" : "";
+  const shown = pieces.first_bad.slice(0, BAD_SHOWN);
+  const rows = shown.map((bad) => entry(bad.info_hash, `piece ${count(bad.piece)}`));
+  if (pieces.bad > shown.length) rows.push(entry("others", count(pieces.bad - shown.length)));
+  at("first-bad").replaceChildren(...rows);
+}
+
+function entry(term, text) {
+  const row = document.createElement("div");
+  row.append(cell("dt", term), cell("dd", text));
+  return row;
 }
 
 function renderBusiest(torrents) {

@@ -6,6 +6,8 @@ use super::json::{array, object, string};
 use crate::metrics::trackers::{TrackerFigures, TrackerState, TrackerSums, Trackers};
 use crate::metrics::{Counters, Peers, Snapshot};
 use crate::peer::close::CloseReason;
+use crate::torrent::printable::Printable;
+use crate::wire::message::InfoHash;
 
 /// Bad pieces that are named for people; the log names all.
 const LINES_MAX: usize = 10;
@@ -175,6 +177,57 @@ pub fn history(seconds: impl Iterator<Item = u64>) -> String {
     )])
 }
 
+/// A torrent with peers, for people.
+pub struct Busy<'a> {
+    /// Which one.
+    pub info_hash: InfoHash,
+    /// What its file or directory is called; whoever made the torrent has chosen it.
+    pub name: &'a str,
+    /// Its peers.
+    pub peers: u32,
+    /// What they were sent.
+    pub payload_bytes: u64,
+    /// Bytes a second, of late.
+    pub rate_bytes: u64,
+}
+
+/// A line of `/torrents.txt`, which `hekate status` prints after `/status.txt`.
+#[must_use]
+pub fn busy_line(torrent: &Busy<'_>) -> String {
+    format!(
+        "busiest   {rate}/s to {peers} peers, {sent} sent: {hash} {name}\n",
+        rate = bytes(torrent.rate_bytes),
+        peers = torrent.peers,
+        sent = bytes(torrent.payload_bytes),
+        hash = torrent.info_hash,
+        name = Printable(torrent.name.as_bytes()),
+    )
+}
+
+/// The throughput of the last minutes.
+fn minutes(snapshot: &Snapshot) -> String {
+    let minutes = snapshot
+        .minutes_bytes
+        .map(|rate| format!("{}/s", bytes(rate)));
+    let peak = bytes(snapshot.peak_bytes);
+    format!("minutes   {}, peak {peak}/s\n", minutes.join(", "))
+}
+
+/// Why connections ended, the most frequent first.
+fn ends(counters: &Counters) -> String {
+    let reasons = CloseReason::NAMES.iter().zip(counters.closed);
+    let mut reasons: Vec<_> = reasons.filter(|(_, count)| *count > 0).collect();
+    reasons.sort_by_key(|(_, count)| Reverse(*count));
+    let reasons: Vec<String> = reasons
+        .iter()
+        .map(|(name, count)| format!("{count} {}", name.replace('_', " ")))
+        .collect();
+    match reasons.is_empty() {
+        true => "ended     no connection yet\n".to_owned(),
+        false => format!("ended     {}\n", reasons.join(", ")),
+    }
+}
+
 /// `/status.txt`, which `hekate status` prints.
 #[must_use]
 pub fn text(snapshot: &Snapshot) -> String {
@@ -198,8 +251,10 @@ pub fn text(snapshot: &Snapshot) -> String {
     let figures = format!(
         "Hekate {version} is {phase}, up {up}\n\
          sent      {sent} in {blocks} blocks, {rate}/s now, {rejected} requests rejected\n\
+         {minutes}\
          peers     {peers} of {peers_max}: {unchoked} in {slots} slots, {waiting} waiting, \
          {choked} idle, {handshaking} in handshake\n\
+         {ended}\
          library   {torrents} torrents, {active} with peers, {refused} refused\n\
          disk      {found}, {queued} reads queued for {readers} readers, 99 % done in {job}, \
          {late} late faults\n\
@@ -212,6 +267,8 @@ pub fn text(snapshot: &Snapshot) -> String {
         blocks = counters.blocks,
         rate = bytes(snapshot.rate_bytes),
         rejected = counters.rejected,
+        minutes = minutes(snapshot),
+        ended = ends(counters),
         peers = snapshot.peers.sum(),
         peers_max = snapshot.peers_max,
         slots = snapshot.slots,
@@ -317,7 +374,6 @@ fn microseconds(us: u64) -> String {
 mod tests {
     use super::*;
     use crate::metrics::{Phase, PieceCounters};
-    use crate::wire::message::InfoHash;
 
     fn snapshot() -> Snapshot {
         let mut snapshot = Snapshot {
@@ -348,6 +404,34 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("75 % found in memory"), "{text}");
+    }
+
+    #[test]
+    fn the_text_has_the_minutes_and_the_ends_and_the_busiest() {
+        let mut snapshot = snapshot();
+        let quiet = text(&snapshot);
+        assert!(quiet.contains("\nended     no connection yet\n"), "{quiet}");
+        snapshot.minutes_bytes = [0, 0, 2048, 1 << 20, 1536];
+        snapshot.peak_bytes = 3 << 20;
+        snapshot.counters.closed[CloseReason::TurnOver.number()] = 2;
+        snapshot.counters.closed[CloseReason::PeerIsSeed.number()] = 7;
+        let text = text(&snapshot);
+        let minutes = "\nminutes   0 B/s, 0 B/s, 2.0 KiB/s, 1.0 MiB/s, 1.5 KiB/s, peak 3.0 MiB/s\n";
+        assert!(text.contains(minutes), "{text}");
+        assert!(
+            text.contains("\nended     7 peer is seed, 2 turn over\n"),
+            "{text}"
+        );
+        let line = busy_line(&Busy {
+            info_hash: InfoHash([0xab; 20]),
+            name: "a\x1b[2Jb",
+            peers: 3,
+            payload_bytes: 3 << 29,
+            rate_bytes: 1024,
+        });
+        let hash = "ab".repeat(20);
+        let told = format!("busiest   1.0 KiB/s to 3 peers, 1.5 GiB sent: {hash} a\\u{{1b}}[2Jb\n");
+        assert_eq!(line, told);
     }
 
     #[test]
