@@ -1,4 +1,4 @@
-//! What is bounded: the rate of metadata, and places in a full house.
+//! What is bounded: the rate of metadata, and what the kernel bounds too narrowly.
 
 #![allow(
     clippy::indexing_slicing,
@@ -9,6 +9,7 @@
 
 mod support;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::daemon::Daemon;
@@ -45,4 +46,29 @@ fn metadata_waits_for_the_rate() {
         "{:?}",
         begun.elapsed()
     );
+}
+
+#[test]
+fn what_the_kernel_allows_too_little_of_is_said_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    TorrentBuilder::new(27).write(dir.path()).unwrap();
+    // The limit is that of a network, so one of its own is made.
+    let limit = "echo 128 >/proc/sys/net/core/somaxconn && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args([
+            "--user",
+            "--map-root-user",
+            "--net",
+            "sh",
+            "-c",
+            limit,
+            "sh",
+        ])
+        .arg(env!("CARGO_BIN_EXE_hekate"))
+        .args(["seed", "--bind", "127.0.0.1", "--port", "0", "--no-tracker"])
+        .arg(dir.path());
+    let mut daemon = Daemon::start(command);
+    let line = daemon.wait_for_line("net.core.somaxconn is 128, use 4096");
+    assert!(line.contains("WARN"), "{line}");
 }

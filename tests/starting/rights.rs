@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use super::support::daemon::Daemon;
 use super::support::leecher::{FAST, Leecher};
@@ -148,7 +149,7 @@ fn a_reload_after_rights_are_gone_keeps_what_is_right() {
     };
     let own = format!("{library:?}");
     write(&own, "");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hekate"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
     command
         .args(["seed", "--no-tracker", "--config"])
         .arg(&file);
@@ -196,9 +197,7 @@ fn the_log_is_the_users_and_can_be_opened_anew() {
     fs::rename(&log, place.path("log/old")).unwrap();
     let number = child.id().to_string();
     let kill = |signal: &str| {
-        let killed = std::process::Command::new("kill")
-            .args(["-s", signal, &number])
-            .status();
+        let killed = Command::new("kill").args(["-s", signal, &number]).status();
         assert!(killed.unwrap().success());
     };
     kill("USR1");
@@ -210,4 +209,71 @@ fn the_log_is_the_users_and_can_be_opened_anew() {
         let owner = fs::metadata(&log).unwrap().uid().to_string();
         assert_eq!(owner, number_of(NOBODY).0);
     }
+}
+
+/// Calls about a path that change nothing.
+const LOOKS: [&str; 12] = [
+    "open",
+    "openat",
+    "execve",
+    "stat",
+    "lstat",
+    "newfstatat",
+    "statx",
+    "access",
+    "faccessat2",
+    "readlink",
+    "readlinkat",
+    "inotify_add_watch",
+];
+
+/// What would write to a file, or make one.
+const WRITES: [&str; 6] = [
+    "O_WRONLY",
+    "O_RDWR",
+    "O_CREAT",
+    "O_TRUNC",
+    "O_APPEND",
+    "O_TMPFILE",
+];
+
+#[test]
+fn nothing_below_the_library_is_opened_for_writing() {
+    let place = Place::new();
+    let library = place.path("library").canonicalize().unwrap();
+    let trace = place.path("trace");
+    let seed = place.command();
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "-y", "-s", "4096", "-e", "trace=%file", "-o"]);
+    command
+        .arg(&trace)
+        .arg(seed.get_program())
+        .args(seed.get_args());
+    // It would be the kernel that refuses it otherwise, and the daemon that tries.
+    command.args(["-v", "--verify", "lazy", "--no-landlock"]);
+    let mut daemon = Daemon::start(command);
+    let mut leecher = Leecher::connect(daemon.address, place.sample.info_hash, FAST);
+    leecher.until_unchoked();
+    leecher.block(0, 0, 16 * 1024);
+    let other = TorrentBuilder::new(52).name("other").write(&library);
+    other.unwrap();
+    daemon.wait_for_line("1 torrents added");
+    daemon.signal("TERM");
+    assert!(daemon.wait().success());
+    let end = format!("{} +++ exited with 0 +++", daemon.pid());
+    super::wait_for(|| fs::read_to_string(&trace).is_ok_and(|trace| trace.contains(&end)));
+
+    let trace = fs::read_to_string(trace).unwrap();
+    let library = library.to_str().unwrap();
+    let mut opened = 0;
+    for line in trace.lines().filter(|line| line.contains(library)) {
+        let call = line.split_once(' ').unwrap().1.trim_start();
+        // The end of a call that another thread has interrupted.
+        let call = call.strip_prefix("<... ").unwrap_or(call);
+        let name = call.split(['(', ' ']).next().unwrap();
+        assert!(LOOKS.contains(&name), "{line}");
+        assert!(!WRITES.iter().any(|flag| call.contains(flag)), "{line}");
+        opened += usize::from(name == "openat" && call.contains("sample-50\""));
+    }
+    assert!(opened > 0, "the content is not among what was traced");
 }
