@@ -247,3 +247,129 @@ fn every_make_target_that_is_named_exists() {
         );
     }
 }
+
+/// The first string literal in each call that begins so, with `\0` in place of what is put in.
+fn literals(text: &str, call: &str) -> Vec<String> {
+    let calls = text.split(call).skip(1);
+    calls
+        .filter_map(|rest| {
+            let (mut literal, mut characters) = (String::new(), rest.split_once('"')?.1.chars());
+            let mut inside = false;
+            while let Some(character) = characters.next() {
+                match character {
+                    '"' => break,
+                    '{' => inside = true,
+                    '}' => {
+                        inside = false;
+                        literal.push('\0');
+                    }
+                    '\\' if characters.next() == Some('\n') => {
+                        // The literal goes on behind the indentation.
+                        let rest = characters.as_str().trim_start();
+                        characters = rest.chars();
+                    }
+                    _ if inside => {}
+                    _ => literal.push(character),
+                }
+            }
+            Some(literal)
+        })
+        .collect()
+}
+
+/// What a cell of the page shows of a line: words of capitals and dots stand for anything.
+fn fragments(shown: &str) -> Vec<String> {
+    let mut fragments = vec![String::new()];
+    for word in shown.split_inclusive([' ', ':', ',', ';', '…']) {
+        let letters: String = word.chars().filter(|c| c.is_alphabetic()).collect();
+        let stands = !letters.is_empty() && letters.chars().all(char::is_uppercase);
+        if stands || word.contains('…') {
+            fragments.push(String::new());
+        }
+        if !stands && let Some(last) = fragments.last_mut() {
+            last.push_str(word.trim_end_matches('…'));
+        }
+    }
+    let fragments = fragments.iter().map(|fragment| fragment.trim().to_owned());
+    fragments
+        .filter(|fragment| fragment.chars().any(char::is_alphabetic))
+        .collect()
+}
+
+/// Whether a line that the program makes of this literal is one that is shown so.
+fn is_shown_as(literal: &str, fragments: &[String]) -> bool {
+    let mut rest = literal;
+    let in_order = fragments.iter().all(|fragment| {
+        let found = rest.split_once(fragment.as_str());
+        rest = found.map_or("", |(_, behind)| behind);
+        found.is_some()
+    });
+    in_order && fragments.iter().map(String::len).sum::<usize>() >= 8
+}
+
+#[test]
+fn every_line_that_asks_for_attention_is_on_the_page() {
+    // Lines that are passed on, and where they are made.
+    let passed_on = [
+        ("src/reactor/start.rs", "\0"),
+        ("src/main.rs", "\0"),
+        ("src/tracker/announcer/outcome.rs", "tracker \0: \0"),
+    ];
+    let mut lines: BTreeSet<String> = literals(&read("src/daemon/sizing.rs"), "format!(")
+        .into_iter()
+        .collect();
+    assert!(!lines.is_empty(), "sizing makes no lines any more");
+    for file in files_in("src/tracker/announcer", "rs") {
+        let said = literals(&read(&file), "format_args!(");
+        lines.extend(said.iter().map(|what| format!("tracker \0: {what}")));
+    }
+    for file in files_in("src", "rs") {
+        let name = file.strip_prefix(root()).expect("it was found there");
+        if name.starts_with("src/bin") {
+            continue;
+        }
+        let text = read(&file);
+        let found = ["log::warn!(", "log::error!("].map(|call| literals(&text, call));
+        for line in found.concat() {
+            let known = |(of, passed): &(&str, &str)| name == Path::new(of) && line == *passed;
+            if passed_on.iter().any(known) {
+                continue;
+            }
+            let words = line.chars().filter(|c| c.is_alphabetic()).count();
+            assert!(words >= 6, "{}: {line:?} has no words", name.display());
+            lines.insert(line);
+        }
+    }
+    assert!(lines.len() > 40, "the lines were not found: {lines:?}");
+
+    let page = read("docs/OPERATING.md");
+    let (_, section) = page
+        .split_once("\n## What the log says\n")
+        .expect("it is on the page");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.filter_map(|row| row.split(" | ").next());
+    let shown: Vec<Vec<String>> = cells
+        .flat_map(|cell| cell.split('`').step_by(2))
+        .map(fragments)
+        .collect();
+    let missing: Vec<&String> = lines
+        .iter()
+        .filter(|line| !shown.iter().any(|shown| is_shown_as(line, shown)))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "docs/OPERATING.md does not show:\n{missing:#?}"
+    );
+}
+
+#[test]
+fn the_components_of_the_log_are_named() {
+    let page = read("docs/OPERATING.md");
+    let (_, list) = page
+        .split_once("The components are ")
+        .expect("it is on the page");
+    let list = list.split(';').next().unwrap_or_default();
+    let named: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+    assert_eq!(named, hekate::logging::COMPONENTS);
+}

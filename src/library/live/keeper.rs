@@ -323,7 +323,7 @@ impl Keeper {
 
     /// The index turns out to be damaged: what is known of it is not to be relied on.
     fn damaged(&mut self, error: &IndexError) -> Result<(), Ended> {
-        log::error!("{error}");
+        log::error!("the index is made anew: {error}");
         self.tell_changes()?;
         self.refresh(Wish::quiet(Look::Metainfo));
         Ok(())

@@ -24,7 +24,7 @@ impl<'a> Teller<'a> {
 
     /// `None` when it is not served, or the index is damaged there.
     pub(super) fn added(&mut self, entry: Result<Entry, IndexError>) -> Option<Change> {
-        let entry = entry.inspect_err(|error| log::error!("{error}")).ok()?;
+        let entry = entry.inspect_err(pass_over).ok()?;
         if !is_served(&entry) {
             return None;
         }
@@ -32,7 +32,7 @@ impl<'a> Teller<'a> {
             Some(known) => Arc::clone(known),
             None => {
                 let list = self.base.index.trackers(entry.trackers);
-                let list = list.inspect_err(|error| log::error!("{error}")).ok()?;
+                let list = list.inspect_err(pass_over).ok()?;
                 let list: Arc<[Vec<String>]> = list.into();
                 self.lists.insert(entry.trackers, Arc::clone(&list));
                 list
@@ -45,4 +45,9 @@ impl<'a> Teller<'a> {
             metainfo: None,
         }))
     }
+}
+
+/// The rest of the library is told nevertheless.
+fn pass_over(error: &IndexError) {
+    log::error!("a torrent of the index is passed over: {error}");
 }

@@ -349,7 +349,7 @@ impl Announcer {
         } else if route.strike() || busy {
             self.fail(number, family, Some(request), why, now);
         } else {
-            self.complain(number, format_args!("{why}"), now);
+            self.complain(number, format_args!("{why}; this announce has failed"), now);
             self.finish(number, family, request, Outcome::Failed, now);
         }
     }
