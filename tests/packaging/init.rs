@@ -120,10 +120,47 @@ fn what_cannot_be_done_is_said_by_the_exit_code() {
         let running = pid();
         shell("echo 'max-peer = 3' >>/etc/hekate/hekate.toml");
         assert_eq!(script("restart"), Some(6));
+        for action in ["reload", "force-reload"] {
+            let output = try_shell(&format!("{SCRIPT} {action}"));
+            assert_eq!(output.status.code(), Some(6), "{action}");
+            let told = text(&output.stderr);
+            assert!(told.contains("unknown key \"max-peer\""), "{told}");
+        }
+        assert!(!log_has("reload", 1), "the daemon is told nevertheless");
         assert!(pid() == running && is_alive(running));
         assert_eq!(script("stop"), Some(0));
         assert_eq!(script("start"), Some(6));
         assert_eq!(script("status"), Some(3));
+    });
+}
+
+#[test]
+fn the_pid_file_of_a_daemon_that_starts_meanwhile_stays() {
+    let name = "init::the_pid_file_of_a_daemon_that_starts_meanwhile_stays";
+    place::run(name, package::build, |package| {
+        installed(package);
+        // Another start comes and is done while this one runs its first program.
+        shell(
+            r#"rm -rf /var/lib/hekate
+            for name in rm mkdir; do
+                mv /usr/bin/$name /usr/bin/$name.real
+                cat >/usr/bin/$name <<END
+#!/bin/sh
+if mkdir.real /tmp/once 2>/dev/null; then /etc/init.d/hekate start >&2; fi
+exec $name.real "\$@"
+END
+                chmod 755 /usr/bin/$name
+            done"#,
+        );
+        assert_eq!(script("status"), Some(3));
+        let output = try_shell(&format!("{SCRIPT} start"));
+        let told = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(script("status"), Some(0), "{told}");
+        let running = pid();
+        assert!(is_alive(running));
+        assert_eq!(shell("pgrep -c -x hekate").trim(), "1", "{told}");
+        assert_eq!(script("stop"), Some(0));
+        assert!(!is_alive(running));
     });
 }
 
