@@ -1,15 +1,20 @@
 //! What the Dockerfile makes, as far as that can be tried without docker: one static file, run in a
-//! root directory with nothing else in it, which is read-only but for the volume of its state, by a user
-//! who has only a number.
+//! root directory with nothing else in it, which is read-only but for the volume of its state, by users
+//! who have only a number.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
 use super::package::make;
 use super::place::{self, shell, try_shell, wait_for};
 use super::support::leecher::{FAST, Leecher};
-use super::support::torrent::TorrentBuilder;
+use super::support::torrent::{Sample, TorrentBuilder};
+
+const DOCKERFILE: &str = include_str!("../../Dockerfile");
+const IMAGE: &str = "/tmp/image";
+const STATE: &str = "/tmp/image/var/lib/hekate";
 
 /// Builds the file.
 fn build() -> std::path::PathBuf {
@@ -28,9 +33,90 @@ fn build() -> std::path::PathBuf {
     place::target().join(target).join("release/hekate")
 }
 
+/// What stands behind a word at the beginning of a line of the Dockerfile.
+fn line(key: &str) -> &'static str {
+    DOCKERFILE
+        .lines()
+        .find_map(|line| line.strip_prefix(key))
+        .unwrap()
+}
+
+/// The words of a command in it.
+fn words(key: &str) -> impl Iterator<Item = &'static str> {
+    line(key).split('"').skip(1).step_by(2)
+}
+
+/// Mounts an empty file system with the owner and mode of the directory, as a volume has them.
+fn mount_volume(directory: &str) {
+    let found = fs::metadata(directory).unwrap();
+    let (user, group, mode) = (found.uid(), found.gid(), found.mode() & 0o7777);
+    shell(&format!(
+        "mount -t tmpfs -o uid={user},gid={group},mode={mode:o} tmpfs {directory}"
+    ));
+}
+
+/// Lays out the root directory by the lines of the Dockerfile that make directories, with a library.
+fn lay_out(binary: &std::path::Path) -> Sample {
+    shell(&format!(
+        "mkdir {IMAGE} && mount -t tmpfs tmpfs {IMAGE} \
+         && mkdir -p {IMAGE}/srv/hekate {IMAGE}/proc /tmp/library"
+    ));
+    let made = DOCKERFILE
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("&& install -d "));
+    for arguments in made.map(|line| line.trim_end_matches('\\')) {
+        let arguments = arguments.replace("/image/", "/tmp/image/");
+        shell(&format!("install -d {arguments}"));
+    }
+    fs::copy(binary, format!("{IMAGE}/hekate")).unwrap();
+    let sample = TorrentBuilder::new(95)
+        .write("/tmp/library".as_ref())
+        .unwrap();
+    shell(&format!(
+        "mount --bind /tmp/library {IMAGE}/srv/hekate \
+         && mount -o remount,bind,ro {IMAGE}/srv/hekate && mount -o remount,ro {IMAGE} \
+         && mount -t proc proc {IMAGE}/proc"
+    ));
+    sample
+}
+
+/// The command of the Dockerfile as this user. Answers the log.
+fn serve(user: &str, sample: &Sample) -> String {
+    let in_image = || {
+        let mut command = Command::new("chroot");
+        command.args([&format!("--userspec={user}"), "--groups=", IMAGE]);
+        command.args(words("ENTRYPOINT ")).stdin(Stdio::null());
+        command
+    };
+    let log = File::create("/tmp/log").unwrap();
+    let mut daemon = in_image().args(words("CMD ")).stderr(log).spawn().unwrap();
+    let health: Vec<&str> = words("HEALTHCHECK CMD ").skip(1).collect();
+    let read_log = || fs::read_to_string("/tmp/log").unwrap();
+    wait_for("it is healthy", || {
+        let ended = daemon.try_wait().unwrap();
+        assert_eq!(ended, None, "user {user}:\n{}", read_log());
+        in_image().args(&health).output().unwrap().status.success()
+    });
+    let address = "127.0.0.1:6969".parse().unwrap();
+    // The status is there first.
+    wait_for("it listens", || {
+        TcpStream::connect::<SocketAddr>(address).is_ok()
+    });
+    let mut leecher = Leecher::connect(address, sample.info_hash, FAST);
+    leecher.until_unchoked();
+    shell(&format!("kill -TERM {}", daemon.id()));
+    let mut code = None;
+    wait_for("it stops", || {
+        code = daemon.try_wait().unwrap();
+        code.is_some()
+    });
+    assert_eq!(code.and_then(|code| code.code()), Some(0));
+    read_log()
+}
+
 #[test]
-fn the_static_file_serves_from_an_empty_read_only_root() {
-    let name = "image::the_static_file_serves_from_an_empty_read_only_root";
+fn the_static_file_serves_from_an_empty_read_only_root_as_any_user() {
+    let name = "image::the_static_file_serves_from_an_empty_read_only_root_as_any_user";
     place::run(name, build, |binary| {
         let linked = try_shell(&format!("ldd {} 2>&1", binary.display()));
         let linked = place::text(&linked.stdout);
@@ -39,64 +125,24 @@ fn the_static_file_serves_from_an_empty_read_only_root() {
             is_static.iter().any(|words| linked.contains(words)),
             "{linked}"
         );
-
-        shell(
-            "mkdir /tmp/image && mount -t tmpfs tmpfs /tmp/image && mkdir -p /tmp/image/srv/hekate /tmp/image/var/lib/hekate /tmp/image/proc /tmp/library",
-        );
-        fs::copy(binary, "/tmp/image/hekate").unwrap();
-        let sample = TorrentBuilder::new(95)
-            .write("/tmp/library".as_ref())
-            .unwrap();
-        shell(
-            "mount --bind /tmp/library /tmp/image/srv/hekate \
-             && mount -o remount,bind,ro /tmp/image/srv/hekate && mount -o remount,ro /tmp/image \
-             && mount -t proc proc /tmp/image/proc \
-             && mount -t tmpfs -o uid=65532,gid=65532,mode=750 tmpfs /tmp/image/var/lib/hekate",
-        );
-        // The command of the Dockerfile.
-        let dockerfile = include_str!("../../Dockerfile");
-        let words = |key: &str| -> Vec<String> {
-            let line = dockerfile
-                .lines()
-                .find_map(|line| line.strip_prefix(key))
-                .unwrap();
-            line.split('"')
-                .skip(1)
-                .step_by(2)
-                .map(str::to_owned)
-                .collect()
-        };
-        let user = dockerfile
-            .lines()
-            .find_map(|line| line.strip_prefix("USER "));
-        let in_image = || {
-            let mut command = Command::new("chroot");
-            command.args([
-                &format!("--userspec={}", user.unwrap()),
-                "--groups=",
-                "/tmp/image",
-            ]);
-            command.args(words("ENTRYPOINT ")).stdin(Stdio::null());
-            command
-        };
-        let mut daemon = in_image().args(words("CMD ")).spawn().unwrap();
-        let health: Vec<String> = words("HEALTHCHECK CMD ").into_iter().skip(1).collect();
-        wait_for("it is healthy", || {
-            in_image().args(&health).output().unwrap().status.success()
-        });
-        let address = "127.0.0.1:6969".parse().unwrap();
-        // The status is there first.
-        wait_for("it listens", || {
-            TcpStream::connect::<SocketAddr>(address).is_ok()
-        });
-        let mut leecher = Leecher::connect(address, sample.info_hash, FAST);
-        leecher.until_unchoked();
-        shell(&format!("kill -TERM {}", daemon.id()));
-        let mut code = None;
-        wait_for("it stops", || {
-            code = daemon.try_wait().unwrap();
-            code.is_some()
-        });
-        assert_eq!(code.and_then(|code| code.code()), Some(0));
+        let sample = lay_out(binary);
+        mount_volume(STATE);
+        // The second finds what the first has left.
+        for (number, user) in [line("USER "), "1000:1000"].iter().enumerate() {
+            if number > 0 {
+                TorrentBuilder::new(96)
+                    .write("/tmp/library".as_ref())
+                    .unwrap();
+            }
+            let log = serve(user, &sample);
+            assert!(!log.contains("the index is kept nowhere"), "{user}: {log}");
+            let owner = shell(&format!("stat -c %u:%g {STATE}/*.index"));
+            assert_eq!(owner.trim(), *user, "{log}");
+        }
+        // A volume that is somebody else's, and a root that is not read-only.
+        shell(&format!("chmod 0750 {STATE}"));
+        mount_volume(&format!("{IMAGE}/tmp"));
+        let log = serve("1001:1001", &sample);
+        assert!(log.contains("the index is kept nowhere"), "{log}");
     });
 }
