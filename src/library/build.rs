@@ -317,14 +317,24 @@ impl Taker<'_> {
             self.lost += u64::from(found.refused);
             return Ok(());
         };
+        let directory = file.directory.strip_prefix(self.root);
+        let directory = directory.unwrap_or(Path::new(""));
+        if !self.writer.is_next(directory, file.name.as_bytes()) {
+            // One that is kept from an index whose bytes are not what they were.
+            let path = file.directory.join(&file.name);
+            let path = Printable(path.as_os_str().as_bytes());
+            log::error!("{path} is left out: it is not in its place in the index before");
+            self.lost += 1;
+            summary.refused += u64::from(!found.refused);
+            return Ok(());
+        }
         summary.withdrawn += u64::from(file.state == State::Withdrawn);
         let trackers = match &file.announce {
             Announce::Read(tiers) => self.writer.trackers(tiers)?,
             Announce::Known(number) => self.known(*number)?,
         };
-        let directory = &file.directory;
         self.writer.record(&NewRecord {
-            directory: directory.strip_prefix(self.root).unwrap_or(Path::new("")),
+            directory,
             name: file.name.as_bytes(),
             info_hash: file.info_hash,
             state: file.state,

@@ -15,10 +15,10 @@ use crate::wire::message::InfoHash;
 
 /// How long a file is tried again while no descriptor is left. Peers come and go faster; a system that
 /// has none for longer is in need of its administrator.
-const DESCRIPTORS_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const DESCRIPTORS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long to wait in between.
-const DESCRIPTORS_RETRY: Duration = Duration::from_millis(100);
+pub(super) const DESCRIPTORS_RETRY: Duration = Duration::from_millis(100);
 
 /// What was seen.
 pub(super) struct Looked {
@@ -101,7 +101,7 @@ fn read(reader: &mut Reader, path: &Path) -> Result<Found, RefusalReason> {
     }
 }
 
-fn is_lack_of_descriptors(error: &io::Error) -> bool {
+pub(super) fn is_lack_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 

@@ -1,24 +1,17 @@
 //! Finding metainfo files.
 //!
 //! Owns the order in which they are found, which is that of the index: directories by their
-//! components, and in each the files before the directories. It must not know what is in them. It
-//! blocks.
+//! components, and in each the files before the directories. How a directory is read is in
+//! `descent`. It must not know what is in a file. It blocks.
 
-use std::cmp::Ordering;
+mod descent;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use walkdir::{DirEntry, WalkDir};
-
-use crate::torrent::catalogue::{Refusal, RefusalReason};
-use crate::torrent::refusal::{is_metainfo_name, walk_refusal};
-
-/// Files of one directory that are handed on together: enough that handing on costs nothing beside
-/// reading them, and few enough that all cores have some.
-const BATCH_NAMES: usize = 64;
+use self::descent::Walk;
+use crate::torrent::catalogue::Refusal;
 
 /// Files of one directory, in the order of their names.
 #[derive(PartialEq, Eq, Debug)]
@@ -165,18 +158,7 @@ impl Starts {
 /// Walks below a directory, whose path is kept as it is, as a walk from `start` comes there: what
 /// leads back to a directory above is a loop here too.
 pub(super) fn below(directory: &Path, start: &Path) -> impl Iterator<Item = Step> + use<> {
-    let mut walk = Walk::new(directory, Vec::new());
-    let above = directory.ancestors().skip(1);
-    let above = above.take_while(|above| above.starts_with(start));
-    walk.above = above
-        .filter_map(|above| Some((identity(&above.metadata().ok()?), above.to_path_buf())))
-        .collect();
-    walk
-}
-
-/// What a directory is known by, whatever its path.
-fn identity(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
+    Walk::below(directory, start)
 }
 
 /// Whether a start is not there, or holds nothing at all.
@@ -198,174 +180,11 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
     real.unwrap_or_else(|_| path.to_path_buf())
 }
 
-/// A walk from one start.
-struct Walk {
-    entries: Option<walkdir::IntoIter>,
-    within: Vec<PathBuf>,
-    /// What was found last, and how deep: a directory that cannot be read is told without its path.
-    reached: (PathBuf, usize),
-    /// The directory in which that happened last, and how often.
-    unreadable: (PathBuf, usize),
-    batch: Option<Batch>,
-    only: Option<Step>,
-    /// The directories above the first, as far as they were walked through.
-    above: Vec<((u64, u64), PathBuf)>,
-}
-
-impl Walk {
-    fn new(directory: &Path, within: Vec<PathBuf>) -> Self {
-        let entries = WalkDir::new(directory).follow_links(true).sort_by(compare);
-        Walk {
-            entries: Some(entries.into_iter()),
-            within,
-            reached: (directory.to_path_buf(), 0),
-            unreadable: Default::default(),
-            batch: None,
-            only: None,
-            above: Vec::new(),
-        }
-    }
-
-    fn only(step: Step) -> Self {
-        Walk {
-            entries: None,
-            within: Vec::new(),
-            reached: Default::default(),
-            unreadable: Default::default(),
-            batch: None,
-            only: Some(step),
-            above: Vec::new(),
-        }
-    }
-
-    /// The next directory at this depth that cannot be opened: the walk does not say which it was.
-    fn unreadable(&mut self, depth: usize) -> PathBuf {
-        let (reached, reached_depth) = &self.reached;
-        let up = (reached_depth + 1).saturating_sub(depth);
-        let Some(parent) = reached.ancestors().nth(up).filter(|_| depth > 0) else {
-            return reached.clone();
-        };
-        match self.unreadable.0 == parent {
-            true => self.unreadable.1 += 1,
-            false => self.unreadable = (parent.to_path_buf(), 0),
-        }
-        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-        let mut closed: Vec<PathBuf> = entries
-            .map(|entry| entry.path())
-            .filter(|path| path.is_dir() && fs::read_dir(path).is_err())
-            .collect();
-        closed.sort();
-        let found = closed.into_iter().nth(self.unreadable.1);
-        found.unwrap_or_else(|| parent.to_path_buf())
-    }
-
-    /// What an entry of the walk is for us.
-    fn judge(
-        &mut self,
-        entry: Result<DirEntry, walkdir::Error>,
-    ) -> Option<Result<DirEntry, Refusal>> {
-        match entry {
-            Err(error) => {
-                let path = match error.path() {
-                    Some(path) => path.to_path_buf(),
-                    None => self.unreadable(error.depth()),
-                };
-                walk_refusal(error, path).map(Err)
-            }
-            Ok(entry) => {
-                self.reached = (entry.path().to_path_buf(), entry.depth());
-                let path = entry.path();
-                let wanted =
-                    is_metainfo_name(path) || self.within.iter().any(|other| other == path);
-                if !wanted || entry.file_type().is_dir() {
-                    return None;
-                }
-                Some(match entry.file_type().is_file() {
-                    true => Ok(entry),
-                    false => Err(Refusal {
-                        path: entry.into_path(),
-                        reason: RefusalReason::NotRegular,
-                    }),
-                })
-            }
-        }
-    }
-
-    /// The directory above the first that an entry leads back to. Below the first they are seen by
-    /// the walk itself.
-    fn leads_back(&self, entry: &DirEntry) -> Option<&Path> {
-        if self.above.is_empty() || !(entry.path_is_symlink() && entry.file_type().is_dir()) {
-            return None;
-        }
-        let found = identity(&entry.metadata().ok()?);
-        let mut above = self.above.iter();
-        above
-            .find(|(identity, _)| *identity == found)
-            .map(|(_, path)| path.as_path())
-    }
-
-    fn add(&mut self, entry: &DirEntry) -> Option<Batch> {
-        let directory = entry.path().parent().unwrap_or(Path::new("/"));
-        let name = entry.file_name().to_owned();
-        match &mut self.batch {
-            Some(batch)
-                if batch.names.len() < BATCH_NAMES
-                    && batch.directory.as_os_str() == directory.as_os_str() =>
-            {
-                batch.names.push(name);
-                None
-            }
-            _ => self.batch.replace(Batch {
-                directory: directory.to_path_buf(),
-                names: vec![name],
-            }),
-        }
-    }
-}
-
-impl Iterator for Walk {
-    type Item = Step;
-
-    fn next(&mut self) -> Option<Step> {
-        while let Some(entry) = self.entries.as_mut().and_then(Iterator::next) {
-            if let Ok(entry) = &entry
-                && let Some(above) = self.leads_back(entry)
-            {
-                let refusal = Refusal {
-                    path: entry.path().to_path_buf(),
-                    reason: RefusalReason::Loop(above.to_path_buf()),
-                };
-                if let Some(entries) = &mut self.entries {
-                    entries.skip_current_dir();
-                }
-                return Some(Step::Refused(refusal));
-            }
-            match self.judge(entry) {
-                None => {}
-                Some(Ok(entry)) => {
-                    if let Some(batch) = self.add(&entry) {
-                        return Some(Step::Batch(batch));
-                    }
-                }
-                Some(Err(refusal)) => return Some(Step::Refused(refusal)),
-            }
-        }
-        self.only
-            .take()
-            .or_else(|| self.batch.take().map(Step::Batch))
-    }
-}
-
-/// Files before directories, each by name.
-fn compare(one: &DirEntry, other: &DirEntry) -> Ordering {
-    let key = |entry: &DirEntry| entry.file_type().is_dir();
-    let by_kind = key(one).cmp(&key(other));
-    by_kind.then_with(|| one.file_name().cmp(other.file_name()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::fs;
 
     use tempfile::TempDir;
 
@@ -493,12 +312,38 @@ mod tests {
             steps.map(|step| format!("{step:?}")).collect()
         };
         let steps = found("a/b");
-        // The batch comes when its directory is done.
-        assert!(steps[0].contains("Loop"), "{steps:?}");
-        assert!(steps[1].contains("y.torrent") && !steps[1].contains("x.torrent"));
+        assert!(steps[0].contains("y.torrent") && !steps[0].contains("x.torrent"));
+        assert!(steps.len() == 2 && steps[1].contains("Loop"), "{steps:?}");
         let steps = found("a/b/up");
         assert!(steps.len() == 1 && steps[0].contains("Loop"), "{steps:?}");
         assert_eq!(walked(&base, &["."]).len(), 3);
+    }
+
+    #[test]
+    fn a_link_counts_as_what_it_leads_to() {
+        let (_directory, base) = tree(&["lib/a/x.torrent", "lib/m.torrent", "mnt/y.torrent"]);
+        let links = [
+            ("lib/b", "mnt"),
+            ("lib/a-link.torrent", "mnt/y.torrent"),
+            ("lib/p.torrent", "mnt"),
+            ("lib/nowhere", "gone"),
+            ("lib/nowhere.torrent", "gone"),
+        ];
+        for (link, target) in links {
+            std::os::unix::fs::symlink(base.join(target), base.join(link)).unwrap();
+        }
+        let mut found = walked(&base, &["lib"]);
+        let line = found.pop().unwrap();
+        assert!(line.contains("lib/p.torrent/y.torrent"), "{line}");
+        let line = found.pop().unwrap();
+        assert!(line.contains("lib/nowhere.torrent: unreadable: "), "{line}");
+        let expected = [
+            "lib/a-link.torrent",
+            "lib/m.torrent",
+            "lib/a/x.torrent",
+            "lib/b/y.torrent",
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -90,7 +90,9 @@ pub struct Writer {
     count: u32,
     /// Of these, those that are [`State::Served`].
     right: u64,
+    /// The place of the last record.
     directory: Option<PathBuf>,
+    name: Vec<u8>,
     remembered: HashMap<Vec<u8>, u32>,
 }
 
@@ -118,6 +120,7 @@ impl Writer {
             count: 0,
             right: 0,
             directory: None,
+            name: Vec::new(),
             remembered: HashMap::new(),
             new,
         })
@@ -145,12 +148,23 @@ impl Writer {
         Ok(number)
     }
 
+    /// Whether a record is behind the last one. A reader finds paths by halving.
+    #[must_use]
+    pub fn is_next(&self, directory: &Path, name: &[u8]) -> bool {
+        let last = self.directory.as_deref();
+        last.is_none_or(|last| (last, &*self.name) < (directory, name))
+    }
+
     /// Writes what is known of a metainfo file. Answers the number of its record.
     ///
     /// # Errors
-    /// Those of the file system; `FileTooLarge` for more than [`MAX_RECORDS`].
+    /// Those of the file system; `FileTooLarge` for more than [`MAX_RECORDS`], `InvalidInput` for
+    /// one that is not behind the last.
     pub fn record(&mut self, new: &NewRecord<'_>) -> io::Result<u32> {
         let number = self.count;
+        if !self.is_next(new.directory, new.name) {
+            return Err(ErrorKind::InvalidInput.into());
+        }
         if number >= MAX_RECORDS {
             return Err(ErrorKind::FileTooLarge.into());
         }
@@ -177,6 +191,8 @@ impl Writer {
             content_stamp: new.content_stamp,
         };
         self.names.write(new.name)?;
+        self.name.clear();
+        self.name.extend(new.name);
         self.records.write(&record.encode())?;
         if new.state != State::Unusable {
             self.sorter.push((format::prefix(&new.info_hash), number))?;

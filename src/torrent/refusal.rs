@@ -4,14 +4,13 @@
 //! not know who looks for them.
 
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use super::content::ContentError;
-use super::content::explain;
 use super::metainfo::MetainfoError;
 use super::printable::Printable;
 use super::reader::METAINFO_MAX_BYTES;
@@ -62,20 +61,6 @@ pub enum RefusalReason {
 
 fn show(path: &Path) -> Printable<'_> {
     Printable(path.as_os_str().as_bytes())
-}
-
-/// What an error of the walk at a path costs; `None` when no torrent is lost by it.
-pub(crate) fn walk_refusal(error: walkdir::Error, path: PathBuf) -> Option<Refusal> {
-    if let Some(ancestor) = error.loop_ancestor() {
-        let reason = RefusalReason::Loop(ancestor.to_path_buf());
-        return Some(Refusal { path, reason });
-    }
-    let depth = error.depth();
-    let error = error.into_io_error()?;
-    // Content may hold symlinks to nothing, and files vanish while we walk: no torrent is lost.
-    let lost = depth == 0 || error.kind() != ErrorKind::NotFound || is_metainfo_name(&path);
-    let reason = explain(&path, error).into();
-    lost.then_some(Refusal { path, reason })
 }
 
 /// Whether a file found in a directory is taken for a metainfo file.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::{BuildError, Plan, Progress, Summary, build};
+use super::{Base, BuildError, Look, Plan, Progress, Summary, build, refresh};
 use crate::library::format::State;
 use crate::library::index::{Entry, Index};
 use crate::torrent::metainfo::samples::{s, single};
@@ -50,13 +50,17 @@ impl Place {
         self.write(&format!("{directory}/{name}"), vec![1; length]);
     }
 
-    fn build(&self) -> (Summary, Vec<String>) {
-        let plan = Plan {
+    fn plan(&self) -> Plan {
+        Plan {
             inputs: vec![self.base.join("lib")],
             content: None,
             target: self.index(),
             threads: 2,
-        };
+        }
+    }
+
+    fn build(&self) -> (Summary, Vec<String>) {
+        let plan = self.plan();
         let mut lines = Vec::new();
         let base = format!("{}/lib/", self.base.display());
         let progress = Progress::default();
@@ -155,6 +159,55 @@ fn directories_that_overlap_hold_a_torrent_once() {
     symlink("a", place.base.join("lib/alias")).unwrap();
     let (summary, lines) = place.build();
     assert_eq!((summary.torrents, summary.refused), (1, 0), "{lines:?}");
+}
+
+/// Every entry, found by its path.
+fn assert_each_is_found(index: &Index) {
+    let all = entries(index);
+    let place = |entry: &Entry| (entry.directory.clone(), entry.name.clone());
+    assert!(all.is_sorted_by(|one, other| place(one) < place(other)));
+    for entry in all {
+        let found = index.at(&index.path_of(&entry)).unwrap();
+        assert_eq!(found.as_ref(), Some(&entry));
+        let within = index.within(&index.origin().root.join(&entry.directory));
+        assert!(within.unwrap().contains(&entry.number), "{entry:?}");
+    }
+}
+
+#[test]
+fn what_is_behind_links_has_its_place_in_the_order() {
+    let place = Place::new();
+    place.torrent("mnt/x", "y", 5);
+    place.torrent("mnt/x/deep", "z", 6);
+    place.torrent("lib/a", "one", 7);
+    place.torrent("lib/c", "two", 8);
+    place.torrent("lib", "top", 9);
+    place.torrent("lib", "a-first", 10);
+    let links = ["lib/b", "lib/d", "lib/a/n", "lib/k.torrents"];
+    for link in links {
+        symlink(place.base.join("mnt/x"), place.base.join(link)).unwrap();
+    }
+    symlink(
+        place.base.join("lib/top.torrent"),
+        place.base.join("lib/m.torrent"),
+    )
+    .unwrap();
+    place.build();
+    let index = Index::open(&place.index()).unwrap();
+    assert_each_is_found(&index);
+    assert_eq!(entries(&index).len(), 5 + 2 * links.len());
+    let base = Base {
+        index: &index,
+        look: Look::Metainfo,
+        quiet: false,
+    };
+    // The same again, with one more between them.
+    place.torrent("lib/b2", "new", 11);
+    let plan = place.plan();
+    refresh(&plan, Some(base), &Progress::default(), |_| ()).unwrap();
+    let index = Index::open(&place.index()).unwrap();
+    assert_each_is_found(&index);
+    assert_eq!(entries(&index).len(), 6 + 2 * links.len());
 }
 
 #[test]

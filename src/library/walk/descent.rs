@@ -1,0 +1,281 @@
+//! Going down a tree of directories, through symlinks as well.
+//!
+//! Owns the order within a directory, where a link counts as what it leads to, and that each walk
+//! ends. It must not know where walks start. It blocks.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use std::{thread, vec};
+
+use super::{Batch, Step};
+use crate::library::look::{DESCRIPTORS_PATIENCE, DESCRIPTORS_RETRY, is_lack_of_descriptors};
+use crate::torrent::content::explain;
+use crate::torrent::refusal::{Refusal, RefusalReason, is_metainfo_name};
+
+/// Files of one directory that are handed on together: enough that handing on costs nothing beside
+/// reading them, and few enough that all cores have some.
+const BATCH_NAMES: usize = 64;
+
+/// What a directory is known by, whatever its path.
+type Identity = (u64, u64);
+
+/// A walk from one start.
+#[derive(Default)]
+pub(super) struct Walk {
+    /// Files that are wanted whatever they are called.
+    within: Vec<PathBuf>,
+    /// The directories above the first, as far as they were walked through.
+    above: Vec<(Identity, PathBuf)>,
+    /// The directories that the walk is in, the deepest last.
+    levels: Vec<Level>,
+    /// What is told before the walk goes on.
+    ready: VecDeque<Step>,
+    /// Since when no descriptor is left.
+    lacking: Option<Instant>,
+}
+
+/// A directory that the walk is in.
+struct Level {
+    path: PathBuf,
+    /// Asked for when there is a link.
+    identity: Option<Identity>,
+    names: vec::IntoIter<OsString>,
+    children: vec::IntoIter<Child>,
+}
+
+/// What is below a directory and no file of it.
+struct Child {
+    name: OsString,
+    kind: Kind,
+}
+
+enum Kind {
+    Directory,
+    /// A symlink to a directory.
+    Link(Identity),
+    /// A symlink that cannot be followed.
+    Lost(io::Error),
+}
+
+/// What is in a directory, in the order in which it is told.
+#[derive(Default)]
+struct Listing {
+    names: Vec<OsString>,
+    children: Vec<Child>,
+    refusals: Vec<Refusal>,
+}
+
+impl Walk {
+    /// All below a directory, whose path is kept as it is.
+    pub(super) fn new(directory: &Path, within: Vec<PathBuf>) -> Self {
+        let mut walk = Walk {
+            within,
+            ..Walk::default()
+        };
+        walk.enter(directory.to_path_buf());
+        walk
+    }
+
+    /// The same, as a walk from `start` comes there.
+    pub(super) fn below(directory: &Path, start: &Path) -> Self {
+        let mut walk = Walk::default();
+        let above = directory.ancestors().skip(1);
+        let above = above.take_while(|above| above.starts_with(start));
+        walk.above = above
+            .filter_map(|above| Some((identity(&above.metadata().ok()?), above.to_path_buf())))
+            .collect();
+        let link = is_link(directory).then(|| directory.metadata());
+        match link {
+            Some(Ok(metadata)) => walk.follow(directory.to_path_buf(), identity(&metadata)),
+            _ => walk.enter(directory.to_path_buf()),
+        }
+        walk
+    }
+
+    /// No walk at all.
+    pub(super) fn only(step: Step) -> Self {
+        Walk {
+            ready: VecDeque::from([step]),
+            ..Walk::default()
+        }
+    }
+
+    /// Goes into a directory.
+    fn enter(&mut self, path: PathBuf) {
+        match self.list(&path) {
+            Ok(listing) => {
+                self.ready
+                    .extend(listing.refusals.into_iter().map(Step::Refused));
+                self.levels.push(Level {
+                    path,
+                    identity: None,
+                    names: listing.names.into_iter(),
+                    children: listing.children.into_iter(),
+                });
+            }
+            // It has vanished since it was listed, and no torrent is lost by that.
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.levels.is_empty() => {}
+            Err(error) => self.refuse(path, error),
+        }
+    }
+
+    /// Goes into the directory that a symlink leads to, unless the walk is in it.
+    fn follow(&mut self, path: PathBuf, found: Identity) {
+        let within = self.levels.iter_mut().rev();
+        let within = within.filter_map(|level| Some((level.identity()?, &level.path)));
+        let above = self.above.iter().map(|(identity, path)| (*identity, path));
+        let ancestor = within
+            .chain(above)
+            .find(|(identity, _)| *identity == found)
+            .map(|(_, path)| path.clone());
+        match ancestor {
+            Some(ancestor) => {
+                let reason = RefusalReason::Loop(ancestor);
+                self.ready
+                    .push_back(Step::Refused(Refusal { path, reason }));
+            }
+            None => self.enter(path),
+        }
+    }
+
+    fn refuse(&mut self, path: PathBuf, error: io::Error) {
+        let reason = explain(&path, error).into();
+        self.ready
+            .push_back(Step::Refused(Refusal { path, reason }));
+    }
+
+    /// Reads a directory. While no descriptor is left nothing is known of it, so it is tried again.
+    fn list(&mut self, path: &Path) -> io::Result<Listing> {
+        loop {
+            let outcome = self.read(path);
+            match &outcome {
+                Err(error) if is_lack_of_descriptors(error) => {
+                    let since = self.lacking.get_or_insert_with(|| {
+                        log::warn!("the library is looked at later: {error}");
+                        Instant::now()
+                    });
+                    if since.elapsed() >= DESCRIPTORS_PATIENCE {
+                        return outcome;
+                    }
+                    thread::sleep(DESCRIPTORS_RETRY);
+                }
+                _ => {
+                    self.lacking = None;
+                    return outcome;
+                }
+            }
+        }
+    }
+
+    fn read(&self, directory: &Path) -> io::Result<Listing> {
+        let within = self.within.iter();
+        let within: Vec<&OsStr> = within
+            .filter(|file| file.parent() == Some(directory))
+            .filter_map(|file| file.file_name())
+            .collect();
+        let mut listing = Listing::default();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let kind = match entry.file_type() {
+                Ok(kind) => kind,
+                // It has vanished.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            if kind.is_dir() {
+                let kind = Kind::Directory;
+                listing.children.push(Child { name, kind });
+                continue;
+            }
+            let is_wanted = is_metainfo_name(Path::new(&name)) || within.contains(&&*name);
+            if kind.is_symlink() {
+                listing.add_link(entry.path(), name, is_wanted);
+            } else if is_wanted {
+                listing.add(entry.path(), name, kind.is_file());
+            }
+        }
+        listing.names.sort_unstable();
+        let by_name = |one: &Child, other: &Child| one.name.cmp(&other.name);
+        listing.children.sort_unstable_by(by_name);
+        Ok(listing)
+    }
+}
+
+impl Listing {
+    /// A wanted name.
+    fn add(&mut self, path: PathBuf, name: OsString, is_regular: bool) {
+        match is_regular {
+            true => self.names.push(name),
+            false => self.refusals.push(Refusal {
+                path,
+                reason: RefusalReason::NotRegular,
+            }),
+        }
+    }
+
+    /// A symlink is what it leads to.
+    fn add_link(&mut self, path: PathBuf, name: OsString, is_wanted: bool) {
+        let kind = match path.metadata() {
+            Ok(metadata) if metadata.is_dir() => Kind::Link(identity(&metadata)),
+            Ok(metadata) if is_wanted => return self.add(path, name, metadata.is_file()),
+            Ok(_) => return,
+            Err(error) => Kind::Lost(error),
+        };
+        self.children.push(Child { name, kind });
+    }
+}
+
+impl Level {
+    fn identity(&mut self) -> Option<Identity> {
+        if self.identity.is_none() {
+            self.identity = self.path.metadata().ok().as_ref().map(identity);
+        }
+        self.identity
+    }
+}
+
+impl Iterator for Walk {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        loop {
+            if let Some(step) = self.ready.pop_front() {
+                return Some(step);
+            }
+            let level = self.levels.last_mut()?;
+            let names: Vec<OsString> = level.names.by_ref().take(BATCH_NAMES).collect();
+            if !names.is_empty() {
+                let directory = level.path.clone();
+                return Some(Step::Batch(Batch { directory, names }));
+            }
+            let Some(child) = level.children.next() else {
+                self.levels.pop();
+                continue;
+            };
+            let path = level.path.join(&child.name);
+            match child.kind {
+                Kind::Directory => self.enter(path),
+                Kind::Link(found) => self.follow(path, found),
+                // Content may hold symlinks to nothing: no torrent is lost.
+                Kind::Lost(error)
+                    if error.kind() == ErrorKind::NotFound && !is_metainfo_name(&path) => {}
+                Kind::Lost(error) => self.refuse(path, error),
+            }
+        }
+    }
+}
+
+fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}
+
+fn is_link(path: &Path) -> bool {
+    path.symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_symlink())
+}
