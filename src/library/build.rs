@@ -148,6 +148,9 @@ pub struct Base<'a> {
     pub look: Look,
     /// Whether only those are refused that were not refused before.
     pub quiet: bool,
+    /// Metainfo files that were seen to go since, one by one; ascending. Where a directory is empty
+    /// they are not waited for.
+    pub gone: &'a [PathBuf],
 }
 
 /// How much is looked at of what is in an index already.
@@ -212,7 +215,11 @@ impl Run<'_> {
         let mut outcome = Ok(());
         parallel::in_order(
             self.plan.threads,
-            Known::new(starts.walk(), self.base.map(|base| base.index)),
+            Known::new(
+                starts.walk(),
+                self.base.map(|base| base.index),
+                self.base.map_or(&[], |base| base.gone),
+            ),
             || {
                 let mut worker = Worker::new(self.content.clone(), self.base);
                 move |work| worker.work(work)
@@ -424,7 +431,7 @@ impl<'a> Worker<'a> {
             Work::Keep(entries) => entries
                 .into_iter()
                 .map(|(directory, entry)| Found {
-                    file: Some(kept(directory, entry)),
+                    file: Some(kept(directory.into(), entry)),
                     refused: true,
                     refusal: None,
                 })
@@ -463,13 +470,22 @@ impl<'a> Worker<'a> {
     ) -> Found {
         let path = directory.join(&name);
         let (mut refused_before, mut quiet) = (false, false);
-        if let (Some(base), Some(entry)) = (self.base, known) {
+        if let (Some(base), Some(entry)) = (self.base, &known) {
             let metadata = path.metadata().ok();
             let same = metadata.is_some_and(|metadata| FileStamp::new(&metadata) == entry.stamp);
-            if same && base.look == Look::Metainfo && entry.state == State::Served && root.is_some()
-            {
+            let was_right = match entry.state {
+                State::Served => true,
+                // It was when its directory was there last.
+                State::Withdrawn => entry.content_stamp != 0,
+                State::Unusable => false,
+            };
+            if same && base.look == Look::Metainfo && was_right && root.is_some() {
+                let file = File {
+                    state: State::Served,
+                    ..File::known(Arc::clone(directory), entry.clone())
+                };
                 return Found {
-                    file: Some(File::known(Arc::clone(directory), entry)),
+                    file: Some(file),
                     refused: false,
                     refusal: None,
                 };
@@ -478,6 +494,16 @@ impl<'a> Worker<'a> {
             quiet = base.quiet;
         }
         let looked = Looked::at(&mut self.reader, &path, root);
+        if let (Some(RefusalReason::Unreadable(error)), Some(entry)) = (&looked.refusal, &known)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            let reason = looked.refusal.filter(|_| !(quiet && refused_before));
+            return Found {
+                file: Some(kept(Arc::clone(directory), entry.clone())),
+                refused: true,
+                refusal: reason.map(|reason| Refusal { path, reason }),
+            };
+        }
         let file = File {
             directory: Arc::clone(directory),
             name,
@@ -497,15 +523,15 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The file of a directory that is away.
-fn kept(directory: PathBuf, entry: Entry) -> File {
+/// A file that cannot be read now, or whose directory is away.
+fn kept(directory: Arc<Path>, entry: Entry) -> File {
     let state = match entry.state {
         State::Served | State::Withdrawn => State::Withdrawn,
         State::Unusable => State::Unusable,
     };
     File {
         state,
-        ..File::known(directory.into(), entry)
+        ..File::known(directory, entry)
     }
 }
 

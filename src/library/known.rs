@@ -29,15 +29,19 @@ pub(super) struct Known<'a, W> {
     steps: W,
     index: Option<&'a Index>,
     entries: Option<Peekable<Entries<'a>>>,
-    /// The start that is being kept.
+    /// Metainfo files that were seen to go.
+    gone: &'a [PathBuf],
+    /// The directory that is being kept.
     away: Option<PathBuf>,
 }
 
 impl<'a, W: Iterator<Item = Step>> Known<'a, W> {
-    pub(super) fn new(steps: W, index: Option<&'a Index>) -> Self {
+    /// `gone` ascends.
+    pub(super) fn new(steps: W, index: Option<&'a Index>, gone: &'a [PathBuf]) -> Self {
         Known {
             steps,
             index,
+            gone,
             entries: index.map(|index| index.entries().peekable()),
             away: None,
         }
@@ -72,7 +76,14 @@ impl<'a, W: Iterator<Item = Step>> Known<'a, W> {
                 }
             })
         {
-            kept.push(entry);
+            let (directory, known) = &entry;
+            if self
+                .gone
+                .binary_search(&directory.join(&known.name))
+                .is_err()
+            {
+                kept.push(entry);
+            }
         }
         kept
     }

@@ -31,6 +31,8 @@ pub(super) struct Task {
     pub(super) look: Look,
     /// See [`Base::quiet`].
     pub(super) quiet: bool,
+    /// See [`Base::gone`].
+    pub(super) gone: Vec<PathBuf>,
 }
 
 /// Where what a program keeps for its user lies, but for the name of the index: as systemd says, or
@@ -99,6 +101,7 @@ pub(super) fn again(task: &Task) -> Result<Index, String> {
         index: &task.base,
         look: task.look,
         quiet: task.quiet,
+        gone: &task.gone,
     };
     match &task.settings.source {
         Source::Inputs { inputs, state } => {

@@ -242,6 +242,14 @@ impl View {
         Ok(self.base.index.below(directory)?.len())
     }
 
+    /// Metainfo files of the index that were seen to go, ascending.
+    pub(super) fn seen_to_go(&self) -> Vec<PathBuf> {
+        let gone = self.over.iter().filter(|(_, seen)| seen.there.is_none());
+        let mut gone: Vec<PathBuf> = gone.map(|(key, _)| key.path()).collect();
+        gone.sort_unstable();
+        gone
+    }
+
     fn is_wanted(&self, path: &Path) -> bool {
         is_metainfo_name(path) || self.files.iter().any(|file| file == path)
     }
@@ -255,6 +263,15 @@ impl View {
         let Some(mut looked) = self.read(path) else {
             return self.gone(key, before);
         };
+        let is_unreadable = matches!(looked.refusal, Some(RefusalReason::Unreadable(_)));
+        let known = before.as_ref().map_or(State::Unusable, |before| before.state);
+        if is_unreadable && known != State::Unusable {
+            if let Some(reason) = looked.refusal.filter(|_| known == State::Served) {
+                let path = path.to_path_buf();
+                self.refusals.push(Refusal { path, reason });
+            }
+            return self.withdraw(key, before);
+        }
         let same = before.as_ref().is_some_and(|before| {
             before.state == looked.state
                 && before.stamp == looked.stamp
@@ -340,6 +357,21 @@ impl View {
             Some(removed) => self.promote(&removed),
             None => Ok(()),
         }
+    }
+
+    /// Keeps what is known of a path that cannot be read now, without serving it.
+    fn withdraw(&mut self, key: Key, before: Option<There>) -> Result<(), IndexError> {
+        let Some(before) = before.filter(|before| before.state == State::Served) else {
+            return Ok(());
+        };
+        let removed = self.forget(&key, Some(before.clone()), true);
+        let there = There {
+            state: State::Withdrawn,
+            number: None,
+            ..before
+        };
+        self.keep(key, there);
+        removed.map_or(Ok(()), |removed| self.promote(&removed))
     }
 
     /// Takes back what was known of a path. Answers what is not served any more by that.
@@ -443,7 +475,7 @@ impl View {
 
     /// Looks at all metainfo files that are or were below a directory.
     fn look_below(&mut self, directory: &Path) -> Result<(), IndexError> {
-        let mut found = Vec::new();
+        let (mut found, mut away) = (Vec::new(), Vec::new());
         if directory.is_dir() {
             for step in walk::below(directory, &self.start_of(directory)) {
                 match step {
@@ -452,11 +484,19 @@ impl View {
                         found.extend(batch.names.iter().map(path));
                     }
                     Step::Refused(refusal) => self.refusals.push(refusal),
-                    Step::Away(_) => {}
+                    Step::Away(path) => away.push(path),
                 }
             }
+        } else if directory.is_symlink() {
+            // What it leads to may be on a disk that is away.
+            away.push(directory.to_path_buf());
         }
         found.sort_unstable();
+        away.sort_unstable();
+        let is_away = |path: &Path| {
+            away.binary_search_by(|other| other.as_path().cmp(path))
+                .is_ok()
+        };
         let mut known: Vec<Key> = self.over_below(directory).cloned().collect();
         let records = self.base.index.below(directory)?;
         for entry in self.base.index.entries_of(records) {
@@ -466,7 +506,10 @@ impl View {
         for key in known {
             if found.binary_search(&key.path()).is_err() {
                 let before = self.at(&key)?;
-                self.gone(key, before)?;
+                match key.directory.ancestors().any(is_away) {
+                    true => self.withdraw(key, before)?,
+                    false => self.gone(key, before)?,
+                }
             }
         }
         for path in found {

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+pub(super) use self::descent::LINKS_MAX;
 use self::descent::Walk;
 use crate::torrent::catalogue::Refusal;
 
@@ -26,7 +27,8 @@ pub(super) struct Batch {
 pub(super) enum Step {
     Batch(Batch),
     Refused(Refusal),
-    /// A start that is away: what was below it is to be kept.
+    /// A directory that may be away: a start that is not there, one that cannot be read or holds
+    /// nothing, a link to nowhere. What was known below it is to be kept.
     Away(PathBuf),
 }
 
@@ -211,7 +213,10 @@ mod tests {
                     path.to_str().unwrap().to_owned()
                 })),
                 Step::Refused(refusal) => found.push(refusal.to_string()),
-                Step::Away(path) => found.push(format!("away {}", path.display())),
+                Step::Away(path) => {
+                    let path = path.strip_prefix(base).unwrap();
+                    found.push(format!("away {}", path.display()));
+                }
             }
         }
         found
@@ -342,8 +347,40 @@ mod tests {
             "lib/m.torrent",
             "lib/a/x.torrent",
             "lib/b/y.torrent",
+            "away lib/nowhere",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn links_from_everywhere_to_everywhere_are_followed_a_few_times() {
+        let files = ["a", "b", "c", "d", "e", "f"].map(|name| format!("{name}/x.torrent"));
+        let (_directory, base) = tree(&files.each_ref().map(String::as_str));
+        for (from, to) in (0..36).map(|pair| (pair / 6, pair % 6)) {
+            let at = |number: usize| base.join(&files[number][..1]);
+            if from != to {
+                let link = at(from).join(format!("link-{to}"));
+                std::os::unix::fs::symlink(at(to), link).unwrap();
+            }
+        }
+        let found = walked(&base, &["."]);
+        assert!(found.iter().all(|line| !line.starts_with("away ")));
+        let is_refused = |line: &&String| line.contains("symlinks to directories");
+        let refused = found.iter().filter(is_refused).count();
+        // Each way goes to those where it was not yet, and ends after four links with five more.
+        assert_eq!(refused, 6 * 5 * 4 * 3 * 2 * 5);
+        let files = 6 + 30 + 120 + 360 + 720;
+        let loops = 30 + 120 * 2 + 360 * 3;
+        assert_eq!(found.len() - refused, files + loops);
+        let deepest = found.iter().filter(|line| line.ends_with("x.torrent"));
+        let links = deepest.map(|line| line.matches("link-").count()).max();
+        assert_eq!(links, Some(LINKS_MAX));
+        // A walk from below says the same.
+        let way = base.join("a/link-1/link-2/link-3");
+        let below: Vec<Step> = below(&way, &base).collect();
+        let within = found.iter();
+        let within = within.filter(|line| line.contains("a/link-1/link-2/link-3/"));
+        assert_eq!(within.count(), below.len());
     }
 
     #[test]

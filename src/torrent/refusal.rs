@@ -42,6 +42,9 @@ pub enum RefusalReason {
     /// A symlink to a directory that the walk is in.
     #[error("a symlink leads back to {}", show(.0))]
     Loop(PathBuf),
+    /// A symlink to a directory below as many others as are followed.
+    #[error("behind more than {0} symlinks to directories")]
+    Links(usize),
     /// A pipe, socket or device with the name of a metainfo file.
     #[error("not a regular file")]
     NotRegular,

@@ -200,6 +200,7 @@ fn what_is_behind_links_has_its_place_in_the_order() {
         index: &index,
         look: Look::Metainfo,
         quiet: false,
+        gone: &[],
     };
     // The same again, with one more between them.
     place.torrent("lib/b2", "new", 11);
@@ -208,6 +209,55 @@ fn what_is_behind_links_has_its_place_in_the_order() {
     let index = Index::open(&place.index()).unwrap();
     assert_each_is_found(&index);
     assert_eq!(entries(&index).len(), 6 + 2 * links.len());
+}
+
+#[test]
+fn what_cannot_be_read_is_kept_until_it_can() {
+    let place = Place::new();
+    place.torrent("lib/disk", "a", 5);
+    place.torrent("lib/disk/deep", "b", 6);
+    place.torrent("lib/other", "c", 7);
+    place.torrent("far", "d", 8);
+    symlink(place.base.join("far"), place.base.join("lib/far")).unwrap();
+    place.build();
+    let again = |gone: &[PathBuf]| {
+        let index = Index::open(&place.index()).unwrap();
+        let base = Base {
+            index: &index,
+            look: Look::Metainfo,
+            quiet: false,
+            gone,
+        };
+        let mut lines = 0;
+        let summary = refresh(&place.plan(), Some(base), &Progress::default(), |_| {
+            lines += 1
+        });
+        let summary = summary.unwrap();
+        assert_each_is_found(&Index::open(&place.index()).unwrap());
+        (summary.torrents, summary.withdrawn, lines)
+    };
+    let disk = place.base.join("lib/disk");
+    let aside = place.base.join("aside");
+    fs::rename(&disk, &aside).unwrap();
+    // An error of the file system: a link to itself.
+    symlink(&disk, &disk).unwrap();
+    assert_eq!(again(&[]), (4, 2, 1));
+    fs::remove_file(&disk).unwrap();
+    // An empty place to mount something at, and a link to nowhere.
+    fs::create_dir(&disk).unwrap();
+    fs::rename(place.base.join("far"), place.base.join("farther")).unwrap();
+    assert_eq!(again(&[]), (4, 3, 0));
+    fs::remove_dir(&disk).unwrap();
+    fs::rename(&aside, &disk).unwrap();
+    fs::rename(place.base.join("farther"), place.base.join("far")).unwrap();
+    assert_eq!(again(&[]), (4, 0, 0));
+    // What was seen to go is not waited for, nor what is in a directory with something else in it.
+    fs::remove_dir_all(disk.join("deep")).unwrap();
+    fs::remove_dir_all(&disk).unwrap();
+    fs::create_dir(&disk).unwrap();
+    assert_eq!(again(&[disk.join("a.torrent")]), (3, 1, 0));
+    fs::write(disk.join("lost+found"), "").unwrap();
+    assert_eq!(again(&[]), (2, 0, 0));
 }
 
 #[test]

@@ -197,6 +197,7 @@ impl Keeper {
             base: Arc::clone(&self.view.base.index),
             look: wish.look,
             quiet: wish.quiet,
+            gone: self.view.seen_to_go(),
         };
         let events = self.events.clone();
         let work = move || {

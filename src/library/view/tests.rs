@@ -52,6 +52,11 @@ impl Place {
 
     /// Makes an index over the one before.
     fn index(&self, before: Option<&Index>) -> Index {
+        self.index_without(before, &[])
+    }
+
+    /// The same, while these were seen to go.
+    fn index_without(&self, before: Option<&Index>, gone: &[PathBuf]) -> Index {
         let plan = Plan {
             inputs: vec![self.path("")],
             content: None,
@@ -62,6 +67,7 @@ impl Place {
             index,
             look: Look::Content,
             quiet: true,
+            gone,
         });
         build::refresh(&plan, base, &Progress::default(), |_| ()).unwrap();
         Index::open(&plan.target).unwrap()
@@ -93,8 +99,8 @@ fn look(view: &mut View, path: &PathBuf) -> Vec<(char, InfoHash, u32)> {
 /// Takes up a new index. Answers the numbers of what is gone, and of what has come.
 fn refresh(place: &Place, view: &mut View) -> (Vec<u32>, Vec<u32>) {
     view.epoch += 1;
-    let index = Arc::new(place.index(Some(&view.base.index)));
-    let difference = compare(view, index, view.epoch).unwrap();
+    let index = place.index_without(Some(&view.base.index), &view.seen_to_go());
+    let difference = compare(view, Arc::new(index), view.epoch).unwrap();
     let removed = difference.removed.iter().map(|removed| removed.number);
     let removed = removed.collect();
     let numbering = Arc::clone(&difference.base.numbering);
@@ -156,6 +162,35 @@ fn a_torrent_is_withdrawn_while_its_content_is_wrong() {
     assert_eq!(look(&mut view, &place.path("x/b.torrent")), [('+', b, 2)]);
     let content = place.remove("x/b");
     assert_eq!(look(&mut view, &content), [('!', b, 2)]);
+}
+
+#[test]
+fn a_directory_that_is_empty_at_once_is_waited_for() {
+    let place = Place::new();
+    let a = place.torrent("d/deep", "a");
+    place.torrent("e", "b");
+    let mut view = place.view();
+    let (disk, aside) = (place.path("d"), place.base.join("aside"));
+    fs::rename(&disk, &aside).unwrap();
+    fs::create_dir(&disk).unwrap();
+    assert_eq!(look(&mut view, &disk), [('!', a, 0)]);
+    assert_eq!(look(&mut view, &disk), []);
+    assert_eq!((view.counts.served, view.counts.refused), (1, 1));
+    assert_eq!(refresh(&place, &mut view), (vec![], vec![]));
+    assert_eq!((view.counts.served, view.counts.refused), (1, 1));
+    assert!(view.refusals.is_empty());
+    fs::remove_dir(&disk).unwrap();
+    fs::rename(&aside, &disk).unwrap();
+    let told = look(&mut view, &disk);
+    assert_eq!((told.len(), told[0].0, told[0].1), (1, '+', a));
+    // One that was emptied file by file is not.
+    for path in ["d/deep/a", "d/deep/a.torrent"] {
+        let path = place.remove(path);
+        look(&mut view, &path);
+    }
+    refresh(&place, &mut view);
+    assert_eq!((view.counts.served, view.counts.refused), (1, 0));
+    assert_eq!(view.base.index.records(), 1);
 }
 
 #[test]

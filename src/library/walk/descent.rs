@@ -21,6 +21,11 @@ use crate::torrent::refusal::{Refusal, RefusalReason, is_metainfo_name};
 /// reading them, and few enough that all cores have some.
 const BATCH_NAMES: usize = 64;
 
+/// Symlinks to directories in one path. A farm of links has one, a farm of farms two. Twelve
+/// directories that each link to the eleven others are 95,040 paths with four, which takes a second,
+/// and 80 million with eight.
+pub(in crate::library) const LINKS_MAX: usize = 4;
+
 /// What a directory is known by, whatever its path.
 type Identity = (u64, u64);
 
@@ -44,6 +49,8 @@ struct Level {
     path: PathBuf,
     /// Asked for when there is a link.
     identity: Option<Identity>,
+    /// Symlinks in its path.
+    links: usize,
     names: vec::IntoIter<OsString>,
     children: vec::IntoIter<Child>,
 }
@@ -68,6 +75,8 @@ struct Listing {
     names: Vec<OsString>,
     children: Vec<Child>,
     refusals: Vec<Refusal>,
+    /// Whether there is nothing at all in it.
+    is_empty: bool,
 }
 
 impl Walk {
@@ -77,7 +86,7 @@ impl Walk {
             within,
             ..Walk::default()
         };
-        walk.enter(directory.to_path_buf());
+        walk.enter(directory.to_path_buf(), 0);
         walk
     }
 
@@ -89,10 +98,13 @@ impl Walk {
         walk.above = above
             .filter_map(|above| Some((identity(&above.metadata().ok()?), above.to_path_buf())))
             .collect();
-        let link = is_link(directory).then(|| directory.metadata());
+        let above = directory.ancestors().skip(1);
+        let above = above.take_while(|above| *above != start);
+        let links = above.filter(|above| above.is_symlink()).count();
+        let link = directory.is_symlink().then(|| directory.metadata());
         match link {
-            Some(Ok(metadata)) => walk.follow(directory.to_path_buf(), identity(&metadata)),
-            _ => walk.enter(directory.to_path_buf()),
+            Some(Ok(metadata)) => walk.follow(directory.to_path_buf(), identity(&metadata), links),
+            _ => walk.enter(directory.to_path_buf(), links),
         }
         walk
     }
@@ -106,26 +118,34 @@ impl Walk {
     }
 
     /// Goes into a directory.
-    fn enter(&mut self, path: PathBuf) {
+    fn enter(&mut self, path: PathBuf, links: usize) {
         match self.list(&path) {
+            Ok(listing) if listing.is_empty => self.ready.push_back(Step::Away(path)),
             Ok(listing) => {
                 self.ready
                     .extend(listing.refusals.into_iter().map(Step::Refused));
                 self.levels.push(Level {
                     path,
                     identity: None,
+                    links,
                     names: listing.names.into_iter(),
                     children: listing.children.into_iter(),
                 });
             }
             // It has vanished since it was listed, and no torrent is lost by that.
             Err(error) if error.kind() == ErrorKind::NotFound && !self.levels.is_empty() => {}
-            Err(error) => self.refuse(path, error),
+            Err(error) => self.lose(path, error),
         }
     }
 
-    /// Goes into the directory that a symlink leads to, unless the walk is in it.
-    fn follow(&mut self, path: PathBuf, found: Identity) {
+    /// Goes into the directory that a symlink leads to, unless the walk is in it. So many links are
+    /// above it.
+    fn follow(&mut self, path: PathBuf, found: Identity, links: usize) {
+        if links >= LINKS_MAX {
+            let reason = RefusalReason::Links(LINKS_MAX);
+            let refusal = Refusal { path, reason };
+            return self.ready.push_back(Step::Refused(refusal));
+        }
         let within = self.levels.iter_mut().rev();
         let within = within.filter_map(|level| Some((level.identity()?, &level.path)));
         let above = self.above.iter().map(|(identity, path)| (*identity, path));
@@ -139,8 +159,14 @@ impl Walk {
                 self.ready
                     .push_back(Step::Refused(Refusal { path, reason }));
             }
-            None => self.enter(path),
+            None => self.enter(path, links + 1),
         }
+    }
+
+    /// Passes over a directory that cannot be read: what is below it may still be there.
+    fn lose(&mut self, path: PathBuf, error: io::Error) {
+        self.refuse(path.clone(), error);
+        self.ready.push_back(Step::Away(path));
     }
 
     fn refuse(&mut self, path: PathBuf, error: io::Error) {
@@ -178,9 +204,13 @@ impl Walk {
             .filter(|file| file.parent() == Some(directory))
             .filter_map(|file| file.file_name())
             .collect();
-        let mut listing = Listing::default();
+        let mut listing = Listing {
+            is_empty: true,
+            ..Listing::default()
+        };
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
+            listing.is_empty = false;
             let name = entry.file_name();
             let kind = match entry.file_type() {
                 Ok(kind) => kind,
@@ -258,14 +288,16 @@ impl Iterator for Walk {
                 self.levels.pop();
                 continue;
             };
-            let path = level.path.join(&child.name);
+            let (path, links) = (level.path.join(&child.name), level.links);
             match child.kind {
-                Kind::Directory => self.enter(path),
-                Kind::Link(found) => self.follow(path, found),
-                // Content may hold symlinks to nothing: no torrent is lost.
-                Kind::Lost(error)
-                    if error.kind() == ErrorKind::NotFound && !is_metainfo_name(&path) => {}
-                Kind::Lost(error) => self.refuse(path, error),
+                Kind::Directory => self.enter(path, links),
+                Kind::Link(found) => self.follow(path, found, links),
+                Kind::Lost(error) if is_metainfo_name(&path) => self.refuse(path, error),
+                // Content may hold symlinks to nothing. Or it is a directory whose disk is away.
+                Kind::Lost(error) if error.kind() == ErrorKind::NotFound => {
+                    self.ready.push_back(Step::Away(path));
+                }
+                Kind::Lost(error) => self.lose(path, error),
             }
         }
     }
@@ -273,9 +305,4 @@ impl Iterator for Walk {
 
 fn identity(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
-}
-
-fn is_link(path: &Path) -> bool {
-    path.symlink_metadata()
-        .is_ok_and(|metadata| metadata.is_symlink())
 }
