@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use super::batch::Batch;
 use super::places::{Place, Places};
 use super::{mounts, way};
+use crate::library::walk::LINKS_MAX;
 use crate::torrent::printable::Printable;
 use crate::torrent::refusal::is_metainfo_name;
 
@@ -270,6 +271,11 @@ impl Follower {
         name: &OsStr,
         is_link: bool,
     ) -> Option<Place> {
+        if let Some(parent) = parent.filter(|_| is_link)
+            && self.places.links_in(parent) >= LINKS_MAX
+        {
+            return None;
+        }
         let watch = match self.watch(path, DIRECTORY) {
             Ok(watch) => watch,
             Err(Unwatched::Absent) => return None,

@@ -189,6 +189,19 @@ impl Places {
         self.links.get(&(parent, name.to_owned())).copied()
     }
 
+    /// How many symlinks the path of a place has.
+    pub(super) fn links_in(&self, place: Place) -> usize {
+        let mut links = 0;
+        let mut place = Some(place).filter(|_| !self.links.is_empty());
+        while let Some(below) = place
+            && let Some((parent, name)) = self.parent(below)
+        {
+            links += usize::from(self.link(parent, name) == Some(below));
+            place = Some(parent);
+        }
+        links
+    }
+
     /// All symlinks, by where they are.
     pub(super) fn links(&self) -> impl Iterator<Item = (Place, &OsStr)> {
         self.links.keys().map(|(place, name)| (*place, &**name))
