@@ -4,8 +4,8 @@
 //! from their beginning to their end, which takes its time.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::collections::btree_map;
+use std::collections::{BTreeMap, HashSet};
 use std::iter::Peekable;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::index::{Counts, Entries, Entry, Index, IndexError};
 use super::numbering::Numbers;
 use super::served::Base;
 use super::view::{Key, Removed, Seen, There, View, is_served};
+use crate::wire::message::InfoHash;
 
 /// What a new index changes.
 pub(super) struct Difference {
@@ -40,8 +41,14 @@ pub(super) fn compare(
     let is_newer = |(_, seen): &(&Key, &Seen)| seen.epoch >= epoch;
     let newer = view.over.iter().filter(is_newer);
     let over = newer.map(|(key, seen)| (key.clone(), seen.clone()));
+    let over: BTreeMap<Key, Seen> = over.collect();
+    let served = over.values().filter_map(|seen| seen.there.as_ref());
+    let served = served.filter(|there| there.number.is_some());
     let mut comparison = Comparison {
-        over: over.collect(),
+        index: &index,
+        epoch,
+        served_over: served.map(|there| there.info_hash).collect(),
+        over,
         counts: index.counts(),
         numbers: Numbers::default(),
         next_number: view.next_number,
@@ -60,23 +67,34 @@ pub(super) fn compare(
         };
         let was = if order.is_le() { old.next() } else { None }.transpose()?;
         let is = if order.is_ge() { new.next() } else { None }.transpose()?;
-        comparison.judge(was, is);
+        comparison.judge(was, is)?;
     }
     drop(new);
+    let Comparison {
+        over,
+        counts,
+        numbers,
+        next_number,
+        removed,
+        added,
+        ..
+    } = comparison;
+    let numbering = Arc::new(numbers.finish());
     Ok(Difference {
-        base: Base {
-            index,
-            numbering: Arc::new(comparison.numbers.finish()),
-        },
-        over: comparison.over,
-        counts: comparison.counts,
-        next_number: comparison.next_number,
-        removed: comparison.removed,
-        added: comparison.added,
+        base: Base { index, numbering },
+        over,
+        counts,
+        next_number,
+        removed,
+        added,
     })
 }
 
-struct Comparison {
+struct Comparison<'a> {
+    index: &'a Index,
+    epoch: u32,
+    /// What is served from the paths in `over`, whatever the index says.
+    served_over: HashSet<InfoHash>,
     over: BTreeMap<Key, Seen>,
     counts: Counts,
     numbers: Numbers,
@@ -85,9 +103,13 @@ struct Comparison {
     added: Vec<u32>,
 }
 
-impl Comparison {
+impl Comparison<'_> {
     /// Takes what was known of a path and what the new index has of it.
-    fn judge(&mut self, was: Option<(Key, Option<There>)>, is: Option<(Key, Entry)>) {
+    fn judge(
+        &mut self,
+        was: Option<(Key, Option<There>)>,
+        is: Option<(Key, Entry)>,
+    ) -> Result<(), IndexError> {
         let key = (was.as_ref().map(|(key, _)| key)).or(is.as_ref().map(|(key, _)| key));
         let seen = key.and_then(|key| self.over.get(key));
         if let Some(seen) = seen {
@@ -100,18 +122,33 @@ impl Comparison {
             if let Some(number) = number {
                 *tally(&mut self.counts, number.is_some()) += 1;
             }
-            return;
+            return Ok(());
         }
         let was = was.and_then(|(_, there)| there);
-        let Some((_, entry)) = is else {
+        let Some((key, entry)) = is else {
             self.remove(was.as_ref(), false);
-            return;
+            return Ok(());
         };
         let served = is_served(&entry);
+        if served && self.served_over.contains(&entry.info_hash) {
+            // It came elsewhere meanwhile, where it is served already.
+            self.remove(was.as_ref(), false);
+            self.see(key, &entry, None);
+            self.fresh();
+            return Ok(());
+        }
+        if let Some(was) = was.as_ref().filter(|was| is_same(was, &entry))
+            && let Some(number) = was.number
+            && self.is_left_to_serve(&entry)?
+        {
+            self.see(key, &entry, Some(number));
+            self.numbers.push(number);
+            return Ok(());
+        }
         let kept = was.as_ref().filter(|was| served && is_same(was, &entry));
         if let Some(number) = kept.and_then(|was| was.number) {
             self.numbers.push(number);
-            return;
+            return Ok(());
         }
         self.remove(was.as_ref(), entry.state == State::Withdrawn);
         if served {
@@ -121,6 +158,42 @@ impl Comparison {
             Some(number) => self.numbers.push(number),
             None => self.fresh(),
         }
+        Ok(())
+    }
+
+    /// Whether a torrent that stands back in the index is not served from where the index says,
+    /// since something else was seen there.
+    fn is_left_to_serve(&self, entry: &Entry) -> Result<bool, IndexError> {
+        if entry.state != State::Served || self.served_over.contains(&entry.info_hash) {
+            return Ok(false);
+        }
+        match self.index.first_of(entry.number) {
+            Some(first) => {
+                let first = key(self.index, &self.index.record(first)?);
+                Ok(self.over.contains_key(&first))
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Lays over the index that a torrent is, or is not, served from one of its files.
+    fn see(&mut self, key: Key, entry: &Entry, number: Option<u32>) {
+        *tally(&mut self.counts, is_served(entry)) -= 1;
+        *tally(&mut self.counts, number.is_some()) += 1;
+        if number.is_some() {
+            self.served_over.insert(entry.info_hash);
+        }
+        let there = There {
+            info_hash: entry.info_hash,
+            state: entry.state,
+            content_tag: entry.content_tag,
+            stamp: entry.stamp,
+            content_stamp: entry.content_stamp,
+            number,
+            reserved: None,
+        };
+        let (there, epoch) = (Some(there), self.epoch);
+        self.over.insert(key, Seen { there, epoch });
     }
 
     fn remove(&mut self, was: Option<&There>, of_content: bool) {

@@ -3,6 +3,8 @@
 //! Owns the numbers of torrents and what becomes of a torrent when a path is looked at again. It must
 //! not know why it is, nor who is told. It blocks.
 
+mod equals;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs;
@@ -264,7 +266,9 @@ impl View {
             return self.gone(key, before);
         };
         let is_unreadable = matches!(looked.refusal, Some(RefusalReason::Unreadable(_)));
-        let known = before.as_ref().map_or(State::Unusable, |before| before.state);
+        let known = before
+            .as_ref()
+            .map_or(State::Unusable, |before| before.state);
         if is_unreadable && known != State::Unusable {
             if let Some(reason) = looked.refusal.filter(|_| known == State::Served) {
                 let path = path.to_path_buf();
@@ -293,8 +297,8 @@ impl View {
             reserved: None,
         };
         if there.state == State::Served {
-            match self.server_of(&there.info_hash, &key)? {
-                Some(first) => looked.refusal = duplicate(path, &first),
+            match self.server_of(&there.info_hash, Some(&key))? {
+                Some(first) => looked.refusal = equals::duplicate(path, &first),
                 None => there.number = Some(self.added(path, &there.info_hash, &looked.announce)),
             }
         }
@@ -413,66 +417,6 @@ impl View {
         self.over.insert(key, Seen { there, epoch });
     }
 
-    /// The other metainfo file from which a torrent is served.
-    fn server_of(&self, info_hash: &InfoHash, but: &Key) -> Result<Option<PathBuf>, IndexError> {
-        for key in self.by_hash.get(info_hash).into_iter().flatten() {
-            let seen = self.over.get(key).and_then(|seen| seen.there.as_ref());
-            if key != but && seen.is_some_and(|there| there.number.is_some()) {
-                return Ok(Some(key.path()));
-            }
-        }
-        let index = &self.base.index;
-        let Some(candidates) = index.find(info_hash) else {
-            return Ok(None);
-        };
-        let Some(entry) = index.entry(candidates, info_hash)? else {
-            return Ok(None);
-        };
-        let path = index.path_of(&entry);
-        let holds = Key::new(&path).is_some_and(|key| key != *but && !self.over.contains_key(&key));
-        Ok((holds && is_served(&entry)).then_some(path))
-    }
-
-    /// Serves a torrent that has just been removed from another file that has the same.
-    fn promote(&mut self, info_hash: &InfoHash) -> Result<(), IndexError> {
-        let mut paths: Vec<PathBuf> = Vec::new();
-        let keys = self.by_hash.get(info_hash).into_iter().flatten();
-        paths.extend(keys.map(Key::path));
-        let index = &self.base.index;
-        if let Some(candidates) = index.find(info_hash)
-            && let Some(entry) = index.entry(candidates, info_hash)?
-        {
-            for record in index.duplicates_of(entry.number) {
-                paths.push(index.metainfo_path(record)?);
-            }
-        }
-        for path in paths {
-            let Some(key) = Key::new(&path) else { continue };
-            if let Some(there) = self.at(&key)?
-                && there.info_hash == *info_hash
-                && there.number.is_none()
-                && let Some(looked) = self.read(&path)
-                && looked.state == State::Served
-                && looked.info_hash == *info_hash
-            {
-                self.forget(&key, Some(there.clone()), false);
-                let number = Some(self.added(&path, info_hash, &looked.announce));
-                let (stamp, content_stamp) = (looked.stamp, looked.content_stamp);
-                let there = There {
-                    number,
-                    stamp,
-                    content_stamp,
-                    reserved: None,
-                    state: State::Served,
-                    ..there
-                };
-                self.keep(key, there);
-                break;
-            }
-        }
-        Ok(())
-    }
-
     /// Looks at all metainfo files that are or were below a directory.
     fn look_below(&mut self, directory: &Path) -> Result<(), IndexError> {
         let (mut found, mut away) = (Vec::new(), Vec::new());
@@ -573,12 +517,6 @@ impl View {
 /// Whether a torrent is served from the file of this entry.
 pub(super) fn is_served(entry: &Entry) -> bool {
     entry.state == State::Served && !entry.duplicate
-}
-
-/// What is refused; nothing when both paths lead to one file.
-fn duplicate(path: &Path, first: &Path) -> Option<RefusalReason> {
-    let same = path.canonicalize().ok() == first.canonicalize().ok();
-    (!same).then(|| RefusalReason::Duplicate(first.to_path_buf()))
 }
 
 #[cfg(test)]

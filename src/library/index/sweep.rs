@@ -98,6 +98,12 @@ impl Index {
         of.map(|pair| pair.1)
     }
 
+    /// The record that is served in place of this one, if another is.
+    pub fn first_of(&self, record: u32) -> Option<u32> {
+        let found = self.duplicates.binary_search_by_key(&record, |pair| pair.0);
+        Some(self.duplicates.get(found.ok()?)?.1)
+    }
+
     /// The info-hashes of records, which must ascend, in few reads. `None` for a record that there is
     /// not.
     ///

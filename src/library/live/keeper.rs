@@ -271,7 +271,11 @@ impl Keeper {
             let added = (added.into_iter()).filter_map(|record| teller.added(index.record(record)));
             self.outbox.steps(added, true, self.view.counts)
         };
-        Ok(tell())
+        if tell().is_err() {
+            return Ok(Err(Ended));
+        }
+        self.view.settle_equals()?;
+        Ok(self.tell_changes())
     }
 
     /// Looks at what may have changed.

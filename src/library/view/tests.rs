@@ -272,3 +272,84 @@ fn what_is_seen_while_an_index_is_made_holds() {
     assert_eq!(differs.len(), 2);
     assert!(matches!(differs[&c], Differs::Here(2, _)));
 }
+
+/// Which paths are served, and whether each info-hash has one of them.
+fn assert_one_server(view: &View, paths: &[PathBuf], info_hash: &InfoHash) {
+    let served: Vec<&PathBuf> = paths
+        .iter()
+        .filter(|path| number(view, path).is_some())
+        .collect();
+    assert_eq!(served.len(), 1, "{served:?}");
+    let numbers = paths.iter().filter_map(|path| number(view, path));
+    let told = view.differs().unwrap().remove(info_hash);
+    match told {
+        Some(Differs::Here(number, at)) => {
+            assert_eq!(*at, **served[0]);
+            assert_eq!(numbers.collect::<Vec<u32>>(), [number]);
+        }
+        Some(Differs::Gone) => panic!("it is served and said to be gone"),
+        None => {
+            // The loop goes by the index.
+            let index = &view.base.index;
+            let entry = index.entry(index.find(info_hash).unwrap(), info_hash);
+            let entry = entry.unwrap().unwrap();
+            assert_eq!(index.path_of(&entry), *served[0]);
+        }
+    }
+}
+
+#[test]
+fn a_duplicate_that_comes_while_an_index_is_made_leaves_one_that_serves() {
+    let place = Place::new();
+    let hash = place.torrent("m", "x");
+    let mut view = place.view();
+    view.epoch += 1;
+    // It sorts before the one that is served, and both looks see it.
+    place.torrent("a", "x");
+    let paths = ["a/x.torrent", "m/x.torrent"].map(|path| place.path(path));
+    assert_eq!(look(&mut view, &paths[0]), []);
+    let index = Arc::new(place.index(Some(&view.base.index)));
+    let difference = compare(&view, index, view.epoch).unwrap();
+    view.replace(difference);
+    assert_one_server(&view, &paths, &hash);
+    assert_eq!(
+        view.counts,
+        Counts {
+            served: 1,
+            refused: 1
+        }
+    );
+}
+
+#[test]
+fn a_torrent_that_moves_while_an_index_is_made_has_one_number() {
+    let place = Place::new();
+    let hash = place.torrent("a", "x");
+    place.torrent("m", "x");
+    let mut view = place.view();
+    view.epoch += 1;
+    // The walk has been there; then the first goes, and the other takes over.
+    let index = Arc::new(place.index(Some(&view.base.index)));
+    let paths = ["a/x.torrent", "m/x.torrent"].map(|path| place.path(path));
+    let content = place.remove("a/x");
+    assert_eq!(look(&mut view, &content).len(), 2);
+    assert!(number(&view, &paths[1]).is_some());
+    let difference = compare(&view, index, view.epoch).unwrap();
+    view.replace(difference);
+    assert_one_server(&view, &paths, &hash);
+    // The one that was seen to be right again while the next is made.
+    view.epoch += 1;
+    let index = Arc::new(place.index(Some(&view.base.index)));
+    place.torrent("a", "x");
+    look(&mut view, &content);
+    let difference = compare(&view, index, view.epoch).unwrap();
+    view.replace(difference);
+    assert_one_server(&view, &paths, &hash);
+    assert_eq!(
+        view.counts,
+        Counts {
+            served: 1,
+            refused: 1
+        }
+    );
+}
