@@ -237,10 +237,7 @@ impl Run<'_> {
                 ControlFlow::Continue(())
             },
         );
-        outcome.map_err(|error| match error {
-            WriteError::Io(error) => failed(error),
-            WriteError::Index(error) => BuildError::Index(error),
-        })?;
+        outcome.map_err(failed)?;
         let Taker {
             writer,
             mut summary,
@@ -299,25 +296,8 @@ struct Taker<'a> {
     lost: u64,
 }
 
-enum WriteError {
-    Io(io::Error),
-    Index(IndexError),
-}
-
-impl From<io::Error> for WriteError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<IndexError> for WriteError {
-    fn from(error: IndexError) -> Self {
-        Self::Index(error)
-    }
-}
-
 impl Taker<'_> {
-    fn take(&mut self, found: &Found) -> Result<(), WriteError> {
+    fn take(&mut self, found: &Found) -> io::Result<()> {
         let summary = &mut self.summary;
         summary.refused += u64::from(found.refused);
         let Some(file) = &found.file else {
@@ -338,7 +318,7 @@ impl Taker<'_> {
         summary.withdrawn += u64::from(file.state == State::Withdrawn);
         let trackers = match &file.announce {
             Announce::Read(tiers) => self.writer.trackers(tiers)?,
-            Announce::Known(number) => self.known(*number)?,
+            Announce::Known(number) => self.known(*number, file)?,
         };
         self.writer.record(&NewRecord {
             directory,
@@ -354,13 +334,16 @@ impl Taker<'_> {
         Ok(())
     }
 
-    fn known(&mut self, number: u32) -> Result<u32, WriteError> {
+    fn known(&mut self, number: u32, file: &File) -> io::Result<u32> {
         if let Some(known) = self.lists.get(&number) {
             return Ok(*known);
         }
-        let tiers = match self.base {
-            Some(base) => base.index.trackers(number)?,
-            None => Vec::new(),
+        let known = self.base.map(|base| base.index.trackers(number));
+        let Some(Ok(tiers)) = known else {
+            // The index cannot be read there.
+            let found = Reader::default().read(&file.directory.join(&file.name));
+            let tiers = found.map_or_else(|_| Vec::new(), |found| found.metainfo.announce);
+            return self.writer.trackers(&tiers);
         };
         let new = self.writer.trackers(&tiers)?;
         self.lists.insert(number, new);

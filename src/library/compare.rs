@@ -31,8 +31,11 @@ pub(super) struct Difference {
 /// Compares. What was seen before refresh `epoch` was begun is in the new index; what was seen since
 /// holds on.
 ///
+/// What cannot be read of what was there before is unknown: it is removed, and what the new index has
+/// of it is added.
+///
 /// # Errors
-/// An [`IndexError`] when either is damaged or cannot be read.
+/// An [`IndexError`] when the new one is damaged or cannot be read.
 pub(super) fn compare(
     view: &View,
     index: Arc<Index>,
@@ -55,21 +58,26 @@ pub(super) fn compare(
         removed: Vec::new(),
         added: Vec::new(),
     };
-    let mut old = Old::new(view).peekable();
+    let mut old = Old::new(view);
     let mut new = Keyed::of(&index).peekable();
+    let mut next = old.next();
     loop {
         // What cannot be read comes first, and ends it.
-        let order = match (old.peek(), new.peek()) {
+        let order = match (&next, new.peek()) {
             (None, None) => break,
-            (Some(Ok((one, _))), Some(Ok((other, _)))) => one.cmp(other),
-            (Some(_), None) | (Some(Err(_)), _) => Ordering::Less,
+            (Some((one, _)), Some(Ok((other, _)))) => one.cmp(other),
+            (Some(_), None) => Ordering::Less,
             (None, Some(_)) | (_, Some(Err(_))) => Ordering::Greater,
         };
-        let was = if order.is_le() { old.next() } else { None }.transpose()?;
+        let was = match order.is_le() {
+            true => std::mem::replace(&mut next, old.next()),
+            false => None,
+        };
         let is = if order.is_ge() { new.next() } else { None }.transpose()?;
         comparison.judge(was, is)?;
     }
     drop(new);
+    comparison.lose(&view.base, &old.lost);
     let Comparison {
         over,
         counts,
@@ -196,6 +204,21 @@ impl Comparison<'_> {
         self.over.insert(key, Seen { there, epoch });
     }
 
+    /// Removes torrents of which nothing but the number of their record is known.
+    fn lose(&mut self, base: &Base, records: &[u32]) {
+        for &record in records {
+            let found = base.index.info_hashes(&[record]).unwrap_or_default();
+            let info_hash = found.first().copied().flatten();
+            if let Some(number) = base.numbering.number(record) {
+                self.removed.push(Removed {
+                    number,
+                    info_hash: info_hash.unwrap_or(InfoHash([0; 20])),
+                    of_content: false,
+                });
+            }
+        }
+    }
+
     fn remove(&mut self, was: Option<&There>, of_content: bool) {
         if let Some(was) = was
             && let Some(number) = was.number
@@ -239,41 +262,66 @@ fn key(index: &Index, entry: &Entry) -> Key {
 /// What is known of each path, in their order.
 struct Old<'a> {
     view: &'a View,
-    base: Peekable<Keyed<'a>>,
+    base: Keyed<'a>,
+    /// The next of the index.
+    entry: Option<(Key, Entry)>,
     over: Peekable<btree_map::Iter<'a, Key, Seen>>,
+    /// Records that cannot be read.
+    lost: Vec<u32>,
 }
 
 impl<'a> Old<'a> {
     fn new(view: &'a View) -> Self {
-        Old {
+        let mut old = Old {
             view,
-            base: Keyed::of(&view.base.index).peekable(),
+            base: Keyed::of(&view.base.index),
+            entry: None,
             over: view.over.iter().peekable(),
+            lost: Vec::new(),
+        };
+        old.entry = old.readable();
+        old
+    }
+
+    /// The next entry of the index that can be read.
+    fn readable(&mut self) -> Option<(Key, Entry)> {
+        for record in self.base.entries.upcoming()..u32::MAX {
+            match self.base.next()? {
+                Ok(entry) => return Some(entry),
+                Err(error) => {
+                    if self.lost.is_empty() {
+                        log::warn!("{error}; what it says there is taken as unknown");
+                    }
+                    self.lost.push(record);
+                }
+            }
         }
+        None
     }
 }
 
 impl Iterator for Old<'_> {
-    type Item = Result<(Key, Option<There>), IndexError>;
+    type Item = (Key, Option<There>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let order = match (self.base.peek(), self.over.peek()) {
+        let order = match (&self.entry, self.over.peek()) {
             (None, None) => return None,
-            (Some(Ok((one, _))), Some((other, _))) => one.cmp(other),
-            (Some(_), _) => Ordering::Less,
+            (Some((one, _)), Some((other, _))) => one.cmp(other),
+            (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
         };
-        let base = if order.is_le() {
-            self.base.next()
-        } else {
-            None
+        let base = match order.is_le() {
+            true => {
+                let entry = self.readable();
+                std::mem::replace(&mut self.entry, entry)
+            }
+            false => None,
         };
         if order.is_ge() {
             let (key, seen) = self.over.next()?;
-            return Some(Ok((key.clone(), seen.there.clone())));
+            return Some((key.clone(), seen.there.clone()));
         }
-        let there = |(key, entry)| (key, Some(self.view.there(&entry)));
-        base.map(|entry| entry.map(there))
+        base.map(|(key, entry)| (key, Some(self.view.there(&entry))))
     }
 }
 

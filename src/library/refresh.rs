@@ -103,10 +103,14 @@ pub(super) fn again(task: &Task) -> Result<Index, String> {
         quiet: task.quiet,
         gone: &task.gone,
     };
+    // One wrong byte would be taken over into each index that is made from it.
+    let whole = task.base.check();
+    let whole = whole.inspect_err(|error| log::warn!("{error}; every metainfo file is read again"));
+    let base = whole.is_ok().then_some(base);
     match &task.settings.source {
         Source::Inputs { inputs, state } => {
             warn_of_away(inputs);
-            make(&task.settings, state, Some(base), &Progress::default())
+            make(&task.settings, state, base, &Progress::default())
         }
         Source::Given { .. } => given(&task.settings),
     }

@@ -3,7 +3,7 @@
 //!
 //! Owns the order of reads, which is that of the file. It must not know who is told.
 
-use super::{Entry, Index, IndexError, READ_BYTES};
+use super::{Entries, Entry, Index, IndexError, READ_BYTES};
 use crate::library::format::{self, POSITION_BYTES, Part, RECORD_BYTES, Record, State};
 use crate::library::window::Window;
 use crate::wire::message::InfoHash;
@@ -138,5 +138,12 @@ impl Index {
             info_hashes.extend(beyond.iter().map(|_| None));
         }
         Ok(info_hashes)
+    }
+}
+
+impl Entries<'_> {
+    /// The number of the next record.
+    pub(in crate::library) fn upcoming(&self) -> u32 {
+        self.next
     }
 }

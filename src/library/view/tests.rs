@@ -353,3 +353,30 @@ fn a_torrent_that_moves_while_an_index_is_made_has_one_number() {
         }
     );
 }
+
+#[test]
+fn an_old_index_that_is_damaged_gives_way_to_the_new() {
+    let place = Place::new();
+    for name in ["aaa", "bbb", "ccc"] {
+        place.torrent("x", name);
+    }
+    let mut view = place.view();
+    // The name of the second becomes a path.
+    let path = place.base.join("index");
+    let mut raw = fs::read(&path).unwrap();
+    let at = raw.windows(11).position(|name| name == b"bbb.torrent");
+    raw[at.unwrap()] = b'/';
+    fs::write(&path, raw).unwrap();
+    view.epoch += 1;
+    let index = Arc::new(place.index(Some(&view.base.index)));
+    let before = view.next_number;
+    let difference = compare(&view, index, view.epoch).unwrap();
+    assert_eq!(difference.counts.served, 3);
+    let removed: Vec<u32> = difference.removed.iter().map(|gone| gone.number).collect();
+    assert_eq!(removed, [1]);
+    view.replace(difference);
+    let number =
+        |name: &str| number(&view, &place.path("x").join(format!("{name}.torrent"))).unwrap();
+    assert_eq!((number("aaa"), number("ccc")), (0, 2));
+    assert!(number("bbb") >= before);
+}
