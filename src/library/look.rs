@@ -3,6 +3,7 @@
 //! Owns what is remembered of a file that cannot be used. It must not know where that is kept. It
 //! blocks.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{io, thread};
@@ -49,6 +50,20 @@ impl Looked {
 
     /// Reads a metainfo file and looks at its content below `root`, unless that is away.
     pub(super) fn at(reader: &mut Reader, path: &Path, root: Option<&Path>) -> Self {
+        Self::unless_it_panics(reader, |reader| Self::look(reader, path, root))
+    }
+
+    /// A file that makes a parser panic costs no other torrent. The panic itself has been reported on
+    /// standard error.
+    fn unless_it_panics(reader: &mut Reader, look: impl FnOnce(&mut Reader) -> Self) -> Self {
+        let looked = catch_unwind(AssertUnwindSafe(|| look(reader)));
+        looked.unwrap_or_else(|_| {
+            *reader = Reader::default();
+            Self::refused(io::Error::other("reading it panicked, a defect of hekate").into())
+        })
+    }
+
+    fn look(reader: &mut Reader, path: &Path, root: Option<&Path>) -> Self {
         let found = match read(reader, path) {
             Ok(found) => found,
             Err(reason) => {
@@ -111,4 +126,18 @@ fn tag(metainfo: &Metainfo) -> u16 {
     let path = paths.find(|path| !path.is_empty()).unwrap_or_default();
     let name = path.split(|byte| *byte == b'/').next();
     format::content_tag(name.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_makes_a_parser_panic_is_refused() {
+        let mut reader = Reader::default();
+        let looked = Looked::unless_it_panics(&mut reader, |_| panic!("on purpose"));
+        assert_eq!(looked.state, State::Unusable);
+        let reason = looked.refusal.map(|reason| reason.to_string());
+        assert!(reason.unwrap().contains("a defect of hekate"));
+    }
 }

@@ -21,6 +21,9 @@ pub fn cores() -> usize {
 /// Does `work` on every item with so many threads, each with a worker of its own, and hands the
 /// results to `take` in the order of the items. The items are made by one more thread. Ends early
 /// when `take` breaks.
+///
+/// # Panics
+/// When a worker does, after the others have ended.
 pub fn in_order<T, R, W>(
     threads: usize,
     items: impl Iterator<Item = T> + Send,
@@ -98,6 +101,26 @@ mod tests {
             |_| ControlFlow::Continue(()),
         );
         assert_eq!(*made.lock().unwrap(), 3);
+    }
+
+    #[test]
+    fn a_worker_that_panics_ends_the_run_and_nobody_waits_for_it() {
+        for threads in [1, 3] {
+            let mut taken = 0;
+            let run = std::panic::AssertUnwindSafe(|| {
+                in_order(
+                    threads,
+                    0..100_000,
+                    || |item: u32| assert!(item != 500, "on purpose"),
+                    |()| {
+                        taken += 1;
+                        ControlFlow::Continue(())
+                    },
+                );
+            });
+            assert!(std::panic::catch_unwind(run).is_err());
+            assert_eq!(taken, 500);
+        }
     }
 
     #[test]

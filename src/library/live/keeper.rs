@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -47,7 +48,8 @@ pub(super) fn run(
         // What changes while the index is made is told then.
         None => {
             let watch = Watch::start(&settings, events);
-            match refresh::first(&settings, indexing.get_or_init(Progress::default)) {
+            let progress = indexing.get_or_init(Progress::default);
+            match guarded(|| refresh::first(&settings, progress)) {
                 Ok(index) => (index, watch, false),
                 Err(message) => return outbox.send(Update::Failed(message)),
             }
@@ -91,6 +93,13 @@ pub(super) fn run(
         }
         keeper.rescan_when_due();
     }
+}
+
+/// What is made, or why not: a panic is a failure like another, or nobody would look at the library
+/// again. The panic itself has been reported on standard error.
+fn guarded(make: impl FnOnce() -> Result<Index, String>) -> Result<Index, String> {
+    let made = catch_unwind(AssertUnwindSafe(make));
+    made.unwrap_or_else(|_| Err("making the index panicked, a defect of hekate".to_owned()))
 }
 
 /// Why everything is looked at.
@@ -201,7 +210,7 @@ impl Keeper {
         };
         let events = self.events.clone();
         let work = move || {
-            let made = refresh::again(&task);
+            let made = guarded(|| refresh::again(&task));
             // The library's thread may have ended meanwhile.
             let _ = events.send(Event::Refreshed(Box::new(made)));
         };
@@ -332,5 +341,17 @@ impl Keeper {
         self.tell_changes()?;
         self.refresh(Wish::quiet(Look::Metainfo));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_failure_like_another() {
+        let said = guarded(|| panic!("on purpose")).unwrap_err();
+        assert!(said.contains("a defect of hekate"));
+        assert_eq!(guarded(|| Err("no".to_owned())).unwrap_err(), "no");
     }
 }
