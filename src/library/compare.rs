@@ -48,6 +48,7 @@ pub(super) fn compare(
     let served = over.values().filter_map(|seen| seen.there.as_ref());
     let served = served.filter(|there| there.number.is_some());
     let mut comparison = Comparison {
+        view,
         index: &index,
         epoch,
         served_over: served.map(|there| there.info_hash).collect(),
@@ -77,7 +78,7 @@ pub(super) fn compare(
         comparison.judge(was, is)?;
     }
     drop(new);
-    comparison.lose(&view.base, &old.lost);
+    comparison.lose(&old.lost);
     let Comparison {
         over,
         counts,
@@ -99,6 +100,7 @@ pub(super) fn compare(
 }
 
 struct Comparison<'a> {
+    view: &'a View,
     index: &'a Index,
     epoch: u32,
     /// What is served from the paths in `over`, whatever the index says.
@@ -162,7 +164,8 @@ impl Comparison<'_> {
         if served {
             self.added.push(entry.number);
         }
-        match was.and_then(|was| was.reserved).filter(|_| !served) {
+        match was.and_then(|was| was.reserved) {
+            // Nobody was told of it yet.
             Some(number) => self.numbers.push(number),
             None => self.fresh(),
         }
@@ -205,7 +208,8 @@ impl Comparison<'_> {
     }
 
     /// Removes torrents of which nothing but the number of their record is known.
-    fn lose(&mut self, base: &Base, records: &[u32]) {
+    fn lose(&mut self, records: &[u32]) {
+        let base = &self.view.base;
         for &record in records {
             let found = base.index.info_hashes(&[record]).unwrap_or_default();
             let info_hash = found.first().copied().flatten();
@@ -231,10 +235,11 @@ impl Comparison<'_> {
         }
     }
 
-    /// Gives the next record a number that was never used.
+    /// Gives the next record a number that nothing has.
     fn fresh(&mut self) {
-        self.numbers.push(self.next_number);
-        self.next_number = self.next_number.wrapping_add(1);
+        let number = self.view.unused(self.next_number);
+        self.numbers.push(number);
+        self.next_number = number.wrapping_add(1);
     }
 }
 

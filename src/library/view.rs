@@ -5,7 +5,7 @@
 
 mod equals;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
@@ -110,6 +110,8 @@ pub(super) struct View {
     pub(super) over: BTreeMap<Key, Seen>,
     /// The paths in `over` that have an info-hash.
     by_hash: HashMap<InfoHash, Vec<Key>>,
+    /// The numbers in `over`.
+    numbers: HashSet<u32>,
     pub(super) next_number: u32,
     pub(super) counts: Counts,
     /// Counts the refreshes that were begun: what is seen in one is newer than what it reads.
@@ -131,6 +133,7 @@ impl View {
             files,
             over: BTreeMap::new(),
             by_hash: HashMap::new(),
+            numbers: HashSet::new(),
             epoch: 0,
             reader: Reader::default(),
             changes: Vec::new(),
@@ -144,6 +147,9 @@ impl View {
         self.next_number = difference.next_number;
         self.counts = difference.counts;
         self.by_hash.clear();
+        let there = difference.over.values();
+        let there = there.filter_map(|seen| seen.there.as_ref());
+        self.numbers = there.filter_map(|there| there.number).collect();
         for (key, seen) in &difference.over {
             if let Some(there) = &seen.there
                 && there.state != State::Unusable
@@ -195,11 +201,21 @@ impl View {
         start.unwrap_or_else(|| directory.to_path_buf())
     }
 
-    /// A number that was never used.
+    /// A number that nothing has.
     pub(super) fn fresh(&mut self) -> u32 {
-        let number = self.next_number;
-        // They come round only after four thousand million changes.
-        self.next_number = self.next_number.wrapping_add(1);
+        let number = self.unused(self.next_number);
+        self.next_number = number.wrapping_add(1);
+        number
+    }
+
+    /// The first number from this one on that nothing has. They come round: a disk of twenty million
+    /// torrents that comes and goes uses them up after two hundred times.
+    pub(super) fn unused(&self, mut number: u32) -> u32 {
+        let is_used =
+            |number| self.base.numbering.record(number).is_some() || self.numbers.contains(&number);
+        while is_used(number) {
+            number = number.wrapping_add(1);
+        }
         number
     }
 
@@ -389,6 +405,7 @@ impl View {
         }
         match before.number {
             Some(number) => {
+                self.numbers.remove(&number);
                 self.counts.served = self.counts.served.saturating_sub(1);
                 self.changes.push(Change::Removed(Removed {
                     number,
@@ -406,7 +423,10 @@ impl View {
 
     fn keep(&mut self, key: Key, there: There) {
         match there.number {
-            Some(_) => self.counts.served += 1,
+            Some(number) => {
+                self.numbers.insert(number);
+                self.counts.served += 1;
+            }
             None => self.counts.refused += 1,
         }
         if there.state != State::Unusable {

@@ -380,3 +380,53 @@ fn an_old_index_that_is_damaged_gives_way_to_the_new() {
     assert_eq!((number("aaa"), number("ccc")), (0, 2));
     assert!(number("bbb") >= before);
 }
+
+#[test]
+fn a_torrent_that_comes_and_goes_with_its_disk_uses_one_number_each_time() {
+    let place = Place::new();
+    place.torrent("d", "a");
+    place.torrent("e", "b");
+    let mut view = place.view();
+    let (disk, aside) = (place.path("d"), place.base.join("aside"));
+    let path = place.path("d/a.torrent");
+    for time in 0..3 {
+        fs::rename(&disk, &aside).unwrap();
+        fs::create_dir(&disk).unwrap();
+        assert_eq!(refresh(&place, &mut view).0.len(), 1);
+        assert_eq!(number(&view, &path), None);
+        fs::remove_dir(&disk).unwrap();
+        fs::rename(&aside, &disk).unwrap();
+        assert_eq!(refresh(&place, &mut view), (vec![], vec![2 + time]));
+        assert_eq!(number(&view, &path), Some(2 + time));
+        assert_eq!(view.next_number, 3 + time);
+    }
+    assert_eq!(number(&view, &place.path("e/b.torrent")), Some(1));
+}
+
+#[test]
+fn numbers_that_come_round_pass_over_those_in_use() {
+    let place = Place::new();
+    for name in ["a", "b"] {
+        place.torrent("x", name);
+    }
+    let mut view = place.view();
+    place.torrent("y", "c");
+    look(&mut view, &place.path("y"));
+    view.next_number = u32::MAX;
+    for name in ["d", "e"] {
+        place.torrent("z", name);
+    }
+    let mut told: Vec<u32> = look(&mut view, &place.path("z"))
+        .iter()
+        .map(|told| told.2)
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, [3, u32::MAX]);
+    view.next_number = u32::MAX;
+    for name in ["f", "g"] {
+        place.torrent("w", name);
+    }
+    let (_, mut added) = refresh(&place, &mut view);
+    added.sort_unstable();
+    assert_eq!(added, [4, 5]);
+}
