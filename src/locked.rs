@@ -5,18 +5,20 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::sys;
 
-/// Opens the file to be read and written, and locks it; it is made when there is none.
+/// Opens the file to be read and written, and locks it; it is made when there is none. In a directory
+/// where others may write, a link would lead to a file that is not meant: it is not followed.
 ///
 /// # Errors
 /// Those of the file system; `WouldBlock` while another process has it.
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
+    options.custom_flags(libc::O_NOFOLLOW);
     loop {
         let file = options.open(path)?;
         if !sys::try_lock(&file)? {
@@ -62,6 +64,15 @@ pub(crate) mod tests {
         let mut text = String::new();
         soon(|| open(&path)).read_to_string(&mut text).unwrap();
         assert_eq!(text, "kept");
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, other] = ["link", "other"].map(|name| directory.path().join(name));
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(open(&path).is_err());
+        assert!(!other.exists());
     }
 
     #[test]

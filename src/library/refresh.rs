@@ -3,6 +3,8 @@
 //! Owns where an index is kept, and what happens when it cannot be. It must not know who is told. It
 //! blocks for as long as it takes.
 
+mod kept;
+
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
@@ -78,7 +80,10 @@ pub(super) fn open(settings: &Settings) -> Result<Option<Index>, String> {
         Source::Given { .. } => return given(settings).map(Some),
     };
     match Index::open(state) {
-        Ok(index) => return Ok(Some(index)),
+        Ok(index) => {
+            kept::hold(&index);
+            return Ok(Some(index));
+        }
         Err(error) if is_absent(&error) => {}
         // It is a cache.
         Err(error) => log::warn!("{error}: it is made anew"),
@@ -92,7 +97,15 @@ pub(super) fn first(settings: &Settings, progress: &Progress) -> Result<Index, S
         return given(settings);
     };
     warn_of_away(inputs);
-    make(settings, state, None, progress)
+    // Other directories were served before, perhaps all but one of these.
+    let other = kept::nearest(state, inputs, settings.content.as_deref());
+    let base = other.as_ref().map(|index| Base {
+        index,
+        look: Look::Metainfo,
+        quiet: false,
+        gone: &[],
+    });
+    make(settings, state, (base, parallel::cores()), progress)
 }
 
 /// Makes the index anew, or opens the one that was made by somebody else.
@@ -110,7 +123,9 @@ pub(super) fn again(task: &Task) -> Result<Index, String> {
     match &task.settings.source {
         Source::Inputs { inputs, state } => {
             warn_of_away(inputs);
-            make(&task.settings, state, base, &Progress::default())
+            // While peers are served the loop has a core of its own.
+            let threads = parallel::cores().div_ceil(2);
+            make(&task.settings, state, (base, threads), &Progress::default())
         }
         Source::Given { .. } => given(&task.settings),
     }
@@ -130,21 +145,41 @@ fn given(settings: &Settings) -> Result<Index, String> {
 fn make(
     settings: &Settings,
     state: &Path,
-    base: Option<Base<'_>>,
+    (base, threads): (Option<Base<'_>>, usize),
     progress: &Progress,
 ) -> Result<Index, String> {
-    let refuse = |refusal: Refusal| say(std::slice::from_ref(&refusal));
+    let mut said = 0;
+    let refuse = |refusal: Refusal| {
+        said += 1;
+        say(std::slice::from_ref(&refusal));
+    };
     let made = match prepare(state) {
-        Ok(()) => write(settings, state.to_path_buf(), base, progress, refuse),
+        Ok(()) => {
+            let target = state.to_path_buf();
+            write(settings, target, (base, threads), progress, refuse)
+        }
         Err(error) => Err(BuildError::Write(state.to_path_buf(), error)),
     };
     match made {
         Err(error @ (BuildError::Write(..) | BuildError::Busy(_))) => {
             log::warn!("{error}: the index is kept nowhere, and made again at the next start");
         }
-        other => return other.map_err(|error| error.to_string()),
+        Ok(index) => {
+            kept::hold(&index);
+            kept::remove_unused(state);
+            return Ok(index);
+        }
+        Err(error) => return Err(error.to_string()),
     }
-    make_nowhere(settings, base, refuse)
+    // They come in the same order as before.
+    let mut again = 0;
+    let refuse = |refusal: Refusal| {
+        again += 1;
+        if again > said {
+            say(std::slice::from_ref(&refusal));
+        }
+    };
+    nowhere(settings, (base, threads), refuse)
 }
 
 /// Makes an index that has no name.
@@ -156,6 +191,14 @@ pub fn make_nowhere(
     base: Option<Base<'_>>,
     refuse: impl FnMut(Refusal),
 ) -> Result<Index, String> {
+    nowhere(settings, (base, parallel::cores()), refuse)
+}
+
+fn nowhere(
+    settings: &Settings,
+    (base, threads): (Option<Base<'_>>, usize),
+    refuse: impl FnMut(Refusal),
+) -> Result<Index, String> {
     // Whoever else may write there cannot have made this directory.
     let name = format!("hekate-{}-{:08x}", std::process::id(), fastrand::u32(..));
     let directory = std::env::temp_dir().join(name);
@@ -163,8 +206,8 @@ pub fn make_nowhere(
     let made = made
         .map_err(|error| BuildError::Write(directory.clone(), error))
         .and_then(|()| {
-            let progress = Progress::default();
-            write(settings, directory.join("index"), base, &progress, refuse)
+            let (progress, target) = (Progress::default(), directory.join("index"));
+            write(settings, target, (base, threads), &progress, refuse)
         });
     // An index that is open does not need its name.
     let _ = fs::remove_dir_all(&directory);
@@ -188,23 +231,17 @@ pub fn make_directory(directory: &Path) -> io::Result<()> {
 fn write(
     settings: &Settings,
     target: PathBuf,
-    base: Option<Base<'_>>,
+    (base, threads): (Option<Base<'_>>, usize),
     progress: &Progress,
     refuse: impl FnMut(Refusal),
 ) -> Result<Index, BuildError> {
     let Source::Inputs { inputs, .. } = &settings.source else {
         return Err(BuildError::Nothing(None));
     };
-    let cores = parallel::cores();
     let plan = Plan {
         inputs: inputs.clone(),
         content: settings.content.clone(),
-        // While peers are served the loop has a core of its own.
-        threads: if base.is_some() {
-            cores.div_ceil(2)
-        } else {
-            cores
-        },
+        threads,
         target,
     };
     build::refresh(&plan, base, progress, refuse)?;

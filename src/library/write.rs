@@ -18,6 +18,7 @@ use super::format::{
 };
 use super::sort::{Pair, Sorter};
 use crate::locked;
+use crate::torrent::printable::Printable;
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
 
@@ -79,7 +80,7 @@ pub struct Written {
 /// An index that is being written.
 pub struct Writer {
     target: PathBuf,
-    new: PathBuf,
+    new: NewFile,
     records: Stream,
     names: Stream,
     directories: Stream,
@@ -103,11 +104,16 @@ impl Writer {
     /// # Errors
     /// Those of the file system; `WouldBlock` while another process writes the same index.
     pub fn create(target: &Path) -> io::Result<Self> {
-        let new = with_suffix(target, ".new");
-        let file = create_locked(&new)?;
+        let path = with_suffix(target, ".new");
+        let file = create_locked(&path)?;
+        let new = NewFile {
+            _lock: file.try_clone()?,
+            path,
+            is_placed: false,
+        };
         let mut records = Stream::new(file);
         records.out.seek(io::SeekFrom::Start(HEADER_BYTES as u64))?;
-        let scratch = || scratch(&new);
+        let scratch = || scratch(&new.path);
         Ok(Writer {
             target: target.to_path_buf(),
             records,
@@ -212,7 +218,8 @@ impl Writer {
         let mut header = Header::default();
         let mut written = Written::default();
         let mut right = self.right;
-        let scratch = || scratch(&self.new);
+        let new = self.new;
+        let scratch = || scratch(&new.path);
         let (mut prefixes, mut positions) = (Stream::new(scratch()?), Stream::new(scratch()?));
         let mut stored_origin = Stream::new(scratch()?);
         stored_origin.write(&encode_origin(origin))?;
@@ -277,10 +284,40 @@ impl Writer {
         }
         file.write_all_at(&header.encode(), 0)?;
         file.sync_all()?;
-        fs::rename(&self.new, &self.target)?;
-        sync_directory(&self.target)?;
+        new.place(&self.target)?;
         written.bytes = end;
         Ok(written)
+    }
+}
+
+/// The file that is being written, which does not stay where nothing comes of it: it may be what has
+/// filled the disk.
+struct NewFile {
+    path: PathBuf,
+    /// It is ours until this is closed.
+    _lock: File,
+    is_placed: bool,
+}
+
+impl NewFile {
+    /// Gives it the name that it is for.
+    fn place(mut self, target: &Path) -> io::Result<()> {
+        fs::rename(&self.path, target)?;
+        self.is_placed = true;
+        // It is whole and in place. Only a power cut could bring the old one back.
+        if let Err(error) = sync_directory(target) {
+            let target = Printable(target.as_os_str().as_bytes());
+            log::warn!("{target} is in place, but its directory cannot be synced: {error}");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.is_placed {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -385,9 +422,14 @@ fn create_locked(path: &Path) -> io::Result<File> {
 /// An empty file without a name, beside `new`, which is locked.
 fn scratch(new: &Path) -> io::Result<File> {
     let path = with_suffix(new, ".scratch");
+    // One that is there was left by a process that was killed. To open it would follow a link.
+    let _ = fs::remove_file(&path);
     let mut options = OpenOptions::new();
-    let options = options.read(true).write(true).create(true);
-    let file = options.truncate(true).open(&path)?;
+    let file = options
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
     fs::remove_file(&path)?;
     Ok(file)
 }

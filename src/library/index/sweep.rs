@@ -3,6 +3,8 @@
 //!
 //! Owns the order of reads, which is that of the file. It must not know who is told.
 
+use std::fs::File;
+
 use super::{Entries, Entry, Index, IndexError, READ_BYTES};
 use crate::library::format::{self, POSITION_BYTES, Part, RECORD_BYTES, Record, State};
 use crate::library::window::Window;
@@ -96,6 +98,11 @@ impl Index {
         let behind = self.in_place_of.get(first..).unwrap_or_default();
         let of = behind.iter().take_while(move |pair| pair.0 == record);
         of.map(|pair| pair.1)
+    }
+
+    /// The open file, to be locked.
+    pub(in crate::library) fn file(&self) -> &File {
+        &self.file
     }
 
     /// The record that is served in place of this one, if another is.

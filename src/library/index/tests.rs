@@ -241,6 +241,18 @@ fn the_old_index_stays_until_the_new_one_is_whole() {
     assert_eq!(Index::open(&place.index()).unwrap().records(), 5);
     drop(writer);
     assert_eq!(Index::open(&place.index()).unwrap().records(), 5);
+    assert!(!place.0.path().join("index.new").exists());
+    // Nor does it stay where it cannot be put in place.
+    let writer = Writer::create(&place.0.path().join("taken")).unwrap();
+    fs::create_dir(place.0.path().join("taken")).unwrap();
+    assert!(writer.finish(&Origin::default(), 0).is_err());
+    fs::remove_dir(place.0.path().join("taken")).unwrap();
+    // A link of somebody else is no way to another file.
+    fs::write(place.0.path().join("victim"), "his").unwrap();
+    std::os::unix::fs::symlink("victim", place.0.path().join("index.new.scratch")).unwrap();
+    made_up(&place.index(), 5);
+    assert_eq!(fs::read(place.0.path().join("victim")).unwrap(), b"his");
+    fs::remove_file(place.0.path().join("victim")).unwrap();
     // What is left of a writer that was killed is no hindrance, and does not stay.
     made_up(&place.index(), 6);
     assert_eq!(Index::open(&place.index()).unwrap().records(), 6);

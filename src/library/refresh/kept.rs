@@ -1,0 +1,95 @@
+//! The indexes in a state directory beside the one that is asked for.
+//!
+//! Owns which of them is of use for other directories, and how long they stay. It must not know what
+//! is made of them. It blocks.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::library::index::Index;
+use crate::library::walk::resolved;
+
+/// How long an index stays that nobody has made anew, which each start does, and nobody has open:
+/// longer than a library is away for a holiday or a repair.
+const UNUSED_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// What the name of an index ends with, and that of one that is being made.
+const INDEX: &str = "index";
+const NEW: &str = "index.new";
+
+/// Says to others that an index is in use, for as long as it is open.
+pub(super) fn hold(index: &Index) {
+    // Without the lock it is removed when it is old, which costs a scan at the next start.
+    let _ = flock(index.file(), FlockOperation::NonBlockingLockShared);
+}
+
+/// The files beside `state` whose name is that of one, with this behind it.
+fn others(state: &Path, ending: &str) -> Vec<PathBuf> {
+    let directory = state.parent().unwrap_or(Path::new("/"));
+    let own = state.file_stem();
+    let is_other = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let stem = name.and_then(|name| name.split_once('.'));
+        stem.is_some_and(|(stem, behind)| {
+            let is_digest = stem.len() == 40 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
+            behind == ending && is_digest && own.is_none_or(|own| own != stem)
+        })
+    };
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_other).collect();
+    found.sort();
+    found
+}
+
+/// The index of other inputs that knows most of these, by how many of them were searched for it,
+/// above or below.
+pub(super) fn nearest(state: &Path, inputs: &[PathBuf], content: Option<&Path>) -> Option<Index> {
+    let wanted: Vec<PathBuf> = inputs.iter().map(|input| resolved(input)).collect();
+    let content = content.map(resolved);
+    let known = |path: &PathBuf| {
+        let origin = Index::origin_of(path).ok()?;
+        let has = origin.content.as_ref().map(|has| origin.root.join(has));
+        let searched = origin.searched.iter().map(|start| origin.root.join(start));
+        let searched: Vec<PathBuf> = searched.collect();
+        let common = wanted.iter().filter(|wanted| {
+            let mut searched = searched.iter();
+            searched.any(|start| wanted.starts_with(start) || start.starts_with(wanted))
+        });
+        let common = common.count();
+        let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+        (common > 0 && has == content).then_some((common, modified.ok()))
+    };
+    let found = others(state, INDEX).into_iter();
+    let found = found.filter_map(|path| Some((known(&path)?, path)));
+    let (_, path) = found.max()?;
+    let index = Index::open(&path).ok()?;
+    index.check().ok()?;
+    hold(&index);
+    Some(index)
+}
+
+/// Removes what nobody has used for long, and what those have left who were killed.
+pub(super) fn remove_unused(state: &Path) {
+    let now = SystemTime::now();
+    let is_old = |path: &PathBuf| {
+        let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+        let age = modified.map(|modified| now.duration_since(modified).unwrap_or_default());
+        age.is_ok_and(|age| age > UNUSED_MAX)
+    };
+    let old = others(state, INDEX).into_iter().filter(is_old);
+    for path in old.chain(others(state, NEW)) {
+        let Ok(file) = File::open(&path) else {
+            continue;
+        };
+        // Who has it open, or is writing it, has locked it.
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! Indexes of other directories are of use, and do not stay for ever.
+
+use std::fs::{self, File, FileTimes};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::library::build::Progress;
+use crate::library::format::State;
+use crate::library::live::{Settings, Source};
+use crate::library::refresh::{first, open, state_path};
+use crate::torrent::metainfo::samples::{s, single};
+
+struct Place {
+    _directory: TempDir,
+    base: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        Place {
+            _directory: directory,
+            base,
+        }
+    }
+
+    fn torrent(&self, directory: &str, name: &str) -> PathBuf {
+        let raw = single(7, "").replace("4:name1:n", &(s("name") + &s(name)));
+        let directory = self.base.join(directory);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(name), [1; 7]).unwrap();
+        let path = directory.join(format!("{name}.torrent"));
+        fs::write(&path, &raw).unwrap();
+        path
+    }
+
+    fn settings(&self, directories: &[&str]) -> Settings {
+        let inputs = directories
+            .iter()
+            .map(|directory| self.base.join(directory));
+        let inputs: Vec<PathBuf> = inputs.collect();
+        let state = state_path(&self.base.join("state"), &inputs, None);
+        Settings {
+            source: Source::Inputs { inputs, state },
+            content: None,
+            rescan: None,
+        }
+    }
+
+    fn indexes(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.base.join("state")).unwrap();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    }
+}
+
+/// Changes the bytes of a file and nothing else that is seen from outside.
+fn spoil(path: &PathBuf) {
+    let metadata = path.metadata().unwrap();
+    let rubbish = vec![b'x'; fs::read(path).unwrap().len()];
+    fs::write(path, rubbish).unwrap();
+    let file = File::options().write(true).open(path).unwrap();
+    let times = FileTimes::new().set_modified(metadata.modified().unwrap());
+    file.set_times(times).unwrap();
+}
+
+#[test]
+fn one_more_directory_costs_no_reading_of_the_others() {
+    let place = Place::new();
+    let known = place.torrent("a", "one");
+    let makes = |directories: &[&str]| {
+        let settings = place.settings(directories);
+        assert!(open(&settings).unwrap().is_none());
+        first(&settings, &Progress::default()).unwrap()
+    };
+    drop(makes(&["a"]));
+    drop(makes(&["c"]));
+    spoil(&known);
+    place.torrent("b", "two");
+    let index = makes(&["a", "b"]);
+    let states: Vec<State> = index.entries().map(|entry| entry.unwrap().state).collect();
+    assert_eq!(states, [State::Served, State::Served]);
+    assert_eq!(place.indexes().len(), 3);
+}
+
+#[test]
+fn what_nobody_has_used_for_long_is_removed() {
+    let place = Place::new();
+    place.torrent("a", "one");
+    let [old, held, young] = ["x", "y", "z"].map(|name| {
+        place.torrent(name, name);
+        let settings = place.settings(&[name]);
+        first(&settings, &Progress::default()).unwrap()
+    });
+    let path = |name| {
+        let Source::Inputs { state, .. } = place.settings(&[name]).source else {
+            panic!("there are inputs");
+        };
+        state
+    };
+    let long_ago = SystemTime::now() - UNUSED_MAX - Duration::from_secs(60);
+    for name in ["x", "y"] {
+        let file = File::options().write(true).open(path(name)).unwrap();
+        file.set_times(FileTimes::new().set_modified(long_ago))
+            .unwrap();
+    }
+    let left = path("q").with_extension(NEW);
+    fs::write(&left, "by one who was killed").unwrap();
+    fs::write(place.base.join("state/notes.index"), "not ours").unwrap();
+    drop((old, young));
+    drop(first(&place.settings(&["a"]), &Progress::default()).unwrap());
+    let mut wanted = vec![path("y"), path("z"), path("a")];
+    wanted.push(place.base.join("state/notes.index"));
+    wanted.sort();
+    assert_eq!(place.indexes(), wanted);
+    drop(held);
+    drop(first(&place.settings(&["a", "x"]), &Progress::default()).unwrap());
+    assert!(!path("y").exists());
+}
