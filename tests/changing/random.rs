@@ -1,4 +1,5 @@
-//! Thousands of random changes, and then the same torrents as a plain scan finds.
+//! Thousands of random changes, and then the same torrents as a plain scan finds, which has nothing of
+//! the product in it. Refreshes go on meanwhile, and each round has a restart.
 //!
 //! Owns the changes, which are the same for the same seed. What it leaves out is what only a rescan
 //! finds: symlinks whose target changes.
@@ -8,7 +9,6 @@ use std::fs::{self, File, FileTimes};
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -50,6 +50,14 @@ fn after_random_changes_it_serves_what_a_scan_finds() {
         for seed in 0..3 {
             torrent(seed, &base.join("apart/deep"));
         }
+        // The first index has links to directories already, among others and among files.
+        for directory in ["lib/a", "lib/c", "lib/c/d"] {
+            torrent(7, &base.join(directory));
+        }
+        for link in ["lib/b", "lib/c/c", "lib/sample-0", "lib/z"] {
+            symlink(base.join("apart"), base.join(link)).unwrap();
+        }
+        torrent(8, &base.join("lib"));
     });
     let samples = (0..TORRENTS).map(|seed| scene.torrent(seed, "store"));
     let mut chaos = Chaos {
@@ -60,9 +68,18 @@ fn after_random_changes_it_serves_what_a_scan_finds() {
         made: 0,
     };
     for round in 0..ROUNDS {
-        for _ in 0..ROUND {
+        let restart = chaos.random.usize(..ROUND);
+        for number in 0..ROUND {
             // Others may have removed what it was about to change: no harm.
             chaos.change().ok();
+            if chaos.random.u8(..20) == 0 {
+                scene.daemon.signal("HUP");
+                chaos.done.push("refresh".to_owned());
+            }
+            if number == restart {
+                scene.restart();
+                chaos.done.push("restart".to_owned());
+            }
         }
         // Twice in one round, so that what is in the making is seen as well.
         chaos.compare(&mut scene, &format!("seed {seed}, round {round}"));
@@ -269,28 +286,26 @@ impl Chaos {
         Ok(path)
     }
 
-    /// What a scan of now finds, as hexadecimal info-hashes.
+    /// What a scan of now finds: the info-hashes of metainfo files beside which their content lies.
     fn scan(&self) -> BTreeSet<String> {
-        let run = |arguments: &[&str]| {
-            let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
-                .args(arguments)
-                .current_dir(&self.base)
-                .output()
-                .unwrap();
-            String::from_utf8(output.stdout).unwrap()
+        let walk = walkdir::WalkDir::new(self.base.join("lib")).follow_links(true);
+        let paths = walk.into_iter().flatten().map(walkdir::DirEntry::into_path);
+        let is_metainfo = |path: &PathBuf| {
+            path.extension().is_some_and(|name| name == "torrent") && path.is_file()
         };
-        run(&["index", "lib", "-o", "plain.index"]);
-        let list = run(&[
-            "seed",
-            "--config",
-            "/dev/null",
-            "--list",
-            "--index",
-            "plain.index",
-        ]);
-        assert!(list.contains(" valid, "), "{list}");
-        let hashes = list.lines().filter_map(|line| line.split_once("  "));
-        hashes.map(|(hash, _)| hash.to_owned()).collect()
+        let mut found = BTreeSet::new();
+        for path in paths.filter(is_metainfo) {
+            let raw = fs::read(&path).unwrap();
+            let sample = self.samples.iter().find(|sample| sample.metainfo == raw);
+            let Some(sample) = sample else { continue };
+            let content = sample.files[0].path.file_name().unwrap();
+            let length = path.with_file_name(content).metadata();
+            if length.is_ok_and(|content| content.is_file() && content.len() == sample.total_length)
+            {
+                found.insert(sample.info_hash_hex());
+            }
+        }
+        found
     }
 
     fn compare(&self, scene: &mut Scene, when: &str) {

@@ -25,6 +25,32 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct Scene {
     pub(crate) daemon: Daemon,
     directory: TempDir,
+    wrapper: Vec<String>,
+    arguments: Vec<String>,
+}
+
+/// The daemon that serves `lib` in a directory, below another program.
+fn command(directory: &Path, wrapper: &[String], arguments: &[String]) -> Command {
+    let words = wrapper.iter().map(String::as_str);
+    let mut words = words.chain([env!("CARGO_BIN_EXE_hekate")]);
+    let mut command = Command::new(words.next().unwrap());
+    command
+        .args(words)
+        .args(["seed", "-v", "--bind", "127.0.0.1", "--port", "0"])
+        .arg("--state-dir")
+        .arg(directory.join("state"))
+        // What is linked to lies beside the library.
+        .arg("--content-root")
+        .arg(directory)
+        .args(arguments);
+    if !arguments
+        .iter()
+        .any(|argument| argument == "--tracker-override")
+    {
+        command.arg("--no-tracker");
+    }
+    command.arg(directory.join("lib"));
+    command
 }
 
 impl Scene {
@@ -49,28 +75,29 @@ impl Scene {
             fs::create_dir(directory.path().join(name)).unwrap();
         }
         prepare(directory.path());
-        let words = wrapper.iter().copied();
-        let mut words = words.chain([env!("CARGO_BIN_EXE_hekate")]);
-        let mut command = Command::new(words.next().unwrap());
-        command
-            .args(words)
-            .args(["seed", "-v", "--bind", "127.0.0.1", "--port", "0"])
-            .arg("--state-dir")
-            .arg(directory.path().join("state"))
-            // What is linked to lies beside the library.
-            .arg("--content-root")
-            .arg(directory.path().join("away"))
-            .args(arguments);
-        if !arguments.contains(&"--tracker-override") {
-            command.arg("--no-tracker");
-        }
-        command.arg(directory.path().join("lib"));
+        let texts = |words: &[&str]| {
+            words
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<String>>()
+        };
+        let (wrapper, arguments) = (texts(wrapper), texts(arguments));
         let scene = Scene {
-            daemon: Daemon::start(command),
+            daemon: Daemon::start(command(directory.path(), &wrapper, &arguments)),
             directory,
+            wrapper,
+            arguments,
         };
         scene.until_watching();
         scene
+    }
+
+    /// Kills the daemon and starts it again.
+    pub(crate) fn restart(&mut self) {
+        self.daemon.signal("KILL");
+        self.daemon.wait();
+        let command = command(self.directory.path(), &self.wrapper, &self.arguments);
+        self.daemon = Daemon::start(command);
     }
 
     /// Waits until changes are noticed, which takes a while after the start.
