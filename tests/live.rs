@@ -12,12 +12,14 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::daemon::Daemon;
 use support::leecher::{self, FAST, Leecher, PLAIN};
+use support::strace::{self, Injection};
 use support::torrent::{Sample, TorrentBuilder};
 use tempfile::TempDir;
 
@@ -328,6 +330,94 @@ fn a_refresh_that_is_killed_leaves_the_old_index_or_the_new() {
         let daemon = place.seed();
         expect(&daemon, samples.last().unwrap(), true);
     }
+}
+
+/// The calls by which bytes come into a new index.
+const WRITES: &str = "write,pwrite64,copy_file_range,sendfile";
+
+/// `hekate seed` below strace, which sees what is written to the new index and may do something to it.
+fn writing(place: &Place, new: &Path, injection: Option<&str>, log: &Path) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "-P"]).arg(new).arg("-o").arg(log);
+    command.args(["-e", &format!("trace={WRITES}")]);
+    if let Some(injection) = injection {
+        command.args(["-e", injection]);
+    }
+    command
+        .arg(env!("CARGO_BIN_EXE_hekate"))
+        .args(["seed", "--config", "/dev/null", "--bind", "127.0.0.1"])
+        .args(["--port", "0", "--status", "off", "--state-dir"])
+        .arg(place.path("state"))
+        .arg(place.path("lib"));
+    command
+}
+
+#[test]
+fn a_refresh_that_is_killed_at_any_write_leaves_the_old_index() {
+    let place = Place::new();
+    place.torrent("lib", 1);
+    drop(place.seed());
+    let (index, log) = (place.index(), place.path("log"));
+    let new = index.with_extension("index.new");
+    let came = place.torrent("lib", 2);
+    let before = fs::read(&index).unwrap();
+    // One refresh that is left alone says how many writes there are.
+    let daemon = Daemon::start(writing(&place, &new, None, &log));
+    let until = Instant::now() + Duration::from_secs(20);
+    while fs::read(&index).unwrap() == before {
+        assert!(Instant::now() < until, "there is no refresh");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(daemon);
+    let said = fs::read_to_string(&log).unwrap();
+    fs::write(&index, &before).unwrap();
+    let mut killed = 0;
+    for call in WRITES.split(',') {
+        let begins = format!(" {call}(");
+        let count = said.lines().filter(|line| line.contains(&begins)).count();
+        for when in 1..=count {
+            let injection = format!("inject={call}:signal=KILL:when={when}");
+            let output = writing(&place, &new, Some(&injection), &log).output();
+            let status = output.unwrap().status;
+            assert_eq!(status.signal(), Some(9), "{call} {when}: {status}");
+            assert!(fs::read(&index).unwrap() == before, "{call} {when}");
+            killed += 1;
+        }
+    }
+    assert!(killed > 10, "{said}");
+    hekate::library::index::Index::open(&index)
+        .unwrap()
+        .check()
+        .unwrap();
+    expect(&place.seed(), &came, true);
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_for_a_while_keeps_its_place() {
+    let place = Place::new();
+    let (stays, behind) = (place.torrent("lib", 1), place.torrent("lib/disk", 2));
+    let state = place.path("state");
+    let arguments = ["--state-dir", state.to_str().unwrap()];
+    let mut daemon = strace::seed(&place.path("lib"), &arguments);
+    expect(&daemon, &behind, true);
+    let at = place.path("lib/disk");
+    let lacking = Injection::begin_at(&daemon, &at, "openat", "error=EMFILE");
+    daemon.signal("HUP");
+    daemon.wait_for_line("the library is looked at later");
+    assert!(is_served(&daemon, behind.info_hash));
+    lacking.end();
+    daemon.wait_for_new_line("reloaded: 2 torrents, 2 before, 0 refused");
+    let failing = Injection::begin_at(&daemon, &at, "openat", "error=EIO");
+    daemon.signal("HUP");
+    // The directory, and what is kept of it.
+    daemon.wait_for_new_line("reloaded: 1 torrents, 2 before, 2 refused");
+    assert!(is_served(&daemon, stays.info_hash));
+    // Who asks for it is refused, and has its file looked at again.
+    assert!(!is_served(&daemon, behind.info_hash));
+    failing.end();
+    daemon.signal("HUP");
+    daemon.wait_for_new_line("reloaded: 2 torrents, ");
+    assert!(is_served(&daemon, behind.info_hash));
 }
 
 #[test]
