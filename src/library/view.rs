@@ -8,7 +8,7 @@ mod equals;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -335,11 +335,7 @@ impl View {
         match path.metadata() {
             Ok(metadata) if metadata.is_file() => {}
             Ok(metadata) if metadata.is_dir() => return None,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-            {
-                return None;
-            }
+            Err(error) if is_absence(&error) => return None,
             Ok(_) => return Some(Looked::refused(RefusalReason::NotRegular)),
             Err(error) => return Some(Looked::refused(error.into())),
         }
@@ -440,20 +436,24 @@ impl View {
     /// Looks at all metainfo files that are or were below a directory.
     fn look_below(&mut self, directory: &Path) -> Result<(), IndexError> {
         let (mut found, mut away) = (Vec::new(), Vec::new());
-        if directory.is_dir() {
-            for step in walk::below(directory, &self.start_of(directory)) {
-                match step {
-                    Step::Batch(batch) => {
-                        let path = |name: &OsString| batch.directory.join(name);
-                        found.extend(batch.names.iter().map(path));
+        match directory.metadata() {
+            Ok(metadata) if metadata.is_dir() => {
+                for step in walk::below(directory, &self.start_of(directory)) {
+                    match step {
+                        Step::Batch(batch) => {
+                            let path = |name: &OsString| batch.directory.join(name);
+                            found.extend(batch.names.iter().map(path));
+                        }
+                        Step::Refused(refusal) => self.refusals.push(refusal),
+                        Step::Away(path) => away.push(path),
                     }
-                    Step::Refused(refusal) => self.refusals.push(refusal),
-                    Step::Away(path) => away.push(path),
                 }
             }
-        } else if directory.is_symlink() {
-            // What it leads to may be on a disk that is away.
-            away.push(directory.to_path_buf());
+            Err(error) if !is_absence(&error) || directory.is_symlink() => {
+                // It may be there, or what a link leads to may be on a disk that is away.
+                away.push(directory.to_path_buf());
+            }
+            _ => {}
         }
         found.sort_unstable();
         away.sort_unstable();
@@ -532,6 +532,10 @@ impl View {
         }
         Ok(())
     }
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 /// Whether a torrent is served from the file of this entry.

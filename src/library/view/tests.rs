@@ -183,6 +183,14 @@ fn a_directory_that_is_empty_at_once_is_waited_for() {
     fs::rename(&aside, &disk).unwrap();
     let told = look(&mut view, &disk);
     assert_eq!((told.len(), told[0].0, told[0].1), (1, '+', a));
+    // Neither is lost what the file system has an error for: a link to itself.
+    fs::rename(&disk, &aside).unwrap();
+    std::os::unix::fs::symlink(&disk, &disk).unwrap();
+    assert_eq!(look(&mut view, &disk).len(), 1);
+    assert!(view.seen_to_go().is_empty());
+    fs::remove_file(&disk).unwrap();
+    fs::rename(&aside, &disk).unwrap();
+    assert_eq!(look(&mut view, &disk)[0].0, '+');
     // One that was emptied file by file is not.
     for path in ["d/deep/a", "d/deep/a.torrent"] {
         let path = place.remove(path);

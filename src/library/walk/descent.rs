@@ -99,7 +99,7 @@ impl Walk {
             .filter_map(|above| Some((identity(&above.metadata().ok()?), above.to_path_buf())))
             .collect();
         let above = directory.ancestors().skip(1);
-        let above = above.take_while(|above| *above != start);
+        let above = above.take_while(|above| above.starts_with(start) && *above != start);
         let links = above.filter(|above| above.is_symlink()).count();
         let link = directory.is_symlink().then(|| directory.metadata());
         match link {
