@@ -23,6 +23,7 @@ pub use super::view::{Added, Change, Removed};
 use super::watch::Changes;
 use crate::torrent::catalogue::Refusal;
 use crate::wire::message::InfoHash;
+use watching::Watch;
 
 /// The target of lines of which each counts, however many there are: why a torrent is not served.
 pub const EACH_COUNTS: &str = "hekate::library";
@@ -36,7 +37,8 @@ const UPDATES_WAITING: usize = 4;
 /// Paths that are waited for in the memory of the thread when it is busy.
 const LOOKS_WAITING: usize = 1024;
 
-/// What has happened that waits for the thread, each of it small.
+/// What has happened that waits for the thread, each of it small: refreshes that have ended, of which
+/// there is one at a time, and words that something is asked.
 const EVENTS_WAITING: usize = 16;
 
 /// What is served, and how it is looked after.
@@ -107,6 +109,9 @@ struct Asked {
     refresh: Option<Settings>,
     /// To look at these metainfo files.
     looks: Vec<PathBuf>,
+    /// To look at what may have changed on disk. It is gathered here, so that whoever is told by the
+    /// kernel never waits.
+    changes: Changes,
 }
 
 /// What the thread waits for.
@@ -114,15 +119,35 @@ enum Event {
     /// Something is asked.
     Asked,
     /// A refresh has ended.
-    Refreshed(Box<Result<Index, String>>),
-    /// These paths may have changed.
-    Changed(Changes),
+    Refreshed(Box<Refreshed>),
+}
+
+/// What has come of a refresh.
+struct Refreshed {
+    made: Result<Index, String>,
+    /// What is watched from then on, when it is something else than before.
+    watch: Option<Watch>,
+}
+
+/// Asks the thread.
+#[derive(Clone)]
+struct Bell {
+    asked: Arc<Mutex<Asked>>,
+    events: SyncSender<Event>,
+}
+
+impl Bell {
+    /// Never blocks.
+    fn ask(&self, add: impl FnOnce(&mut Asked)) {
+        add(&mut lock(&self.asked));
+        // One that is not heard is not needed: the thread is busy, and looks when it is done.
+        let _ = self.events.try_send(Event::Asked);
+    }
 }
 
 /// The loop's end of it.
 pub struct Live {
-    asked: Arc<Mutex<Asked>>,
-    events: SyncSender<Event>,
+    bell: Bell,
     updates: Receiver<Update>,
     indexing: Arc<OnceLock<Progress>>,
 }
@@ -135,23 +160,23 @@ impl Live {
     pub fn start(settings: Settings, wake: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let (events, queue) = sync_channel(EVENTS_WAITING);
         let (updates, taken) = sync_channel(UPDATES_WAITING);
-        let asked = Arc::new(Mutex::new(Asked::default()));
+        let asked = Arc::default();
+        let bell = Bell { asked, events };
         let outbox = Outbox {
             updates,
             wake: Box::new(wake),
         };
         let indexing = Arc::default();
-        let keeper = (Arc::clone(&asked), events.clone(), Arc::clone(&indexing));
+        let keeper = (bell.clone(), Arc::clone(&indexing));
         thread::Builder::new()
             .name("hekate-library".to_owned())
             .spawn(move || {
-                let (asked, events, indexing) = keeper;
+                let (bell, indexing) = keeper;
                 // The loop has ended when this does.
-                let _ = keeper::run(settings, &asked, &indexing, (&queue, &events), outbox);
+                let _ = keeper::run(settings, &indexing, (&queue, bell), outbox);
             })?;
         Ok(Live {
-            asked,
-            events,
+            bell,
             updates: taken,
             indexing,
         })
@@ -171,19 +196,16 @@ impl Live {
 
     /// Has everything looked at again. Never blocks.
     pub fn refresh(&self, settings: Settings) {
-        lock(&self.asked).refresh = Some(settings);
-        // One that is not heard is not needed: the thread is busy, and looks when it is done.
-        let _ = self.events.try_send(Event::Asked);
+        self.bell.ask(|asked| asked.refresh = Some(settings));
     }
 
     /// Has a metainfo file looked at that was not as it should be. Never blocks.
     pub fn look(&self, path: &Path) {
-        let mut asked = lock(&self.asked);
-        if asked.looks.len() < LOOKS_WAITING {
-            asked.looks.push(path.to_path_buf());
-        }
-        drop(asked);
-        let _ = self.events.try_send(Event::Asked);
+        self.bell.ask(|asked| {
+            if asked.looks.len() < LOOKS_WAITING {
+                asked.looks.push(path.to_path_buf());
+            }
+        });
     }
 }
 

@@ -7,15 +7,16 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::teller::Teller;
-use super::watching::Watch;
+use super::watching::{Watch, Watched};
 use super::{
-    Asked, Change, Ended, Event, NewBase, Outbox, Settings, Source, Update, inputs, lock, say,
+    Bell, Change, Ended, Event, NewBase, Outbox, Refreshed, Settings, Source, Update, inputs, lock,
+    say,
 };
 use crate::library::build::{Look, Progress};
 use crate::library::compare;
@@ -34,9 +35,8 @@ const LOOKED_BELOW_MAX: usize = 20_000;
 /// Opens the library, then looks after it until the loop ends.
 pub(super) fn run(
     settings: Settings,
-    asked: &Mutex<Asked>,
     indexing: &OnceLock<Progress>,
-    (queue, events): (&Receiver<Event>, &SyncSender<Event>),
+    (queue, bell): (&Receiver<Event>, Bell),
     outbox: Outbox,
 ) -> Result<(), Ended> {
     let kept = match refresh::open(&settings) {
@@ -47,7 +47,7 @@ pub(super) fn run(
         Some(index) => (index, None, true),
         // What changes while the index is made is told then.
         None => {
-            let watch = Watch::start(&settings, events);
+            let watch = Watch::start(Watched::of(&settings), &bell);
             let progress = indexing.get_or_init(Progress::default);
             match guarded(|| refresh::first(&settings, progress)) {
                 Ok(index) => (index, watch, false),
@@ -61,7 +61,7 @@ pub(super) fn run(
         settings,
         view,
         outbox,
-        events: events.clone(),
+        bell: bell.clone(),
         watch,
         refreshing: None,
         again: None,
@@ -74,19 +74,21 @@ pub(super) fn run(
         counts: keeper.view.counts,
     }))?;
     if kept {
-        keeper.watch = Watch::start(&keeper.settings, events);
         keeper.refresh(Wish::start());
     }
     loop {
         match queue.recv_timeout(keeper.rest()) {
             Ok(Event::Asked) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(Event::Refreshed(made)) => keeper.take_up(*made)?,
-            Ok(Event::Changed(Changes { paths, everything })) => keeper.look(&paths, everything)?,
+            Ok(Event::Refreshed(refreshed)) => keeper.take_up(*refreshed)?,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
-        let asked = mem::take(&mut *lock(asked));
+        let asked = mem::take(&mut *lock(&bell.asked));
         if let Some(settings) = asked.refresh {
             keeper.refresh(Wish::of(settings));
+        }
+        let Changes { paths, everything } = asked.changes;
+        if everything || !paths.is_empty() {
+            keeper.look(&paths, everything)?;
         }
         if !asked.looks.is_empty() {
             keeper.look(&asked.looks, false)?;
@@ -157,7 +159,7 @@ struct Keeper {
     settings: Settings,
     view: View,
     outbox: Outbox,
-    events: SyncSender<Event>,
+    bell: Bell,
     /// What tells of changes on disk, where it can.
     watch: Option<Watch>,
     /// The refresh that is under way, with how many torrents there were.
@@ -193,11 +195,6 @@ impl Keeper {
             self.again = Some(wish.and(self.again.take()));
             return;
         }
-        if let Some(settings) = &wish.settings
-            && (self.watch.is_none() || inputs(settings) != inputs(&self.settings))
-        {
-            self.watch = Watch::start(settings, &self.events);
-        }
         self.looked_at = Instant::now();
         self.view.epoch += 1;
         let settings = wish.settings.clone();
@@ -208,11 +205,20 @@ impl Keeper {
             quiet: wish.quiet,
             gone: self.view.seen_to_go(),
         };
-        let events = self.events.clone();
+        let watched = self.watch.as_ref().map(|watch| watch.watched.clone());
+        let bell = self.bell.clone();
         let work = move || {
+            let wanted = Watched::of(&task.settings);
+            // What changes while it is looked at is told then.
+            let watch = match watched.as_ref() == Some(&wanted) {
+                true => None,
+                false => Watch::start(wanted, &bell),
+            };
             let made = guarded(|| refresh::again(&task));
             // The library's thread may have ended meanwhile.
-            let _ = events.send(Event::Refreshed(Box::new(made)));
+            let _ = bell
+                .events
+                .send(Event::Refreshed(Box::new(Refreshed { made, watch })));
         };
         let thread = thread::Builder::new().name("hekate-refresh".to_owned());
         match thread.spawn(work) {
@@ -222,11 +228,15 @@ impl Keeper {
     }
 
     /// Takes up what a refresh has made.
-    fn take_up(&mut self, made: Result<Index, String>) -> Result<(), Ended> {
+    fn take_up(&mut self, refreshed: Refreshed) -> Result<(), Ended> {
         let Some((wish, before)) = self.refreshing.take() else {
             return Ok(());
         };
-        match made {
+        // One for settings that are not taken up is of no use.
+        if refreshed.watch.is_some() && (refreshed.made.is_ok() || wish.settings.is_none()) {
+            self.watch = refreshed.watch;
+        }
+        match refreshed.made {
             Err(error) if wish.settings.is_some() => {
                 log::error!("not reloaded, the library is served as it was: {error}");
             }

@@ -2,45 +2,61 @@
 //!
 //! Owns that thread. It must not know what becomes of what it tells.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Duration;
 
-use super::{Event, Settings, inputs};
+use super::{Bell, Settings, inputs};
 use crate::library::watch::{Waker, Watcher};
 
 /// How long a watcher rests for which the kernel had no memory.
 const WATCH_RETRY: Duration = Duration::from_secs(1);
 
+/// What is watched, with all below.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Watched {
+    roots: Vec<PathBuf>,
+}
+
+impl Watched {
+    pub(super) fn of(settings: &Settings) -> Self {
+        Watched {
+            roots: inputs(settings),
+        }
+    }
+}
+
 /// The thread that is told by the kernel what changes.
 pub(super) struct Watch {
+    pub(super) watched: Watched,
     waker: Waker,
     ended: Arc<AtomicBool>,
 }
 
 impl Watch {
-    /// Watches what is searched, if anything is. It takes a walk over all directories.
-    pub(super) fn start(settings: &Settings, events: &SyncSender<Event>) -> Option<Self> {
-        let inputs = inputs(settings);
-        if inputs.is_empty() {
-            return None;
-        }
-        let started = Watcher::new(&inputs).and_then(|watcher| {
-            let watch = Watch {
-                waker: watcher.waker(),
-                ended: Arc::default(),
-            };
-            let (ended, events) = (Arc::clone(&watch.ended), events.clone());
-            let thread = thread::Builder::new().name("hekate-watch".to_owned());
-            thread.spawn(move || tell(watcher, &ended, &events))?;
-            Ok(watch)
-        });
-        let failed = |error: &std::io::Error| {
+    /// Watches what is to be watched. It takes a walk over all directories.
+    pub(super) fn start(watched: Watched, bell: &Bell) -> Option<Self> {
+        let started = Self::try_start(watched, bell);
+        let failed = |error: &io::Error| {
             log::warn!("changes are found by SIGHUP and --rescan alone: {error}");
         };
         started.inspect_err(failed).ok()
+    }
+
+    fn try_start(watched: Watched, bell: &Bell) -> io::Result<Self> {
+        let watcher = Watcher::new(&watched.roots)?;
+        let watch = Watch {
+            watched,
+            waker: watcher.waker(),
+            ended: Arc::default(),
+        };
+        let (ended, bell) = (Arc::clone(&watch.ended), bell.clone());
+        let thread = thread::Builder::new().name("hekate-watch".to_owned());
+        thread.spawn(move || tell(watcher, &ended, &bell))?;
+        Ok(watch)
     }
 }
 
@@ -51,16 +67,13 @@ impl Drop for Watch {
     }
 }
 
-/// Hands on what a watcher tells.
-fn tell(mut watcher: Watcher, ended: &AtomicBool, events: &SyncSender<Event>) {
+/// Hands on what a watcher tells. It never waits for whoever takes it, since the kernel does not wait
+/// for us.
+fn tell(mut watcher: Watcher, ended: &AtomicBool, bell: &Bell) {
     while !ended.load(Relaxed) {
         match watcher.wait(None) {
             Ok(changes) if changes.is_empty() => {}
-            Ok(changes) => {
-                if events.send(Event::Changed(changes)).is_err() {
-                    return;
-                }
-            }
+            Ok(changes) => bell.ask(|asked| asked.changes.merge(changes)),
             Err(error) => {
                 log::warn!("changes are noticed later: {error}");
                 thread::sleep(WATCH_RETRY);

@@ -17,7 +17,7 @@ const QUIET: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_millis(800);
 
 /// Beyond so many paths, of about a hundred bytes each, everything is looked at: that costs no more.
-const MAX_PATHS: usize = 100_000;
+pub(super) const MAX_PATHS: usize = 100_000;
 
 /// Changes that are gathered.
 #[derive(Default)]
@@ -68,18 +68,41 @@ impl Batch {
     /// Empties it. What lies below another path of it is left out.
     pub(super) fn take(&mut self) -> Changes {
         let batch = std::mem::take(self);
-        let mut paths: Vec<PathBuf> = Vec::with_capacity(batch.paths.len());
-        for path in batch.paths {
-            // In the order of paths, all that lies below one follows it at once.
-            if !paths.last().is_some_and(|above| path.starts_with(above)) {
-                paths.push(path);
-            }
-        }
         Changes {
-            paths,
+            paths: outermost(batch.paths),
             everything: batch.everything,
         }
     }
+}
+
+impl Changes {
+    /// Adds what was told later. Beyond a bound no path says enough.
+    pub fn merge(&mut self, later: Changes) {
+        self.everything |= later.everything;
+        if self.paths.is_empty() {
+            self.paths = later.paths;
+            return;
+        }
+        let mut paths = std::mem::take(&mut self.paths);
+        paths.extend(later.paths);
+        paths.sort_unstable();
+        match paths.len() > MAX_PATHS {
+            true => self.everything = true,
+            false => self.paths = outermost(paths),
+        }
+    }
+}
+
+/// Those of some paths in ascending order that do not lie below another.
+fn outermost(ascending: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for path in ascending {
+        // In the order of paths, all that lies below one follows it at once.
+        if !paths.last().is_some_and(|above| path.starts_with(above)) {
+            paths.push(path);
+        }
+    }
+    paths
 }
 
 #[cfg(test)]
@@ -128,6 +151,25 @@ mod tests {
         let changes = batch.take();
         assert!(changes.everything);
         assert_eq!(changes.paths.len(), 0);
+    }
+
+    #[test]
+    fn what_is_told_before_the_last_is_taken_becomes_one() {
+        let mut changes = Changes::default();
+        let told = |paths: &[&str]| Changes {
+            paths: paths.iter().map(PathBuf::from).collect(),
+            everything: false,
+        };
+        changes.merge(told(&["/a/b", "/c"]));
+        changes.merge(told(&["/a", "/b", "/c"]));
+        assert_eq!(changes, told(&["/a", "/b", "/c"]));
+        changes.merge(Changes {
+            paths: (0..MAX_PATHS)
+                .map(|number| format!("/{number}").into())
+                .collect(),
+            everything: false,
+        });
+        assert!(changes.everything && changes.paths.is_empty());
     }
 
     #[test]
