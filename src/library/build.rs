@@ -440,7 +440,7 @@ impl<'a> Worker<'a> {
         };
         let directory: Arc<Path> = directory.into();
         (names.into_iter().zip(known))
-            .map(|(name, known)| self.read(&directory, name, root.as_deref(), known))
+            .map(|(name, known)| self.read(&directory, name, root.as_deref(), known.as_ref()))
             .collect()
     }
 
@@ -449,20 +449,28 @@ impl<'a> Worker<'a> {
         directory: &Arc<Path>,
         name: OsString,
         root: Option<&Path>,
-        known: Option<Entry>,
+        known: Option<&Entry>,
     ) -> Found {
         let path = directory.join(&name);
         let (mut refused_before, mut quiet) = (false, false);
-        if let (Some(base), Some(entry)) = (self.base, &known) {
+        if let (Some(base), Some(entry)) = (self.base, known) {
             let metadata = path.metadata().ok();
             let same = metadata.is_some_and(|metadata| FileStamp::new(&metadata) == entry.stamp);
+            if same && root.is_none() {
+                // Its content is away: reading it again would tell nothing.
+                return Found {
+                    file: Some(kept(Arc::clone(directory), entry.clone())),
+                    refused: true,
+                    refusal: None,
+                };
+            }
             let was_right = match entry.state {
                 State::Served => true,
                 // It was when its directory was there last.
                 State::Withdrawn => entry.content_stamp != 0,
                 State::Unusable => false,
             };
-            if same && base.look == Look::Metainfo && was_right && root.is_some() {
+            if same && base.look == Look::Metainfo && was_right {
                 let file = File {
                     state: State::Served,
                     ..File::known(Arc::clone(directory), entry.clone())
@@ -477,7 +485,7 @@ impl<'a> Worker<'a> {
             quiet = base.quiet;
         }
         let looked = Looked::at(&mut self.reader, &path, root);
-        if let (Some(RefusalReason::Unreadable(error)), Some(entry)) = (&looked.refusal, &known)
+        if let (Some(RefusalReason::Unreadable(error)), Some(entry)) = (&looked.refusal, known)
             && error.kind() != io::ErrorKind::NotFound
         {
             let reason = looked.refusal.filter(|_| !(quiet && refused_before));

@@ -5,6 +5,7 @@
 //! trackers.
 
 mod keeper;
+mod retries;
 mod teller;
 mod watching;
 
@@ -255,6 +256,23 @@ fn inputs(settings: &Settings) -> Vec<PathBuf> {
         Source::Inputs { inputs, .. } => inputs.clone(),
         Source::Given { .. } => Vec::new(),
     }
+}
+
+/// Directories of which only it matters whether they are there: where all content lies, and where the
+/// paths of a given index start.
+pub(super) fn anchors(settings: &Settings) -> Vec<PathBuf> {
+    let mut anchors: Vec<PathBuf> = settings.content.iter().cloned().collect();
+    if let Source::Given { index, root } = &settings.source
+        // One that cannot be read is told of when it is opened.
+        && let Ok(origin) = Index::origin_of(index)
+    {
+        let root = root.clone().unwrap_or(origin.root);
+        if anchors.is_empty() {
+            anchors.extend(origin.content.map(|content| root.join(content)));
+        }
+        anchors.push(root);
+    }
+    anchors
 }
 
 /// Says why torrents are not served, each in a line.

@@ -17,7 +17,7 @@ use sha1::{Digest, Sha1};
 
 use super::build::{self, Base, BuildError, Look, Plan, Progress};
 use super::index::{Fault, Index, IndexError};
-use super::live::{Settings, Source, say};
+use super::live::{Settings, Source, anchors, say};
 use super::parallel;
 use super::walk::is_away;
 use crate::torrent::catalogue::Refusal;
@@ -96,7 +96,7 @@ pub(super) fn first(settings: &Settings, progress: &Progress) -> Result<Index, S
     let Source::Inputs { inputs, state } = &settings.source else {
         return given(settings);
     };
-    warn_of_away(inputs);
+    warn_of_away(inputs, settings);
     // Other directories were served before, perhaps all but one of these.
     let other = kept::nearest(state, inputs, settings.content.as_deref());
     let base = other.as_ref().map(|index| Base {
@@ -122,12 +122,15 @@ pub(super) fn again(task: &Task) -> Result<Index, String> {
     let base = whole.is_ok().then_some(base);
     match &task.settings.source {
         Source::Inputs { inputs, state } => {
-            warn_of_away(inputs);
+            warn_of_away(inputs, &task.settings);
             // While peers are served the loop has a core of its own.
             let threads = parallel::cores().div_ceil(2);
             make(&task.settings, state, (base, threads), &Progress::default())
         }
-        Source::Given { .. } => given(&task.settings),
+        Source::Given { .. } => {
+            warn_of_away(&[], &task.settings);
+            given(&task.settings)
+        }
     }
 }
 
@@ -248,8 +251,10 @@ fn write(
     Ok(Index::open(&plan.target)?)
 }
 
-fn warn_of_away(inputs: &[PathBuf]) {
-    for path in inputs.iter().filter(|path| is_away(path)) {
+fn warn_of_away(inputs: &[PathBuf], settings: &Settings) {
+    let anchors = anchors(settings);
+    let places = inputs.iter().chain(&anchors);
+    for path in places.filter(|path| is_away(path)) {
         let path = Printable(path.as_os_str().as_bytes());
         log::warn!("{path} is empty or not there: its torrents are served when they are");
     }

@@ -18,7 +18,7 @@ use super::format::{self, State};
 use super::index::{Counts, Entry, IndexError};
 use super::look::Looked;
 use super::served::{Base, Differs};
-use super::walk::{self, Step};
+use super::walk::{self, Step, is_away};
 use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::reader::{FileStamp, Reader};
 use crate::torrent::refusal::is_metainfo_name;
@@ -201,6 +201,22 @@ impl View {
         start.unwrap_or_else(|| directory.to_path_buf())
     }
 
+    /// Whether the disk of a metainfo file, or that of all content, is away.
+    pub(super) fn is_away(&self, path: &Path) -> bool {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let content = self.content.as_ref();
+        is_away(&self.start_of(directory)) || content.is_some_and(|content| is_away(content))
+    }
+
+    /// Whether a metainfo file and its content were right when they were looked at last.
+    pub(super) fn is_right(&self, path: &Path) -> Result<bool, IndexError> {
+        let Some(key) = Key::new(path) else {
+            return Ok(true);
+        };
+        let there = self.at(&key)?;
+        Ok(there.is_some_and(|there| there.state == State::Served))
+    }
+
     /// A number that nothing has.
     pub(super) fn fresh(&mut self) -> u32 {
         let number = self.unused(self.next_number);
@@ -340,15 +356,15 @@ impl View {
             Err(error) => return Some(Looked::refused(error.into())),
         }
         let root = match &self.content {
-            Some(content) => content.clone(),
+            Some(content) if is_away(content) => None,
+            Some(content) => Some(content.clone()),
             None => {
                 let directory = path.parent().unwrap_or(Path::new("/"));
-                directory
-                    .canonicalize()
-                    .unwrap_or_else(|_| directory.to_path_buf())
+                let real = directory.canonicalize();
+                Some(real.unwrap_or_else(|_| directory.to_path_buf()))
             }
         };
-        Some(Looked::at(&mut self.reader, path, Some(&root)))
+        Some(Looked::at(&mut self.reader, path, root.as_deref()))
     }
 
     fn added(&mut self, path: &Path, info_hash: &InfoHash, announce: &[Vec<String>]) -> u32 {

@@ -8,6 +8,7 @@
 //! in place under another of its hard links; and a metainfo file that is changed through a mapping or
 //! by truncate(2) without being opened.
 
+mod anchors;
 mod batch;
 mod follow;
 mod mounts;
@@ -79,24 +80,26 @@ impl Waker {
 
 impl Watcher {
     /// Watches directories, and files by themselves. They may be absent: then they are waited for.
+    /// Of `anchors` only this is told, as everything: that such a directory comes, goes or is another,
+    /// that it is empty no more, and that a file system is mounted or unmounted there or below.
     ///
     /// It walks over all directories and takes as long. What changed before it returned is not told,
     /// so that a scan has to begin after that.
     ///
     /// # Errors
     /// What `inotify_init1(2)` and eventfd(2) answer: `fs.inotify.max_user_instances` is 128 by default.
-    pub fn new(roots: &[PathBuf]) -> io::Result<Self> {
-        Self::with_bound(roots, MAX_PLACES)
+    pub fn new(roots: &[PathBuf], anchors: &[PathBuf]) -> io::Result<Self> {
+        Self::with_bound(roots, anchors, MAX_PLACES)
     }
 
-    fn with_bound(roots: &[PathBuf], bound: usize) -> io::Result<Self> {
-        let roots: Vec<PathBuf> = roots
-            .iter()
-            .map(std::path::absolute)
-            .collect::<io::Result<_>>()?;
+    fn with_bound(roots: &[PathBuf], anchors: &[PathBuf], bound: usize) -> io::Result<Self> {
+        let absolute = |paths: &[PathBuf]| -> io::Result<Vec<PathBuf>> {
+            paths.iter().map(std::path::absolute).collect()
+        };
+        let (roots, anchors) = (absolute(roots)?, absolute(anchors)?);
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         Ok(Watcher {
-            follower: Follower::new(&roots, bound)?,
+            follower: Follower::new(&roots, &anchors, bound)?,
             is_overflowed: false,
             // Without /proc it goes without.
             mounts: Mounts::open().ok(),

@@ -119,7 +119,7 @@ fn watches(place: &Path) -> io::Result<()> {
     }
     let before = anonymous_bytes("self")?;
     let start = Instant::now();
-    let watcher = Watcher::new(std::slice::from_ref(&root))?;
+    let watcher = Watcher::new(std::slice::from_ref(&root), &[])?;
     let elapsed = start.elapsed();
     let watched = to_f64(watcher.watched() as u64);
     let each = to_f64(anonymous_bytes("self")?.saturating_sub(before)) / watched;

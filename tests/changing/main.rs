@@ -10,6 +10,7 @@
 )]
 
 mod announced;
+mod elsewhere;
 mod mounts;
 mod random;
 #[path = "../trackers/real.rs"]

@@ -15,8 +15,8 @@ use crate::support::leecher;
 use crate::support::torrent::Sample;
 
 /// A daemon in a mount namespace.
-struct Apart {
-    scene: Scene,
+pub(crate) struct Apart {
+    pub(crate) scene: Scene,
 }
 
 const UNSHARE: &[&str] = &["unshare", "--user", "--map-root-user", "--mount"];
@@ -40,6 +40,20 @@ impl Apart {
         }
     }
 
+    /// The same with nothing to serve but what the arguments say, see [`Scene::bare`].
+    pub(crate) fn bare(arguments: &[&str], prepare: impl FnOnce(&Path)) -> Self {
+        assert_allowed();
+        Apart {
+            scene: Scene::bare(UNSHARE, arguments, prepare),
+        }
+    }
+
+    /// Mounts a directory at another place as well.
+    pub(crate) fn bind(&self, from: &str, to: &str) {
+        let from = self.scene.path(from);
+        self.run(&["mount", "--bind", from.to_str().unwrap()], to);
+    }
+
     /// Runs a command where the daemon is.
     fn run(&self, command: &[&str], path: &str) {
         assert!(self.try_to_run(command, path), "{command:?} {path}");
@@ -61,7 +75,7 @@ impl Apart {
     }
 
     /// Lazily, since files of it are in use while they are served.
-    fn unmount(&self, path: &str) {
+    pub(crate) fn unmount(&self, path: &str) {
         self.run(&["umount", "--lazy"], path);
     }
 
@@ -206,10 +220,9 @@ fn a_mount_of_what_is_there_elsewhere_is_noticed() {
         torrent(1, &base.join("away/d"));
     });
     let sample = apart.scene.torrent(1, "spare");
-    let away = apart.scene.path("away");
     // Its file system stays when it is unmounted, so no directory tells.
     for _ in 0..2 {
-        apart.run(&["mount", "--bind", away.to_str().unwrap()], "lib/disk");
+        apart.bind("away", "lib/disk");
         apart.scene.until_served(&sample);
         apart.unmount("lib/disk");
         apart.scene.until_refused(&sample);

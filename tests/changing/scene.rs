@@ -29,7 +29,7 @@ pub(crate) struct Scene {
     arguments: Vec<String>,
 }
 
-/// The daemon that serves `lib` in a directory, below another program.
+/// The daemon for a directory, below another program.
 fn command(directory: &Path, wrapper: &[String], arguments: &[String]) -> Command {
     let words = wrapper.iter().map(String::as_str);
     let mut words = words.chain([env!("CARGO_BIN_EXE_hekate")]);
@@ -49,7 +49,6 @@ fn command(directory: &Path, wrapper: &[String], arguments: &[String]) -> Comman
     {
         command.arg("--no-tracker");
     }
-    command.arg(directory.join("lib"));
     command
 }
 
@@ -70,26 +69,33 @@ impl Scene {
         arguments: &[&str],
         prepare: impl FnOnce(&Path),
     ) -> Self {
+        let mut arguments = arguments.to_vec();
+        arguments.push("{base}/lib");
+        let scene = Self::bare(wrapper, &arguments, prepare);
+        scene.until_watching();
+        scene
+    }
+
+    /// The same with nothing to serve but what the arguments say, in which `{base}` is where the
+    /// directories are.
+    pub(crate) fn bare(wrapper: &[&str], arguments: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["lib", "away"] {
             fs::create_dir(directory.path().join(name)).unwrap();
         }
         prepare(directory.path());
+        let base = directory.path().to_str().unwrap();
         let texts = |words: &[&str]| {
-            words
-                .iter()
-                .map(|word| (*word).to_owned())
-                .collect::<Vec<String>>()
+            let words = words.iter().map(|word| word.replace("{base}", base));
+            words.collect::<Vec<String>>()
         };
         let (wrapper, arguments) = (texts(wrapper), texts(arguments));
-        let scene = Scene {
+        Scene {
             daemon: Daemon::start(command(directory.path(), &wrapper, &arguments)),
             directory,
             wrapper,
             arguments,
-        };
-        scene.until_watching();
-        scene
+        }
     }
 
     /// Kills the daemon and starts it again.
@@ -174,7 +180,7 @@ impl Scene {
 /// The seed of a torrent that no test makes.
 const MARKER: u64 = 1_000_000;
 
-fn builder(seed: u64) -> TorrentBuilder {
+pub(crate) fn builder(seed: u64) -> TorrentBuilder {
     TorrentBuilder::new(seed).length(1000 + seed)
 }
 

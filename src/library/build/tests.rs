@@ -230,7 +230,7 @@ fn what_cannot_be_read_is_kept_until_it_can() {
         };
         let mut lines = 0;
         let summary = refresh(&place.plan(), Some(base), &Progress::default(), |_| {
-            lines += 1
+            lines += 1;
         });
         let summary = summary.unwrap();
         assert_each_is_found(&Index::open(&place.index()).unwrap());

@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::retries::Retries;
 use super::teller::Teller;
 use super::watching::{Watch, Watched};
 use super::{
@@ -66,6 +67,7 @@ pub(super) fn run(
         refreshing: None,
         again: None,
         looked_at: Instant::now(),
+        retries: Retries::default(),
     };
     keeper.outbox.send(Update::Base(NewBase {
         base,
@@ -90,9 +92,11 @@ pub(super) fn run(
         if everything || !paths.is_empty() {
             keeper.look(&paths, everything)?;
         }
-        if !asked.looks.is_empty() {
-            keeper.look(&asked.looks, false)?;
+        let now = Instant::now();
+        for path in asked.looks {
+            keeper.retries.note(path, now);
         }
+        keeper.try_again()?;
         keeper.rescan_when_due();
     }
 }
@@ -168,18 +172,23 @@ struct Keeper {
     again: Option<Wish>,
     /// When everything was looked at last.
     looked_at: Instant,
+    /// What was not as it should be when a peer asked for it.
+    retries: Retries,
 }
 
 impl Keeper {
     /// How long nothing is to be done by itself.
     fn rest(&self) -> Duration {
         const LONG: Duration = Duration::from_secs(3600);
-        match self.settings.rescan {
+        let until_rescan = match self.settings.rescan {
             Some(interval) if self.refreshing.is_none() => {
                 interval.saturating_sub(self.looked_at.elapsed())
             }
             _ => LONG,
-        }
+        };
+        let next = self.retries.next();
+        let until_retry = next.map(|next| next.saturating_duration_since(Instant::now()));
+        until_rescan.min(until_retry.unwrap_or(LONG))
     }
 
     fn rescan_when_due(&mut self) {
@@ -275,6 +284,7 @@ impl Keeper {
         let added = mem::take(&mut difference.added);
         let base = difference.base.clone();
         self.view.replace(difference);
+        self.retries.clear();
         let new = NewBase {
             content: self.settings.content.clone(),
             differs: self.view.differs()?,
@@ -324,6 +334,25 @@ impl Keeper {
             self.refresh(Wish::quiet(Look::Metainfo));
         }
         Ok(())
+    }
+
+    /// Looks again at some of what was not as it should be when a peer asked for it. It is withdrawn,
+    /// or served again; but while a disk is away nothing is found out of what lies on it.
+    fn try_again(&mut self) -> Result<(), Ended> {
+        let now = Instant::now();
+        for retry in self.retries.take_due(now) {
+            let path = &retry.path;
+            let looked = match self.view.is_away(path) {
+                true => Ok(()),
+                false => self.view.look_at(path),
+            };
+            match looked.and_then(|()| self.view.is_right(path)) {
+                Ok(true) => {}
+                Ok(false) => self.retries.again(retry, now),
+                Err(error) => return self.damaged(&error),
+            }
+        }
+        self.tell_changes()
     }
 
     fn tell_changes(&mut self) -> Result<(), Ended> {

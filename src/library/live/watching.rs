@@ -9,22 +9,26 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use super::{Bell, Settings, inputs};
+use super::{Bell, Settings, anchors, inputs};
 use crate::library::watch::{Waker, Watcher};
 
 /// How long a watcher rests for which the kernel had no memory.
 const WATCH_RETRY: Duration = Duration::from_secs(1);
 
-/// What is watched, with all below.
+/// What is watched.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Watched {
+    /// With all below.
     roots: Vec<PathBuf>,
+    /// Of which it only matters whether they are there.
+    anchors: Vec<PathBuf>,
 }
 
 impl Watched {
     pub(super) fn of(settings: &Settings) -> Self {
         Watched {
             roots: inputs(settings),
+            anchors: anchors(settings),
         }
     }
 }
@@ -47,7 +51,7 @@ impl Watch {
     }
 
     fn try_start(watched: Watched, bell: &Bell) -> io::Result<Self> {
-        let watcher = Watcher::new(&watched.roots)?;
+        let watcher = Watcher::new(&watched.roots, &watched.anchors)?;
         let watch = Watch {
             watched,
             waker: watcher.waker(),

@@ -20,9 +20,11 @@ use std::time::Instant;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
+use super::anchors::Anchor;
 use super::batch::Batch;
+use super::mounts;
 use super::places::{Place, Places};
-use super::{mounts, way};
+use super::way::{self, Way};
 use crate::library::walk::LINKS_MAX;
 use crate::torrent::printable::Printable;
 use crate::torrent::refusal::is_metainfo_name;
@@ -47,6 +49,15 @@ const WAY: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR)
     .union(WatchFlags::MASK_ADD);
+
+/// What is told of the directory at the end of a way that leads to no root.
+const END: WatchFlags = WatchFlags::DELETE_SELF
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::ONLYDIR)
+    .union(WatchFlags::MASK_ADD);
+
+/// Stands for every name in a directory.
+const ANY_NAME: &str = "";
 
 /// A way that changes each time it is looked at is looked at again when the next event comes.
 const MAX_LOOKS: usize = 10;
@@ -74,6 +85,10 @@ impl Event {
     /// Whether events were lost.
     pub(super) fn is_overflow(&self) -> bool {
         self.flags.contains(ReadFlags::QUEUE_OVERFLOW)
+    }
+
+    fn is_of(&self, name: &OsStr) -> bool {
+        name == ANY_NAME || self.name.as_deref() == Some(name)
     }
 
     fn is(&self, any: ReadFlags) -> bool {
@@ -104,7 +119,8 @@ pub(super) struct Follower {
     places: Places,
     bound: usize,
     roots: Vec<Root>,
-    /// The names of each directory on the way to a root.
+    anchors: Vec<Anchor>,
+    /// The names of each directory on the way to a root or an anchor.
     ways: HashMap<i32, Vec<OsString>>,
     /// The roots are to be looked for again.
     is_lost: bool,
@@ -122,7 +138,7 @@ fn new_instance() -> io::Result<OwnedFd> {
 
 impl Follower {
     /// Watches all that is there.
-    pub(super) fn new(roots: &[PathBuf], bound: usize) -> io::Result<Self> {
+    pub(super) fn new(roots: &[PathBuf], anchors: &[PathBuf], bound: usize) -> io::Result<Self> {
         let roots = roots.iter().map(|given| Root {
             given: given.clone(),
             real: None,
@@ -133,6 +149,7 @@ impl Follower {
             places: Places::new(bound),
             bound,
             roots: roots.collect(),
+            anchors: anchors.iter().map(|given| Anchor::new(given)).collect(),
             ways: HashMap::new(),
             is_lost: true,
             is_full: false,
@@ -141,6 +158,7 @@ impl Follower {
         };
         follower.settle();
         follower.mounts = follower.mounts_within();
+        follower.look_at_anchored_mounts();
         // What was there before is not told, but that not all of it can be watched is.
         let is_full = follower.is_full;
         follower.batch = Batch::default();
@@ -180,7 +198,7 @@ impl Follower {
     pub(super) fn handle(&mut self, event: &Event) {
         let is_self = event.name.is_none();
         if let Some(names) = self.ways.get(&event.watch)
-            && (is_self || names.iter().any(|name| event.name.as_ref() == Some(name)))
+            && (is_self || names.iter().any(|name| event.is_of(name)))
         {
             self.is_lost = true;
             self.note_files();
@@ -392,6 +410,9 @@ impl Follower {
             for number in 0..self.roots.len() {
                 self.find_root(number, &mut ways);
             }
+            for number in 0..self.anchors.len() {
+                self.find_anchor(number, &mut ways);
+            }
             let before = std::mem::replace(&mut self.ways, ways);
             for watch in before.into_keys() {
                 self.leave(watch);
@@ -399,12 +420,9 @@ impl Follower {
         }
     }
 
-    /// Looks for one root, and watches the directories that lead to it.
-    fn find_root(&mut self, number: usize, ways: &mut HashMap<i32, Vec<OsString>>) {
-        let Some(root) = self.roots.get(number) else {
-            return;
-        };
-        let mut way = way::find(&root.given);
+    /// Finds where a path leads, and watches the directories on the way.
+    fn find_way(&self, given: &Path, ways: &mut HashMap<i32, Vec<OsString>>) -> Way {
+        let mut way = way::find(given);
         for _ in 0..MAX_LOOKS {
             for (directory, name) in &way.steps {
                 if let Ok(watch) = self.watch(directory, WAY) {
@@ -412,11 +430,57 @@ impl Follower {
                 }
             }
             // What came before its directory was watched is not told.
-            let watched = std::mem::replace(&mut way, way::find(&root.given));
+            let watched = std::mem::replace(&mut way, way::find(given));
             if watched == way {
                 break;
             }
         }
+        way
+    }
+
+    /// Looks for one anchor, and watches the directories that lead to it.
+    fn find_anchor(&mut self, number: usize, ways: &mut HashMap<i32, Vec<OsString>>) {
+        let Some(anchor) = self.anchors.get(number) else {
+            return;
+        };
+        let way = self.find_way(&anchor.given, ways);
+        let end = way.end.as_deref();
+        let mut watch = end.and_then(|end| self.watch(end, END).ok());
+        let is_other = self.look_at_anchor(number, end);
+        if self.anchors.get(number).is_some_and(Anchor::is_empty)
+            && let Some(end) = end
+            && let Ok(filled) = self.watch(end, WAY)
+        {
+            ways.entry(filled).or_default().push(ANY_NAME.into());
+            watch = Some(filled);
+            // What came before that is not told.
+            self.look_at_anchor(number, Some(end));
+        }
+        if let Some(watch) = watch {
+            ways.entry(watch).or_default();
+        }
+        if is_other {
+            self.batch.note_everything(Instant::now());
+        }
+    }
+
+    fn look_at_anchor(&mut self, number: usize, end: Option<&Path>) -> bool {
+        let anchor = self.anchors.get_mut(number);
+        anchor.is_some_and(|anchor| anchor.look(end))
+    }
+
+    /// Whether something else is mounted at an anchor or below than was last.
+    fn look_at_anchored_mounts(&mut self) -> bool {
+        let looks = self.anchors.iter_mut().map(Anchor::look_at_mounts);
+        looks.fold(false, |any, is_other| any | is_other)
+    }
+
+    /// Looks for one root, and watches the directories that lead to it.
+    fn find_root(&mut self, number: usize, ways: &mut HashMap<i32, Vec<OsString>>) {
+        let Some(root) = self.roots.get(number) else {
+            return;
+        };
+        let way = self.find_way(&root.given, ways);
         let (before, place) = (root.real.clone(), root.place);
         let watch = way.end.as_ref().map(|end| self.watch(end, DIRECTORY).ok());
         let is_same = before == way.end
@@ -451,6 +515,9 @@ impl Follower {
     pub(super) fn handle_mounts(&mut self) {
         self.is_lost = true;
         self.settle();
+        if self.look_at_anchored_mounts() {
+            self.batch.note_everything(Instant::now());
+        }
         let now = self.mounts_within();
         let mut points = std::mem::replace(&mut self.mounts, now.clone());
         points.extend(now);
@@ -484,9 +551,8 @@ impl Follower {
             let mut roots = self.roots.iter().filter_map(|root| root.real.as_ref());
             roots.any(|real| point != real && point.starts_with(real))
         };
-        let mut points = mounts::points();
-        points.retain(|point| is_within(point));
-        points
+        let points = mounts::all().into_iter().map(|mount| mount.point);
+        points.filter(|point| is_within(point)).collect()
     }
 
     /// The place of the directory that a path below a root is in, and its name.

@@ -26,17 +26,34 @@ impl Mounts {
     }
 }
 
-/// Every mount point; none when the table cannot be read.
-pub(super) fn points() -> Vec<PathBuf> {
+/// One mount.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Mount {
+    /// Where it is.
+    pub(super) point: PathBuf,
+    /// What is mounted: its number, the device and the directory there.
+    what: Vec<u8>,
+}
+
+/// Every mount; none when the table cannot be read.
+pub(super) fn all() -> Vec<Mount> {
     fs::read(TABLE).map_or(Vec::new(), |table| parse(&table))
 }
 
-fn parse(table: &[u8]) -> Vec<PathBuf> {
-    table
-        .split(|&byte| byte == b'\n')
-        .filter_map(|line| line.split(|&byte| byte == b' ').nth(4))
-        .map(|point| OsString::from_vec(unescaped(point)).into())
-        .collect()
+fn parse(table: &[u8]) -> Vec<Mount> {
+    let lines = table.split(|&byte| byte == b'\n');
+    lines.filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let fields: Vec<&[u8]> = line.splitn(6, |&byte| byte == b' ').collect();
+    let [number, _parent, device, root, point, ..] = fields[..] else {
+        return None;
+    };
+    Some(Mount {
+        point: OsString::from_vec(unescaped(point)).into(),
+        what: [number, device, root].join(&b' '),
+    })
 }
 
 /// Space, tab, line feed and backslash are written as a backslash and three octal digits.
@@ -66,8 +83,10 @@ mod tests {
     fn mount_points_are_read_with_their_escapes() {
         let table = b"36 35 98:0 /m /mnt/a\\040b rw - ext3 /dev/r rw\n\
             37 35 0:5 / /x\\134y\\0 rw shared:1 - tmpfs t rw\n\n";
-        let expected = [Path::new("/mnt/a b"), Path::new("/x\\y\\0")];
-        assert_eq!(parse(table), expected);
-        assert!(points().contains(&PathBuf::from("/")));
+        let mounts = parse(table);
+        let points: Vec<&Path> = mounts.iter().map(|mount| mount.point.as_path()).collect();
+        assert_eq!(points, [Path::new("/mnt/a b"), Path::new("/x\\y\\0")]);
+        assert_eq!(mounts[1].what, b"37 0:5 /");
+        assert!(all().iter().any(|mount| mount.point == Path::new("/")));
     }
 }

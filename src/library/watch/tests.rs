@@ -30,15 +30,21 @@ impl Scene {
     }
 
     fn with_roots(paths: &[&str], roots: &[&str], bound: usize) -> Self {
+        Self::with(paths, roots, &[], bound)
+    }
+
+    fn with(paths: &[&str], roots: &[&str], anchors: &[&str], bound: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().canonicalize().unwrap();
         fs::create_dir(base.join("away")).unwrap();
         for path in paths {
             make(&base.join(path), path.ends_with('/'));
         }
-        let roots: Vec<PathBuf> = roots.iter().map(|root| base.join(root)).collect();
+        let below =
+            |paths: &[&str]| -> Vec<PathBuf> { paths.iter().map(|path| base.join(path)).collect() };
+        let (roots, anchors) = (below(roots), below(anchors));
         Scene {
-            watcher: Watcher::with_bound(&roots, bound).unwrap(),
+            watcher: Watcher::with_bound(&roots, &anchors, bound).unwrap(),
             base,
             markers: 0,
             _directory: directory,
@@ -344,6 +350,24 @@ fn more_directories_than_can_be_watched_are_everything_once() {
     // A new directory is told, though it is not watched itself.
     scene.make_directory("root/d");
     assert_eq!(scene.told(), ["root/d"]);
+}
+
+#[test]
+fn an_anchor_is_told_when_it_comes_goes_or_is_filled_and_what_is_below_is_not() {
+    let mut scene = Scene::with(&["root/", "m/full/x"], &["root"], &["m/full"], MAX_PLACES);
+    scene.write("m/full/y");
+    scene.make_directory("m/full/d");
+    scene.write("m/other");
+    assert_eq!(scene.told(), [""; 0]);
+    scene.rename("m", "m-away");
+    assert!(scene.next().everything);
+    scene.make_directory("m/full");
+    assert!(scene.next().everything);
+    scene.write("m/full/z");
+    assert!(scene.next().everything);
+    scene.write("m/full/a");
+    assert_eq!(scene.told(), [""; 0]);
+    assert_eq!(scene.watcher.watched(), 1);
 }
 
 #[test]
