@@ -35,6 +35,13 @@ use mounts::Mounts;
 /// 250 MB of memory. The kernel's own bound is lower unless somebody has raised it.
 const MAX_PLACES: usize = 4_000_000;
 
+/// How long it rests after events were lost, when that has happened shortly before: watching anew takes
+/// a walk over all directories, and what is told then a scan. It is twice as long each time.
+const REST: Duration = Duration::from_secs(1);
+
+/// Up to this.
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
 /// Bytes of events that are read at once: some two thousand.
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -64,6 +71,8 @@ pub struct Watcher {
     wake: Arc<OwnedFd>,
     /// Events were lost.
     is_overflowed: bool,
+    /// When watching may begin anew after events were lost, and how long it rests the next time.
+    rest: (Instant, Duration),
 }
 
 /// Ends a [`Watcher::wait`] from another thread, or the next one.
@@ -101,6 +110,7 @@ impl Watcher {
         Ok(Watcher {
             follower: Follower::new(&roots, &anchors, bound)?,
             is_overflowed: false,
+            rest: (Instant::now(), REST),
             // Without /proc it goes without.
             mounts: Mounts::open().ok(),
             wake: Arc::new(eventfd(0, flags)?),
@@ -129,11 +139,13 @@ impl Watcher {
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Changes> {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
-            if self.is_overflowed {
+            let now = Instant::now();
+            if self.is_overflowed && self.rest.0 <= now {
                 self.follower.start_again()?;
                 self.is_overflowed = false;
+                self.rest_longer();
+                continue;
             }
-            let now = Instant::now();
             let due = self.follower.batch.due();
             if due.is_some_and(|due| due <= now) {
                 return Ok(self.follower.batch.take());
@@ -141,11 +153,15 @@ impl Watcher {
             if until.is_some_and(|until| until <= now) {
                 return Ok(Changes::default());
             }
-            let next = due.into_iter().chain(until).min();
+            let again = self.is_overflowed.then_some(self.rest.0);
+            let next = due.into_iter().chain(until).chain(again).min();
             let left = next.map(|next| next.saturating_duration_since(now));
             let ready = self.poll(left)?;
             if ready.woken {
                 return Ok(Changes::default());
+            }
+            if self.is_overflowed {
+                continue;
             }
             if ready.mounts {
                 self.follower.handle_mounts();
@@ -156,14 +172,27 @@ impl Watcher {
         }
     }
 
+    /// The next time that events are lost it rests, unless that is long after this time.
+    fn rest_longer(&mut self) {
+        let now = Instant::now();
+        let (before, pause) = self.rest;
+        let pause = match now.saturating_duration_since(before) > LONGEST_REST {
+            true => REST,
+            false => pause,
+        };
+        self.rest = (now + pause, (pause * 2).min(LONGEST_REST));
+    }
+
     fn poll(&self, timeout: Option<Duration>) -> io::Result<Ready> {
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let mounts = self.mounts.as_ref().map(Mounts::as_fd);
-        let mut polled = vec![
-            PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.follower.as_fd(), PollFlags::IN),
-        ];
-        polled.extend(mounts.map(|mounts| PollFd::from_borrowed_fd(mounts, PollFlags::PRI)));
+        let mut polled = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
+        // While it rests, what has changed is not asked for.
+        if !self.is_overflowed {
+            let events = self.follower.as_fd();
+            polled.push(PollFd::from_borrowed_fd(events, PollFlags::IN));
+            let mounts = self.mounts.as_ref().map(Mounts::as_fd);
+            polled.extend(mounts.map(|mounts| PollFd::from_borrowed_fd(mounts, PollFlags::PRI)));
+        }
         match poll(&mut polled, timeout.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Ready::default()),

@@ -159,12 +159,9 @@ impl Follower {
         follower.settle();
         follower.mounts = follower.mounts_within();
         follower.look_at_anchored_mounts();
-        // What was there before is not told, but that not all of it can be watched is.
-        let is_full = follower.is_full;
+        // What was there before is not told: whoever begins to watch looks at everything after that,
+        // at what cannot be watched too.
         follower.batch = Batch::default();
-        if is_full {
-            follower.batch.note_everything(Instant::now());
-        }
         Ok(follower)
     }
 
