@@ -102,7 +102,7 @@ pub struct Counts {
 
 /// Places in the index where an info-hash may be.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Candidates(Range<usize>);
+pub struct Candidates(pub(super) Range<usize>);
 
 /// A metainfo file as the index knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -70,13 +70,6 @@ impl LoadError {
         }
     }
 
-    /// Whether the torrent is withdrawn for it: the file is looked at again, and is not asked for again
-    /// before it is right.
-    #[must_use]
-    pub fn withdraws(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Replaced(_))
-    }
-
     /// Whether the metainfo file is right and its content is not.
     #[must_use]
     pub fn is_of_content(&self) -> bool {
@@ -206,6 +199,9 @@ pub struct Library {
     differs: BTreeMap<InfoHash, Differs>,
     loaded: LruCache<InfoHash, Arc<Torrent>>,
     failed: LruCache<InfoHash, Time>,
+    /// A bit for each place in the index: those that were found to be withdrawn there. Empty while
+    /// there are none.
+    withdrawn: Vec<u64>,
     /// What is being loaded, and whether it was removed or added meanwhile.
     loading: HashMap<InfoHash, bool>,
 }
@@ -219,6 +215,7 @@ impl Default for Library {
             differs: BTreeMap::new(),
             loaded: LruCache::unbounded(),
             failed: LruCache::sparse(FAILED_MAX),
+            withdrawn: Vec::new(),
             loading: HashMap::new(),
         }
     }
@@ -243,8 +240,15 @@ impl Library {
         differs: BTreeMap<InfoHash, Differs>,
     ) -> impl Send + 'static {
         self.content = content.or_else(|| base.content());
+        // What is being loaded is what the other index says.
+        self.loading.values_mut().for_each(|stale| *stale = true);
+        let withdrawn = std::mem::take(&mut self.withdrawn);
         let old = self.base.replace(base);
-        (old, std::mem::replace(&mut self.differs, differs))
+        (
+            old,
+            withdrawn,
+            std::mem::replace(&mut self.differs, differs),
+        )
     }
 
     /// A torrent is served from now on, from this metainfo file or from where the index says. That it
@@ -315,6 +319,7 @@ impl Library {
                 metainfo: Arc::clone(metainfo),
             },
             None => match base.index.find(info_hash) {
+                Some(candidates) if self.is_withdrawn(&candidates) => return Answer::Unknown,
                 Some(candidates) => Place::Among(candidates),
                 None => return Answer::Unknown,
             },
@@ -351,6 +356,31 @@ impl Library {
         !stale
     }
 
+    /// The index says that a torrent is withdrawn, see [`LoadError::Withdrawn`]: from now on that is
+    /// known from memory, until it is added or another index says something else.
+    pub fn withdraw(&mut self, info_hash: &InfoHash) {
+        let Some(base) = &self.base else { return };
+        let candidates = base.index.find(info_hash);
+        let Some(place) = candidates.as_ref().and_then(only) else {
+            return;
+        };
+        if self.withdrawn.is_empty() {
+            let places = usize::try_from(base.index.torrents()).unwrap_or(0);
+            self.withdrawn = vec![0; places.div_ceil(64)];
+        }
+        if let Some(bits) = self.withdrawn.get_mut(place / 64) {
+            *bits |= 1 << (place % 64);
+        }
+    }
+
+    fn is_withdrawn(&self, candidates: &Candidates) -> bool {
+        let place = only(candidates);
+        let bits = place.and_then(|place| self.withdrawn.get(place / 64));
+        place
+            .zip(bits)
+            .is_some_and(|(place, bits)| bits >> (place % 64) & 1 == 1)
+    }
+
     /// A load that was asked for does not take place.
     pub fn give_up(&mut self, info_hash: &InfoHash) {
         self.loading.remove(info_hash);
@@ -370,6 +400,12 @@ impl Library {
             }
         }
     }
+}
+
+/// The place, when there is no other: torrents that begin with the same eight bytes are not worth
+/// telling apart.
+fn only(candidates: &Candidates) -> Option<usize> {
+    (candidates.0.len() == 1).then_some(candidates.0.start)
 }
 
 #[cfg(test)]

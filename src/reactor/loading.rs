@@ -10,7 +10,6 @@ use super::connection::{Asked, Connection};
 use super::shared::Shared;
 use super::{Reactor, live, mark};
 use crate::library::served::{Answer, LoadError};
-use crate::logging;
 use crate::peer::PeerKey;
 use crate::peer::close::CloseReason;
 use crate::torrent::catalogue::Torrent;
@@ -90,6 +89,15 @@ impl Connection {
     }
 }
 
+/// Says why a torrent could not be loaded. Peers can have that said often, so it is held back as any
+/// other line is: what changes by it has a line of its own.
+fn say(error: &LoadError) {
+    match error {
+        LoadError::Withdrawn(_) => log::debug!("not served: {error}"),
+        _ => log::warn!("not served: {error}"),
+    }
+}
+
 impl Reactor {
     /// Hands a torrent to those who wait for it, or lets them go when there is none.
     pub(super) fn hand_out(
@@ -100,13 +108,10 @@ impl Reactor {
     ) {
         let shared = &mut self.shared;
         let mut reason = CloseReason::UnknownTorrent;
+        let mut is_withdrawn = false;
         let torrent = result.unwrap_or_else(|error| {
-            match error.withdraws() {
-                // Once for each torrent, so that each line counts.
-                true => log::warn!(target: logging::EACH_COUNTS, "not served: {error}"),
-                // The same of every torrent that is asked for, as when the disk of the index is dead.
-                false => log::warn!("not served: {error}"),
-            }
+            is_withdrawn = matches!(error, LoadError::Withdrawn(_));
+            say(&error);
             if let (Some(live), Some(path)) = (&self.live, error.path()) {
                 live.look(path);
             }
@@ -116,6 +121,9 @@ impl Reactor {
             None
         });
         let kept = (shared.library).keep(info_hash, torrent.as_ref(), shared.now);
+        if kept && is_withdrawn {
+            shared.library.withdraw(&info_hash);
+        }
         for &key in peers {
             let Some(connection) = live(&mut self.connections, key) else {
                 continue;

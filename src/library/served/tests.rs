@@ -292,3 +292,36 @@ fn info_hashes_that_begin_alike_are_listed_in_order() {
         assert_eq!(listed, wanted);
     }
 }
+
+#[test]
+fn what_the_index_says_is_withdrawn_is_read_once_and_then_refused_from_memory() {
+    let place = Place::new(3);
+    let content = place.path("000001/n");
+    fs::write(&content, "too long by far").unwrap();
+    let plan = Plan {
+        inputs: vec![place.directory.path().to_path_buf()],
+        content: None,
+        target: place.path("index"),
+        threads: 1,
+    };
+    build::build(&plan, &Progress::default(), |_| ()).unwrap();
+    let index = || Index::open(&plan.target).unwrap();
+    let mut library = Library::of_index(index(), None);
+    let (withdrawn, other) = (place.hashes[1], place.hashes[2]);
+    let error = query(library.find(&withdrawn, NOW)).load().unwrap_err();
+    assert!(matches!(error, LoadError::Withdrawn(_)), "{error}");
+    assert!(library.keep(withdrawn, None, NOW));
+    library.withdraw(&withdrawn);
+    let later = NOW.after(10 * FAILED_RETRY_MS);
+    assert!(matches!(library.find(&withdrawn, later), Answer::Unknown));
+    load(&mut library, &other);
+    // It is served again when it is added, and asked for when another index may say so.
+    library.add(withdrawn, 7, Some(Path::new("/a").into()));
+    assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
+    drop(library.replace(Base::new(index()), None, BTreeMap::new()));
+    assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
+    // What is being loaded then is what the other index has said.
+    drop(library.replace(Base::new(index()), None, BTreeMap::new()));
+    assert!(!library.keep(withdrawn, None, later));
+    assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
+}
