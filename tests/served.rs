@@ -206,6 +206,21 @@ fn every_torrent_that_is_withdrawn_is_named() {
 }
 
 #[test]
+fn what_is_not_in_the_index_is_not_served_in_place_of_what_is() {
+    let mut place = Place::new(2);
+    let mut daemon = place.seed();
+    place.add(2);
+    let [replaced, stays, new] = &place.samples[..] else {
+        panic!();
+    };
+    fs::copy(&new.metainfo_path, &replaced.metainfo_path).unwrap();
+    expect_refused(&daemon, replaced.info_hash);
+    daemon.wait_for_line("torrents added, 1 removed: 1 now");
+    expect_refused(&daemon, new.info_hash);
+    leecher::download(daemon.address, stays);
+}
+
+#[test]
 fn what_is_no_index_is_an_error_in_one_line() {
     let place = Place::new(1);
     fs::write(place.path("index"), "d8:announce").unwrap();

@@ -117,6 +117,8 @@ pub(super) struct View {
     /// Counts the refreshes that were begun: what is seen in one is newer than what it reads.
     pub(super) epoch: u32,
     reader: Reader,
+    /// Whether somebody else says what is in the library: nothing is served that the index has not.
+    pub(super) is_given: bool,
     /// What has come of looking, until it is taken.
     pub(super) changes: Vec<Change>,
     pub(super) refusals: Vec<Refusal>,
@@ -136,6 +138,7 @@ impl View {
             numbers: HashSet::new(),
             epoch: 0,
             reader: Reader::default(),
+            is_given: false,
             changes: Vec::new(),
             refusals: Vec::new(),
         }
@@ -294,8 +297,10 @@ impl View {
             return Ok(());
         };
         let before = self.at(&key)?;
-        let Some(mut looked) = self.read(path) else {
-            return self.gone(key, before);
+        let mut looked = match self.read(path) {
+            Some(looked) if self.is_foreign(path, &looked)? => return self.gone(key, before),
+            Some(looked) => looked,
+            None => return self.gone(key, before),
         };
         let is_unreadable = matches!(looked.refusal, Some(RefusalReason::Unreadable(_)));
         let known = before
@@ -344,6 +349,15 @@ impl View {
             Some(removed) => self.promote(&removed),
             None => Ok(()),
         }
+    }
+
+    /// Whether a given index does not say that this torrent is in this file.
+    fn is_foreign(&self, path: &Path, looked: &Looked) -> Result<bool, IndexError> {
+        if !self.is_given {
+            return Ok(false);
+        }
+        let entry = self.base.index.at(path)?;
+        Ok(entry.is_none_or(|entry| entry.info_hash != looked.info_hash))
     }
 
     /// Reads a metainfo file; `None` when there is none.

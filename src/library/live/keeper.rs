@@ -57,7 +57,8 @@ pub(super) fn run(
         }
     };
     let base = Base::new(index);
-    let view = View::new(base.clone(), settings.content.clone(), inputs(&settings));
+    let mut view = View::new(base.clone(), settings.content.clone(), inputs(&settings));
+    view.is_given = matches!(settings.source, Source::Given { .. });
     let mut keeper = Keeper {
         settings,
         view,

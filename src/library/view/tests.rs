@@ -202,6 +202,25 @@ fn a_directory_that_is_empty_at_once_is_waited_for() {
 }
 
 #[test]
+fn what_a_given_index_does_not_name_is_not_served() {
+    let place = Place::new();
+    let [a, b] = ["a", "b"].map(|name| place.torrent("x", name));
+    let mut view = place.view();
+    view.is_given = true;
+    place.torrent("y", "c");
+    assert_eq!(look(&mut view, &place.path("y/c.torrent")), []);
+    let path = place.path("x/a.torrent");
+    fs::rename(&path, place.path("aside")).unwrap();
+    fs::rename(place.path("y/c.torrent"), &path).unwrap();
+    assert_eq!(look(&mut view, &path), [('-', a, 0)]);
+    assert_eq!(look(&mut view, &path), []);
+    fs::rename(place.path("aside"), &path).unwrap();
+    assert_eq!(look(&mut view, &path), [('+', a, 2)]);
+    let gone = place.remove("x/b.torrent");
+    assert_eq!(look(&mut view, &gone), [('-', b, 1)]);
+}
+
+#[test]
 fn a_duplicate_takes_over_from_what_goes_and_gives_way_to_nothing() {
     let place = Place::new();
     for directory in ["x", "y", "z"] {
