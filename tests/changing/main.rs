@@ -26,7 +26,7 @@ use std::os::unix::fs::symlink;
 use scene::{Scene, torrent};
 use support::leecher::FAST;
 use support::leecher::Leecher;
-use support::torrent::TorrentBuilder;
+use support::torrent::{Sample, TorrentBuilder};
 
 /// Files that arrive at once.
 const CROWD: u64 = 10_000;
@@ -252,13 +252,22 @@ fn ten_thousand_files_at_once_are_served() {
                 .unwrap();
         }
     });
-    let last = TorrentBuilder::new(CROWD - 1).length(1);
-    let last = last.write(&scene.path("state-of-last")).unwrap();
+    let samples: Vec<Sample> = (0..CROWD)
+        .map(|seed| TorrentBuilder::new(seed).length(1))
+        .map(|sample| sample.write(&scene.path("copies")).unwrap())
+        .collect();
     for seed in 0..CROWD {
         let name = format!("sample-{seed}.torrent");
         scene.rename(&format!("away/{name}"), &format!("lib/{name}"));
     }
-    scene.until_served(&last);
+    scene.until_served(&samples[samples.len() - 1]);
+    for sample in &samples {
+        scene.until_served(sample);
+    }
     let mut daemon = scene.daemon;
     daemon.assert_alive();
+    // They take longer to rename than one batch waits, and are few all the same.
+    let log = daemon.log();
+    let batches = log.matches(" torrents added, 0 removed").count();
+    assert!((1..100).contains(&batches), "{batches} batches");
 }
