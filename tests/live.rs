@@ -560,3 +560,26 @@ fn what_comes_while_no_descriptor_is_left_is_looked_at_later() {
     }
     leecher::download(daemon.address, &stays);
 }
+
+#[test]
+fn a_torrent_whose_content_no_descriptor_is_left_for_stays() {
+    let place = Place::new();
+    let sample = place.torrent("lib", 1);
+    let mut daemon = strace::seed(&place.path("lib"), &[]);
+    let content = &sample.files[0].path;
+    let injection = Injection::begin_at(&daemon, content, "openat", "error=EMFILE");
+    // A peer asks for it, and a change has it looked at.
+    assert!(!is_served(&daemon, sample.info_hash));
+    daemon.wait_for_line("not served: ");
+    fs::write(&sample.metainfo_path, &sample.metainfo).unwrap();
+    daemon.wait_for_line("the library is looked at later");
+    injection.end();
+    let until = Instant::now() + leecher::DEADLINE;
+    while !is_served(&daemon, sample.info_hash) {
+        assert!(Instant::now() < until, "it was not looked at again");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    leecher::download(daemon.address, &sample);
+    let log = daemon.log();
+    assert!(!log.contains("0 torrents added, 1 removed"), "{log}");
+}

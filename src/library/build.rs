@@ -484,7 +484,7 @@ impl<'a> Worker<'a> {
             refused_before = same && entry.state != State::Served;
             quiet = base.quiet;
         }
-        let looked = Looked::at(&mut self.reader, &path, root);
+        let looked = Looked::patiently(&mut self.reader, &path, root);
         if let (Some(RefusalReason::Unreadable(error)), Some(entry)) = (&looked.refusal, known)
             && error.kind() != io::ErrorKind::NotFound
         {

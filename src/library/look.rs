@@ -11,7 +11,7 @@ use std::{io, thread};
 use super::format::{self, State};
 use crate::torrent::catalogue::RefusalReason;
 use crate::torrent::metainfo::Metainfo;
-use crate::torrent::reader::{FileStamp, Found, Reader};
+use crate::torrent::reader::{FileStamp, Reader};
 use crate::wire::message::InfoHash;
 
 /// How long a file is tried again while no descriptor is left. Peers come and go faster; a system that
@@ -49,41 +49,56 @@ impl Looked {
     }
 
     /// Reads a metainfo file and looks at its content below `root`, unless that is away.
-    pub(super) fn at(reader: &mut Reader, path: &Path, root: Option<&Path>) -> Self {
+    ///
+    /// # Errors
+    /// When no descriptor was left, so that nothing is known of either.
+    pub(super) fn at(
+        reader: &mut Reader,
+        path: &Path,
+        root: Option<&Path>,
+    ) -> Result<Self, RefusalReason> {
         Self::unless_it_panics(reader, |reader| Self::look(reader, path, root))
     }
 
     /// A file that makes a parser panic costs no other torrent. The panic itself has been reported on
     /// standard error.
-    fn unless_it_panics(reader: &mut Reader, look: impl FnOnce(&mut Reader) -> Self) -> Self {
+    fn unless_it_panics(
+        reader: &mut Reader,
+        look: impl FnOnce(&mut Reader) -> Result<Self, RefusalReason>,
+    ) -> Result<Self, RefusalReason> {
         let looked = catch_unwind(AssertUnwindSafe(|| look(reader)));
         looked.unwrap_or_else(|_| {
             *reader = Reader::default();
-            Self::refused(io::Error::other("reading it panicked, a defect of hekate").into())
+            let defect = io::Error::other("reading it panicked, a defect of hekate");
+            Ok(Self::refused(defect.into()))
         })
     }
 
-    fn look(reader: &mut Reader, path: &Path, root: Option<&Path>) -> Self {
-        let found = match read(reader, path) {
+    fn look(reader: &mut Reader, path: &Path, root: Option<&Path>) -> Result<Self, RefusalReason> {
+        let found = match reader.read(path) {
             Ok(found) => found,
+            Err(reason) if reason.is_lack_of_descriptors() => return Err(reason),
             Err(reason) => {
                 // A file that could not be read at all keeps a stamp that no file has.
                 let readable = !matches!(reason, RefusalReason::Unreadable(_));
                 let metadata = path.metadata().ok().filter(|_| readable);
                 let stamp = metadata.as_ref().map(FileStamp::new).unwrap_or_default();
-                return Looked {
+                return Ok(Looked {
                     stamp,
                     ..Self::refused(reason)
-                };
+                });
             }
         };
         let checked = root.map(|root| reader.check(root, &found.metainfo));
-        let (state, content_stamp, refusal) = match checked {
+        let (state, content_stamp, mut refusal) = match checked {
             Some(Ok(stamp)) => (State::Served, stamp, None),
-            Some(Err(error)) => (State::Withdrawn, 0, Some(error.into())),
+            Some(Err(error)) => (State::Withdrawn, 0, Some(RefusalReason::from(error))),
             None => (State::Withdrawn, 0, None),
         };
-        Looked {
+        if let Some(reason) = refusal.take_if(|reason| reason.is_lack_of_descriptors()) {
+            return Err(reason);
+        }
+        Ok(Looked {
             info_hash: found.metainfo.info_hash,
             state,
             content_tag: tag(&found.metainfo),
@@ -91,27 +106,23 @@ impl Looked {
             stamp: found.stamp,
             content_stamp,
             refusal,
-        }
+        })
     }
-}
 
-/// Reads a metainfo file. While no descriptor is left nothing is known of it: it is tried again, so
-/// that nobody is turned away for that.
-fn read(reader: &mut Reader, path: &Path) -> Result<Found, RefusalReason> {
-    let begun = Instant::now();
-    let mut is_said = false;
-    loop {
-        match reader.read(path) {
-            Err(RefusalReason::Unreadable(error))
-                if is_lack_of_descriptors(&error) && begun.elapsed() < DESCRIPTORS_PATIENCE =>
-            {
-                if !is_said {
-                    log::warn!("the library is looked at later: {error}");
-                    is_said = true;
+    /// The same, which tries again while no descriptor is left, so that nobody is turned away for that.
+    pub(super) fn patiently(reader: &mut Reader, path: &Path, root: Option<&Path>) -> Self {
+        let begun = Instant::now();
+        loop {
+            match Self::at(reader, path, root) {
+                Ok(looked) => return looked,
+                Err(reason) if begun.elapsed() >= DESCRIPTORS_PATIENCE => {
+                    return Self::refused(reason);
                 }
-                thread::sleep(DESCRIPTORS_RETRY);
+                Err(reason) => {
+                    log::warn!("the library is looked at later: {reason}");
+                    thread::sleep(DESCRIPTORS_RETRY);
+                }
             }
-            outcome => return outcome,
         }
     }
 }
@@ -135,7 +146,7 @@ mod tests {
     #[test]
     fn a_file_that_makes_a_parser_panic_is_refused() {
         let mut reader = Reader::default();
-        let looked = Looked::unless_it_panics(&mut reader, |_| panic!("on purpose"));
+        let looked = Looked::unless_it_panics(&mut reader, |_| panic!("on purpose")).unwrap();
         assert_eq!(looked.state, State::Unusable);
         let reason = looked.refusal.map(|reason| reason.to_string());
         assert!(reason.unwrap().contains("a defect of hekate"));

@@ -70,6 +70,12 @@ impl LoadError {
         }
     }
 
+    /// Whether nothing was found out, because no descriptor was left: it is to be tried again.
+    #[must_use]
+    pub fn is_lack_of_descriptors(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.reason.is_lack_of_descriptors())
+    }
+
     /// Whether the metainfo file is right and its content is not.
     #[must_use]
     pub fn is_of_content(&self) -> bool {

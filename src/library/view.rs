@@ -122,6 +122,16 @@ pub(super) struct View {
     /// What has come of looking, until it is taken.
     pub(super) changes: Vec<Change>,
     pub(super) refusals: Vec<Refusal>,
+    /// Paths of which nothing was found out, because no descriptor was left.
+    pub(super) later: Vec<PathBuf>,
+}
+
+/// What was read at a path.
+enum Read {
+    Found(Looked),
+    Nothing,
+    /// See [`View::later`].
+    Later,
 }
 
 impl View {
@@ -141,6 +151,7 @@ impl View {
             is_given: false,
             changes: Vec::new(),
             refusals: Vec::new(),
+            later: Vec::new(),
         }
     }
 
@@ -298,9 +309,12 @@ impl View {
         };
         let before = self.at(&key)?;
         let mut looked = match self.read(path) {
-            Some(looked) if self.is_foreign(path, &looked)? => return self.gone(key, before),
-            Some(looked) => looked,
-            None => return self.gone(key, before),
+            Read::Found(looked) if self.is_foreign(path, &looked)? => {
+                return self.gone(key, before);
+            }
+            Read::Found(looked) => looked,
+            Read::Nothing => return self.gone(key, before),
+            Read::Later => return Ok(()),
         };
         let is_unreadable = matches!(looked.refusal, Some(RefusalReason::Unreadable(_)));
         let known = before
@@ -360,14 +374,14 @@ impl View {
         Ok(entry.is_none_or(|entry| entry.info_hash != looked.info_hash))
     }
 
-    /// Reads a metainfo file; `None` when there is none.
-    fn read(&mut self, path: &Path) -> Option<Looked> {
+    /// Reads a metainfo file.
+    fn read(&mut self, path: &Path) -> Read {
         match path.metadata() {
             Ok(metadata) if metadata.is_file() => {}
-            Ok(metadata) if metadata.is_dir() => return None,
-            Err(error) if is_absence(&error) => return None,
-            Ok(_) => return Some(Looked::refused(RefusalReason::NotRegular)),
-            Err(error) => return Some(Looked::refused(error.into())),
+            Ok(metadata) if metadata.is_dir() => return Read::Nothing,
+            Err(error) if is_absence(&error) => return Read::Nothing,
+            Ok(_) => return Read::Found(Looked::refused(RefusalReason::NotRegular)),
+            Err(error) => return Read::Found(Looked::refused(error.into())),
         }
         let root = match &self.content {
             Some(content) if is_away(content) => None,
@@ -378,7 +392,18 @@ impl View {
                 Some(real.unwrap_or_else(|_| directory.to_path_buf()))
             }
         };
-        Some(Looked::at(&mut self.reader, path, root.as_deref()))
+        match Looked::at(&mut self.reader, path, root.as_deref()) {
+            Ok(looked) => Read::Found(looked),
+            Err(reason) => {
+                self.put_off(path, &reason);
+                Read::Later
+            }
+        }
+    }
+
+    fn put_off(&mut self, path: &Path, reason: &RefusalReason) {
+        log::warn!("the library is looked at later: {reason}");
+        self.later.push(path.to_path_buf());
     }
 
     fn added(&mut self, path: &Path, info_hash: &InfoHash, announce: &[Vec<String>]) -> u32 {
@@ -473,6 +498,11 @@ impl View {
                         Step::Batch(batch) => {
                             let path = |name: &OsString| batch.directory.join(name);
                             found.extend(batch.names.iter().map(path));
+                        }
+                        Step::Refused(refusal) if refusal.reason.is_lack_of_descriptors() => {
+                            // What is below is not gone.
+                            self.put_off(directory, &refusal.reason);
+                            return Ok(());
                         }
                         Step::Refused(refusal) => self.refusals.push(refusal),
                         Step::Away(path) => away.push(path),

@@ -112,7 +112,9 @@ impl Reactor {
         let torrent = result.unwrap_or_else(|error| {
             is_withdrawn = matches!(error, LoadError::Withdrawn(_));
             say(&error);
-            if let (Some(live), Some(path)) = (&self.live, error.path()) {
+            if let (Some(live), Some(path)) = (&self.live, error.path())
+                && !error.is_lack_of_descriptors()
+            {
                 live.look(path);
             }
             if error.is_of_content() {

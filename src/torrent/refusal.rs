@@ -62,6 +62,18 @@ pub enum RefusalReason {
     Duplicate(PathBuf),
 }
 
+impl RefusalReason {
+    /// Whether nothing was found out, because no descriptor was left.
+    #[must_use]
+    pub fn is_lack_of_descriptors(&self) -> bool {
+        let (Self::Unreadable(error) | Self::Content(ContentError::Unreadable(_, error))) = self
+        else {
+            return false;
+        };
+        matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    }
+}
+
 fn show(path: &Path) -> Printable<'_> {
     Printable(path.as_os_str().as_bytes())
 }

@@ -30,6 +30,9 @@ use crate::library::watch::Changes;
 /// Paths that differ from the index before it is made anew: some 30 MB here and in the loop, by estimate.
 const DIFFERS_MAX: usize = 100_000;
 
+/// How long what needs a descriptor waits when none is left. Peers come and go faster.
+const DESCRIPTORS_RETRY: Duration = Duration::from_secs(1);
+
 /// Below a directory with more metainfo files than this, a change is found by a refresh.
 const LOOKED_BELOW_MAX: usize = 20_000;
 
@@ -69,6 +72,8 @@ pub(super) fn run(
         again: None,
         looked_at: Instant::now(),
         retries: Retries::default(),
+        put_off: Changes::default(),
+        resume_at: None,
     };
     keeper.outbox.send(Update::Base(NewBase {
         base,
@@ -98,6 +103,7 @@ pub(super) fn run(
             keeper.retries.note(path, now);
         }
         keeper.try_again()?;
+        keeper.resume_when_due()?;
         keeper.rescan_when_due();
     }
 }
@@ -175,6 +181,10 @@ struct Keeper {
     looked_at: Instant,
     /// What was not as it should be when a peer asked for it.
     retries: Retries,
+    /// What could not be looked at, because no descriptor was left.
+    put_off: Changes,
+    /// When it is looked at.
+    resume_at: Option<Instant>,
 }
 
 impl Keeper {
@@ -187,9 +197,9 @@ impl Keeper {
             }
             _ => LONG,
         };
-        let next = self.retries.next();
-        let until_retry = next.map(|next| next.saturating_duration_since(Instant::now()));
-        until_rescan.min(until_retry.unwrap_or(LONG))
+        let next = self.retries.next().into_iter().chain(self.resume_at).min();
+        let until_next = next.map(|next| next.saturating_duration_since(Instant::now()));
+        until_rescan.min(until_next.unwrap_or(LONG))
     }
 
     fn rescan_when_due(&mut self) {
@@ -329,6 +339,7 @@ impl Keeper {
             return self.damaged(&error);
         }
         self.tell_changes()?;
+        self.put_off();
         if everything {
             self.refresh(Wish::quiet(Look::Content));
         } else if self.view.over.len() > DIFFERS_MAX && self.refreshing.is_none() {
@@ -353,7 +364,29 @@ impl Keeper {
                 Err(error) => return self.damaged(&error),
             }
         }
+        self.put_off();
         self.tell_changes()
+    }
+
+    /// What could not be looked at, because no descriptor was left, is looked at later: in the
+    /// meantime everything else is.
+    fn put_off(&mut self) {
+        let mut paths = mem::take(&mut self.view.later);
+        if !paths.is_empty() {
+            paths.sort_unstable();
+            let everything = false;
+            self.put_off.merge(Changes { paths, everything });
+            self.resume_at = Some(Instant::now() + DESCRIPTORS_RETRY);
+        }
+    }
+
+    fn resume_when_due(&mut self) -> Result<(), Ended> {
+        if self.resume_at.is_some_and(|at| at <= Instant::now()) {
+            self.resume_at = None;
+            let changes = mem::take(&mut self.put_off);
+            return self.look(&changes.paths, changes.everything);
+        }
+        Ok(())
     }
 
     fn tell_changes(&mut self) -> Result<(), Ended> {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{Key, There, View, is_served};
+use super::{Key, Read, There, View, is_served};
 use crate::library::format::State;
 use crate::library::index::IndexError;
 use crate::torrent::refusal::RefusalReason;
@@ -55,7 +55,7 @@ impl View {
             if let Some(there) = self.at(&key)?
                 && there.info_hash == *info_hash
                 && there.number.is_none()
-                && let Some(looked) = self.read(&path)
+                && let Read::Found(looked) = self.read(&path)
                 && looked.state == State::Served
                 && looked.info_hash == *info_hash
             {

@@ -40,7 +40,9 @@ pub(super) struct Walk {
     levels: Vec<Level>,
     /// What is told before the walk goes on.
     ready: VecDeque<Step>,
-    /// Since when no descriptor is left.
+    /// Whether a directory is tried again while no descriptor is left.
+    is_patient: bool,
+    /// Since when none is.
     lacking: Option<Instant>,
 }
 
@@ -84,13 +86,15 @@ impl Walk {
     pub(super) fn new(directory: &Path, within: Vec<PathBuf>) -> Self {
         let mut walk = Walk {
             within,
+            is_patient: true,
             ..Walk::default()
         };
         walk.enter(directory.to_path_buf(), 0);
         walk
     }
 
-    /// The same, as a walk from `start` comes there.
+    /// The same, as a walk from `start` comes there, for somebody who has other things to do than to
+    /// wait for a descriptor.
     pub(super) fn below(directory: &Path, start: &Path) -> Self {
         let mut walk = Walk::default();
         let above = directory.ancestors().skip(1);
@@ -175,12 +179,13 @@ impl Walk {
             .push_back(Step::Refused(Refusal { path, reason }));
     }
 
-    /// Reads a directory. While no descriptor is left nothing is known of it, so it is tried again.
+    /// Reads a directory. While no descriptor is left nothing is known of it, so a patient walk tries
+    /// again.
     fn list(&mut self, path: &Path) -> io::Result<Listing> {
         loop {
             let outcome = self.read(path);
             match &outcome {
-                Err(error) if is_lack_of_descriptors(error) => {
+                Err(error) if self.is_patient && is_lack_of_descriptors(error) => {
                     let since = self.lacking.get_or_insert_with(|| {
                         log::warn!("the library is looked at later: {error}");
                         Instant::now()
