@@ -3,26 +3,26 @@
 //! Owns the numbers of torrents and what becomes of a torrent when a path is looked at again. It must
 //! not know why it is, nor who is told. It blocks.
 
+mod concerned;
 mod equals;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, ErrorKind};
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::compare::Difference;
-use super::format::{self, State};
+use super::format::State;
 use super::index::{Counts, Entry, IndexError};
 use super::look::Looked;
 use super::served::{Base, Differs};
-use super::walk::{self, Step, is_away};
+use super::walk::is_away;
 use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::reader::{FileStamp, Reader};
 use crate::torrent::refusal::is_metainfo_name;
 use crate::wire::message::InfoHash;
+pub(super) use concerned::Concerned;
 
 /// A torrent that is served from now on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -271,25 +271,6 @@ impl View {
         }
     }
 
-    /// Looks again at everything that a change of this path may be about: a metainfo file, all below
-    /// a directory, or the torrents whose content it is.
-    pub(super) fn look(&mut self, path: &Path) -> Result<(), IndexError> {
-        let metadata = path.metadata();
-        let is_directory = metadata.as_ref().is_ok_and(fs::Metadata::is_dir);
-        if is_directory || metadata.is_err() {
-            self.look_below(path)?;
-        }
-        if !is_directory && self.is_wanted(path) {
-            self.look_at(path)?;
-        }
-        Ok(())
-    }
-
-    /// How many metainfo files are known below a directory, those added since not counted.
-    pub(super) fn known_below(&self, directory: &Path) -> Result<usize, IndexError> {
-        Ok(self.base.index.below(directory)?.len())
-    }
-
     /// Metainfo files of the index that were seen to go, ascending.
     pub(super) fn seen_to_go(&self) -> Vec<PathBuf> {
         let gone = self.over.iter().filter(|(_, seen)| seen.there.is_none());
@@ -486,111 +467,6 @@ impl View {
         }
         let (there, epoch) = (Some(there), self.epoch);
         self.over.insert(key, Seen { there, epoch });
-    }
-
-    /// Looks at all metainfo files that are or were below a directory.
-    fn look_below(&mut self, directory: &Path) -> Result<(), IndexError> {
-        let (mut found, mut away) = (Vec::new(), Vec::new());
-        match directory.metadata() {
-            Ok(metadata) if metadata.is_dir() => {
-                for step in walk::below(directory, &self.start_of(directory)) {
-                    match step {
-                        Step::Batch(batch) => {
-                            let path = |name: &OsString| batch.directory.join(name);
-                            found.extend(batch.names.iter().map(path));
-                        }
-                        Step::Refused(refusal) if refusal.reason.is_lack_of_descriptors() => {
-                            // What is below is not gone.
-                            self.put_off(directory, &refusal.reason);
-                            return Ok(());
-                        }
-                        Step::Refused(refusal) => self.refusals.push(refusal),
-                        Step::Away(path) => away.push(path),
-                    }
-                }
-            }
-            Err(error) if !is_absence(&error) || directory.is_symlink() => {
-                // It may be there, or what a link leads to may be on a disk that is away.
-                away.push(directory.to_path_buf());
-            }
-            _ => {}
-        }
-        found.sort_unstable();
-        away.sort_unstable();
-        let is_away = |path: &Path| {
-            away.binary_search_by(|other| other.as_path().cmp(path))
-                .is_ok()
-        };
-        let mut known: Vec<Key> = self.over_below(directory).cloned().collect();
-        let records = self.base.index.below(directory)?;
-        for entry in self.base.index.entries_of(records) {
-            let entry = entry?;
-            known.extend(Key::new(&self.base.index.path_of(&entry)));
-        }
-        for key in known {
-            if found.binary_search(&key.path()).is_err() {
-                let before = self.at(&key)?;
-                match key.directory.ancestors().any(is_away) {
-                    true => self.withdraw(key, before)?,
-                    false => self.gone(key, before)?,
-                }
-            }
-        }
-        for path in found {
-            self.look_at(&path)?;
-        }
-        Ok(())
-    }
-
-    fn over_below<'a>(&'a self, directory: &'a Path) -> impl Iterator<Item = &'a Key> {
-        let first = Key {
-            directory: directory.to_path_buf(),
-            name: OsString::new(),
-        };
-        let after = self.over.range((Bound::Included(first), Bound::Unbounded));
-        after
-            .map(|(key, _)| key)
-            .take_while(move |key| key.directory.starts_with(directory))
-    }
-
-    /// Looks at the torrents whose content these paths may be, where content lies beside metainfo
-    /// files.
-    pub(super) fn look_at_content(&mut self, paths: &[PathBuf]) -> Result<(), IndexError> {
-        if self.content.is_some() {
-            return Ok(());
-        }
-        let mut tags: BTreeMap<&Path, Vec<u16>> = BTreeMap::new();
-        for path in paths {
-            let mut below = path.as_path();
-            while let (Some(directory), Some(name)) = (below.parent(), below.file_name()) {
-                if !directory.starts_with(&self.base.index.origin().root) {
-                    break;
-                }
-                let tag = format::content_tag(name.as_encoded_bytes());
-                let list = tags.entry(directory).or_default();
-                if !list.contains(&tag) {
-                    list.push(tag);
-                }
-                below = directory;
-            }
-        }
-        for (directory, tags) in tags {
-            let mut found = Vec::new();
-            for record in self.base.index.tagged(directory, &tags)? {
-                found.push(self.base.index.metainfo_path(record)?);
-            }
-            let within = self.over_below(directory);
-            let within = within.filter(|key| key.directory == directory);
-            let tagged = within.filter(|key| {
-                let there = self.over.get(*key).and_then(|seen| seen.there.as_ref());
-                there.is_some_and(|there| tags.contains(&there.content_tag))
-            });
-            found.extend(tagged.map(Key::path));
-            for path in found {
-                self.look_at(&path)?;
-            }
-        }
-        Ok(())
     }
 }
 

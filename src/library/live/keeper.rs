@@ -24,11 +24,17 @@ use crate::library::compare;
 use crate::library::index::{Counts, Index, IndexError};
 use crate::library::refresh::{self, Task};
 use crate::library::served::Base;
-use crate::library::view::View;
+use crate::library::view::{Concerned, View};
 use crate::library::watch::Changes;
 
 /// Paths that differ from the index before it is made anew: some 30 MB here and in the loop, by estimate.
 const DIFFERS_MAX: usize = 100_000;
+
+/// No more than this are kept while it is made: what changes beyond that is found by another refresh.
+const DIFFERS_BOUND: usize = 2 * DIFFERS_MAX;
+
+/// Changes that are told together when there are more. The log has a line for each of these batches.
+const TOLD_AT_ONCE: usize = 1024;
 
 /// How long what needs a descriptor waits when none is left. Peers come and go faster.
 const DESCRIPTORS_RETRY: Duration = Duration::from_secs(1);
@@ -94,9 +100,8 @@ pub(super) fn run(
         if let Some(settings) = asked.refresh {
             keeper.refresh(Wish::of(settings));
         }
-        let Changes { paths, everything } = asked.changes;
-        if everything || !paths.is_empty() {
-            keeper.look(&paths, everything)?;
+        if !asked.changes.is_empty() {
+            keeper.look(&asked.changes)?;
         }
         let now = Instant::now();
         for path in asked.looks {
@@ -113,6 +118,24 @@ pub(super) fn run(
 fn guarded(make: impl FnOnce() -> Result<Index, String>) -> Result<Index, String> {
     let made = catch_unwind(AssertUnwindSafe(make));
     made.unwrap_or_else(|_| Err("making the index panicked, a defect of hekate".to_owned()))
+}
+
+/// Why looking at changes ends early.
+enum Trouble {
+    Ended,
+    Index(IndexError),
+}
+
+impl From<Ended> for Trouble {
+    fn from(_: Ended) -> Self {
+        Trouble::Ended
+    }
+}
+
+impl From<IndexError> for Trouble {
+    fn from(error: IndexError) -> Self {
+        Trouble::Index(error)
+    }
 }
 
 /// Why everything is looked at.
@@ -319,31 +342,58 @@ impl Keeper {
     }
 
     /// Looks at what may have changed.
-    fn look(&mut self, paths: &[PathBuf], everything: bool) -> Result<(), Ended> {
-        let mut everything = everything;
-        for path in paths {
-            match self.view.known_below(path) {
-                // A start that has come or gone, or much at once.
-                Ok(known) if known > LOOKED_BELOW_MAX || self.view.is_start(path) => {
-                    everything = true;
-                }
-                Ok(_) => {
-                    if let Err(error) = self.view.look(path) {
-                        return self.damaged(&error);
-                    }
-                }
-                Err(error) => return self.damaged(&error),
-            }
-        }
-        if let Err(error) = self.view.look_at_content(paths) {
-            return self.damaged(&error);
-        }
+    fn look(&mut self, changes: &Changes) -> Result<(), Ended> {
+        let wish = match self.look_at_changes(changes) {
+            Ok(wish) => wish,
+            Err(Trouble::Ended) => return Err(Ended),
+            Err(Trouble::Index(error)) => return self.damaged(&error),
+        };
         self.tell_changes()?;
         self.put_off();
-        if everything {
-            self.refresh(Wish::quiet(Look::Content));
+        if let Some(look) = wish {
+            self.refresh(Wish::quiet(look));
         } else if self.view.over.len() > DIFFERS_MAX && self.refreshing.is_none() {
             self.refresh(Wish::quiet(Look::Metainfo));
+        }
+        Ok(())
+    }
+
+    /// Answers how everything is to be looked at, when that is needed.
+    fn look_at_changes(&mut self, changes: &Changes) -> Result<Option<Look>, Trouble> {
+        let mut wish = changes.everything.then_some(Look::Content);
+        for path in &changes.paths {
+            let concerned = match self.view.is_start(path) {
+                // A start that has come or gone.
+                true => Concerned::ManyKnown,
+                false => self.view.concerned(path, LOOKED_BELOW_MAX)?,
+            };
+            match concerned {
+                Concerned::These(paths) => self.look_at_each(&paths)?,
+                Concerned::ManyKnown => wish = Some(Look::Content),
+                // What is not known is read for that, and nothing else.
+                Concerned::ManyNew => wish = wish.or(Some(Look::Metainfo)),
+            }
+        }
+        let paths = self.view.with_content(&changes.paths)?;
+        self.look_at_each(&paths)?;
+        Ok(wish)
+    }
+
+    /// Looks at metainfo files, and tells what has come of some before the next: the first are served
+    /// long before the last is read.
+    fn look_at_each(&mut self, paths: &[PathBuf]) -> Result<(), Trouble> {
+        for path in paths {
+            if self.view.over.len() >= DIFFERS_BOUND {
+                if self.refreshing.is_some() {
+                    // It may be past this path, so that another has to find it.
+                    self.again = Some(Wish::quiet(Look::Metainfo).and(self.again.take()));
+                }
+                return Ok(());
+            }
+            self.view.look_at(path)?;
+            if self.view.changes.len() >= TOLD_AT_ONCE {
+                self.tell_changes()?;
+            }
         }
         Ok(())
     }
@@ -384,7 +434,7 @@ impl Keeper {
         if self.resume_at.is_some_and(|at| at <= Instant::now()) {
             self.resume_at = None;
             let changes = mem::take(&mut self.put_off);
-            return self.look(&changes.paths, changes.everything);
+            return self.look(&changes);
         }
         Ok(())
     }

@@ -90,9 +90,15 @@ fn changes(view: &mut View) -> Vec<(char, InfoHash, u32)> {
 }
 
 fn look(view: &mut View, path: &PathBuf) -> Vec<(char, InfoHash, u32)> {
-    view.look(path).unwrap();
-    let paths = std::slice::from_ref(path);
-    view.look_at_content(paths).unwrap();
+    let Concerned::These(paths) = view.concerned(path, usize::MAX).unwrap() else {
+        panic!("{path:?}");
+    };
+    for path in paths {
+        view.look_at(&path).unwrap();
+    }
+    for path in view.with_content(std::slice::from_ref(path)).unwrap() {
+        view.look_at(&path).unwrap();
+    }
     changes(view)
 }
 
@@ -199,6 +205,28 @@ fn a_directory_that_is_empty_at_once_is_waited_for() {
     refresh(&place, &mut view);
     assert_eq!((view.counts.served, view.counts.refused), (1, 0));
     assert_eq!(view.base.index.records(), 1);
+}
+
+#[test]
+fn many_below_a_directory_are_counted_before_they_are_looked_at() {
+    let place = Place::new();
+    for name in ["a", "b", "c"] {
+        place.torrent("x", name);
+    }
+    let mut view = place.view();
+    for name in ["d", "e", "f", "g"] {
+        place.torrent("y", name);
+    }
+    let concerned = view.concerned(&place.path("x"), 2).unwrap();
+    assert_eq!(concerned, Concerned::ManyKnown);
+    let concerned = view.concerned(&place.path("y"), 3).unwrap();
+    assert_eq!(concerned, Concerned::ManyNew);
+    place.remove("x/b.torrent");
+    fs::rename(place.path("y/d.torrent"), place.path("x/0.torrent")).unwrap();
+    let concerned = view.concerned(&place.path("x"), 4).unwrap();
+    // What is gone comes first, so that what has its info-hash elsewhere is no duplicate.
+    let expected = ["b", "0", "a", "c"].map(|name| place.path(&format!("x/{name}.torrent")));
+    assert_eq!(concerned, Concerned::These(expected.to_vec()));
 }
 
 #[test]
