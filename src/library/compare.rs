@@ -252,9 +252,7 @@ fn tally(counts: &mut Counts, served: bool) -> &mut u64 {
 
 /// Whether a torrent may be served on by the same number.
 fn is_same(was: &There, entry: &Entry) -> bool {
-    was.info_hash == entry.info_hash
-        && was.stamp == entry.stamp
-        && was.content_stamp == entry.content_stamp
+    was.info_hash == entry.info_hash && was.stamp == entry.stamp
 }
 
 fn key(index: &Index, entry: &Entry) -> Key {

@@ -312,7 +312,6 @@ impl View {
             before.state == looked.state
                 && before.stamp == looked.stamp
                 && (before.state == State::Unusable || before.info_hash == looked.info_hash)
-                && before.content_stamp == looked.content_stamp
         });
         if same {
             return Ok(());

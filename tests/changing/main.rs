@@ -204,6 +204,28 @@ fn a_torrent_is_withdrawn_while_its_content_is_wrong() {
 }
 
 #[test]
+fn content_that_is_written_in_place_at_its_full_size_keeps_its_peers() {
+    let mut scene = Scene::new(|base| {
+        torrent(1, &base.join("lib"));
+    });
+    let sample = scene.torrent(1, "away");
+    scene.until_served(&sample);
+    let mut peer = scene.peer(&sample);
+    for seed in 2..5 {
+        let mut file = File::options();
+        let mut file = file.write(true).open(scene.path("lib/sample-1")).unwrap();
+        file.write_all(&[0; 100]).unwrap();
+        drop(file);
+        // What comes after it has been looked at after it.
+        let marker = scene.torrent(seed, "lib");
+        scene.until_served(&marker);
+    }
+    assert_eq!(peer.block(0, 0, 1001)[..100], [0; 100]);
+    let log = scene.daemon.log();
+    assert!(!log.contains(", 1 removed"), "{log}");
+}
+
+#[test]
 fn a_root_that_is_away_takes_its_torrents_with_it_and_comes_back() {
     let scene = Scene::with(&[], |base| {
         torrent(1, &base.join("lib/d"));

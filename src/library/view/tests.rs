@@ -208,6 +208,23 @@ fn a_directory_that_is_empty_at_once_is_waited_for() {
 }
 
 #[test]
+fn content_that_has_its_size_keeps_the_number_of_its_torrent() {
+    let place = Place::new();
+    place.torrent("x", "a");
+    let mut view = place.view();
+    let content = place.path("x/a");
+    fs::write(&content, [2; 7]).unwrap();
+    assert_eq!(look(&mut view, &content), []);
+    fs::rename(place.path("x/a.torrent"), place.path("aside")).unwrap();
+    fs::write(place.path("x/new"), [3; 7]).unwrap();
+    fs::rename(place.path("x/new"), &content).unwrap();
+    fs::rename(place.path("aside"), place.path("x/a.torrent")).unwrap();
+    assert_eq!(look(&mut view, &content), []);
+    assert_eq!(refresh(&place, &mut view), (vec![], vec![]));
+    assert_eq!(number(&view, &place.path("x/a.torrent")), Some(0));
+}
+
+#[test]
 fn many_below_a_directory_are_counted_before_they_are_looked_at() {
     let place = Place::new();
     for name in ["a", "b", "c"] {
