@@ -62,7 +62,7 @@ pub(super) fn verify_command() -> Command {
                 .conflicts_with("inputs")
                 .help("Verify every torrent of an index file instead"),
         )
-        .arg(path("root", "DIR").requires("index").help(
+        .arg(path("root", "DIR").requires("index").conflicts_with("inputs").help(
             "Where the paths of that index start, when it was copied [default: where the index says]",
         ))
         .arg(path("content", "DIR").help(

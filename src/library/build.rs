@@ -328,7 +328,7 @@ impl Taker<'_> {
             content_tag: file.content_tag,
             trackers,
             stamp: file.stamp,
-            content_stamp: file.content_stamp,
+            content_hash: file.content_hash,
         })?;
         self.progress.add(1, file.stamp.length.into());
         Ok(())
@@ -368,7 +368,7 @@ struct File {
     content_tag: u16,
     announce: Announce,
     stamp: FileStamp,
-    content_stamp: u32,
+    content_hash: u32,
 }
 
 enum Announce {
@@ -388,7 +388,7 @@ impl File {
             content_tag: entry.content_tag,
             announce: Announce::Known(entry.trackers),
             stamp: entry.stamp,
-            content_stamp: entry.content_stamp,
+            content_hash: entry.content_hash,
         }
     }
 }
@@ -464,19 +464,9 @@ impl<'a> Worker<'a> {
                     refusal: None,
                 };
             }
-            let was_right = match entry.state {
-                State::Served => true,
-                // It was when its directory was there last.
-                State::Withdrawn => entry.content_stamp != 0,
-                State::Unusable => false,
-            };
-            if same && base.look == Look::Metainfo && was_right {
-                let file = File {
-                    state: State::Served,
-                    ..File::known(Arc::clone(directory), entry.clone())
-                };
+            if same && base.look == Look::Metainfo && entry.state == State::Served {
                 return Found {
-                    file: Some(file),
+                    file: Some(File::known(Arc::clone(directory), entry.clone())),
                     refused: false,
                     refusal: None,
                 };
@@ -503,7 +493,7 @@ impl<'a> Worker<'a> {
             content_tag: looked.content_tag,
             announce: Announce::Read(looked.announce),
             stamp: looked.stamp,
-            content_stamp: looked.content_stamp,
+            content_hash: looked.content_hash,
         };
         let refusal = looked.refusal.map(|reason| Refusal { path, reason });
         Found {

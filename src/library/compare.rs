@@ -199,7 +199,7 @@ impl Comparison<'_> {
             state: entry.state,
             content_tag: entry.content_tag,
             stamp: entry.stamp,
-            content_stamp: entry.content_stamp,
+            content_hash: entry.content_hash,
             number,
             reserved: None,
         };

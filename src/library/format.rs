@@ -31,7 +31,7 @@ const MAGIC: [u8; 8] = *b"hekatidx";
 
 /// Changed with every change of the format. There is one reader: an index is a cache, and another
 /// version is made again.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Where the first section starts, so that records do not share a page with the header.
 pub(super) const HEADER_BYTES: usize = 4096;
@@ -244,17 +244,21 @@ pub enum State {
     Unusable,
 }
 
-/// A few bits of the name of a torrent's content, see [`content_tag`].
+/// A few bits of the name of a torrent's content, see [`content_name`].
 pub const TAG_BITS: u32 = 14;
 
-/// A number of [`TAG_BITS`] bits for the name of the file or directory that holds the content of a
-/// torrent. It tells which few torrents of a large directory may be those of a file that changes.
+/// Numbers of [`TAG_BITS`] and of 32 bits for the name of the file or directory that holds the content
+/// of a torrent. Together they tell which torrents of a directory are those of files that change,
+/// without reading others, however many both are.
 #[must_use]
-pub fn content_tag(name: &[u8]) -> u16 {
+pub fn content_name(name: &[u8]) -> (u16, u32) {
     let mut hash = Fnv::default();
     hash.add(name);
     let [low, high, ..] = hash.fold().to_le_bytes();
-    u16::from_le_bytes([low, high]) >> (u16::BITS - TAG_BITS)
+    let tag = u16::from_le_bytes([low, high]) >> (u16::BITS - TAG_BITS);
+    // No name has this byte.
+    hash.add(&[0]);
+    (tag, hash.fold())
 }
 
 /// A metainfo file in the index.
@@ -267,13 +271,13 @@ pub(super) struct Record {
     pub(super) name_offset: u64,
     pub(super) name_length: u8,
     pub(super) state: State,
-    /// See [`content_tag`].
+    /// See [`content_name`].
     pub(super) content_tag: u16,
     /// The number of its list of announce URLs.
     pub(super) trackers: u32,
     pub(super) stamp: FileStamp,
-    /// See [`crate::torrent::reader::Reader::check`]; zero when the content was not right.
-    pub(super) content_stamp: u32,
+    /// See [`content_name`].
+    pub(super) content_hash: u32,
 }
 
 impl Record {
@@ -293,7 +297,7 @@ impl Record {
         put(&mut rest, &self.trackers.to_le_bytes());
         put(&mut rest, &self.stamp.length.to_le_bytes());
         put(&mut rest, &self.stamp.modified_ns.to_le_bytes());
-        put(&mut rest, &self.content_stamp.to_le_bytes());
+        put(&mut rest, &self.content_hash.to_le_bytes());
         out
     }
 
@@ -320,7 +324,7 @@ impl Record {
                 length: fields.u32(),
                 modified_ns: i64::from_le_bytes(fields.take()),
             },
-            content_stamp: fields.u32(),
+            content_hash: fields.u32(),
         }
     }
 }
@@ -524,7 +528,7 @@ mod tests {
                     length: 8192,
                     modified_ns: -5,
                 },
-                content_stamp: 0xdead_beef,
+                content_hash: 0xdead_beef,
             };
             assert_eq!(Record::decode(&record.encode()), record);
             assert_eq!(prefix(&record.info_hash), 0x0102_0304_0506_0708);

@@ -119,14 +119,14 @@ pub struct Entry {
     pub state: State,
     /// Whether another record with the same info-hash is served in place of it.
     pub duplicate: bool,
-    /// See [`format::content_tag`].
+    /// See [`format::content_name`].
     pub content_tag: u16,
     /// For [`Index::trackers`].
     pub trackers: u32,
     /// Of the metainfo file.
     pub stamp: FileStamp,
-    /// See [`crate::torrent::reader::Reader::check`].
-    pub content_stamp: u32,
+    /// See [`format::content_name`].
+    pub content_hash: u32,
 }
 
 impl Index {
@@ -392,7 +392,7 @@ impl Index {
             content_tag: record.content_tag,
             trackers: record.trackers,
             stamp: record.stamp,
-            content_stamp: record.content_stamp,
+            content_hash: record.content_hash,
         })
     }
 

@@ -29,7 +29,7 @@ pub(super) struct Looked {
     pub(super) content_tag: u16,
     pub(super) announce: Vec<Vec<String>>,
     pub(super) stamp: FileStamp,
-    pub(super) content_stamp: u32,
+    pub(super) content_hash: u32,
     /// Why it is not served; also `None` when its content is away.
     pub(super) refusal: Option<RefusalReason>,
 }
@@ -43,7 +43,7 @@ impl Looked {
             content_tag: 0,
             announce: Vec::new(),
             stamp: FileStamp::default(),
-            content_stamp: 0,
+            content_hash: 0,
             refusal: Some(reason),
         }
     }
@@ -90,21 +90,22 @@ impl Looked {
             }
         };
         let checked = root.map(|root| reader.check(root, &found.metainfo));
-        let (state, content_stamp, mut refusal) = match checked {
-            Some(Ok(stamp)) => (State::Served, stamp, None),
-            Some(Err(error)) => (State::Withdrawn, 0, Some(RefusalReason::from(error))),
-            None => (State::Withdrawn, 0, None),
+        let (state, mut refusal) = match checked {
+            Some(Ok(())) => (State::Served, None),
+            Some(Err(error)) => (State::Withdrawn, Some(RefusalReason::from(error))),
+            None => (State::Withdrawn, None),
         };
         if let Some(reason) = refusal.take_if(|reason| reason.is_lack_of_descriptors()) {
             return Err(reason);
         }
+        let (content_tag, content_hash) = content_name(&found.metainfo);
         Ok(Looked {
             info_hash: found.metainfo.info_hash,
             state,
-            content_tag: tag(&found.metainfo),
+            content_tag,
             announce: found.metainfo.announce,
             stamp: found.stamp,
-            content_stamp,
+            content_hash,
             refusal,
         })
     }
@@ -132,11 +133,11 @@ pub(super) fn is_lack_of_descriptors(error: &io::Error) -> bool {
 }
 
 /// Of the file or directory that holds the content.
-fn tag(metainfo: &Metainfo) -> u16 {
+fn content_name(metainfo: &Metainfo) -> (u16, u32) {
     let mut paths = metainfo.files.iter().map(|file| file.path.as_slice());
     let path = paths.find(|path| !path.is_empty()).unwrap_or_default();
     let name = path.split(|byte| *byte == b'/').next();
-    format::content_tag(name.unwrap_or_default())
+    format::content_name(name.unwrap_or_default())
 }
 
 #[cfg(test)]

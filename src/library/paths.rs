@@ -3,6 +3,7 @@
 //! Owns the search in the order of an index: directories by their components, files by their names.
 //! It must not know what is asked for it. It reads the disk: not for the loop.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
@@ -59,11 +60,16 @@ impl Index {
         self.entries_ahead(records, if many { READ_BYTES } else { NEAR_BYTES })
     }
 
-    /// The records of the files in a directory whose content may have a name with this tag.
+    /// The records of the files in a directory whose content has one of these names, see
+    /// [`format::content_name`](super::format::content_name).
     ///
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
-    pub fn tagged(&self, directory: &Path, tags: &[u16]) -> Result<Vec<u32>, IndexError> {
+    pub fn tagged(
+        &self,
+        directory: &Path,
+        names: &HashSet<(u16, u32)>,
+    ) -> Result<Vec<u32>, IndexError> {
         let mut found = Vec::new();
         let records = self.within(directory)?;
         let mut window = self.window(Part::Records, READ_BYTES.min(records.len() * RECORD_BYTES));
@@ -72,7 +78,8 @@ impl Index {
             let raw = window.at(offset, RECORD_BYTES as u64);
             let raw = raw.map_err(|error| self.failed(Part::Records, error))?;
             let raw = raw.try_into().unwrap_or(&[0; RECORD_BYTES]);
-            if tags.contains(&Record::decode(raw).content_tag) {
+            let record = Record::decode(raw);
+            if names.contains(&(record.content_tag, record.content_hash)) {
                 found.push(number);
             }
         }
@@ -162,7 +169,7 @@ mod tests {
                 content_tag: u16::from(number % 2),
                 trackers: 0,
                 stamp: FileStamp::default(),
-                content_stamp: 0,
+                content_hash: 7,
             };
             writer.record(&record).unwrap();
         }
@@ -232,8 +239,12 @@ mod tests {
     fn files_are_found_by_the_tag_of_their_content() {
         let (_directory, index) = index("/r");
         let directory = Path::new("/r/a/b");
-        assert_eq!(index.tagged(directory, &[1]).unwrap(), [5]);
-        assert_eq!(index.tagged(directory, &[1, 0]).unwrap(), [4, 5]);
-        assert!(index.tagged(directory, &[2]).unwrap().is_empty());
+        let tagged = |names: &[(u16, u32)]| {
+            let names = names.iter().copied().collect();
+            index.tagged(directory, &names).unwrap()
+        };
+        assert_eq!(tagged(&[(1, 7)]), [5]);
+        assert_eq!(tagged(&[(1, 7), (0, 7)]), [4, 5]);
+        assert!(tagged(&[(2, 7), (1, 8)]).is_empty());
     }
 }

@@ -84,7 +84,7 @@ pub(super) struct There {
     pub(super) state: State,
     pub(super) content_tag: u16,
     pub(super) stamp: FileStamp,
-    pub(super) content_stamp: u32,
+    pub(super) content_hash: u32,
     /// By which it is served; `None` when it is not, or another file with its info-hash is.
     pub(super) number: Option<u32>,
     /// What stands for its record when that is of no use.
@@ -265,7 +265,7 @@ impl View {
             state: entry.state,
             content_tag: entry.content_tag,
             stamp: entry.stamp,
-            content_stamp: entry.content_stamp,
+            content_hash: entry.content_hash,
             number: number.filter(|_| is_served(entry)),
             reserved: number.filter(|_| !is_served(entry)),
         }
@@ -323,7 +323,7 @@ impl View {
             state: looked.state,
             content_tag: looked.content_tag,
             stamp: looked.stamp,
-            content_stamp: looked.content_stamp,
+            content_hash: looked.content_hash,
             number: None,
             reserved: None,
         };

@@ -53,14 +53,14 @@ pub struct NewRecord<'a> {
     pub info_hash: InfoHash,
     /// What was found.
     pub state: State,
-    /// See [`format::content_tag`].
+    /// See [`format::content_name`].
     pub content_tag: u16,
     /// From [`Writer::trackers`].
     pub trackers: u32,
     /// Of the metainfo file.
     pub stamp: FileStamp,
-    /// See [`crate::torrent::reader::Reader::check`].
-    pub content_stamp: u32,
+    /// See [`format::content_name`].
+    pub content_hash: u32,
 }
 
 /// What an index came to hold.
@@ -194,7 +194,7 @@ impl Writer {
             content_tag: new.content_tag,
             trackers: new.trackers,
             stamp: new.stamp,
-            content_stamp: new.content_stamp,
+            content_hash: new.content_hash,
         };
         self.names.write(new.name)?;
         self.name.clear();

@@ -62,7 +62,7 @@ pub fn resolve(root: &Path, relative: &Path) -> Result<PathBuf, ContentError> {
 /// # Errors
 /// A [`ContentError`].
 pub fn open(root: &Path, relative: &Path, length: u64) -> Result<File, ContentError> {
-    open_resolved(&resolve(root, relative)?, relative, length).map(|(file, _)| file)
+    open_resolved(&resolve(root, relative)?, relative, length)
 }
 
 /// Checks many files while a library is read, and remembers the directory it has walked last.
@@ -72,18 +72,13 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Whether the file could be opened by [`open`]; if so, what the file system knows of it.
+    /// Whether the file could be opened by [`open`].
     ///
     /// # Errors
     /// A [`ContentError`].
-    pub fn check(
-        &mut self,
-        root: &Path,
-        relative: &Path,
-        length: u64,
-    ) -> Result<Metadata, ContentError> {
+    pub fn check(&mut self, root: &Path, relative: &Path, length: u64) -> Result<(), ContentError> {
         let path = examine(root, relative, &mut self.plain_directory)?;
-        open_resolved(&path, relative, length).map(|(_, metadata)| metadata)
+        open_resolved(&path, relative, length).map(drop)
     }
 }
 
@@ -144,11 +139,7 @@ fn regular(path: PathBuf, metadata: &Metadata, relative: &Path) -> Result<PathBu
     }
 }
 
-fn open_resolved(
-    path: &Path,
-    relative: &Path,
-    length: u64,
-) -> Result<(File, Metadata), ContentError> {
+fn open_resolved(path: &Path, relative: &Path, length: u64) -> Result<File, ContentError> {
     // Should the file have been replaced since it was looked at: a symlink is not followed, and
     // opening a pipe does not wait for a writer.
     let file = OpenOptions::new()
@@ -167,7 +158,7 @@ fn open_resolved(
             found: metadata.len(),
         });
     }
-    Ok((file, metadata))
+    Ok(file)
 }
 
 /// A link leads elsewhere, or a disk has come where the sandbox could not permit one.

@@ -67,7 +67,7 @@ fn main() -> io::Result<()> {
                 length: 8192,
                 modified_ns: random.i64(..),
             },
-            content_stamp: random.u32(..),
+            content_hash: random.u32(..),
         })?;
     }
     let written = writer.finish(&origin, 0)?;
@@ -88,7 +88,7 @@ fn copy(index: &Index, writer: &mut Writer) -> io::Result<()> {
             content_tag: entry.content_tag,
             trackers,
             stamp: entry.stamp,
-            content_stamp: entry.content_stamp,
+            content_hash: entry.content_hash,
         })?;
     }
     Ok(())

@@ -59,7 +59,7 @@ fn made_up(target: &Path, count: u32) {
                 length: number,
                 modified_ns: -i64::from(number),
             },
-            content_stamp: !number,
+            content_hash: !number,
         };
         assert_eq!(writer.record(&record).unwrap(), number);
     }
@@ -106,7 +106,7 @@ fn every_record_is_read_as_it_was_written() {
                     length: number,
                     modified_ns: -i64::from(number),
                 },
-                content_stamp: !number,
+                content_hash: !number,
             };
             assert_eq!(entry, expected);
             assert_eq!(lookup(&index, expected.info_hash), Some(entry));
@@ -136,7 +136,7 @@ fn info_hashes_that_begin_alike_are_told_apart() {
             content_tag: 0,
             trackers: 0,
             stamp: FileStamp::default(),
-            content_stamp: 0,
+            content_hash: 0,
         };
         writer.record(&record).unwrap();
         info_hash
@@ -226,7 +226,7 @@ fn other_files_and_other_versions_are_refused_by_name() {
     file.write_all_at(&[9], 8).unwrap();
     assert_eq!(
         line(),
-        "has format 9, this version reads format 2: make it again with `hekate index`"
+        "has format 9, this version reads format 3: make it again with `hekate index`"
     );
 }
 
@@ -321,7 +321,7 @@ fn each_torrent_that_is_served_is_there_once() {
                 length: 1,
                 modified_ns: 1,
             },
-            content_stamp: 1,
+            content_hash: 1,
             content_tag: 0,
         };
         writer.record(&record).unwrap();

@@ -4,7 +4,7 @@
 //! content it is. It must not know what becomes of them, but for those that cannot be looked at: these
 //! are withdrawn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::ops::Bound;
@@ -148,7 +148,7 @@ impl View {
             let within = within.filter(|key| key.directory == directory);
             let named = within.filter(|key| {
                 let there = self.over.get(*key).and_then(|seen| seen.there.as_ref());
-                there.is_some_and(|there| names.contains(&there.content_tag))
+                there.is_some_and(|there| names.contains(&(there.content_tag, there.content_hash)))
             });
             found.extend(named.map(Key::path));
         }
@@ -156,8 +156,11 @@ impl View {
     }
 
     /// Which names in which directories may be those of content that has changed.
-    fn names_of_content<'a>(&self, paths: &'a [PathBuf]) -> BTreeMap<&'a Path, Vec<u16>> {
-        let mut names: BTreeMap<&Path, Vec<u16>> = BTreeMap::new();
+    fn names_of_content<'a>(
+        &self,
+        paths: &'a [PathBuf],
+    ) -> BTreeMap<&'a Path, HashSet<(u16, u32)>> {
+        let mut names: BTreeMap<&Path, HashSet<(u16, u32)>> = BTreeMap::new();
         for path in paths {
             let mut below = path.as_path();
             if is_metainfo_name(path) && !path.is_dir() {
@@ -168,11 +171,8 @@ impl View {
                 if !directory.starts_with(&self.base.index.origin().root) {
                     break;
                 }
-                let tag = format::content_tag(name.as_encoded_bytes());
-                let tags = names.entry(directory).or_default();
-                if !tags.contains(&tag) {
-                    tags.push(tag);
-                }
+                let name = format::content_name(name.as_encoded_bytes());
+                names.entry(directory).or_default().insert(name);
                 below = directory;
             }
         }

@@ -61,11 +61,10 @@ impl View {
             {
                 self.forget(&key, Some(there.clone()), false);
                 let number = Some(self.added(&path, info_hash, &looked.announce));
-                let (stamp, content_stamp) = (looked.stamp, looked.content_stamp);
                 let there = There {
                     number,
-                    stamp,
-                    content_stamp,
+                    stamp: looked.stamp,
+                    content_hash: looked.content_hash,
                     reserved: None,
                     state: State::Served,
                     ..there

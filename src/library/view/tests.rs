@@ -13,6 +13,10 @@ use crate::library::index::Index;
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::metainfo::samples::{s, single};
 
+/// Torrents of a directory, and as many that come at once: a tag of 14 bits for each would be one of
+/// another some ten times.
+const MANY: usize = 400;
+
 /// A library on disk.
 struct Place {
     _directory: TempDir,
@@ -244,6 +248,24 @@ fn many_below_a_directory_are_counted_before_they_are_looked_at() {
     // What is gone comes first, so that what has its info-hash elsewhere is no duplicate.
     let expected = ["b", "0", "a", "c"].map(|name| place.path(&format!("x/{name}.torrent")));
     assert_eq!(concerned, Concerned::These(expected.to_vec()));
+}
+
+#[test]
+fn new_content_in_a_large_directory_is_no_reason_to_read_its_torrents() {
+    let place = Place::new();
+    for number in 0..MANY {
+        place.torrent("x", &format!("old-{number}"));
+    }
+    let view = place.view();
+    let new = (0..MANY).map(|number| place.path(&format!("x/new-{number}")));
+    let metainfo = (0..MANY).map(|number| place.path(&format!("x/new-{number}.torrent")));
+    let mut paths: Vec<PathBuf> = new.chain(metainfo).collect();
+    assert!(view.with_content(&paths).unwrap().is_empty());
+    paths.push(place.path("x/old-7"));
+    assert_eq!(
+        view.with_content(&paths).unwrap(),
+        [place.path("x/old-7.torrent")]
+    );
 }
 
 #[test]
