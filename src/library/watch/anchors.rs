@@ -64,7 +64,8 @@ impl Anchor {
             return false;
         };
         let mut mounts = mounts::all();
-        mounts.retain(|mount| mount.point.starts_with(&seen.real));
+        // Looking at what an automounter has mounted would mount it again, for ever.
+        mounts.retain(|mount| mount.point.starts_with(&seen.real) && !mount.is_automatic);
         let is_other = mounts != self.mounts;
         self.mounts = mounts;
         is_other

@@ -3,6 +3,7 @@
 //! Owns the reading of the mount table (`proc_pid_mountinfo(5)`). A mount over a directory is no
 //! change in that directory, so nothing but this table tells.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
@@ -33,6 +34,8 @@ pub(super) struct Mount {
     pub(super) point: PathBuf,
     /// What is mounted: its number, the device and the directory there.
     what: Vec<u8>,
+    /// Whether an automounter has mounted it, which comes and goes as it is asked for.
+    pub(super) is_automatic: bool,
 }
 
 /// Every mount; none when the table cannot be read.
@@ -41,19 +44,47 @@ pub(super) fn all() -> Vec<Mount> {
 }
 
 fn parse(table: &[u8]) -> Vec<Mount> {
-    let lines = table.split(|&byte| byte == b'\n');
-    lines.filter_map(parse_line).collect()
+    let lines = || table.split(|&byte| byte == b'\n').filter_map(Line::parse);
+    let automounters = lines().filter(|line| line.is_automounter);
+    let automounters: HashSet<&[u8]> = automounters.map(|line| line.number).collect();
+    lines()
+        .map(|line| Mount {
+            point: OsString::from_vec(unescaped(line.point)).into(),
+            what: [line.number, line.device, line.root].join(&b' '),
+            is_automatic: automounters.contains(line.parent),
+        })
+        .collect()
 }
 
-fn parse_line(line: &[u8]) -> Option<Mount> {
-    let fields: Vec<&[u8]> = line.splitn(6, |&byte| byte == b' ').collect();
-    let [number, _parent, device, root, point, ..] = fields[..] else {
-        return None;
-    };
-    Some(Mount {
-        point: OsString::from_vec(unescaped(point)).into(),
-        what: [number, device, root].join(&b' '),
-    })
+/// What is wanted of a line of the table, as it stands there.
+struct Line<'a> {
+    number: &'a [u8],
+    parent: &'a [u8],
+    device: &'a [u8],
+    root: &'a [u8],
+    point: &'a [u8],
+    is_automounter: bool,
+}
+
+impl<'a> Line<'a> {
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let parsed = Line {
+            number: fields.next()?,
+            parent: fields.next()?,
+            device: fields.next()?,
+            root: fields.next()?,
+            point: fields.next()?,
+            is_automounter: false,
+        };
+        // Options, of any number, end with a hyphen. Then comes the type.
+        let kind = fields.skip_while(|field| *field != b"-").nth(1);
+        let is_automounter = kind == Some(b"autofs");
+        Some(Line {
+            is_automounter,
+            ..parsed
+        })
+    }
 }
 
 /// Space, tab, line feed and backslash are written as a backslash and three octal digits.
@@ -87,6 +118,10 @@ mod tests {
         let points: Vec<&Path> = mounts.iter().map(|mount| mount.point.as_path()).collect();
         assert_eq!(points, [Path::new("/mnt/a b"), Path::new("/x\\y\\0")]);
         assert_eq!(mounts[1].what, b"37 0:5 /");
+        let table = b"40 1 0:6 / /net rw shared:9 - autofs auto rw\n\
+            41 40 0:7 / /net/a rw - nfs a:/x rw\n42 41 0:8 / /net/a/b rw - ext4 /dev/b rw\n";
+        let automatic = parse(table).into_iter().map(|mount| mount.is_automatic);
+        assert_eq!(automatic.collect::<Vec<_>>(), [false, true, false]);
         assert!(all().iter().any(|mount| mount.point == Path::new("/")));
     }
 }
