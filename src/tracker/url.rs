@@ -434,6 +434,9 @@ mod tests {
         for location in [format!("/{most}x"), most, "é".repeat(MAX_URL_BYTES / 3)] {
             assert_eq!(from.redirect(&location), Err(UrlError::TooLong));
         }
+        // What is just as long as it may be is taken.
+        let longest = format!("http://a/{}", "x".repeat(MAX_URL_BYTES - 9));
+        assert!(TrackerUrl::parse(&longest).is_ok());
         // The same of a host, as the DNS bounds it.
         let host = |length: usize| TrackerUrl::parse(&format!("http://{}/", "h".repeat(length)));
         assert!(host(253).is_ok());

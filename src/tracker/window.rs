@@ -133,9 +133,11 @@ mod tests {
         }
         assert_eq!((window.size, window.under_way), (64, 0));
         // From there on it grows by one for each round.
-        for _ in 0..64 {
+        for _ in 0..63 {
             window.answered();
         }
+        assert_eq!(window.size, 64);
+        window.answered();
         assert_eq!(window.size, 65);
         (0..100).for_each(|second| window.lost(Time(10_000 + 1000 * second)));
         assert_eq!(window.size, MIN_WINDOW);
