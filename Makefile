@@ -115,8 +115,8 @@ test: test-deps  ## install what the tests need, then run every test
 
 # Debian's names for what the tests start; `ip` and `unshare` give each client a network of its own.
 TEST_PACKAGES := strace transmission-cli aria2 rtorrent qbittorrent-nox python3-libtorrent \
-	opentracker nginx-light iproute2 util-linux bsdutils chromium man-db bash zsh fish shellcheck systemd \
-	logrotate lintian musl-tools openssl
+	opentracker nginx-light iproute2 util-linux bsdutils chromium man-db bash zsh fish shellcheck \
+	systemd systemd-container logrotate lintian musl-tools openssl
 # What comes from npm is kept with what is built.
 CLIENTS := $(abspath $(TARGET))/clients
 # What comes from crates.io as well: trackers that are not in Debian. Their own lock files name a

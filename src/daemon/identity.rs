@@ -137,7 +137,10 @@ impl Plan {
         }
         let ([_, user, _], [_, group, _]) = (now.users, now.groups);
         if user != 0 {
-            process::drop_capabilities().map_err(capabilities)?;
+            // Where there is none, a service manager may have forbidden the call that gives them up.
+            if process::has_capabilities().map_err(capabilities)? {
+                process::drop_capabilities().map_err(capabilities)?;
+            }
             if process::has_capabilities().map_err(capabilities)? {
                 return Err(IdentityError::WayBack("capabilities are left"));
             }

@@ -12,6 +12,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod booted;
 mod dashboard;
 mod image;
 mod init;
