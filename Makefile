@@ -98,8 +98,14 @@ uninstall:  ## remove what `make install` has put there, but for the configurati
 TOOLS     := $(abspath $(TARGET))/tools
 CARGO_DEB := 3.8.0
 
+# Without the first, cargo-deb makes a package that depends on nothing; the other packs it.
+.PHONY: deb-deps
+deb-deps:
+	@command -v dpkg-shlibdeps >/dev/null && command -v xz >/dev/null \
+		|| { echo 'The package is made with dpkg-shlibdeps and xz: apt-get install dpkg-dev' >&2; exit 1; }
+
 # The changelog in the package is ours; Debian's own is dist/debian/changelog.
-deb: build  ## build the Debian package, in target/debian (installs cargo-deb there)
+deb: deb-deps build  ## build the Debian package, in target/debian (installs cargo-deb there)
 	@test "$$('$(TOOLS)/bin/cargo-deb' --version 2>/dev/null)" = '$(CARGO_DEB)' \
 		|| $(CARGO) install --quiet --locked --no-default-features --root '$(TOOLS)' cargo-deb@$(CARGO_DEB)
 	@gzip -9nc CHANGELOG.md >'$(TARGET)/changelog.gz'
