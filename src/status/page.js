@@ -96,6 +96,7 @@ function render(status) {
   renderTrackers(status.trackers, status.trackers_others);
   const ends = Object.entries(status.connections_closed).filter(([, some]) => some > 0);
   ends.sort((one, other) => other[1] - one[1]);
+  at("none-closed").hidden = ends.length > 0;
   at("closed").replaceChildren(...ends.map(([reason, some]) => {
     const row = document.createElement("div");
     row.append(cell("dt", reason.replaceAll("_", " ")), cell("dd", count(some)));
@@ -130,48 +131,58 @@ function entry(term, text) {
   return row;
 }
 
+// A row with its name first. Where the page is too narrow for columns, each cell shows the name of its own.
+function tableRow(body, name, cells) {
+  const row = document.createElement("tr");
+  const head = cell("th", name);
+  head.scope = "row";
+  row.append(head, ...cells);
+  const names = at(body).closest("table").tHead.rows[0].cells;
+  cells.forEach((one, index) => {
+    one.dataset.label = names[index + 1].textContent;
+  });
+  return row;
+}
+
 function renderBusiest(torrents) {
   at("nobody").hidden = torrents.length > 0;
   at("busiest").replaceChildren(...torrents.map((torrent) => {
-    const row = document.createElement("tr");
-    row.append(
-      cell("td", torrent.name),
-      cell("td", `${bytes(torrent.payload_bytes_per_second)}/s`),
-      cell("td", count(torrent.peers)),
-      cell("td", bytes(torrent.payload_bytes)),
-      cell("td", bytes(torrent.bytes)),
-    );
+    const figures = [`${bytes(torrent.payload_bytes_per_second)}/s`, count(torrent.peers),
+      bytes(torrent.payload_bytes), bytes(torrent.bytes)];
+    const row = tableRow("busiest", torrent.name, figures.map((figure) => cell("td", figure)));
     row.firstChild.title = torrent.info_hash;
     return row;
   }));
 }
 
-function trackerRow(tracker, name, state, trouble) {
-  const row = document.createElement("tr");
+// One row of figures, and one of words when there was trouble.
+function trackerRows(tracker, name, state, trouble) {
   const sums = [tracker.torrents, tracker.accepted, tracker.refused, tracker.failed, tracker.connections,
     tracker.requests_in_flight];
-  const head = cell("th", name);
-  head.scope = "row";
   const late = cell("td", tracker.late_seconds ? duration(tracker.late_seconds) : "in time");
   late.className = tracker.late_seconds >= 300 ? "late" : "";
-  const words = cell("td", trouble);
-  words.className = "words";
-  row.append(head, state, late, ...sums.map((sum) => cell("td", count(sum))), words);
-  return row;
+  const row = tableRow("trackers", name, [state, late, ...sums.map((sum) => cell("td", count(sum)))]);
+  if (!trouble) return [row];
+  row.className = "has-trouble";
+  const words = document.createElement("tr");
+  words.className = "trouble";
+  words.append(cell("td", trouble));
+  words.firstChild.colSpan = row.cells.length;
+  return [row, words];
 }
 
 function renderTrackers(trackers, others) {
   at("no-trackers").hidden = trackers.length > 0;
   // Those that are worst off first.
   trackers.sort((one, other) => other.late_seconds - one.late_seconds);
-  const rows = trackers.map((tracker) => {
+  const rows = trackers.flatMap((tracker) => {
     const resting = tracker.state === "resting";
     const state = cell("td", resting ? `rests, ${duration(tracker.rests_seconds)}` : tracker.state);
     state.className = `state ${tracker.state}`;
-    const ago = tracker.trouble === null ? "" : `${duration(tracker.trouble_seconds_ago)} ago: ${tracker.trouble}`;
-    return trackerRow(tracker, tracker.tracker, state, ago);
+    const ago = tracker.trouble === null ? "" : `Last trouble, ${duration(tracker.trouble_seconds_ago)} ago: ${tracker.trouble}`;
+    return trackerRows(tracker, tracker.tracker, state, ago);
   });
-  if (others.trackers > 0) rows.push(trackerRow(others, `${count(others.trackers)} others`, cell("td", ""), ""));
+  if (others.trackers > 0) rows.push(...trackerRows(others, `${count(others.trackers)} others`, cell("td", ""), ""));
   at("trackers").replaceChildren(...rows);
 }
 
