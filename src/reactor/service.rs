@@ -47,6 +47,8 @@ pub struct Service {
     alive: Time,
     /// When the status was told last.
     told: Time,
+    /// It is another one since.
+    is_news: bool,
 }
 
 impl Service {
@@ -65,7 +67,10 @@ impl Service {
         let chores = self.logging.as_ref().map(|_| self.done.after(CHORES_MS));
         let watchdog = self.notifier.watchdog_ms().map(|ms| self.alive.after(ms));
         let status = self.notifier.is_heard();
-        let status = status.then(|| self.told.after(STATUS_MS));
+        let status = status.then(|| match self.is_news {
+            true => Time::default(),
+            false => self.told.after(STATUS_MS),
+        });
         [chores, watchdog, status].into_iter().flatten().min()
     }
 
@@ -78,9 +83,11 @@ impl Service {
             self.notifier.alive();
             self.alive = now;
         }
-        if self.notifier.is_heard() && now.since(self.told) >= STATUS_MS {
+        let is_due = self.is_news || now.since(self.told) >= STATUS_MS;
+        if self.notifier.is_heard() && is_due {
             self.notifier.status(&status());
             self.told = now;
+            self.is_news = false;
         }
         if now.since(self.done) >= CHORES_MS
             && let Some(logging) = &self.logging
@@ -91,8 +98,9 @@ impl Service {
     }
 
     /// The daemon listens.
-    pub(super) fn listening(&self) {
+    pub(super) fn listening(&mut self) {
         self.notifier.ready();
+        self.is_news = true;
         if let Some(background) = &self.background {
             background.ready();
         }

@@ -67,6 +67,10 @@ fn the_service_manager_is_told_each_step_in_order() {
     );
     let ready = format!("READY=1\nMAINPID={}", daemon.pid());
     assert_eq!(manager.next_but(&["WATCHDOG=1"]), ready);
+    // What it does now is told at once: the watchdog hears of it ten times in between at most.
+    let told = (0..10).map(|_| manager.next());
+    let told = told.into_iter().find(|message| message != "WATCHDOG=1");
+    assert_eq!(told.as_deref(), Some("STATUS=1 torrents, 0 peers"));
     // It listened before it said so.
     Leecher::connect(daemon.address, place.sample.info_hash, FAST).until_unchoked();
 
