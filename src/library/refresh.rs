@@ -110,19 +110,24 @@ pub(super) fn first(settings: &Settings, progress: &Progress) -> Result<Index, S
 
 /// Makes the index anew, or opens the one that was made by somebody else.
 pub(super) fn again(task: &Task) -> Result<Index, String> {
-    let base = Base {
-        index: &task.base,
-        look: task.look,
-        quiet: task.quiet,
-        gone: &task.gone,
-    };
-    // One wrong byte would be taken over into each index that is made from it.
-    let whole = task.base.check();
-    let whole = whole.inspect_err(|error| log::warn!("{error}; every metainfo file is read again"));
-    let base = whole.is_ok().then_some(base);
     match &task.settings.source {
         Source::Inputs { inputs, state } => {
             warn_of_away(inputs, &task.settings);
+            let base = Base {
+                index: &task.base,
+                look: task.look,
+                quiet: task.quiet,
+                gone: &task.gone,
+            };
+            // One wrong byte would be taken over into each index that is made from it.
+            let whole = task.base.check();
+            let base = match whole {
+                Ok(()) => Some(base),
+                Err(error) => {
+                    log::warn!("{error}; every metainfo file is read again");
+                    None
+                }
+            };
             // While peers are served the loop has a core of its own.
             let threads = parallel::cores().div_ceil(2);
             make(&task.settings, state, (base, threads), &Progress::default())
@@ -251,7 +256,8 @@ fn write(
     Ok(Index::open(&plan.target)?)
 }
 
-fn warn_of_away(inputs: &[PathBuf], settings: &Settings) {
+/// Says which disks are away.
+pub(super) fn warn_of_away(inputs: &[PathBuf], settings: &Settings) {
     let anchors = anchors(settings);
     let places = inputs.iter().chain(&anchors);
     for path in places.filter(|path| is_away(path)) {

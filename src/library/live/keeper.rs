@@ -87,8 +87,15 @@ pub(super) fn run(
         differs: BTreeMap::new(),
         counts: keeper.view.counts,
     }))?;
-    if kept {
-        keeper.refresh(Wish::start());
+    match keeper.settings.source {
+        // What has changed while nobody looked.
+        Source::Inputs { .. } if kept => keeper.refresh(Wish::start()),
+        Source::Inputs { .. } => {}
+        // Whoever has made it will say when there is another.
+        Source::Given { .. } => {
+            refresh::warn_of_away(&[], &keeper.settings);
+            keeper.watch = Watch::start(Watched::of(&keeper.settings), &bell);
+        }
     }
     loop {
         match queue.recv_timeout(keeper.rest()) {
