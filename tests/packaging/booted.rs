@@ -232,6 +232,23 @@ fn peers_wait_at_the_socket_of_systemd_instead_of_being_refused() {
             shell("hekate status --json").contains("\"not_bittorrent\":1")
         });
         download(&sample);
+
+        // A low port, as the manual says.
+        let directory = "/etc/systemd/system/hekate.socket.d";
+        shell(&format!(
+            "mkdir -p {directory} && printf '[Socket]\\nListenStream=\\nListenStream=80\\n' \
+                >{directory}/port.conf && systemctl daemon-reload && systemctl stop hekate.service \
+                hekate.socket && systemctl start hekate.socket hekate.service"
+        ));
+        assert!(TcpStream::connect("127.0.0.1:80").is_ok());
+        assert!(TcpStream::connect(address).is_err());
+
+        // Nothing starts it again while it is removed, and nothing is left that would.
+        shell("dpkg -r hekate");
+        assert!(TcpStream::connect("127.0.0.1:80").is_err());
+        shell("dpkg --purge hekate");
+        let link = Path::new("/etc/systemd/system/sockets.target.wants/hekate.socket");
+        assert!(link.symlink_metadata().is_err(), "it is enabled still");
     });
 }
 
