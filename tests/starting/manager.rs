@@ -105,6 +105,8 @@ fn the_service_manager_hears_every_ten_seconds_how_it_goes() {
             .next_but(&["STATUS=reading "])
             .starts_with("READY=1")
     );
+    // At once, in place of what it said before, and then every ten seconds.
+    assert_eq!(manager.next(), "STATUS=1 torrents, 0 peers");
     let began = Instant::now();
     assert_eq!(manager.next(), "STATUS=1 torrents, 0 peers");
     assert!(began.elapsed() > Duration::from_secs(5));

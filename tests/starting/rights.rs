@@ -260,8 +260,13 @@ fn nothing_below_the_library_is_opened_for_writing() {
     daemon.wait_for_line("1 torrents added");
     daemon.signal("TERM");
     assert!(daemon.wait().success());
-    let end = format!("{} +++ exited with 0 +++", daemon.pid());
-    super::wait_for(|| fs::read_to_string(&trace).is_ok_and(|trace| trace.contains(&end)));
+    // Short numbers are followed by more than one space.
+    let pid = daemon.pid().to_string();
+    let is_end = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next() == Some(&pid) && line.ends_with("+++ exited with 0 +++") && words.count() == 5
+    };
+    super::wait_for(|| fs::read_to_string(&trace).is_ok_and(|trace| trace.lines().any(is_end)));
 
     let trace = fs::read_to_string(trace).unwrap();
     let library = library.to_str().unwrap();
