@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::library::index::Index;
 use crate::library::walk::resolved;
+use crate::sys;
 
 /// How long an index stays that nobody has made anew, which each start does, and nobody has open:
 /// longer than a library is away for a holiday or a repair.
@@ -85,7 +86,7 @@ pub(super) fn remove_unused(state: &Path) {
             continue;
         };
         // Who has it open, or is writing it, has locked it.
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        if matches!(sys::try_lock(&file), Ok(true)) {
             let _ = fs::remove_file(&path);
         }
     }
