@@ -19,7 +19,7 @@ use crate::timers::Time;
 pub const REVALIDATE_MS: u64 = 10_000;
 
 /// How long a mapping stays that nobody uses. It keeps a deleted file's room on the disk, and the
-/// disk from being unmounted; opening it again costs a reader some 50 µs.
+/// disk from being unmounted; opening it again is one job of a reader.
 pub const IDLE_MS: u64 = 300_000;
 
 /// See the module's text.

@@ -23,7 +23,7 @@ use crate::wire::message::InfoHash;
 /// What the file begins with. The number is that of the form.
 const MAGIC: &[u8] = b"hekate verified 1\n";
 
-/// A longer file is written anew. It is read whole at the start, in a tenth of a second.
+/// A longer file is written anew. It is read whole at the start, before there are peers.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// How much stays then, the newest: as much as the ledger holds.
