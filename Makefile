@@ -26,7 +26,7 @@ FISHCOMPDIR ?= $(DATADIR)/fish/vendor_completions.d
 INSTALL     ?= install
 
 .PHONY: help run build install uninstall deb static test test-deps check bench bench-seeders \
-	bench-quick bench-library bench-announce deny fuzz docs clean
+	bench-quick bench-pairs bench-library bench-announce deny fuzz docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -179,6 +179,13 @@ bench-seeders:  ## compare every installed seeder, about 20 minutes; the report 
 bench-quick:  ## the same within five minutes; the report goes to target/bench/report/
 	$(CARGO) build --release --locked --bins
 	python3 tests/bench/compare.py --quick --out '$(TARGET)/bench/report'
+
+# What a change costs: BEFORE is a `hekate` that was built without it.
+bench-pairs:  ## compare this build with another in turn: make bench-pairs BEFORE=/path/to/hekate
+	@test -n '$(BEFORE)' || { echo 'BEFORE=/path/to/hekate names the build to compare with' >&2; exit 1; }
+	$(CARGO) build --release --locked --bins
+	python3 tests/bench/pairs.py --before '$(BEFORE)' --after '$(TARGET)/release/hekate' \
+		--swarm '$(TARGET)/release/hekate-swarm' --data '$(TARGET)/bench'
 
 bench-library:  ## measure the index: 200,000 torrent files, 20 million in an index (6 GB of disk)
 	$(CARGO) build --release --locked --bins --example make-library --example make-index --example bench-library
