@@ -259,27 +259,36 @@ mod tests {
     #[test]
     fn the_options_of_2009_keep_their_meaning() {
         let defaults = config(&["lib"]);
-        assert_eq!(defaults.port, 6969);
-        assert_eq!(defaults.max_unchoked, 50);
-        assert_eq!(defaults.credit_bytes, 1 << 20);
-        assert_eq!(defaults.max_unchoked_ms, 300_000);
+        assert_eq!(defaults.network.port, 6969);
+        assert_eq!(defaults.limits.choker.max_unchoked, 50);
+        assert_eq!(defaults.limits.choker.credit_bytes, 1 << 20);
+        assert_eq!(defaults.limits.choker.max_unchoked_ms, 300_000);
         let arguments = [
             "-p", "1", "-N", "2", "-C", "3K", "-T", "4", "-t", "-l", "-vv", "lib",
         ];
         assert!(seed(&arguments).unwrap().list);
         let config = config(&arguments);
-        assert_eq!((config.port, config.max_unchoked), (1, 2));
-        assert_eq!((config.credit_bytes, config.max_unchoked_ms), (3072, 4000));
-        assert_eq!(config.dirs, [PathBuf::from("lib")]);
-        assert_eq!(config.log, "hekate=trace");
+        assert_eq!(
+            (config.network.port, config.limits.choker.max_unchoked),
+            (1, 2)
+        );
+        assert_eq!(
+            (
+                config.limits.choker.credit_bytes,
+                config.limits.choker.max_unchoked_ms
+            ),
+            (3072, 4000)
+        );
+        assert_eq!(config.library.dirs, [PathBuf::from("lib")]);
+        assert_eq!(config.log.levels, "hekate=trace");
     }
 
     #[test]
     fn what_is_on_is_turned_off_by_a_flag_of_its_own() {
         let defaults = config(&["lib"]);
-        assert!(defaults.landlock && defaults.no_new_privs);
+        assert!(defaults.daemon.landlock && defaults.daemon.no_new_privs);
         let config = config(&["--no-landlock", "--allow-new-privs", "lib"]);
-        assert!(!config.landlock && !config.no_new_privs);
+        assert!(!config.daemon.landlock && !config.daemon.no_new_privs);
     }
 
     #[test]
@@ -296,8 +305,10 @@ mod tests {
             }
         };
         let as_said = config(&["lib"]);
-        assert!(as_said.no_tracker && !as_said.landlock && !as_said.no_new_privs);
-        assert_eq!(as_said.families, Families::V4);
+        assert!(
+            as_said.trackers.disabled && !as_said.daemon.landlock && !as_said.daemon.no_new_privs
+        );
+        assert_eq!(as_said.network.families, Families::V4);
         let off = config(&[
             "--ipv4=false",
             "-t=false",
@@ -305,29 +316,32 @@ mod tests {
             "--no-new-privs=true",
             "lib",
         ]);
-        assert!(!off.no_tracker && off.landlock && off.no_new_privs);
-        assert_eq!(off.families, Families::Both);
+        assert!(!off.trackers.disabled && off.daemon.landlock && off.daemon.no_new_privs);
+        assert_eq!(off.network.families, Families::Both);
         // A word behind a switch is a directory.
         let on = config(&["--landlock", "false"]);
-        assert!(on.landlock && on.dirs == [PathBuf::from("false")]);
+        assert!(on.daemon.landlock && on.library.dirs == [PathBuf::from("false")]);
         assert!(seed(&["--no-tracker=perhaps", "lib"]).is_err());
         assert!(seed(&["--landlock", "--no-landlock", "lib"]).is_err());
         // Letters may stand together as ever.
         let together = seed(&["-4tl", "lib"]).unwrap();
-        assert!(together.list && together.sources.load().unwrap().config.no_tracker);
+        assert!(together.list && together.sources.load().unwrap().config.trackers.disabled);
     }
 
     #[test]
     fn families_exclude_each_other() {
-        assert_eq!(config(&["-4", "lib"]).families, Families::V4);
-        assert_eq!(config(&["-6", "lib"]).families, Families::V6);
+        assert_eq!(config(&["-4", "lib"]).network.families, Families::V4);
+        assert_eq!(config(&["-6", "lib"]).network.families, Families::V6);
         assert!(seed(&["-4", "-6", "lib"]).is_err());
     }
 
     #[test]
     fn a_flag_may_be_repeated_where_many_values_have_a_meaning() {
         let config = config(&["--bind", "::1", "--bind", "127.0.0.1", "a", "b"]);
-        assert_eq!((config.bind.len(), config.dirs.len()), (2, 2));
+        assert_eq!(
+            (config.network.bind.len(), config.library.dirs.len()),
+            (2, 2)
+        );
         assert!(seed(&["-p", "1", "-p", "2", "lib"]).is_err());
     }
 

@@ -106,14 +106,18 @@ pub fn verify(arguments: &arguments::Verify) -> Result<bool, String> {
 /// One line that says why not all was printed.
 pub fn list(config: &Config) -> Result<(), String> {
     let mut refusals = Vec::new();
-    let index = match &config.index {
+    let index = match &config.library.index {
         Some(path) => Index::open(path).map_err(|error| error.to_string())?,
         None => {
-            let settings = Settings::from(config);
+            let settings = Settings::from(&config.library);
             refresh::make_nowhere(&settings, None, |refusal| refusals.push(refusal))?
         }
     };
-    let root = config.root.clone().filter(|_| config.index.is_some());
+    let root = config
+        .library
+        .root
+        .clone()
+        .filter(|_| config.library.index.is_some());
     let index = match root {
         Some(root) => index.at_root(root),
         None => index,
@@ -134,7 +138,7 @@ pub fn list(config: &Config) -> Result<(), String> {
     for refusal in &refusals {
         write(&format!("refused: {refusal}\n"))?;
     }
-    let refused = match config.index {
+    let refused = match config.library.index {
         Some(_) => index.counts().refused,
         None => refusals.len() as u64,
     };

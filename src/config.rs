@@ -1,8 +1,7 @@
-//! The options of a seeding run, with their units, defaults and bounds.
+//! The configuration of a seeding run: values with their units and defaults, in a group for each
+//! part of the program.
 //!
-//! Owns values only: `settings` says how each is written, `file` reads them from TOML, and `library`
-//! says what is served. It must not
-//! know who uses them.
+//! `settings` is the table of options that set them, `file` reads them from TOML.
 
 pub mod file;
 mod library;
@@ -12,6 +11,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use crate::choker::ChokerConfig;
 use crate::timers::Timeouts;
 use crate::tracker::announcer::TOKENS;
 use crate::tracker::callees::Callees;
@@ -81,13 +81,14 @@ pub enum Verify {
 pub const DEFAULT_STATUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6970);
 
 /// Whether and where the status can be asked for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum StatusWish {
-    /// At [`DEFAULT_STATUS`], when it is free.
-    Usual,
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub enum StatusListen {
+    /// At [`DEFAULT_STATUS`], or nowhere when that address is taken.
+    #[default]
+    Default,
     /// Nowhere.
     Off,
-    /// There, or the start fails.
+    /// At this address, or the start fails.
     At(StatusAddress),
 }
 
@@ -118,81 +119,47 @@ impl fmt::Display for StatusAddress {
     }
 }
 
-/// Everything that a seeding run is told.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// The configuration of a seeding run. Each part of the program takes its own group.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Config {
-    /// The directories that are searched for `*.torrent`.
-    pub dirs: Vec<PathBuf>,
-    /// An index that is served in place of directories.
-    pub index: Option<PathBuf>,
-    /// Where the paths of that index start; `None` means where it says.
-    pub root: Option<PathBuf>,
-    /// Where the index of the directories is kept; `None` is the user's state home.
-    pub state_dir: Option<PathBuf>,
-    /// How often the whole library is looked at again; `None` means never.
-    pub rescan_s: Option<u64>,
-    /// Where all content lies; `None` means beside each torrent file, or where the index says.
-    pub content: Option<PathBuf>,
-    /// What is looked at before content is served.
-    pub verify: Verify,
-    /// TCP port to listen on (and UDP, to refuse uTP); 0 takes one from the system.
-    pub port: u16,
-    /// Addresses to listen on; empty means every address of `families`.
-    pub bind: Vec<IpAddr>,
-    /// Which address families are served.
-    pub families: Families,
-    /// Upload slots.
-    pub max_unchoked: usize,
-    /// Connected peers; `None` means [`PEERS_FOR_EACH_SLOT`] for each slot.
-    pub max_peers: Option<usize>,
-    /// Connected peers from one address; `None` means no limit.
-    pub max_peers_per_ip: Option<usize>,
-    /// Bytes that a slot may send before its turn is over.
-    pub credit_bytes: u64,
-    /// Milliseconds that a slot may be held before its turn is over.
-    pub max_unchoked_ms: u64,
-    /// Bytes a second for the whole process; `None` means no limit.
-    pub max_rate: Option<u64>,
-    /// Whose peers are called.
-    pub connect: Callees,
-    /// Announce to no tracker.
-    pub no_tracker: bool,
-    /// The URL of the tracker in place of those of the torrents.
-    pub tracker_override: Option<String>,
-    /// Which torrents are announced, where several machines serve the same; `None` is all.
-    pub shard: Option<Shard>,
-    /// Where peers may connect, when it is not where announces come from.
-    pub announce_ip: Option<IpAddr>,
-    /// The port that trackers are told; `None` is the one that is listened on.
-    pub announce_port: Option<u16>,
-    /// Announces a second to one tracker at most; `None` means no limit.
-    pub max_announce_rate: Option<u32>,
-    /// What is logged, as `logging::filter` answers it.
-    pub log: String,
-    /// Where the log goes; `None` is standard error.
-    pub log_file: Option<PathBuf>,
-    /// Where the status can be asked for.
-    pub status: StatusWish,
-    /// Names by which a proxy may call the status listener.
-    pub status_hosts: Vec<String>,
-    /// Who to become.
-    pub user: Option<UserName>,
-    /// Go to the background.
-    pub daemon: bool,
-    /// Where the number of the process is written.
-    pub pid_file: Option<PathBuf>,
-    /// Whether Landlock is asked to keep the process from other files.
-    pub landlock: bool,
-    /// Directories that may be read beside the library.
-    pub content_roots: Vec<PathBuf>,
-    /// Whether programs may give the process no further rights.
-    pub no_new_privs: bool,
-    /// Every time-out.
+    /// What is served.
+    pub library: LibraryConfig,
+    /// Where peers connect.
+    pub network: NetworkConfig,
+    /// How many peers are served, and how fast.
+    pub limits: LimitsConfig,
+    /// What is announced, and to whom.
+    pub trackers: TrackerConfig,
+    /// The log.
+    pub log: LogConfig,
+    /// The status listener.
+    pub status: StatusConfig,
+    /// How the process starts, and the rights it gives up.
+    pub daemon: DaemonConfig,
+    /// All time-outs of peers. There is no option for them; tests shorten them.
     pub timeouts: Timeouts,
 }
 
-impl Default for Config {
-    /// What holds when nothing is said. There is no directory then.
+/// What is served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LibraryConfig {
+    /// The directories that are searched for `*.torrent`.
+    pub dirs: Vec<PathBuf>,
+    /// An index that is served instead of directories.
+    pub index: Option<PathBuf>,
+    /// The directory that the paths of that index are relative to; `None` means the one it names.
+    pub root: Option<PathBuf>,
+    /// Where the index of the directories is kept; `None` means the user's state home.
+    pub state_dir: Option<PathBuf>,
+    /// Seconds between two scans of the whole library; `None` means never.
+    pub rescan_s: Option<u64>,
+    /// Where all content is; `None` means beside each torrent file, or where the index says.
+    pub content: Option<PathBuf>,
+    /// What is checked before content is served.
+    pub verify: Verify,
+}
+
+impl Default for LibraryConfig {
     fn default() -> Self {
         Self {
             dirs: Vec::new(),
@@ -202,33 +169,146 @@ impl Default for Config {
             rescan_s: Some(DEFAULT_RESCAN_S),
             content: None,
             verify: Verify::Size,
+        }
+    }
+}
+
+/// Where peers connect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NetworkConfig {
+    /// TCP port to listen on (and UDP, to refuse uTP); 0 lets the system choose one.
+    pub port: u16,
+    /// Addresses to listen on; empty means every address of `families`.
+    pub bind: Vec<IpAddr>,
+    /// Which address families are served.
+    pub families: Families,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
             port: DEFAULT_PORT,
             bind: Vec::new(),
             families: Families::Both,
-            max_unchoked: DEFAULT_MAX_UNCHOKED,
+        }
+    }
+}
+
+/// How many peers are served, and how fast.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LimitsConfig {
+    /// Upload slots and their turns.
+    pub choker: ChokerConfig,
+    /// Connected peers; `None` means [`PEERS_FOR_EACH_SLOT`] for each slot.
+    pub max_peers: Option<usize>,
+    /// Connected peers from one address; `None` means no limit.
+    pub max_peers_per_ip: Option<usize>,
+    /// Bytes a second for the whole process; `None` means no limit.
+    pub max_rate: Option<u64>,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            choker: ChokerConfig {
+                max_unchoked: DEFAULT_MAX_UNCHOKED,
+                credit_bytes: DEFAULT_CREDIT_BYTES,
+                max_unchoked_ms: 1000 * DEFAULT_MAX_UNCHOKED_TIME_S,
+                unused_slot_ms: UNUSED_SLOT_MS,
+            },
             max_peers: None,
             max_peers_per_ip: None,
-            credit_bytes: DEFAULT_CREDIT_BYTES,
-            max_unchoked_ms: 1000 * DEFAULT_MAX_UNCHOKED_TIME_S,
             max_rate: None,
-            connect: Callees::default(),
-            no_tracker: false,
-            tracker_override: None,
+        }
+    }
+}
+
+/// What is announced, and to whom.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TrackerConfig {
+    /// Whether nothing is announced.
+    pub disabled: bool,
+    /// The URL of the one tracker that replaces those of the torrents.
+    pub override_url: Option<String>,
+    /// Which torrents are announced, where several machines serve the same; `None` means all.
+    pub shard: Option<Shard>,
+    /// The address that trackers are asked to pass on, when it is not the source of announces.
+    pub announce_ip: Option<IpAddr>,
+    /// The port that is announced; `None` means the one that is listened on.
+    pub announce_port: Option<u16>,
+    /// Announces a second to one tracker; `None` means no limit.
+    pub max_announce_rate: Option<u32>,
+    /// The torrents whose peers are dialled.
+    pub connect: Callees,
+}
+
+impl Default for TrackerConfig {
+    fn default() -> Self {
+        Self {
+            disabled: false,
+            override_url: None,
             shard: None,
             announce_ip: None,
             announce_port: None,
             max_announce_rate: Some(DEFAULT_MAX_ANNOUNCE_RATE),
-            log: "hekate=info".to_owned(),
-            log_file: None,
-            status: StatusWish::Usual,
-            status_hosts: Vec::new(),
+            connect: Callees::default(),
+        }
+    }
+}
+
+/// The log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    /// What is logged, in the form that `logging::filter` returns.
+    pub levels: String,
+    /// The log file; `None` means standard error.
+    pub file: Option<PathBuf>,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            levels: "hekate=info".to_owned(),
+            file: None,
+        }
+    }
+}
+
+/// The status listener.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct StatusConfig {
+    /// Where it listens.
+    pub listen: StatusListen,
+    /// Host names that requests may carry, beside addresses and `localhost`: those of a proxy.
+    pub hosts: Vec<String>,
+}
+
+/// How the process starts, and the rights it gives up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DaemonConfig {
+    /// The user to become.
+    pub user: Option<UserName>,
+    /// Whether to go to the background.
+    pub background: bool,
+    /// The file that holds the process id.
+    pub pid_file: Option<PathBuf>,
+    /// Whether Landlock restricts which files the process can open.
+    pub landlock: bool,
+    /// Directories that may be read in addition to the library.
+    pub content_roots: Vec<PathBuf>,
+    /// Whether the process gives up gaining privileges by `exec`.
+    pub no_new_privs: bool,
+}
+
+impl Default for DaemonConfig {
+    fn default() -> Self {
+        Self {
             user: None,
-            daemon: false,
+            background: false,
             pid_file: None,
             landlock: true,
             content_roots: Vec::new(),
             no_new_privs: true,
-            timeouts: Timeouts::default(),
         }
     }
 }
@@ -236,29 +316,31 @@ impl Default for Config {
 impl Config {
     /// Has every path begin at a directory, for a process that leaves the one it was started in.
     pub fn anchor(&mut self, directory: &Path) {
-        let status = match &mut self.status {
-            StatusWish::At(StatusAddress::Unix(path)) => Some(path),
+        let status = match &mut self.status.listen {
+            StatusListen::At(StatusAddress::Unix(path)) => Some(path),
             _ => None,
         };
         let single = [
-            self.index.as_mut(),
-            self.root.as_mut(),
-            self.state_dir.as_mut(),
-            self.content.as_mut(),
-            self.log_file.as_mut(),
-            self.pid_file.as_mut(),
+            self.library.index.as_mut(),
+            self.library.root.as_mut(),
+            self.library.state_dir.as_mut(),
+            self.library.content.as_mut(),
+            self.log.file.as_mut(),
+            self.daemon.pid_file.as_mut(),
             status,
         ];
-        let many = self.dirs.iter_mut().chain(&mut self.content_roots);
+        let many = (self.library.dirs.iter_mut()).chain(&mut self.daemon.content_roots);
         for path in many.chain(single.into_iter().flatten()) {
             *path = directory.join(&*path);
         }
     }
+}
 
+impl LimitsConfig {
     /// How many peers may be connected, as far as it goes by what was asked for.
     pub fn peers_wanted(&self) -> usize {
         self.max_peers
-            .unwrap_or_else(|| self.max_unchoked.saturating_mul(PEERS_FOR_EACH_SLOT))
+            .unwrap_or_else(|| self.choker.max_unchoked.saturating_mul(PEERS_FOR_EACH_SLOT))
     }
 
     /// How many peers may be connected when the process may have `limit` descriptors: what was
@@ -274,12 +356,11 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn config(max_unchoked: usize, max_peers: Option<usize>) -> Config {
-        Config {
-            max_unchoked,
-            max_peers,
-            ..Config::default()
-        }
+    fn config(max_unchoked: usize, max_peers: Option<usize>) -> LimitsConfig {
+        let mut limits = LimitsConfig::default();
+        limits.choker.max_unchoked = max_unchoked;
+        limits.max_peers = max_peers;
+        limits
     }
 
     #[test]

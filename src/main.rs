@@ -12,7 +12,7 @@ use std::sync::Arc;
 use hekate::cli::{self, Request, Seed};
 use hekate::commands::{self, print};
 use hekate::config::file::{self, ConfigError, Configured, Sources};
-use hekate::config::{Config, DEFAULT_STATUS, StatusAddress, StatusWish};
+use hekate::config::{Config, DEFAULT_STATUS, StatusAddress, StatusListen};
 use hekate::daemon::activation::Passed;
 use hekate::daemon::background::{self, Background, Role};
 use hekate::daemon::identity;
@@ -100,10 +100,10 @@ fn check(sources: &Sources) -> Result<(), Failure> {
 
 /// Prints what a running daemon says of itself.
 fn status(sources: &Sources, json: bool) -> Result<(), Failure> {
-    let address = match sources.load_any()?.config.status {
-        StatusWish::Usual => StatusAddress::Tcp(DEFAULT_STATUS),
-        StatusWish::At(address) => address,
-        StatusWish::Off => {
+    let address = match sources.load_any()?.config.status.listen {
+        StatusListen::Default => StatusAddress::Tcp(DEFAULT_STATUS),
+        StatusListen::At(address) => address,
+        StatusListen::Off => {
             let off = "the configuration says that there is no status";
             return Err(Failure::Plain(off.to_owned()));
         }
@@ -162,12 +162,12 @@ fn start(arguments: Seed) -> Result<Started, Failure> {
     if arguments.list {
         let config = &configured.config;
         // The log file is the daemon's, who may be another user than whoever asks.
-        Logging::start(&config.log, None).map_err(|error| no_log(&error))?;
+        Logging::start(&config.log.levels, None).map_err(|error| no_log(&error))?;
         let outcome = commands::list(config).map_err(Failure::Plain);
         return Ok(Started::Here(None, outcome));
     }
     let mut background = None;
-    if configured.config.daemon {
+    if configured.config.daemon.background {
         let plain = |error: std::io::Error| Failure::Plain(format!("background: {error}"));
         configured = sources.anchor(std::env::current_dir().map_err(plain)?)?;
         background = match background::go().map_err(plain)? {
@@ -191,20 +191,25 @@ fn run(
     background: Option<Background>,
     passed: Passed,
 ) -> Result<(), Failure> {
-    let plan = identity::plan(configured.config.user.as_ref()).map_err(ConfigError::User)?;
+    let plan = identity::plan(configured.config.daemon.user.as_ref()).map_err(ConfigError::User)?;
     if plan.changes() && std::env::var_os("STATE_DIRECTORY").is_none() {
         // The home of whoever starts it is not that of the user.
-        let directory = &mut configured.config.state_dir;
+        let directory = &mut configured.config.library.state_dir;
         directory.get_or_insert_with(|| STATE_OF_A_USER.into());
     }
     let config = configured.config.clone();
     // Whoever may write to its directory must not have root open another file.
-    let log_file = config.log_file.as_deref().filter(|_| !plan.changes());
-    let logging = Logging::start(&config.log, log_file).map_err(|error| no_log(&error))?;
+    let log_file = config.log.file.as_deref().filter(|_| !plan.changes());
+    let logging = Logging::start(&config.log.levels, log_file).map_err(|error| no_log(&error))?;
     // Before others learn the number of the process, and send it signals by it.
     let signals = reactor::catch_signals();
     let signals = signals.map_err(|error| Failure::Run(format!("signals: {error}")))?;
-    let pid_file = config.pid_file.as_deref().map(PidFile::take).transpose();
+    let pid_file = config
+        .daemon
+        .pid_file
+        .as_deref()
+        .map(PidFile::take)
+        .transpose();
     let pid_file = pid_file.map_err(|error| Failure::Run(error.to_string()))?;
     let config_file = sources.path().to_owned();
     let mut service = Service::new(sources, configured, logging.clone());
@@ -222,7 +227,7 @@ fn run(
 
 /// What the sandbox leaves. Where an index cannot be kept, it is made among temporary files.
 fn places(config: &Config, config_file: &Path) -> Places {
-    let library = match config.index.as_deref().map(Index::origin_of) {
+    let library = match config.library.index.as_deref().map(Index::origin_of) {
         // An index that cannot be read is named when it is opened.
         None | Some(Err(_)) => Vec::new(),
         Some(Ok(origin)) => {
@@ -230,8 +235,8 @@ fn places(config: &Config, config_file: &Path) -> Places {
             content.into_iter().chain([origin.root]).collect()
         }
     };
-    let state = config.keeps_state().then(|| {
-        let directory = config.state_directory();
+    let state = config.library.keeps_state().then(|| {
+        let directory = config.library.state_directory();
         let made = refresh::make_directory(&directory).is_ok();
         match made && process::permissions_allow_writing(&directory) {
             true => directory,
@@ -248,11 +253,11 @@ fn serve(
 ) -> Result<(), String> {
     let mut reactor = Reactor::bind(config, service).map_err(|error| error.to_string())?;
     reactor.restrict(give_up().map_err(|error| error.to_string())?);
-    if let Some(path) = config.verified() {
+    if let Some(path) = config.library.verified() {
         reactor.remember(&path);
     }
     let mut run = || {
-        reactor.keep(Settings::from(config))?;
+        reactor.keep(Settings::from(&config.library))?;
         reactor.run()
     };
     run().map_err(|error: RunError| error.to_string())

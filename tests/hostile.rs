@@ -15,7 +15,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use hekate::config::{Config, StatusWish};
+use hekate::config::{Config, StatusListen};
 use hekate::library::live::Settings;
 use hekate::library::refresh;
 use hekate::library::served::Library;
@@ -422,17 +422,17 @@ fn impatient_house(
         .length(8 << 20)
         .write(dir.path())
         .unwrap();
-    let config = Config {
-        dirs: vec![dir.path().to_owned()],
-        port: 0,
-        bind: vec!["127.0.0.1".parse().unwrap()],
-        max_unchoked,
-        max_peers: Some(max_peers),
+    let mut config = Config {
         timeouts,
-        status: StatusWish::Off,
         ..Config::default()
     };
-    let index = refresh::make_nowhere(&Settings::from(&config), None, |refusal| {
+    config.library.dirs = vec![dir.path().to_owned()];
+    config.network.port = 0;
+    config.network.bind = vec!["127.0.0.1".parse().unwrap()];
+    config.limits.choker.max_unchoked = max_unchoked;
+    config.limits.max_peers = Some(max_peers);
+    config.status.listen = StatusListen::Off;
+    let index = refresh::make_nowhere(&Settings::from(&config.library), None, |refusal| {
         panic!("{refusal}")
     });
     let index = index.unwrap();

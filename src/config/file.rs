@@ -120,7 +120,7 @@ impl Sources {
     /// The first thing that is wrong.
     pub fn load(&self) -> Result<Configured, ConfigError> {
         let configured = self.load_any()?;
-        if configured.config.dirs.is_empty() && configured.config.index.is_none() {
+        if configured.config.library.dirs.is_empty() && configured.config.library.index.is_none() {
             return Err(ConfigError::NoDirectory(self.path().to_owned()));
         }
         Ok(configured)
@@ -155,7 +155,7 @@ impl Sources {
         if let Some(directory) = &self.directory {
             configured.config.anchor(directory);
         }
-        if configured.config.daemon && configured.config.log_file.is_none() {
+        if configured.config.daemon.background && configured.config.log.file.is_none() {
             return Err(ConfigError::NoLog);
         }
         Ok(configured)
@@ -387,28 +387,34 @@ mod tests {
         let config = load(text, &[("port", "8"), ("ipv6", "true")])
             .unwrap()
             .config;
-        assert_eq!(config.dirs, ["/a", "/b"].map(PathBuf::from));
-        assert_eq!((config.port, config.credit_bytes), (8, 2 << 20));
-        assert_eq!(config.families, Families::V6);
-        assert_eq!(config.max_unchoked, Config::default().max_unchoked);
+        assert_eq!(config.library.dirs, ["/a", "/b"].map(PathBuf::from));
+        assert_eq!(
+            (config.network.port, config.limits.choker.credit_bytes),
+            (8, 2 << 20)
+        );
+        assert_eq!(config.network.families, Families::V6);
+        assert_eq!(
+            config.limits.choker.max_unchoked,
+            Config::default().limits.choker.max_unchoked
+        );
         let config = load(text, &[("dirs", "/c")]).unwrap().config;
-        assert_eq!(config.dirs, [PathBuf::from("/c")]);
+        assert_eq!(config.library.dirs, [PathBuf::from("/c")]);
         let config = load(text, &[("ipv4", "false")]).unwrap().config;
-        assert_eq!(config.families, Families::Both);
+        assert_eq!(config.network.families, Families::Both);
         let text = "dirs = ['/a']\nipv6 = true";
         let config = load(text, &[("ipv4", "false")]).unwrap().config;
-        assert_eq!(config.families, Families::V6);
+        assert_eq!(config.network.families, Families::V6);
     }
 
     #[test]
     fn directories_of_one_layer_replace_an_index_of_the_other() {
         let given = load("index = '/i'\nroot = '/r'", &[("dirs", "/c")]).unwrap();
-        assert_eq!(given.config.dirs, [PathBuf::from("/c")]);
-        assert_eq!(given.config.index, None);
+        assert_eq!(given.config.library.dirs, [PathBuf::from("/c")]);
+        assert_eq!(given.config.library.index, None);
         assert!(given.values("index").is_empty());
         let given = load("dirs = ['/a']", &[("index", "/i")]).unwrap();
-        assert_eq!(given.config.index, Some(PathBuf::from("/i")));
-        assert!(given.config.dirs.is_empty());
+        assert_eq!(given.config.library.index, Some(PathBuf::from("/i")));
+        assert!(given.config.library.dirs.is_empty());
         let wrong = load("dirs = [1.5]", &[("index", "/i")]).unwrap_err();
         assert_eq!(wrong, "FILE:1: dirs: must be a list of strings");
     }

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Config, Verify};
+use super::{LibraryConfig, Verify};
 use crate::library::live::{Settings, Source};
 use crate::library::refresh;
 
@@ -13,7 +13,7 @@ use crate::library::refresh;
 /// known of a piece holds for its torrent and the files, and not for where they were found.
 const VERIFIED: &str = "verified";
 
-impl Config {
+impl LibraryConfig {
     /// The directory where state is kept.
     #[must_use]
     pub fn state_directory(&self) -> PathBuf {
@@ -33,8 +33,8 @@ impl Config {
     }
 }
 
-impl From<&Config> for Settings {
-    fn from(config: &Config) -> Self {
+impl From<&LibraryConfig> for Settings {
+    fn from(config: &LibraryConfig) -> Self {
         let content = config.content.clone();
         Settings {
             source: match &config.index {

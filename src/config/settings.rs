@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{Config, Families, StatusAddress, StatusWish, UserName, Verify};
+use super::{Config, Families, StatusAddress, StatusListen, UserName, Verify};
 use crate::tracker::callees::Callees;
 use crate::tracker::shard::Shard;
 use crate::tracker::url::TrackerUrl;
@@ -81,7 +81,7 @@ pub const SETTINGS: &[Setting] = &[
         takes: Takes::Positional("DIR"),
         default: Preset::Words("none: at least one must be given", "/srv/library"),
         help: "Directories that are searched for *.torrent",
-        apply: |config, values| many(&mut config.dirs, values),
+        apply: |config, values| many(&mut config.library.dirs, values),
         ..setting("dirs", LIBRARY)
     },
     Setting {
@@ -90,7 +90,7 @@ pub const SETTINGS: &[Setting] = &[
         help: "Serve the torrents of an index file, which `hekate index` makes, in place of directories",
         live: false,
         excludes: Some("dirs"),
-        apply: |config, values| optional(&mut config.index, values, PathBuf::from_str),
+        apply: |config, values| optional(&mut config.library.index, values, PathBuf::from_str),
         ..setting("index", LIBRARY)
     },
     Setting {
@@ -98,7 +98,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("where the index says", "/srv/library"),
         help: "Where the paths of that index start, when it was copied from another place",
         live: false,
-        apply: |config, values| optional(&mut config.root, values, PathBuf::from_str),
+        apply: |config, values| optional(&mut config.library.root, values, PathBuf::from_str),
         ..setting("root", LIBRARY)
     },
     Setting {
@@ -106,21 +106,21 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("the user's state home", "/var/lib/hekate"),
         help: "Where the index of the directories is kept, and what was verified; deleting it costs a scan, and hashing again",
         live: false,
-        apply: |config, values| optional(&mut config.state_dir, values, PathBuf::from_str),
+        apply: |config, values| optional(&mut config.library.state_dir, values, PathBuf::from_str),
         ..setting("state-dir", LIBRARY)
     },
     Setting {
         takes: Takes::One("SECONDS"),
         default: Preset::Value("86400"),
         help: "How often the whole library is looked at again, for what is not noticed at once; 0 is never",
-        apply: |config, values| one(&mut config.rescan_s, values, rescan),
+        apply: |config, values| one(&mut config.library.rescan_s, values, rescan),
         ..setting("rescan", LIBRARY)
     },
     Setting {
         takes: Takes::One("DIR"),
         default: Preset::Words("beside each torrent file", "/srv/content"),
         help: "Where the content lies",
-        apply: |config, values| optional(&mut config.content, values, PathBuf::from_str),
+        apply: |config, values| optional(&mut config.library.content, values, PathBuf::from_str),
         ..setting("content", LIBRARY)
     },
     Setting {
@@ -128,7 +128,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Value("size"),
         help: "What is looked at before content is served: its size, or (lazy) the hash of each piece before it is first served and after its file has changed",
         live: false,
-        apply: |config, values| one(&mut config.verify, values, verify),
+        apply: |config, values| one(&mut config.library.verify, values, verify),
         ..setting("verify", LIBRARY)
     },
     Setting {
@@ -137,7 +137,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Value("6969"),
         help: "Port to listen on; 0 takes one from the system, which the log names",
         live: false,
-        apply: |config, values| one(&mut config.port, values, parse),
+        apply: |config, values| one(&mut config.network.port, values, parse),
         ..setting("port", NETWORK)
     },
     Setting {
@@ -145,7 +145,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("every address", "192.0.2.1"),
         help: "Address to listen on; may be given more than once",
         live: false,
-        apply: |config, values| many(&mut config.bind, values),
+        apply: |config, values| many(&mut config.network.bind, values),
         ..setting("bind", NETWORK)
     },
     Setting {
@@ -169,21 +169,21 @@ pub const SETTINGS: &[Setting] = &[
         takes: Takes::One("N"),
         default: Preset::Value("50"),
         help: "Upload slots: how many peers are served at the same time",
-        apply: |config, values| one(&mut config.max_unchoked, values, positive),
+        apply: |config, values| one(&mut config.limits.choker.max_unchoked, values, positive),
         ..setting("max-unchoked", LIMITS)
     },
     Setting {
         takes: Takes::One("N"),
         default: Preset::Words("10 for each upload slot", "500"),
         help: "Connected peers; never more than descriptors allow",
-        apply: |config, values| optional(&mut config.max_peers, values, positive),
+        apply: |config, values| optional(&mut config.limits.max_peers, values, positive),
         ..setting("max-peers", LIMITS)
     },
     Setting {
         takes: Takes::One("N"),
         default: Preset::Words("no limit", "4"),
         help: "Connected peers from one address",
-        apply: |config, values| optional(&mut config.max_peers_per_ip, values, positive),
+        apply: |config, values| optional(&mut config.limits.max_peers_per_ip, values, positive),
         ..setting("max-peers-per-ip", LIMITS)
     },
     Setting {
@@ -191,7 +191,7 @@ pub const SETTINGS: &[Setting] = &[
         takes: Takes::One("BYTES"),
         default: Preset::Value("1M"),
         help: "What a slot may send before its turn is over, when others wait; K, M, G count in 1024s",
-        apply: |config, values| one(&mut config.credit_bytes, values, bytes),
+        apply: |config, values| one(&mut config.limits.choker.credit_bytes, values, bytes),
         ..setting("credit", LIMITS)
     },
     Setting {
@@ -199,21 +199,21 @@ pub const SETTINGS: &[Setting] = &[
         takes: Takes::One("SECONDS"),
         default: Preset::Value("300"),
         help: "Seconds that a slot may be held before its turn is over, when others wait",
-        apply: |config, values| one(&mut config.max_unchoked_ms, values, turn_ms),
+        apply: |config, values| one(&mut config.limits.choker.max_unchoked_ms, values, turn_ms),
         ..setting("max-unchoked-time", LIMITS)
     },
     Setting {
         takes: Takes::One("BYTES"),
         default: Preset::Words("no limit", "10M"),
         help: "Bytes a second that are sent at most, all peers together; K, M, G count in 1024s",
-        apply: |config, values| optional(&mut config.max_rate, values, bytes),
+        apply: |config, values| optional(&mut config.limits.max_rate, values, bytes),
         ..setting("max-rate", LIMITS)
     },
     Setting {
         short: Some('t'),
         help: "Do not announce to trackers",
         live: false,
-        apply: |config, values| one(&mut config.no_tracker, values, parse),
+        apply: |config, values| one(&mut config.trackers.disabled, values, parse),
         ..setting("no-tracker", TRACKERS)
     },
     Setting {
@@ -221,7 +221,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("the trackers of each torrent", "udp://tracker.example:6969"),
         help: "Announce every torrent to this tracker, and to no other",
         live: false,
-        apply: |config, values| optional(&mut config.tracker_override, values, tracker),
+        apply: |config, values| optional(&mut config.trackers.override_url, values, tracker),
         ..setting("tracker-override", TRACKERS)
     },
     Setting {
@@ -229,7 +229,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("all", "1/3"),
         help: "Announce the share I of N, where N machines serve the same library; each serves whatever it is asked for",
         live: false,
-        apply: |config, values| optional(&mut config.shard, values, Shard::from_str),
+        apply: |config, values| optional(&mut config.trackers.shard, values, Shard::from_str),
         ..setting("shard", TRACKERS)
     },
     Setting {
@@ -237,7 +237,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("where announces come from", "192.0.2.1"),
         help: "Address that trackers are asked to tell peers; many do not heed it",
         live: false,
-        apply: |config, values| optional(&mut config.announce_ip, values, parse),
+        apply: |config, values| optional(&mut config.trackers.announce_ip, values, parse),
         ..setting("announce-ip", TRACKERS)
     },
     Setting {
@@ -245,7 +245,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("the port that is listened on", "6881"),
         help: "Port that trackers are told, where a router maps it to another",
         live: false,
-        apply: |config, values| optional(&mut config.announce_port, values, announce_port),
+        apply: |config, values| optional(&mut config.trackers.announce_port, values, announce_port),
         ..setting("announce-port", TRACKERS)
     },
     Setting {
@@ -253,7 +253,13 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Value("100"),
         help: "Announces a second to one tracker at most; 0 is no limit",
         live: false,
-        apply: |config, values| one(&mut config.max_announce_rate, values, announce_rate),
+        apply: |config, values| {
+            one(
+                &mut config.trackers.max_announce_rate,
+                values,
+                announce_rate,
+            )
+        },
         ..setting("max-announce-rate", TRACKERS)
     },
     Setting {
@@ -261,14 +267,16 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("nobody", "all"),
         help: "Call the peers that trackers name, for those who cannot call us: of `all` torrents, or of an info-hash",
         live: false,
-        apply: |config, values| Callees::parse(values).map(|callees| config.connect = callees),
+        apply: |config, values| {
+            Callees::parse(values).map(|callees| config.trackers.connect = callees)
+        },
         ..setting("connect", TRACKERS)
     },
     Setting {
         takes: Takes::One("LEVELS"),
         default: Preset::Value("info"),
         help: "What is logged: error, warn, info, debug or trace; for one component as in \"info,storage=debug\"",
-        apply: |config, values| one(&mut config.log, values, crate::logging::filter),
+        apply: |config, values| one(&mut config.log.levels, values, crate::logging::filter),
         ..setting("log", LOG)
     },
     Setting {
@@ -276,7 +284,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("standard error", "/var/log/hekate/hekate.log"),
         help: "Where the log goes; SIGUSR1 opens it anew",
         live: false,
-        apply: |config, values| optional(&mut config.log_file, values, PathBuf::from_str),
+        apply: |config, values| optional(&mut config.log.file, values, PathBuf::from_str),
         ..setting("log-file", LOG)
     },
     Setting {
@@ -284,7 +292,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("127.0.0.1:6970, when it is free", "unix:/run/hekate/status"),
         help: "Where the status page and the metrics can be asked for: ADDRESS:PORT, unix:PATH or off",
         live: false,
-        apply: |config, values| one(&mut config.status, values, status),
+        apply: |config, values| one(&mut config.status.listen, values, status),
         ..setting("status", STATUS)
     },
     Setting {
@@ -292,7 +300,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("addresses and localhost", "seeder.example.org"),
         help: "Name by which browsers may call the status page, for use behind a proxy",
         live: false,
-        apply: |config, values| many(&mut config.status_hosts, values),
+        apply: |config, values| many(&mut config.status.hosts, values),
         ..setting("status-host", STATUS)
     },
     Setting {
@@ -300,13 +308,13 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("whoever starts it", "hekate"),
         help: "Become this user once the addresses are taken, when started as root; without a group, the user's own",
         live: false,
-        apply: |config, values| optional(&mut config.user, values, user),
+        apply: |config, values| optional(&mut config.daemon.user, values, user),
         ..setting("user", STARTING)
     },
     Setting {
         help: "Go to the background once the daemon listens; the log must be a file then",
         live: false,
-        apply: |config, values| one(&mut config.daemon, values, parse),
+        apply: |config, values| one(&mut config.daemon.background, values, parse),
         ..setting("daemon", STARTING)
     },
     Setting {
@@ -314,7 +322,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("none", "/run/hekate/hekate.pid"),
         help: "File that has the number of the process while it runs; a second one with this file is refused",
         live: false,
-        apply: |config, values| optional(&mut config.pid_file, values, PathBuf::from_str),
+        apply: |config, values| optional(&mut config.daemon.pid_file, values, PathBuf::from_str),
         ..setting("pid-file", STARTING)
     },
     Setting {
@@ -322,7 +330,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Value("true"),
         help: "Let the kernel refuse every file but the library, and what the daemon itself needs (Landlock)",
         live: false,
-        apply: |config, values| one(&mut config.landlock, values, parse),
+        apply: |config, values| one(&mut config.daemon.landlock, values, parse),
         ..setting("landlock", STARTING)
     },
     Setting {
@@ -330,7 +338,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("none", "/mnt/disk2"),
         help: "Further directory that Landlock lets the daemon read: one that links in the library lead to",
         live: false,
-        apply: |config, values| many(&mut config.content_roots, values),
+        apply: |config, values| many(&mut config.daemon.content_roots, values),
         ..setting("content-root", STARTING)
     },
     Setting {
@@ -338,7 +346,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Value("true"),
         help: "Never gain rights by running a program (no_new_privs); Landlock needs it",
         live: false,
-        apply: |config, values| one(&mut config.no_new_privs, values, parse),
+        apply: |config, values| one(&mut config.daemon.no_new_privs, values, parse),
         ..setting("no-new-privs", STARTING)
     },
 ];
@@ -463,7 +471,7 @@ fn family(config: &mut Config, values: &[String], family: Families) -> Result<()
     let mut alone = false;
     one(&mut alone, values, parse)?;
     if alone {
-        config.families = family;
+        config.network.families = family;
     }
     Ok(())
 }
@@ -476,13 +484,13 @@ fn verify(text: &str) -> Result<Verify, String> {
     }
 }
 
-fn status(text: &str) -> Result<StatusWish, String> {
+fn status(text: &str) -> Result<StatusListen, String> {
     match (text, text.strip_prefix("unix:")) {
-        ("off", _) => Ok(StatusWish::Off),
+        ("off", _) => Ok(StatusListen::Off),
         (_, Some("")) => Err("unix: needs a path behind it".to_owned()),
-        (_, Some(path)) => Ok(StatusWish::At(StatusAddress::Unix(path.into()))),
+        (_, Some(path)) => Ok(StatusListen::At(StatusAddress::Unix(path.into()))),
         (address, None) => match address.parse() {
-            Ok(address) => Ok(StatusWish::At(StatusAddress::Tcp(address))),
+            Ok(address) => Ok(StatusListen::At(StatusAddress::Tcp(address))),
             Err(_) => Err("must be ADDRESS:PORT, unix:PATH or off".to_owned()),
         },
     }

@@ -37,15 +37,15 @@ pub fn give_up(
 ) -> Result<Option<Arc<Places>>, RightsError> {
     let changes = plan.changes();
     let now = plan.assume()?;
-    if let Some(path) = config.log_file.as_deref().filter(|_| changes) {
+    if let Some(path) = config.log.file.as_deref().filter(|_| changes) {
         logging.go_on_in(path).map_err(RightsError::Log)?;
     }
     match now.is_root() {
         true => log::warn!("running as {now}: --user names one that may do less"),
         false => log::info!("running as {now}"),
     }
-    let forbidden = config.no_new_privs && forbid_new_privileges();
-    if !config.landlock {
+    let forbidden = config.daemon.no_new_privs && forbid_new_privileges();
+    if !config.daemon.landlock {
         log::info!("sandbox: not active, by configuration");
         return Ok(None);
     }

@@ -15,7 +15,7 @@ use landlock::{
 };
 use thiserror::Error;
 
-use crate::config::{Config, StatusAddress, StatusWish};
+use crate::config::{Config, StatusAddress, StatusListen};
 use crate::sys::process;
 
 /// The rules are written for this version; an older kernel does what it can of them.
@@ -96,8 +96,17 @@ impl Places {
         let mut read: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
         let certificates = CERTIFICATE_VARIABLES.iter().filter_map(std::env::var_os);
         read.extend(certificates.map(PathBuf::from));
-        let content = config.content.iter().chain(&config.content_roots);
-        let starts = config.dirs.iter().chain(library).chain(&config.root);
+        let content = config
+            .library
+            .content
+            .iter()
+            .chain(&config.daemon.content_roots);
+        let starts = config
+            .library
+            .dirs
+            .iter()
+            .chain(library)
+            .chain(&config.library.root);
         let starts = starts.chain(content);
         let mut cannot_come = Vec::new();
         for point in starts.clone().flat_map(|start| mount_points(start)) {
@@ -110,17 +119,17 @@ impl Places {
         cannot_come.dedup();
         read.extend(starts.cloned());
         // A reload may find another file in place of this one.
-        read.extend(config.index.as_deref().map(around));
+        read.extend(config.library.index.as_deref().map(around));
         read.push(around(config_file));
-        let status = match &config.status {
-            StatusWish::At(StatusAddress::Unix(path)) => Some(path),
+        let status = match &config.status.listen {
+            StatusListen::At(StatusAddress::Unix(path)) => Some(path),
             _ => None,
         };
-        let removed = config.pid_file.iter().chain(status);
+        let removed = config.daemon.pid_file.iter().chain(status);
         Self {
             read,
             write: state.into_iter().collect(),
-            append: config.log_file.as_deref().map(around).into_iter().collect(),
+            append: config.log.file.as_deref().map(around).into_iter().collect(),
             remove: removed.map(|path| around(path)).collect(),
             cannot_come,
         }
@@ -274,17 +283,15 @@ mod tests {
             std::fs::create_dir_all(path.join("disk")).unwrap();
             path.join("disk")
         };
-        let config = Config {
-            dirs: vec![at("dirs")],
-            content: Some(at("content")),
-            root: Some(at("root")),
-            content_roots: vec![at("linked"), "/proc".into(), "/no/such".into()],
-            index: Some(at("index").join("file")),
-            log_file: Some(at("log").join("file")),
-            pid_file: Some(at("run").join("pid")),
-            status: StatusWish::At(StatusAddress::Unix(at("status").join("socket"))),
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.library.dirs = vec![at("dirs")];
+        config.library.content = Some(at("content"));
+        config.library.root = Some(at("root"));
+        config.library.index = Some(at("index").join("file"));
+        config.daemon.content_roots = vec![at("linked"), "/proc".into(), "/no/such".into()];
+        config.daemon.pid_file = Some(at("run").join("pid"));
+        config.log.file = Some(at("log").join("file"));
+        config.status.listen = StatusListen::At(StatusAddress::Unix(at("status").join("socket")));
         let file = at("etc").join("hekate.toml");
         Places::of(&config, &file, &[at("library")], Some(at("state")))
     }

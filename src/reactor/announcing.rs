@@ -14,7 +14,7 @@ use mio::{Registry, Waker};
 
 use self::sweep::{Piece, Sweep};
 use super::tokens::Source;
-use crate::config::{Config, Families};
+use crate::config::{Config, Families, NetworkConfig};
 use crate::library::live::Added;
 use crate::library::served::Base;
 use crate::metrics::trackers::Trackers;
@@ -50,23 +50,20 @@ impl Announcing {
         peer_id: PeerId,
         port: u16,
     ) -> io::Result<Self> {
-        if config.no_tracker {
+        if config.trackers.disabled {
             return Ok(Self::default());
         }
         let announcer_config = AnnouncerConfig {
             identity: Identity {
                 peer_id,
                 key: fastrand::u32(..),
-                port: config.announce_port.unwrap_or(port),
-                ip: config.announce_ip,
+                port: config.trackers.announce_port.unwrap_or(port),
+                ip: config.trackers.announce_ip,
             },
-            sources: sources(config),
-            max_per_second: config.max_announce_rate,
-            override_with: config
-                .tracker_override
-                .clone()
-                .map(|url| Arc::from([vec![url]])),
-            callees: config.connect.clone(),
+            sources: sources(&config.network),
+            max_per_second: config.trackers.max_announce_rate,
+            override_with: (config.trackers.override_url.clone()).map(|url| Arc::from([vec![url]])),
+            callees: config.trackers.connect.clone(),
             limits: Limits::default(),
         };
         let token = |number| Source::Tracker(number).token();
@@ -76,9 +73,9 @@ impl Announcing {
         Ok(Self {
             announcer: Some(announcer),
             waker: Some(ours),
-            shard: config.shard,
-            lists_matter: config.tracker_override.is_none(),
-            sources: sources(config),
+            shard: config.trackers.shard,
+            lists_matter: config.trackers.override_url.is_none(),
+            sources: sources(&config.network),
             ..Self::default()
         })
     }
@@ -229,7 +226,7 @@ impl Announcing {
 }
 
 /// Where announces come from: peers are told the address that the tracker sees.
-fn sources(config: &Config) -> [Option<IpAddr>; 2] {
+fn sources(config: &NetworkConfig) -> [Option<IpAddr>; 2] {
     let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     let pick = |unspecified: IpAddr| {
         let served = match config.families {
@@ -254,13 +251,13 @@ mod tests {
     use super::*;
 
     fn shown(families: Families, bind: &[&str]) -> [Option<String>; 2] {
-        let config = Config {
+        let config = NetworkConfig {
             families,
             bind: bind
                 .iter()
                 .map(|address| address.parse().unwrap())
                 .collect(),
-            ..Config::default()
+            ..NetworkConfig::default()
         };
         sources(&config).map(|source| source.map(|source| source.to_string()))
     }

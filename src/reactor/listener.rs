@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use mio::net::{TcpListener, TcpStream, UdpSocket};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::config::{Config, Families};
+use crate::config::{Families, NetworkConfig};
 use crate::sys;
 use crate::wire::utp;
 
@@ -61,7 +61,7 @@ pub(super) struct Bound {
 /// Binds every address that the configuration names.
 ///
 /// With neither `--bind` nor `-6`, a machine without IPv6 is served over IPv4 alone.
-pub(super) fn bind_all(config: &Config) -> Result<Vec<Bound>, ListenError> {
+pub(super) fn bind_all(config: &NetworkConfig) -> Result<Vec<Bound>, ListenError> {
     let mut bound_all: Vec<Bound> = Vec::new();
     let mut port = config.port;
     let mut seen = HashSet::new();
@@ -123,7 +123,7 @@ impl Bound {
 }
 
 /// The addresses to bind, and whether the machine may lack their family.
-fn addresses(config: &Config) -> Vec<(IpAddr, bool)> {
+fn addresses(config: &NetworkConfig) -> Vec<(IpAddr, bool)> {
     let served = |address: &IpAddr| match config.families {
         Families::Both => true,
         Families::V4 => address.is_ipv4(),

@@ -12,7 +12,6 @@ use std::thread;
 use mio::Waker;
 
 use super::Reactor;
-use super::shared::choker_config;
 use crate::config::Config;
 use crate::config::file::{Configured, Sources};
 use crate::daemon::sandbox::Places;
@@ -118,19 +117,19 @@ impl Reactor {
         }
         self.configure(&configured.config);
         if let Some(live) = &self.live {
-            live.refresh(Settings::from(&configured.config));
+            live.refresh(Settings::from(&configured.config.library));
         }
     }
 
     /// Takes up the values that may change while peers are served.
     fn configure(&mut self, config: &Config) {
         if let Some(logging) = &self.service.logging {
-            logging.set_filter(&config.log);
+            logging.set_filter(&config.log.levels);
         }
-        self.max_peers = config.peers_within(self.descriptors);
-        self.max_peers_per_ip = config.max_peers_per_ip.unwrap_or(usize::MAX);
-        self.shared.choker.configure(choker_config(config));
-        self.shared.bucket = TokenBucket::new(config.max_rate, self.shared.now);
+        self.max_peers = config.limits.peers_within(self.descriptors);
+        self.max_peers_per_ip = config.limits.max_peers_per_ip.unwrap_or(usize::MAX);
+        self.shared.choker.configure(config.limits.choker);
+        self.shared.bucket = TokenBucket::new(config.limits.max_rate, self.shared.now);
     }
 }
 
@@ -138,18 +137,24 @@ impl Reactor {
 fn read(sources: &Sources, running: Config, places: Option<&Places>) -> Result<Configured, String> {
     let mut configured = sources.load().map_err(|error| error.to_string())?;
     let config = &mut configured.config;
-    if running.index.is_none() && config.dirs.is_empty() {
+    if running.library.index.is_none() && config.library.dirs.is_empty() {
         return Err("an index in place of directories needs a restart".to_owned());
     }
     let refused = |dir: &&PathBuf| places.is_some_and(|places| !places.may_read(dir));
-    for dir in config.dirs.iter().chain(&config.content).filter(refused) {
+    for dir in config
+        .library
+        .dirs
+        .iter()
+        .chain(&config.library.content)
+        .filter(refused)
+    {
         let dir = dir.display();
         log::warn!("{dir} is outside of the sandbox: only a restart lets it be read");
     }
-    config.index = running.index;
-    config.root = running.root;
-    config.state_dir = running.state_dir;
-    config.no_tracker = running.no_tracker;
+    config.library.index = running.library.index;
+    config.library.root = running.library.root;
+    config.library.state_dir = running.library.state_dir;
+    config.trackers.disabled = running.trackers.disabled;
     Ok(configured)
 }
 

@@ -14,7 +14,7 @@ use super::announcing::Announcing;
 use super::bystanders::Bystanders;
 use super::dial::Dialer;
 use super::outbox::{Body, Outbox};
-use crate::choker::{Choker, ChokerConfig};
+use crate::choker::Choker;
 use crate::config::{self, Config, Verify};
 use crate::library::served::Library;
 use crate::metrics::Counters;
@@ -76,7 +76,7 @@ impl Shared {
             readers: config::DEFAULT_READERS,
         };
         let mut storage = Storage::new(Arc::clone(&waker), limits);
-        if config.verify == Verify::Lazy {
+        if config.library.verify == Verify::Lazy {
             storage.check_pieces();
         }
         let identity = handshake::new_peer_id(std::array::from_fn(|_| fastrand::u8(..)));
@@ -85,8 +85,8 @@ impl Shared {
             now,
             library: Library::default(),
             storage,
-            choker: Choker::new(choker_config(config)),
-            bucket: TokenBucket::new(config.max_rate, now),
+            choker: Choker::new(config.limits.choker),
+            bucket: TokenBucket::new(config.limits.max_rate, now),
             metadata_waits: VecDeque::new(),
             metadata_reading: 0,
             wheel: Wheel::new(now),
@@ -112,15 +112,5 @@ impl Shared {
         let pieces = self.metadata_reading.saturating_add(1);
         let bytes = pieces.saturating_mul(METADATA_PIECE_LENGTH.into());
         self.bucket.available(self.now) >= bytes
-    }
-}
-
-/// What of the configuration the choker goes by.
-pub(super) fn choker_config(config: &Config) -> ChokerConfig {
-    ChokerConfig {
-        max_unchoked: config.max_unchoked,
-        credit_bytes: config.credit_bytes,
-        max_unchoked_ms: config.max_unchoked_ms,
-        unused_slot_ms: config::UNUSED_SLOT_MS,
     }
 }

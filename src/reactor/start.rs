@@ -35,16 +35,16 @@ impl Reactor {
     pub fn bind(config: &Config, mut service: Service) -> Result<Self, RunError> {
         let descriptors = sys::raise_descriptor_limit()?;
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        let max_peers = config.peers_within(descriptors);
+        let max_peers = config.limits.peers_within(descriptors);
         log::info!("{descriptors} descriptors: room for {max_peers} peers");
         let backlog = u64::from(listener::BACKLOG.unsigned_abs());
         for warning in sizing::warnings(backlog, MAX_MAPPINGS as u64) {
             log::warn!("{warning}");
         }
-        if max_peers < config.peers_wanted() {
+        if max_peers < config.limits.peers_wanted() {
             log::warn!(
                 "{} peers were asked for, but {descriptors} descriptors leave room for {max_peers}",
-                config.peers_wanted()
+                config.limits.peers_wanted()
             );
         }
         let poll = Poll::new()?;
@@ -57,7 +57,7 @@ impl Reactor {
         let waker = Arc::new(Waker::new(registry, Source::Waker.token())?);
         let passed = std::mem::take(&mut service.passed);
         let bound = match passed.peers.is_empty() {
-            true => listener::bind_all(config)?,
+            true => listener::bind_all(&config.network)?,
             false => listener::adopt_all(passed.peers)?,
         };
         let first = bound.first().ok_or(RunError::NoAddress)?;
@@ -66,7 +66,7 @@ impl Reactor {
         if bound.len() > tokens::MAX_LISTENERS {
             return Err(RunError::TooManyAddresses);
         }
-        let status = status::bind(config, passed.status, service.owner)?;
+        let status = status::bind(&config.status, passed.status, service.owner)?;
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
@@ -89,8 +89,8 @@ impl Reactor {
             connections: Slab::new(),
             generation: 0,
             descriptors,
-            max_peers: config.peers_within(descriptors),
-            max_peers_per_ip: config.max_peers_per_ip.unwrap_or(usize::MAX),
+            max_peers: config.limits.peers_within(descriptors),
+            max_peers_per_ip: config.limits.max_peers_per_ip.unwrap_or(usize::MAX),
             peers_from: HashMap::new(),
             shared,
             agenda: Agenda::default(),

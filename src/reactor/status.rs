@@ -22,7 +22,7 @@ use super::reload::wake;
 use super::report::Answer;
 use super::tokens::{MAX_STATUS_CLIENTS, Source};
 use super::{Reactor, RunError};
-use crate::config::{Config, DEFAULT_STATUS, StatusAddress, StatusWish};
+use crate::config::{DEFAULT_STATUS, StatusAddress, StatusConfig, StatusListen};
 use crate::daemon::identity::Owner;
 use crate::daemon::socket;
 use crate::library::index::IndexError;
@@ -420,22 +420,22 @@ impl Reactor {
 /// A socket that was passed takes the place of what the configuration says. One that root makes
 /// becomes the owner's.
 pub(super) fn bind(
-    config: &Config,
+    config: &StatusConfig,
     passed: Option<Socket>,
     owner: Option<Owner>,
 ) -> Result<Option<StatusServer>, RunError> {
     if let Some(socket) = passed {
-        return Ok(Some(StatusServer::adopt(socket, &config.status_hosts)?));
+        return Ok(Some(StatusServer::adopt(socket, &config.hosts)?));
     }
     let usual = StatusAddress::Tcp(DEFAULT_STATUS);
-    let address = match &config.status {
-        StatusWish::Off => return Ok(None),
-        StatusWish::Usual => &usual,
-        StatusWish::At(address) => address,
+    let address = match &config.listen {
+        StatusListen::Off => return Ok(None),
+        StatusListen::Default => &usual,
+        StatusListen::At(address) => address,
     };
-    match StatusServer::bind(address, &config.status_hosts, owner) {
+    match StatusServer::bind(address, &config.hosts, owner) {
         Ok(server) => Ok(Some(server)),
-        Err(error) if config.status == StatusWish::Usual => {
+        Err(error) if config.listen == StatusListen::Default => {
             log::warn!("no status page: {address}: {error}");
             Ok(None)
         }

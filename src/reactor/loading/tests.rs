@@ -50,10 +50,8 @@ impl Rig {
         let poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
         let library = Library::of_index(index, None);
-        let config = Config {
-            no_tracker: true,
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.trackers.disabled = true;
         let shared = Shared::new(&config, poll.registry(), Arc::new(waker), 6969);
         let mut shared = shared.unwrap();
         shared.library = library;
