@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
-use crate::config::file::{DEFAULT_PATH, Layer, Sources};
+use crate::config::file::{DEFAULT_PATH, Flags, Sources};
 use crate::config::settings::{Preset, SETTINGS, Setting, Takes};
 
 /// What is to be done.
@@ -155,7 +155,10 @@ fn argument(setting: &'static Setting) -> Arg {
         Some(other) => argument.conflicts_with(other),
         None => argument,
     };
-    let check = move |value: &str| setting.check(value);
+    let check = move |value: &str| {
+        let value = value.to_owned();
+        setting.check(std::slice::from_ref(&value)).map(|()| value)
+    };
     match setting.takes {
         // Its value is behind a `=` or left out, so that what follows is no value.
         Takes::Switch | Takes::OffSwitch(_) => argument
@@ -183,7 +186,7 @@ where
     let matches = command().try_get_matches_from(arguments)?;
     Ok(match matches.subcommand() {
         Some(("config", matches)) if matches.get_flag("default") => Request::ConfigDefault,
-        Some(("config", matches)) => Request::ConfigCheck(sources(matches, Layer::new())),
+        Some(("config", matches)) => Request::ConfigCheck(sources(matches, Flags::new())),
         Some(("index", matches)) => Request::Index(library::index(matches)),
         Some(("verify", matches)) => Request::Verify(library::verify(matches)),
         Some(("status", matches)) => {
@@ -200,11 +203,11 @@ where
     })
 }
 
-fn sources(matches: &ArgMatches, flags: Layer) -> Sources {
+fn sources(matches: &ArgMatches, flags: Flags) -> Sources {
     Sources {
         path: matches.get_one("config").cloned(),
         flags,
-        directory: None,
+        ..Sources::default()
     }
 }
 
@@ -224,9 +227,9 @@ fn given_values(matches: &ArgMatches, setting: &Setting) -> Vec<String> {
 }
 
 /// The settings that were given as flags.
-fn flags(matches: &ArgMatches) -> Layer {
+fn flags(matches: &ArgMatches) -> Flags {
     let settings = SETTINGS.iter().filter(|setting| is_given(matches, setting));
-    let mut flags: Layer = settings
+    let mut flags: Flags = settings
         .map(|setting| (setting, given_values(matches, setting)))
         .collect();
     let levels = match matches.get_count("verbose") {

@@ -9,7 +9,7 @@ pub mod settings;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::choker::ChokerConfig;
 use crate::timers::Timeouts;
@@ -313,25 +313,26 @@ impl Default for DaemonConfig {
     }
 }
 
+/// The parts of a configuration that a reload applies: a live setting changes one of these and
+/// nothing else.
+#[derive(PartialEq, Eq, Debug)]
+pub struct LiveConfig<'a> {
+    /// What is served; its settings that are not live never change.
+    pub library: &'a LibraryConfig,
+    /// How many peers are served, and how fast.
+    pub limits: &'a LimitsConfig,
+    /// What is logged.
+    pub log_levels: &'a str,
+}
+
 impl Config {
-    /// Has every path begin at a directory, for a process that leaves the one it was started in.
-    pub fn anchor(&mut self, directory: &Path) {
-        let status = match &mut self.status.listen {
-            StatusListen::At(StatusAddress::Unix(path)) => Some(path),
-            _ => None,
-        };
-        let single = [
-            self.library.index.as_mut(),
-            self.library.root.as_mut(),
-            self.library.state_dir.as_mut(),
-            self.library.content.as_mut(),
-            self.log.file.as_mut(),
-            self.daemon.pid_file.as_mut(),
-            status,
-        ];
-        let many = (self.library.dirs.iter_mut()).chain(&mut self.daemon.content_roots);
-        for path in many.chain(single.into_iter().flatten()) {
-            *path = directory.join(&*path);
+    /// The parts that a reload applies.
+    #[must_use]
+    pub fn live(&self) -> LiveConfig<'_> {
+        LiveConfig {
+            library: &self.library,
+            limits: &self.limits,
+            log_levels: &self.log.levels,
         }
     }
 }

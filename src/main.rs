@@ -15,7 +15,7 @@ use hekate::config::file::{self, ConfigError, Configured, Sources};
 use hekate::config::{Config, DEFAULT_STATUS, StatusAddress, StatusListen};
 use hekate::daemon::activation::Passed;
 use hekate::daemon::background::{self, Background, Role};
-use hekate::daemon::identity;
+use hekate::daemon::identity::{self, IdentityError};
 use hekate::daemon::notify::Notifier;
 use hekate::daemon::pid_file::PidFile;
 use hekate::daemon::rights::{self, RightsError};
@@ -76,6 +76,9 @@ fn exit_code(outcome: Result<(), Failure>, is_said: bool) -> ExitCode {
 enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The user that the configuration names cannot be become.
+    #[error("user: {0}")]
+    User(#[from] IdentityError),
     /// Said without the log.
     #[error("{0}")]
     Plain(String),
@@ -86,7 +89,7 @@ enum Failure {
 impl Failure {
     fn code(&self) -> u8 {
         match self {
-            Self::Config(_) => EXIT_CONFIG,
+            Self::Config(_) | Self::User(_) => EXIT_CONFIG,
             Self::Plain(_) | Self::Run(_) => EXIT_FAILURE,
         }
     }
@@ -169,7 +172,7 @@ fn start(arguments: Seed) -> Result<Started, Failure> {
     let mut background = None;
     if configured.config.daemon.background {
         let plain = |error: std::io::Error| Failure::Plain(format!("background: {error}"));
-        configured = sources.anchor(std::env::current_dir().map_err(plain)?)?;
+        configured = sources.anchor(std::env::current_dir().map_err(plain)?, configured);
         background = match background::go().map_err(plain)? {
             Role::Starter(code, message) => return Ok(Started::Elsewhere(code, message)),
             Role::Between => return Ok(Started::Elsewhere(0, String::new())),
@@ -186,16 +189,15 @@ fn no_log(error: &std::io::Error) -> Failure {
 
 /// Takes what needs rights, gives them up, serves.
 fn run(
-    sources: Sources,
+    mut sources: Sources,
     mut configured: Configured,
     background: Option<Background>,
     passed: Passed,
 ) -> Result<(), Failure> {
-    let plan = identity::plan(configured.config.daemon.user.as_ref()).map_err(ConfigError::User)?;
+    let plan = identity::plan(configured.config.daemon.user.as_ref())?;
     if plan.changes() && std::env::var_os("STATE_DIRECTORY").is_none() {
-        // The home of whoever starts it is not that of the user.
-        let directory = &mut configured.config.library.state_dir;
-        directory.get_or_insert_with(|| STATE_OF_A_USER.into());
+        // The home of root is not that of the user.
+        configured = sources.keep_state_in(STATE_OF_A_USER.into(), configured);
     }
     let config = configured.config.clone();
     // Whoever may write to its directory must not have root open another file.

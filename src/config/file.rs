@@ -1,7 +1,7 @@
-//! The configuration file: TOML in, layers of settings; settings in, the commented default out.
+//! The configuration file: reads TOML and lays the flags over it; writes the commented default file.
 //!
-//! Owns lines and keys, and that later layers win over earlier ones. What a setting means is in the
-//! table of `settings`. It must not know who asks.
+//! Values are kept as they were written until every layer is merged, so a configuration is always
+//! made from one set of values by the table in `settings`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,6 @@ use toml::de::{DeTable, DeValue};
 
 use super::Config;
 use super::settings::{Preset, SETTINGS, Setting, Takes};
-use crate::daemon::identity::IdentityError;
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_PATH: &str = "/etc/hekate/hekate.toml";
@@ -48,62 +47,52 @@ pub enum ConfigError {
     /// A daemon in the background has no standard error.
     #[error("daemon needs log-file: there is no standard error in the background")]
     NoLog,
-    /// The user to become cannot be.
-    #[error("user: {0}")]
-    User(#[from] IdentityError),
 }
 
-/// Settings from one place, each with its values.
-pub type Layer = Vec<(&'static Setting, Vec<String>)>;
+/// Settings from the command line, each with its values.
+pub type Flags = Vec<(&'static Setting, Vec<String>)>;
 
-/// Where a configuration comes from, kept to be asked again on a reload.
+/// Values as they were written, by the name of their setting.
+type Given = BTreeMap<&'static str, Vec<String>>;
+
+/// Where a configuration comes from. A reload reads it again.
 #[derive(Clone, Default)]
 pub struct Sources {
     /// The file that was named; `None` is [`DEFAULT_PATH`], which may be absent.
     pub path: Option<PathBuf>,
-    /// What the command line says. It wins.
-    pub flags: Layer,
-    /// Where paths begin, for a process that leaves the directory it was started in.
-    pub directory: Option<PathBuf>,
+    /// What the command line says. It wins over the file.
+    pub flags: Flags,
+    /// Where relative paths start, for a process that leaves the directory it was started in.
+    pub directory: PathBuf,
+    /// The state directory when no setting names one; `None` means the user's state home.
+    pub state_dir: Option<PathBuf>,
 }
 
-/// A configuration, and what each setting was given.
+/// A configuration, and the values that it was made from.
 #[derive(Clone, Debug)]
 pub struct Configured {
     /// What holds.
     pub config: Config,
-    given: BTreeMap<&'static str, Vec<String>>,
+    given: Given,
 }
 
 impl Configured {
-    /// The settings that differ from `running` and that only a restart takes up.
+    /// What a setting was given, or else what is written for its default.
+    fn values(&self, setting: &Setting) -> Vec<&str> {
+        match self.given.get(setting.name) {
+            Some(values) => values.iter().map(String::as_str).collect(),
+            None => setting.default.value().into_iter().collect(),
+        }
+    }
+
+    /// The settings that differ from `running` and that only a restart applies.
     #[must_use]
     pub fn needs_restart(&self, running: &Self) -> Vec<&'static str> {
         let fixed = SETTINGS.iter().filter(|setting| !setting.live);
         fixed
+            .filter(|setting| self.values(setting) != running.values(setting))
             .map(|setting| setting.name)
-            .filter(|name| self.values(name) != running.values(name))
             .collect()
-    }
-
-    /// Remembers what `reloaded` was given, but for what only a restart takes up. The configuration
-    /// stays that of the start.
-    pub fn take_up(&mut self, reloaded: &Self) {
-        for setting in SETTINGS.iter().filter(|setting| setting.live) {
-            match reloaded.given.get(setting.name) {
-                Some(values) => self.given.insert(setting.name, values.clone()),
-                None => self.given.remove(setting.name),
-            };
-        }
-    }
-
-    /// What a setting was given, or else what is written for its default.
-    fn values(&self, name: &str) -> Vec<&str> {
-        match (self.given.get(name), Setting::find(name)) {
-            (Some(values), _) => values.iter().map(String::as_str).collect(),
-            (None, Some(setting)) => setting.default.value().into_iter().collect(),
-            (None, None) => Vec::new(),
-        }
     }
 }
 
@@ -120,13 +109,14 @@ impl Sources {
     /// The first thing that is wrong.
     pub fn load(&self) -> Result<Configured, ConfigError> {
         let configured = self.load_any()?;
-        if configured.config.library.dirs.is_empty() && configured.config.library.index.is_none() {
+        let library = &configured.config.library;
+        if library.dirs.is_empty() && library.index.is_none() {
             return Err(ConfigError::NoDirectory(self.path().to_owned()));
         }
         Ok(configured)
     }
 
-    /// Like [`Sources::load`], for those who need no directories.
+    /// Like [`Sources::load`], for commands that need no directories.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -141,54 +131,81 @@ impl Sources {
                 error,
             })?,
         };
-        let mut configured = Configured {
-            config: Config::default(),
-            given: BTreeMap::new(),
-        };
-        read(&mut configured, path, &text, &self.flags)?;
+        let mut given = read(path, &text)?;
         for (setting, values) in &self.flags {
-            setting
-                .apply(&mut configured.config, values)
-                .map_err(|message| ConfigError::Flag(setting.name, message))?;
-            configured.given.insert(setting.name, values.clone());
+            let checked = setting.check(values);
+            checked.map_err(|message| ConfigError::Flag(setting.name, message))?;
         }
-        if let Some(directory) = &self.directory {
-            configured.config.anchor(directory);
-        }
+        given.retain(|name, _| !is_replaced(name, &self.flags));
+        let flags = self.flags.iter();
+        given.extend(flags.map(|(setting, values)| (setting.name, values.clone())));
+        let configured = self.configure(given);
         if configured.config.daemon.background && configured.config.log.file.is_none() {
             return Err(ConfigError::NoLog);
         }
         Ok(configured)
     }
 
-    /// Has every path begin at a directory, that of the file as well.
-    ///
-    /// # Errors
-    /// As [`Sources::load`].
-    pub fn anchor(&mut self, directory: PathBuf) -> Result<Configured, ConfigError> {
+    /// Has relative paths start at a directory, also that of the file and those of `configured`.
+    #[must_use]
+    pub fn anchor(&mut self, directory: PathBuf, configured: Configured) -> Configured {
         self.path = self.path.take().map(|path| directory.join(path));
-        self.directory = Some(directory);
-        self.load()
+        self.directory = directory;
+        self.configure(configured.given)
+    }
+
+    /// Has state kept in `directory` when no setting names another, also by `configured`.
+    #[must_use]
+    pub fn keep_state_in(&mut self, directory: PathBuf, configured: Configured) -> Configured {
+        self.state_dir = Some(directory);
+        self.configure(configured.given)
+    }
+
+    /// What a reload makes of the running configuration: the live settings are those of `loaded`,
+    /// all others stay.
+    #[must_use]
+    pub fn merge(&self, running: &Configured, loaded: &Configured) -> Configured {
+        let values = SETTINGS.iter().filter_map(|setting| {
+            let from = if setting.live { loaded } else { running };
+            let values = from.given.get(setting.name)?;
+            Some((setting.name, values.clone()))
+        });
+        self.configure(values.collect())
+    }
+
+    fn configure(&self, given: Given) -> Configured {
+        let mut config = Config::default();
+        for setting in SETTINGS {
+            if let Some(values) = given.get(setting.name) {
+                setting
+                    .apply(&mut config, values, &self.directory)
+                    .expect("values were checked when they were read");
+            }
+        }
+        let library = &mut config.library;
+        library.state_dir = library.state_dir.take().or_else(|| self.state_dir.clone());
+        Configured { config, given }
     }
 }
 
-/// Whether the flags leave nothing of what a file says of a setting: by one of that name, or by one
+/// Whether the flags replace what the file says of a setting: there is a flag of that name, or one
 /// that excludes it, as directories exclude an index.
-fn is_replaced(setting: &Setting, flags: &Layer) -> bool {
+fn is_replaced(name: &str, flags: &Flags) -> bool {
+    let setting = Setting::find(name);
     flags.iter().any(|(flag, values)| {
-        let excludes = flag.excludes == Some(setting.name) || setting.excludes == Some(flag.name);
-        let is_on = flag.takes != Takes::Switch || values.iter().any(|value| value == "true");
-        flag.name == setting.name || (excludes && is_on)
+        let excludes = flag.excludes == Some(name)
+            || setting.is_some_and(|setting| setting.excludes == Some(flag.name));
+        let is_on = flag.takes != Takes::Switch || is_true(values);
+        flag.name == name || (excludes && is_on)
     })
 }
 
-/// Applies what the text of a file says, as far as flags leave it. All of it has to be right.
-fn read(
-    configured: &mut Configured,
-    path: &Path,
-    text: &str,
-    flags: &Layer,
-) -> Result<(), ConfigError> {
+fn is_true(values: &[String]) -> bool {
+    values.iter().any(|value| value == "true")
+}
+
+/// What the text of a file gives. All of it must be legal, also what flags replace.
+fn read(path: &Path, text: &str) -> Result<Given, ConfigError> {
     let wrong = |at: usize, message: String| ConfigError::Line {
         path: path.to_owned(),
         line: line_at(text, at),
@@ -198,38 +215,28 @@ fn read(
         let at = error.span().map_or(0, |span| span.start);
         wrong(at, error.message().replace('\n', ", "))
     })?;
-    // In the order of the file, so that the first mistake is the one that is told.
+    // In the order of the file, so that the first mistake is reported.
     let mut entries: Vec<_> = table.get_ref().iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
-    let mut said: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    let mut of_no_effect = Config::default();
+    let mut given = Given::new();
     for (key, value) in entries {
         let at = key.span().start;
         let name = key.get_ref().as_ref();
         let setting = Setting::find(name).ok_or_else(|| wrong(at, unknown(name)))?;
+        let values = values(setting, value.get_ref())
+            .and_then(|values| setting.check(&values).map(|()| values))
+            .map_err(|message| wrong(at, format!("{name}: {message}")))?;
         let excluded = setting.excludes.filter(|other| {
-            let is_true = |given: &Vec<String>| given.iter().any(|value| value == "true");
-            value.get_ref().as_bool() == Some(true) && said.get(other).is_some_and(is_true)
+            setting.takes == Takes::Switch
+                && is_true(&values)
+                && given.get(other).is_some_and(|given| is_true(given))
         });
         if let Some(other) = excluded {
             return Err(wrong(at, format!("{name} and {other} exclude each other")));
         }
-        let config = match is_replaced(setting, flags) {
-            true => &mut of_no_effect,
-            false => &mut configured.config,
-        };
-        let outcome = values(setting, value.get_ref()).and_then(|values| {
-            setting.apply(config, &values)?;
-            Ok(said.insert(setting.name, values))
-        });
-        outcome.map_err(|message| wrong(at, format!("{name}: {message}")))?;
+        given.insert(setting.name, values);
     }
-    let kept = SETTINGS
-        .iter()
-        .filter(|setting| !is_replaced(setting, flags));
-    let kept = kept.filter_map(|setting| Some((setting.name, said.remove(setting.name)?)));
-    configured.given.extend(kept);
-    Ok(())
+    Ok(given)
 }
 
 /// The line of a byte, counted from one.
@@ -374,7 +381,7 @@ mod tests {
         let sources = Sources {
             path: Some(file.path().to_owned()),
             flags: flags.iter().map(flag).collect(),
-            directory: None,
+            ..Sources::default()
         };
         let place = file.path().display().to_string();
         let told = |error: ConfigError| error.to_string().replace(&place, "FILE");
@@ -411,7 +418,7 @@ mod tests {
         let given = load("index = '/i'\nroot = '/r'", &[("dirs", "/c")]).unwrap();
         assert_eq!(given.config.library.dirs, [PathBuf::from("/c")]);
         assert_eq!(given.config.library.index, None);
-        assert!(given.values("index").is_empty());
+        assert_eq!(given.given.get("index"), None);
         let given = load("dirs = ['/a']", &[("index", "/i")]).unwrap();
         assert_eq!(given.config.library.index, Some(PathBuf::from("/i")));
         assert!(given.config.library.dirs.is_empty());
@@ -465,8 +472,7 @@ mod tests {
     fn a_file_that_was_named_must_be_there_and_the_usual_one_may_be_absent() {
         let mut sources = Sources {
             path: Some("/nowhere/hekate.toml".into()),
-            flags: Vec::new(),
-            directory: None,
+            ..Sources::default()
         };
         let error = sources.load().unwrap_err().to_string();
         assert!(
@@ -501,16 +507,94 @@ mod tests {
         }
     }
 
+    /// A value that is not the default.
+    fn other_value(setting: &Setting) -> String {
+        match (setting.name, setting.default) {
+            ("log", _) => "debug".to_owned(),
+            ("verify", _) => "lazy".to_owned(),
+            (_, Preset::Words(_, example)) => example.to_owned(),
+            (_, Preset::Value("true")) => "false".to_owned(),
+            (_, Preset::Value("false")) => "true".to_owned(),
+            (_, Preset::Value(_)) => "7".to_owned(),
+        }
+    }
+
     #[test]
-    fn a_reload_knows_what_it_cannot_take_up() {
+    fn a_reload_applies_exactly_the_live_settings() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "dirs = ['/a']\nlog-file = '/l'\n";
+        let load = |text: &str| {
+            fs::write(file.path(), text).unwrap();
+            let sources = Sources {
+                path: Some(file.path().to_owned()),
+                ..Sources::default()
+            };
+            let configured = sources.load().unwrap();
+            (sources, configured)
+        };
+        let (_, running) = load(text);
+        for setting in SETTINGS {
+            let line = format!(
+                "{} = {}\n",
+                setting.name,
+                written(setting, &other_value(setting))
+            );
+            let kept = text
+                .lines()
+                .filter(|line| !line.starts_with(&format!("{} ", setting.name)));
+            let kept: Vec<&str> = kept.collect();
+            let (sources, loaded) = load(&(kept.join("\n") + "\n" + &line));
+            assert_ne!(loaded.config, running.config, "{}", setting.name);
+            let merged = sources.merge(&running, &loaded);
+            let expected = if setting.live { &loaded } else { &running };
+            assert_eq!(merged.config, expected.config, "{}", setting.name);
+            assert_eq!(
+                loaded.needs_restart(&running),
+                Vec::from_iter((!setting.live).then_some(setting.name))
+            );
+        }
+    }
+
+    #[test]
+    fn a_setting_that_needs_a_restart_is_reported_at_each_reload() {
         let running = load("dirs = '/a'\nport = 1\nmax-rate = 5", &[]).unwrap();
         let same = load("max-rate = 5\nport = 1\ndirs = '/a'", &[]).unwrap();
         let other = load("dirs = '/b'\nport = 2\nmax-rate = 6", &[]).unwrap();
         assert!(same.needs_restart(&running).is_empty());
         assert_eq!(other.needs_restart(&running), ["port"]);
-        let mut after = running.clone();
-        after.take_up(&other);
-        assert_eq!(after.values("max-rate"), ["6"]);
-        assert_eq!(other.needs_restart(&after), ["port"], "it is said again");
+        let merged = Sources::default().merge(&running, &other);
+        assert_eq!(merged.config.limits.max_rate, Some(6));
+        assert_eq!(other.needs_restart(&merged), ["port"]);
+    }
+
+    #[test]
+    fn relative_paths_start_at_the_directory() {
+        let sources = Sources {
+            path: Some("/dev/null".into()),
+            flags: SETTINGS
+                .iter()
+                .filter_map(|setting| match setting.takes {
+                    Takes::One("FILE" | "DIR") | Takes::Many("DIR") | Takes::Positional("DIR") => {
+                        Some((setting, vec!["in/it".to_owned()]))
+                    }
+                    _ if setting.name == "status" => Some((setting, vec!["unix:in/it".to_owned()])),
+                    _ => None,
+                })
+                .collect(),
+            directory: "/start".into(),
+            ..Sources::default()
+        };
+        let config = format!("{:?}", sources.load().unwrap().config);
+        assert_eq!(
+            config.matches("\"/start/in/it\"").count(),
+            sources.flags.len(),
+            "{config}"
+        );
+        assert_eq!(
+            config.matches("in/it").count(),
+            sources.flags.len(),
+            "{config}"
+        );
+        assert!(sources.flags.len() > 7);
     }
 }

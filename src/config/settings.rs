@@ -4,7 +4,7 @@
 //! and comments of the configuration file and the tables of the manual are all made from it, so that
 //! they cannot diverge. It must not know where a value came from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::{Config, Families, StatusAddress, StatusListen, UserName, Verify};
@@ -36,8 +36,16 @@ pub struct Setting {
     pub live: bool,
     /// The setting that may not be given together with it.
     pub excludes: Option<&'static str>,
-    /// Puts the values into the configuration in place of what it had.
-    apply: fn(&mut Config, &[String]) -> Result<(), String>,
+    /// Replaces what the configuration has with the values.
+    apply: fn(&mut Config, Values<'_>) -> Result<(), String>,
+}
+
+/// What a setting is given, before it is parsed.
+#[derive(Clone, Copy)]
+struct Values<'a> {
+    texts: &'a [String],
+    /// Where relative paths start.
+    directory: &'a Path,
 }
 
 /// What is written behind an option.
@@ -81,7 +89,7 @@ pub const SETTINGS: &[Setting] = &[
         takes: Takes::Positional("DIR"),
         default: Preset::Words("none: at least one must be given", "/srv/library"),
         help: "Directories that are searched for *.torrent",
-        apply: |config, values| many(&mut config.library.dirs, values),
+        apply: |config, values| paths(&mut config.library.dirs, values),
         ..setting("dirs", LIBRARY)
     },
     Setting {
@@ -90,7 +98,7 @@ pub const SETTINGS: &[Setting] = &[
         help: "Serve the torrents of an index file, which `hekate index` makes, in place of directories",
         live: false,
         excludes: Some("dirs"),
-        apply: |config, values| optional(&mut config.library.index, values, PathBuf::from_str),
+        apply: |config, values| path(&mut config.library.index, values),
         ..setting("index", LIBRARY)
     },
     Setting {
@@ -98,7 +106,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("where the index says", "/srv/library"),
         help: "Where the paths of that index start, when it was copied from another place",
         live: false,
-        apply: |config, values| optional(&mut config.library.root, values, PathBuf::from_str),
+        apply: |config, values| path(&mut config.library.root, values),
         ..setting("root", LIBRARY)
     },
     Setting {
@@ -106,7 +114,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("the user's state home", "/var/lib/hekate"),
         help: "Where the index of the directories is kept, and what was verified; deleting it costs a scan, and hashing again",
         live: false,
-        apply: |config, values| optional(&mut config.library.state_dir, values, PathBuf::from_str),
+        apply: |config, values| path(&mut config.library.state_dir, values),
         ..setting("state-dir", LIBRARY)
     },
     Setting {
@@ -120,7 +128,7 @@ pub const SETTINGS: &[Setting] = &[
         takes: Takes::One("DIR"),
         default: Preset::Words("beside each torrent file", "/srv/content"),
         help: "Where the content lies",
-        apply: |config, values| optional(&mut config.library.content, values, PathBuf::from_str),
+        apply: |config, values| path(&mut config.library.content, values),
         ..setting("content", LIBRARY)
     },
     Setting {
@@ -268,7 +276,7 @@ pub const SETTINGS: &[Setting] = &[
         help: "Call the peers that trackers name, for those who cannot call us: of `all` torrents, or of an info-hash",
         live: false,
         apply: |config, values| {
-            Callees::parse(values).map(|callees| config.trackers.connect = callees)
+            Callees::parse(values.texts).map(|callees| config.trackers.connect = callees)
         },
         ..setting("connect", TRACKERS)
     },
@@ -284,7 +292,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("standard error", "/var/log/hekate/hekate.log"),
         help: "Where the log goes; SIGUSR1 opens it anew",
         live: false,
-        apply: |config, values| optional(&mut config.log.file, values, PathBuf::from_str),
+        apply: |config, values| path(&mut config.log.file, values),
         ..setting("log-file", LOG)
     },
     Setting {
@@ -292,7 +300,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("127.0.0.1:6970, when it is free", "unix:/run/hekate/status"),
         help: "Where the status page and the metrics can be asked for: ADDRESS:PORT, unix:PATH or off",
         live: false,
-        apply: |config, values| one(&mut config.status.listen, values, status),
+        apply: |config, values| status(&mut config.status.listen, values),
         ..setting("status", STATUS)
     },
     Setting {
@@ -322,7 +330,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("none", "/run/hekate/hekate.pid"),
         help: "File that has the number of the process while it runs; a second one with this file is refused",
         live: false,
-        apply: |config, values| optional(&mut config.daemon.pid_file, values, PathBuf::from_str),
+        apply: |config, values| path(&mut config.daemon.pid_file, values),
         ..setting("pid-file", STARTING)
     },
     Setting {
@@ -338,7 +346,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Preset::Words("none", "/mnt/disk2"),
         help: "Further directory that Landlock lets the daemon read: one that links in the library lead to",
         live: false,
-        apply: |config, values| many(&mut config.daemon.content_roots, values),
+        apply: |config, values| paths(&mut config.daemon.content_roots, values),
         ..setting("content-root", STARTING)
     },
     Setting {
@@ -381,22 +389,29 @@ impl Setting {
         SETTINGS.iter().find(|setting| setting.name == name)
     }
 
-    /// Puts the values into a configuration in place of what it had.
+    /// Replaces what the configuration has with `values`; relative paths start at `directory`.
     ///
     /// # Errors
-    /// Says in a few words what is wrong with a value.
-    pub fn apply(&self, config: &mut Config, values: &[String]) -> Result<(), String> {
+    /// What is wrong with a value, in a few words.
+    pub fn apply(
+        &self,
+        config: &mut Config,
+        values: &[String],
+        directory: &Path,
+    ) -> Result<(), String> {
+        let values = Values {
+            texts: values,
+            directory,
+        };
         (self.apply)(config, values)
     }
 
-    /// Whether it may have this value.
+    /// Whether it may have these values.
     ///
     /// # Errors
     /// As [`Setting::apply`].
-    pub fn check(&self, value: &str) -> Result<String, String> {
-        let value = value.to_owned();
-        self.apply(&mut Config::default(), std::slice::from_ref(&value))?;
-        Ok(value)
+    pub fn check(&self, values: &[String]) -> Result<(), String> {
+        self.apply(&mut Config::default(), values, Path::new(""))
     }
 }
 
@@ -442,10 +457,10 @@ fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
 
 fn one<T, E: ToString>(
     field: &mut T,
-    values: &[String],
+    values: Values<'_>,
     read: impl Fn(&str) -> Result<T, E>,
 ) -> Result<(), String> {
-    let [value] = values else {
+    let [value] = values.texts else {
         return Err("exactly one value is needed".to_owned());
     };
     *field = read(value).map_err(|error| error.to_string())?;
@@ -454,26 +469,54 @@ fn one<T, E: ToString>(
 
 fn optional<T, E: ToString>(
     field: &mut Option<T>,
-    values: &[String],
+    values: Values<'_>,
     read: impl Fn(&str) -> Result<T, E>,
 ) -> Result<(), String> {
     one(field, values, |value| read(value).map(Some))
 }
 
-fn many<T: FromStr<Err: ToString>>(field: &mut Vec<T>, values: &[String]) -> Result<(), String> {
-    *field = (values.iter())
-        .map(|value| parse(value))
-        .collect::<Result<_, _>>()?;
+fn many<T: FromStr<Err: ToString>>(field: &mut Vec<T>, values: Values<'_>) -> Result<(), String> {
+    let parsed = values.texts.iter().map(|value| parse(value));
+    *field = parsed.collect::<Result<_, _>>()?;
     Ok(())
 }
 
-fn family(config: &mut Config, values: &[String], family: Families) -> Result<(), String> {
-    let mut alone = false;
-    one(&mut alone, values, parse)?;
-    if alone {
+fn path(field: &mut Option<PathBuf>, values: Values<'_>) -> Result<(), String> {
+    one(field, values, |path| {
+        Ok::<_, String>(Some(values.directory.join(path)))
+    })
+}
+
+fn paths(field: &mut Vec<PathBuf>, values: Values<'_>) -> Result<(), String> {
+    let anchored = values.texts.iter().map(|path| values.directory.join(path));
+    *field = anchored.collect();
+    Ok(())
+}
+
+fn family(config: &mut Config, values: Values<'_>, family: Families) -> Result<(), String> {
+    let mut is_only = false;
+    one(&mut is_only, values, parse)?;
+    if is_only {
         config.network.families = family;
     }
     Ok(())
+}
+
+fn status(field: &mut StatusListen, values: Values<'_>) -> Result<(), String> {
+    one(field, values, |text| {
+        match (text, text.strip_prefix("unix:")) {
+            ("off", _) => Ok(StatusListen::Off),
+            (_, Some("")) => Err("unix: needs a path behind it"),
+            (_, Some(path)) => {
+                let path = values.directory.join(path);
+                Ok(StatusListen::At(StatusAddress::Unix(path)))
+            }
+            (address, None) => match address.parse() {
+                Ok(address) => Ok(StatusListen::At(StatusAddress::Tcp(address))),
+                Err(_) => Err("must be ADDRESS:PORT, unix:PATH or off"),
+            },
+        }
+    })
 }
 
 fn verify(text: &str) -> Result<Verify, String> {
@@ -481,18 +524,6 @@ fn verify(text: &str) -> Result<Verify, String> {
         "size" => Ok(Verify::Size),
         "lazy" => Ok(Verify::Lazy),
         _ => Err("must be size or lazy".to_owned()),
-    }
-}
-
-fn status(text: &str) -> Result<StatusListen, String> {
-    match (text, text.strip_prefix("unix:")) {
-        ("off", _) => Ok(StatusListen::Off),
-        (_, Some("")) => Err("unix: needs a path behind it".to_owned()),
-        (_, Some(path)) => Ok(StatusListen::At(StatusAddress::Unix(path.into()))),
-        (address, None) => match address.parse() {
-            Ok(address) => Ok(StatusListen::At(StatusAddress::Tcp(address))),
-            Err(_) => Err("must be ADDRESS:PORT, unix:PATH or off".to_owned()),
-        },
     }
 }
 

@@ -12,8 +12,8 @@ use std::thread;
 use mio::Waker;
 
 use super::Reactor;
-use crate::config::Config;
 use crate::config::file::{Configured, Sources};
+use crate::config::{LimitsConfig, LiveConfig};
 use crate::daemon::sandbox::Places;
 use crate::library::live::Settings;
 use crate::metrics::Phase;
@@ -21,7 +21,7 @@ use crate::rate::TokenBucket;
 
 /// A reload that is under way.
 pub(super) struct Reload {
-    answer: Receiver<Result<Configured, String>>,
+    answer: Receiver<Result<Reloaded, String>>,
     /// Another was asked for meanwhile: what is read now may be old.
     again: bool,
     /// The service manager was told that it has begun.
@@ -57,13 +57,13 @@ impl Reactor {
             return false;
         };
         log::info!("reloading");
-        let (sources, running) = (sources.clone(), running.config.clone());
+        let (sources, running) = (sources.clone(), running.clone());
         let places = self.service.places.clone();
         let (sender, answer) = mpsc::channel();
         let waker = Arc::clone(&self.waker);
         let work = move || {
             // The loop may have ended meanwhile.
-            let _ = sender.send(read(&sources, running, places.as_deref()));
+            let _ = sender.send(read(&sources, &running, places.as_deref()));
             drop(sender);
             wake(&waker);
         };
@@ -96,7 +96,7 @@ impl Reactor {
             Err(TryRecvError::Empty) => return,
             Err(TryRecvError::Disconnected) => log::error!("not reloaded: the reader has failed"),
             Ok(Err(error)) => log::error!("not reloaded, the old configuration holds: {error}"),
-            Ok(Ok(configured)) => self.take_up(&configured),
+            Ok(Ok(reloaded)) => self.apply_reload(reloaded),
         }
         self.reload = None;
         if is_told {
@@ -107,55 +107,65 @@ impl Reactor {
         }
     }
 
-    fn take_up(&mut self, configured: &Configured) {
-        if let Some((_, running)) = &mut self.service.configuration {
-            for name in configured.needs_restart(running) {
-                log::warn!("{name} has changed: only a restart takes it up");
-            }
-            // What only a restart takes up goes on as it was, and is said again next time.
-            running.take_up(configured);
+    fn apply_reload(&mut self, reloaded: Reloaded) {
+        for name in reloaded.needs_restart {
+            log::warn!("{name} has changed: only a restart takes it up");
         }
-        self.configure(&configured.config);
-        if let Some(live) = &self.live {
-            live.refresh(Settings::from(&configured.config.library));
-        }
-    }
-
-    /// Takes up the values that may change while peers are served.
-    fn configure(&mut self, config: &Config) {
+        let LiveConfig {
+            library,
+            limits,
+            log_levels,
+        } = reloaded.configured.config.live();
         if let Some(logging) = &self.service.logging {
-            logging.set_filter(&config.log.levels);
+            logging.set_filter(log_levels);
         }
-        self.max_peers = config.limits.peers_within(self.descriptors);
-        self.max_peers_per_ip = config.limits.max_peers_per_ip.unwrap_or(usize::MAX);
-        self.shared.choker.configure(config.limits.choker);
-        self.shared.bucket = TokenBucket::new(config.limits.max_rate, self.shared.now);
+        self.max_peers = limits.peers_within(self.descriptors);
+        let LimitsConfig {
+            choker,
+            max_peers: _,
+            max_peers_per_ip,
+            max_rate,
+        } = limits;
+        self.max_peers_per_ip = max_peers_per_ip.unwrap_or(usize::MAX);
+        self.shared.choker.configure(*choker);
+        self.shared.bucket = TokenBucket::new(*max_rate, self.shared.now);
+        if let Some(live) = &self.live {
+            live.refresh(Settings::from(library));
+        }
+        if let Some((_, running)) = &mut self.service.configuration {
+            *running = reloaded.configured;
+        }
     }
 }
 
-/// Reads the configuration, in which the kind of library stays what it was at the start.
-fn read(sources: &Sources, running: Config, places: Option<&Places>) -> Result<Configured, String> {
-    let mut configured = sources.load().map_err(|error| error.to_string())?;
-    let config = &mut configured.config;
-    if running.library.index.is_none() && config.library.dirs.is_empty() {
+/// What a reload has read.
+struct Reloaded {
+    /// The running configuration with the live settings of what was read.
+    configured: Configured,
+    /// The settings that have changed and are not live.
+    needs_restart: Vec<&'static str>,
+}
+
+fn read(
+    sources: &Sources,
+    running: &Configured,
+    places: Option<&Places>,
+) -> Result<Reloaded, String> {
+    let loaded = sources.load().map_err(|error| error.to_string())?;
+    let configured = sources.merge(running, &loaded);
+    let library = &configured.config.library;
+    if library.dirs.is_empty() && library.index.is_none() {
         return Err("an index in place of directories needs a restart".to_owned());
     }
     let refused = |dir: &&PathBuf| places.is_some_and(|places| !places.may_read(dir));
-    for dir in config
-        .library
-        .dirs
-        .iter()
-        .chain(&config.library.content)
-        .filter(refused)
-    {
+    for dir in library.dirs.iter().chain(&library.content).filter(refused) {
         let dir = dir.display();
         log::warn!("{dir} is outside of the sandbox: only a restart lets it be read");
     }
-    config.library.index = running.library.index;
-    config.library.root = running.library.root;
-    config.library.state_dir = running.library.state_dir;
-    config.trackers.disabled = running.trackers.disabled;
-    Ok(configured)
+    Ok(Reloaded {
+        needs_restart: loaded.needs_restart(running),
+        configured,
+    })
 }
 
 /// Wakes the loop from another thread.

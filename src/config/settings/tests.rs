@@ -3,12 +3,17 @@
 use super::*;
 use std::collections::BTreeSet;
 
+fn apply(setting: &Setting, config: &mut Config, value: &str) {
+    let values = [value.to_owned()];
+    setting.apply(config, &values, Path::new("")).unwrap();
+}
+
 #[test]
 fn what_is_written_as_the_default_is_the_default() {
     for setting in SETTINGS {
         let mut config = Config::default();
         if let Preset::Value(value) = setting.default {
-            setting.apply(&mut config, &[value.to_owned()]).unwrap();
+            apply(setting, &mut config, value);
         }
         assert_eq!(config, Config::default(), "{}", setting.name);
     }
@@ -19,7 +24,7 @@ fn every_example_is_a_legal_value_that_changes_something() {
     for setting in SETTINGS {
         if let Preset::Words(_, example) = setting.default {
             let mut config = Config::default();
-            setting.apply(&mut config, &[example.to_owned()]).unwrap();
+            apply(setting, &mut config, example);
             assert_ne!(config, Config::default(), "{}", setting.name);
         }
     }
@@ -75,6 +80,12 @@ fn values_out_of_their_bounds_are_refused() {
         ("user", ":group"),
         ("user", "name:"),
     ] {
-        assert!(Setting::find(name).unwrap().check(value).is_err(), "{name}");
+        assert!(
+            Setting::find(name)
+                .unwrap()
+                .check(&[value.to_owned()])
+                .is_err(),
+            "{name}"
+        );
     }
 }
