@@ -1,9 +1,9 @@
-//! The rules of the house, as a test: who may import whom, where `unsafe` may stand, how long a
-//! file may be.
+//! The rules of the code as a test: which module may import which, where `unsafe` may stand, which
+//! names are not used.
 //!
-//! Owns the two tables of rules, each with its reason and with a snippet that breaks it. It parses
-//! just enough of Rust to see past comments, literals and test modules (see `source`); it must not
-//! know what the code means. A rule that a compiler lint can express belongs in `Cargo.toml`, not here.
+//! Owns the tables of rules, each with its reason and an example that breaks it. The scanner in
+//! `source` understands enough of Rust to skip comments, literals and test modules. A rule that a
+//! compiler lint can express belongs in `Cargo.toml`.
 
 mod source;
 
@@ -248,8 +248,6 @@ struct HouseRule {
     bad: (&'static str, &'static str),
 }
 
-const MAX_FILE_LINES: usize = 600;
-
 const HOUSE: &[HouseRule] = &[
     HouseRule {
         files: &[""],
@@ -279,22 +277,8 @@ const HOUSE: &[HouseRule] = &[
             Some(line) if line.starts_with("//!") => Vec::new(),
             _ => vec![1],
         },
-        reason: "a file opens with `//!`: what it owns and what it must not know",
+        reason: "a file opens with `//!`: what it owns",
         bad: ("src/rate.rs", "use std::fmt;"),
-    },
-    HouseRule {
-        files: &[""],
-        except: &[],
-        broken: |source| {
-            let length = source.raw.len();
-            if length > MAX_FILE_LINES {
-                vec![length]
-            } else {
-                Vec::new()
-            }
-        },
-        reason: "a file of more than 600 lines has more than one subject",
-        bad: ("tests/long.rs", TOO_LONG),
     },
     HouseRule {
         files: &[""],
@@ -335,12 +319,6 @@ const HOUSE: &[HouseRule] = &[
         bad: ("src/config.rs", "//! .\npub fn get_port() -> u16 { 0 }"),
     },
 ];
-
-/// One line more than a file may have.
-const TOO_LONG: &str = match std::str::from_utf8(&[b'\n'; MAX_FILE_LINES + 1]) {
-    Ok(text) => text,
-    Err(_) => "",
-};
 
 struct Violation {
     place: String,
