@@ -215,7 +215,7 @@ fuzz:  ## run each fuzz target for FUZZ_SECONDS (installs cargo-fuzz)
 
 # The test that compares them writes them when it is told to.
 docs:  ## write what comes from the code: tables in docs/, manual and completions in dist/
-	HEKATE_WRITE_DOCS=1 $(CARGO) test --locked --test docs -q the_table_of
+	HEKATE_WRITE_DOCS=1 $(CARGO) test --locked --test docs -q the_tables_of
 	HEKATE_WRITE_DOCS=1 $(CARGO) test --locked --test manual -q what_lies_in_dist
 
 clean:  ## remove everything that was built

@@ -3,7 +3,7 @@
 //! Owns the comparison of pages with the repository and with the program's own help. It must not
 //! know what the pages say in between.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -93,36 +93,6 @@ fn every_link_leads_somewhere() {
     }
 }
 
-#[test]
-fn the_code_map_is_complete() {
-    let page = read("docs/ARCHITECTURE.md");
-    let cells = first_cells(&page, "## Code map");
-    assert!(cells.len() > 10, "the code map was not found");
-    for place in &cells {
-        assert!(root().join(place).exists(), "{place} is on the map only");
-    }
-    for file in files_in("src", "rs") {
-        let name = file.strip_prefix(root()).expect("it was found there");
-        let name = name.to_string_lossy();
-        // A directory stands for its `mod.rs`, and for all in it when none is shown by itself.
-        let within = |place: &&&str| place.ends_with('/') && name.starts_with(**place);
-        let nearest = cells.iter().filter(within).max_by_key(|place| place.len());
-        let as_whole = nearest.is_some_and(|nearest| {
-            name == format!("{nearest}mod.rs")
-                || !cells
-                    .iter()
-                    .any(|place| place != nearest && place.starts_with(nearest))
-        });
-        let is_test = ["/tests.rs", "/fixture.rs"]
-            .iter()
-            .any(|end| name.ends_with(end));
-        assert!(
-            as_whole || is_test || cells.contains(&&*name),
-            "{name} is not on the code map"
-        );
-    }
-}
-
 /// The long options in the help of a command.
 fn help(command: &str) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
@@ -168,19 +138,91 @@ fn every_option_is_explained_and_none_is_invented() {
     }
 }
 
-/// `make docs` runs this with `HEKATE_WRITE_DOCS` set, which puts the table there.
-#[test]
-fn the_table_of_options_is_that_of_the_code() {
-    let page = read("docs/OPERATING.md");
-    let (start, end) = ("<!-- written by `make docs` -->\n", "<!-- end -->\n");
-    let (before, rest) = page.split_once(start).expect("a mark where it starts");
-    let (_, after) = rest.split_once(end).expect("a mark where it ends");
-    let table = hekate::config::settings::markdown();
-    let wanted = format!("{before}{start}\n{table}\n{end}{after}");
+/// Compares the generated parts of a page, each between two marks, with what the code says now.
+/// With `HEKATE_WRITE_DOCS` set, as `make docs` does, it writes them.
+fn compare_or_write(page: &str, parts: &[(&str, String)]) {
+    let old = read(page);
+    let mut new = old.clone();
+    for (name, text) in parts {
+        let start = format!("<!-- {name}: written by `make docs` -->\n");
+        let end = format!("<!-- end of {name} -->\n");
+        let (before, rest) = new.split_once(&start).expect("a mark where it starts");
+        let (_, after) = rest.split_once(&end).expect("a mark where it ends");
+        new = format!("{before}{start}\n{text}\n{end}{after}");
+    }
     if std::env::var_os("HEKATE_WRITE_DOCS").is_some() {
-        fs::write(root().join("docs/OPERATING.md"), &wanted).expect("the page can be written");
+        fs::write(root().join(page), &new).expect("the page can be written");
     } else {
-        assert!(page == wanted, "docs/OPERATING.md is old: make docs");
+        assert!(old == new, "{page} is out of date: run `make docs`");
+    }
+}
+
+#[test]
+fn the_tables_of_operating_are_those_of_the_code() {
+    let options = hekate::config::settings::markdown();
+    compare_or_write("docs/OPERATING.md", &[("options", options)]);
+}
+
+/// One table for each directory and module of the program, from the first line of each file.
+fn code_map() -> String {
+    let mut files: Vec<(String, String)> = files_in("src", "rs")
+        .iter()
+        .map(|file| {
+            let name = file.strip_prefix(root()).expect("it was found there");
+            let name = name.to_str().expect("sources have plain names").to_owned();
+            let text = read(file);
+            let first = text.lines().next().unwrap_or_default();
+            let summary = first.strip_prefix("//! ").unwrap_or_default();
+            (name, summary.to_owned())
+        })
+        .filter(|(name, _)| !is_test(name))
+        .collect();
+    // `mod.rs` stands for its directory, before all that is in it.
+    files.sort_by_key(|(name, _)| name.replace("/mod.rs", "/"));
+    let top = |name: &str| -> String {
+        let below = name.strip_prefix("src/").unwrap_or(name);
+        let top = below.split('/').next().unwrap_or(below);
+        top.trim_end_matches(".rs").to_owned()
+    };
+    let mut rooms: BTreeMap<String, Vec<&(String, String)>> = BTreeMap::new();
+    for file in &files {
+        rooms.entry(top(&file.0)).or_default().push(file);
+    }
+    // A module of one file needs no table of its own.
+    let (single, many): (Vec<_>, Vec<_>) = rooms.into_iter().partition(|(_, of)| of.len() == 1);
+    let single = single.into_iter().flat_map(|(_, files)| files).collect();
+    let tables = [("modules of one file".to_owned(), single)]
+        .into_iter()
+        .chain(
+            many.into_iter()
+                .map(|(room, files)| (format!("`{room}`"), files)),
+        );
+    let mut map = Vec::new();
+    for (heading, files) in tables {
+        map.push(format!(
+            "### Files: {heading}\n\n| file | what it is |\n|---|---|\n"
+        ));
+        for (name, summary) in files {
+            // A link in the text leads nowhere on the page.
+            let summary = summary.replace("[`", "`").replace("`]", "`");
+            map.push(format!("| `{name}` | {} |\n", summary.replace('|', "\\|")));
+        }
+        map.push("\n".to_owned());
+    }
+    map.concat().trim_end().to_owned() + "\n"
+}
+
+/// Whether a file has only tests, or what tests share.
+fn is_test(name: &str) -> bool {
+    name.contains("/tests/") || name.ends_with("/tests.rs") || name.ends_with("/fixture.rs")
+}
+
+#[test]
+fn the_code_map_is_that_of_the_code() {
+    let map = code_map();
+    assert!(map.lines().count() > 50, "the files were not found: {map}");
+    if std::env::var_os("HEKATE_WRITE_DOCS").is_some() {
+        compare_or_write("docs/ARCHITECTURE.md", &[("code map", map)]);
     }
 }
 
