@@ -6,7 +6,6 @@
 
 use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
-use std::os::unix::ffi::OsStrExt;
 
 use crate::cli::library as arguments;
 use crate::config::Config;
@@ -131,7 +130,7 @@ pub fn list(config: &Config) -> Result<(), String> {
         let entry = entry.map_err(|error| error.to_string())?;
         if entry.state == State::Served && !entry.duplicate {
             let path = index.path_of(&entry);
-            let path = Printable(path.as_os_str().as_bytes());
+            let path = Printable::path(&path);
             write(&format!("{}  {path}\n", entry.info_hash))?;
         }
     }

@@ -76,13 +76,13 @@ pub enum BuildError {
     #[error("there is nothing to index: {}", .0.as_ref().map_or(String::new(), ToString::to_string))]
     Nothing(Option<Refusal>),
     /// The content directory cannot be found.
-    #[error("{}: {}", Printable(.0.as_os_str().as_bytes()), .1)]
+    #[error("{}: {}", Printable::path(.0), .1)]
     Content(PathBuf, #[source] io::Error),
     /// Another process is at it.
-    #[error("another process writes {}", Printable(.0.as_os_str().as_bytes()))]
+    #[error("another process writes {}", Printable::path(.0))]
     Busy(PathBuf),
     /// The file system does not let us.
-    #[error("cannot write {}: {}", Printable(.0.as_os_str().as_bytes()), .1)]
+    #[error("cannot write {}: {}", Printable::path(.0), .1)]
     Write(PathBuf, #[source] io::Error),
     /// The new file cannot be read back.
     #[error(transparent)]
@@ -309,7 +309,7 @@ impl Taker<'_> {
         if !self.writer.is_next(directory, file.name.as_bytes()) {
             // One that is kept from an index whose bytes are not what they were.
             let path = file.directory.join(&file.name);
-            let path = Printable(path.as_os_str().as_bytes());
+            let path = Printable::path(&path);
             log::error!("{path} is left out: it is not in its place in the index before");
             self.lost += 1;
             summary.refused += u64::from(!found.refused);

@@ -42,7 +42,7 @@ const MAX_TRACKERS_BYTES: u64 = crate::torrent::reader::METAINFO_MAX_BYTES;
 
 /// Why an index cannot be used. One line that names the file.
 #[derive(Debug, Error)]
-#[error("index {}: {fault}", Printable(path.as_os_str().as_bytes()))]
+#[error("index {}: {fault}", Printable::path(&path))]
 pub struct IndexError {
     /// The index file.
     pub path: PathBuf,

@@ -261,7 +261,7 @@ pub(super) fn warn_of_away(inputs: &[PathBuf], settings: &Settings) {
     let anchors = anchors(settings);
     let places = inputs.iter().chain(&anchors);
     for path in places.filter(|path| is_away(path)) {
-        let path = Printable(path.as_os_str().as_bytes());
+        let path = Printable::path(&path);
         log::warn!("{path} is empty or not there: its torrents are served when they are");
     }
 }

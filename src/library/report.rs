@@ -3,8 +3,6 @@
 //! Owns the wording and the JSON. It must not know how anything was found out.
 
 use std::fmt::{self, Display, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use super::verify::{Finding, Report};
 use crate::torrent::content::ContentError;
@@ -92,7 +90,7 @@ pub fn text(finding: &Finding) -> String {
         Finding::Refused(refusal) => out = format!("{refusal}\n"),
         Finding::Index(error) => out = format!("{error}\n"),
         Finding::Torrent(report) => {
-            let path = show(&report.path);
+            let path = Printable::path(&report.path);
             let mut line = |what: &dyn Display| {
                 // Writing to a string cannot fail.
                 let _ = writeln!(out, "{path}: {what}");
@@ -107,7 +105,7 @@ pub fn text(finding: &Finding) -> String {
                 }
             }
             for extra in &report.extra {
-                line(&format_args!("extra file {}", show(extra)));
+                line(&format_args!("extra file {}", Printable::path(extra)));
             }
             if report.more_extra {
                 line(&"and more extra files, which are not named");
@@ -123,12 +121,12 @@ pub fn json(finding: &Finding) -> String {
     let object = match finding {
         Finding::Refused(refusal) => format!(
             "\"path\":{},\"state\":\"refused\",\"reason\":{}",
-            Quoted(&show(&refusal.path).to_string()),
+            Quoted(&Printable::path(&refusal.path).to_string()),
             Quoted(&refusal.reason.to_string())
         ),
         Finding::Index(error) => format!(
             "\"path\":{},\"state\":\"refused\",\"reason\":{}",
-            Quoted(&show(&error.path).to_string()),
+            Quoted(&Printable::path(&error.path).to_string()),
             Quoted(&error.fault.to_string())
         ),
         Finding::Torrent(report) => torrent(report),
@@ -140,7 +138,7 @@ fn torrent(report: &Report) -> String {
     let files = report.faults.iter().map(fault).collect::<Vec<_>>();
     let extra = report.extra.iter();
     let extra: Vec<String> = extra
-        .map(|path| Quoted(&show(path).to_string()).to_string())
+        .map(|path| Quoted(&Printable::path(path).to_string()).to_string())
         .collect();
     let numbers = |list: &[u32]| {
         let list: Vec<String> = list.iter().map(ToString::to_string).collect();
@@ -149,7 +147,7 @@ fn torrent(report: &Report) -> String {
     format!(
         "\"path\":{},\"info_hash\":\"{}\",\"state\":\"{}\",\"pieces\":{},\"files\":[{}],\
          \"absent\":[{}],\"corrupt\":[{}],\"extra\":[{}],\"more_extra\":{}",
-        Quoted(&show(&report.path).to_string()),
+        Quoted(&Printable::path(&report.path).to_string()),
         report.info_hash,
         if report.is_good() { "good" } else { "bad" },
         report.pieces,
@@ -182,12 +180,8 @@ fn fault(error: &ContentError) -> String {
             (path, "unreadable")
         }
     };
-    let path = show(path).to_string();
+    let path = Printable::path(path).to_string();
     format!("{{\"path\":{},\"fault\":\"{word}\"{more}}}", Quoted(&path))
-}
-
-fn show(path: &Path) -> Printable<'_> {
-    Printable(path.as_os_str().as_bytes())
 }
 
 /// Ascending numbers, those in a row as a range.

@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::ops::Bound;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,10 +48,10 @@ pub enum LoadError {
     #[error("{0}")]
     Refused(Refusal),
     /// The metainfo file is that of another torrent.
-    #[error("{}: holds another torrent than when it was indexed", show(.0))]
+    #[error("{}: holds another torrent than when it was indexed", Printable::path(.0))]
     Replaced(PathBuf),
     /// Its content was not right when it was looked at last.
-    #[error("{}: waits until its content is looked at again", show(.0))]
+    #[error("{}: waits until its content is looked at again", Printable::path(.0))]
     Withdrawn(PathBuf),
     /// A defect of ours.
     #[error("a reader panicked")]
@@ -82,10 +81,6 @@ impl LoadError {
         let content = |refusal: &Refusal| matches!(refusal.reason, RefusalReason::Content(_));
         matches!(self, Self::Refused(refusal) if content(refusal))
     }
-}
-
-fn show(path: &Path) -> Printable<'_> {
-    Printable(path.as_os_str().as_bytes())
 }
 
 /// What is known of an info-hash from memory.

@@ -306,7 +306,7 @@ impl NewFile {
         self.is_placed = true;
         // It is whole and in place. Only a power cut could bring the old one back.
         if let Err(error) = sync_directory(target) {
-            let target = Printable(target.as_os_str().as_bytes());
+            let target = Printable::path(&target);
             log::warn!("{target} is in place, but its directory cannot be synced: {error}");
         }
         Ok(())

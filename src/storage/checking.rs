@@ -9,7 +9,6 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::mem;
 use std::num::NonZeroUsize;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -89,7 +88,7 @@ impl fmt::Display for BadPiece<'_> {
         let mut files = files_of(torrent, piece);
         if let Some(file) = files.next().and_then(|first| torrent.file(first)) {
             let path = torrent.root.join(file.path);
-            write!(formatter, ": {}", Printable(path.as_os_str().as_bytes()))?;
+            write!(formatter, ": {}", Printable::path(&path))?;
         }
         match files.count() {
             0 => Ok(()),
@@ -218,7 +217,7 @@ impl Storage {
                 checking.remembering = Some(remembering);
             }
             Err(error) => {
-                let path = Printable(path.as_os_str().as_bytes());
+                let path = Printable::path(&path);
                 let reason = match error.kind() {
                     ErrorKind::WouldBlock => "another process has it".to_owned(),
                     _ => error.to_string(),

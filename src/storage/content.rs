@@ -6,9 +6,8 @@
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -30,25 +29,25 @@ const SCRATCH_BYTES: u64 = 128 * 1024;
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// The file is not what the metainfo file describes, or not where, below this content root.
-    #[error("{}, below {}", .1, show(.0))]
+    #[error("{}, below {}", .1, Printable::path(.0))]
     Content(PathBuf, #[source] ContentError),
     /// The torrent has no such file, or the file, the torrent or its metadata no such range.
     #[error("there is nothing to read at the range that was asked for")]
     NoSuchRange,
     /// Address space, or the number of mappings, is used up.
-    #[error("content {} cannot be mapped: {}", show(.0), .1)]
+    #[error("content {} cannot be mapped: {}", Printable::path(.0), .1)]
     Unmappable(PathBuf, #[source] io::Error),
     /// The file is shorter than it was when it was opened.
-    #[error("content {} was truncated while it was served", show(.0))]
+    #[error("content {} was truncated while it was served", Printable::path(.0))]
     Truncated(PathBuf),
     /// The device does not give the bytes.
-    #[error("content {} cannot be read: {}", show(.0), .1)]
+    #[error("content {} cannot be read: {}", Printable::path(.0), .1)]
     Unreadable(PathBuf, #[source] io::Error),
     /// The metainfo file is gone, or shorter than it was.
-    #[error("metainfo file {} cannot be read: {}", show(.0), .1)]
+    #[error("metainfo file {} cannot be read: {}", Printable::path(.0), .1)]
     Metainfo(PathBuf, #[source] io::Error),
     /// The file was written to while it was read.
-    #[error("content {} changes while it is read", show(.0))]
+    #[error("content {} changes while it is read", Printable::path(.0))]
     Changing(PathBuf),
     /// It is not tried again so soon, see [`super::FAILED_RETRY_MS`].
     #[error("it could not be read a moment ago")]
@@ -59,10 +58,6 @@ pub enum ReadError {
     /// A defect of ours.
     #[error("a reader panicked")]
     Panicked,
-}
-
-fn show(path: &Path) -> Printable<'_> {
-    Printable(path.as_os_str().as_bytes())
 }
 
 /// A file of content, mapped. It outlives its place in the cache of mappings as long as a job or a

@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -50,7 +49,7 @@ impl Remembering {
         let work = move || {
             for batch in queue {
                 if let Err(error) = file.append(&batch) {
-                    let path = Printable(file.path.as_os_str().as_bytes());
+                    let path = Printable::path(&file.path);
                     log::warn!("{path}: {error}: what is verified now is not remembered");
                     break;
                 }

@@ -6,7 +6,6 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -19,16 +18,16 @@ use crate::sys::process;
 #[derive(Debug, Error)]
 pub enum ContentError {
     /// Nothing there, or a symlink to nothing.
-    #[error("content {} is missing", show(.0))]
+    #[error("content {} is missing", Printable::path(.0))]
     Missing(PathBuf),
     /// The file system does not let us.
-    #[error("content {} is unreadable: {}", show(.0), .1)]
+    #[error("content {} is unreadable: {}", Printable::path(.0), .1)]
     Unreadable(PathBuf, #[source] io::Error),
     /// A directory, device, pipe or socket.
-    #[error("content {} is not a regular file", show(.0))]
+    #[error("content {} is not a regular file", Printable::path(.0))]
     NotRegular(PathBuf),
     /// Not the bytes that the metainfo file describes.
-    #[error("content {} has {found} bytes, not {expected}", show(path))]
+    #[error("content {} has {found} bytes, not {expected}", Printable::path(path))]
     WrongSize {
         /// The file.
         path: PathBuf,
@@ -38,15 +37,11 @@ pub enum ContentError {
         found: u64,
     },
     /// A symlink that leads out.
-    #[error("content {} leaves the content root through a symlink", show(.0))]
+    #[error("content {} leaves the content root through a symlink", Printable::path(.0))]
     Escapes(PathBuf),
     /// A path that is empty, absolute or holds `.` or `..`.
-    #[error("content path {} is not made of plain names", show(.0))]
+    #[error("content path {} is not made of plain names", Printable::path(.0))]
     Unsafe(PathBuf),
-}
-
-fn show(path: &Path) -> Printable<'_> {
-    Printable(path.as_os_str().as_bytes())
 }
 
 /// Finds the regular file at `relative` below `root`. The answer has no symlink below the root.

@@ -1,14 +1,22 @@
-//! Foreign bytes in a line of the log.
-//!
-//! Owns how names from metainfo files and directories are shown. It must not know what they name.
+//! Shows untrusted bytes (names in metainfo files, paths, texts of trackers) on one line.
 
 use std::fmt::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-/// More characters than this of one name say nothing more, and a hostile name may have millions.
+/// A longer name tells an operator nothing more, and a hostile one may have millions of characters.
 const MAX_SHOWN_CHARS: usize = 200;
 
-/// Shows bytes on one line: UTF-8 as it is, anything else and every control character escaped.
+/// Displays bytes on one line: UTF-8 unchanged, control characters and all other bytes escaped.
+/// The text is cut after 200 characters.
 pub struct Printable<'a>(pub &'a [u8]);
+
+impl<'a> Printable<'a> {
+    /// Displays a path.
+    pub fn path(path: &'a (impl AsRef<Path> + ?Sized)) -> Self {
+        Printable(path.as_ref().as_os_str().as_bytes())
+    }
+}
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -26,7 +25,12 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", show(&self.path), self.reason)
+        write!(
+            formatter,
+            "{}: {}",
+            Printable::path(&self.path),
+            self.reason
+        )
     }
 }
 
@@ -40,7 +44,7 @@ pub enum RefusalReason {
     #[error("an empty directory: is a disk not mounted?")]
     Empty,
     /// A symlink to a directory that the walk is in.
-    #[error("a symlink leads back to {}", show(.0))]
+    #[error("a symlink leads back to {}", Printable::path(.0))]
     Loop(PathBuf),
     /// A symlink to a directory below as many others as are followed.
     #[error("behind more than {0} symlinks to directories")]
@@ -58,7 +62,7 @@ pub enum RefusalReason {
     #[error(transparent)]
     Content(#[from] ContentError),
     /// The torrent is served already.
-    #[error("the same info-hash as {}", show(.0))]
+    #[error("the same info-hash as {}", Printable::path(.0))]
     Duplicate(PathBuf),
 }
 
@@ -72,10 +76,6 @@ impl RefusalReason {
         };
         matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
     }
-}
-
-fn show(path: &Path) -> Printable<'_> {
-    Printable(path.as_os_str().as_bytes())
 }
 
 /// Whether a file found in a directory is taken for a metainfo file.

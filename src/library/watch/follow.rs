@@ -13,7 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -327,7 +327,7 @@ impl Follower {
             let entries = match fs::read_dir(&directory) {
                 Ok(entries) => entries,
                 Err(error) => {
-                    let directory = Printable(directory.as_os_str().as_bytes());
+                    let directory = Printable::path(&directory);
                     log::debug!("{directory} cannot be listed: {error}");
                     continue;
                 }
