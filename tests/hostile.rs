@@ -515,7 +515,7 @@ fn who_wants_nothing_gives_way_in_a_full_house_and_in_no_other() {
     let mut waits = Leecher::connect(address, sample.info_hash, FAST);
     waits.send(&leecher::interested());
     let mut first = Leecher::connect(address, sample.info_hash, FAST);
-    assert_eq!(first.next(), Seen::HaveAll);
+    assert_eq!(first.receive(), Seen::HaveAll);
     first
         .stream
         .set_read_timeout(Some(Duration::from_millis(600)))

@@ -73,7 +73,7 @@ impl Peer {
             stream.read_exact(&mut handshake).ok()?;
             let mut leecher = Leecher { stream, handshake };
             loop {
-                match leecher.next() {
+                match leecher.receive() {
                     Seen::Unchoke => break,
                     Seen::Closed => return None,
                     _ => {}
@@ -87,7 +87,7 @@ impl Peer {
             .write_all(&request(index, begin, length))
             .ok()?;
         loop {
-            match leecher.next() {
+            match leecher.receive() {
                 Seen::Closed => return None,
                 seen @ (Seen::Piece { .. } | Seen::Reject { .. }) => return Some(seen),
                 _ => {}
@@ -194,7 +194,7 @@ fn a_peer_that_cannot_be_told_is_let_go() {
     leecher.until_unchoked();
     assert!(leecher.block(1, 0, 16 * 1024) == sample.block(1, 0, 16 * 1024));
     leecher.send(&request(0, 0, 16 * 1024));
-    assert_eq!(leecher.next(), Seen::Closed);
+    assert_eq!(leecher.receive(), Seen::Closed);
     daemon.wait_for_line("asked for content that could not be read");
 }
 

@@ -34,7 +34,7 @@ fn metadata_waits_for_the_rate() {
     }
     let mut bytes = 0;
     while bytes < sample.info.len() {
-        if let Seen::Extended { id: 7, payload } = leecher.next() {
+        if let Seen::Extended { id: 7, payload } = leecher.receive() {
             assert!(payload.starts_with(b"d8:msg_typei1e"), "it is data");
             let body = payload.windows(2).position(|pair| pair == b"ee").unwrap() + 2;
             bytes += payload.len() - body;

@@ -78,7 +78,7 @@ fn a_plain_peer_gets_every_byte_of_an_odd_torrent() {
     let sample = odd_torrent(dir.path());
     let daemon = Daemon::seed(dir.path());
     let mut leecher = Leecher::connect(daemon.address, sample.info_hash, PLAIN);
-    match leecher.next() {
+    match leecher.receive() {
         Seen::Bitfield(bitfield) => expect_full_bitfield(&sample, &bitfield),
         other => panic!("a bitfield comes first, not {other:?}"),
     }
@@ -93,7 +93,7 @@ fn a_fast_peer_is_told_have_all_and_gets_every_byte() {
     let sample = odd_torrent(dir.path());
     let daemon = Daemon::seed(dir.path());
     let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
-    assert_eq!(leecher.next(), Seen::HaveAll);
+    assert_eq!(leecher.receive(), Seen::HaveAll);
     leecher.send(&leecher::interested());
     leecher.until_unchoked();
     download(&mut leecher, &sample);
@@ -440,7 +440,7 @@ fn a_batch_that_reaches_a_cut_does_not_stall() {
         .collect();
     leecher.send(&requests);
     for number in 1..20 {
-        match leecher.next() {
+        match leecher.receive() {
             Seen::Piece { begin, block, .. } => {
                 assert_eq!(begin, number * BLOCK);
                 assert!(block == sample.block(0, begin, BLOCK), "{begin} differs");

@@ -472,7 +472,7 @@ fn a_stop_finishes_the_block_that_is_begun_and_answers_every_request() {
     let (mut daemon, mut leecher, _dir) = stop_in_the_middle();
     let (mut answers, mut choked) = (0, false);
     loop {
-        match leecher.next() {
+        match leecher.receive() {
             Seen::Piece { .. } | Seen::Reject { .. } => answers += 1,
             Seen::Choke => choked = true,
             Seen::Closed => break,

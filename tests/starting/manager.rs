@@ -24,7 +24,7 @@ impl Manager {
         manager
     }
 
-    fn next(&self) -> String {
+    fn receive(&self) -> String {
         let mut message = [0; 4096];
         let length = self.0.recv(&mut message).expect("the manager is told");
         String::from_utf8(message[..length].to_vec()).unwrap()
@@ -34,7 +34,7 @@ impl Manager {
     fn next_but(&self, others: &[&str]) -> String {
         let until = Instant::now() + DEADLINE;
         loop {
-            let message = self.next();
+            let message = self.receive();
             if !others.iter().any(|other| message.starts_with(other)) {
                 return message;
             }
@@ -68,7 +68,7 @@ fn the_service_manager_is_told_each_step_in_order() {
     let ready = format!("READY=1\nMAINPID={}", daemon.pid());
     assert_eq!(manager.next_but(&["WATCHDOG=1"]), ready);
     // What it does now is told at once: the watchdog hears of it ten times in between at most.
-    let told = (0..10).map(|_| manager.next());
+    let told = (0..10).map(|_| manager.receive());
     let told = told.into_iter().find(|message| message != "WATCHDOG=1");
     assert_eq!(told.as_deref(), Some("STATUS=1 torrents, 0 peers"));
     // It listened before it said so.
@@ -106,9 +106,9 @@ fn the_service_manager_hears_every_ten_seconds_how_it_goes() {
             .starts_with("READY=1")
     );
     // At once, in place of what it said before, and then every ten seconds.
-    assert_eq!(manager.next(), "STATUS=1 torrents, 0 peers");
+    assert_eq!(manager.receive(), "STATUS=1 torrents, 0 peers");
     let began = Instant::now();
-    assert_eq!(manager.next(), "STATUS=1 torrents, 0 peers");
+    assert_eq!(manager.receive(), "STATUS=1 torrents, 0 peers");
     assert!(began.elapsed() > Duration::from_secs(5));
 }
 
@@ -124,14 +124,14 @@ fn until_it_listens_it_says_how_far_it_is_and_never_that_it_is_ready() {
     let started = std::thread::spawn(|| Daemon::start(command));
     let state = place.path("state");
     wait_for(|| std::fs::read_dir(&state).is_ok_and(|mut entries| entries.next().is_some()));
-    assert_eq!(manager.next(), "STATUS=reading the library");
+    assert_eq!(manager.receive(), "STATUS=reading the library");
     let number = std::fs::read_to_string(&pid_file).unwrap();
     let sent = Command::new("kill")
         .args(["-s", "HUP", number.trim()])
         .status();
     assert!(sent.unwrap().success());
-    assert_eq!(manager.next(), "STATUS=indexing, 1 files so far");
-    let ready = manager.next();
+    assert_eq!(manager.receive(), "STATUS=indexing, 1 files so far");
+    let ready = manager.receive();
     assert_eq!(ready, format!("READY=1\nMAINPID={}", number.trim()));
     let mut daemon = started.join().unwrap();
     // What was asked for meanwhile is done all the same.

@@ -94,7 +94,7 @@ pub(crate) fn dial(address: SocketAddr) -> TcpStream {
 /// Gets all of a torrent that is no longer than a block, by a connection of its own.
 pub(crate) fn download(address: SocketAddr, sample: &Sample) {
     let mut leecher = Leecher::connect(address, sample.info_hash, FAST);
-    assert_eq!(leecher.next(), Seen::HaveAll);
+    assert_eq!(leecher.receive(), Seen::HaveAll);
     leecher.send(&interested());
     leecher.until_unchoked();
     let length = u32::try_from(sample.total_length).unwrap();
@@ -119,7 +119,7 @@ impl Leecher {
     }
 
     /// The next message; panics when none comes before the deadline.
-    pub(crate) fn next(&mut self) -> Seen {
+    pub(crate) fn receive(&mut self) -> Seen {
         let mut length = [0; 4];
         match self.stream.read_exact(&mut length) {
             Ok(()) => {}
@@ -142,7 +142,7 @@ impl Leecher {
     /// Messages until `wanted` accepts one, which is returned; panics when the seeder closes.
     pub(crate) fn until(&mut self, mut wanted: impl FnMut(&Seen) -> bool) -> Seen {
         loop {
-            let seen = self.next();
+            let seen = self.receive();
             if wanted(&seen) {
                 return seen;
             }
@@ -156,7 +156,7 @@ impl Leecher {
 
     /// Reads on until the seeder closes; panics when it does not.
     pub(crate) fn until_closed(&mut self) {
-        while self.next() != Seen::Closed {}
+        while self.receive() != Seen::Closed {}
     }
 
     /// The block, which must be the next piece message.

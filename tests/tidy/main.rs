@@ -6,6 +6,7 @@
 //! compiler lint can express belongs in `Cargo.toml`.
 
 mod source;
+mod structure;
 
 use std::fmt;
 use std::fs;
@@ -318,7 +319,35 @@ const HOUSE: &[HouseRule] = &[
         reason: "a name says what a thing is: no `get_`, no `Manager`, no `util`",
         bad: ("src/config.rs", "//! .\npub fn get_port() -> u16 { 0 }"),
     },
+    HouseRule {
+        files: &[""],
+        except: NEXT_PENDING,
+        broken: structure::next_of_no_iterator,
+        reason: "`next` is the name of an iterator's method; a time at which to call again is `poll_at`",
+        bad: (
+            "src/config.rs",
+            "//! .\nimpl Iterator for A {\nfn next(&mut self) {}\n}\nimpl A { fn next(&self) {} }",
+        ),
+    },
 ];
+
+/// Where a rule does not hold yet: a file, a directory, or a type. These lists only get shorter.
+const NEXT_PENDING: &[&str] = &[
+    "src/choker.rs",
+    "src/library/",
+    "src/rate.rs",
+    "src/reactor/",
+    "src/storage/",
+    "src/timers.rs",
+    "src/tracker/",
+];
+const WORDS_PENDING: &[&str] = &["examples/", "fuzz/", "src/", "tests/"];
+const SPREAD_PENDING: &[&str] = &[
+    "reactor::Connection",
+    "reactor::Reactor",
+    "tracker::Announcer",
+];
+const CYCLES_PENDING: &[&str] = &["src/library/", "src/peer/", "src/reactor/", "src/torrent/"];
 
 struct Violation {
     place: String,
@@ -371,6 +400,14 @@ fn check(source: &Source) -> Vec<Violation> {
                 reason: rule.reason,
             }));
         }
+    }
+    if source.matches(&[""], WORDS_PENDING) {
+        let words = structure::private_words(source).into_iter();
+        violations.extend(words.map(|(line, what)| Violation {
+            place: format!("{}:{line}", source.path),
+            what: format!("{what}: "),
+            reason: "a name is a word of the BEPs or of the field",
+        }));
     }
     violations
 }
@@ -497,4 +534,73 @@ fn what_is_no_code_of_the_program_is_let_pass() {
         let list: Vec<String> = violations.iter().map(Violation::to_string).collect();
         assert!(list.is_empty(), "{text}: {list:?}");
     }
+}
+
+#[test]
+fn impl_blocks_of_one_type_stand_in_few_files() {
+    let sources = sources();
+    let mut spread = structure::spread_types(&sources);
+    spread.retain(|(name, _)| !SPREAD_PENDING.contains(&name.as_str()));
+    assert!(
+        spread.is_empty(),
+        "a type with so many `impl` files has parts that should own their fields: {spread:#?}"
+    );
+}
+
+#[test]
+fn files_do_not_import_each_other_in_a_circle() {
+    let sources = sources();
+    let is_pending = |path: &String| CYCLES_PENDING.iter().any(|room| path.starts_with(room));
+    let mut cycles = structure::import_cycles(&sources);
+    cycles.retain(|cycle| !cycle.iter().all(is_pending));
+    assert!(cycles.is_empty(), "{cycles:#?}");
+}
+
+#[test]
+fn spread_impl_blocks_are_found() {
+    let file = |name: &str, text: &str| Source::new(&format!("src/a/{name}.rs"), text);
+    let mut sources = vec![
+        file("one", "impl A { fn f() -> impl B {} }"),
+        file("two", "impl<'x, T: B<'x>> A<'x, T> {}\nimpl A {}"),
+        file("three", "impl super::A where A: B {}"),
+        file("four", "impl fmt::Display for A {}\nfn f(_: impl A) {}"),
+        Source::new("src/b/other.rs", "impl A {}"),
+    ];
+    assert_eq!(structure::spread_types(&sources), []);
+    sources.push(file("five", "impl A {}"));
+    let spread = structure::spread_types(&sources);
+    let [(name, files)] = spread.as_slice() else {
+        panic!("{spread:?}");
+    };
+    assert_eq!((name.as_str(), files.len()), ("a::A", 4));
+}
+
+#[test]
+fn import_cycles_are_found() {
+    let file = |path: &str, text: &str| Source::new(path, text);
+    let mut sources = vec![
+        file("src/a/mod.rs", "mod one; use one::One;"),
+        file("src/a/one.rs", "use super::A; use super::two::Two;"),
+        file("src/a/two.rs", "fn f() { crate::b::g() }"),
+        file("src/b.rs", "use std::fmt;"),
+    ];
+    assert_eq!(structure::import_cycles(&sources), []);
+    sources.push(file("src/b.rs", "fn g() { crate::a::one::h() }"));
+    let cycles = structure::import_cycles(&sources);
+    let [cycle] = cycles.as_slice() else {
+        panic!("{cycles:?}");
+    };
+    let cycle: Vec<&str> = cycle.iter().map(String::as_str).collect();
+    assert_eq!(cycle, ["src/a/one.rs", "src/a/two.rs", "src/b.rs"]);
+}
+
+#[test]
+fn private_words_are_found_in_parts_of_names() {
+    let text = "fn look_up(a: LookedAt, b: Overlook, lookup: u8) { self.mark_as_told(TOLD); }";
+    let found = structure::private_words(&Source::new("src/a.rs", text));
+    let names: Vec<&str> = found
+        .iter()
+        .filter_map(|(_, what)| what.split('`').nth(1))
+        .collect();
+    assert_eq!(names, ["look_up", "LookedAt", "mark_as_told", "TOLD"]);
 }

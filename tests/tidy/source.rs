@@ -58,6 +58,12 @@ impl Source {
         numbers(&self.code, test)
     }
 
+    /// The lines of code, counted from one.
+    pub(crate) fn code_lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        let numbered = self.code.iter().enumerate();
+        numbered.map(|(index, line)| (index + 1, line.as_str()))
+    }
+
     pub(crate) fn lines_with_word(&self, wanted: &str) -> Vec<usize> {
         self.code_lines_where(|line| words(line).any(|word| word == wanted))
     }
@@ -76,7 +82,7 @@ impl Source {
     }
 
     /// The module that the file is, as `crate::peer::machine`.
-    fn module(&self) -> Vec<String> {
+    pub(crate) fn module(&self) -> Vec<String> {
         let inner = self.path.strip_prefix("src/").unwrap_or(&self.path);
         let inner = inner.strip_suffix(".rs").unwrap_or(inner);
         let mut module = vec!["crate".to_owned()];
@@ -259,10 +265,10 @@ pub(crate) fn named_paths(source: &Source) -> Vec<Named> {
     named
 }
 
-type Tokens = Vec<(usize, String)>;
+pub(crate) type Tokens = Vec<(usize, String)>;
 
 /// Words, `::`, and single characters.
-fn tokens(source: &Source) -> Tokens {
+pub(crate) fn tokens(source: &Source) -> Tokens {
     let mut tokens: Tokens = Vec::new();
     for (index, line) in source.code.iter().enumerate() {
         let mut rest = line.trim_start();
