@@ -4,16 +4,19 @@
 //! `settings` is the table of options that set them, `file` reads them from TOML.
 
 pub mod file;
-mod library;
 pub mod settings;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::choker::ChokerConfig;
+use crate::library::live::{Settings, Source};
+use crate::library::refresh;
 use crate::timers::Timeouts;
-use crate::tracker::announcer::TOKENS;
 use crate::tracker::callees::Callees;
 use crate::tracker::shard::Shard;
 
@@ -35,10 +38,6 @@ pub const DEFAULT_MAX_UNCHOKED_TIME_S: u64 = 300;
 /// A slot that asks for nothing for this long is taken back.
 pub const UNUSED_SLOT_MS: u64 = 30_000;
 
-/// Native threads that may wait for disks. A disk profits from a queue of about this depth;
-/// each costs a stack that is touched only by a few pages.
-pub const DEFAULT_READERS: usize = 32;
-
 /// How often the whole library is looked at again: a day. What this kernel does to files is noticed
 /// at once, so this is for what other machines do to a network file system and for content that lies
 /// elsewhere than its torrents, and it costs a look at every file of content.
@@ -48,13 +47,8 @@ pub const DEFAULT_RESCAN_S: u64 = 24 * 3600;
 /// that a restart is no attack on a tracker that others use too.
 pub const DEFAULT_MAX_ANNOUNCE_RATE: u32 = 100;
 
-/// Descriptors that are no peers: listeners, epoll, the waker, logs, sockets to trackers, and the
-/// files that reader threads open for a moment. Mapped content needs none.
-pub const RESERVED_DESCRIPTORS: usize = 64 + 2 * DEFAULT_READERS + TOKENS;
-
-/// Content files that stay mapped at most: half of the kernel's default `vm.max_map_count`, which
-/// counts every mapping of the process.
-pub const MAX_MAPPINGS: usize = 32_765;
+/// The file of the state directory that remembers which pieces were verified.
+const VERIFIED: &str = "verified";
 
 /// Which address families are served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,6 +165,68 @@ impl Default for LibraryConfig {
             verify: Verify::Size,
         }
     }
+}
+
+impl LibraryConfig {
+    /// The directory where state is kept.
+    #[must_use]
+    pub fn state_directory(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(state_home)
+    }
+
+    /// The file that remembers which pieces were verified, when pieces are hashed. One file serves
+    /// every library: what is known of a piece depends on its torrent and its files.
+    #[must_use]
+    pub fn verified(&self) -> Option<PathBuf> {
+        (self.verify == Verify::Lazy).then(|| self.state_directory().join(VERIFIED))
+    }
+
+    /// Whether anything is kept in the state directory.
+    #[must_use]
+    pub fn keeps_state(&self) -> bool {
+        self.index.is_none() || self.verify == Verify::Lazy
+    }
+}
+
+impl From<&LibraryConfig> for Settings {
+    fn from(config: &LibraryConfig) -> Self {
+        let content = config.content.clone();
+        let source = match &config.index {
+            Some(index) => Source::Given {
+                index: index.clone(),
+                root: config.root.clone(),
+            },
+            None => Source::Inputs {
+                state: refresh::state_path(
+                    &config.state_directory(),
+                    &config.dirs,
+                    content.as_deref(),
+                ),
+                inputs: config.dirs.clone(),
+            },
+        };
+        Self {
+            source,
+            content,
+            rescan: config.rescan_s.map(Duration::from_secs),
+        }
+    }
+}
+
+/// Where the state of this user is kept: in the directory that systemd gives a service, or else as
+/// the XDG base directory specification says.
+fn state_home() -> PathBuf {
+    let set = |name| std::env::var_os(name).filter(|value: &OsString| !value.is_empty());
+    let given = set("STATE_DIRECTORY").map(|list| {
+        // Directories with a colon between them.
+        let list = list.into_vec();
+        let first = list.split(|byte| *byte == b':').next().unwrap_or_default();
+        PathBuf::from(OsString::from_vec(first.to_vec()))
+    });
+    given
+        .or_else(|| Some(PathBuf::from(set("XDG_STATE_HOME")?).join("hekate")))
+        .or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/state/hekate")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib/hekate"))
 }
 
 /// Where peers connect.
@@ -342,47 +398,5 @@ impl LimitsConfig {
     pub fn peers_wanted(&self) -> usize {
         self.max_peers
             .unwrap_or_else(|| self.choker.max_unchoked.saturating_mul(PEERS_FOR_EACH_SLOT))
-    }
-
-    /// How many peers may be connected when the process may have `limit` descriptors: what was
-    /// asked for, as long as [`RESERVED_DESCRIPTORS`] are left.
-    pub fn peers_within(&self, limit: usize) -> usize {
-        self.peers_wanted()
-            .min(limit.saturating_sub(RESERVED_DESCRIPTORS))
-            .max(1)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(max_unchoked: usize, max_peers: Option<usize>) -> LimitsConfig {
-        let mut limits = LimitsConfig::default();
-        limits.choker.max_unchoked = max_unchoked;
-        limits.max_peers = max_peers;
-        limits
-    }
-
-    #[test]
-    fn ten_peers_for_each_slot_unless_told() {
-        assert_eq!(config(50, None).peers_within(20_000), 500);
-        assert_eq!(config(50, Some(7)).peers_within(20_000), 7);
-    }
-
-    #[test]
-    fn peers_never_exceed_what_descriptors_allow() {
-        let peers = config(50, Some(1_000_000)).peers_within(20_000);
-        assert_eq!(peers + RESERVED_DESCRIPTORS, 20_000);
-    }
-
-    #[test]
-    fn nineteen_thousand_peers_fit_in_twenty_thousand_descriptors() {
-        assert_eq!(config(50, Some(19_000)).peers_within(20_000), 19_000);
-    }
-
-    #[test]
-    fn a_tiny_limit_still_leaves_one() {
-        assert_eq!(config(50, None).peers_within(10), 1);
     }
 }

@@ -5,10 +5,9 @@
 
 mod kept;
 
-use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,23 +34,6 @@ pub(super) struct Task {
     pub(super) quiet: bool,
     /// See [`Base::gone`].
     pub(super) gone: Vec<PathBuf>,
-}
-
-/// Where what a program keeps for its user lies, but for the name of the index: as systemd says, or
-/// else as the XDG base directory specification does.
-#[must_use]
-pub fn state_home() -> PathBuf {
-    let set = |name| std::env::var_os(name).filter(|value: &OsString| !value.is_empty());
-    let given = set("STATE_DIRECTORY").map(|list| {
-        // Directories with a colon between them.
-        let list = list.into_vec();
-        let first = list.split(|byte| *byte == b':').next().unwrap_or_default();
-        PathBuf::from(OsString::from_vec(first.to_vec()))
-    });
-    given
-        .or_else(|| Some(PathBuf::from(set("XDG_STATE_HOME")?).join("hekate")))
-        .or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/state/hekate")))
-        .unwrap_or_else(|| PathBuf::from("/var/lib/hekate"))
 }
 
 /// The file in which the index of these inputs is kept below a state directory.

@@ -12,6 +12,7 @@ use std::thread;
 use mio::Waker;
 
 use super::Reactor;
+use super::start::max_peers;
 use crate::config::file::{Configured, Sources};
 use crate::config::{LimitsConfig, LiveConfig};
 use crate::daemon::sandbox::Places;
@@ -119,7 +120,7 @@ impl Reactor {
         if let Some(logging) = &self.service.logging {
             logging.set_filter(log_levels);
         }
-        self.max_peers = limits.peers_within(self.descriptors);
+        self.max_peers = max_peers(limits, self.descriptors);
         let LimitsConfig {
             choker,
             max_peers: _,

@@ -15,7 +15,7 @@ use super::bystanders::Bystanders;
 use super::dial::Dialer;
 use super::outbox::{Body, Outbox};
 use crate::choker::Choker;
-use crate::config::{self, Config, Verify};
+use crate::config::{Config, Verify};
 use crate::library::served::Library;
 use crate::metrics::Counters;
 use crate::metrics::history::History;
@@ -71,11 +71,7 @@ impl Shared {
         port: u16,
     ) -> io::Result<Self> {
         let now = Time::default();
-        let limits = StorageLimits {
-            mappings: config::MAX_MAPPINGS,
-            readers: config::DEFAULT_READERS,
-        };
-        let mut storage = Storage::new(Arc::clone(&waker), limits);
+        let mut storage = Storage::new(Arc::clone(&waker), StorageLimits::DEFAULT);
         if config.library.verify == Verify::Lazy {
             storage.check_pieces();
         }

@@ -16,7 +16,7 @@ use super::reload::wake;
 use super::shared::Shared;
 use super::tokens::{self, Source};
 use super::{EVENTS_PER_TURN, Reactor, RunError, Service, listener, signals, status};
-use crate::config::{Config, MAX_MAPPINGS};
+use crate::config::{Config, LimitsConfig};
 use crate::daemon::sandbox::Places;
 use crate::daemon::sizing;
 use crate::library::index::Counts;
@@ -24,7 +24,22 @@ use crate::library::live::{Live, Settings};
 use crate::library::refresh;
 use crate::library::served::Library;
 use crate::metrics::LibrarySize;
+use crate::storage::StorageLimits;
 use crate::sys;
+use crate::tracker::announcer;
+
+/// Descriptors that are not for peers: listeners, epoll, the waker, logs, sockets to trackers, and
+/// the files that reader threads open for a moment. Mapped content needs none.
+const RESERVED_DESCRIPTORS: usize = 64 + 2 * StorageLimits::DEFAULT.readers + announcer::TOKENS;
+
+/// How many peers may be connected when the process may have this many descriptors: what the
+/// configuration asks for, as far as [`RESERVED_DESCRIPTORS`] are left.
+pub(super) fn max_peers(limits: &LimitsConfig, descriptors: usize) -> usize {
+    limits
+        .peers_wanted()
+        .min(descriptors.saturating_sub(RESERVED_DESCRIPTORS))
+        .max(1)
+}
 
 impl Reactor {
     /// Takes descriptors and addresses, for which a process may need rights that it gives up then.
@@ -35,10 +50,10 @@ impl Reactor {
     pub fn bind(config: &Config, mut service: Service) -> Result<Self, RunError> {
         let descriptors = sys::raise_descriptor_limit()?;
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        let max_peers = config.limits.peers_within(descriptors);
+        let max_peers = max_peers(&config.limits, descriptors);
         log::info!("{descriptors} descriptors: room for {max_peers} peers");
         let backlog = u64::from(listener::BACKLOG.unsigned_abs());
-        for warning in sizing::warnings(backlog, MAX_MAPPINGS as u64) {
+        for warning in sizing::warnings(backlog, StorageLimits::DEFAULT.mappings as u64) {
             log::warn!("{warning}");
         }
         if max_peers < config.limits.peers_wanted() {
@@ -89,7 +104,7 @@ impl Reactor {
             connections: Slab::new(),
             generation: 0,
             descriptors,
-            max_peers: config.limits.peers_within(descriptors),
+            max_peers,
             max_peers_per_ip: config.limits.max_peers_per_ip.unwrap_or(usize::MAX),
             peers_from: HashMap::new(),
             shared,
@@ -166,5 +181,39 @@ impl Reactor {
             .iter()
             .map(|listener| listener.address)
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peers(max_unchoked: usize, max_peers: Option<usize>, descriptors: usize) -> usize {
+        let mut limits = LimitsConfig::default();
+        limits.choker.max_unchoked = max_unchoked;
+        limits.max_peers = max_peers;
+        super::max_peers(&limits, descriptors)
+    }
+
+    #[test]
+    fn ten_peers_for_each_slot_unless_configured() {
+        assert_eq!(peers(50, None, 20_000), 500);
+        assert_eq!(peers(50, Some(7), 20_000), 7);
+    }
+
+    #[test]
+    fn peers_never_exceed_what_descriptors_allow() {
+        let peers = peers(50, Some(1_000_000), 20_000);
+        assert_eq!(peers + RESERVED_DESCRIPTORS, 20_000);
+    }
+
+    #[test]
+    fn nineteen_thousand_peers_fit_in_twenty_thousand_descriptors() {
+        assert_eq!(peers(50, Some(19_000), 20_000), 19_000);
+    }
+
+    #[test]
+    fn a_tiny_limit_still_leaves_one() {
+        assert_eq!(peers(50, None, 10), 1);
     }
 }

@@ -87,6 +87,15 @@ pub struct StorageLimits {
     pub readers: usize,
 }
 
+impl StorageLimits {
+    /// Half of the kernel's default of `vm.max_map_count`, which counts every mapping of the
+    /// process. A disk profits from a queue of about 32 reads, and each thread costs a few pages.
+    pub const DEFAULT: Self = Self {
+        mappings: 32_765,
+        readers: 32,
+    };
+}
+
 /// What is known of a file without looking at it.
 #[derive(Debug)]
 pub enum Lookup {
