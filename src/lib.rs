@@ -8,7 +8,7 @@
 //! | [`timers`]   | the time, each connection's deadlines, the wheel that finds them; pure |
 //! | [`peer`]     | one peer's protocol: what is legal now, what must be sent; pure        |
 //! | [`choker`]   | upload slots, credit and turn order: all of fairness; pure             |
-//! | [`rate`]     | the global upload limit, a token bucket; pure                          |
+//! | [`rate`]     | rate limits: one token bucket, for uploads and announces; pure         |
 //! | [`torrent`]  | metainfo, block → file extents, the catalogue of what is served        |
 //! | [`library`]  | the index of all torrents on disk, made and read                       |
 //! | [`tracker`]  | announces: what is said to trackers, when, and the sockets for it      |
@@ -23,6 +23,7 @@
 //! | [`progress`] | how far a long run is, on standard error                               |
 //! | [`logging`]  | where the log goes, how a line looks, what is held back                |
 //! | [`locked`]   | a file that one process has for itself                                 |
+//! | [`net`]      | non-blocking sockets as every part opens them                          |
 //! | [`sys`]      | every `unsafe` line, one function for each system call                 |
 //!
 //! Calls go down; answers come back as values. Only [`reactor`] imports everything.
@@ -36,6 +37,7 @@ pub mod library;
 pub mod locked;
 pub mod logging;
 pub mod metrics;
+pub mod net;
 pub mod peer;
 pub mod progress;
 pub mod rate;

@@ -4,13 +4,10 @@
 //! made so is one like another once the handshakes are exchanged. It must not know trackers.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use mio::net::TcpStream;
-use socket2::{Domain, Protocol, Socket, Type};
-
 use super::Reactor;
+use crate::net;
 use crate::peer::close::CloseReason;
 use crate::timers::Time;
 use crate::wire::message::InfoHash;
@@ -216,7 +213,7 @@ impl Reactor {
         }
         self.shared.counters.called += 1;
         let called = Called { info_hash, address };
-        let stream = match connect(source, address) {
+        let stream = match net::connect(source, address) {
             Ok(stream) => stream,
             Err(error) => {
                 log::debug!("{address}: {error}");
@@ -249,23 +246,6 @@ impl Reactor {
             let is_here = torrent.is_some_and(|torrent| torrent.info_hash == *info_hash);
             connection.address == ip && (is_called || is_here)
         })
-    }
-}
-
-/// Begins to connect, without waiting.
-fn connect(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_nonblocking(true)?;
-    if !source.is_unspecified() {
-        socket.bind(&SocketAddr::new(source, 0).into())?;
-    }
-    match socket.connect(&address.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-        _ => Ok(TcpStream::from_std(socket.into())),
     }
 }
 

@@ -10,6 +10,7 @@ use mio::net::{TcpListener, TcpStream, UdpSocket};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::{Families, NetworkConfig};
+use crate::net::{bind_udp, lacks_family};
 use crate::sys;
 use crate::wire::utp;
 
@@ -149,13 +150,6 @@ fn addresses(config: &NetworkConfig) -> Vec<(IpAddr, bool)> {
     }
 }
 
-fn lacks_family(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
-    )
-}
-
 fn bind(address: SocketAddr) -> io::Result<Bound> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -183,20 +177,6 @@ pub(super) fn adopt_all(sockets: Vec<Socket>) -> io::Result<Vec<Bound>> {
         Ok(Bound::new(socket, address))
     };
     sockets.into_iter().map(adopt).collect()
-}
-
-fn bind_udp(address: SocketAddr, only_v6: bool) -> io::Result<UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(only_v6)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(UdpSocket::from_std(socket.into()))
 }
 
 /// What `accept` answered.

@@ -255,7 +255,7 @@ impl Reactor {
         }
         let throttled = self.agenda.is_throttled() || !shared.metadata_waits.is_empty();
         let refill = match throttled {
-            true => shared.bucket.next(shared.now, SMALLEST_BUDGET_BYTES),
+            true => shared.bucket.poll_at(shared.now, SMALLEST_BUDGET_BYTES),
             false => None,
         };
         let bystander = match self.connections.len() >= self.max_peers {

@@ -18,7 +18,7 @@ use crate::config::{LimitsConfig, LiveConfig};
 use crate::daemon::sandbox::Places;
 use crate::library::live::Settings;
 use crate::metrics::Phase;
-use crate::rate::TokenBucket;
+use crate::rate::{RateLimiter, UPLOAD_BURST};
 
 /// A reload that is under way.
 pub(super) struct Reload {
@@ -129,7 +129,7 @@ impl Reactor {
         } = limits;
         self.max_peers_per_ip = max_peers_per_ip.unwrap_or(usize::MAX);
         self.shared.choker.configure(*choker);
-        self.shared.bucket = TokenBucket::new(*max_rate, self.shared.now);
+        self.shared.bucket = RateLimiter::new(*max_rate, UPLOAD_BURST, self.shared.now);
         if let Some(live) = &self.live {
             live.refresh(Settings::from(library));
         }

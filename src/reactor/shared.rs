@@ -20,7 +20,7 @@ use crate::library::served::Library;
 use crate::metrics::Counters;
 use crate::metrics::history::History;
 use crate::peer::PeerKey;
-use crate::rate::TokenBucket;
+use crate::rate::{RateLimiter, UPLOAD_BURST};
 use crate::storage::{Storage, StorageLimits};
 use crate::timers::{Time, Timeouts, Wheel};
 use crate::wire::extension::METADATA_PIECE_LENGTH;
@@ -38,7 +38,7 @@ pub(super) struct Shared {
     pub(super) choker: Choker,
     pub(super) announcing: Announcing,
     pub(super) dialer: Dialer,
-    pub(super) bucket: TokenBucket,
+    pub(super) bucket: RateLimiter,
     /// Who waits until the rate limit has something for metadata, in the order of arrival.
     pub(super) metadata_waits: VecDeque<PeerKey>,
     /// Pieces of metadata that are being read: the rate limit does not know of them yet.
@@ -82,7 +82,7 @@ impl Shared {
             library: Library::default(),
             storage,
             choker: Choker::new(config.limits.choker),
-            bucket: TokenBucket::new(config.limits.max_rate, now),
+            bucket: RateLimiter::new(config.limits.max_rate, UPLOAD_BURST, now),
             metadata_waits: VecDeque::new(),
             metadata_reading: 0,
             wheel: Wheel::new(now),

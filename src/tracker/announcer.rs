@@ -20,7 +20,6 @@ use super::callees::Callees;
 use super::connection::Connection;
 use super::datagrams::Datagrams;
 use super::entries::Family;
-use super::pace::Pace;
 use super::redirects::Redirects;
 use super::resolver::Resolver;
 use super::route::Route;
@@ -28,6 +27,7 @@ use super::schedule::Schedule;
 use super::sets::Skipped;
 use super::target::Target;
 use super::url::Site;
+use crate::rate::{Burst, RateLimiter};
 use crate::timers::Time;
 use crate::wire::message::InfoHash;
 
@@ -49,6 +49,16 @@ pub const TOKENS: usize = FIRST_CONNECTION + MAX_CONNECTIONS;
 
 /// Tokens before this one are of datagrams.
 const FIRST_CONNECTION: usize = 2;
+
+/// Announces leave in small batches, since a turn of the loop for each would cost more than the
+/// announce.
+const BATCH_MS: u64 = 10;
+
+/// What one tracker may be sent at once: one batch, so that a pause earns no burst.
+const ANNOUNCE_BURST: Burst = Burst {
+    ms: BATCH_MS,
+    min_units: 1,
+};
 
 /// How often lateness is looked at.
 const LOOK_MS: u64 = 10_000;
@@ -127,7 +137,7 @@ struct Tracker {
     site: Site,
     target: Target,
     routes: [Route; 2],
-    pace: Pace,
+    limiter: RateLimiter,
     tracker_id: Option<Box<[u8]>>,
     /// When it is looked at next, as it stands in `wakes`.
     wake: Option<Time>,
@@ -153,7 +163,7 @@ impl Tracker {
             site: site.clone(),
             target: Target::new(site, generation),
             routes: Default::default(),
-            pace: Pace::new(max_per_second, now),
+            limiter: RateLimiter::new(max_per_second.map(u64::from), ANNOUNCE_BURST, now),
             tracker_id: None,
             wake: None,
             troubles: 0,

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use mio::net::TcpStream;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
-use socket2::{Domain, Protocol, Socket, Type};
 
+use super::announce::Request;
 use super::entries::Family;
-use super::request::Request;
 use super::response::{Reader, Response, ResponseError};
 use super::url::{Scheme, Site};
+use crate::net;
 use crate::timers::Time;
 
 /// Bytes read in one turn, so that a tracker that never stops starves nobody.
@@ -115,21 +115,9 @@ impl Connection {
             (Scheme::Https, None) => return Err(ErrorKind::Unsupported.into()),
             _ => None,
         };
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        socket.set_nonblocking(true)?;
-        // A request waits for nothing that could be sent with it.
-        socket.set_tcp_nodelay(true)?;
-        if !source.is_unspecified() {
-            socket.bind(&SocketAddr::new(source, 0).into())?;
-        }
-        match socket.connect(&address.into()) {
-            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
-            _ => {}
-        }
+        let stream = net::connect(source, address)?;
+        // Do not delay a request in the hope of more to send with it.
+        stream.set_nodelay(true)?;
         Ok(Self {
             tracker: 0,
             family: Family::V4,
@@ -145,7 +133,7 @@ impl Connection {
             connected: false,
             answered_at: Time::default(),
             deadline: Time::default(),
-            stream: TcpStream::from_std(socket.into()),
+            stream,
             readable: false,
             writable: false,
             listed: false,

@@ -13,12 +13,13 @@ use std::os::fd::AsFd;
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{SockAddr, SockRef};
 
+use super::announce::Request;
 use super::entries::Family;
 use super::peers;
-use super::request::Request;
 use super::udp::{self, Packet};
+use crate::net;
 use crate::sys::{self, Inbox, MAX_DATAGRAMS};
 use crate::timers::Time;
 
@@ -124,7 +125,7 @@ impl Datagrams {
                         bytes: Vec::new(),
                     });
                 }
-                Err(error) if is_absent(&error) => {}
+                Err(error) if net::lacks_family(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -404,24 +405,10 @@ impl Datagrams {
 }
 
 fn open(source: IpAddr) -> io::Result<UdpSocket> {
-    let address = SocketAddr::new(source, 0);
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    // Without the room that is asked for, bursts lose more; nothing else.
-    socket.set_recv_buffer_size(BUFFER_BYTES).ok();
-    socket.set_send_buffer_size(BUFFER_BYTES).ok();
-    socket.bind(&address.into())?;
-    Ok(UdpSocket::from_std(socket.into()))
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    let code = error.raw_os_error();
-    matches!(code, Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+    let socket = net::bind_udp(SocketAddr::new(source, 0), true)?;
+    // If the kernel grants less, bursts lose more packets; nothing else changes.
+    let options = SockRef::from(&socket);
+    options.set_recv_buffer_size(BUFFER_BYTES).ok();
+    options.set_send_buffer_size(BUFFER_BYTES).ok();
+    Ok(socket)
 }

@@ -129,12 +129,6 @@ impl Reader {
         }
     }
 
-    /// Whether nothing of a response has come.
-    #[must_use]
-    pub fn is_between(&self) -> bool {
-        self.state == State::Head && self.line.is_empty()
-    }
-
     fn take(&mut self) -> Option<Response> {
         self.state = State::Head;
         self.line = Vec::new();

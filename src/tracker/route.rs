@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use super::request::Request;
+use super::announce::Request;
 use super::window::Window;
 use crate::timers::Time;
 

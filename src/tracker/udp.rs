@@ -27,9 +27,6 @@ const OPTION_BYTES: usize = 255;
 /// Options that are sent. A longer path is cut, so that a packet fits every network.
 const MAX_OPTIONS: usize = 2;
 
-/// The longest packet that is sent.
-pub const MAX_PACKET_BYTES: usize = ANNOUNCE_BYTES + MAX_OPTIONS * (2 + OPTION_BYTES);
-
 /// What a tracker sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Packet {
@@ -239,7 +236,11 @@ mod tests {
             (2, 255, 2, 45)
         );
         assert_eq!(packet.len(), 98 + 2 + 255 + 2 + 45);
-        assert!(announce(Event::None, None, &"a".repeat(5000)).len() <= MAX_PACKET_BYTES);
+        let longest = ANNOUNCE_BYTES + MAX_OPTIONS * (2 + OPTION_BYTES);
+        assert_eq!(
+            announce(Event::None, None, &"a".repeat(5000)).len(),
+            longest
+        );
     }
 
     #[test]

@@ -67,12 +67,6 @@ impl Site {
             format!("{open}{host}{close}:{}", self.port)
         }
     }
-
-    /// The address, when the URL names one and there is nothing to resolve.
-    #[must_use]
-    pub fn address(&self) -> Option<IpAddr> {
-        self.host.parse().ok()
-    }
 }
 
 impl fmt::Display for Site {
@@ -167,6 +161,9 @@ impl TrackerUrl {
         if to == Scheme::Udp || (from == Scheme::Https && to == Scheme::Http) {
             return Err(UrlError::Downgrade { from, to });
         }
+        if !location.starts_with('?') {
+            url.path = without_dot_segments(&url.path).into();
+        }
         url.path = without_ours(&url.path).into();
         // A relative one stands beside our own path, which would grow with each of them.
         if url.path.len() > MAX_URL_BYTES {
@@ -253,6 +250,29 @@ fn printable_path(path: &str, scheme: Scheme) -> Box<str> {
         }
     }
     printable.into()
+}
+
+/// Removes the segments `.` and `..` of a path that may have a query (RFC 3986, section 5.2.4).
+fn without_dot_segments(path_and_query: &str) -> String {
+    let (path, query) = match path_and_query.find('?') {
+        Some(at) => path_and_query.split_at(at),
+        None => (path_and_query, ""),
+    };
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
+    while let Some(segment) = segments.next() {
+        if segment == ".." {
+            kept.pop();
+        } else if segment != "." {
+            kept.push(segment);
+            continue;
+        }
+        // A path that ends with such a segment names a directory.
+        if segments.peek().is_none() {
+            kept.push("");
+        }
+    }
+    format!("/{}{query}", kept.join("/"))
 }
 
 /// Cuts the query where the parameters of a request begin: most redirects repeat the whole of it.
@@ -413,6 +433,12 @@ mod tests {
             ("b?my_info_hash=x", "http://a:1", "/dir/b?my_info_hash=x"),
             ("?k=2&info_hash=x", "http://a:1", "/dir/announce?k=2"),
             ("//b/c", "http://b", "/c"),
+            ("../b", "http://a:1", "/b"),
+            ("./b/./c/..", "http://a:1", "/dir/b/"),
+            ("../../../b/.", "http://a:1", "/b/"),
+            ("/x/../b?to=../c", "http://a:1", "/b?to=../c"),
+            ("http://b/x/../../c/%2e%2e/", "http://b", "/c/%2e%2e/"),
+            ("..b/...", "http://a:1", "/dir/..b/..."),
             ("https://b/c", "https://b", "/c"),
             ("http://b", "http://b", "/"),
         ] {

@@ -196,6 +196,8 @@ const IMPORTS: &[ImportRule] = &[
         allowed: &[
             "crate::tracker",
             "crate::metrics::trackers",
+            "crate::net",
+            "crate::rate",
             "crate::sys",
             "crate::timers",
             "crate::torrent::printable",
@@ -335,7 +337,6 @@ const HOUSE: &[HouseRule] = &[
 const NEXT_PENDING: &[&str] = &[
     "src/choker.rs",
     "src/library/",
-    "src/rate.rs",
     "src/reactor/",
     "src/storage/",
     "src/timers.rs",

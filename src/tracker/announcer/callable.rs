@@ -5,10 +5,10 @@
 use std::net::SocketAddr;
 
 use super::Announcer;
+use crate::tracker::announce::Request;
 use crate::tracker::announce::{PEERS_TO_CALL, PEERS_WANTED};
 use crate::tracker::entries::Family;
 use crate::tracker::peers::may_be_called;
-use crate::tracker::request::Request;
 use crate::wire::message::InfoHash;
 
 /// Peers that wait to be fetched. They are fetched each turn, so only a flood of answers is cut.

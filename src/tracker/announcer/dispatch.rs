@@ -3,11 +3,10 @@
 //! Owns when a tracker is looked at and which families an announce goes by. It must not know how an
 //! announce travels, nor what comes of it.
 
-use super::Announcer;
+use super::{Announcer, BATCH_MS};
 use crate::timers::Time;
+use crate::tracker::announce::Request;
 use crate::tracker::entries::Family;
-use crate::tracker::pace;
-use crate::tracker::request::Request;
 use crate::tracker::url::Scheme;
 
 /// Announces that one tracker is given in one turn; the rest waits for the next.
@@ -58,7 +57,7 @@ impl Announcer {
                 return;
             };
             if step > 0 && at > now {
-                tracker.gathers_until = now.after(pace::BATCH_MS);
+                tracker.gathers_until = now.after(BATCH_MS);
             }
             if !again && !stopping {
                 at = at.max(tracker.gathers_until);
@@ -96,9 +95,8 @@ impl Announcer {
         let Some(tracker) = self.trackers.get_mut(number as usize) else {
             return Step::Blocked;
         };
-        if tracker.pace.available(now) == 0 {
-            let next = tracker.pace.next(now);
-            self.wake_at(number, next);
+        if let Some(at) = tracker.limiter.poll_at(now, 1) {
+            self.wake_at(number, at.max(now.after(BATCH_MS)));
             return Step::Blocked;
         }
         let mut requests = [None; 2];
@@ -187,7 +185,7 @@ impl Announcer {
         let Some(tracker) = self.trackers.get_mut(number as usize) else {
             return;
         };
-        tracker.pace.take();
+        tracker.limiter.take(1);
         self.counters.sent += 1;
         tracker.tally.sent += 1;
         match tracker.target.site().scheme {

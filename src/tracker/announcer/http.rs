@@ -8,12 +8,12 @@ use mio::Interest;
 
 use super::{Announcer, FIRST_CONNECTION, MAX_CONNECTIONS};
 use crate::timers::Time;
+use crate::tracker::announce::Request;
 use crate::tracker::announce::{self, Announce};
 use crate::tracker::connection::{Connection, End, Progress};
 use crate::tracker::entries::Family;
 use crate::tracker::http;
 use crate::tracker::peers;
-use crate::tracker::request::Request;
 use crate::tracker::response::Response;
 use crate::tracker::route::Manner;
 use crate::tracker::schedule::Outcome;

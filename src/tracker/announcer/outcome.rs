@@ -7,8 +7,8 @@ use std::fmt;
 use super::{Announcer, LOOK_MS};
 use crate::timers::Time;
 use crate::tracker::announce::Answer;
+use crate::tracker::announce::Request;
 use crate::tracker::entries::Family;
-use crate::tracker::request::Request;
 use crate::tracker::route::Health;
 use crate::tracker::schedule::{Ended, Outcome};
 

@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use super::{Announcer, Tracker};
 use crate::timers::Time;
+use crate::tracker::announce::Request;
 use crate::tracker::entries::Family;
 use crate::tracker::redirects::MAX_REDIRECTS;
-use crate::tracker::request::Request;
 use crate::tracker::route::{Health, Route};
 use crate::tracker::schedule::Outcome;
 use crate::tracker::url::{Site, TrackerUrl, UrlError};

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 
 use super::Announcer;
 use crate::timers::Time;
+use crate::tracker::announce::Request;
 use crate::tracker::announce::{Announce, Answer, PEERS_WANTED, Retry};
 use crate::tracker::datagrams::{Arrival, Flight, Sent};
 use crate::tracker::entries::Family;
-use crate::tracker::request::Request;
 use crate::tracker::schedule::Outcome;
 use crate::tracker::udp::{self, Packet};
 

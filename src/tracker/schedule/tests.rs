@@ -4,10 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::tracker::pace::Pace;
+use crate::rate::{Burst, RateLimiter};
 
 pub(super) const V4: Family = Family::V4;
 const V6: Family = Family::V6;
+
+/// What a tracker may be sent at once.
+pub(super) const BURST: Burst = Burst {
+    ms: 10,
+    min_units: 1,
+};
 
 pub(super) const TERMS: Terms = Terms {
     interval_s: 1800,
@@ -98,7 +104,7 @@ fn a_torrent_starts_once_and_is_announced_at_the_interval() {
 fn a_library_that_starts_at_once_is_soon_spread_over_the_interval() {
     let count = 18_000;
     let mut schedule = with_torrents(count);
-    let mut pace = Pace::new(Some(100), Time(0));
+    let mut pace = RateLimiter::new(Some(100), BURST, Time(0));
     let mut last: HashMap<u32, u64> = HashMap::new();
     let mut in_minute = vec![0_u32; 240];
     for tick in 0..(240 * 60 * 100) {
@@ -107,7 +113,7 @@ fn a_library_that_starts_at_once_is_soon_spread_over_the_interval() {
             let Some((entry, torrent, event)) = announce(&mut schedule, 0, now) else {
                 break;
             };
-            pace.take();
+            pace.take(1);
             finish(&mut schedule, entry, event, Outcome::Accepted(TERMS), now);
             if let Some(before) = last.insert(torrent, now.0) {
                 let waited = (now.0 - before) / 1000;

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::super::tests::{TERMS, V4, announce, ended, finish, hash, schedule, turn};
+use super::super::tests::{BURST, TERMS, V4, announce, ended, finish, hash, schedule, turn};
 use super::*;
+use crate::rate::RateLimiter;
 use crate::tracker::announce::{Event, Terms};
-use crate::tracker::pace::Pace;
 use crate::tracker::queue::LEAD_MS;
 use crate::tracker::schedule::Outcome;
 
@@ -153,7 +153,7 @@ fn neighbours_in_an_index_are_read_together_in_every_round() {
         min_interval_s: 45,
     };
     let mut schedule = with_index(60_000);
-    let mut pace = Pace::new(Some(1200), Time(0));
+    let mut pace = RateLimiter::new(Some(1200), BURST, Time(0));
     let mut random = fastrand::Rng::with_seed(12);
     let mut in_second = vec![0_u32; 1200];
     let (mut reads, mut wanted) = (0, 0);
@@ -162,7 +162,7 @@ fn neighbours_in_an_index_are_read_together_in_every_round() {
         while pace.available(now) > 0
             && let Some((entry, _, event)) = announce(&mut schedule, 0, now)
         {
-            pace.take();
+            pace.take(1);
             let ended = ended(V4, event, Outcome::Accepted(terms));
             schedule.finish(0, entry, ended, now, random.u32(..));
             in_second[usize::try_from(tick / 50).unwrap()] += 1;
