@@ -17,6 +17,7 @@ use std::path::Path;
 
 use hekate::torrent::catalogue::Torrent;
 use hekate::torrent::content;
+use hekate::torrent::id::TorrentId;
 use hekate::torrent::layout::Source;
 use hekate::torrent::load;
 use hekate::wire::message::InfoHash;
@@ -59,7 +60,7 @@ fn loaded(sample: &Sample, content: Option<&Path>) -> Torrent {
         metainfo: sample.metainfo_path.clone(),
         content: content.map(Path::to_path_buf),
     };
-    let torrent = load::load(0, &source, InfoHash(sample.info_hash)).unwrap();
+    let torrent = load::load(TorrentId(0), &source, InfoHash(sample.info_hash)).unwrap();
     torrent.unwrap()
 }
 

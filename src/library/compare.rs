@@ -14,6 +14,7 @@ use super::index::{Counts, Entries, Entry, Index, IndexError};
 use super::numbering::Numbers;
 use super::served::Base;
 use super::view::{Key, Removed, Seen, There, View, is_served};
+use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
 /// What a new index changes.
@@ -22,7 +23,7 @@ pub(super) struct Difference {
     /// What was seen while it was made, which it may have missed.
     pub(super) over: BTreeMap<Key, Seen>,
     pub(super) counts: Counts,
-    pub(super) next_number: u32,
+    pub(super) next_number: TorrentId,
     pub(super) removed: Vec<Removed>,
     /// Records of torrents that were not served before.
     pub(super) added: Vec<u32>,
@@ -46,7 +47,7 @@ pub(super) fn compare(
     let over = newer.map(|(key, seen)| (key.clone(), seen.clone()));
     let over: BTreeMap<Key, Seen> = over.collect();
     let served = over.values().filter_map(|seen| seen.there.as_ref());
-    let served = served.filter(|there| there.number.is_some());
+    let served = served.filter(|there| there.id.is_some());
     let mut comparison = Comparison {
         view,
         index: &index,
@@ -108,7 +109,7 @@ struct Comparison<'a> {
     over: BTreeMap<Key, Seen>,
     counts: Counts,
     numbers: Numbers,
-    next_number: u32,
+    next_number: TorrentId,
     removed: Vec<Removed>,
     added: Vec<u32>,
 }
@@ -124,13 +125,13 @@ impl Comparison<'_> {
         let seen = key.and_then(|key| self.over.get(key));
         if let Some(seen) = seen {
             // It is as it was seen, and the number of the record, if there is one, is not used.
-            let number = seen.there.as_ref().map(|there| there.number);
+            let id = seen.there.as_ref().map(|there| there.id);
             if let Some((_, entry)) = is {
                 *tally(&mut self.counts, is_served(&entry)) -= 1;
                 self.fresh();
             }
-            if let Some(number) = number {
-                *tally(&mut self.counts, number.is_some()) += 1;
+            if let Some(id) = id {
+                *tally(&mut self.counts, id.is_some()) += 1;
             }
             return Ok(());
         }
@@ -148,16 +149,16 @@ impl Comparison<'_> {
             return Ok(());
         }
         if let Some(was) = was.as_ref().filter(|was| is_same(was, &entry))
-            && let Some(number) = was.number
+            && let Some(id) = was.id
             && self.is_left_to_serve(&entry)?
         {
-            self.see(key, &entry, Some(number));
-            self.numbers.push(number);
+            self.see(key, &entry, Some(id));
+            self.numbers.push(id);
             return Ok(());
         }
         let kept = was.as_ref().filter(|was| served && is_same(was, &entry));
-        if let Some(number) = kept.and_then(|was| was.number) {
-            self.numbers.push(number);
+        if let Some(id) = kept.and_then(|was| was.id) {
+            self.numbers.push(id);
             return Ok(());
         }
         self.remove(was.as_ref(), entry.state == State::Withdrawn);
@@ -166,7 +167,7 @@ impl Comparison<'_> {
         }
         match was.and_then(|was| was.reserved) {
             // Nobody was told of it yet.
-            Some(number) => self.numbers.push(number),
+            Some(id) => self.numbers.push(id),
             None => self.fresh(),
         }
         Ok(())
@@ -188,10 +189,10 @@ impl Comparison<'_> {
     }
 
     /// Lays over the index that a torrent is, or is not, served from one of its files.
-    fn see(&mut self, key: Key, entry: &Entry, number: Option<u32>) {
+    fn see(&mut self, key: Key, entry: &Entry, id: Option<TorrentId>) {
         *tally(&mut self.counts, is_served(entry)) -= 1;
-        *tally(&mut self.counts, number.is_some()) += 1;
-        if number.is_some() {
+        *tally(&mut self.counts, id.is_some()) += 1;
+        if id.is_some() {
             self.served_over.insert(entry.info_hash);
         }
         let there = There {
@@ -200,7 +201,7 @@ impl Comparison<'_> {
             content_tag: entry.content_tag,
             stamp: entry.stamp,
             content_hash: entry.content_hash,
-            number,
+            id,
             reserved: None,
         };
         let (there, epoch) = (Some(there), self.epoch);
@@ -213,9 +214,9 @@ impl Comparison<'_> {
         for &record in records {
             let found = base.index.info_hashes(&[record]).unwrap_or_default();
             let info_hash = found.first().copied().flatten();
-            if let Some(number) = base.numbering.number(record) {
+            if let Some(id) = base.numbering.number(record) {
                 self.removed.push(Removed {
-                    number,
+                    id,
                     info_hash: info_hash.unwrap_or(InfoHash([0; 20])),
                     of_content: false,
                 });
@@ -225,10 +226,10 @@ impl Comparison<'_> {
 
     fn remove(&mut self, was: Option<&There>, of_content: bool) {
         if let Some(was) = was
-            && let Some(number) = was.number
+            && let Some(id) = was.id
         {
             self.removed.push(Removed {
-                number,
+                id,
                 info_hash: was.info_hash,
                 of_content,
             });
@@ -239,7 +240,7 @@ impl Comparison<'_> {
     fn fresh(&mut self) {
         let number = self.view.unused(self.next_number);
         self.numbers.push(number);
-        self.next_number = number.wrapping_add(1);
+        self.next_number = TorrentId(number.0.wrapping_add(1));
     }
 }
 

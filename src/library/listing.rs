@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::format::State;
 use super::index::IndexError;
 use super::served::{Base, Differs};
+use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
 /// Entries of an index in one page, whether they are served or not: when most content is away a page
@@ -42,7 +43,7 @@ pub struct Listed {
     /// What names it on the wire.
     pub info_hash: InfoHash,
     /// See [`crate::torrent::catalogue::Torrent::id`].
-    pub number: u32,
+    pub id: TorrentId,
     /// Its metainfo file.
     pub metainfo: PathBuf,
 }
@@ -66,13 +67,13 @@ impl Listing {
                 break;
             }
             let differs = self.differs.binary_search_by_key(&info_hash, |one| one.0);
-            if let Some(number) = base.numbering.number(entry.number)
+            if let Some(id) = base.numbering.number(entry.number)
                 && entry.state == State::Served
                 && differs.is_err()
             {
                 torrents.push(Listed {
                     info_hash,
-                    number,
+                    id,
                     metainfo: base.index.path_of(&entry),
                 });
             }
@@ -82,12 +83,12 @@ impl Listing {
             }
         }
         for (info_hash, differs) in &self.differs {
-            if let Differs::Here(number, metainfo) = differs
+            if let Differs::Here(id, metainfo) = differs
                 && next.is_none_or(|next| *info_hash <= next)
             {
                 torrents.push(Listed {
                     info_hash: *info_hash,
-                    number: *number,
+                    id: *id,
                     metainfo: metainfo.to_path_buf(),
                 });
             }

@@ -7,13 +7,15 @@
 //! same. What is kept is therefore runs, in which both count up together: two more for each change
 //! of the library since the start at most, however many torrents it has.
 
+use crate::torrent::id::TorrentId;
+
 /// Records in a row whose numbers are in a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Run {
     /// Of its first record.
     pub first_record: u32,
     /// The number that stands for it.
-    pub first_number: u32,
+    pub first_number: TorrentId,
     /// How many there are; never zero.
     pub count: u32,
 }
@@ -33,14 +35,14 @@ impl Numbering {
     pub fn identity(records: u32) -> Self {
         let run = Run {
             first_record: 0,
-            first_number: 0,
+            first_number: TorrentId(0),
             count: records,
         };
         Self::of_runs((records > 0).then_some(run).into_iter().collect())
     }
 
     fn of_runs(runs: Vec<Run>) -> Self {
-        let mut by_number: Vec<(u32, u32)> = (0..)
+        let mut by_number: Vec<(TorrentId, u32)> = (0..)
             .zip(&runs)
             .map(|(place, run)| (run.first_number, place))
             .collect();
@@ -61,9 +63,9 @@ impl Numbering {
 
     /// The least number above all of these.
     #[must_use]
-    pub fn end(&self) -> u32 {
+    pub fn end(&self) -> TorrentId {
         let last = self.by_number.last().and_then(|place| self.run(*place));
-        last.map_or(0, |run| run.first_number.saturating_add(run.count))
+        TorrentId(last.map_or(0, |run| run.first_number.0.saturating_add(run.count)))
     }
 
     /// The runs in the order of their records.
@@ -74,23 +76,23 @@ impl Numbering {
 
     /// The number of a record, `None` when there is no such record.
     #[must_use]
-    pub fn number(&self, record: u32) -> Option<u32> {
+    pub fn number(&self, record: u32) -> Option<TorrentId> {
         let after = self.runs.partition_point(|run| run.first_record <= record);
         let run = self.runs.get(after.checked_sub(1)?)?;
         let within = record - run.first_record;
-        (within < run.count).then(|| run.first_number + within)
+        (within < run.count).then(|| TorrentId(run.first_number.0 + within))
     }
 
     /// The record that a number stands for, `None` when it stands for none.
     #[must_use]
-    pub fn record(&self, number: u32) -> Option<u32> {
+    pub fn record(&self, number: TorrentId) -> Option<u32> {
         let starts_before = |place: &u32| {
             self.run(*place)
                 .is_some_and(|run| run.first_number <= number)
         };
         let after = self.by_number.partition_point(starts_before);
         let run = self.run(*self.by_number.get(after.checked_sub(1)?)?)?;
-        let within = number - run.first_number;
+        let within = number.0 - run.first_number.0;
         (within < run.count).then(|| run.first_record + within)
     }
 
@@ -105,9 +107,9 @@ pub struct Numbers(Vec<Run>);
 
 impl Numbers {
     /// The number of the next record.
-    pub fn push(&mut self, number: u32) {
+    pub fn push(&mut self, number: TorrentId) {
         let first_record = match self.0.last_mut() {
-            Some(run) if run.first_number.checked_add(run.count) == Some(number) => {
+            Some(run) if run.first_number.0.checked_add(run.count) == Some(number.0) => {
                 run.count += 1;
                 return;
             }
@@ -132,7 +134,7 @@ impl Numbers {
 mod tests {
     use super::*;
 
-    fn numbering(numbers: &[u32]) -> Numbering {
+    fn numbering(numbers: &[TorrentId]) -> Numbering {
         let mut made = Numbers::default();
         numbers.iter().for_each(|number| made.push(*number));
         made.finish()
@@ -140,6 +142,8 @@ mod tests {
 
     /// Every record and every number against the plain list.
     fn check(numbers: &[u32]) -> Numbering {
+        let numbers: Vec<TorrentId> = numbers.iter().copied().map(TorrentId).collect();
+        let numbers = numbers.as_slice();
         let numbering = numbering(numbers);
         assert_eq!(numbering.records() as usize, numbers.len());
         for (record, number) in (0..).zip(numbers) {
@@ -150,9 +154,9 @@ mod tests {
         for beyond in [records, records + 1, u32::MAX] {
             assert_eq!(numbering.number(beyond), None);
         }
-        let end = numbers.iter().max().map_or(0, |most| most + 1);
+        let end = TorrentId(numbers.iter().max().map_or(0, |most| most.0 + 1));
         assert_eq!(numbering.end(), end);
-        for number in (0..end + 3).chain([u32::MAX]) {
+        for number in (0..end.0 + 3).chain([u32::MAX]).map(TorrentId) {
             assert_eq!(
                 numbering.record(number).is_some(),
                 numbers.contains(&number),
@@ -168,8 +172,8 @@ mod tests {
         assert_eq!(check(&[]), Numbering::identity(0));
         let all = Numbering::identity(20_000_000);
         assert_eq!(all.runs().len(), 1);
-        assert_eq!(all.record(19_999_999), Some(19_999_999));
-        assert_eq!(all.record(20_000_000), None);
+        assert_eq!(all.record(TorrentId(19_999_999)), Some(19_999_999));
+        assert_eq!(all.record(TorrentId(20_000_000)), None);
     }
 
     #[test]
@@ -194,10 +198,10 @@ mod tests {
 
     #[test]
     fn numbers_reach_as_far_as_32_bits() {
-        let numbering = numbering(&[u32::MAX - 1, u32::MAX, 0]);
-        assert_eq!(numbering.record(u32::MAX), Some(1));
-        assert_eq!(numbering.record(0), Some(2));
-        assert_eq!(numbering.number(1), Some(u32::MAX));
-        assert_eq!(numbering.end(), u32::MAX);
+        let numbering = numbering(&[TorrentId(u32::MAX - 1), TorrentId(u32::MAX), TorrentId(0)]);
+        assert_eq!(numbering.record(TorrentId(u32::MAX)), Some(1));
+        assert_eq!(numbering.record(TorrentId(0)), Some(2));
+        assert_eq!(numbering.number(1), Some(TorrentId(u32::MAX)));
+        assert_eq!(numbering.end(), TorrentId(u32::MAX));
     }
 }

@@ -20,6 +20,7 @@ use super::listing::Listing;
 use super::numbering::Numbering;
 use crate::timers::Time;
 use crate::torrent::catalogue::{Refusal, RefusalReason, Torrent};
+use crate::torrent::id::TorrentId;
 use crate::torrent::load::{self, Source};
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
@@ -108,7 +109,7 @@ enum Place {
     /// In the index.
     Among(Candidates),
     /// Not in the index, or elsewhere than there.
-    Added { number: u32, metainfo: Arc<Path> },
+    Added { id: TorrentId, metainfo: Arc<Path> },
 }
 
 impl Query {
@@ -124,8 +125,8 @@ impl Query {
     /// A [`LoadError`] when it is not as it was indexed.
     pub fn load(&self) -> Result<Option<Arc<Torrent>>, LoadError> {
         let index = &self.base.index;
-        let (number, metainfo) = match &self.place {
-            Place::Added { number, metainfo } => (*number, metainfo.to_path_buf()),
+        let (id, metainfo) = match &self.place {
+            Place::Added { id, metainfo } => (*id, metainfo.to_path_buf()),
             Place::Among(candidates) => {
                 let entry = index.entry(candidates.clone(), &self.info_hash)?;
                 let Some(entry) = entry else { return Ok(None) };
@@ -134,7 +135,7 @@ impl Query {
                     return Err(LoadError::Withdrawn(metainfo));
                 }
                 match self.base.numbering.number(entry.number) {
-                    Some(number) => (number, metainfo),
+                    Some(id) => (id, metainfo),
                     None => return Ok(None),
                 }
             }
@@ -143,7 +144,7 @@ impl Query {
             metainfo,
             content: self.content.clone(),
         };
-        match load::load(number, &source, self.info_hash) {
+        match load::load(id, &source, self.info_hash) {
             Ok(Some(torrent)) => Ok(Some(Arc::new(torrent))),
             Ok(None) => Err(LoadError::Replaced(source.metainfo)),
             Err(reason) => Err(LoadError::Refused(Refusal {
@@ -189,8 +190,8 @@ impl Base {
 pub enum Differs {
     /// It is not served.
     Gone,
-    /// It is served from this metainfo file, by this number.
-    Here(u32, Arc<Path>),
+    /// It is served from this metainfo file, by this id.
+    Here(TorrentId, Arc<Path>),
 }
 
 /// See the module's text.
@@ -254,12 +255,11 @@ impl Library {
 
     /// A torrent is served from now on, from this metainfo file or from where the index says. That it
     /// could not be loaded before is forgotten, and so will be what comes of loading it as it was.
-    pub fn add(&mut self, info_hash: InfoHash, number: u32, metainfo: Option<Arc<Path>>) {
+    pub fn add(&mut self, info_hash: InfoHash, id: TorrentId, metainfo: Option<Arc<Path>>) {
         self.failed.pop(&info_hash);
         self.outdate(&info_hash);
         if let Some(metainfo) = metainfo {
-            self.differs
-                .insert(info_hash, Differs::Here(number, metainfo));
+            self.differs.insert(info_hash, Differs::Here(id, metainfo));
         }
     }
 
@@ -273,10 +273,10 @@ impl Library {
     }
 
     /// Forgets what was loaded of a torrent that was removed.
-    pub fn forget(&mut self, info_hash: &InfoHash, number: u32) {
+    pub fn forget(&mut self, info_hash: &InfoHash, id: TorrentId) {
         self.outdate(info_hash);
         let loaded = self.loaded.peek(info_hash);
-        if loaded.is_some_and(|torrent| torrent.id == number) {
+        if loaded.is_some_and(|torrent| torrent.id == id) {
             self.loaded.pop(info_hash);
         }
     }
@@ -315,8 +315,8 @@ impl Library {
         };
         let place = match self.differs.get(info_hash) {
             Some(Differs::Gone) => return Answer::Unknown,
-            Some(Differs::Here(number, metainfo)) => Place::Added {
-                number: *number,
+            Some(Differs::Here(id, metainfo)) => Place::Added {
+                id: *id,
                 metainfo: Arc::clone(metainfo),
             },
             None => match base.index.find(info_hash) {

@@ -19,6 +19,7 @@ use super::look::Looked;
 use super::served::{Base, Differs};
 use super::walk::is_away;
 use crate::torrent::catalogue::{Refusal, RefusalReason};
+use crate::torrent::id::TorrentId;
 use crate::torrent::reader::{FileStamp, Reader};
 use crate::torrent::refusal::is_metainfo_name;
 use crate::wire::message::InfoHash;
@@ -28,7 +29,7 @@ pub(super) use concerned::Concerned;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Added {
     /// See [`crate::torrent::catalogue::Torrent::id`]; never used before.
-    pub number: u32,
+    pub id: TorrentId,
     /// What names it on the wire.
     pub info_hash: InfoHash,
     /// Announce URLs in tiers (BEP 12).
@@ -40,8 +41,8 @@ pub struct Added {
 /// A torrent that is served no more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Removed {
-    /// What it was served by.
-    pub number: u32,
+    /// What it was served as.
+    pub id: TorrentId,
     /// What names it on the wire.
     pub info_hash: InfoHash,
     /// Whether its metainfo file is there, and the content is not what it was.
@@ -86,9 +87,9 @@ pub(super) struct There {
     pub(super) stamp: FileStamp,
     pub(super) content_hash: u32,
     /// By which it is served; `None` when it is not, or another file with its info-hash is.
-    pub(super) number: Option<u32>,
+    pub(super) id: Option<TorrentId>,
     /// What stands for its record when that is of no use.
-    pub(super) reserved: Option<u32>,
+    pub(super) reserved: Option<TorrentId>,
 }
 
 /// What was seen last of a path since the index was made.
@@ -111,8 +112,8 @@ pub(super) struct View {
     /// The paths in `over` that have an info-hash.
     by_hash: HashMap<InfoHash, Vec<Key>>,
     /// The numbers in `over`.
-    numbers: HashSet<u32>,
-    pub(super) next_number: u32,
+    numbers: HashSet<TorrentId>,
+    pub(super) next_number: TorrentId,
     pub(super) counts: Counts,
     /// Counts the refreshes that were begun: what is seen in one is newer than what it reads.
     pub(super) epoch: u32,
@@ -163,7 +164,7 @@ impl View {
         self.by_hash.clear();
         let there = difference.over.values();
         let there = there.filter_map(|seen| seen.there.as_ref());
-        self.numbers = there.filter_map(|there| there.number).collect();
+        self.numbers = there.filter_map(|there| there.id).collect();
         for (key, seen) in &difference.over {
             if let Some(there) = &seen.there
                 && there.state != State::Unusable
@@ -185,7 +186,7 @@ impl View {
                 differs.entry(entry.info_hash).or_insert(Differs::Gone);
             }
             if let Some(there) = &seen.there
-                && let Some(number) = there.number
+                && let Some(number) = there.id
             {
                 let here = Differs::Here(number, key.path().into());
                 differs.insert(there.info_hash, here);
@@ -232,19 +233,20 @@ impl View {
     }
 
     /// A number that nothing has.
-    pub(super) fn fresh(&mut self) -> u32 {
+    pub(super) fn fresh(&mut self) -> TorrentId {
         let number = self.unused(self.next_number);
-        self.next_number = number.wrapping_add(1);
+        self.next_number = TorrentId(number.0.wrapping_add(1));
         number
     }
 
     /// The first number from this one on that nothing has. They come round: a disk of twenty million
     /// torrents that comes and goes uses them up after two hundred times.
-    pub(super) fn unused(&self, mut number: u32) -> u32 {
-        let is_used =
-            |number| self.base.numbering.record(number).is_some() || self.numbers.contains(&number);
+    pub(super) fn unused(&self, mut number: TorrentId) -> TorrentId {
+        let is_used = |number: TorrentId| {
+            self.base.numbering.record(number).is_some() || self.numbers.contains(&number)
+        };
         while is_used(number) {
-            number = number.wrapping_add(1);
+            number = TorrentId(number.0.wrapping_add(1));
         }
         number
     }
@@ -266,7 +268,7 @@ impl View {
             content_tag: entry.content_tag,
             stamp: entry.stamp,
             content_hash: entry.content_hash,
-            number: number.filter(|_| is_served(entry)),
+            id: number.filter(|_| is_served(entry)),
             reserved: number.filter(|_| !is_served(entry)),
         }
     }
@@ -324,20 +326,20 @@ impl View {
             content_tag: looked.content_tag,
             stamp: looked.stamp,
             content_hash: looked.content_hash,
-            number: None,
+            id: None,
             reserved: None,
         };
         if there.state == State::Served {
             match self.server_of(&there.info_hash, Some(&key))? {
                 Some(first) => looked.refusal = equals::duplicate(path, &first),
-                None => there.number = Some(self.added(path, &there.info_hash, &looked.announce)),
+                None => there.id = Some(self.added(path, &there.info_hash, &looked.announce)),
             }
         }
         if let Some(reason) = looked.refusal {
             let path = path.to_path_buf();
             self.refusals.push(Refusal { path, reason });
         }
-        let again = there.number.map(|_| there.info_hash);
+        let again = there.id.map(|_| there.info_hash);
         self.keep(key, there);
         match removed.filter(|removed| Some(*removed) != again) {
             Some(removed) => self.promote(&removed),
@@ -386,15 +388,15 @@ impl View {
         self.later.push(path.to_path_buf());
     }
 
-    fn added(&mut self, path: &Path, info_hash: &InfoHash, announce: &[Vec<String>]) -> u32 {
-        let number = self.fresh();
+    fn added(&mut self, path: &Path, info_hash: &InfoHash, announce: &[Vec<String>]) -> TorrentId {
+        let id = self.fresh();
         self.changes.push(Change::Added(Added {
-            number,
+            id,
             info_hash: *info_hash,
             announce: announce.into(),
             metainfo: Some(path.into()),
         }));
-        number
+        id
     }
 
     fn gone(&mut self, key: Key, before: Option<There>) -> Result<(), IndexError> {
@@ -418,7 +420,7 @@ impl View {
         let removed = self.forget(&key, Some(before.clone()), true);
         let there = There {
             state: State::Withdrawn,
-            number: None,
+            id: None,
             ..before
         };
         self.keep(key, there);
@@ -434,12 +436,12 @@ impl View {
                 self.by_hash.remove(&before.info_hash);
             }
         }
-        match before.number {
-            Some(number) => {
-                self.numbers.remove(&number);
+        match before.id {
+            Some(id) => {
+                self.numbers.remove(&id);
                 self.counts.served = self.counts.served.saturating_sub(1);
                 self.changes.push(Change::Removed(Removed {
-                    number,
+                    id,
                     info_hash: before.info_hash,
                     of_content,
                 }));
@@ -453,9 +455,9 @@ impl View {
     }
 
     fn keep(&mut self, key: Key, there: There) {
-        match there.number {
-            Some(number) => {
-                self.numbers.insert(number);
+        match there.id {
+            Some(id) => {
+                self.numbers.insert(id);
                 self.counts.served += 1;
             }
             None => self.counts.refused += 1,

@@ -11,6 +11,7 @@ use slab::Slab;
 
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
+use crate::torrent::id::TorrentId;
 
 /// What "of late" is: bytes are counted by windows of this length, and the last whole one tells.
 const WINDOW_MS: u64 = 10_000;
@@ -44,7 +45,7 @@ impl Active {
 pub(super) struct Activity {
     torrents: Slab<Active>,
     /// By [`Torrent::id`].
-    places: HashMap<u32, usize>,
+    places: HashMap<TorrentId, usize>,
     peers: u64,
 }
 
@@ -100,7 +101,7 @@ impl Activity {
     }
 
     /// The torrent with this id, when it has peers.
-    pub(super) fn find(&self, id: u32) -> Option<&Active> {
+    pub(super) fn find(&self, id: TorrentId) -> Option<&Active> {
         self.torrents.get(*self.places.get(&id)?)
     }
 

@@ -20,6 +20,7 @@ use crate::library::served::Base;
 use crate::metrics::trackers::Trackers;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
+use crate::torrent::id::TorrentId;
 use crate::tracker::announce::Identity;
 use crate::tracker::announcer::{Announcer, AnnouncerConfig, Limits};
 use crate::tracker::shard::Shard;
@@ -106,12 +107,12 @@ impl Announcing {
     /// Begins to announce a torrent that is in no index that was added.
     pub(super) fn add(&mut self, added: &Added, now: Time) {
         if let Some(announcer) = self.announcer_of(&added.info_hash) {
-            announcer.add(added.number, added.info_hash, &added.announce, now);
+            announcer.add(added.id, added.info_hash, &added.announce, now);
         }
     }
 
     /// Ends announcing a torrent, by its number.
-    pub(super) fn remove(&mut self, torrent: u32, info_hash: InfoHash, now: Time) {
+    pub(super) fn remove(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) {
         if let Some(announcer) = self.announcer_of(&info_hash) {
             announcer.remove(torrent, info_hash, now);
         }

@@ -150,7 +150,7 @@ impl Reactor {
     pub(super) fn listed(&self, page: &Page) -> Vec<u8> {
         let activity = &self.shared.activity;
         let torrents = page.torrents.iter().map(|listed| {
-            let active = activity.find(listed.number);
+            let active = activity.find(listed.id);
             let figure = |of: fn(&Active) -> u64| active.map_or(0, of).to_string();
             let rate = active.map_or(0, |active| active.rate_bytes(self.shared.now));
             object([

@@ -14,6 +14,7 @@ use crate::library::served::Library;
 use crate::metrics::LibrarySize;
 use crate::peer::PeerKey;
 use crate::peer::close::CloseReason;
+use crate::torrent::id::TorrentId;
 
 impl Reactor {
     /// Takes up one update, so that peers do not wait for many.
@@ -71,22 +72,20 @@ impl Reactor {
                     if !in_base {
                         library.remove(one.info_hash);
                     }
-                    library.forget(&one.info_hash, one.number);
-                    self.shared
-                        .announcing
-                        .remove(one.number, one.info_hash, now);
+                    library.forget(&one.info_hash, one.id);
+                    self.shared.announcing.remove(one.id, one.info_hash, now);
                     removed.push(one);
                 }
                 Change::Added(one) => {
                     let metainfo = one.metainfo.as_ref().filter(|_| !in_base);
-                    library.add(one.info_hash, one.number, metainfo.map(Arc::clone));
+                    library.add(one.info_hash, one.id, metainfo.map(Arc::clone));
                     self.shared.announcing.add(&one, now);
                 }
             }
         }
         if !removed.is_empty() {
             self.close_those_of(&removed);
-            let numbers = removed.iter().map(|removed| removed.number);
+            let numbers = removed.iter().map(|removed| removed.id);
             self.shared.storage.forget(&numbers.collect());
         }
     }
@@ -96,12 +95,12 @@ impl Reactor {
         let activity = &self.shared.activity;
         let active = removed
             .iter()
-            .filter(|removed| activity.find(removed.number).is_some());
+            .filter(|removed| activity.find(removed.id).is_some());
         // By number: each of thousands of connections is looked up in it.
-        let reasons: HashMap<u32, CloseReason> = active
+        let reasons: HashMap<TorrentId, CloseReason> = active
             .map(|removed| match removed.of_content {
-                true => (removed.number, CloseReason::ContentFailed),
-                false => (removed.number, CloseReason::TorrentRemoved),
+                true => (removed.id, CloseReason::ContentFailed),
+                false => (removed.id, CloseReason::TorrentRemoved),
             })
             .collect();
         if reasons.is_empty() {

@@ -17,6 +17,7 @@ use super::{FileKey, hashing, readers};
 use crate::library::served::{LoadError, Query};
 use crate::peer::PeerKey;
 use crate::torrent::catalogue::Torrent;
+use crate::torrent::id::TorrentId;
 use crate::torrent::layout::Source;
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
@@ -80,7 +81,7 @@ pub(super) enum Outcome {
     },
     Metadata {
         peer: PeerKey,
-        torrent: u32,
+        torrent: TorrentId,
         piece: u32,
         result: Result<Vec<u8>, ReadError>,
     },

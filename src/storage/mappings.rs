@@ -14,6 +14,7 @@ use lru::LruCache;
 use super::FileKey;
 use super::content::Content;
 use crate::timers::Time;
+use crate::torrent::id::TorrentId;
 
 /// How long a mapping is believed to be of the file that its path leads to.
 pub const REVALIDATE_MS: u64 = 10_000;
@@ -27,7 +28,7 @@ pub(super) struct Mappings {
     /// The longest unused is the first to go.
     files: LruCache<FileKey, Mapped>,
     /// How many files of each torrent there are.
-    of_torrent: HashMap<u32, usize>,
+    of_torrent: HashMap<TorrentId, usize>,
     /// After how long a mapping is checked, and after how long it is used no more.
     revalidate_ms: u64,
     stale_ms: u64,
@@ -159,8 +160,8 @@ impl Mappings {
     }
 
     /// Lets go what is mapped of these torrents. Costs nothing when that is nothing.
-    pub(super) fn remove_torrents(&mut self, torrents: &HashSet<u32>) -> Vec<Arc<Content>> {
-        let mapped = |torrent: &u32| self.of_torrent.contains_key(torrent);
+    pub(super) fn remove_torrents(&mut self, torrents: &HashSet<TorrentId>) -> Vec<Arc<Content>> {
+        let mapped = |torrent: &TorrentId| self.of_torrent.contains_key(torrent);
         if !torrents.iter().any(mapped) {
             return Vec::new();
         }
@@ -189,7 +190,7 @@ impl Mappings {
         self.files.peek(key).is_some_and(|mapped| mapped.checking)
     }
 
-    fn count_down(&mut self, torrent: u32) {
+    fn count_down(&mut self, torrent: TorrentId) {
         if let Some(count) = self.of_torrent.get_mut(&torrent) {
             *count -= 1;
             if *count == 0 {

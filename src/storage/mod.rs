@@ -42,6 +42,7 @@ use crate::metrics::StorageCounters;
 use crate::peer::PeerKey;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
+use crate::torrent::id::TorrentId;
 use crate::torrent::layout::Source;
 use crate::wire::message::InfoHash;
 
@@ -63,7 +64,7 @@ const METAINFO_FILE: u32 = u32::MAX;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FileKey {
     /// [`Torrent::id`].
-    pub torrent: u32,
+    pub torrent: TorrentId,
     /// The index in the torrent.
     pub file: u32,
 }
@@ -123,7 +124,7 @@ pub struct Storage {
     /// Which pieces may be served, when not all may.
     checking: Option<Checking>,
     /// Torrents that are gone while files of them are being opened.
-    gone: HashSet<u32>,
+    gone: HashSet<TorrentId>,
     /// The time of the latest look-up or collection.
     now: Time,
     /// Questions answered by yes, and ranges handed to a reader.
@@ -356,7 +357,7 @@ impl Storage {
     }
 
     /// Forgets every mapping of these torrents, by [`Torrent::id`], which are not served any more.
-    pub fn forget(&mut self, torrents: &HashSet<u32>) {
+    pub fn forget(&mut self, torrents: &HashSet<TorrentId>) {
         for content in self.files.remove_torrents(torrents) {
             self.release(content);
         }
@@ -439,7 +440,7 @@ impl Storage {
     }
 
     /// Forgets that a torrent is gone once no file of it is being opened.
-    fn forget_gone(&mut self, torrent: u32) {
+    fn forget_gone(&mut self, torrent: TorrentId) {
         let mut opening = self.reads.keys().map(|(key, _)| key.torrent);
         if self.gone.contains(&torrent) && !opening.any(|other| other == torrent) {
             self.gone.remove(&torrent);

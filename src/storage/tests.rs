@@ -76,7 +76,7 @@ impl Rig {
             metainfo: directory.join("t.torrent"),
             content: None,
         };
-        let torrent = load(0, &source, info_hash).unwrap().unwrap();
+        let torrent = load(TorrentId(0), &source, info_hash).unwrap().unwrap();
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         Rig {
@@ -556,7 +556,8 @@ fn nothing_stays_mapped_of_a_torrent_that_is_gone() {
     rig.read(0, 0..100, START).unwrap();
     // One that is being opened when the torrent goes.
     rig.ask(1, 1, 0..100);
-    rig.storage.forget(&HashSet::from([rig.torrent.id + 1]));
+    rig.storage
+        .forget(&HashSet::from([TorrentId(rig.torrent.id.0 + 1)]));
     assert_eq!(rig.storage.counters().mappings, 1);
     rig.storage.forget(&HashSet::from([rig.torrent.id]));
     assert_eq!(rig.storage.counters().mappings, 0);

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::id::TorrentId;
 use super::layout::{Layout, Shape};
 use super::metainfo::Metainfo;
 use super::reader::FileStamp;
@@ -20,7 +21,7 @@ use crate::wire::message::InfoHash;
 #[derive(Debug)]
 pub struct Torrent {
     /// Unique in the process: a torrent that changes on disk gets another.
-    pub id: u32,
+    pub id: TorrentId,
     /// What names the torrent on the wire.
     pub info_hash: InfoHash,
     /// What tells legal requests.
@@ -62,7 +63,7 @@ pub(super) struct Place<'a> {
 
 impl Torrent {
     pub(super) fn new(
-        id: u32,
+        id: TorrentId,
         metainfo: &Metainfo,
         place: &Place<'_>,
         announce: Arc<[Vec<String>]>,
@@ -186,14 +187,19 @@ mod tests {
             root: &root,
         };
         let metainfo = Metainfo::parse(raw.as_bytes()).unwrap();
-        Torrent::new(id, &metainfo, &place, metainfo.announce.clone().into())
+        Torrent::new(
+            TorrentId(id),
+            &metainfo,
+            &place,
+            metainfo.announce.clone().into(),
+        )
     }
 
     #[test]
     fn a_torrent_holds_what_the_metainfo_file_says() {
         let raw = single(20000, &(s("private") + "i1e")).replacen('d', "d8:announce3:url", 1);
         let torrent = torrent(7, &raw, "/r");
-        assert_eq!((torrent.id, torrent.name().as_ref()), (7, "n"));
+        assert_eq!((torrent.id, torrent.name().as_ref()), (TorrentId(7), "n"));
         assert_eq!(torrent.metainfo_path(), Path::new("/library/x.torrent"));
         assert_eq!(*torrent.root, *Path::new("/r"));
         assert_eq!(*torrent.announce, [vec!["url".to_owned()]]);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::catalogue::{Place, RefusalReason, Torrent};
+use super::id::TorrentId;
 use super::reader::{Found, Reader};
 use crate::wire::message::InfoHash;
 
@@ -25,7 +26,7 @@ pub struct Source {
 /// # Errors
 /// A [`RefusalReason`] when it cannot be served.
 pub fn load(
-    id: u32,
+    id: TorrentId,
     source: &Source,
     info_hash: InfoHash,
 ) -> Result<Option<Torrent>, RefusalReason> {
@@ -78,12 +79,16 @@ mod tests {
             content: None,
         };
         let info_hash = Metainfo::parse(single(5, "").as_bytes()).unwrap().info_hash;
-        let missing = load(3, &source, info_hash).unwrap_err();
+        let missing = load(TorrentId(3), &source, info_hash).unwrap_err();
         assert_eq!(missing.to_string(), "content n is missing");
         source.content = Some(content.clone());
-        assert!(load(3, &source, InfoHash([0; 20])).unwrap().is_none());
-        let torrent = load(3, &source, info_hash).unwrap().unwrap();
-        assert_eq!((torrent.id, torrent.shape.total_length), (3, 5));
+        assert!(
+            load(TorrentId(3), &source, InfoHash([0; 20]))
+                .unwrap()
+                .is_none()
+        );
+        let torrent = load(TorrentId(3), &source, info_hash).unwrap().unwrap();
+        assert_eq!((torrent.id, torrent.shape.total_length), (TorrentId(3), 5));
         assert_eq!(*torrent.root, *content.canonicalize().unwrap());
         let real = source.metainfo.canonicalize().unwrap();
         assert_eq!(torrent.metainfo_path(), real);
@@ -95,7 +100,12 @@ mod tests {
         let metainfo = directory.path().join("a.torrent");
         let _socket = UnixListener::bind(&metainfo).unwrap();
         let content = None;
-        let refused = load(0, &Source { metainfo, content }, InfoHash([0; 20])).unwrap_err();
+        let refused = load(
+            TorrentId(0),
+            &Source { metainfo, content },
+            InfoHash([0; 20]),
+        )
+        .unwrap_err();
         assert!(matches!(refused, RefusalReason::NotRegular));
     }
 }

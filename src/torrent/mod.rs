@@ -6,6 +6,7 @@
 pub mod bencode;
 pub mod catalogue;
 pub mod content;
+pub mod id;
 mod info;
 pub mod layout;
 pub mod load;

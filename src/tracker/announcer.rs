@@ -29,6 +29,7 @@ use super::target::Target;
 use super::url::Site;
 use crate::rate::{Burst, RateLimiter};
 use crate::timers::Time;
+use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
 mod callable;
@@ -202,7 +203,7 @@ pub struct Announcer {
     /// No connection is late before that.
     check_at: Option<Time>,
     datagrams: Datagrams,
-    with_peers: BTreeMap<u32, InfoHash>,
+    with_peers: BTreeMap<TorrentId, InfoHash>,
     /// The lists of trackers of an index that is being added, by their numbers there.
     lists: Vec<u32>,
     looked: Time,
@@ -260,7 +261,7 @@ impl Announcer {
     /// Begins to announce a torrent.
     pub fn add(
         &mut self,
-        torrent: u32,
+        torrent: TorrentId,
         info_hash: InfoHash,
         announce: &Arc<[Vec<String>]>,
         now: Time,
@@ -305,7 +306,7 @@ impl Announcer {
     }
 
     /// Ends announcing a torrent. Trackers that know of it are told.
-    pub fn remove(&mut self, torrent: u32, info_hash: InfoHash, now: Time) {
+    pub fn remove(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) {
         self.with_peers.remove(&torrent);
         let set = self.schedule.set_of(torrent);
         self.schedule.remove(torrent, info_hash);
@@ -315,7 +316,7 @@ impl Announcer {
     }
 
     /// A torrent has peers.
-    pub fn joined(&mut self, torrent: u32, info_hash: InfoHash, now: Time) {
+    pub fn joined(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) {
         self.with_peers.insert(torrent, info_hash);
         if let Some(set) = self.schedule.joined(torrent, info_hash, now) {
             self.wake_trackers_of(set, now);
@@ -323,13 +324,13 @@ impl Announcer {
     }
 
     /// A torrent has no peers any more.
-    pub fn left(&mut self, torrent: u32) {
+    pub fn left(&mut self, torrent: TorrentId) {
         self.with_peers.remove(&torrent);
         self.schedule.left(torrent);
     }
 
     /// Bytes of a torrent were uploaded.
-    pub fn uploaded(&mut self, torrent: u32, bytes: u64) {
+    pub fn uploaded(&mut self, torrent: TorrentId, bytes: u64) {
         self.schedule.uploaded(torrent, bytes);
     }
 

@@ -4,8 +4,10 @@
 //! trackers follow from one another by counting bits. It must not know info-hashes.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use super::sets::Sets;
+use crate::torrent::id::TorrentId;
 
 /// Numbers in one block.
 pub const BLOCK: u32 = 64;
@@ -35,11 +37,10 @@ pub struct Stretch {
 
 impl Stretch {
     /// Each member's number and list.
-    pub fn members(&self) -> impl Iterator<Item = (u32, u32)> {
-        let first = self.block.saturating_mul(BLOCK);
+    pub fn members(&self) -> impl Iterator<Item = (TorrentId, u32)> {
         bits(self.members)
             .enumerate()
-            .map(move |(rank, bit)| (first.saturating_add(bit), self.list(rank)))
+            .map(|(rank, bit)| (id_at(self.block, bit), self.list(rank)))
     }
 
     fn list(&self, rank: usize) -> u32 {
@@ -66,6 +67,20 @@ impl Stretch {
             lists: same.map_or(Lists::Each(lists), Lists::Same),
         }
     }
+}
+
+/// The ids in a block, the number of which is at most that of the block of the last id.
+pub(super) fn ids(block: u32) -> RangeInclusive<TorrentId> {
+    id_at(block, 0)..=id_at(block, BLOCK - 1)
+}
+
+fn id_at(block: u32, bit: u32) -> TorrentId {
+    TorrentId(block * BLOCK + bit)
+}
+
+/// The block that an id is in, and its bit there.
+fn place_of(id: TorrentId) -> (u32, u64) {
+    (id.0 / BLOCK, 1 << (id.0 % BLOCK))
 }
 
 /// The places of the bits that are set, ascending.
@@ -145,9 +160,9 @@ impl Blocks {
     }
 
     /// The list of trackers of a torrent and the first of its entries, while it is announced.
-    pub(super) fn find(&self, number: u32, sets: &Sets) -> Option<(u32, u32)> {
-        let block = self.all.get((number / BLOCK) as usize)?;
-        let bit = 1_u64 << (number % BLOCK);
+    pub(super) fn find(&self, torrent: TorrentId, sets: &Sets) -> Option<(u32, u32)> {
+        let (of, bit) = place_of(torrent);
+        let block = self.all.get(of as usize)?;
         if block.live & bit == 0 {
             return None;
         }
@@ -155,14 +170,14 @@ impl Blocks {
         if block.set != MIXED {
             return Some((block.set, block.first + rank * length(sets, block.set)));
         }
-        let mixed = self.mixed.get(&(number / BLOCK))?;
+        let mixed = self.mixed.get(&of)?;
         let before = mixed.iter().take(rank as usize);
         let offset: u32 = before.map(|set| length(sets, *set)).sum();
         Some((*mixed.get(rank as usize)?, block.first + offset))
     }
 
-    /// The number of the torrent that an entry of a block belongs to.
-    pub(super) fn number(&self, of: u32, entry: u32, sets: &Sets) -> Option<u32> {
+    /// The torrent that an entry of a block belongs to.
+    pub(super) fn torrent(&self, of: u32, entry: u32, sets: &Sets) -> Option<TorrentId> {
         let block = self.all.get(of as usize)?;
         let offset = entry.checked_sub(block.first)?;
         let rank = match self.mixed.get(&of) {
@@ -175,14 +190,13 @@ impl Blocks {
                 })?
             }
         };
-        Some(of * BLOCK + bits(block.placed).nth(rank)?)
+        Some(id_at(of, bits(block.placed).nth(rank)?))
     }
 
     /// Removes a torrent. What its block leaves behind, when it was the last one.
-    pub(super) fn remove(&mut self, number: u32, sets: &Sets) -> Option<Leftover> {
-        let of = number / BLOCK;
+    pub(super) fn remove(&mut self, torrent: TorrentId, sets: &Sets) -> Option<Leftover> {
+        let (of, bit) = place_of(torrent);
         let block = self.all.get_mut(of as usize)?;
-        let bit = 1_u64 << (number % BLOCK);
         if block.live & bit == 0 {
             return None;
         }
@@ -256,7 +270,7 @@ mod tests {
             for (number, set) in stretch.members() {
                 assert_eq!(blocks.find(number, &sets), Some((set, first)));
                 for _ in 0..length(&sets, set) {
-                    assert_eq!(blocks.number(block, first, &sets), Some(number));
+                    assert_eq!(blocks.torrent(block, first, &sets), Some(number));
                     first += 1;
                 }
             }
@@ -292,7 +306,10 @@ mod tests {
             members: 0b1011,
             lists: Lists::Each([7, 8, 9].into()),
         };
-        let members = |stretch: &Stretch| stretch.members().collect::<Vec<_>>();
+        let members = |stretch: &Stretch| {
+            let members = stretch.members().map(|(torrent, list)| (torrent.0, list));
+            members.collect::<Vec<_>>()
+        };
         assert_eq!(members(&stretch), [(128, 7), (129, 8), (131, 9)]);
         let narrowed = stretch.map(!0b10, |list| list * 10);
         assert_eq!(members(&narrowed), [(128, 70), (131, 90)]);

@@ -4,6 +4,7 @@
 //! torrents, whose each run is, and doubly linked chains through it, so that an entry leaves its
 //! chain at once from any place. It must not know what the chains mean.
 
+use crate::torrent::id::TorrentId;
 use std::collections::BTreeMap;
 
 /// Entries in one page: a table of tens of millions grows without being copied, and by so little at
@@ -60,8 +61,8 @@ impl Family {
 /// Whose a run of entries is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
-    /// One torrent, by its number.
-    Torrent(u32),
+    /// One torrent.
+    Torrent(TorrentId),
     /// A block of torrents, by its number.
     Block(u32),
 }
@@ -76,8 +77,9 @@ impl Owner {
     }
 
     fn number(self) -> u32 {
-        let (Owner::Torrent(number) | Owner::Block(number)) = self;
-        number
+        match self {
+            Owner::Torrent(TorrentId(number)) | Owner::Block(number) => number,
+        }
     }
 }
 
@@ -233,7 +235,7 @@ impl Entries {
         let granule = page.granule();
         let number = *page.owners.get((entry % PAGE / granule) as usize)?;
         Some(if granule == 1 {
-            Owner::Torrent(number)
+            Owner::Torrent(TorrentId(number))
         } else {
             Owner::Block(number)
         })
@@ -408,7 +410,7 @@ mod tests {
     fn a_chain_gives_up_any_of_its_entries() {
         let mut entries = Entries::default();
         let mut chain = Chain::default();
-        assert_eq!(entries.allocate(Owner::Torrent(1), 5), Some(0));
+        assert_eq!(entries.allocate(Owner::Torrent(TorrentId(1)), 5), Some(0));
         for entry in [1, 2, 3] {
             entries.push_back(&mut chain, entry);
         }
@@ -429,13 +431,13 @@ mod tests {
         let allocate = |entries: &mut Entries, torrent, length| {
             entries.allocate(Owner::Torrent(torrent), length)
         };
-        assert_eq!(allocate(&mut entries, 1, 2), Some(0));
-        assert_eq!(allocate(&mut entries, 2, 3), Some(2));
+        assert_eq!(allocate(&mut entries, TorrentId(1), 2), Some(0));
+        assert_eq!(allocate(&mut entries, TorrentId(2), 3), Some(2));
         entries.set_started(1, Family::V6, true);
         entries.release(0, 2);
-        assert_eq!(allocate(&mut entries, 3, 3), Some(5));
-        assert_eq!(allocate(&mut entries, 4, 2), Some(0));
-        assert_eq!(entries.owner(1), Some(Owner::Torrent(4)));
+        assert_eq!(allocate(&mut entries, TorrentId(3), 3), Some(5));
+        assert_eq!(allocate(&mut entries, TorrentId(4), 2), Some(0));
+        assert_eq!(entries.owner(1), Some(Owner::Torrent(TorrentId(4))));
         assert!(!entries.is_started_anywhere(1));
     }
 
@@ -447,7 +449,7 @@ mod tests {
         let mut runs = Vec::new();
         for number in 0..3000 {
             let owner = match random.bool() {
-                true => Owner::Torrent(number),
+                true => Owner::Torrent(TorrentId(number)),
                 false => Owner::Block(number),
             };
             // Some are longer than a page.
@@ -475,7 +477,7 @@ mod tests {
     #[test]
     fn what_is_remembered_does_not_disturb_the_rest() {
         let mut entries = Entries::default();
-        entries.allocate(Owner::Torrent(9), 1);
+        entries.allocate(Owner::Torrent(TorrentId(9)), 1);
         entries.set_started(0, Family::V6, true);
         entries.set_busy(0, Family::V4, true);
         entries.set_due_s(0, u32::MAX);
@@ -496,7 +498,7 @@ mod tests {
     #[test]
     fn an_answer_counts_more_than_a_failure_and_the_earlier_answer_counts() {
         let mut entries = Entries::default();
-        entries.allocate(Owner::Torrent(9), 1);
+        entries.allocate(Owner::Torrent(TorrentId(9)), 1);
         assert_eq!(entries.pending_s(0), None);
         for (due_s, weak, expected) in [
             (300, true, 300),

@@ -27,6 +27,7 @@ use super::queue::{LEAD_MS, Queue};
 use super::sets::Sets;
 use super::torrents::{Ending, Hash, Record, Torrents};
 use crate::timers::Time;
+use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
 /// When an announce that failed for no fault of its tracker is tried again, at the earliest.
@@ -73,11 +74,11 @@ pub struct Schedule {
     queues: Vec<Queue>,
     sets: Sets,
     /// Torrents that are being removed.
-    ending: HashMap<InfoHash, u32>,
+    ending: HashMap<InfoHash, TorrentId>,
     /// Torrents of an index whose info-hashes are to be read.
-    unread: VecDeque<u32>,
+    unread: VecDeque<TorrentId>,
     /// While an index is being added: what was removed before it had come.
-    gone: Option<BTreeSet<u32>>,
+    gone: Option<BTreeSet<TorrentId>>,
     stopping: bool,
 }
 
@@ -105,7 +106,7 @@ impl Schedule {
 
     /// The list of trackers of a torrent.
     #[must_use]
-    pub fn set_of(&self, torrent: u32) -> Option<u32> {
+    pub fn set_of(&self, torrent: TorrentId) -> Option<u32> {
         let record = self.torrents.find(torrent, &self.sets);
         record.map(|record| record.set)
     }
@@ -114,7 +115,7 @@ impl Schedule {
     ///
     /// When one with the same info-hash is just being removed, their common trackers are not told of
     /// that: it might reach them after the new one's start.
-    pub fn add(&mut self, torrent: u32, info_hash: InfoHash, set: u32, now: Time) {
+    pub fn add(&mut self, torrent: TorrentId, info_hash: InfoHash, set: u32, now: Time) {
         let length = u32::try_from(self.sets.trackers(set).len()).unwrap_or(0);
         if self.torrents.find(torrent, &self.sets).is_some() {
             return;
@@ -171,7 +172,7 @@ impl Schedule {
     }
 
     /// Ends announcing a torrent: trackers that know of it are told.
-    pub fn remove(&mut self, torrent: u32, info_hash: InfoHash) {
+    pub fn remove(&mut self, torrent: TorrentId, info_hash: InfoHash) {
         let Some(record) = self.torrents.find_mut(torrent, &self.sets) else {
             if let Some(gone) = &mut self.gone {
                 gone.insert(torrent);
@@ -196,7 +197,7 @@ impl Schedule {
     /// A torrent has peers.
     ///
     /// Answers its list of trackers when they may wait for the info-hash, which is known now.
-    pub fn joined(&mut self, torrent: u32, info_hash: InfoHash, now: Time) -> Option<u32> {
+    pub fn joined(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) -> Option<u32> {
         let record = self.torrents.find_mut(torrent, &self.sets)?;
         record.has_peers = true;
         let was_asked = record.hash == Hash::Asked;
@@ -216,7 +217,7 @@ impl Schedule {
     }
 
     /// A torrent has no peers any more.
-    pub fn left(&mut self, torrent: u32) {
+    pub fn left(&mut self, torrent: TorrentId) {
         if let Some(record) = self.torrents.record_mut(torrent) {
             record.has_peers = false;
             // At the end its info-hash is still needed, and soon.
@@ -227,7 +228,7 @@ impl Schedule {
     }
 
     /// Bytes were uploaded.
-    pub fn uploaded(&mut self, torrent: u32, bytes: u64) {
+    pub fn uploaded(&mut self, torrent: TorrentId, bytes: u64) {
         if self.gone.is_some() || self.torrents.find(torrent, &self.sets).is_some() {
             self.torrents.uploaded(torrent, bytes);
         }
@@ -235,7 +236,7 @@ impl Schedule {
 
     /// From now on trackers are told that torrents are not served any more, and nothing else:
     /// those of `with_peers` first, the others in any order.
-    pub fn stop(&mut self, with_peers: impl Iterator<Item = u32>) {
+    pub fn stop(&mut self, with_peers: impl Iterator<Item = TorrentId>) {
         self.stopping = true;
         for queue in &mut self.queues {
             while let Some(entry) = queue.unstage(&mut self.entries) {
@@ -423,12 +424,12 @@ impl Schedule {
         }
     }
 
-    fn torrent(&self, entry: u32) -> Option<u32> {
+    fn torrent(&self, entry: u32) -> Option<TorrentId> {
         let owner = self.entries.owner(entry)?;
-        self.torrents.number(owner, entry, &self.sets)
+        self.torrents.torrent(owner, entry, &self.sets)
     }
 
-    fn is_ending(&self, torrent: u32) -> bool {
+    fn is_ending(&self, torrent: TorrentId) -> bool {
         let record = self.torrents.find(torrent, &self.sets);
         self.stopping || record.is_some_and(|record| record.ending != Ending::No)
     }
@@ -488,7 +489,7 @@ impl Schedule {
         self.rest(torrent);
     }
 
-    fn forget_when_done(&mut self, torrent: u32) {
+    fn forget_when_done(&mut self, torrent: TorrentId) {
         let record = self.torrents.record_mut(torrent);
         let Some(&mut Record { live: 0, hash, .. }) = record else {
             return;

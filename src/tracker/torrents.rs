@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::blocks::{self, Blocks, Leftover, Stretch};
 use super::entries::Owner;
 use super::sets::Sets;
+use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
 /// What is known of an info-hash.
@@ -56,9 +57,9 @@ pub(super) enum Ending {
 #[derive(Debug, Default)]
 pub(super) struct Torrents {
     blocks: Blocks,
-    records: BTreeMap<u32, Record>,
+    records: BTreeMap<TorrentId, Record>,
     /// Of torrents of an index without a record, when it is not zero.
-    uploaded: BTreeMap<u32, u64>,
+    uploaded: BTreeMap<TorrentId, u64>,
     singles: usize,
 }
 
@@ -73,7 +74,7 @@ impl Torrents {
         self.records.len()
     }
 
-    pub(super) fn find(&self, torrent: u32, sets: &Sets) -> Option<Record> {
+    pub(super) fn find(&self, torrent: TorrentId, sets: &Sets) -> Option<Record> {
         match self.records.get(&torrent) {
             Some(record) => Some(*record),
             None => self.quiet(torrent, sets),
@@ -81,7 +82,7 @@ impl Torrents {
     }
 
     /// A torrent of an index of which there is no record.
-    fn quiet(&self, torrent: u32, sets: &Sets) -> Option<Record> {
+    fn quiet(&self, torrent: TorrentId, sets: &Sets) -> Option<Record> {
         let (set, first) = self.blocks.find(torrent, sets)?;
         Some(Record {
             uploaded: self.uploaded.get(&torrent).copied().unwrap_or(0),
@@ -96,7 +97,7 @@ impl Torrents {
     }
 
     /// The record of a torrent, which is made when there is none.
-    pub(super) fn find_mut(&mut self, torrent: u32, sets: &Sets) -> Option<&mut Record> {
+    pub(super) fn find_mut(&mut self, torrent: TorrentId, sets: &Sets) -> Option<&mut Record> {
         if !self.records.contains_key(&torrent) {
             let quiet = self.quiet(torrent, sets)?;
             self.uploaded.remove(&torrent);
@@ -106,12 +107,12 @@ impl Torrents {
     }
 
     /// The record of a torrent, if there is one.
-    pub(super) fn record_mut(&mut self, torrent: u32) -> Option<&mut Record> {
+    pub(super) fn record_mut(&mut self, torrent: TorrentId) -> Option<&mut Record> {
         self.records.get_mut(&torrent)
     }
 
     /// There is none with this number.
-    pub(super) fn insert(&mut self, torrent: u32, record: Record) {
+    pub(super) fn insert(&mut self, torrent: TorrentId, record: Record) {
         self.singles += 1;
         self.records.insert(torrent, record);
     }
@@ -127,15 +128,15 @@ impl Torrents {
     }
 
     /// The torrent that an entry belongs to.
-    pub(super) fn number(&self, owner: Owner, entry: u32, sets: &Sets) -> Option<u32> {
+    pub(super) fn torrent(&self, owner: Owner, entry: u32, sets: &Sets) -> Option<TorrentId> {
         match owner {
             Owner::Torrent(torrent) => Some(torrent),
-            Owner::Block(block) => self.blocks.number(block, entry, sets),
+            Owner::Block(block) => self.blocks.torrent(block, entry, sets),
         }
     }
 
     /// Bytes of a torrent were uploaded that may be one of an index without a record.
-    pub(super) fn uploaded(&mut self, torrent: u32, bytes: u64) {
+    pub(super) fn uploaded(&mut self, torrent: TorrentId, bytes: u64) {
         let uploaded = match self.records.get_mut(&torrent) {
             Some(record) => &mut record.uploaded,
             None => self.uploaded.entry(torrent).or_default(),
@@ -144,7 +145,7 @@ impl Torrents {
     }
 
     /// Forgets the record of a torrent of an index that is like all others again.
-    pub(super) fn settle(&mut self, torrent: u32) {
+    pub(super) fn settle(&mut self, torrent: TorrentId) {
         let record = self.records.get(&torrent);
         let is_like_others =
             |record: &Record| record.indexed && !record.has_peers && record.ending == Ending::No;
@@ -157,7 +158,7 @@ impl Torrents {
     }
 
     /// Forgets a torrent that has a record. What is left behind by it, to be released.
-    pub(super) fn remove(&mut self, torrent: u32, sets: &Sets) -> Option<Leftover> {
+    pub(super) fn remove(&mut self, torrent: TorrentId, sets: &Sets) -> Option<Leftover> {
         let record = self.records.remove(&torrent)?;
         if record.indexed {
             return self.blocks.remove(torrent, sets);
@@ -190,26 +191,29 @@ mod tests {
         };
         torrents.insert_block(stretch, 32);
         assert_eq!((torrents.len(), torrents.records.len()), (3, 0));
-        let found = torrents.find(65, &sets).unwrap();
+        let found = torrents.find(TorrentId(65), &sets).unwrap();
         assert_eq!((found.first, found.hash), (33, Hash::Unread));
-        assert!(torrents.find(67, &sets).is_none() && torrents.find(1, &sets).is_none());
+        assert!(
+            torrents.find(TorrentId(67), &sets).is_none()
+                && torrents.find(TorrentId(1), &sets).is_none()
+        );
 
-        let record = torrents.find_mut(65, &sets).unwrap();
+        let record = torrents.find_mut(TorrentId(65), &sets).unwrap();
         (record.has_peers, record.uploaded) = (true, 7);
-        torrents.settle(65);
+        torrents.settle(TorrentId(65));
         assert_eq!(torrents.records.len(), 1);
-        torrents.record_mut(65).unwrap().has_peers = false;
-        torrents.settle(65);
+        torrents.record_mut(TorrentId(65)).unwrap().has_peers = false;
+        torrents.settle(TorrentId(65));
         assert_eq!(torrents.records.len(), 0);
-        torrents.uploaded(65, 1);
-        assert_eq!(torrents.find(65, &sets).unwrap().uploaded, 8);
+        torrents.uploaded(TorrentId(65), 1);
+        assert_eq!(torrents.find(TorrentId(65), &sets).unwrap().uploaded, 8);
 
         for torrent in 64..67 {
-            torrents.find_mut(torrent, &sets).unwrap();
-            let leftover = torrents.remove(torrent, &sets);
+            torrents.find_mut(TorrentId(torrent), &sets).unwrap();
+            let leftover = torrents.remove(TorrentId(torrent), &sets);
             assert_eq!(leftover.is_some(), torrent == 66);
         }
         assert_eq!((torrents.len(), torrents.uploaded.len()), (0, 0));
-        assert!(torrents.find(65, &sets).is_none());
+        assert!(torrents.find(TorrentId(65), &sets).is_none());
     }
 }

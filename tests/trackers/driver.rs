@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hekate::timers::Time;
+use hekate::torrent::id::TorrentId;
 use hekate::tracker::announce::Identity;
 use hekate::tracker::announcer::{Announcer, AnnouncerConfig, Limits};
 use hekate::tracker::callees::Callees;
@@ -74,7 +75,7 @@ impl Driver {
         let now = self.now();
         for torrent in torrents {
             self.announcer
-                .add(torrent, info_hash(torrent), &announce, now);
+                .add(TorrentId(torrent), info_hash(torrent), &announce, now);
         }
     }
 

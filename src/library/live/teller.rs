@@ -39,7 +39,7 @@ impl<'a> Teller<'a> {
             }
         };
         Some(Change::Added(Added {
-            number: self.base.numbering.number(entry.number)?,
+            id: self.base.numbering.number(entry.number)?,
             info_hash: entry.info_hash,
             announce,
             metainfo: None,

@@ -131,17 +131,17 @@ fn what_is_added_is_asked_for_again_whatever_came_of_it_before() {
     library.find(&hashes[0], NOW);
     assert!(library.keep(hashes[0], None, NOW));
     assert!(matches!(library.find(&hashes[0], NOW), Answer::Unknown));
-    library.add(hashes[0], 7, Some(metainfo));
-    assert_eq!(load(&mut library, &hashes[0]).id, 7);
+    library.add(hashes[0], TorrentId(7), Some(metainfo));
+    assert_eq!(load(&mut library, &hashes[0]).id, TorrentId(7));
 
     // An index that says so is no different.
     library.find(&hashes[1], NOW);
     assert!(library.keep(hashes[1], None, NOW));
     assert!(matches!(library.find(&hashes[1], NOW), Answer::Unknown));
-    library.add(hashes[1], 1, None);
+    library.add(hashes[1], TorrentId(1), None);
     query(library.find(&hashes[1], NOW));
     // It was begun before the torrent came.
-    library.add(hashes[1], 1, None);
+    library.add(hashes[1], TorrentId(1), None);
     assert!(!library.keep(hashes[1], None, NOW));
     load(&mut library, &hashes[1]);
 }
@@ -177,7 +177,7 @@ fn query_copy(place: &Place, number: usize) -> Arc<Torrent> {
     let metainfo = place.path(&format!("{number:06}/t.torrent"));
     let content = None;
     let source = Source { metainfo, content };
-    let loaded = load::load(0, &source, place.hashes[number]).unwrap();
+    let loaded = load::load(TorrentId(0), &source, place.hashes[number]).unwrap();
     Arc::new(loaded.unwrap())
 }
 
@@ -239,7 +239,7 @@ fn all_that_is_served_is_listed_in_the_order_of_info_hashes() {
             let listed = pages(library, limit);
             let listed = listed.into_iter();
             let listed: Vec<_> = listed
-                .map(|one| (one.info_hash, (one.number, one.metainfo)))
+                .map(|one| (one.info_hash, (one.id.0, one.metainfo)))
                 .collect();
             let wanted: Vec<_> = wanted.clone().into_iter().collect();
             assert_eq!(listed, wanted, "{limit} in a page");
@@ -255,12 +255,16 @@ fn all_that_is_served_is_listed_in_the_order_of_info_hashes() {
                 wanted.remove(hash);
             }
             1 => {
-                library.add(*hash, number, Some(Path::new("/elsewhere").into()));
+                library.add(
+                    *hash,
+                    TorrentId(number),
+                    Some(Path::new("/elsewhere").into()),
+                );
                 wanted.insert(*hash, (number, PathBuf::from("/elsewhere")));
             }
             2 => {
                 let new = InfoHash(std::array::from_fn(|_| random.u8(..)));
-                library.add(new, 100 + number, Some(Path::new("/new").into()));
+                library.add(new, TorrentId(100 + number), Some(Path::new("/new").into()));
                 wanted.insert(new, (100 + number, PathBuf::from("/new")));
             }
             _ => {}
@@ -280,7 +284,7 @@ fn info_hashes_that_begin_alike_are_listed_in_order() {
         hash
     });
     for (number, hash) in [(8, two), (9, one)] {
-        library.add(hash, number, Some(Path::new("/x").into()));
+        library.add(hash, TorrentId(number), Some(Path::new("/x").into()));
     }
     let mut wanted = [place.hashes[0], one, two];
     wanted.sort_unstable();
@@ -316,7 +320,7 @@ fn what_the_index_says_is_withdrawn_is_read_once_and_then_refused_from_memory() 
     assert!(matches!(library.find(&withdrawn, later), Answer::Unknown));
     load(&mut library, &other);
     // It is served again when it is added, and asked for when another index may say so.
-    library.add(withdrawn, 7, Some(Path::new("/a").into()));
+    library.add(withdrawn, TorrentId(7), Some(Path::new("/a").into()));
     assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
     drop(library.replace(Base::new(index()), None, BTreeMap::new()));
     assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));

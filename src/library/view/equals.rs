@@ -20,7 +20,7 @@ impl View {
     ) -> Result<Option<PathBuf>, IndexError> {
         for key in self.by_hash.get(info_hash).into_iter().flatten() {
             let seen = self.over.get(key).and_then(|seen| seen.there.as_ref());
-            if Some(key) != but && seen.is_some_and(|there| there.number.is_some()) {
+            if Some(key) != but && seen.is_some_and(|there| there.id.is_some()) {
                 return Ok(Some(key.path()));
             }
         }
@@ -54,15 +54,15 @@ impl View {
             let Some(key) = Key::new(&path) else { continue };
             if let Some(there) = self.at(&key)?
                 && there.info_hash == *info_hash
-                && there.number.is_none()
+                && there.id.is_none()
                 && let Read::Found(looked) = self.read(&path)
                 && looked.state == State::Served
                 && looked.info_hash == *info_hash
             {
                 self.forget(&key, Some(there.clone()), false);
-                let number = Some(self.added(&path, info_hash, &looked.announce));
+                let id = Some(self.added(&path, info_hash, &looked.announce));
                 let there = There {
-                    number,
+                    id,
                     stamp: looked.stamp,
                     content_hash: looked.content_hash,
                     reserved: None,
@@ -84,7 +84,7 @@ impl View {
         for (key, seen) in &self.over {
             if let Some(there) = &seen.there
                 && there.state == State::Served
-                && there.number.is_none()
+                && there.id.is_none()
             {
                 info_hashes.insert(there.info_hash);
             }

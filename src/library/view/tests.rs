@@ -86,9 +86,9 @@ impl Place {
 fn changes(view: &mut View) -> Vec<(char, InfoHash, u32)> {
     let changes = std::mem::take(&mut view.changes).into_iter();
     let told = changes.map(|change| match change {
-        Change::Added(added) => ('+', added.info_hash, added.number),
-        Change::Removed(removed) if removed.of_content => ('!', removed.info_hash, removed.number),
-        Change::Removed(removed) => ('-', removed.info_hash, removed.number),
+        Change::Added(added) => ('+', added.info_hash, added.id.0),
+        Change::Removed(removed) if removed.of_content => ('!', removed.info_hash, removed.id.0),
+        Change::Removed(removed) => ('-', removed.info_hash, removed.id.0),
     });
     told.collect()
 }
@@ -111,11 +111,11 @@ fn refresh(place: &Place, view: &mut View) -> (Vec<u32>, Vec<u32>) {
     view.epoch += 1;
     let index = place.index_without(Some(&view.base.index), &view.seen_to_go());
     let difference = compare(view, Arc::new(index), view.epoch).unwrap();
-    let removed = difference.removed.iter().map(|removed| removed.number);
+    let removed = difference.removed.iter().map(|removed| removed.id.0);
     let removed = removed.collect();
     let numbering = Arc::clone(&difference.base.numbering);
     let added = difference.added.iter();
-    let added = added.map(|record| numbering.number(*record).unwrap());
+    let added = added.map(|record| numbering.number(*record).unwrap().0);
     let added = added.collect();
     view.replace(difference);
     (removed, added)
@@ -123,7 +123,10 @@ fn refresh(place: &Place, view: &mut View) -> (Vec<u32>, Vec<u32>) {
 
 /// By which number a path is served.
 fn number(view: &View, path: &Path) -> Option<u32> {
-    view.at(&Key::new(path).unwrap()).unwrap()?.number
+    view.at(&Key::new(path).unwrap())
+        .unwrap()?
+        .id
+        .map(|id| id.0)
 }
 
 #[test]
@@ -151,7 +154,9 @@ fn what_comes_and_goes_is_told_once() {
     assert_eq!(view.counts.served, 1);
     let differs = view.differs().unwrap();
     assert!(matches!(differs[&a], Differs::Gone) && matches!(differs[&b], Differs::Gone));
-    assert!(matches!(&differs[&c], Differs::Here(2, at) if **at == *place.path("y/c.torrent")));
+    assert!(
+        matches!(&differs[&c], Differs::Here(TorrentId(2), at) if **at == *place.path("y/c.torrent"))
+    );
 }
 
 #[test]
@@ -364,7 +369,7 @@ fn what_is_seen_while_an_index_is_made_holds() {
     assert_eq!(view.counts.served, 2);
     let differs = view.differs().unwrap();
     assert_eq!(differs.len(), 2);
-    assert!(matches!(differs[&c], Differs::Here(2, _)));
+    assert!(matches!(differs[&c], Differs::Here(TorrentId(2), _)));
 }
 
 /// Which paths are served, and whether each info-hash has one of them.
@@ -379,7 +384,7 @@ fn assert_one_server(view: &View, paths: &[PathBuf], info_hash: &InfoHash) {
     match told {
         Some(Differs::Here(number, at)) => {
             assert_eq!(*at, **served[0]);
-            assert_eq!(numbers.collect::<Vec<u32>>(), [number]);
+            assert_eq!(numbers.collect::<Vec<u32>>(), [number.0]);
         }
         Some(Differs::Gone) => panic!("it is served and said to be gone"),
         None => {
@@ -466,13 +471,13 @@ fn an_old_index_that_is_damaged_gives_way_to_the_new() {
     let before = view.next_number;
     let difference = compare(&view, index, view.epoch).unwrap();
     assert_eq!(difference.counts.served, 3);
-    let removed: Vec<u32> = difference.removed.iter().map(|gone| gone.number).collect();
+    let removed: Vec<u32> = difference.removed.iter().map(|gone| gone.id.0).collect();
     assert_eq!(removed, [1]);
     view.replace(difference);
     let number =
         |name: &str| number(&view, &place.path("x").join(format!("{name}.torrent"))).unwrap();
     assert_eq!((number("aaa"), number("ccc")), (0, 2));
-    assert!(number("bbb") >= before);
+    assert!(number("bbb") >= before.0);
 }
 
 #[test]
@@ -492,7 +497,7 @@ fn a_torrent_that_comes_and_goes_with_its_disk_uses_one_number_each_time() {
         fs::rename(&aside, &disk).unwrap();
         assert_eq!(refresh(&place, &mut view), (vec![], vec![2 + time]));
         assert_eq!(number(&view, &path), Some(2 + time));
-        assert_eq!(view.next_number, 3 + time);
+        assert_eq!(view.next_number, TorrentId(3 + time));
     }
     assert_eq!(number(&view, &place.path("e/b.torrent")), Some(1));
 }
@@ -506,7 +511,7 @@ fn numbers_that_come_round_pass_over_those_in_use() {
     let mut view = place.view();
     place.torrent("y", "c");
     look(&mut view, &place.path("y"));
-    view.next_number = u32::MAX;
+    view.next_number = TorrentId(u32::MAX);
     for name in ["d", "e"] {
         place.torrent("z", name);
     }
@@ -516,7 +521,7 @@ fn numbers_that_come_round_pass_over_those_in_use() {
         .collect();
     told.sort_unstable();
     assert_eq!(told, [3, u32::MAX]);
-    view.next_number = u32::MAX;
+    view.next_number = TorrentId(u32::MAX);
     for name in ["f", "g"] {
         place.torrent("w", name);
     }

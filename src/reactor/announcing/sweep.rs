@@ -13,6 +13,7 @@ use mio::Waker;
 use crate::library::index::{Index, IndexError};
 use crate::library::served::Base;
 use crate::reactor::reload::wake;
+use crate::torrent::id::TorrentId;
 use crate::tracker::blocks::{BLOCK, Lists, Stretch};
 use crate::tracker::shard::Shard;
 use crate::wire::message::InfoHash;
@@ -42,11 +43,11 @@ pub(super) enum Piece {
 enum Question {
     /// From now on this holds.
     Base(Base),
-    Numbers(Vec<u32>),
+    Numbers(Vec<TorrentId>),
 }
 
 /// Info-hashes by number, or `None` where they cannot be read.
-pub(super) type Hashes = Vec<(u32, Option<InfoHash>)>;
+pub(super) type Hashes = Vec<(TorrentId, Option<InfoHash>)>;
 
 /// Both threads. They end when this is dropped.
 pub(super) struct Sweep {
@@ -116,7 +117,7 @@ impl Sweep {
     }
 
     /// Has info-hashes read. The answer is at once that they cannot be read, when the thread is gone.
-    pub(super) fn ask(&mut self, numbers: Vec<u32>) -> Option<Hashes> {
+    pub(super) fn ask(&mut self, numbers: Vec<TorrentId>) -> Option<Hashes> {
         match self.questions.send(Question::Numbers(numbers)) {
             Ok(()) => {
                 self.in_flight += 1;
@@ -135,7 +136,7 @@ impl Sweep {
     }
 }
 
-fn unreadable(numbers: &[u32]) -> Hashes {
+fn unreadable(numbers: &[TorrentId]) -> Hashes {
     numbers.iter().map(|number| (*number, None)).collect()
 }
 
@@ -172,7 +173,7 @@ impl Reader {
     }
 
     /// Reads in the order of the file, and answers in the order of the numbers.
-    fn read(&self, numbers: &[u32]) -> Result<Hashes, IndexError> {
+    fn read(&self, numbers: &[TorrentId]) -> Result<Hashes, IndexError> {
         let mut hashes = unreadable(numbers);
         let mut records: Vec<(u32, usize)> = (0..)
             .zip(numbers)

@@ -16,6 +16,7 @@ use crate::library::index::Index;
 use crate::library::served::Library;
 use crate::storage::Completion;
 use crate::timers::Time;
+use crate::torrent::id::TorrentId;
 use crate::wire::handshake::PROTOCOL;
 
 /// No wait of a test takes longer, unless what is tested is broken.
@@ -183,7 +184,7 @@ fn whoever_waits_for_a_torrent_that_comes_meanwhile_has_it() {
     theirs.write_all(&rig.handshake()).unwrap();
     receive(&mut connection, key(0), &mut rig.shared);
     let library = &mut rig.shared.library;
-    library.add(rig.info_hash, 5, Some(new.into()));
+    library.add(rig.info_hash, TorrentId(5), Some(new.into()));
     let Completion::Torrent { result, .. } = rig.completion() else {
         panic!("another completion");
     };
@@ -202,7 +203,7 @@ fn whoever_waits_for_a_torrent_that_comes_meanwhile_has_it() {
         .unwrap();
     assert_eq!(
         connection.torrent.as_ref().map(|torrent| torrent.id),
-        Some(5)
+        Some(TorrentId(5))
     );
 }
 

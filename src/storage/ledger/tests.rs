@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::*;
+use crate::torrent::id::TorrentId;
 use crate::torrent::load::{Source, load};
 use crate::torrent::metainfo::Metainfo;
 
@@ -35,7 +36,7 @@ pub(in crate::storage) fn torrent(name: &str) -> (Arc<Torrent>, TempDir) {
         content: None,
     };
     fs::write(&source.metainfo, raw).unwrap();
-    let torrent = load(0, &source, info_hash).unwrap().unwrap();
+    let torrent = load(TorrentId(0), &source, info_hash).unwrap().unwrap();
     (Arc::new(torrent), directory)
 }
 

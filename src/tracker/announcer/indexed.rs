@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::Announcer;
 use crate::timers::Time;
-use crate::tracker::blocks::{BLOCK, Stretch};
+use crate::torrent::id::TorrentId;
+use crate::tracker::blocks::{self, Stretch};
 use crate::wire::message::InfoHash;
 
 impl Announcer {
@@ -32,8 +33,7 @@ impl Announcer {
         let set = |list: u32| self.lists.get(list as usize).copied().unwrap_or(u32::MAX);
         let stretch = stretch.map(u64::MAX, set);
         self.schedule.add_stretch(&stretch, now);
-        let first = stretch.block.saturating_mul(BLOCK);
-        let numbers = first..=first.saturating_add(BLOCK - 1);
+        let numbers = blocks::ids(stretch.block);
         for (torrent, info_hash) in self.with_peers.range(numbers) {
             self.schedule.joined(*torrent, *info_hash, now);
         }
@@ -55,12 +55,12 @@ impl Announcer {
 
     /// Torrents of an index that are announced next, and whose info-hashes are wanted: so many at
     /// most. [`Announcer::learn`] answers it.
-    pub fn unread(&mut self, most: usize) -> Vec<u32> {
+    pub fn unread(&mut self, most: usize) -> Vec<TorrentId> {
         self.schedule.unread(most)
     }
 
     /// The info-hashes of torrents, or `None` where they cannot be read.
-    pub fn learn(&mut self, info_hashes: &[(u32, Option<InfoHash>)], now: Time) {
+    pub fn learn(&mut self, info_hashes: &[(TorrentId, Option<InfoHash>)], now: Time) {
         let mut sets: Vec<u32> = Vec::new();
         for &(torrent, info_hash) in info_hashes {
             let set = self.schedule.learn(torrent, info_hash);

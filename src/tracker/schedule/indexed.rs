@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::{RETRY_S, Schedule, queue_mut, seconds};
 use crate::timers::Time;
+use crate::torrent::id::TorrentId;
 use crate::tracker::blocks::{self, BLOCK, Lists, Stretch};
 use crate::tracker::entries::Owner;
 use crate::tracker::torrents::{Ending, Hash};
@@ -67,14 +68,14 @@ impl Schedule {
 
     /// Torrents whose info-hashes are wanted, in the order in which they are announced: so many at
     /// most. Each is answered with [`Schedule::learn`].
-    pub fn unread(&mut self, most: usize) -> Vec<u32> {
+    pub fn unread(&mut self, most: usize) -> Vec<TorrentId> {
         let count = self.unread.len().min(most);
         self.unread.drain(..count).collect()
     }
 
     /// The info-hash of a torrent, or that it could not be read. Answers its list of trackers when
     /// they may wait for it.
-    pub fn learn(&mut self, torrent: u32, info_hash: Option<InfoHash>) -> Option<u32> {
+    pub fn learn(&mut self, torrent: TorrentId, info_hash: Option<InfoHash>) -> Option<u32> {
         let record = self.torrents.record_mut(torrent)?;
         if record.hash != Hash::Asked {
             return None;
@@ -110,7 +111,7 @@ impl Schedule {
     }
 
     /// What is missing before an entry can be announced: the info-hash of its torrent.
-    pub(super) fn hash_wanted(&self, entry: u32) -> Option<(u32, Hash)> {
+    pub(super) fn hash_wanted(&self, entry: u32) -> Option<(TorrentId, Hash)> {
         let torrent = self.torrent(entry)?;
         let record = self.torrents.find(torrent, &self.sets)?;
         let is_over = (self.stopping || record.ending != Ending::No)
@@ -131,7 +132,7 @@ impl Schedule {
     }
 
     /// Forgets what was known of a torrent of an index, when nothing is under way of it.
-    pub(super) fn rest(&mut self, torrent: u32) {
+    pub(super) fn rest(&mut self, torrent: TorrentId) {
         let Some(record) = self.torrents.record_mut(torrent) else {
             return;
         };
@@ -144,10 +145,9 @@ impl Schedule {
 }
 
 /// The bits of a block for numbers in a set.
-fn members(numbers: &BTreeSet<u32>, block: u32) -> u64 {
-    let first = block.saturating_mul(BLOCK);
-    let within = numbers.range(first..=first.saturating_add(BLOCK - 1));
-    within.fold(0, |bits, number| bits | 1 << (number - first))
+fn members(numbers: &BTreeSet<TorrentId>, block: u32) -> u64 {
+    let within = numbers.range(blocks::ids(block));
+    within.fold(0, |bits, id| bits | 1 << (id.0 % BLOCK))
 }
 
 #[cfg(test)]

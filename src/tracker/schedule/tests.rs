@@ -36,7 +36,7 @@ pub(super) fn schedule(urls: &[&str]) -> (Schedule, u32) {
 fn with_torrents(count: u32) -> Schedule {
     let (mut schedule, set) = schedule(&["udp://a:1"]);
     for torrent in 0..count {
-        schedule.add(torrent, hash(torrent), set, Time(0));
+        schedule.add(TorrentId(torrent), hash(torrent), set, Time(0));
     }
     schedule
 }
@@ -159,22 +159,22 @@ fn what_is_due_in_a_second_is_spread_over_it() {
 #[test]
 fn torrents_with_peers_go_before_new_ones_and_those_before_the_rest() {
     let (mut schedule, set) = schedule(&["udp://a:1"]);
-    schedule.add(0, hash(0), set, Time(0));
-    schedule.add(1, hash(1), set, Time(0));
+    schedule.add(TorrentId(0), hash(0), set, Time(0));
+    schedule.add(TorrentId(1), hash(1), set, Time(0));
     turn(&mut schedule, Time(0));
     let late = Time(4_000_000);
     for torrent in [2, 3, 4] {
-        schedule.add(torrent, hash(torrent), set, late);
+        schedule.add(TorrentId(torrent), hash(torrent), set, late);
     }
-    schedule.joined(3, hash(3), late);
-    schedule.joined(0, hash(0), late);
+    schedule.joined(TorrentId(3), hash(3), late);
+    schedule.joined(TorrentId(0), hash(0), late);
     let order: Vec<u32> = turn(&mut schedule, late)
         .iter()
         .map(|(torrent, _)| *torrent)
         .collect();
     assert_eq!(order, [0, 3, 2, 4, 1]);
     // Peers alone are no reason to announce before it is due.
-    schedule.joined(1, hash(1), late);
+    schedule.joined(TorrentId(1), hash(1), late);
     assert_eq!(turn(&mut schedule, late.after(60_000)), []);
 }
 
@@ -222,10 +222,10 @@ fn each_family_is_started_for_itself() {
 #[test]
 fn a_removed_torrent_is_stopped_where_it_was_started() {
     let (mut schedule, set) = schedule(&["udp://a:1", "udp://b:1", "udp://c:1"]);
-    schedule.add(7, hash(7), set, Time(0));
+    schedule.add(TorrentId(7), hash(7), set, Time(0));
     turn(&mut schedule, Time(0));
     let (busy, _, told) = announce(&mut schedule, 1, Time(0)).unwrap();
-    schedule.remove(7, hash(7));
+    schedule.remove(TorrentId(7), hash(7));
     assert_eq!(announce(&mut schedule, 2, Time(0)), None);
     let (entry, torrent, event) = announce(&mut schedule, 0, Time(0)).unwrap();
     assert_eq!((torrent, event), (7, Event::Stopped));
@@ -257,17 +257,17 @@ fn a_removed_torrent_is_stopped_where_it_was_started() {
 #[test]
 fn a_torrent_that_is_replaced_is_stopped_only_where_the_new_one_is_not() {
     let (mut schedule, set) = schedule(&["udp://a:1", "udp://b:1", "udp://c:1"]);
-    schedule.add(7, hash(7), set, Time(0));
+    schedule.add(TorrentId(7), hash(7), set, Time(0));
     for tracker in [0, 1] {
         let (entry, _, told) = announce(&mut schedule, tracker, Time(0)).unwrap();
         let ended = ended(V4, told, Outcome::Accepted(TERMS));
         schedule.finish(tracker, entry, ended, Time(0), 0);
     }
     let (busy, _, told) = announce(&mut schedule, 2, Time(0)).unwrap();
-    schedule.remove(7, hash(7));
+    schedule.remove(TorrentId(7), hash(7));
     let urls = ["udp://b:1", "udp://c:1"].map(str::to_owned).to_vec();
     let new = schedule.sets().intern(&Arc::from([urls]), &mut Vec::new());
-    schedule.add(8, hash(7), new, Time(0));
+    schedule.add(TorrentId(8), hash(7), new, Time(0));
     schedule.finish(
         2,
         busy,
@@ -295,7 +295,7 @@ fn a_torrent_that_is_replaced_is_stopped_only_where_the_new_one_is_not() {
 fn a_stop_that_never_left_is_tried_again() {
     let mut schedule = with_torrents(1);
     turn(&mut schedule, Time(0));
-    schedule.remove(0, hash(0));
+    schedule.remove(TorrentId(0), hash(0));
     for _ in 0..2 {
         let (entry, _, event) = announce(&mut schedule, 0, Time(0)).unwrap();
         assert_eq!(event, Event::Stopped);
@@ -320,12 +320,12 @@ fn at_the_end_everything_started_is_stopped_those_with_peers_first() {
             Time(0),
         );
     }
-    schedule.joined(2, hash(2), Time(0));
-    schedule.stop([2].into_iter());
+    schedule.joined(TorrentId(2), hash(2), Time(0));
+    schedule.stop([TorrentId(2)].into_iter());
     let mut stopped = Vec::new();
     while let Some(entry) = schedule.take(0, Time(0)) {
         let begun = schedule.begin(entry, V4).map(|due| due.announce.event);
-        stopped.extend(begun.map(|event| (schedule.torrent(entry).unwrap(), event)));
+        stopped.extend(begun.map(|event| (schedule.torrent(entry).unwrap().0, event)));
         schedule.dispatched(0, entry);
         if begun.is_some() {
             finish(
@@ -365,9 +365,9 @@ fn refusals_and_failures_come_again_when_they_may() {
 #[test]
 fn what_was_uploaded_is_told() {
     let mut schedule = with_torrents(1);
-    schedule.uploaded(0, 5);
-    schedule.uploaded(0, 6);
-    schedule.uploaded(1, 7);
+    schedule.uploaded(TorrentId(0), 5);
+    schedule.uploaded(TorrentId(0), 6);
+    schedule.uploaded(TorrentId(1), 7);
     let entry = schedule.take(0, Time(0)).unwrap();
     assert_eq!(schedule.begin(entry, V4).unwrap().announce.uploaded, 11);
 }

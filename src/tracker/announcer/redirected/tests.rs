@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mio::{Poll, Token, Waker};
 
 use super::*;
+use crate::torrent::id::TorrentId;
 use crate::tracker::announce::{Event, Identity};
 use crate::tracker::announcer::{AnnouncerConfig, Limits};
 use crate::tracker::callees::Callees;
@@ -34,7 +35,7 @@ fn announcer(url: &str) -> (Poll, Announcer, Request) {
     let token = |number| Token(1 + number);
     let mut announcer = Announcer::new(config, poll.registry(), token, waker, NOW).unwrap();
     let list = Arc::from([vec![url.to_owned()]]);
-    announcer.add(0, InfoHash([7; 20]), &list, NOW);
+    announcer.add(TorrentId(0), InfoHash([7; 20]), &list, NOW);
     place(&mut announcer, 0, "1.1.1.1");
     let entry = announcer.schedule.take(0, NOW).unwrap();
     announcer.schedule.begin(entry, V4).unwrap();

@@ -38,9 +38,9 @@ fn stretch(block: u32, count: u32, set: u32) -> Stretch {
 fn read(schedule: &mut Schedule) -> Vec<u32> {
     let unread = schedule.unread(usize::MAX);
     for torrent in &unread {
-        schedule.learn(*torrent, Some(hash(*torrent)));
+        schedule.learn(*torrent, Some(hash(torrent.0)));
     }
-    unread
+    unread.into_iter().map(|torrent| torrent.0).collect()
 }
 
 /// Announces whatever is due of an index.
@@ -104,8 +104,8 @@ fn a_peer_that_comes_while_the_info_hash_is_read_ends_the_wait() {
     assert_eq!(announce(&mut schedule, 0, LATER), None);
     assert_eq!(schedule.next(0, LATER), None, "nobody waits but for a read");
     // Whoever looked at the tracker in vain has to be told, since the read will not.
-    assert!(schedule.joined(0, hash(0), LATER).is_some());
-    assert_eq!(schedule.learn(0, Some(hash(0))), None);
+    assert!(schedule.joined(TorrentId(0), hash(0), LATER).is_some());
+    assert_eq!(schedule.learn(TorrentId(0), Some(hash(0))), None);
     assert!(schedule.next(0, LATER).unwrap() <= LATER);
     assert!(announce(&mut schedule, 0, LATER).is_some());
 }
@@ -118,8 +118,8 @@ fn a_peer_that_leaves_while_the_info_hash_is_read_puts_nothing_off() {
         if is_read_before == Some(true) {
             assert_eq!(read(&mut schedule), [0]);
         }
-        schedule.joined(0, hash(0), LATER);
-        schedule.left(0);
+        schedule.joined(TorrentId(0), hash(0), LATER);
+        schedule.left(TorrentId(0));
         if is_read_before == Some(false) {
             assert_eq!(read(&mut schedule), [0]);
         }
@@ -134,12 +134,12 @@ fn a_peer_that_leaves_shortly_before_an_announce_puts_nothing_off() {
     for ahead_ms in [0, 1, LEAD_MS, LEAD_MS + 1] {
         let mut schedule = with_index(1);
         sweep(&mut schedule, LATER);
-        schedule.joined(0, hash(0), LATER);
+        schedule.joined(TorrentId(0), hash(0), LATER);
         let due = schedule.next(0, LATER).unwrap();
         let before = Time(due.0 - ahead_ms);
         // What is announced soon is staged, and then the peer leaves.
         assert_eq!(schedule.take(0, before).is_some(), ahead_ms == 0);
-        schedule.left(0);
+        schedule.left(TorrentId(0));
         if ahead_ms > 0 {
             assert_eq!(sweep(&mut schedule, due), [(0, Event::None)]);
         }
@@ -201,9 +201,9 @@ fn few_info_hashes_are_held_at_a_time() {
 fn single_torrents_do_not_wait_for_an_index() {
     let mut schedule = with_index(10_000);
     turn(&mut schedule, LATER);
-    let set = schedule.set_of(0).unwrap();
-    schedule.add(20_000, hash(20_000), set, LATER);
-    schedule.joined(9000, hash(9000), LATER);
+    let set = schedule.set_of(TorrentId(0)).unwrap();
+    schedule.add(TorrentId(20_000), hash(20_000), set, LATER);
+    schedule.joined(TorrentId(9000), hash(9000), LATER);
     assert_eq!(
         turn(&mut schedule, LATER),
         [(9000, Event::Started), (20_000, Event::Started)]
@@ -214,10 +214,10 @@ fn single_torrents_do_not_wait_for_an_index() {
 fn what_cannot_be_read_is_tried_again_and_holds_nobody_up() {
     let mut schedule = with_index(3);
     turn(&mut schedule, LATER);
-    assert_eq!(schedule.unread(usize::MAX), [0, 1, 2]);
-    schedule.learn(0, Some(hash(0)));
-    schedule.learn(1, None);
-    schedule.learn(2, Some(hash(2)));
+    assert_eq!(schedule.unread(usize::MAX), [0, 1, 2].map(TorrentId));
+    schedule.learn(TorrentId(0), Some(hash(0)));
+    schedule.learn(TorrentId(1), None);
+    schedule.learn(TorrentId(2), Some(hash(2)));
     assert_eq!(
         turn(&mut schedule, LATER),
         [(0, Event::Started), (2, Event::Started)]
@@ -234,9 +234,12 @@ fn a_torrent_of_an_index_is_stopped_when_it_is_removed_whatever_it_is_at() {
     turn(&mut schedule, first);
     let staged = schedule.unread(usize::MAX);
     let staged = staged.first().copied().unwrap();
-    let waiting = (0..200).find(|torrent| *torrent != staged).unwrap();
+    let waiting = (0..200)
+        .map(TorrentId)
+        .find(|torrent| *torrent != staged)
+        .unwrap();
     for torrent in [staged, waiting] {
-        schedule.remove(torrent, hash(torrent));
+        schedule.remove(torrent, hash(torrent.0));
     }
     // The answer to what was asked before changes nothing.
     assert_eq!(schedule.learn(staged, None), None);
@@ -250,7 +253,7 @@ fn a_torrent_of_an_index_is_stopped_when_it_is_removed_whatever_it_is_at() {
         read(&mut schedule);
     }
     stopped.sort_unstable();
-    let mut expected = [staged, waiting];
+    let mut expected = [staged.0, waiting.0];
     expected.sort_unstable();
     assert_eq!(stopped, expected);
     assert_eq!((schedule.torrents(), schedule.members(0)), (198, 198));
@@ -260,11 +263,11 @@ fn a_torrent_of_an_index_is_stopped_when_it_is_removed_whatever_it_is_at() {
 fn what_is_removed_before_the_index_has_come_is_not_announced() {
     let (mut schedule, set) = schedule(&["udp://a:1"]);
     schedule.begin_index();
-    schedule.remove(5, hash(5));
-    schedule.uploaded(6, 11);
+    schedule.remove(TorrentId(5), hash(5));
+    schedule.uploaded(TorrentId(6), 11);
     schedule.add_stretch(&stretch(0, 8, set), Time(0));
     schedule.end_index();
-    schedule.remove(5, hash(5));
+    schedule.remove(TorrentId(5), hash(5));
     turn(&mut schedule, LATER);
     assert_eq!(read(&mut schedule), [0, 1, 2, 3, 4, 6, 7]);
     let mut uploaded = Vec::new();
@@ -286,12 +289,12 @@ fn what_is_removed_before_the_index_has_come_is_not_announced() {
 fn an_index_is_stopped_at_the_end_those_with_peers_first() {
     let mut schedule = with_index(300);
     sweep(&mut schedule, LATER);
-    schedule.joined(250, hash(250), LATER);
+    schedule.joined(TorrentId(250), hash(250), LATER);
     // Some are being read.
     let next = schedule.next(0, LATER).unwrap();
     turn(&mut schedule, next);
-    schedule.stop([250].into_iter());
-    schedule.left(250);
+    schedule.stop([TorrentId(250)].into_iter());
+    schedule.left(TorrentId(250));
     let stopped = sweep(&mut schedule, next);
     assert_eq!(stopped[0], (250, Event::Stopped));
     assert_eq!(stopped.len(), 300);
@@ -355,13 +358,16 @@ impl Model {
                     members,
                     lists,
                 };
-                self.served.extend(stretch.members());
+                let members = stretch.members();
+                self.served
+                    .extend(members.map(|(torrent, set)| (torrent.0, set)));
                 self.schedule.add_stretch(&stretch, self.now);
                 self.next_block += 1;
             }
             1 => {
                 let (torrent, set) = (self.next_number, self.random.u32(..3));
-                self.schedule.add(torrent, hash(torrent), set, self.now);
+                self.schedule
+                    .add(TorrentId(torrent), hash(torrent), set, self.now);
                 self.served.insert(torrent, set);
                 self.next_number += 1;
             }
@@ -377,13 +383,14 @@ impl Model {
         let torrent = numbers[self.random.usize(..numbers.len())];
         match self.random.u8(..3) {
             0 => {
-                self.schedule.remove(torrent, hash(torrent));
+                self.schedule.remove(TorrentId(torrent), hash(torrent));
                 self.served.remove(&torrent);
             }
             1 => {
-                self.schedule.joined(torrent, hash(torrent), self.now);
+                self.schedule
+                    .joined(TorrentId(torrent), hash(torrent), self.now);
             }
-            _ => self.schedule.left(torrent),
+            _ => self.schedule.left(TorrentId(torrent)),
         }
     }
 
@@ -421,7 +428,8 @@ impl Model {
             4 => {
                 for torrent in self.schedule.unread(self.random.usize(..40)) {
                     let is_read = self.random.u8(..8) > 0;
-                    self.schedule.learn(torrent, is_read.then(|| hash(torrent)));
+                    self.schedule
+                        .learn(torrent, is_read.then(|| hash(torrent.0)));
                 }
             }
             5 | 6 => {

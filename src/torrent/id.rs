@@ -1,0 +1,14 @@
+//! The id of a torrent within the process.
+
+use std::fmt;
+
+/// Names a torrent that is or was served. A torrent that changes on disk gets another id, and an id
+/// that is free again is reused only after all 2³² have been.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct TorrentId(pub u32);
+
+impl fmt::Display for TorrentId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
