@@ -7,6 +7,8 @@ pub mod client;
 pub mod http;
 pub mod json;
 pub mod report;
+#[cfg(test)]
+mod tests;
 
 /// The page at `/`: it has no dependency and asks this listener alone.
 pub const PAGE: &str = include_str!("status/page.html");

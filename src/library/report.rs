@@ -3,6 +3,9 @@
 //! Owns the wording and the JSON. It must not know how anything was found out.
 
 use std::fmt::{self, Display, Write};
+use std::path::Path;
+
+use serde_json::{Value, json};
 
 use super::verify::{Finding, Report};
 use crate::torrent::content::ContentError;
@@ -52,17 +55,16 @@ impl Sums {
     /// The last line, as JSON.
     #[must_use]
     pub fn json(&self) -> String {
-        format!(
-            "{{\"torrents\":{},\"bad\":{},\"refused\":{},\"absent_pieces\":{},\"corrupt_pieces\":{},\
-             \"extra_files\":{},\"more_extra\":{}}}\n",
-            self.torrents,
-            self.bad,
-            self.refused,
-            self.absent_pieces,
-            self.corrupt_pieces,
-            self.extra_files,
-            self.more_extra
-        )
+        let sums = json!({
+            "torrents": self.torrents,
+            "bad": self.bad,
+            "refused": self.refused,
+            "absent_pieces": self.absent_pieces,
+            "corrupt_pieces": self.corrupt_pieces,
+            "extra_files": self.extra_files,
+            "more_extra": self.more_extra,
+        });
+        format!("{sums}\n")
     }
 }
 
@@ -119,69 +121,63 @@ pub fn text(finding: &Finding) -> String {
 #[must_use]
 pub fn json(finding: &Finding) -> String {
     let object = match finding {
-        Finding::Refused(refusal) => format!(
-            "\"path\":{},\"state\":\"refused\",\"reason\":{}",
-            Quoted(&Printable::path(&refusal.path).to_string()),
-            Quoted(&refusal.reason.to_string())
-        ),
-        Finding::Index(error) => format!(
-            "\"path\":{},\"state\":\"refused\",\"reason\":{}",
-            Quoted(&Printable::path(&error.path).to_string()),
-            Quoted(&error.fault.to_string())
-        ),
+        Finding::Refused(refusal) => refused(&refusal.path, &refusal.reason),
+        Finding::Index(error) => refused(&error.path, &error.fault),
         Finding::Torrent(report) => torrent(report),
     };
-    format!("{{{object}}}\n")
+    format!("{object}\n")
 }
 
-fn torrent(report: &Report) -> String {
-    let files = report.faults.iter().map(fault).collect::<Vec<_>>();
-    let extra = report.extra.iter();
-    let extra: Vec<String> = extra
-        .map(|path| Quoted(&Printable::path(path).to_string()).to_string())
-        .collect();
-    let numbers = |list: &[u32]| {
-        let list: Vec<String> = list.iter().map(ToString::to_string).collect();
-        list.join(",")
-    };
-    format!(
-        "\"path\":{},\"info_hash\":\"{}\",\"state\":\"{}\",\"pieces\":{},\"files\":[{}],\
-         \"absent\":[{}],\"corrupt\":[{}],\"extra\":[{}],\"more_extra\":{}",
-        Quoted(&Printable::path(&report.path).to_string()),
-        report.info_hash,
-        if report.is_good() { "good" } else { "bad" },
-        report.pieces,
-        files.join(","),
-        numbers(&report.absent),
-        numbers(&report.corrupt),
-        extra.join(","),
-        report.more_extra
-    )
+fn refused(path: &Path, reason: &dyn Display) -> Value {
+    json!({
+        "path": printable(path),
+        "state": "refused",
+        "reason": reason.to_string(),
+    })
 }
 
-/// A file that is not right.
-fn fault(error: &ContentError) -> String {
-    let mut more = String::new();
-    let (path, word) = match error {
-        ContentError::Missing(path) => (path, "missing"),
+fn torrent(report: &Report) -> Value {
+    let extra: Vec<String> = report.extra.iter().map(|path| printable(path)).collect();
+    json!({
+        "path": printable(&report.path),
+        "info_hash": report.info_hash.to_string(),
+        "state": if report.is_good() { "good" } else { "bad" },
+        "pieces": report.pieces,
+        "files": report.faults.iter().map(fault).collect::<Vec<Value>>(),
+        "absent": report.absent,
+        "corrupt": report.corrupt,
+        "extra": extra,
+        "more_extra": report.more_extra,
+    })
+}
+
+/// A file that is missing, damaged or unreadable.
+fn fault(error: &ContentError) -> Value {
+    match error {
+        ContentError::Missing(path) => json!({ "path": printable(path), "fault": "missing" }),
         ContentError::WrongSize {
             path,
             expected,
             found,
-        } => {
-            more = format!(",\"expected\":{expected},\"found\":{found}");
-            (path, if found < expected { "short" } else { "long" })
-        }
+        } => json!({
+            "path": printable(path),
+            "fault": if found < expected { "short" } else { "long" },
+            "expected": expected,
+            "found": found,
+        }),
         ContentError::Unreadable(path, _)
         | ContentError::NotRegular(path)
         | ContentError::Escapes(path)
-        | ContentError::Unsafe(path) => {
-            more = format!(",\"reason\":{}", Quoted(&error.to_string()));
-            (path, "unreadable")
-        }
-    };
-    let path = Printable::path(path).to_string();
-    format!("{{\"path\":{},\"fault\":\"{word}\"{more}}}", Quoted(&path))
+        | ContentError::Unsafe(path) => json!({
+            "path": printable(path),
+            "fault": "unreadable",
+            "reason": error.to_string(),
+        }),
+    }
+}
+
+fn printable(path: &Path) -> String {
+    Printable::path(path).to_string()
 }
 
 /// Ascending numbers, those in a row as a range.
@@ -201,25 +197,6 @@ impl Display for Ranges<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// A JSON string.
-struct Quoted<'a>(&'a str);
-
-impl Display for Quoted<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_char('"')?;
-        for character in self.0.chars() {
-            match character {
-                '"' | '\\' => write!(formatter, "\\{character}")?,
-                _ if character.is_control() => {
-                    write!(formatter, "\\u{:04x}", u32::from(character))?;
-                }
-                _ => formatter.write_char(character)?,
-            }
-        }
-        formatter.write_char('"')
     }
 }
 
@@ -296,7 +273,7 @@ mod tests {
         assert!(json(&good()).contains("\"state\":\"good\""));
         let error = io::Error::from_raw_os_error(5);
         assert_eq!(
-            fault(&ContentError::Unreadable("m/x".into(), error)),
+            fault(&ContentError::Unreadable("m/x".into(), error)).to_string(),
             r#"{"path":"m/x","fault":"unreadable","reason":"content m/x is unreadable: Input/output error (os error 5)"}"#
         );
     }
