@@ -35,8 +35,8 @@ fn more_trackers_than_are_shown_are_summed_up() {
     );
     assert_eq!(popular.host, "127.0.0.1");
     assert_eq!(popular.state, TrackerState::Up);
-    assert_eq!(popular.sums.torrents, POPULAR.into());
-    assert_eq!(popular.sums.accepted, POPULAR.into());
+    assert_eq!(popular.sums.torrents, u64::from(POPULAR));
+    assert_eq!(popular.sums.accepted, u64::from(POPULAR));
     assert_eq!(popular.trouble, None);
     assert_eq!(figures.other.accepted, FURTHER as u64);
     assert_eq!(figures.other.sent, FURTHER as u64);

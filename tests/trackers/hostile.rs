@@ -52,7 +52,7 @@ fn beside_an_honest_one(bad: &str, asked: impl Fn() -> bool) -> Counters {
 fn is_left_alone(answer: impl Into<Vec<u8>>) {
     let bad = Http::answering(answer);
     let counters = beside_an_honest_one(&bad.url(), || bad.requests() >= 6);
-    assert_eq!(counters.accepted, TORRENTS.into(), "{counters:?}");
+    assert_eq!(counters.accepted, u64::from(TORRENTS), "{counters:?}");
     // One request for each rest, and few before it is found out.
     assert!(bad.requests() < 40, "{} requests", bad.requests());
     assert!(counters.failed >= 1, "{counters:?}");
@@ -137,7 +137,7 @@ fn an_answer_that_drips() {
         }
     });
     let counters = beside_an_honest_one(&bad.url(), || bad.requests() >= 3);
-    assert_eq!(counters.accepted, TORRENTS.into());
+    assert_eq!(counters.accepted, u64::from(TORRENTS));
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn udp_answers_with_the_wrong_transaction_id_are_ignored() {
         socket.send_to(&answer, from).ok();
     });
     let counters = beside_an_honest_one(&bad.url(), || bad.packets() >= 3);
-    assert_eq!(counters.accepted, TORRENTS.into());
+    assert_eq!(counters.accepted, u64::from(TORRENTS));
     // Nothing but requests for a connection.
     assert!(bad.packets() < 10, "{}", bad.packets());
 }
@@ -340,7 +340,7 @@ fn udp_answers_from_somebody_else_are_ignored() {
         other.send_to(&honest(packet, 1800), from).ok();
     });
     let counters = beside_an_honest_one(&bad.url(), || bad.packets() >= 3);
-    assert_eq!(counters.accepted, TORRENTS.into());
+    assert_eq!(counters.accepted, u64::from(TORRENTS));
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn truncated_udp_answers_are_ignored() {
         socket.send_to(&answer[..length], from).ok();
     });
     let counters = beside_an_honest_one(&bad.url(), || bad.packets() >= 60);
-    assert_eq!(counters.accepted, TORRENTS.into());
+    assert_eq!(counters.accepted, u64::from(TORRENTS));
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn an_announce_is_not_answered_by_a_connection() {
         socket.send_to(&answer, from).ok();
     });
     let counters = beside_an_honest_one(&bad.url(), || bad.packets() >= 60);
-    assert_eq!(counters.accepted, TORRENTS.into());
+    assert_eq!(counters.accepted, u64::from(TORRENTS));
 }
 
 #[test]
@@ -389,7 +389,7 @@ fn intervals_of_zero_and_of_a_century_are_bounded() {
         while driver.now() < turns {
             driver.turn(turns);
         }
-        assert_eq!(driver.announcer.counters().sent, TORRENTS.into());
+        assert_eq!(driver.announcer.counters().sent, u64::from(TORRENTS));
     }
 }
 

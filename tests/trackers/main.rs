@@ -36,7 +36,7 @@ fn announce(url: &str) -> Counters {
     driver.add(0..TORRENTS, &[url]);
     driver.accepted(TORRENTS.into());
     let counters = driver.announcer.counters();
-    assert_eq!(counters.accepted, TORRENTS.into(), "{counters:?}");
+    assert_eq!(counters.accepted, u64::from(TORRENTS), "{counters:?}");
     assert_eq!((counters.refused, counters.failed), (0, 0), "{counters:?}");
     counters
 }
@@ -57,7 +57,7 @@ fn opentracker_closes_after_each_answer_and_knows_every_torrent() {
     };
     let counters = announce(&tracker.url("http"));
     assert_eq!(tracker.seeded_by_http(&hashes()), TORRENTS as usize);
-    assert_eq!(counters.connections, TORRENTS.into());
+    assert_eq!(counters.connections, u64::from(TORRENTS));
     assert!(counters.most_connections <= 8, "{counters:?}");
 }
 
@@ -83,7 +83,7 @@ fn bittorrent_tracker_takes_all_on_one_connection() {
     };
     let counters = announce(&tracker.url("http"));
     assert_eq!(counters.connections, 1, "{counters:?}");
-    assert_eq!(counters.sent, TORRENTS.into(), "{counters:?}");
+    assert_eq!(counters.sent, u64::from(TORRENTS), "{counters:?}");
     assert_eq!(tracker.seeded_by_http(&hashes()), TORRENTS as usize);
 }
 
