@@ -30,8 +30,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::peer::PeerKey;
 use crate::peer::close::CloseReason;
+use crate::peer::key::PeerKey;
 use crate::timers::Time;
 
 /// After how many turns in a row without use a peer is disconnected. One is forgiven: the peer may
@@ -285,7 +285,7 @@ impl Choker {
     /// When [`Choker::rebalance`] may have something to do though nothing happens before: the past
     /// when it has already; None when no slot is held and nobody waits.
     #[must_use]
-    pub fn next(&self) -> Option<Time> {
+    pub fn poll_at(&self) -> Option<Time> {
         let free = self.unchoked < self.config.max_unchoked;
         if !self.spent.is_empty() || free && !self.queue.is_empty() {
             return Some(Time(0));

@@ -8,7 +8,7 @@
 //! was put there; when it comes out, [`Deadlines::expired`] says whether something is really late,
 //! and [`Deadlines::arm`] puts it back. Only a deadline that moves *nearer* needs an entry at once.
 
-use crate::peer::PeerKey;
+use crate::peer::key::PeerKey;
 
 /// Milliseconds since the process started.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -165,7 +165,7 @@ impl Deadlines {
 
     /// The earliest deadline.
     #[must_use]
-    pub fn next(&self, timeouts: &Timeouts) -> Time {
+    pub fn poll_at(&self, timeouts: &Timeouts) -> Time {
         self.all(timeouts)
             .into_iter()
             .map(|(at, _)| at)
@@ -184,7 +184,7 @@ impl Deadlines {
     /// Makes sure that an entry of the wheel comes out at the earliest deadline or before. To be
     /// called when clocks have moved; cheap when the current entry is early enough.
     pub fn arm(&mut self, key: PeerKey, timeouts: &Timeouts, wheel: &mut Wheel) {
-        let at = self.next(timeouts);
+        let at = self.poll_at(timeouts);
         if second_at_or_after(at) < u64::from(self.armed_s) {
             let second = wheel.schedule(key, at).0 / MS_PER_SLOT;
             self.armed_s = u32::try_from(second).unwrap_or(Self::DISARMED);
@@ -304,7 +304,7 @@ impl Wheel {
 
     /// When [`Wheel::expire`] will have something to move; None when the wheel is empty.
     #[must_use]
-    pub fn next(&self) -> Option<Time> {
+    pub fn poll_at(&self) -> Option<Time> {
         (self.len > 0).then(|| Time(self.soonest_s.saturating_mul(MS_PER_SLOT)))
     }
 
@@ -386,7 +386,7 @@ mod tests {
         for second in 1..10 {
             deadlines.received(Time(second * 1000), true, true);
         }
-        assert_eq!(deadlines.next(&T), Time(10_000));
+        assert_eq!(deadlines.poll_at(&T), Time(10_000));
         assert_eq!(deadlines.expired(Time(9999), &T), None);
         assert_eq!(deadlines.expired(Time(10_000), &T), Some(Timer::Handshake));
     }
@@ -458,14 +458,14 @@ mod tests {
     #[test]
     fn keep_alives_are_due_sooner_while_the_peer_waits() {
         let mut deadlines = established();
-        assert_eq!(deadlines.next(&T), Time(101_000));
+        assert_eq!(deadlines.poll_at(&T), Time(101_000));
         deadlines.waiting(true);
-        assert_eq!(deadlines.next(&T), Time(9000));
+        assert_eq!(deadlines.poll_at(&T), Time(9000));
         assert_eq!(deadlines.expired(Time(9000), &T), Some(Timer::KeepAlive));
         deadlines.sent(Time(9000), false);
-        assert_eq!(deadlines.next(&T), Time(17_000));
+        assert_eq!(deadlines.poll_at(&T), Time(17_000));
         deadlines.waiting(false);
-        assert_eq!(deadlines.next(&T), Time(109_000));
+        assert_eq!(deadlines.poll_at(&T), Time(109_000));
     }
 
     #[test]
@@ -484,21 +484,21 @@ mod tests {
     #[test]
     fn an_entry_comes_out_in_the_second_at_or_after_its_time_and_once() {
         let mut wheel = Wheel::new(Time(0));
-        assert_eq!(wheel.next(), None);
+        assert_eq!(wheel.poll_at(), None);
         assert_eq!(wheel.schedule(key(1), Time(2500)), Time(3000));
         assert_eq!(wheel.schedule(key(2), Time(7000)), Time(7000));
-        assert_eq!(wheel.next(), Some(Time(3000)));
+        assert_eq!(wheel.poll_at(), Some(Time(3000)));
         let mut due = Vec::new();
         wheel.expire(Time(2999), &mut due);
         assert!(due.is_empty());
         wheel.expire(Time(3000), &mut due);
         assert_eq!(due, [key(1)]);
-        assert_eq!(wheel.next(), Some(Time(7000)));
+        assert_eq!(wheel.poll_at(), Some(Time(7000)));
         wheel.expire(Time(6999), &mut due);
         wheel.expire(Time(7400), &mut due);
         assert_eq!(due, [key(1), key(2)]);
         assert!(wheel.is_empty());
-        assert_eq!(wheel.next(), None);
+        assert_eq!(wheel.poll_at(), None);
     }
 
     #[test]
@@ -529,7 +529,7 @@ mod tests {
         assert_eq!(due.len(), 600);
         assert!(wheel.is_empty());
         wheel.schedule(key(1), Time(3_010_000));
-        assert_eq!(wheel.next(), Some(Time(3_010_000)));
+        assert_eq!(wheel.poll_at(), Some(Time(3_010_000)));
     }
 
     /// The discipline that the loop follows, for a day: no deadline is missed by more than a second
@@ -555,7 +555,7 @@ mod tests {
                     deadlines.arm(key(1), &T, &mut wheel);
                 }
             }
-            let due_since = deadlines.next(&T).max(changed);
+            let due_since = deadlines.poll_at(&T).max(changed);
             assert!(now.since(due_since) < 1000, "missed at {now:?}");
             assert!((1..20).contains(&wheel.len()));
             match random.u8(0..40) {

@@ -58,7 +58,7 @@ fn free_slots_go_to_the_head_of_the_queue_and_no_further_than_there_are() {
     let mut choker = choker(3);
     interested(&mut choker, 0..5);
     choker.interested(key(0));
-    assert_eq!(choker.next(), Some(Time(0)));
+    assert_eq!(choker.poll_at(), Some(Time(0)));
     assert_eq!(rebalance(&mut choker, T0), unchoke(0..3));
     assert_eq!((choker.unchoked(), choker.waiting()), (3, 2));
     assert!(!choker.not_interested(key(3)));
@@ -86,7 +86,7 @@ fn credit_never_falls_below_zero_and_ends_the_turn() {
     choker.sent(key(0), 5000, T0);
     choker.sent(key(0), 5000, T0);
     assert_eq!(choker.credit_bytes(key(0)), 0);
-    assert_eq!(choker.next(), Some(Time(0)));
+    assert_eq!(choker.poll_at(), Some(Time(0)));
     let verdicts = rebalance(&mut choker, T0);
     assert_eq!(verdicts, [Verdict::Choke(key(0)), Verdict::Unchoke(key(1))]);
     assert_eq!(
@@ -181,7 +181,7 @@ fn a_turn_ends_by_time_though_credit_is_left() {
         assert_eq!(rebalance(&mut choker, Time(second * 1000)), []);
         assert!(
             choker
-                .next()
+                .poll_at()
                 .is_some_and(|at| at.0 > second * 1000 && at.0 <= 300_000)
         );
     }
@@ -196,7 +196,7 @@ fn a_slot_on_which_nothing_moves_is_given_on_after_thirty_seconds() {
     rebalance(&mut choker, T0);
     choker.requested(key(0), Time(10_000));
     assert_eq!(rebalance(&mut choker, Time(39_999)), []);
-    assert_eq!(choker.next(), Some(Time(40_000)));
+    assert_eq!(choker.poll_at(), Some(Time(40_000)));
     let verdicts = rebalance(&mut choker, Time(40_000));
     assert_eq!(verdicts, [Verdict::Choke(key(0)), Verdict::Unchoke(key(1))]);
 }
@@ -308,7 +308,7 @@ fn a_peer_may_leave_in_every_state_and_leaves_nothing() {
     assert_eq!(rebalance(&mut choker, Time(40_000)), []);
     assert_eq!((choker.unchoked(), choker.waiting()), (0, 0));
     assert!(choker.clocks.is_empty() && choker.spent.is_empty());
-    assert_eq!(choker.next(), None);
+    assert_eq!(choker.poll_at(), None);
 }
 
 #[test]

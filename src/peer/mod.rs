@@ -10,17 +10,7 @@ pub mod close;
 mod extended;
 #[cfg(test)]
 mod fixture;
+pub mod key;
 pub mod machine;
 pub mod queue;
 pub mod transmit;
-
-/// Names one connection for ever: the slot is used again, the pair never is.
-///
-/// It travels with read jobs and timers, so that a late result cannot reach a new peer.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct PeerKey {
-    /// The slot in the slab.
-    pub index: u32,
-    /// How many connections have been accepted when this one was.
-    pub generation: u32,
-}

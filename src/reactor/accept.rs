@@ -13,8 +13,8 @@ use super::connection::Connection;
 use super::listener::{self, Accepted};
 use super::mark;
 use super::tokens::Source;
-use crate::peer::PeerKey;
 use crate::peer::close::CloseReason;
+use crate::peer::key::PeerKey;
 
 /// Connections accepted in one turn, so that a flash crowd does not starve those who are in.
 const ACCEPTS_PER_TURN: usize = 256;
@@ -119,7 +119,7 @@ impl Reactor {
         if let Some(connection) = self.connections.get_mut(key.index as usize) {
             // The handshake is often there already; asking costs less than another turn.
             connection.latches.readable = true;
-            self.agenda.note(connection, key);
+            self.run_queue.enqueue(connection, key);
         }
         self.shared.counters.accepted += 1;
     }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::peer::PeerKey;
+use crate::peer::key::PeerKey;
 use crate::timers::Time;
 
 /// Every peer that wants nothing, with the time since when.

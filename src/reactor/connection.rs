@@ -12,7 +12,7 @@ use mio::net::TcpStream;
 use super::bystanders::Bystanders;
 use super::dial::Called;
 use super::stage::EXTENTS_PER_BLOCK;
-use crate::peer::PeerKey;
+use crate::peer::key::PeerKey;
 use crate::peer::machine::Peer;
 use crate::timers::{Deadlines, Time};
 use crate::torrent::catalogue::Torrent;
@@ -180,11 +180,11 @@ impl Connection {
 
     /// Whether there is something that the socket could be offered now.
     pub(super) fn wants_to_send(&self) -> bool {
-        self.latches.writable && (self.has_words_to_send() || self.has_blocks_to_send())
+        self.latches.writable && (self.has_control_to_send() || self.has_blocks_to_send())
     }
 
     /// Whether there are words that may go out now: not in the middle of a block that is waited for.
-    pub(super) fn has_words_to_send(&self) -> bool {
+    pub(super) fn has_control_to_send(&self) -> bool {
         let inside_block = self.latches.parked && self.peer.poll_transmit().partial.is_some();
         self.peer.has_control() && !inside_block
     }

@@ -10,8 +10,8 @@ use super::connection::{Asked, Connection};
 use super::shared::Shared;
 use super::{Reactor, live, mark};
 use crate::library::served::{Answer, LoadError};
-use crate::peer::PeerKey;
 use crate::peer::close::CloseReason;
+use crate::peer::key::PeerKey;
 use crate::torrent::catalogue::Torrent;
 use crate::wire::message::InfoHash;
 
@@ -136,7 +136,7 @@ impl Reactor {
                 None => Err(reason),
             };
             match outcome {
-                Ok(()) => self.agenda.note(connection, key),
+                Ok(()) => self.run_queue.enqueue(connection, key),
                 Err(reason) => mark(&mut self.closing, connection, key, reason),
             }
         }

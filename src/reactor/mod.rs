@@ -7,7 +7,6 @@
 
 mod accept;
 mod activity;
-mod agenda;
 mod announcing;
 mod bystanders;
 mod connection;
@@ -18,6 +17,7 @@ mod outbox;
 mod path;
 mod reload;
 mod report;
+mod run_queue;
 mod service;
 mod shared;
 mod signals;
@@ -38,10 +38,10 @@ use mio::{Events, Poll, Waker};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
-use self::agenda::Agenda;
 use self::connection::{Connection, Gathered, Window, remember};
 use self::listener::{Bound, Listener};
 use self::reload::Reload;
+use self::run_queue::RunQueue;
 pub use self::service::Service;
 use self::shared::Shared;
 pub use self::signals::catch as catch_signals;
@@ -51,8 +51,8 @@ use crate::choker::Verdict;
 use crate::library::live::Live;
 use crate::logging;
 use crate::metrics::LibrarySize;
-use crate::peer::PeerKey;
 use crate::peer::close::CloseReason;
+use crate::peer::key::PeerKey;
 use crate::storage::{BadPiece, Completion};
 use crate::timers::Time;
 
@@ -124,7 +124,7 @@ pub struct Reactor {
     max_peers_per_ip: usize,
     peers_from: HashMap<IpAddr, usize>,
     shared: Shared,
-    agenda: Agenda,
+    run_queue: RunQueue,
     closing: Vec<(PeerKey, CloseReason)>,
     woken: bool,
     signalled: bool,
@@ -233,7 +233,7 @@ impl Reactor {
                     latches.writable |= event.is_writable();
                     latches.read_closed |= event.is_read_closed() || event.is_error();
                     latches.readable |= event.is_readable() || latches.read_closed;
-                    self.agenda.note(connection, key);
+                    self.run_queue.enqueue(connection, key);
                 }
             }
         }
@@ -245,7 +245,7 @@ impl Reactor {
         let resting = self.accept_rests_until.is_some();
         let accepts_wait = !resting && self.listeners.iter().any(|listener| listener.readable);
         let utp_waits = self.listeners.iter().any(|listener| listener.utp_readable);
-        if accepts_wait || utp_waits || self.updates_wait || !self.agenda.is_empty() {
+        if accepts_wait || utp_waits || self.updates_wait || !self.run_queue.is_empty() {
             return Some(Duration::ZERO);
         }
         let shared = &mut self.shared;
@@ -253,7 +253,7 @@ impl Reactor {
         if announces.is_some_and(|at| at <= shared.now) {
             return Some(Duration::ZERO);
         }
-        let throttled = self.agenda.is_throttled() || !shared.metadata_waits.is_empty();
+        let throttled = self.run_queue.is_throttled() || !shared.metadata_waits.is_empty();
         let refill = match throttled {
             true => shared.bucket.poll_at(shared.now, SMALLEST_BUDGET_BYTES),
             false => None,
@@ -263,10 +263,10 @@ impl Reactor {
             false => None,
         };
         [
-            shared.wheel.next(),
-            shared.choker.next(),
+            shared.wheel.poll_at(),
+            shared.choker.poll_at(),
             refill,
-            self.agenda.stalled_until(),
+            self.run_queue.stalled_until(),
             self.accept_rests_until,
             announces,
             shared.dialer.next(),
@@ -283,19 +283,19 @@ impl Reactor {
     }
 
     fn receive(&mut self) {
-        for _ in 0..self.agenda.receivers() {
-            let Some(key) = self.agenda.next_receiver() else {
+        for _ in 0..self.run_queue.receivers() {
+            let Some(key) = self.run_queue.next_receiver() else {
                 break;
             };
             let Some(connection) = live(&mut self.connections, key) else {
                 continue;
             };
             connection.latches.to_receive = false;
-            if self.agenda.may_defer(connection) {
+            if self.run_queue.may_defer(connection) {
                 continue;
             }
             match connection.receive(key, &mut self.shared) {
-                Ok(()) => self.agenda.note(connection, key),
+                Ok(()) => self.run_queue.enqueue(connection, key),
                 Err(reason) => mark(&mut self.closing, connection, key, reason),
             }
         }
@@ -303,7 +303,7 @@ impl Reactor {
 
     /// Hands out what the reader threads have done.
     fn collect(&mut self) {
-        self.agenda.release_stalled(self.woken, self.shared.now);
+        self.run_queue.release_stalled(self.woken, self.shared.now);
         if !std::mem::take(&mut self.woken) {
             return;
         }
@@ -383,7 +383,7 @@ impl Reactor {
         {
             connection.peer.handle_metadata(piece, &torrent.shape, body);
             connection.fetch_metadata(peer, &mut self.shared);
-            self.agenda.note(connection, peer);
+            self.run_queue.enqueue(connection, peer);
         }
     }
 
@@ -409,7 +409,7 @@ impl Reactor {
         if let Some(connection) = live(&mut self.connections, key) {
             connection.latches.parked = false;
             change(connection, self.shared.now);
-            self.agenda.note(connection, key);
+            self.run_queue.enqueue(connection, key);
         }
     }
 
@@ -428,7 +428,7 @@ impl Reactor {
             if let Some(timer) = connection.deadlines.expired(now, &self.shared.timeouts) {
                 match connection.peer.handle_timeout(timer) {
                     // The clock starts again when the keep-alive is written.
-                    Ok(()) => self.agenda.note(connection, key),
+                    Ok(()) => self.run_queue.enqueue(connection, key),
                     Err(reason) => {
                         mark(&mut self.closing, connection, key, reason);
                         continue;
@@ -470,7 +470,7 @@ impl Reactor {
             connection
                 .deadlines
                 .arm(key, &self.shared.timeouts, &mut self.shared.wheel);
-            self.agenda.note(connection, key);
+            self.run_queue.enqueue(connection, key);
         }
     }
 
@@ -490,28 +490,28 @@ impl Reactor {
     /// Sends words first, then blocks, round the connections and no more than a turn may take.
     fn send(&mut self) {
         self.release_metadata();
-        while let Some(key) = self.agenda.next_with_words() {
+        while let Some(key) = self.run_queue.next_control() {
             self.send_to(key, 0);
         }
         let now = self.shared.now;
         if self.shared.bucket.available(now) >= SMALLEST_BUDGET_BYTES {
-            self.agenda.release_throttled();
+            self.run_queue.release_throttled();
         }
         let before_bytes = self.shared.counters.payload_bytes;
-        for remaining in (1..=self.agenda.senders()).rev() {
+        for remaining in (1..=self.run_queue.senders()).rev() {
             let sent_bytes = self.shared.counters.payload_bytes - before_bytes;
             if sent_bytes >= SEND_BYTES_PER_TURN {
                 break;
             }
-            let Some(key) = self.agenda.next_sender() else {
+            let Some(key) = self.run_queue.next_sender() else {
                 break;
             };
             let available_bytes = self.shared.bucket.available(now);
             if available_bytes < SMALLEST_BUDGET_BYTES {
                 match live(&mut self.connections, key) {
                     // Words have come meanwhile, and these go out at any rate.
-                    Some(connection) if connection.has_words_to_send() => self.send_to(key, 0),
-                    Some(connection) => self.agenda.throttle(connection, key),
+                    Some(connection) if connection.has_control_to_send() => self.send_to(key, 0),
+                    Some(connection) => self.run_queue.throttle(connection, key),
                     None => {}
                 }
                 continue;
@@ -541,9 +541,9 @@ impl Reactor {
             return;
         }
         if std::mem::take(&mut connection.latches.stalled) {
-            self.agenda.stall(connection, key, self.shared.now);
+            self.run_queue.stall(connection, key, self.shared.now);
         }
-        self.agenda.note(connection, key);
+        self.run_queue.enqueue(connection, key);
     }
 
     /// Drops what was marked. The kernel forgets a descriptor that is closed.

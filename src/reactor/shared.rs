@@ -19,7 +19,7 @@ use crate::config::{Config, Verify};
 use crate::library::served::Library;
 use crate::metrics::Counters;
 use crate::metrics::history::History;
-use crate::peer::PeerKey;
+use crate::peer::key::PeerKey;
 use crate::rate::{RateLimiter, UPLOAD_BURST};
 use crate::storage::{Storage, StorageLimits};
 use crate::timers::{Time, Timeouts, Wheel};

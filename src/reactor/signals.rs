@@ -12,8 +12,8 @@ use signal_hook_mio::v1_0::Signals;
 
 use super::{Reactor, mark};
 use crate::choker::ChokerConfig;
-use crate::peer::PeerKey;
 use crate::peer::close::CloseReason;
+use crate::peer::key::PeerKey;
 
 /// The signals that are handled.
 const HANDLED: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1];
@@ -78,7 +78,7 @@ impl Reactor {
             let key = PeerKey { index, generation };
             choker.disconnected(key);
             connection.choke();
-            self.agenda.note(connection, key);
+            self.run_queue.enqueue(connection, key);
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::connection::{Connection, Gathered, Latches, Window, is_known, remember};
 use super::outbox::Body;
 use super::shared::Shared;
-use crate::peer::PeerKey;
+use crate::peer::key::PeerKey;
 use crate::storage::{FileKey, Lookup, Storage, Trust};
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;

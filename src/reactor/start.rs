@@ -11,8 +11,8 @@ use std::time::{Instant, SystemTime};
 use mio::{Events, Interest, Poll, Waker};
 use slab::Slab;
 
-use super::agenda::Agenda;
 use super::reload::wake;
+use super::run_queue::RunQueue;
 use super::shared::Shared;
 use super::tokens::{self, Source};
 use super::{EVENTS_PER_TURN, Reactor, RunError, Service, listener, signals, status};
@@ -108,7 +108,7 @@ impl Reactor {
             max_peers_per_ip: config.limits.max_peers_per_ip.unwrap_or(usize::MAX),
             peers_from: HashMap::new(),
             shared,
-            agenda: Agenda::default(),
+            run_queue: RunQueue::default(),
             closing: Vec::new(),
             woken: false,
             signalled: false,

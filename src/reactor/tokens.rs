@@ -4,7 +4,7 @@
 
 use mio::Token;
 
-use crate::peer::PeerKey;
+use crate::peer::key::PeerKey;
 
 /// The source of a readiness event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,8 +12,8 @@ use crate::library::index::Counts;
 use crate::library::live::{Change, NewBase, Removed, Update};
 use crate::library::served::Library;
 use crate::metrics::LibrarySize;
-use crate::peer::PeerKey;
 use crate::peer::close::CloseReason;
+use crate::peer::key::PeerKey;
 use crate::torrent::id::TorrentId;
 
 impl Reactor {

@@ -21,7 +21,7 @@ use super::readers::{Crew, IDLE, Pool};
 use super::remembering::Remembering;
 use super::{Completion, FAILED_RETRY_MS, FileKey, QueueFull, Storage};
 use crate::metrics::PieceCounters;
-use crate::peer::PeerKey;
+use crate::peer::key::PeerKey;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::printable::Printable;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::FileKey;
 use super::content::{Content, ReadError};
 use crate::library::served::LoadError;
-use crate::peer::PeerKey;
+use crate::peer::key::PeerKey;
 use crate::torrent::catalogue::Torrent;
 use crate::wire::message::InfoHash;
 

@@ -15,7 +15,7 @@ use super::content::{Content, ReadError, open_file};
 use super::ledger::Stamps;
 use super::{FileKey, hashing, readers};
 use crate::library::served::{LoadError, Query};
-use crate::peer::PeerKey;
+use crate::peer::key::PeerKey;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
 use crate::torrent::layout::Source;

@@ -39,7 +39,7 @@ use self::readers::{Crew, IDLE, Pool};
 use self::residency::Residency;
 use crate::library::served::Query;
 use crate::metrics::StorageCounters;
-use crate::peer::PeerKey;
+use crate::peer::key::PeerKey;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;

@@ -4,8 +4,8 @@
 
 use fastrand::Rng;
 use hekate::choker::{Choker, ChokerConfig, Verdict};
-use hekate::peer::PeerKey;
 use hekate::peer::close::CloseReason;
+use hekate::peer::key::PeerKey;
 use hekate::peer::machine::{CONTROL_LIMIT_BYTES, Event, Peer};
 use hekate::peer::queue::REQQ;
 use hekate::timers::{Deadlines, Time, Timeouts, Wheel};

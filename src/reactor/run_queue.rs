@@ -7,16 +7,16 @@ use std::collections::VecDeque;
 
 use super::connection::Connection;
 use super::stage::BATCH_BLOCKS;
-use crate::peer::PeerKey;
+use crate::peer::key::PeerKey;
 use crate::timers::Time;
 
 /// The lists, each in the order of arrival.
 #[derive(Default)]
-pub(super) struct Agenda {
+pub(super) struct RunQueue {
     to_receive: VecDeque<PeerKey>,
-    /// Those with words alone to send: handshakes, unchokes, rejects. They go before all blocks,
+    /// Those with control alone to send: handshakes, unchokes, rejects. They go before all blocks,
     /// since they cost next to nothing and somebody waits a round trip for each.
-    words: VecDeque<PeerKey>,
+    control: VecDeque<PeerKey>,
     /// Those with blocks to send.
     blocks: VecDeque<PeerKey>,
     /// Those that wait for the rate limit.
@@ -31,9 +31,9 @@ pub(super) struct Agenda {
 /// something before: they may not have been able to start a thread, and then are never done.
 const STALL_MS: u64 = 500;
 
-impl Agenda {
+impl RunQueue {
     /// Puts a connection on the lists that its state calls for.
-    pub(super) fn note(&mut self, connection: &mut Connection, key: PeerKey) {
+    pub(super) fn enqueue(&mut self, connection: &mut Connection, key: PeerKey) {
         let wants_to_send = connection.wants_to_send();
         let has_blocks = connection.has_blocks_to_send();
         let wants_to_receive = connection.wants_to_receive();
@@ -42,7 +42,7 @@ impl Agenda {
             latches.to_send = true;
             match has_blocks {
                 true => self.blocks.push_back(key),
-                false => self.words.push_back(key),
+                false => self.control.push_back(key),
             }
         }
         if wants_to_receive && !latches.to_receive {
@@ -53,7 +53,7 @@ impl Agenda {
 
     /// Whether the next turn has work already.
     pub(super) fn is_empty(&self) -> bool {
-        self.to_receive.is_empty() && self.words.is_empty() && self.blocks.is_empty()
+        self.to_receive.is_empty() && self.control.is_empty() && self.blocks.is_empty()
     }
 
     /// How many may be received from in this turn.
@@ -78,9 +78,9 @@ impl Agenda {
             && connection.peer.queue_length() >= BATCH_BLOCKS
     }
 
-    /// The next with words alone.
-    pub(super) fn next_with_words(&mut self) -> Option<PeerKey> {
-        self.words.pop_front()
+    /// The next with control alone.
+    pub(super) fn next_control(&mut self) -> Option<PeerKey> {
+        self.control.pop_front()
     }
 
     /// How many have blocks to send.
