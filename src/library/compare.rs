@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::iter::Peekable;
 use std::sync::Arc;
 
-use super::format::State;
 use super::index::{Counts, Entries, Entry, Index, IndexError};
-use super::numbering::Numbers;
 use super::served::Base;
 use super::view::{Key, Removed, Seen, There, View, is_served};
+use crate::library::index::format::State;
+use crate::library::index::id_map::Numbers;
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 

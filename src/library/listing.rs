@@ -5,9 +5,9 @@
 
 use std::path::PathBuf;
 
-use super::format::State;
 use super::index::IndexError;
 use super::served::{Base, Differs};
+use crate::library::index::format::State;
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 

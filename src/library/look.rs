@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use super::format::{self, State};
+use crate::library::index::format::{self, State};
 use crate::torrent::catalogue::RefusalReason;
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::reader::{FileStamp, Reader};

@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::compare::Difference;
-use super::format::State;
 use super::index::{Counts, Entry, IndexError};
 use super::look::Looked;
 use super::served::{Base, Differs};
 use super::walk::is_away;
+use crate::library::index::format::State;
 use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::id::TorrentId;
 use crate::torrent::reader::{FileStamp, Reader};

@@ -8,9 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use hekate::library::format::State;
 use hekate::library::index::Index;
-use hekate::library::write::{NewRecord, Origin, Writer};
+use hekate::library::index::format::State;
+use hekate::library::index::writer::{NewRecord, Origin, Writer};
 use hekate::torrent::reader::FileStamp;
 use hekate::wire::message::InfoHash;
 

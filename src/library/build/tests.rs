@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::{Base, BuildError, Look, Plan, Progress, Summary, build, refresh};
-use crate::library::format::State;
+use crate::library::index::format::State;
 use crate::library::index::{Entry, Index};
 use crate::torrent::metainfo::samples::{s, single};
 use crate::torrent::reader::FileStamp;

@@ -11,8 +11,8 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use super::{Key, View, is_absence};
-use crate::library::format;
 use crate::library::index::IndexError;
+use crate::library::index::format;
 use crate::library::walk::{self, Step};
 use crate::torrent::refusal::is_metainfo_name;
 

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{Key, Read, There, View, is_served};
-use crate::library::format::State;
 use crate::library::index::IndexError;
+use crate::library::index::format::State;
 use crate::torrent::refusal::RefusalReason;
 use crate::wire::message::InfoHash;
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::library::build::Progress;
-use crate::library::format::State;
+use crate::library::index::format::State;
 use crate::library::live::{Settings, Source};
 use crate::library::refresh::{first, open, state_path};
 use crate::torrent::metainfo::samples::{s, single};

@@ -34,7 +34,7 @@ const MAGIC: [u8; 8] = *b"hekatidx";
 pub const VERSION: u32 = 3;
 
 /// Where the first section starts, so that records do not share a page with the header.
-pub(super) const HEADER_BYTES: usize = 4096;
+pub(in crate::library) const HEADER_BYTES: usize = 4096;
 
 /// Bytes that the checksum of the header covers: magic, version, sections.
 const HEADER_USED_BYTES: usize = 8 + 4 + SECTIONS * SECTION_BYTES;
@@ -44,20 +44,20 @@ const SECTION_BYTES: usize = 8 + 8 + CHECKSUM_BYTES;
 const CHECKSUM_BYTES: usize = 20;
 
 /// Units: bytes of one entry.
-pub(super) const RECORD_BYTES: usize = 52;
-pub(super) const DIRECTORY_BYTES: usize = 12;
-pub(super) const OFFSET_BYTES: usize = 8;
-pub(super) const PREFIX_BYTES: usize = 8;
-pub(super) const POSITION_BYTES: usize = 4;
-pub(super) const DUPLICATE_BYTES: usize = 8;
-pub(super) const COUNTS_BYTES: usize = 16;
+pub(in crate::library) const RECORD_BYTES: usize = 52;
+pub(in crate::library) const DIRECTORY_BYTES: usize = 12;
+pub(in crate::library) const OFFSET_BYTES: usize = 8;
+pub(in crate::library) const PREFIX_BYTES: usize = 8;
+pub(in crate::library) const POSITION_BYTES: usize = 4;
+pub(in crate::library) const DUPLICATE_BYTES: usize = 8;
+pub(in crate::library) const COUNTS_BYTES: usize = 16;
 
 /// More torrents than this are not numbered by 32 bits.
 pub const MAX_RECORDS: u32 = u32::MAX - 1;
 
 /// The parts of an index file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Part {
+pub(in crate::library) enum Part {
     Records,
     Names,
     Directories,
@@ -72,7 +72,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    pub(super) const ALL: [Part; SECTIONS] = [
+    pub(in crate::library) const ALL: [Part; SECTIONS] = [
         Part::Records,
         Part::Names,
         Part::Directories,
@@ -86,7 +86,7 @@ impl Part {
         Part::Positions,
     ];
 
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::library) fn name(self) -> &'static str {
         match self {
             Part::Records => "records",
             Part::Names => "names",
@@ -105,28 +105,28 @@ impl Part {
 
 /// Where a part lies in the file, and the SHA-1 of its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(super) struct Section {
-    pub(super) offset: u64,
-    pub(super) length: u64,
-    pub(super) checksum: [u8; CHECKSUM_BYTES],
+pub(in crate::library) struct Section {
+    pub(in crate::library) offset: u64,
+    pub(in crate::library) length: u64,
+    pub(in crate::library) checksum: [u8; CHECKSUM_BYTES],
 }
 
 impl Section {
     /// How many entries of this width it holds.
-    pub(super) fn entries(&self, width_bytes: usize) -> u64 {
+    pub(in crate::library) fn entries(&self, width_bytes: usize) -> u64 {
         self.length / width_bytes as u64
     }
 }
 
 /// What an index file starts with.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(super) struct Header {
+pub(in crate::library) struct Header {
     sections: [Section; SECTIONS],
 }
 
 /// Why bytes are no header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum HeaderError {
+pub(in crate::library) enum HeaderError {
     NotAnIndex,
     Version(u32),
     Checksum,
@@ -135,13 +135,13 @@ pub(super) enum HeaderError {
 }
 
 impl Header {
-    pub(super) fn section(&self, part: Part) -> Section {
+    pub(in crate::library) fn section(&self, part: Part) -> Section {
         let mut all = Part::ALL.iter().zip(&self.sections);
         let found = all.find(|(other, _)| **other == part);
         found.map(|(_, section)| *section).unwrap_or_default()
     }
 
-    pub(super) fn set_section(&mut self, part: Part, section: Section) {
+    pub(in crate::library) fn set_section(&mut self, part: Part, section: Section) {
         for (other, place) in Part::ALL.iter().zip(&mut self.sections) {
             if *other == part {
                 *place = section;
@@ -150,12 +150,12 @@ impl Header {
     }
 
     /// How many metainfo files there are.
-    pub(super) fn records(&self) -> u64 {
+    pub(in crate::library) fn records(&self) -> u64 {
         self.section(Part::Records).entries(RECORD_BYTES)
     }
 
     /// Bytes that the whole file has at least.
-    pub(super) fn end(&self) -> u64 {
+    pub(in crate::library) fn end(&self) -> u64 {
         let ends = self
             .sections
             .iter()
@@ -163,7 +163,7 @@ impl Header {
         ends.max().unwrap_or(0)
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::library) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_BYTES);
         out.extend(MAGIC);
         out.extend(VERSION.to_le_bytes());
@@ -178,7 +178,7 @@ impl Header {
         out
     }
 
-    pub(super) fn decode(raw: &[u8; HEADER_BYTES]) -> Result<Self, HeaderError> {
+    pub(in crate::library) fn decode(raw: &[u8; HEADER_BYTES]) -> Result<Self, HeaderError> {
         let mut fields = Fields(raw);
         if fields.take() != MAGIC {
             return Err(HeaderError::NotAnIndex);
@@ -263,25 +263,25 @@ pub fn content_name(name: &[u8]) -> (u16, u32) {
 
 /// A metainfo file in the index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Record {
-    pub(super) info_hash: InfoHash,
+pub(in crate::library) struct Record {
+    pub(in crate::library) info_hash: InfoHash,
     /// The number of its directory.
-    pub(super) directory: u32,
+    pub(in crate::library) directory: u32,
     /// Where its name starts; 40 bits of it are kept.
-    pub(super) name_offset: u64,
-    pub(super) name_length: u8,
-    pub(super) state: State,
+    pub(in crate::library) name_offset: u64,
+    pub(in crate::library) name_length: u8,
+    pub(in crate::library) state: State,
     /// See [`content_name`].
-    pub(super) content_tag: u16,
+    pub(in crate::library) content_tag: u16,
     /// The number of its list of announce URLs.
-    pub(super) trackers: u32,
-    pub(super) stamp: FileStamp,
+    pub(in crate::library) trackers: u32,
+    pub(in crate::library) stamp: FileStamp,
     /// See [`content_name`].
-    pub(super) content_hash: u32,
+    pub(in crate::library) content_hash: u32,
 }
 
 impl Record {
-    pub(super) fn encode(&self) -> [u8; RECORD_BYTES] {
+    pub(in crate::library) fn encode(&self) -> [u8; RECORD_BYTES] {
         let state = match self.state {
             State::Served => 0_u16,
             State::Withdrawn => 1,
@@ -301,7 +301,7 @@ impl Record {
         out
     }
 
-    pub(super) fn decode(raw: &[u8; RECORD_BYTES]) -> Self {
+    pub(in crate::library) fn decode(raw: &[u8; RECORD_BYTES]) -> Self {
         let mut fields = Fields(raw);
         let info_hash = InfoHash(fields.take());
         let directory = fields.u32();
@@ -332,13 +332,13 @@ impl Record {
 /// A directory with metainfo files in it. Its path ends where that of the next one starts, and so
 /// do its records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Directory {
-    pub(super) path_offset: u64,
-    pub(super) first_record: u32,
+pub(in crate::library) struct Directory {
+    pub(in crate::library) path_offset: u64,
+    pub(in crate::library) first_record: u32,
 }
 
 impl Directory {
-    pub(super) fn encode(&self) -> [u8; DIRECTORY_BYTES] {
+    pub(in crate::library) fn encode(&self) -> [u8; DIRECTORY_BYTES] {
         let mut out = [0; DIRECTORY_BYTES];
         let mut rest = out.as_mut_slice();
         put(&mut rest, &self.path_offset.to_le_bytes());
@@ -346,7 +346,7 @@ impl Directory {
         out
     }
 
-    pub(super) fn decode(raw: &[u8; DIRECTORY_BYTES]) -> Self {
+    pub(in crate::library) fn decode(raw: &[u8; DIRECTORY_BYTES]) -> Self {
         let mut fields = Fields(raw);
         Directory {
             path_offset: fields.u64(),
@@ -356,13 +356,16 @@ impl Directory {
 }
 
 /// The first eight bytes of an info-hash, as a number that sorts like them.
-pub(super) fn prefix(info_hash: &InfoHash) -> u64 {
+pub(in crate::library) fn prefix(info_hash: &InfoHash) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = info_hash.0;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// A list of byte strings, each behind its length; for the blobs of lists.
-pub(super) fn encode_strings<'a>(strings: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
+pub(in crate::library) fn encode_strings<'a>(
+    strings: impl Iterator<Item = &'a [u8]>,
+    out: &mut Vec<u8>,
+) {
     for string in strings {
         // Paths and URLs come from files of at most METAINFO_MAX_BYTES, or from the system.
         let length = u32::try_from(string.len()).unwrap_or(u32::MAX);
@@ -372,7 +375,7 @@ pub(super) fn encode_strings<'a>(strings: impl Iterator<Item = &'a [u8]>, out: &
 }
 
 /// What [`encode_strings`] wrote; `None` when the bytes end in the middle of a string.
-pub(super) fn decode_strings(mut raw: &[u8]) -> Option<Vec<&[u8]>> {
+pub(in crate::library) fn decode_strings(mut raw: &[u8]) -> Option<Vec<&[u8]>> {
     let mut strings = Vec::new();
     while !raw.is_empty() {
         let (length, rest) = raw.split_first_chunk()?;
@@ -385,7 +388,7 @@ pub(super) fn decode_strings(mut raw: &[u8]) -> Option<Vec<&[u8]>> {
 }
 
 /// Announce URLs in tiers (BEP 12) as strings: an empty one stands between two tiers.
-pub(super) fn encode_trackers(tiers: &[Vec<String>], out: &mut Vec<u8>) {
+pub(in crate::library) fn encode_trackers(tiers: &[Vec<String>], out: &mut Vec<u8>) {
     for (number, tier) in tiers.iter().enumerate() {
         let separator = (number > 0).then_some(b"".as_slice());
         let urls = tier.iter().map(String::as_bytes);
@@ -394,7 +397,7 @@ pub(super) fn encode_trackers(tiers: &[Vec<String>], out: &mut Vec<u8>) {
 }
 
 /// What [`encode_trackers`] wrote; `None` when it is damaged.
-pub(super) fn decode_trackers(raw: &[u8]) -> Option<Vec<Vec<String>>> {
+pub(in crate::library) fn decode_trackers(raw: &[u8]) -> Option<Vec<Vec<String>>> {
     let strings = decode_strings(raw)?;
     let tiers = strings.split(|string| string.is_empty()).map(|tier| {
         let url = |url: &&[u8]| String::from_utf8(url.to_vec()).ok();

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 
 use sha1::{Digest, Sha1};
 
-use super::format::{
+use crate::library::index::format::{
     self, Directory, HEADER_BYTES, Header, MAX_RECORDS, Part, RECORD_BYTES, Record, Section, State,
 };
-use super::sort::{Pair, Sorter};
+use crate::library::index::sort::{Pair, Sorter};
 use crate::locked;
 use crate::torrent::printable::Printable;
 use crate::torrent::reader::FileStamp;

@@ -7,8 +7,6 @@
 //! short, where a read is an error. Only [`Index::find`] answers from memory alone; everything else
 //! may wait for the disk, so the loop must not call it.
 
-mod sweep;
-
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -20,25 +18,32 @@ use std::path::{Component, Path, PathBuf};
 use sha1::{Digest, Sha1};
 use thiserror::Error;
 
-use super::format::{
+use crate::library::index::format::{
     self, DIRECTORY_BYTES, Directory, HEADER_BYTES, Header, HeaderError, OFFSET_BYTES,
     POSITION_BYTES, PREFIX_BYTES, Part, RECORD_BYTES, Record, Section, State,
 };
-use super::prefixes::Prefixes;
-use super::window::Window;
-use super::write::Origin;
+use crate::library::index::prefixes::Prefixes;
+use crate::library::index::section_reader::Window;
+use crate::library::index::writer::Origin;
 use crate::torrent::printable::Printable;
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
 
 /// Bytes read in one go where all of a part is read.
-pub(super) const READ_BYTES: usize = 1 << 20;
+pub(in crate::library) const READ_BYTES: usize = 1 << 20;
 
 /// The longest path of a directory that is believed: what the system takes (`PATH_MAX`).
 const MAX_PATH_BYTES: u64 = 4096;
 
 /// The longest list of announce URLs that is believed: a metainfo file has no longer one.
 const MAX_TRACKERS_BYTES: u64 = crate::torrent::reader::METAINFO_MAX_BYTES;
+
+/// Records that are skipped rather than read as well, when the next one wanted is behind them: a
+/// page holds as many, and a read of two pages costs hardly more than that of one.
+const GAP: u32 = 80;
+
+/// Records in one read at most: 256 KiB.
+const RUN: u32 = 5000;
 
 /// Why an index cannot be used. One line that names the file.
 #[derive(Debug, Error)]
@@ -102,7 +107,7 @@ pub struct Counts {
 
 /// Places in the index where an info-hash may be.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Candidates(pub(super) Range<usize>);
+pub struct Candidates(pub(in crate::library) Range<usize>);
 
 /// A metainfo file as the index knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -127,6 +132,17 @@ pub struct Entry {
     pub stamp: FileStamp,
     /// See [`format::content_name`].
     pub content_hash: u32,
+}
+
+/// A torrent of an index that is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Served {
+    /// The number of its record.
+    pub record: u32,
+    /// Which.
+    pub info_hash: InfoHash,
+    /// For [`Index::trackers`].
+    pub trackers: u32,
 }
 
 impl Index {
@@ -300,7 +316,11 @@ impl Index {
     }
 
     /// The entries of some records, with so many bytes read in one go.
-    pub(super) fn entries_ahead(&self, records: Range<u32>, ahead_bytes: usize) -> Entries<'_> {
+    pub(in crate::library) fn entries_ahead(
+        &self,
+        records: Range<u32>,
+        ahead_bytes: usize,
+    ) -> Entries<'_> {
         let all = u32::try_from(self.records()).unwrap_or(u32::MAX);
         Entries {
             index: self,
@@ -338,11 +358,129 @@ impl Index {
         format::decode_trackers(raw).ok_or_else(|| self.damaged(Part::TrackerLists))
     }
 
-    pub(super) fn section(&self, part: Part) -> Section {
+    /// Every torrent whose content was right when it was looked at, once, in the order of records.
+    pub fn served(&self) -> impl Iterator<Item = Result<Served, IndexError>> + '_ {
+        let mut records = self.window(Part::Records, READ_BYTES);
+        let mut duplicates = self.duplicates.iter().map(|(number, _)| *number).peekable();
+        let count = u32::try_from(self.records()).unwrap_or(u32::MAX);
+        (0..count).filter_map(move |number| {
+            let mut is_duplicate = false;
+            while duplicates.next_if(|next| *next <= number).is_some() {
+                is_duplicate = true;
+            }
+            if is_duplicate {
+                return None;
+            }
+            let width = RECORD_BYTES as u64;
+            match records.at(u64::from(number) * width, width) {
+                Ok(raw) => {
+                    let record = Record::decode(raw.try_into().unwrap_or(&[0; RECORD_BYTES]));
+                    (record.state == State::Served).then_some(Ok(Served {
+                        record: number,
+                        info_hash: record.info_hash,
+                        trackers: record.trackers,
+                    }))
+                }
+                Err(error) => Some(Err(self.failed(Part::Records, error))),
+            }
+        })
+    }
+
+    /// The torrents behind an info-hash in the order of info-hashes, whatever their state.
+    pub fn following(
+        &self,
+        after: Option<&InfoHash>,
+    ) -> impl Iterator<Item = Result<Entry, IndexError>> {
+        let after = after.copied();
+        let mut place = after.map_or(0, |after| self.prefixes.first(format::prefix(&after)));
+        // Those that begin alike, which have no order among each other, the last first.
+        let mut alike: Vec<Entry> = Vec::new();
+        std::iter::from_fn(move || {
+            while alike.is_empty() {
+                let places = self.prefixes.alike(place);
+                if places.is_empty() {
+                    return None;
+                }
+                place = places.end;
+                for place in places {
+                    match self.entry_at(place) {
+                        Ok(entry) => alike.push(entry),
+                        Err(error) => return Some(Err(error)),
+                    }
+                }
+                alike.retain(|entry| after.is_none_or(|after| entry.info_hash > after));
+                alike.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.info_hash));
+            }
+            alike.pop().map(Ok)
+        })
+    }
+
+    /// The torrent at a place in the order of prefixes.
+    fn entry_at(&self, place: usize) -> Result<Entry, IndexError> {
+        let raw = self.fixed::<POSITION_BYTES>(Part::Positions, place as u64)?;
+        self.record(u32::from_le_bytes(raw))
+    }
+
+    /// Records with the info-hash of this one, which is served in place of them.
+    pub fn duplicates_of(&self, record: u32) -> impl Iterator<Item = u32> {
+        let first = self.in_place_of.partition_point(|pair| pair.0 < record);
+        let behind = self.in_place_of.get(first..).unwrap_or_default();
+        let of = behind.iter().take_while(move |pair| pair.0 == record);
+        of.map(|pair| pair.1)
+    }
+
+    /// The open file, to be locked.
+    pub(in crate::library) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The record that is served in place of this one, if another is.
+    pub fn first_of(&self, record: u32) -> Option<u32> {
+        let found = self.duplicates.binary_search_by_key(&record, |pair| pair.0);
+        Some(self.duplicates.get(found.ok()?)?.1)
+    }
+
+    /// The info-hashes of records, which must ascend, in few reads. `None` for a record that there is
+    /// not.
+    ///
+    /// # Errors
+    /// An [`IndexError`] when the index is damaged or cannot be read.
+    pub fn info_hashes(&self, records: &[u32]) -> Result<Vec<Option<InfoHash>>, IndexError> {
+        let section = self.section(Part::Records);
+        let mut info_hashes = Vec::with_capacity(records.len());
+        let mut rest = records;
+        while let Some(&first) = rest.first() {
+            let in_a_run = |pair: &&[u32]| match pair {
+                [one, other] => {
+                    other.saturating_sub(*one) <= GAP && other.saturating_sub(first) < RUN
+                }
+                _ => false,
+            };
+            let count = 1 + rest.windows(2).take_while(in_a_run).count();
+            let (run, behind) = rest.split_at(count);
+            rest = behind;
+            let known = run.partition_point(|record| u64::from(*record) < self.records());
+            let (run, beyond) = run.split_at(known);
+            let last = run.last().copied().unwrap_or(first);
+            let width = RECORD_BYTES as u64;
+            let ahead_bytes = (last.saturating_sub(first) as usize + 1) * RECORD_BYTES;
+            let mut window = Window::new(&self.file, section, ahead_bytes);
+            for record in run {
+                let raw = window.at(u64::from(*record) * width, width);
+                let raw = raw.map_err(|error| self.failed(Part::Records, error))?;
+                let info_hash = raw.first_chunk().copied().map(InfoHash);
+                info_hashes.push(info_hash);
+            }
+            info_hashes.extend(beyond.iter().map(|_| None));
+        }
+        Ok(info_hashes)
+    }
+
+    pub(in crate::library) fn section(&self, part: Part) -> Section {
         self.header.section(part)
     }
 
-    pub(super) fn window(&self, part: Part, ahead_bytes: usize) -> Window<'_> {
+    pub(in crate::library) fn window(&self, part: Part, ahead_bytes: usize) -> Window<'_> {
         Window::new(&self.file, self.section(part), ahead_bytes)
     }
 
@@ -355,13 +493,13 @@ impl Index {
     }
 
     /// The name of a metainfo file, by the number of its record.
-    pub(super) fn name_of(&self, number: u32) -> Result<OsString, IndexError> {
+    pub(in crate::library) fn name_of(&self, number: u32) -> Result<OsString, IndexError> {
         let raw = self.fixed::<RECORD_BYTES>(Part::Records, number.into())?;
         self.name(&Record::decode(&raw), &mut self.windows(0))
     }
 
     /// The path of a directory by its number, relative to the root.
-    pub(super) fn directory_path(&self, number: u64) -> Result<PathBuf, IndexError> {
+    pub(in crate::library) fn directory_path(&self, number: u64) -> Result<PathBuf, IndexError> {
         self.directory(number, &mut self.windows(0))
     }
 
@@ -429,7 +567,7 @@ impl Index {
     }
 
     /// The bytes of one fixed-width entry.
-    pub(super) fn fixed<const N: usize>(
+    pub(in crate::library) fn fixed<const N: usize>(
         &self,
         part: Part,
         number: u64,
@@ -442,7 +580,7 @@ impl Index {
     }
 
     /// A read beyond a part means that a number in another part is damaged.
-    pub(super) fn failed(&self, part: Part, error: io::Error) -> IndexError {
+    pub(in crate::library) fn failed(&self, part: Part, error: io::Error) -> IndexError {
         match error.kind() {
             ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => self.damaged(part),
             _ => self.error(error.into()),
@@ -475,6 +613,13 @@ pub struct Entries<'a> {
     windows: Windows<'a>,
     next: u32,
     end: u32,
+}
+
+impl Entries<'_> {
+    /// The number of the next record.
+    pub(in crate::library) fn upcoming(&self) -> u32 {
+        self.next
+    }
 }
 
 impl Iterator for Entries<'_> {

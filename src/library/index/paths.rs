@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
-use super::format::{DIRECTORY_BYTES, Directory, Part, RECORD_BYTES, Record};
-use super::index::{Entries, Entry, Index, IndexError, READ_BYTES};
+use crate::library::index::format::{DIRECTORY_BYTES, Directory, Part, RECORD_BYTES, Record};
+use crate::library::index::reader::{Entries, Entry, Index, IndexError, READ_BYTES};
 
 /// Bytes that are read in one go where a few records in a row are.
 const NEAR_BYTES: usize = 16 * 1024;
@@ -61,7 +61,7 @@ impl Index {
     }
 
     /// The records of the files in a directory whose content has one of these names, see
-    /// [`format::content_name`](super::format::content_name).
+    /// [`format::content_name`](crate::library::index::format::content_name).
     ///
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
@@ -139,9 +139,9 @@ impl Index {
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use crate::library::format::State;
     use crate::library::index::Index;
-    use crate::library::write::{NewRecord, Origin, Writer};
+    use crate::library::index::format::State;
+    use crate::library::index::writer::{NewRecord, Origin, Writer};
     use crate::torrent::reader::FileStamp;
     use crate::wire::message::InfoHash;
 

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 
-use super::format::Section;
+use crate::library::index::format::Section;
 
 /// A view of a part of a file.
 pub(super) struct Window<'a> {

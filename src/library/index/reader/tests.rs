@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::{Entry, Fault, Index};
-use crate::library::format::State;
-use crate::library::write::{NewRecord, Origin, Writer};
+use crate::library::index::format::State;
+use crate::library::index::writer::{NewRecord, Origin, Writer};
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
 
