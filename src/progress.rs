@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::library::build::Progress;
-use crate::library::count;
+use crate::library::scan::build::Progress;
+use crate::library::scan::count;
 
 /// How often the line is drawn again on a terminal: often enough to look alive.
 const REDRAW: Duration = Duration::from_millis(200);

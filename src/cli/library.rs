@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
-use crate::library::build::Summary;
+use crate::library::scan::build::Summary;
 
 /// The arguments of `hekate index`.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest, Sha1};
 use walkdir::WalkDir;
 
-use super::build::Progress;
 use super::verify::Torrent;
+use crate::library::scan::build::Progress;
 use crate::torrent::content::{self, ContentError};
 use crate::torrent::layout::Source;
 use crate::torrent::metainfo::MetainfoFile;

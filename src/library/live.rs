@@ -17,11 +17,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::build::Progress;
 use super::index::{Counts, Index};
 use super::served::{Base, Differs};
 pub use super::view::{Added, Change, Removed};
 use super::watch::Changes;
+use crate::library::scan::build::Progress;
 use crate::torrent::catalogue::Refusal;
 use crate::wire::message::InfoHash;
 use watching::Watch;

@@ -5,20 +5,15 @@
 //! `verify` with `hash` compares content with it. `watch` tells what changes on disk.
 //! `served` is what the loop asks: but for it and [`index::Index::find`] everything may wait for a disk.
 
-pub mod build;
 mod compare;
-pub mod count;
 mod hash;
 pub mod index;
-mod known;
 pub mod listing;
 pub mod live;
-mod look;
-pub mod parallel;
 pub mod refresh;
 pub mod report;
+pub mod scan;
 pub mod served;
 pub mod verify;
 mod view;
-mod walk;
 pub mod watch;

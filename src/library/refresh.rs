@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use sha1::{Digest, Sha1};
 
-use super::build::{self, Base, BuildError, Look, Plan, Progress};
 use super::index::{Fault, Index, IndexError};
 use super::live::{Settings, Source, anchors, say};
-use super::parallel;
-use super::walk::is_away;
+use crate::library::scan::build::{self, Base, BuildError, Look, Plan, Progress};
+use crate::library::scan::parallel;
+use crate::library::scan::walk::is_away;
 use crate::torrent::catalogue::Refusal;
 use crate::torrent::printable::Printable;
 

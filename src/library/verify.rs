@@ -8,11 +8,11 @@ use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::build::Progress;
 use super::hash::{Checked, Hasher, add_fault};
 use super::index::{Index, IndexError};
-use super::parallel;
-use super::walk::{Starts, Step, is_away};
+use crate::library::scan::build::Progress;
+use crate::library::scan::parallel;
+use crate::library::scan::walk::{Starts, Step, is_away};
 use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::content::ContentError;
 use crate::torrent::layout::Layout;

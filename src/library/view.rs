@@ -14,10 +14,10 @@ use std::sync::Arc;
 
 use super::compare::Difference;
 use super::index::{Counts, Entry, IndexError};
-use super::look::Looked;
 use super::served::{Base, Differs};
-use super::walk::is_away;
 use crate::library::index::format::State;
+use crate::library::scan::inspect::Looked;
+use crate::library::scan::walk::is_away;
 use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::id::TorrentId;
 use crate::torrent::reader::{FileStamp, Reader};

@@ -19,9 +19,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use hekate::library::build::{self, Plan, Progress};
 use hekate::library::index::Index;
-use hekate::library::parallel;
+use hekate::library::scan::build::{self, Plan, Progress};
+use hekate::library::scan::parallel;
 use hekate::library::verify::{self, Subject};
 use hekate::torrent::reader::Reader;
 use hekate::wire::message::InfoHash;

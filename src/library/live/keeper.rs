@@ -19,10 +19,10 @@ use super::{
     Bell, Change, Ended, Event, NewBase, Outbox, Refreshed, Settings, Source, Update, inputs, lock,
     say,
 };
-use crate::library::build::{Look, Progress};
 use crate::library::compare;
 use crate::library::index::{Counts, Index, IndexError};
 use crate::library::refresh::{self, Task};
+use crate::library::scan::build::{Look, Progress};
 use crate::library::served::Base;
 use crate::library::view::{Concerned, View};
 use crate::library::watch::Changes;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::library::index::Index;
-use crate::library::walk::resolved;
+use crate::library::scan::walk::resolved;
 use crate::sys;
 
 /// How long an index stays that nobody has made anew, which each start does, and nobody has open:

@@ -10,9 +10,9 @@ use sha1::{Digest, Sha1};
 use tempfile::TempDir;
 
 use super::{Finding, Report, Subject, verify};
-use crate::library::build::{self, Plan, Progress};
 use crate::library::index::Index;
 use crate::library::report;
+use crate::library::scan::build::{self, Plan, Progress};
 use crate::torrent::metainfo::samples::entry;
 
 const PIECE_BYTES: usize = 1000;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::{Key, View, is_absence};
 use crate::library::index::IndexError;
 use crate::library::index::format;
-use crate::library::walk::{self, Step};
+use crate::library::scan::walk::{self, Step};
 use crate::torrent::refusal::is_metainfo_name;
 
 /// What a change of a path may be about.

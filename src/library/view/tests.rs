@@ -7,9 +7,9 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::*;
-use crate::library::build::{self, Look, Plan, Progress};
 use crate::library::compare::compare;
 use crate::library::index::Index;
+use crate::library::scan::build::{self, Look, Plan, Progress};
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::metainfo::samples::{s, single};
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::mounts::{self, Mount};
-use crate::library::walk::is_away;
+use crate::library::scan::walk::is_away;
 
 /// One directory.
 pub(super) struct Anchor {

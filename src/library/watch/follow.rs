@@ -25,7 +25,7 @@ use super::batch::Batch;
 use super::mounts;
 use super::places::{Place, Places};
 use super::way::{self, Way};
-use crate::library::walk::LINKS_MAX;
+use crate::library::scan::walk::LINKS_MAX;
 use crate::torrent::printable::Printable;
 use crate::torrent::refusal::is_metainfo_name;
 

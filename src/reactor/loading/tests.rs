@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::Config;
-use crate::library::build::{self, Plan, Progress};
 use crate::library::index::Index;
+use crate::library::scan::build::{self, Plan, Progress};
 use crate::library::served::Library;
 use crate::storage::Completion;
 use crate::timers::Time;

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use tempfile::TempDir;
 
 use super::*;
-use crate::library::build::Progress;
 use crate::library::index::format::State;
 use crate::library::live::{Settings, Source};
 use crate::library::refresh::{first, open, state_path};
+use crate::library::scan::build::Progress;
 use crate::torrent::metainfo::samples::{s, single};
 
 struct Place {

@@ -16,27 +16,27 @@ use crate::wire::message::InfoHash;
 
 /// How long a file is tried again while no descriptor is left. Peers come and go faster; a system that
 /// has none for longer is in need of its administrator.
-pub(super) const DESCRIPTORS_PATIENCE: Duration = Duration::from_secs(60);
+pub(in crate::library) const DESCRIPTORS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long to wait in between.
-pub(super) const DESCRIPTORS_RETRY: Duration = Duration::from_millis(100);
+pub(in crate::library) const DESCRIPTORS_RETRY: Duration = Duration::from_millis(100);
 
 /// What was seen.
-pub(super) struct Looked {
+pub(in crate::library) struct Looked {
     /// Meaningless for [`State::Unusable`].
-    pub(super) info_hash: InfoHash,
-    pub(super) state: State,
-    pub(super) content_tag: u16,
-    pub(super) announce: Vec<Vec<String>>,
-    pub(super) stamp: FileStamp,
-    pub(super) content_hash: u32,
+    pub(in crate::library) info_hash: InfoHash,
+    pub(in crate::library) state: State,
+    pub(in crate::library) content_tag: u16,
+    pub(in crate::library) announce: Vec<Vec<String>>,
+    pub(in crate::library) stamp: FileStamp,
+    pub(in crate::library) content_hash: u32,
     /// Why it is not served; also `None` when its content is away.
-    pub(super) refusal: Option<RefusalReason>,
+    pub(in crate::library) refusal: Option<RefusalReason>,
 }
 
 impl Looked {
     /// A file that is of no use.
-    pub(super) fn refused(reason: RefusalReason) -> Self {
+    pub(in crate::library) fn refused(reason: RefusalReason) -> Self {
         Looked {
             info_hash: InfoHash([0; 20]),
             state: State::Unusable,
@@ -52,7 +52,7 @@ impl Looked {
     ///
     /// # Errors
     /// When no descriptor was left, so that nothing is known of either.
-    pub(super) fn at(
+    pub(in crate::library) fn at(
         reader: &mut Reader,
         path: &Path,
         root: Option<&Path>,
@@ -111,7 +111,11 @@ impl Looked {
     }
 
     /// The same, which tries again while no descriptor is left, so that nobody is turned away for that.
-    pub(super) fn patiently(reader: &mut Reader, path: &Path, root: Option<&Path>) -> Self {
+    pub(in crate::library) fn patiently(
+        reader: &mut Reader,
+        path: &Path,
+        root: Option<&Path>,
+    ) -> Self {
         let begun = Instant::now();
         loop {
             match Self::at(reader, path, root) {
@@ -128,7 +132,7 @@ impl Looked {
     }
 }
 
-pub(super) fn is_lack_of_descriptors(error: &io::Error) -> bool {
+pub(in crate::library) fn is_lack_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 

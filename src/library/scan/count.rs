@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::walk::{Starts, Step};
+use crate::library::scan::walk::{Starts, Step};
 
 /// Counts metainfo files below these directories, and those that are named themselves. `None` when it
 /// was told to stop before the end.

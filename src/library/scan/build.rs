@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use thiserror::Error;
 
-use super::index::{Entry, Index, IndexError};
-use super::known::{Known, Work};
-use super::look::Looked;
-use super::parallel;
-use super::walk::{Batch, Starts, is_away, resolved};
 use crate::library::index::format::State;
 use crate::library::index::writer::{NewRecord, Origin, Writer};
+use crate::library::index::{Entry, Index, IndexError};
+use crate::library::scan::inspect::Looked;
+use crate::library::scan::merge_walk::{Known, Work};
+use crate::library::scan::parallel;
+use crate::library::scan::walk::{Batch, Starts, is_away, resolved};
 use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::printable::Printable;
 use crate::torrent::reader::{FileStamp, Reader};

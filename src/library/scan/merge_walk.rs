@@ -8,15 +8,15 @@ use std::ffi::OsStr;
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 
-use super::index::{Entries, Entry, Index};
-use super::walk::{Batch, Step};
+use crate::library::index::{Entries, Entry, Index};
+use crate::library::scan::walk::{Batch, Step};
 use crate::torrent::catalogue::Refusal;
 
 /// Entries that are handed on together where they are kept as they are.
 const BATCH_KEPT: usize = 64;
 
 /// What is to be looked at.
-pub(super) enum Work {
+pub(in crate::library) enum Work {
     /// Files of a directory, each with what the index had of it.
     Look(Batch, Vec<Option<Entry>>),
     /// What is kept as it was, absolute.
@@ -25,7 +25,7 @@ pub(super) enum Work {
 }
 
 /// A walk, and the entries of an index beside it, which come in the same order.
-pub(super) struct Known<'a, W> {
+pub(in crate::library) struct Known<'a, W> {
     steps: W,
     index: Option<&'a Index>,
     entries: Option<Peekable<Entries<'a>>>,
@@ -37,7 +37,7 @@ pub(super) struct Known<'a, W> {
 
 impl<'a, W: Iterator<Item = Step>> Known<'a, W> {
     /// `gone` ascends.
-    pub(super) fn new(steps: W, index: Option<&'a Index>, gone: &'a [PathBuf]) -> Self {
+    pub(in crate::library) fn new(steps: W, index: Option<&'a Index>, gone: &'a [PathBuf]) -> Self {
         Known {
             steps,
             index,

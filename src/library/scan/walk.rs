@@ -10,21 +10,21 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub(super) use self::descent::LINKS_MAX;
+pub(in crate::library) use self::descent::LINKS_MAX;
 use self::descent::Walk;
 use crate::torrent::catalogue::Refusal;
 
 /// Files of one directory, in the order of their names.
 #[derive(PartialEq, Eq, Debug)]
-pub(super) struct Batch {
+pub(in crate::library) struct Batch {
     /// As it was reached: symlinks below the start are not resolved.
-    pub(super) directory: PathBuf,
-    pub(super) names: Vec<OsString>,
+    pub(in crate::library) directory: PathBuf,
+    pub(in crate::library) names: Vec<OsString>,
 }
 
 /// What is found on the way.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(in crate::library) enum Step {
     Batch(Batch),
     Refused(Refusal),
     /// A directory that may be away: a start that is not there, one that cannot be read or holds
@@ -45,24 +45,24 @@ enum Start {
 
 /// Where a walk starts.
 #[derive(Debug)]
-pub(super) struct Starts {
+pub(in crate::library) struct Starts {
     directories: BTreeMap<PathBuf, Start>,
     /// Files that were given by themselves below a directory that is walked.
     within: Vec<PathBuf>,
     /// What could not be found.
-    pub(super) refusals: Vec<Refusal>,
+    pub(in crate::library) refusals: Vec<Refusal>,
 }
 
 impl Starts {
     /// Resolves what was given: directories, or metainfo files of any name. What is not there is
     /// refused.
-    pub(super) fn new(inputs: &[PathBuf]) -> Self {
+    pub(in crate::library) fn new(inputs: &[PathBuf]) -> Self {
         Self::resolve(inputs, |_| false)
     }
 
     /// The same, but for what is not there or is empty, as the place of a disk that is not mounted:
     /// it is not refused and stays a start.
-    pub(super) fn patient(inputs: &[PathBuf]) -> Self {
+    pub(in crate::library) fn patient(inputs: &[PathBuf]) -> Self {
         Self::resolve(inputs, is_away)
     }
 
@@ -120,7 +120,7 @@ impl Starts {
     }
 
     /// The deepest directory that holds all of them; `None` when there are none.
-    pub(super) fn common_directory(&self) -> Option<PathBuf> {
+    pub(in crate::library) fn common_directory(&self) -> Option<PathBuf> {
         let mut directories = self.directories.keys();
         let mut common = directories.next()?.clone();
         for directory in directories {
@@ -132,7 +132,7 @@ impl Starts {
     }
 
     /// The directories and files, without what lies within another.
-    pub(super) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+    pub(in crate::library) fn paths(&self) -> impl Iterator<Item = PathBuf> {
         self.directories
             .iter()
             .flat_map(|(directory, start)| match start {
@@ -142,7 +142,7 @@ impl Starts {
     }
 
     /// Walks from all of them.
-    pub(super) fn walk(self) -> impl Iterator<Item = Step> + Send {
+    pub(in crate::library) fn walk(self) -> impl Iterator<Item = Step> + Send {
         let refused = self.refusals.into_iter().map(Step::Refused);
         let within = self.within;
         let steps = self
@@ -159,12 +159,15 @@ impl Starts {
 
 /// Walks below a directory, whose path is kept as it is, as a walk from `start` comes there: what
 /// leads back to a directory above is a loop here too.
-pub(super) fn below(directory: &Path, start: &Path) -> impl Iterator<Item = Step> + use<> {
+pub(in crate::library) fn below(
+    directory: &Path,
+    start: &Path,
+) -> impl Iterator<Item = Step> + use<> {
     Walk::below(directory, start)
 }
 
 /// Whether a start is not there, or holds nothing at all.
-pub(super) fn is_away(path: &Path) -> bool {
+pub(in crate::library) fn is_away(path: &Path) -> bool {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => match path.read_dir() {
             Ok(mut entries) => entries.next().is_none(),
@@ -177,7 +180,7 @@ pub(super) fn is_away(path: &Path) -> bool {
 }
 
 /// A path without symlinks, as far as it can be told.
-pub(super) fn resolved(path: &Path) -> PathBuf {
+pub(in crate::library) fn resolved(path: &Path) -> PathBuf {
     let real = path.canonicalize().or_else(|_| std::path::absolute(path));
     real.unwrap_or_else(|_| path.to_path_buf())
 }

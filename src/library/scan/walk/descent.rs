@@ -13,7 +13,9 @@ use std::time::Instant;
 use std::{thread, vec};
 
 use super::{Batch, Step};
-use crate::library::look::{DESCRIPTORS_PATIENCE, DESCRIPTORS_RETRY, is_lack_of_descriptors};
+use crate::library::scan::inspect::{
+    DESCRIPTORS_PATIENCE, DESCRIPTORS_RETRY, is_lack_of_descriptors,
+};
 use crate::torrent::content::explain;
 use crate::torrent::refusal::{Refusal, RefusalReason, is_metainfo_name};
 
