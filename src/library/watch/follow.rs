@@ -1,12 +1,11 @@
-//! Following the directories below the roots, as they come, go and move.
+//! The watches, kept on the directories below the roots as these come, go and move.
 //!
-//! Owns the inotify instance, its watches and what each event does to them. It must not know how long
-//! anything waits. It asks what is on disk now, and not what was there when an event was made: events
-//! may be late, so that only the state can be right.
+//! Events may be late, so every decision is made by the state on disk now, not by what an event
+//! describes.
 //!
-//! A watch follows its directory, not the path. That a directory was moved is told by the directory
-//! itself, and its places are then looked at: where the same path leads to another watch or to none,
-//! the place is removed with all below it.
+//! A watch follows its directory, not the path. The moved directory itself reports a move; each of its
+//! nodes is then verified: where the same path leads to another watch or to none, the node is removed
+//! with everything below it.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -20,16 +19,16 @@ use std::time::Instant;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::anchors::Anchor;
-use super::batch::Batch;
 use super::mounts;
-use super::places::{Place, Places};
-use super::way::{self, Way};
+use super::pending::Pending;
+use super::presence::PresenceRoot;
+use super::resolve::{self, ResolvedPath};
+use super::tree::{NodeId, Tree};
 use crate::library::scan::walk::LINKS_MAX;
 use crate::torrent::printable::Printable;
 use crate::torrent::refusal::is_metainfo_name;
 
-/// What is told of a directory of the library.
+/// Events of a directory of the library.
 const DIRECTORY: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::MODIFY)
@@ -40,8 +39,8 @@ const DIRECTORY: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR);
 
-/// What is told of a directory on the way to a root; it may be one of the library as well.
-const WAY: WatchFlags = WatchFlags::CREATE
+/// Events of a directory on the path to a root; it may be a directory of the library as well.
+const PATH: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::MOVE)
     .union(WatchFlags::DELETE)
@@ -50,8 +49,8 @@ const WAY: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::ONLYDIR)
     .union(WatchFlags::MASK_ADD);
 
-/// What is told of the directory at the end of a way that leads to no root.
-const END: WatchFlags = WatchFlags::DELETE_SELF
+/// Events of a presence root itself.
+const PRESENCE: WatchFlags = WatchFlags::DELETE_SELF
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR)
     .union(WatchFlags::MASK_ADD);
@@ -59,14 +58,14 @@ const END: WatchFlags = WatchFlags::DELETE_SELF
 /// Stands for every name in a directory.
 const ANY_NAME: &str = "";
 
-/// A way that changes each time it is looked at is looked at again when the next event comes.
-const MAX_LOOKS: usize = 10;
+/// How often a path that keeps changing is resolved in a row. The next event resolves it again.
+const RESOLVES_MAX: usize = 10;
 
-/// One event.
+/// An event of the kernel.
 pub(super) struct Event {
     watch: i32,
     flags: ReadFlags,
-    /// `None` for the directory itself.
+    /// The name in the watched directory; `None` for the directory itself.
     name: Option<OsString>,
 }
 
@@ -96,40 +95,40 @@ impl Event {
     }
 }
 
-/// One root as it was last seen.
+/// A root as it was when last resolved.
 struct Root {
     given: PathBuf,
     /// Without symlinks; `None` while it is absent.
     real: Option<PathBuf>,
-    /// For a directory.
-    place: Option<Place>,
+    /// The node of a root that is a directory.
+    node: Option<NodeId>,
 }
 
 /// Why there is no watch.
 enum Unwatched {
-    /// There is no directory, or none that we may read.
+    /// There is no directory, or we may not read it.
     Absent,
-    /// The system, or our bound, allows no more.
+    /// The kernel's limit of watches, or ours, is reached.
     Full,
 }
 
-/// The watches and what they are for.
+/// All watches, and what each is for.
 pub(super) struct Follower {
     inotify: OwnedFd,
-    places: Places,
+    tree: Tree,
     bound: usize,
     roots: Vec<Root>,
-    anchors: Vec<Anchor>,
-    /// The names of each directory on the way to a root or an anchor.
-    ways: HashMap<i32, Vec<OsString>>,
-    /// The roots are to be looked for again.
-    is_lost: bool,
-    /// It was said that no more can be watched.
+    presence_roots: Vec<PresenceRoot>,
+    /// By watch, the names on the path to a root or presence root that are looked up in the directory.
+    path_names: HashMap<i32, Vec<OsString>>,
+    /// The roots have to be resolved again.
+    is_unresolved: bool,
+    /// The warning that no more can be watched has been logged.
     is_full: bool,
-    /// Mount points below roots, as they were last.
+    /// Mount points below roots, as last read.
     mounts: Vec<PathBuf>,
-    /// What is to be told.
-    pub(super) batch: Batch,
+    /// Changes that have not been reported.
+    pub(super) pending: Pending,
 }
 
 fn new_instance() -> io::Result<OwnedFd> {
@@ -137,103 +136,109 @@ fn new_instance() -> io::Result<OwnedFd> {
 }
 
 impl Follower {
-    /// Watches all that is there.
-    pub(super) fn new(roots: &[PathBuf], anchors: &[PathBuf], bound: usize) -> io::Result<Self> {
+    /// Watches the directories below the roots.
+    pub(super) fn new(
+        roots: &[PathBuf],
+        presence_roots: &[PathBuf],
+        bound: usize,
+    ) -> io::Result<Self> {
         let roots = roots.iter().map(|given| Root {
             given: given.clone(),
             real: None,
-            place: None,
+            node: None,
         });
         let mut follower = Follower {
             inotify: new_instance()?,
-            places: Places::new(bound),
+            tree: Tree::new(bound),
             bound,
             roots: roots.collect(),
-            anchors: anchors.iter().map(|given| Anchor::new(given)).collect(),
-            ways: HashMap::new(),
-            is_lost: true,
+            presence_roots: presence_roots
+                .iter()
+                .map(|given| PresenceRoot::new(given))
+                .collect(),
+            path_names: HashMap::new(),
+            is_unresolved: true,
             is_full: false,
             mounts: Vec::new(),
-            batch: Batch::default(),
+            pending: Pending::default(),
         };
-        follower.settle();
+        follower.resolve_roots();
         follower.mounts = follower.mounts_within();
-        follower.look_at_anchored_mounts();
-        // What was there before is not told: whoever begins to watch looks at everything after that,
-        // at what cannot be watched too.
-        follower.batch = Batch::default();
+        follower.update_presence_mounts();
+        // The caller scans everything after this, also what cannot be watched.
+        follower.pending = Pending::default();
         Ok(follower)
     }
 
-    /// Makes all watches anew, after events were lost: what is watched may be something else now.
-    pub(super) fn start_again(&mut self) -> io::Result<()> {
-        // The old watches end with the old instance, and must: they count.
+    /// Makes all watches again after events were lost: other directories may be there now.
+    pub(super) fn recrawl(&mut self) -> io::Result<()> {
+        // Closing the old instance ends the old watches, which count against the limit.
         self.inotify = new_instance()?;
-        self.places = Places::new(self.bound);
-        self.ways.clear();
+        self.tree = Tree::new(self.bound);
+        self.path_names.clear();
         for root in &mut self.roots {
-            root.place = None;
+            root.node = None;
         }
-        self.is_lost = true;
-        self.settle();
+        self.is_unresolved = true;
+        self.resolve_roots();
         self.mounts = self.mounts_within();
-        self.batch.note_everything(Instant::now());
+        self.pending.add_everything(Instant::now());
         Ok(())
     }
 
-    /// What can be read when there are events.
+    /// Readable when there are events.
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
     }
 
-    /// How many directories are watched, each counted at every place.
+    /// How many nodes there are: a directory counts once for each path that leads to it.
     pub(super) fn watched(&self) -> usize {
-        self.places.len()
+        self.tree.len()
     }
 
-    /// Takes an event in.
+    /// Handles an event. A run of events ends with [`Follower::resolve_roots`].
     pub(super) fn handle(&mut self, event: &Event) {
         let is_self = event.name.is_none();
-        if let Some(names) = self.ways.get(&event.watch)
+        if let Some(names) = self.path_names.get(&event.watch)
             && (is_self || names.iter().any(|name| event.is_of(name)))
         {
-            self.is_lost = true;
+            self.is_unresolved = true;
             self.note_files();
         }
         let ended = ReadFlags::IGNORED | ReadFlags::UNMOUNT | ReadFlags::DELETE_SELF;
         if event.is(ended) {
             self.end(event);
         } else if let Some(name) = &event.name {
-            for place in self.places.of(event.watch) {
-                self.handle_entry(event, place, name);
+            for node in self.tree.of(event.watch) {
+                self.handle_entry(event, node, name);
             }
         } else if event.is(ReadFlags::MOVE_SELF | ReadFlags::ATTRIB) {
-            // Its permissions may have changed: what cannot be watched now is gone for us.
-            for place in self.places.of(event.watch) {
-                self.verify(place);
+            // If its permissions no longer let us watch it, it counts as gone.
+            for node in self.tree.of(event.watch) {
+                self.verify(node);
             }
         }
     }
 
-    /// A file that is a root by itself may have changed.
+    /// Reports every root that is a single file as changed.
     fn note_files(&mut self) {
-        let files = self.roots.iter().filter(|root| root.place.is_none());
+        let files = self.roots.iter().filter(|root| root.node.is_none());
         for file in files.filter_map(|root| root.real.as_ref()) {
-            self.batch.note(file.clone(), Instant::now());
+            self.pending.add(file.clone(), Instant::now());
         }
     }
 
-    /// A directory is gone, or its file system is.
+    /// A watch has ended: its directory is gone, or the file system is unmounted.
     fn end(&mut self, event: &Event) {
-        self.is_lost |= self.ways.contains_key(&event.watch);
-        for place in self.places.of(event.watch) {
-            let parent = self.places.parent(place);
+        self.is_unresolved |= self.path_names.contains_key(&event.watch);
+        for node in self.tree.of(event.watch) {
+            let parent = self.tree.parent(node);
             let parent = parent.map(|(parent, name)| (parent, name.to_owned()));
             let is_link = parent
                 .as_ref()
-                .is_some_and(|(parent, name)| self.places.link(*parent, name) == Some(place));
-            self.remove(place);
-            // Below a mount there is another directory.
+                .is_some_and(|(parent, name)| self.tree.link(*parent, name) == Some(node));
+            self.remove(node);
+            // The directory that was hidden by the mount is visible again.
             if let Some((parent, name)) = parent
                 && event.is(ReadFlags::UNMOUNT)
             {
@@ -242,52 +247,52 @@ impl Follower {
         }
     }
 
-    /// Something has happened to a name in a directory.
-    fn handle_entry(&mut self, event: &Event, place: Place, name: &OsStr) {
-        let path = self.places.path(place).join(name);
+    /// Handles an event of one name in a watched directory.
+    fn handle_entry(&mut self, event: &Event, node: NodeId, name: &OsStr) {
+        let path = self.tree.path(node).join(name);
         let came = event.is(ReadFlags::CREATE | ReadFlags::MOVED_TO);
         if event.is(ReadFlags::ISDIR) {
             if came || event.is(ReadFlags::ATTRIB) {
-                self.arrive(place, name, false);
+                self.arrive(node, name, false);
             }
-            // That its permissions or times have changed says nothing about what it holds.
+            // New permissions or times of a directory do not change its files.
             if event.is(ReadFlags::ATTRIB) {
                 return;
             }
         } else if event.is(ReadFlags::MODIFY) && is_metainfo_name(&path) {
-            // It is told when it is closed. To read half of it would be in vain.
-            self.batch.forget(&path);
+            // Closing it makes an event too. Reading half a file would be in vain.
+            self.pending.forget(&path);
             return;
         } else if came || event.is(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
-            if let Some(link) = self.places.link(place, name) {
+            if let Some(link) = self.tree.link(node, name) {
                 self.remove(link);
             }
             if came {
-                self.arrive(place, name, true);
+                self.arrive(node, name, true);
             }
         }
-        self.batch.note(path, Instant::now());
+        self.pending.add(path, Instant::now());
     }
 
-    /// Watches what is now at a name, if it is a directory, with all below it.
-    fn arrive(&mut self, parent: Place, name: &OsStr, is_link: bool) {
-        let path = self.places.path(parent).join(name);
-        if let Some(place) = self.enter(Some(parent), &path, name, is_link) {
-            self.batch.note(path, Instant::now());
-            self.list(place);
+    /// Watches what a name leads to now, if it is a directory, with everything below it.
+    fn arrive(&mut self, parent: NodeId, name: &OsStr, is_link: bool) {
+        let path = self.tree.path(parent).join(name);
+        if let Some(node) = self.enter(Some(parent), &path, name, is_link) {
+            self.pending.add(path, Instant::now());
+            self.list(node);
         }
     }
 
-    /// Watches a directory at one place. `None` when it is watched there already, or cannot be.
+    /// Watches a directory as a child of `parent`. `None` when it already is, or cannot be.
     fn enter(
         &mut self,
-        parent: Option<Place>,
+        parent: Option<NodeId>,
         path: &Path,
         name: &OsStr,
         is_link: bool,
-    ) -> Option<Place> {
+    ) -> Option<NodeId> {
         if let Some(parent) = parent.filter(|_| is_link)
-            && self.places.links_in(parent) >= LINKS_MAX
+            && self.tree.links_in(parent) >= LINKS_MAX
         {
             return None;
         }
@@ -295,35 +300,35 @@ impl Follower {
             Ok(watch) => watch,
             Err(Unwatched::Absent) => return None,
             Err(Unwatched::Full) => {
-                self.say_full();
+                self.warn_full();
                 return None;
             }
         };
         if let Some(parent) = parent {
-            if self.places.is_within(parent, watch) {
+            if self.tree.is_within(parent, watch) {
                 return None;
             }
-            if let Some(place) = self.places.find(parent, name, watch) {
+            if let Some(node) = self.tree.find(parent, name, watch) {
                 if is_link {
-                    self.places.mark_link(place);
+                    self.tree.mark_link(node);
                 }
                 return None;
             }
         }
-        let place = self.places.add(parent, name, watch, is_link);
-        if place.is_none() {
+        let node = self.tree.add(parent, name, watch, is_link);
+        if node.is_none() {
             self.leave(watch);
-            self.say_full();
+            self.warn_full();
         }
-        place
+        node
     }
 
-    /// Watches all directories below a place, those near it first: they are the ones to have when
-    /// there are too many.
-    fn list(&mut self, place: Place) {
-        let mut waiting = VecDeque::from([place]);
-        while let Some(place) = waiting.pop_front() {
-            let directory = self.places.path(place);
+    /// Watches all directories below a node, breadth first: if there are too many, those near the root
+    /// matter most.
+    fn list(&mut self, node: NodeId) {
+        let mut waiting = VecDeque::from([node]);
+        while let Some(node) = waiting.pop_front() {
+            let directory = self.tree.path(node);
             let entries = match fs::read_dir(&directory) {
                 Ok(entries) => entries,
                 Err(error) => {
@@ -338,36 +343,36 @@ impl Follower {
                 };
                 if kind.is_dir() || kind.is_symlink() {
                     let (path, name) = (entry.path(), entry.file_name());
-                    let child = self.enter(Some(place), &path, &name, kind.is_symlink());
+                    let child = self.enter(Some(node), &path, &name, kind.is_symlink());
                     waiting.extend(child);
                 }
             }
         }
     }
 
-    /// Removes a place that its path does not lead to any more.
-    fn verify(&mut self, place: Place) {
-        let path = self.places.path(place);
+    /// Removes a node if its path no longer leads to its watch.
+    fn verify(&mut self, node: NodeId) {
+        let path = self.tree.path(node);
         let found = self.watch(&path, DIRECTORY).ok();
-        if found != self.places.watch(place) {
-            self.remove(place);
+        if found != self.tree.watch(node) {
+            self.remove(node);
             if let Some(watch) = found {
-                // What is there instead has an event of its own.
+                // The directory that is there instead has made an event of its own.
                 self.leave(watch);
             }
         }
     }
 
-    /// Removes a place, and the watches that are of no use without it.
-    fn remove(&mut self, place: Place) {
-        self.batch.note(self.places.path(place), Instant::now());
+    /// Removes a node with everything below it, and the watches that nothing else needs.
+    fn remove(&mut self, node: NodeId) {
+        self.pending.add(self.tree.path(node), Instant::now());
         for root in &mut self.roots {
-            if root.place == Some(place) {
-                root.place = None;
-                self.is_lost = true;
+            if root.node == Some(node) {
+                root.node = None;
+                self.is_unresolved = true;
             }
         }
-        for watch in self.places.remove(place) {
+        for watch in self.tree.remove(node) {
             self.leave(watch);
         }
     }
@@ -379,165 +384,182 @@ impl Follower {
         })
     }
 
-    /// Gives up a watch, unless something needs it.
+    /// Removes a watch unless something needs it.
     fn leave(&self, watch: i32) {
-        if !self.places.has_watch(watch) && !self.ways.contains_key(&watch) {
-            // The kernel may have given it up already.
+        if !self.tree.has_watch(watch) && !self.path_names.contains_key(&watch) {
+            // The kernel may have removed it already.
             let _ = inotify::remove_watch(&self.inotify, watch);
         }
     }
 
-    fn say_full(&mut self) {
+    fn warn_full(&mut self) {
         if !self.is_full {
             self.is_full = true;
-            self.batch.note_everything(Instant::now());
+            self.pending.add_everything(Instant::now());
             log::warn!(
-                "{} directories are watched and no more can be: changes in others are found by a \
-                 rescan alone; raise fs.inotify.max_user_watches with sysctl(8), which takes 1 KB \
-                 of memory for each, and restart",
-                self.places.len()
+                "watching {} directories, which is the limit: only a rescan finds changes in others; \
+                 raise fs.inotify.max_user_watches with sysctl(8), at 1 KB of memory each, and \
+                 restart",
+                self.tree.len()
             );
         }
     }
 
-    /// Looks for the roots again if that is needed. To be called after a run of events.
-    pub(super) fn settle(&mut self) {
-        if std::mem::take(&mut self.is_lost) {
-            let mut ways = HashMap::new();
+    /// Resolves the roots again if an event asks for it.
+    pub(super) fn resolve_roots(&mut self) {
+        if std::mem::take(&mut self.is_unresolved) {
+            let mut path_names = HashMap::new();
             for number in 0..self.roots.len() {
-                self.find_root(number, &mut ways);
+                self.resolve_root(number, &mut path_names);
             }
-            for number in 0..self.anchors.len() {
-                self.find_anchor(number, &mut ways);
+            for number in 0..self.presence_roots.len() {
+                self.resolve_presence_root(number, &mut path_names);
             }
-            let before = std::mem::replace(&mut self.ways, ways);
+            let before = std::mem::replace(&mut self.path_names, path_names);
             for watch in before.into_keys() {
                 self.leave(watch);
             }
         }
     }
 
-    /// Finds where a path leads, and watches the directories on the way.
-    fn find_way(&self, given: &Path, ways: &mut HashMap<i32, Vec<OsString>>) -> Way {
-        let mut way = way::find(given);
-        for _ in 0..MAX_LOOKS {
-            for (directory, name) in &way.steps {
-                if let Ok(watch) = self.watch(directory, WAY) {
-                    ways.entry(watch).or_default().push(name.clone());
+    /// Resolves a path and watches the directories on it.
+    fn resolve_watched(
+        &self,
+        given: &Path,
+        path_names: &mut HashMap<i32, Vec<OsString>>,
+    ) -> ResolvedPath {
+        let mut resolved = resolve::resolve(given);
+        for _ in 0..RESOLVES_MAX {
+            for (directory, name) in &resolved.steps {
+                if let Ok(watch) = self.watch(directory, PATH) {
+                    path_names.entry(watch).or_default().push(name.clone());
                 }
             }
-            // What came before its directory was watched is not told.
-            let watched = std::mem::replace(&mut way, way::find(given));
-            if watched == way {
+            // A change before the watch was made has no event, so compare.
+            let watched = std::mem::replace(&mut resolved, resolve::resolve(given));
+            if watched == resolved {
                 break;
             }
         }
-        way
+        resolved
     }
 
-    /// Looks for one anchor, and watches the directories that lead to it.
-    fn find_anchor(&mut self, number: usize, ways: &mut HashMap<i32, Vec<OsString>>) {
-        let Some(anchor) = self.anchors.get(number) else {
+    /// Resolves one presence root and watches the directories on its path.
+    fn resolve_presence_root(
+        &mut self,
+        number: usize,
+        path_names: &mut HashMap<i32, Vec<OsString>>,
+    ) {
+        let Some(presence_root) = self.presence_roots.get(number) else {
             return;
         };
-        let way = self.find_way(&anchor.given, ways);
-        let end = way.end.as_deref();
-        let mut watch = end.and_then(|end| self.watch(end, END).ok());
-        let is_other = self.look_at_anchor(number, end);
-        if self.anchors.get(number).is_some_and(Anchor::is_empty)
+        let resolved = self.resolve_watched(&presence_root.given, path_names);
+        let end = resolved.end.as_deref();
+        let mut watch = end.and_then(|end| self.watch(end, PRESENCE).ok());
+        let is_other = self.update_presence(number, end);
+        if self
+            .presence_roots
+            .get(number)
+            .is_some_and(PresenceRoot::is_empty)
             && let Some(end) = end
-            && let Ok(filled) = self.watch(end, WAY)
+            && let Ok(filled) = self.watch(end, PATH)
         {
-            ways.entry(filled).or_default().push(ANY_NAME.into());
+            path_names.entry(filled).or_default().push(ANY_NAME.into());
             watch = Some(filled);
-            // What came before that is not told.
-            self.look_at_anchor(number, Some(end));
+            // A file that came before the watch has no event.
+            self.update_presence(number, Some(end));
         }
         if let Some(watch) = watch {
-            ways.entry(watch).or_default();
+            path_names.entry(watch).or_default();
         }
         if is_other {
-            self.batch.note_everything(Instant::now());
+            self.pending.add_everything(Instant::now());
         }
     }
 
-    fn look_at_anchor(&mut self, number: usize, end: Option<&Path>) -> bool {
-        let anchor = self.anchors.get_mut(number);
-        anchor.is_some_and(|anchor| anchor.look(end))
+    fn update_presence(&mut self, number: usize, end: Option<&Path>) -> bool {
+        let presence_root = self.presence_roots.get_mut(number);
+        presence_root.is_some_and(|presence_root| presence_root.update(end))
     }
 
-    /// Whether something else is mounted at an anchor or below than was last.
-    fn look_at_anchored_mounts(&mut self) -> bool {
-        let looks = self.anchors.iter_mut().map(Anchor::look_at_mounts);
+    /// Reads the mounts at and below presence roots again. Returns true if any has changed.
+    fn update_presence_mounts(&mut self) -> bool {
+        let looks = self
+            .presence_roots
+            .iter_mut()
+            .map(PresenceRoot::update_mounts);
         looks.fold(false, |any, is_other| any | is_other)
     }
 
-    /// Looks for one root, and watches the directories that lead to it.
-    fn find_root(&mut self, number: usize, ways: &mut HashMap<i32, Vec<OsString>>) {
+    /// Resolves one root and watches the directories on its path.
+    fn resolve_root(&mut self, number: usize, path_names: &mut HashMap<i32, Vec<OsString>>) {
         let Some(root) = self.roots.get(number) else {
             return;
         };
-        let way = self.find_way(&root.given, ways);
-        let (before, place) = (root.real.clone(), root.place);
-        let watch = way.end.as_ref().map(|end| self.watch(end, DIRECTORY).ok());
-        let is_same = before == way.end
-            && place.and_then(|place| self.places.watch(place)) == watch.flatten();
+        let resolved = self.resolve_watched(&root.given, path_names);
+        let (before, node) = (root.real.clone(), root.node);
+        let watch = resolved
+            .end
+            .as_ref()
+            .map(|end| self.watch(end, DIRECTORY).ok());
+        let is_same = before == resolved.end
+            && node.and_then(|node| self.tree.watch(node)) == watch.flatten();
         if is_same {
             return;
         }
-        if let Some(place) = place {
-            self.remove(place);
-            self.is_lost = false;
+        if let Some(node) = node {
+            self.remove(node);
+            self.is_unresolved = false;
         }
-        let mut place = None;
-        if let Some(end) = &way.end {
-            place = self.enter(None, end, end.as_os_str(), false);
+        let mut node = None;
+        if let Some(end) = &resolved.end {
+            node = self.enter(None, end, end.as_os_str(), false);
         }
-        if let Some(place) = place {
-            self.list(place);
+        if let Some(node) = node {
+            self.list(node);
         }
-        let is_elsewhere = before.is_some() && way.end.is_some() && before != way.end;
+        let is_elsewhere = before.is_some() && resolved.end.is_some() && before != resolved.end;
         if is_elsewhere {
-            self.batch.note_everything(Instant::now());
+            self.pending.add_everything(Instant::now());
         }
-        for path in before.into_iter().chain(way.end.clone()) {
-            self.batch.note(path, Instant::now());
+        for path in before.into_iter().chain(resolved.end.clone()) {
+            self.pending.add(path, Instant::now());
         }
         if let Some(root) = self.roots.get_mut(number) {
-            (root.real, root.place) = (way.end, place);
+            (root.real, root.node) = (resolved.end, node);
         }
     }
 
-    /// Something was mounted or unmounted somewhere.
+    /// The mount table has changed.
     pub(super) fn handle_mounts(&mut self) {
-        self.is_lost = true;
-        self.settle();
-        if self.look_at_anchored_mounts() {
-            self.batch.note_everything(Instant::now());
+        self.is_unresolved = true;
+        self.resolve_roots();
+        if self.update_presence_mounts() {
+            self.pending.add_everything(Instant::now());
         }
         let now = self.mounts_within();
         let mut points = std::mem::replace(&mut self.mounts, now.clone());
         points.extend(now);
         for point in points {
-            if let Some((parent, name)) = self.place_of(&point) {
-                self.look_again(parent, &name, false);
+            if let Some((parent, name)) = self.node_of(&point) {
+                self.rewatch(parent, &name, false);
             }
         }
-        let links = self.places.links();
-        let links: Vec<(Place, OsString)> = links
+        let links = self.tree.links();
+        let links: Vec<(NodeId, OsString)> = links
             .map(|(parent, name)| (parent, name.to_owned()))
             .collect();
         for (parent, name) in links {
-            if self.places.link(parent, &name).is_some() {
-                self.look_again(parent, &name, true);
+            if self.tree.link(parent, &name).is_some() {
+                self.rewatch(parent, &name, true);
             }
         }
     }
 
-    /// Watches what is at a name now, in place of what was there.
-    fn look_again(&mut self, parent: Place, name: &OsStr, is_link: bool) {
-        if let Some(place) = self.places.child(parent, name) {
-            self.verify(place);
+    /// Watches what a name leads to now, instead of what it led to before.
+    fn rewatch(&mut self, parent: NodeId, name: &OsStr, is_link: bool) {
+        if let Some(node) = self.tree.child(parent, name) {
+            self.verify(node);
         }
         self.arrive(parent, name, is_link);
     }
@@ -552,13 +574,13 @@ impl Follower {
         points.filter(|point| is_within(point)).collect()
     }
 
-    /// The place of the directory that a path below a root is in, and its name.
-    fn place_of(&self, path: &Path) -> Option<(Place, OsString)> {
+    /// The node of the directory that a path below a root is in, and its name.
+    fn node_of(&self, path: &Path) -> Option<(NodeId, OsString)> {
         let (directory, name) = (path.parent()?, path.file_name()?);
         self.roots.iter().find_map(|root| {
             let relative = directory.strip_prefix(root.real.as_ref()?).ok()?;
-            let place = self.places.at(root.place?, relative)?;
-            Some((place, name.to_owned()))
+            let node = self.tree.at(root.node?, relative)?;
+            Some((node, name.to_owned()))
         })
     }
 }

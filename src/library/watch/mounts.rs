@@ -1,7 +1,6 @@
-//! Where file systems are mounted, and when that changes.
+//! The mount table (`proc_pid_mountinfo(5)`).
 //!
-//! Owns the reading of the mount table (`proc_pid_mountinfo(5)`). A mount over a directory is no
-//! change in that directory, so nothing but this table tells.
+//! A mount over a directory makes no event in that directory: only this table shows it.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -21,7 +20,7 @@ impl Mounts {
         File::open(TABLE).map(Mounts)
     }
 
-    /// What has an urgent event (`POLLPRI`) when the table has changed since it was last polled.
+    /// Has an urgent event (`POLLPRI`) when the table has changed since it was last polled.
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -32,9 +31,9 @@ impl Mounts {
 pub(super) struct Mount {
     /// Where it is.
     pub(super) point: PathBuf,
-    /// What is mounted: its number, the device and the directory there.
+    /// What is mounted: the mount id, the device and the directory on it.
     what: Vec<u8>,
-    /// Whether an automounter has mounted it, which comes and goes as it is asked for.
+    /// Whether an automounter has mounted it: such mounts come and go on access.
     pub(super) is_automatic: bool,
 }
 
@@ -56,7 +55,7 @@ fn parse(table: &[u8]) -> Vec<Mount> {
         .collect()
 }
 
-/// What is wanted of a line of the table, as it stands there.
+/// The fields of a line of the table that matter, as bytes of the line.
 struct Line<'a> {
     number: &'a [u8],
     parent: &'a [u8],

@@ -26,14 +26,14 @@ struct Scene {
 impl Scene {
     /// Makes directories and files below `root`, and watches it. What ends with `/` is a directory.
     fn new(paths: &[&str]) -> Self {
-        Self::with_roots(paths, &["root"], MAX_PLACES)
+        Self::with_roots(paths, &["root"], NODES_MAX)
     }
 
     fn with_roots(paths: &[&str], roots: &[&str], bound: usize) -> Self {
         Self::with(paths, roots, &[], bound)
     }
 
-    fn with(paths: &[&str], roots: &[&str], anchors: &[&str], bound: usize) -> Self {
+    fn with(paths: &[&str], roots: &[&str], presence_roots: &[&str], bound: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().canonicalize().unwrap();
         fs::create_dir(base.join("away")).unwrap();
@@ -42,9 +42,9 @@ impl Scene {
         }
         let below =
             |paths: &[&str]| -> Vec<PathBuf> { paths.iter().map(|path| base.join(path)).collect() };
-        let (roots, anchors) = (below(roots), below(anchors));
+        let (roots, presence_roots) = (below(roots), below(presence_roots));
         Scene {
-            watcher: Watcher::with_bound(&roots, &anchors, bound).unwrap(),
+            watcher: Watcher::with_bound(&roots, &presence_roots, bound).unwrap(),
             base,
             markers: 0,
             _directory: directory,
@@ -353,7 +353,7 @@ fn more_directories_than_can_be_watched_are_left_to_a_rescan() {
 
 #[test]
 fn an_anchor_is_told_when_it_comes_goes_or_is_filled_and_what_is_below_is_not() {
-    let mut scene = Scene::with(&["root/", "m/full/x"], &["root"], &["m/full"], MAX_PLACES);
+    let mut scene = Scene::with(&["root/", "m/full/x"], &["root"], &["m/full"], NODES_MAX);
     scene.write("m/full/y");
     scene.make_directory("m/full/d");
     scene.write("m/other");
@@ -371,7 +371,7 @@ fn an_anchor_is_told_when_it_comes_goes_or_is_filled_and_what_is_below_is_not() 
 
 #[test]
 fn a_root_that_is_absent_is_waited_for() {
-    let mut scene = Scene::with_roots(&["root/"], &["root", "m/n/lib"], MAX_PLACES);
+    let mut scene = Scene::with_roots(&["root/"], &["root", "m/n/lib"], NODES_MAX);
     scene.make_directory("m");
     scene.make_directory("m/n");
     assert_eq!(scene.told(), [""; 0]);
@@ -398,7 +398,7 @@ fn a_root_that_is_absent_is_waited_for() {
 
 #[test]
 fn a_root_behind_symlinks_is_told_where_it_is() {
-    let mut scene = Scene::with_roots(&["root/", "away/one/"], &["root", "lib/one"], MAX_PLACES);
+    let mut scene = Scene::with_roots(&["root/", "away/one/"], &["root", "lib/one"], NODES_MAX);
     scene.link("away", "lib");
     assert_eq!(scene.told(), ["away/one"]);
     scene.write("away/one/x.torrent");
@@ -418,7 +418,7 @@ fn a_root_behind_symlinks_is_told_where_it_is() {
 
 #[test]
 fn a_file_can_be_a_root() {
-    let mut scene = Scene::with_roots(&["root/", "m/"], &["root", "m/x.meta"], MAX_PLACES);
+    let mut scene = Scene::with_roots(&["root/", "m/"], &["root", "m/x.meta"], NODES_MAX);
     scene.write("m/y.meta");
     assert_eq!(scene.told(), [""; 0]);
     scene.write("m/x.meta");

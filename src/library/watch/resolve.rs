@@ -1,27 +1,24 @@
-//! The way to a root: which directories and symlinks lead there.
-//!
-//! Owns the resolution of a path, name by name, up to what is not there. It must not know watches.
+//! Resolving a path name by name, with every directory on the way, up to the first missing name.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// As many symlinks as the kernel follows in one path (`path_resolution(7)`).
+/// How many symlinks the kernel follows in one path (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
 
-/// How far a path leads.
+/// A path, resolved as far as it exists.
 #[derive(PartialEq, Eq, Debug)]
-pub(super) struct Way {
-    /// Each directory on the way, with the name in it that the way goes through. A name that is not
-    /// there is the last one.
+pub(super) struct ResolvedPath {
+    /// Each directory on the way with the name that is looked up in it. The last name may be missing.
     pub(super) steps: Vec<(PathBuf, OsString)>,
-    /// Where it ends, without any symlink; `None` when there is nothing.
+    /// The path without symlinks; `None` when it does not exist.
     pub(super) end: Option<PathBuf>,
 }
 
-/// Follows an absolute path.
-pub(super) fn find(path: &Path) -> Way {
+/// Resolves an absolute path.
+pub(super) fn resolve(path: &Path) -> ResolvedPath {
     let mut steps = Vec::new();
     let mut links = 0;
     let mut current = PathBuf::from("/");
@@ -34,7 +31,7 @@ pub(super) fn find(path: &Path) -> Way {
         let next = current.join(&name);
         steps.push((current.clone(), name));
         let Ok(metadata) = fs::symlink_metadata(&next) else {
-            return Way { steps, end: None };
+            return ResolvedPath { steps, end: None };
         };
         if !metadata.is_symlink() {
             current = next;
@@ -42,7 +39,7 @@ pub(super) fn find(path: &Path) -> Way {
         }
         links += 1;
         let Some(target) = fs::read_link(&next).ok().filter(|_| links <= MAX_LINKS) else {
-            return Way { steps, end: None };
+            return ResolvedPath { steps, end: None };
         };
         if target.is_absolute() {
             current = PathBuf::from("/");
@@ -51,7 +48,7 @@ pub(super) fn find(path: &Path) -> Way {
         names.append(&mut left);
         left = names;
     }
-    Way {
+    ResolvedPath {
         steps,
         end: Some(current),
     }
@@ -71,14 +68,14 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn every_directory_and_symlink_on_the_way_is_named() {
+    fn steps_name_every_directory_and_symlink() {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().canonicalize().unwrap();
         fs::create_dir_all(base.join("a/b")).unwrap();
         symlink("../a/./b", base.join("a/l")).unwrap();
-        let way = find(&base.join("a/l"));
-        assert_eq!(way.end, Some(base.join("a/b")));
-        let steps: Vec<PathBuf> = way
+        let resolved = resolve(&base.join("a/l"));
+        assert_eq!(resolved.end, Some(base.join("a/b")));
+        let steps: Vec<PathBuf> = resolved
             .steps
             .iter()
             .map(|(directory, name)| directory.join(name))
@@ -89,18 +86,21 @@ mod tests {
     }
 
     #[test]
-    fn the_last_step_is_what_is_missing() {
+    fn the_last_step_names_what_is_missing() {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().canonicalize().unwrap();
         fs::create_dir(base.join("a")).unwrap();
         symlink(base.join("a/gone/x"), base.join("l")).unwrap();
-        let way = find(&base.join("l/y"));
-        assert_eq!(way.end, None);
-        assert_eq!(way.steps.last(), Some(&(base.join("a"), "gone".into())));
+        let resolved = resolve(&base.join("l/y"));
+        assert_eq!(resolved.end, None);
+        assert_eq!(
+            resolved.steps.last(),
+            Some(&(base.join("a"), "gone".into()))
+        );
         symlink("m", base.join("m")).unwrap();
-        assert_eq!(find(&base.join("m")).end, None);
+        assert_eq!(resolve(&base.join("m")).end, None);
         fs::write(base.join("f"), "").unwrap();
-        assert_eq!(find(&base.join("f/x")).end, None);
-        assert_eq!(find(&base.join("f")).end, Some(base.join("f")));
+        assert_eq!(resolve(&base.join("f/x")).end, None);
+        assert_eq!(resolve(&base.join("f")).end, Some(base.join("f")));
     }
 }

@@ -1,7 +1,4 @@
-//! Directories that are not watched themselves, only whether they are there.
-//!
-//! Owns what is known of each, by which one that was mounted over is told apart. It must not know
-//! watches.
+//! Presence roots: directories of which only presence, emptiness and mounts are watched.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,28 +7,28 @@ use std::path::{Path, PathBuf};
 use super::mounts::{self, Mount};
 use crate::library::scan::walk::is_away;
 
-/// One directory.
-pub(super) struct Anchor {
+/// A presence root as last seen.
+pub(super) struct PresenceRoot {
     pub(super) given: PathBuf,
     seen: Option<Seen>,
-    /// What is mounted there or below.
+    /// What is mounted at it or below.
     mounts: Vec<Mount>,
 }
 
-/// A directory that is there.
+/// The state of a directory that exists.
 #[derive(PartialEq, Eq, Debug)]
 struct Seen {
     /// Without symlinks.
     real: PathBuf,
     /// Device and inode.
     identity: (u64, u64),
-    /// As the place of a disk that is not mounted.
+    /// Like the mount point of a disk that is not mounted.
     is_empty: bool,
 }
 
-impl Anchor {
+impl PresenceRoot {
     pub(super) fn new(given: &Path) -> Self {
-        Anchor {
+        PresenceRoot {
             given: given.to_path_buf(),
             seen: None,
             mounts: Vec::new(),
@@ -43,8 +40,8 @@ impl Anchor {
         self.seen.as_ref().is_some_and(|seen| seen.is_empty)
     }
 
-    /// Looks at where its way ends. Answers whether it is another than before.
-    pub(super) fn look(&mut self, end: Option<&Path>) -> bool {
+    /// Reads the state of the directory that its path leads to. Returns true if it has changed.
+    pub(super) fn update(&mut self, end: Option<&Path>) -> bool {
         let seen = end.and_then(|real| {
             let metadata = fs::metadata(real).ok()?;
             Some(Seen {
@@ -58,13 +55,13 @@ impl Anchor {
         is_other
     }
 
-    /// Looks at what is mounted. Answers whether it is something else than before.
-    pub(super) fn look_at_mounts(&mut self) -> bool {
+    /// Reads what is mounted at it and below. Returns true if it has changed.
+    pub(super) fn update_mounts(&mut self) -> bool {
         let Some(seen) = &self.seen else {
             return false;
         };
         let mut mounts = mounts::all();
-        // Looking at what an automounter has mounted would mount it again, for ever.
+        // Examining an automount would mount it again, for ever.
         mounts.retain(|mount| mount.point.starts_with(&seen.real) && !mount.is_automatic);
         let is_other = mounts != self.mounts;
         self.mounts = mounts;

@@ -1,21 +1,4 @@
-//! Telling what changes on disk below the roots of the library.
-//!
-//! Owns the inotify instance, the time to wait, and how changes are told. What a change means is the
-//! library's. It blocks: a thread of its own waits in it.
-//!
-//! What inotify does not see, only a rescan finds: changes made by another machine to a network file
-//! system; the target of a symlink that comes or changes outside the roots; a file that is written
-//! in place under another of its hard links; and a metainfo file that is changed through a mapping or
-//! by truncate(2) without being opened.
-
-mod anchors;
-mod batch;
-mod follow;
-mod mounts;
-mod places;
-#[cfg(test)]
-mod tests;
-mod way;
+//! The inotify instance, and the thread's one blocking call.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -28,51 +11,57 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify::Reader;
 use rustix::io::Errno;
 
-use follow::{Event, Follower};
-use mounts::Mounts;
+use super::follow::{Event, Follower};
+use super::mounts::Mounts;
+use super::pending::Changes;
 
 /// Directories that are watched at most: twice the directories of twenty million torrents, and
 /// 250 MB of memory. The kernel's own bound is lower unless somebody has raised it.
-const MAX_PLACES: usize = 4_000_000;
+const NODES_MAX: usize = 4_000_000;
 
-/// How long it rests after events were lost, when that has happened shortly before: watching anew takes
-/// a walk over all directories, and what is told then a scan. It is twice as long each time.
-const REST: Duration = Duration::from_secs(1);
+/// The first pause before a recrawl when another was made shortly before: a recrawl walks over all
+/// directories, and makes the library scan all files. Each pause is twice the last.
+const RECRAWL_PAUSE: Duration = Duration::from_secs(1);
 
-/// Up to this.
-const LONGEST_REST: Duration = Duration::from_secs(60);
+/// The longest pause before a recrawl.
+const RECRAWL_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Bytes of events that are read at once: some two thousand.
 const BUFFER_BYTES: usize = 64 * 1024;
-
-/// What is to be looked at again.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Changes {
-    /// Files, and directories with all below them. Each may be new, changed or gone. They are
-    /// absolute, start with a root without symlinks, and go through symlinks below it as a walk does.
-    /// None lies below another.
-    pub paths: Vec<PathBuf>,
-    /// Something was missed, or cannot be watched: only a rescan will tell.
-    pub everything: bool,
-}
-
-impl Changes {
-    /// Whether there is nothing to do.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.paths.is_empty() && !self.everything
-    }
-}
 
 /// Watches all directories below some roots.
 pub struct Watcher {
     follower: Follower,
     mounts: Option<Mounts>,
     wake: Arc<OwnedFd>,
-    /// Events were lost.
+    /// Events were lost: a recrawl is due as soon as `recrawl_backoff` allows it.
     is_overflowed: bool,
-    /// When watching may begin anew after events were lost, and how long it rests the next time.
-    rest: (Instant, Duration),
+    recrawl_backoff: RecrawlBackoff,
+}
+
+/// How soon the watcher may recrawl after the kernel has lost events.
+struct RecrawlBackoff {
+    not_before: Instant,
+    /// The pause after the next recrawl.
+    pause: Duration,
+}
+
+impl RecrawlBackoff {
+    fn new(now: Instant) -> Self {
+        RecrawlBackoff {
+            not_before: now,
+            pause: RECRAWL_PAUSE,
+        }
+    }
+
+    /// A recrawl was made. The pause starts small again if the last one ended long ago.
+    fn recrawled(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.not_before) > RECRAWL_PAUSE_MAX {
+            self.pause = RECRAWL_PAUSE;
+        }
+        self.not_before = now + self.pause;
+        self.pause = (self.pause * 2).min(RECRAWL_PAUSE_MAX);
+    }
 }
 
 /// Ends a [`Watcher::wait`] from another thread, or the next one.
@@ -88,30 +77,31 @@ impl Waker {
 }
 
 impl Watcher {
-    /// Watches directories, and files by themselves. They may be absent: then they are waited for.
-    /// Of `anchors` only this is told, as everything: that such a directory comes, goes or is another,
-    /// that it is empty no more, and that a file system is mounted or unmounted there or below.
+    /// Watches `roots`, which are directories or single files. A root may be absent: the watcher
+    /// waits for it. A presence root reports [`Changes::everything`], and only this: when it comes,
+    /// goes or is replaced, when it is no longer empty, and when a file system is mounted or
+    /// unmounted at or below it.
     ///
-    /// It walks over all directories and takes as long. What changed before it returned is not told,
-    /// so that a scan has to begin after that.
+    /// This walks over all directories. A change made before it returns is not reported, so a scan
+    /// has to start afterwards.
     ///
     /// # Errors
-    /// What `inotify_init1(2)` and eventfd(2) answer: `fs.inotify.max_user_instances` is 128 by default.
-    pub fn new(roots: &[PathBuf], anchors: &[PathBuf]) -> io::Result<Self> {
-        Self::with_bound(roots, anchors, MAX_PLACES)
+    /// Those of `inotify_init1(2)` and eventfd(2): `fs.inotify.max_user_instances` is 128 by default.
+    pub fn new(roots: &[PathBuf], presence_roots: &[PathBuf]) -> io::Result<Self> {
+        Self::with_bound(roots, presence_roots, NODES_MAX)
     }
 
-    fn with_bound(roots: &[PathBuf], anchors: &[PathBuf], bound: usize) -> io::Result<Self> {
+    fn with_bound(roots: &[PathBuf], presence_roots: &[PathBuf], bound: usize) -> io::Result<Self> {
         let absolute = |paths: &[PathBuf]| -> io::Result<Vec<PathBuf>> {
             paths.iter().map(std::path::absolute).collect()
         };
-        let (roots, anchors) = (absolute(roots)?, absolute(anchors)?);
+        let (roots, presence_roots) = (absolute(roots)?, absolute(presence_roots)?);
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         Ok(Watcher {
-            follower: Follower::new(&roots, &anchors, bound)?,
+            follower: Follower::new(&roots, &presence_roots, bound)?,
             is_overflowed: false,
-            rest: (Instant::now(), REST),
-            // Without /proc it goes without.
+            recrawl_backoff: RecrawlBackoff::new(Instant::now()),
+            // Where /proc is not mounted, mounts are found by a rescan only.
             mounts: Mounts::open().ok(),
             wake: Arc::new(eventfd(0, flags)?),
         })
@@ -129,32 +119,33 @@ impl Watcher {
         self.follower.watched()
     }
 
-    /// Waits for changes. They are told when there was none for 0.2 s, and 0.8 s after the first at
-    /// the latest. The answer is empty after the time-out, which `None` stands for never, and when
-    /// it was woken.
+    /// Waits for changes, until none has come for 0.2 s, but at most 0.8 s after the first. Returns
+    /// no changes after the timeout (`None` is never) and when woken.
     ///
     /// # Errors
-    /// What the kernel answers when it has no memory, or no instance for the watches that it had to
-    /// drop. Nothing is lost by it: the next call tries again.
+    /// Those of the kernel when it has no memory, or no inotify instance for a recrawl. The next call
+    /// tries again, and no change is lost.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Changes> {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             let now = Instant::now();
-            if self.is_overflowed && self.rest.0 <= now {
-                self.follower.start_again()?;
+            if self.is_overflowed && self.recrawl_backoff.not_before <= now {
+                self.follower.recrawl()?;
                 self.is_overflowed = false;
-                self.rest_longer();
+                self.recrawl_backoff.recrawled(Instant::now());
                 continue;
             }
-            let due = self.follower.batch.due();
-            if due.is_some_and(|due| due <= now) {
-                return Ok(self.follower.batch.take());
+            let settled_at = self.follower.pending.settled_at();
+            if settled_at.is_some_and(|settled_at| settled_at <= now) {
+                return Ok(self.follower.pending.take());
             }
             if until.is_some_and(|until| until <= now) {
                 return Ok(Changes::default());
             }
-            let again = self.is_overflowed.then_some(self.rest.0);
-            let next = due.into_iter().chain(until).chain(again).min();
+            let recrawl_at = self
+                .is_overflowed
+                .then_some(self.recrawl_backoff.not_before);
+            let next = settled_at.into_iter().chain(until).chain(recrawl_at).min();
             let left = next.map(|next| next.saturating_duration_since(now));
             let ready = self.poll(left)?;
             if ready.woken {
@@ -172,21 +163,10 @@ impl Watcher {
         }
     }
 
-    /// The next time that events are lost it rests, unless that is long after this time.
-    fn rest_longer(&mut self) {
-        let now = Instant::now();
-        let (before, pause) = self.rest;
-        let pause = match now.saturating_duration_since(before) > LONGEST_REST {
-            true => REST,
-            false => pause,
-        };
-        self.rest = (now + pause, (pause * 2).min(LONGEST_REST));
-    }
-
     fn poll(&self, timeout: Option<Duration>) -> io::Result<Ready> {
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut polled = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
-        // While it rests, what has changed is not asked for.
+        // After an overflow, events are not read until the recrawl.
         if !self.is_overflowed {
             let events = self.follower.as_fd();
             polled.push(PollFd::from_borrowed_fd(events, PollFlags::IN));
@@ -205,7 +185,7 @@ impl Watcher {
             mounts: ready.next().unwrap_or(false),
         };
         if ready.woken {
-            // It counts, and a read sets it to zero.
+            // A read resets the counter of an eventfd.
             let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         }
         Ok(ready)
@@ -227,14 +207,14 @@ impl Watcher {
             }
         }
         if events.iter().any(Event::is_overflow) {
-            log::info!("more changes at once than the system tells: all is looked at again");
+            log::info!("more changes at once than the kernel reports: scanning everything again");
             self.is_overflowed = true;
             return Ok(());
         }
         for event in &events {
             self.follower.handle(event);
         }
-        self.follower.settle();
+        self.follower.resolve_roots();
         Ok(())
     }
 }
