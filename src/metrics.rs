@@ -89,9 +89,9 @@ pub struct Counters {
     pub blocks: u64,
     /// Requests that were answered by a reject.
     pub rejected: u64,
-    /// Ends of connections, as [`CloseReason::number`] numbers them; among them the refusals of
+    /// Ends of connections, as [`CloseReason::index`] numbers them; among them the refusals of
     /// those that were given no place.
-    pub closed: [u64; CloseReason::NAMES.len()],
+    pub closed: [u64; CloseReason::LABELS.len()],
     /// How long a turn of the loop took, without waiting.
     pub turns: Histogram,
 }
@@ -99,9 +99,10 @@ pub struct Counters {
 impl Counters {
     /// A connection has ended, or was given no place.
     pub fn ended(&mut self, reason: CloseReason) {
-        if let Some(count) = self.closed.get_mut(reason.number()) {
-            *count += 1;
-        }
+        // There is a counter for each reason.
+        #[expect(clippy::indexing_slicing)]
+        let count = &mut self.closed[reason.index()];
+        *count += 1;
     }
 }
 

@@ -160,7 +160,9 @@ fn compare_or_write(page: &str, parts: &[(&str, String)]) {
 #[test]
 fn the_tables_of_operating_are_those_of_the_code() {
     let options = hekate::config::settings::markdown();
-    compare_or_write("docs/OPERATING.md", &[("options", options)]);
+    let reasons = hekate::peer::close::markdown();
+    let parts = [("options", options), ("close reasons", reasons)];
+    compare_or_write("docs/OPERATING.md", &parts);
 }
 
 /// One table for each directory and module of the program, from the first line of each file.

@@ -332,7 +332,7 @@ fn a_full_house_refuses_and_has_room_again() {
     let first = Leecher::connect(daemon.address, sample.info_hash, FAST);
     let mut refused = leecher::dial(daemon.address);
     assert_eq!(refused.read(&mut [0]).unwrap_or(0), 0);
-    daemon.wait_for_line("found the house full");
+    daemon.wait_for_line("found no free connection slot");
     drop(first);
     // Until the daemon has seen the first one go, the house is still full.
     let until = Instant::now() + leecher::DEADLINE;

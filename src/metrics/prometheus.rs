@@ -77,7 +77,7 @@ impl Snapshot {
         page.counter("calls_failed", failed, None, counters.calls_failed)?;
         let closed = "Connections that ended or were given no place";
         let mut family = page.metric("connections_closed", closed, None, MetricType::Counter)?;
-        for (reason, count) in CloseReason::NAMES.iter().zip(&counters.closed) {
+        for (reason, count) in CloseReason::LABELS.iter().zip(&counters.closed) {
             let labels = [("reason", *reason)];
             let mut metric = family.encode_family(&labels)?;
             metric.encode_counter::<NoLabelSet, _, u64>(count, None)?;
@@ -266,7 +266,7 @@ mod tests {
         snapshot.counters.payload_bytes = 16384;
         snapshot.counters.turns.record(3);
         snapshot.counters.turns.record(900);
-        let house_full = CloseReason::HouseFull.number();
+        let house_full = CloseReason::AtCapacity.index();
         snapshot.counters.closed[house_full] = 4;
         let text = text(snapshot);
         for line in [

@@ -1,143 +1,112 @@
-//! Why a connection ends: one list for every layer, so that each end is counted and logged once.
-//!
-//! Owns the names only. It must not know who noticed, or what is to be done about it.
+//! Why a connection ends: the one table of reasons, for the log, the metrics and the manual.
 
 use thiserror::Error;
 
 use crate::wire::decoder::DecodeError;
 
-/// What ended a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub enum CloseReason {
-    /// The first bytes were no BitTorrent handshake: another protocol, or an encrypted one.
-    #[error("not a BitTorrent handshake")]
-    NotBitTorrent,
-    /// The handshake named a torrent that is not served here.
-    #[error("asks for a torrent that is not served")]
-    UnknownTorrent,
-    /// The peer's id is ours: we have connected to ourselves.
-    #[error("is this very process")]
-    OurselvesConnected,
-    /// Bytes that are no message.
-    #[error("sent bytes that are no message: {0}")]
-    BadMessage(DecodeError),
-    /// A message that is not allowed now, or not with this content.
-    #[error("sent an illegal message: {0}")]
-    IllegalMessage(&'static str),
+/// Makes [`CloseReason`] from a table: variant, label of the metric, text of the log, and what
+/// causes it, for the manual. Labels are an interface: they never change.
+macro_rules! close_reasons {
+    ($($(#[$doc:meta])* $variant:ident $(($value:ty))?, $label:literal, $text:literal, $cause:literal;)*) => {
+        /// What ended a connection.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+        #[expect(missing_docs, reason = "the text says it")]
+        pub enum CloseReason {
+            $($(#[$doc])* #[error($text)] $variant $(($value))?,)*
+        }
+
+        /// The rows of the table by their position.
+        enum Row { $($variant),* }
+
+        impl CloseReason {
+            /// The labels under which reasons are counted, in the order of the table.
+            pub const LABELS: &[&str] = &[$($label),*];
+
+            /// The position in [`CloseReason::LABELS`].
+            #[must_use]
+            pub fn index(&self) -> usize {
+                match self {
+                    $(Self::$variant { .. } => Row::$variant as usize,)*
+                }
+            }
+        }
+
+        /// Label, text and cause of each reason.
+        const TABLE: &[(&str, &str, &str)] = &[$(($label, $text, $cause)),*];
+    };
+}
+
+close_reasons! {
+    NotBitTorrent, "not_bittorrent", "not a BitTorrent handshake",
+        "an encrypted handshake (the client then tries plain text), or a port scan";
+    UnknownTorrent, "unknown_torrent", "asks for a torrent that is not served",
+        "the peer has an old address, or the torrent is refused or was removed";
+    /// The peer's id is ours.
+    OurselvesConnected, "ourselves_connected", "is this very process",
+        "a tracker or a peer passed on Hekate's own address";
+    /// Bytes that are not a message.
+    BadMessage(DecodeError), "bad_message", "sent bytes that are no message: {0}",
+        "a broken or hostile peer";
+    /// A message that is not allowed in this state, or not with this content.
+    IllegalMessage(&'static str), "illegal_message", "sent an illegal message: {0}",
+        "a broken or hostile peer";
     /// A request outside the torrent, or of a length that is not served.
-    #[error("asked for a block that cannot be")]
-    IllegalRequest,
-    /// The peer has the whole torrent and needs nothing from a seeder.
-    #[error("has become a seed")]
-    PeerIsSeed,
-    /// The peer says that it wants nothing (BEP 21).
-    #[error("only uploads")]
-    PeerUploadOnly,
-    /// The handshake was not completed in time.
-    #[error("did not complete the handshake in time")]
-    HandshakeTimeout,
+    IllegalRequest, "illegal_request", "asked for a block that cannot be",
+        "a broken or hostile peer";
+    PeerIsSeed, "peer_is_seed", "has become a seed", "none: the peer is done";
+    /// BEP 21.
+    PeerUploadOnly, "peer_upload_only", "only uploads", "none: the peer is done";
+    HandshakeTimeout, "handshake_timeout", "did not complete the handshake in time",
+        "a port scan, a dead line, or an attack";
     /// A message was begun and not completed in time.
-    #[error("did not complete a message in time")]
-    MessageTimeout,
-    /// Nothing came from the peer for too long.
-    #[error("was silent for too long")]
-    IdleTimeout,
-    /// The peer took nothing of what waited for it for too long.
-    #[error("did not read for too long")]
-    WriteTimeout,
-    /// There is no place for another connection.
-    #[error("found the house full")]
-    HouseFull,
-    /// Its address holds as many connections as one may.
-    #[error("has too many connections from its address")]
-    TooManyFromAddress,
-    /// The house is full, others wait, and the peer has had its turn.
-    #[error("has had its turn while others wait")]
-    TurnOver,
-    /// The peer held upload slots and asked for nothing.
-    #[error("held an upload slot without asking for anything")]
-    SlotUnused,
-    /// The house is full and the peer has wanted nothing for a while.
-    #[error("wanted nothing while the house was full")]
-    Bystander,
-    /// The peer closed the connection.
-    #[error("closed the connection")]
-    PeerClosed,
-    /// The socket failed.
-    #[error("socket failed: {0}")]
-    SocketError(std::io::ErrorKind),
-    /// The content could not be read, and the peer cannot be told in another way.
-    #[error("asked for content that could not be read")]
-    ContentFailed,
-    /// The torrent is no longer served.
-    #[error("was on a torrent that is no longer served")]
-    TorrentRemoved,
-    /// The program ends.
-    #[error("was served until the program ended")]
-    Shutdown,
+    MessageTimeout, "message_timeout", "did not complete a message in time",
+        "a dead line, or an attack";
+    IdleTimeout, "idle_timeout", "was silent for too long",
+        "a dead line, or a peer that has stopped";
+    WriteTimeout, "write_timeout", "did not read for too long",
+        "a dead line, or a peer that has stopped";
+    AtCapacity, "house_full", "found no free connection slot",
+        "as many peers are connected as may be: `--max-peers`";
+    TooManyFromAddress, "too_many_from_address", "has too many connections from its address",
+        "`--max-peers-per-ip`";
+    /// Hekate is at capacity, others wait, and the peer has had its turn.
+    TurnOver, "turn_over", "has had its turn while others wait",
+        "as many peers are connected as may be; the peer may come back: `--max-peers`";
+    SlotUnused, "slot_unused", "held an upload slot without asking for anything",
+        "an idle or broken peer";
+    /// Hekate is at capacity, and the peer has not been interested for a while.
+    IdleAtCapacity, "bystander", "wanted nothing while no connection slot was free",
+        "the peer needed nothing for 60 s, and its connection slot goes to another: `--max-peers`";
+    PeerClosed, "peer_closed", "closed the connection", "the peer left";
+    SocketError(std::io::ErrorKind), "socket_error", "socket failed: {0}",
+        "the network; a reset by the peer is the usual case";
+    /// Content could not be read, and the peer does not support rejects (BEP 6).
+    ContentFailed, "content_failed", "asked for content that could not be read",
+        "the disk: look for warnings about the content";
+    TorrentRemoved, "torrent_removed", "was on a torrent that is no longer served",
+        "the torrent was removed, or is refused now";
+    Shutdown, "shutdown", "was served until the program ended", "the program was stopped";
 }
 
 impl CloseReason {
-    /// The names under which they are counted: constant, lower case, words joined by `_`.
-    pub const NAMES: [&'static str; 22] = [
-        "not_bittorrent",
-        "unknown_torrent",
-        "ourselves_connected",
-        "bad_message",
-        "illegal_message",
-        "illegal_request",
-        "peer_is_seed",
-        "peer_upload_only",
-        "handshake_timeout",
-        "message_timeout",
-        "idle_timeout",
-        "write_timeout",
-        "house_full",
-        "too_many_from_address",
-        "turn_over",
-        "slot_unused",
-        "peer_closed",
-        "socket_error",
-        "content_failed",
-        "torrent_removed",
-        "shutdown",
-        "bystander",
-    ];
-
-    /// The place among [`CloseReason::NAMES`].
+    /// The label under which it is counted.
     #[must_use]
-    pub fn number(&self) -> usize {
-        match self {
-            Self::NotBitTorrent => 0,
-            Self::UnknownTorrent => 1,
-            Self::OurselvesConnected => 2,
-            Self::BadMessage(_) => 3,
-            Self::IllegalMessage(_) => 4,
-            Self::IllegalRequest => 5,
-            Self::PeerIsSeed => 6,
-            Self::PeerUploadOnly => 7,
-            Self::HandshakeTimeout => 8,
-            Self::MessageTimeout => 9,
-            Self::IdleTimeout => 10,
-            Self::WriteTimeout => 11,
-            Self::HouseFull => 12,
-            Self::TooManyFromAddress => 13,
-            Self::TurnOver => 14,
-            Self::SlotUnused => 15,
-            Self::PeerClosed => 16,
-            Self::SocketError(_) => 17,
-            Self::ContentFailed => 18,
-            Self::TorrentRemoved => 19,
-            Self::Shutdown => 20,
-            Self::Bystander => 21,
-        }
+    pub fn label(&self) -> &'static str {
+        // The macro makes an index for each label.
+        #[expect(clippy::indexing_slicing)]
+        Self::LABELS[self.index()]
     }
+}
 
-    /// The name under which it is counted.
-    #[must_use]
-    pub fn as_str(&self) -> &'static str {
-        Self::NAMES.get(self.number()).copied().unwrap_or("unknown")
+/// The table of the manual, in Markdown.
+#[must_use]
+pub fn markdown() -> String {
+    let mut table = String::from("| `reason` | line of the log | cause |\n|---|---|---|\n");
+    for (label, text, cause) in TABLE {
+        let text = text.trim_end_matches(": {0}");
+        table.push_str(&format!("| `{label}` | `{text}` | {cause} |\n"));
     }
+    table
 }
 
 impl From<DecodeError> for CloseReason {
@@ -158,20 +127,18 @@ mod tests {
     fn a_foreign_protocol_is_not_counted_as_a_bad_message() {
         let reason = CloseReason::from(DecodeError::NotBitTorrent);
         assert_eq!(reason, CloseReason::NotBitTorrent);
-        assert_eq!(reason.as_str(), "not_bittorrent");
+        assert_eq!(reason.label(), "not_bittorrent");
     }
 
     #[test]
-    fn each_reason_has_its_own_name() {
-        let mut names = CloseReason::NAMES.to_vec();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), CloseReason::NAMES.len());
-        assert_eq!(CloseReason::HouseFull.as_str(), "house_full");
-        assert_eq!(
-            CloseReason::Bystander.number() + 1,
-            CloseReason::NAMES.len()
-        );
+    fn each_reason_has_its_own_label() {
+        let mut labels = CloseReason::LABELS.to_vec();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), CloseReason::LABELS.len());
+        assert_eq!(CloseReason::AtCapacity.label(), "house_full");
+        assert_eq!(CloseReason::IdleAtCapacity.label(), "bystander");
+        assert_eq!(CloseReason::Shutdown.label(), "shutdown");
     }
 
     #[test]

@@ -82,7 +82,12 @@ impl Reactor {
                 connection.want(key, bystanders);
             } else if connection.peer.is_choked() {
                 connection.want(key, bystanders);
-                mark(&mut self.closing, connection, key, CloseReason::Bystander);
+                mark(
+                    &mut self.closing,
+                    connection,
+                    key,
+                    CloseReason::IdleAtCapacity,
+                );
             } else {
                 // Of one with a slot the choker decides.
                 connection.stand_by(key, bystanders, now);
@@ -102,7 +107,7 @@ impl Reactor {
     fn admit(&mut self, stream: mio::net::TcpStream, address: IpAddr) {
         let from_address = self.peers_from.get(&address).copied().unwrap_or(0);
         let refusal = if self.connections.len() >= self.max_peers {
-            Some(CloseReason::HouseFull)
+            Some(CloseReason::AtCapacity)
         } else if from_address >= self.max_peers_per_ip {
             Some(CloseReason::TooManyFromAddress)
         } else {

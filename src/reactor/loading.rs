@@ -34,7 +34,7 @@ impl Connection {
                 // It may come again, as one who found no place.
                 if shared.storage.load(key, query).is_err() {
                     shared.library.give_up(&asked.info_hash);
-                    return Err(CloseReason::HouseFull);
+                    return Err(CloseReason::AtCapacity);
                 }
                 self.loading = Some(Box::new(asked));
                 Ok(())

@@ -25,7 +25,7 @@ pub fn json(snapshot: &Snapshot) -> String {
     } = snapshot;
     let number = |value: u64| value.to_string();
     let peers = snapshot.peers.named();
-    let closed = CloseReason::NAMES.iter().zip(&counters.closed);
+    let closed = CloseReason::LABELS.iter().zip(&counters.closed);
     object([
         ("version", string(env!("CARGO_PKG_VERSION"))),
         ("phase", string(snapshot.phase.as_str())),
@@ -215,7 +215,7 @@ fn minutes(snapshot: &Snapshot) -> String {
 
 /// Why connections ended, the most frequent first.
 fn ends(counters: &Counters) -> String {
-    let reasons = CloseReason::NAMES.iter().zip(counters.closed);
+    let reasons = CloseReason::LABELS.iter().zip(counters.closed);
     let mut reasons: Vec<_> = reasons.filter(|(_, count)| *count > 0).collect();
     reasons.sort_by_key(|(_, count)| Reverse(*count));
     let reasons: Vec<String> = reasons
@@ -413,8 +413,8 @@ mod tests {
         assert!(quiet.contains("\nended     no connection yet\n"), "{quiet}");
         snapshot.minutes_bytes = [0, 0, 2048, 1 << 20, 1536];
         snapshot.peak_bytes = 3 << 20;
-        snapshot.counters.closed[CloseReason::TurnOver.number()] = 2;
-        snapshot.counters.closed[CloseReason::PeerIsSeed.number()] = 7;
+        snapshot.counters.closed[CloseReason::TurnOver.index()] = 2;
+        snapshot.counters.closed[CloseReason::PeerIsSeed.index()] = 7;
         let text = text(&snapshot);
         let minutes = "\nminutes   0 B/s, 0 B/s, 2.0 KiB/s, 1.0 MiB/s, 1.5 KiB/s, peak 3.0 MiB/s\n";
         assert!(text.contains(minutes), "{text}");
@@ -438,7 +438,7 @@ mod tests {
     fn the_json_has_every_close_reason() {
         let json = json(&snapshot());
         assert!(json.contains(r#""phase":"serving""#) && json.contains(r#""waiting":1"#));
-        for name in CloseReason::NAMES {
+        for name in CloseReason::LABELS {
             assert!(json.contains(&format!("\"{name}\":0")), "{name}");
         }
         assert_eq!(history([1, 2].into_iter()), r#"{"payload_bytes":[1,2]}"#);

@@ -51,6 +51,11 @@ fn snapshot() -> Snapshot {
         },
         ..Snapshot::default()
     };
+    count(&mut snapshot);
+    snapshot
+}
+
+fn count(snapshot: &mut Snapshot) {
     let counters = &mut snapshot.counters;
     counters.accepted = 1001;
     counters.called = 1002;
@@ -79,7 +84,6 @@ fn snapshot() -> Snapshot {
         quarantined: 43,
         queued: 4004,
     });
-    snapshot
 }
 
 fn sums(base: u64) -> TrackerSums {

@@ -206,7 +206,7 @@ impl Leecher {
         draining: bool,
         random: &mut Rng,
     ) {
-        let always = matches!(reason, CloseReason::HouseFull | CloseReason::TurnOver)
+        let always = matches!(reason, CloseReason::AtCapacity | CloseReason::TurnOver)
             || reason == CloseReason::ContentFailed && !self.fast
             || reason == CloseReason::SlotUnused && draining;
         let deserved = match self.kind {

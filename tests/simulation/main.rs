@@ -130,7 +130,7 @@ impl Run {
                 self.seeder.accept(now, index, &mut self.links);
             }
         } else if let Some(reason) = link.closed {
-            self.ends.insert(reason.as_str());
+            self.ends.insert(reason.label());
             leecher.closed(now, reason, draining, &mut self.random);
         } else if !link.left {
             leecher.step(now, step_ms, link, draining, &mut self.random);

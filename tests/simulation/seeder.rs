@@ -78,7 +78,7 @@ impl Seeder {
 
     pub(crate) fn accept(&mut self, now: Time, link: usize, links: &mut [Link]) {
         let Some(index) = self.connections.iter().position(Option::is_none) else {
-            links[link].closed = Some(CloseReason::HouseFull);
+            links[link].closed = Some(CloseReason::AtCapacity);
             return;
         };
         self.generation += 1;
