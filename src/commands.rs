@@ -9,13 +9,13 @@ use std::ops::ControlFlow;
 
 use crate::cli::library as arguments;
 use crate::config::Config;
+use crate::library::catalogue::live::Settings;
+use crate::library::catalogue::refresh;
 use crate::library::index::Index;
 use crate::library::index::format::State;
-use crate::library::live::Settings;
-use crate::library::refresh;
-use crate::library::report::{self, Sums};
 use crate::library::scan::build::{self, Plan, Progress};
 use crate::library::scan::parallel;
+use crate::library::verify::report::{self, Sums};
 use crate::library::verify::{self, Subject};
 use crate::progress::{self, Expected};
 use crate::torrent::printable::Printable;

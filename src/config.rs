@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::choker::ChokerConfig;
-use crate::library::live::{Settings, Source};
-use crate::library::refresh;
+use crate::library::catalogue::live::{Settings, Source};
+use crate::library::catalogue::refresh;
 use crate::timers::Timeouts;
 use crate::tracker::callees::Callees;
 use crate::tracker::shard::Shard;

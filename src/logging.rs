@@ -17,7 +17,7 @@ use std::time::Instant;
 use env_logger::Target;
 use log::{Level, Log, Metadata, Record};
 
-pub use crate::library::live::EACH_COUNTS;
+pub use crate::library::catalogue::live::EACH_COUNTS;
 
 use self::repeats::{Repeats, Summary};
 

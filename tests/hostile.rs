@@ -16,9 +16,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use hekate::config::{Config, StatusListen};
-use hekate::library::live::Settings;
-use hekate::library::refresh;
-use hekate::library::served::Library;
+use hekate::library::catalogue::live::Settings;
+use hekate::library::catalogue::lookup::Library;
+use hekate::library::catalogue::refresh;
 use hekate::reactor::{Reactor, Service};
 use hekate::timers::Timeouts;
 use support::daemon::Daemon;

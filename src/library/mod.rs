@@ -1,19 +1,16 @@
-//! The library as it is kept on disk: an index of tens of millions of torrents.
+//! The library: up to tens of millions of torrents, indexed on disk.
 //!
-//! `format` and `prefixes` say what an index holds and are pure. `write` and `index` write and read
-//! the file; `walk`, `parallel` and `build` make one from a tree of torrents, and
-//! `verify` with `hash` compares content with it. `watch` tells what changes on disk.
-//! `served` is what the loop asks: but for it and [`index::Index::find`] everything may wait for a disk.
+//! - `index`: the index file, written and read.
+//! - `scan`: making an index from directories of metainfo files.
+//! - `watch`: what changes in those directories.
+//! - `catalogue`: which torrents are served while directories change. The loop asks its `lookup`.
+//! - `verify`: content compared with piece hashes.
+//!
+//! Everything may wait for a disk, except the functions of `catalogue::lookup` and `catalogue::live`
+//! that say so, and [`index::Index::find`].
 
-mod compare;
-mod hash;
+pub mod catalogue;
 pub mod index;
-pub mod listing;
-pub mod live;
-pub mod refresh;
-pub mod report;
 pub mod scan;
-pub mod served;
 pub mod verify;
-mod view;
 pub mod watch;

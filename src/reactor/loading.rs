@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::connection::{Asked, Connection};
 use super::shared::Shared;
 use super::{Reactor, live, mark};
-use crate::library::served::{Answer, LoadError};
+use crate::library::catalogue::lookup::{Answer, LoadError};
 use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
 use crate::torrent::catalogue::Torrent;

@@ -48,7 +48,7 @@ pub use self::signals::catch as catch_signals;
 use self::status::StatusServer;
 use self::tokens::Source;
 use crate::choker::Verdict;
-use crate::library::live::Live;
+use crate::library::catalogue::live::Live;
 use crate::logging;
 use crate::metrics::LibrarySize;
 use crate::peer::close::CloseReason;

@@ -16,7 +16,7 @@ use super::start::max_peers;
 use crate::config::file::{Configured, Sources};
 use crate::config::{LimitsConfig, LiveConfig};
 use crate::daemon::sandbox::Places;
-use crate::library::live::Settings;
+use crate::library::catalogue::live::Settings;
 use crate::metrics::Phase;
 use crate::rate::{RateLimiter, UPLOAD_BURST};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::Reactor;
 use super::activity::Active;
 use super::connection::Connection;
-use crate::library::listing::{Listing, Page};
+use crate::library::catalogue::listing::{Listing, Page};
 use crate::metrics::{Peers, Phase, Snapshot, prometheus};
 use crate::status::http::{self, Request, Status};
 use crate::status::json::{array, object, string};

@@ -16,7 +16,7 @@ use super::dial::Dialer;
 use super::outbox::{Body, Outbox};
 use crate::choker::Choker;
 use crate::config::{Config, Verify};
-use crate::library::served::Library;
+use crate::library::catalogue::lookup::Library;
 use crate::metrics::Counters;
 use crate::metrics::history::History;
 use crate::peer::key::PeerKey;

@@ -19,10 +19,10 @@ use super::{EVENTS_PER_TURN, Reactor, RunError, Service, listener, signals, stat
 use crate::config::{Config, LimitsConfig};
 use crate::daemon::sandbox::Places;
 use crate::daemon::sizing;
+use crate::library::catalogue::live::{Live, Settings};
+use crate::library::catalogue::lookup::Library;
+use crate::library::catalogue::refresh;
 use crate::library::index::Counts;
-use crate::library::live::{Live, Settings};
-use crate::library::refresh;
-use crate::library::served::Library;
 use crate::metrics::LibrarySize;
 use crate::storage::StorageLimits;
 use crate::sys;

@@ -25,8 +25,8 @@ use super::{Reactor, RunError};
 use crate::config::{DEFAULT_STATUS, StatusAddress, StatusConfig, StatusListen};
 use crate::daemon::identity::Owner;
 use crate::daemon::socket;
+use crate::library::catalogue::listing::{Listing, Page};
 use crate::library::index::IndexError;
-use crate::library::listing::{Listing, Page};
 use crate::status::http::{self, Hosts, MAX_REQUEST_BYTES, Parsed};
 use crate::timers::Time;
 

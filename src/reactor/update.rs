@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::thread;
 
 use super::{Reactor, RunError, mark};
+use crate::library::catalogue::live::{Change, NewBase, Removed, Update};
+use crate::library::catalogue::lookup::Library;
 use crate::library::index::Counts;
-use crate::library::live::{Change, NewBase, Removed, Update};
-use crate::library::served::Library;
 use crate::metrics::LibrarySize;
 use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::FileKey;
 use super::content::{Content, ReadError};
-use crate::library::served::LoadError;
+use crate::library::catalogue::lookup::LoadError;
 use crate::peer::key::PeerKey;
 use crate::torrent::catalogue::Torrent;
 use crate::wire::message::InfoHash;

@@ -14,7 +14,7 @@ use sha1::{Digest, Sha1};
 use super::content::{Content, ReadError, open_file};
 use super::ledger::Stamps;
 use super::{FileKey, hashing, readers};
-use crate::library::served::{LoadError, Query};
+use crate::library::catalogue::lookup::{LoadError, Query};
 use crate::peer::key::PeerKey;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;

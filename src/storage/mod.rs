@@ -37,7 +37,7 @@ pub use self::mappings::{IDLE_MS, REVALIDATE_MS};
 pub use self::readers::QueueFull;
 use self::readers::{Crew, IDLE, Pool};
 use self::residency::Residency;
-use crate::library::served::Query;
+use crate::library::catalogue::lookup::Query;
 use crate::metrics::StorageCounters;
 use crate::peer::key::PeerKey;
 use crate::timers::Time;

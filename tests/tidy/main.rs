@@ -224,7 +224,7 @@ const IMPORTS: &[ImportRule] = &[
             "crate::sys",
             "crate::timers",
             "crate::torrent",
-            "crate::library::served",
+            "crate::library::catalogue::lookup",
             "crate::wire::message::InfoHash",
             "crate::peer::key::PeerKey",
         ],

@@ -10,8 +10,8 @@ use std::{io, thread};
 
 use mio::Waker;
 
+use crate::library::catalogue::lookup::Base;
 use crate::library::index::{Index, IndexError};
-use crate::library::served::Base;
 use crate::reactor::reload::wake;
 use crate::torrent::id::TorrentId;
 use crate::tracker::blocks::{BLOCK, Lists, Stretch};

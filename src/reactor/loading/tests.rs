@@ -11,9 +11,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::Config;
+use crate::library::catalogue::lookup::Library;
 use crate::library::index::Index;
 use crate::library::scan::build::{self, Plan, Progress};
-use crate::library::served::Library;
 use crate::storage::Completion;
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;

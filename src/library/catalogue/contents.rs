@@ -3,8 +3,8 @@
 //! Owns the numbers of torrents and what becomes of a torrent when a path is looked at again. It must
 //! not know why it is, nor who is told. It blocks.
 
-mod concerned;
-mod equals;
+mod affected;
+mod duplicates;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
@@ -12,10 +12,10 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::compare::Difference;
-use super::index::{Counts, Entry, IndexError};
-use super::served::{Base, Differs};
+use super::lookup::{Base, Differs};
+use super::merge::Difference;
 use crate::library::index::format::State;
+use crate::library::index::{Counts, Entry, IndexError};
 use crate::library::scan::inspect::Looked;
 use crate::library::scan::walk::is_away;
 use crate::torrent::catalogue::{Refusal, RefusalReason};
@@ -23,7 +23,7 @@ use crate::torrent::id::TorrentId;
 use crate::torrent::reader::{FileStamp, Reader};
 use crate::torrent::refusal::is_metainfo_name;
 use crate::wire::message::InfoHash;
-pub(super) use concerned::Concerned;
+pub(super) use affected::Concerned;
 
 /// A torrent that is served from now on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -331,7 +331,7 @@ impl View {
         };
         if there.state == State::Served {
             match self.server_of(&there.info_hash, Some(&key))? {
-                Some(first) => looked.refusal = equals::duplicate(path, &first),
+                Some(first) => looked.refusal = duplicates::duplicate(path, &first),
                 None => there.id = Some(self.added(path, &there.info_hash, &looked.announce)),
             }
         }

@@ -7,9 +7,9 @@ use std::time::SystemTime;
 use tempfile::TempDir;
 
 use super::*;
+use crate::library::catalogue::live::{Settings, Source};
+use crate::library::catalogue::refresh::{first, open, state_path};
 use crate::library::index::format::State;
-use crate::library::live::{Settings, Source};
-use crate::library::refresh::{first, open, state_path};
 use crate::library::scan::build::Progress;
 use crate::torrent::metainfo::samples::{s, single};
 

@@ -5,7 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::library::listing::Listed;
+use crate::library::catalogue::listing::Listed;
 use crate::library::scan::build::{self, Plan, Progress};
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::metainfo::samples::single;

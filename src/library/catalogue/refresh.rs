@@ -3,8 +3,6 @@
 //! Owns where an index is kept, and what happens when it cannot be. It must not know who is told. It
 //! blocks for as long as it takes.
 
-mod kept;
-
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
@@ -14,8 +12,9 @@ use std::sync::Arc;
 
 use sha1::{Digest, Sha1};
 
-use super::index::{Fault, Index, IndexError};
+use super::index_cache;
 use super::live::{Settings, Source, anchors, say};
+use crate::library::index::{Fault, Index, IndexError};
 use crate::library::scan::build::{self, Base, BuildError, Look, Plan, Progress};
 use crate::library::scan::parallel;
 use crate::library::scan::walk::is_away;
@@ -63,7 +62,7 @@ pub(super) fn open(settings: &Settings) -> Result<Option<Index>, String> {
     };
     match Index::open(state) {
         Ok(index) => {
-            kept::hold(&index);
+            index_cache::hold(&index);
             return Ok(Some(index));
         }
         Err(error) if is_absent(&error) => {}
@@ -80,7 +79,7 @@ pub(super) fn first(settings: &Settings, progress: &Progress) -> Result<Index, S
     };
     warn_of_away(inputs, settings);
     // Other directories were served before, perhaps all but one of these.
-    let other = kept::nearest(state, inputs, settings.content.as_deref());
+    let other = index_cache::nearest(state, inputs, settings.content.as_deref());
     let base = other.as_ref().map(|index| Base {
         index,
         look: Look::Metainfo,
@@ -155,8 +154,8 @@ fn make(
             log::warn!("{error}: the index is kept nowhere, and made again at the next start");
         }
         Ok(index) => {
-            kept::hold(&index);
-            kept::remove_unused(state);
+            index_cache::hold(&index);
+            index_cache::remove_unused(state);
             return Ok(index);
         }
         Err(error) => return Err(error.to_string()),

@@ -5,8 +5,8 @@
 
 use std::path::PathBuf;
 
-use super::index::IndexError;
-use super::served::{Base, Differs};
+use super::lookup::{Base, Differs};
+use crate::library::index::IndexError;
 use crate::library::index::format::State;
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::*;
-use crate::library::compare::compare;
+use crate::library::catalogue::merge::compare;
 use crate::library::index::Index;
 use crate::library::scan::build::{self, Look, Plan, Progress};
 use crate::torrent::metainfo::Metainfo;

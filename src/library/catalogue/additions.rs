@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Added, Change};
+use super::contents::{Added, Change};
+use crate::library::catalogue::contents::is_served;
+use crate::library::catalogue::lookup::Base;
 use crate::library::index::{Entry, IndexError};
-use crate::library::served::Base;
-use crate::library::view::is_served;
 
 /// The torrents of an index as they are told, with each list of announce URLs read once.
 pub(super) struct Teller<'a> {

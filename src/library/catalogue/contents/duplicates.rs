@@ -78,7 +78,7 @@ impl View {
 
     /// Serves what nobody serves although it is there, after an index has taken the place of another:
     /// what was seen over it may have been the one of several that it goes by.
-    pub(in crate::library) fn settle_equals(&mut self) -> Result<(), IndexError> {
+    pub(in crate::library::catalogue) fn settle_equals(&mut self) -> Result<(), IndexError> {
         let mut info_hashes = BTreeSet::new();
         let index = &self.base.index;
         for (key, seen) in &self.over {

@@ -4,11 +4,6 @@
 //! it goes to the loop as [`Update`]s through a bounded channel. It must not know sockets, peers or
 //! trackers.
 
-mod keeper;
-mod retries;
-mod teller;
-mod watching;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -17,14 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::index::{Counts, Index};
-use super::served::{Base, Differs};
-pub use super::view::{Added, Change, Removed};
-use super::watch::Changes;
+pub use super::contents::{Added, Change, Removed};
+use super::lookup::{Base, Differs};
+use super::watching::Watch;
+use super::worker;
+use crate::library::index::{Counts, Index};
 use crate::library::scan::build::Progress;
+use crate::library::watch::Changes;
 use crate::torrent::catalogue::Refusal;
 use crate::wire::message::InfoHash;
-use watching::Watch;
 
 /// The target of lines of which each counts, however many there are: why a torrent is not served.
 pub const EACH_COUNTS: &str = "hekate::library";
@@ -105,18 +101,18 @@ pub struct NewBase {
 
 /// What is asked of the thread.
 #[derive(Default)]
-struct Asked {
+pub(super) struct Asked {
     /// To look at everything, with these settings.
-    refresh: Option<Settings>,
+    pub(super) refresh: Option<Settings>,
     /// To look at these metainfo files.
-    looks: Vec<PathBuf>,
+    pub(super) looks: Vec<PathBuf>,
     /// To look at what may have changed on disk. It is gathered here, so that whoever is told by the
     /// kernel never waits.
-    changes: Changes,
+    pub(super) changes: Changes,
 }
 
 /// What the thread waits for.
-enum Event {
+pub(super) enum Event {
     /// Something is asked.
     Asked,
     /// A refresh has ended.
@@ -124,22 +120,22 @@ enum Event {
 }
 
 /// What has come of a refresh.
-struct Refreshed {
-    made: Result<Index, String>,
+pub(super) struct Refreshed {
+    pub(super) made: Result<Index, String>,
     /// What is watched from then on, when it is something else than before.
-    watch: Option<Watch>,
+    pub(super) watch: Option<Watch>,
 }
 
 /// Asks the thread.
 #[derive(Clone)]
-struct Bell {
-    asked: Arc<Mutex<Asked>>,
-    events: SyncSender<Event>,
+pub(super) struct Bell {
+    pub(super) asked: Arc<Mutex<Asked>>,
+    pub(super) events: SyncSender<Event>,
 }
 
 impl Bell {
     /// Never blocks.
-    fn ask(&self, add: impl FnOnce(&mut Asked)) {
+    pub(super) fn ask(&self, add: impl FnOnce(&mut Asked)) {
         add(&mut lock(&self.asked));
         // One that is not heard is not needed: the thread is busy, and looks when it is done.
         let _ = self.events.try_send(Event::Asked);
@@ -174,7 +170,7 @@ impl Live {
             .spawn(move || {
                 let (bell, indexing) = keeper;
                 // The loop has ended when this does.
-                let _ = keeper::run(settings, &indexing, (&queue, bell), outbox);
+                let _ = worker::run(settings, &indexing, (&queue, bell), outbox);
             })?;
         Ok(Live {
             bell,
@@ -210,26 +206,26 @@ impl Live {
     }
 }
 
-fn lock(asked: &Mutex<Asked>) -> MutexGuard<'_, Asked> {
+pub(super) fn lock(asked: &Mutex<Asked>) -> MutexGuard<'_, Asked> {
     asked.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The loop has ended.
-struct Ended;
+pub(super) struct Ended;
 
-struct Outbox {
+pub(super) struct Outbox {
     updates: SyncSender<Update>,
     wake: Box<dyn Fn() + Send>,
 }
 
 impl Outbox {
-    fn send(&self, update: Update) -> Result<(), Ended> {
+    pub(super) fn send(&self, update: Update) -> Result<(), Ended> {
         self.updates.send(update).map_err(|_| Ended)?;
         (self.wake)();
         Ok(())
     }
 
-    fn steps(
+    pub(super) fn steps(
         &self,
         steps: impl IntoIterator<Item = Change>,
         in_base: bool,
@@ -251,7 +247,7 @@ impl Outbox {
 }
 
 /// What is searched.
-fn inputs(settings: &Settings) -> Vec<PathBuf> {
+pub(super) fn inputs(settings: &Settings) -> Vec<PathBuf> {
     match &settings.source {
         Source::Inputs { inputs, .. } => inputs.clone(),
         Source::Given { .. } => Vec::new(),

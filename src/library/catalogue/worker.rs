@@ -12,19 +12,19 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::retries::Retries;
-use super::teller::Teller;
-use super::watching::{Watch, Watched};
-use super::{
+use super::additions::Teller;
+use super::live::{
     Bell, Change, Ended, Event, NewBase, Outbox, Refreshed, Settings, Source, Update, inputs, lock,
     say,
 };
-use crate::library::compare;
+use super::retries::Retries;
+use super::watching::{Watch, Watched};
+use crate::library::catalogue::contents::{Concerned, View};
+use crate::library::catalogue::lookup::Base;
+use crate::library::catalogue::merge;
+use crate::library::catalogue::refresh::{self, Task};
 use crate::library::index::{Counts, Index, IndexError};
-use crate::library::refresh::{self, Task};
 use crate::library::scan::build::{Look, Progress};
-use crate::library::served::Base;
-use crate::library::view::{Concerned, View};
 use crate::library::watch::Changes;
 
 /// Paths that differ from the index before it is made anew: some 30 MB here and in the loop, by estimate.
@@ -320,7 +320,7 @@ impl Keeper {
             // Whoever has made it knows best.
             Source::Given { .. } => u32::MAX,
         };
-        let mut difference = compare::compare(&self.view, Arc::clone(&index), epoch)?;
+        let mut difference = merge::compare(&self.view, Arc::clone(&index), epoch)?;
         let removed = mem::take(&mut difference.removed);
         let added = mem::take(&mut difference.added);
         let base = difference.base.clone();

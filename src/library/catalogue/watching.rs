@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use super::{Bell, Settings, anchors, inputs};
+use super::live::{Bell, Settings, anchors, inputs};
 use crate::library::watch::{Waker, Watcher};
 
 /// How long a watcher rests for which the kernel had no memory.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::hash::{Checked, Hasher, add_fault};
-use super::index::{Index, IndexError};
+use crate::library::index::{Index, IndexError};
 use crate::library::scan::build::Progress;
 use crate::library::scan::parallel;
 use crate::library::scan::walk::{Starts, Step, is_away};

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::verify::{Finding, Report};
+use super::run::{Finding, Report};
 use crate::torrent::content::ContentError;
 use crate::torrent::printable::Printable;
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest, Sha1};
 use walkdir::WalkDir;
 
-use super::verify::Torrent;
+use super::run::Torrent;
 use crate::library::scan::build::Progress;
 use crate::torrent::content::{self, ContentError};
 use crate::torrent::layout::Source;

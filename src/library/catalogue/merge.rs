@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::iter::Peekable;
 use std::sync::Arc;
 
-use super::index::{Counts, Entries, Entry, Index, IndexError};
-use super::served::Base;
-use super::view::{Key, Removed, Seen, There, View, is_served};
+use super::contents::{Key, Removed, Seen, There, View, is_served};
+use super::lookup::Base;
 use crate::library::index::format::State;
 use crate::library::index::id_map::Numbers;
+use crate::library::index::{Counts, Entries, Entry, Index, IndexError};
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 

@@ -18,7 +18,7 @@ use crate::torrent::refusal::is_metainfo_name;
 
 /// What a change of a path may be about.
 #[derive(PartialEq, Eq, Debug)]
-pub(in crate::library) enum Concerned {
+pub(in crate::library::catalogue) enum Concerned {
     /// These metainfo files, those first that are gone.
     These(Vec<PathBuf>),
     /// More than were asked for, most of them not known.
@@ -30,7 +30,7 @@ pub(in crate::library) enum Concerned {
 impl View {
     /// The metainfo files that a change of this path may be about: itself, or all that are or were
     /// below it, unless they are more than `most`. Of content see [`View::with_content`].
-    pub(in crate::library) fn concerned(
+    pub(in crate::library::catalogue) fn concerned(
         &mut self,
         path: &Path,
         most: usize,
@@ -132,7 +132,7 @@ impl View {
     }
 
     /// The metainfo files whose content these paths may be, where content lies beside metainfo files.
-    pub(in crate::library) fn with_content(
+    pub(in crate::library::catalogue) fn with_content(
         &self,
         paths: &[PathBuf],
     ) -> Result<Vec<PathBuf>, IndexError> {

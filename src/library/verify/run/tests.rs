@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use super::{Finding, Report, Subject, verify};
 use crate::library::index::Index;
-use crate::library::report;
 use crate::library::scan::build::{self, Plan, Progress};
+use crate::library::verify::report;
 use crate::torrent::metainfo::samples::entry;
 
 const PIECE_BYTES: usize = 1000;

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use lru::LruCache;
 use thiserror::Error;
 
-use super::index::{Candidates, Index, IndexError};
 use super::listing::Listing;
 use crate::library::index::format::State;
 use crate::library::index::id_map::Numbering;
+use crate::library::index::{Candidates, Index, IndexError};
 use crate::timers::Time;
 use crate::torrent::catalogue::{Refusal, RefusalReason, Torrent};
 use crate::torrent::id::TorrentId;
