@@ -30,7 +30,7 @@ use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
 
 /// Bytes read in one go where all of a part is read.
-pub(in crate::library) const READ_BYTES: usize = 1 << 20;
+pub(super) const READ_BYTES: usize = 1 << 20;
 
 /// The longest path of a directory that is believed: what the system takes (`PATH_MAX`).
 const MAX_PATH_BYTES: u64 = 4096;
@@ -107,7 +107,7 @@ pub struct Counts {
 
 /// Places in the index where an info-hash may be.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Candidates(pub(in crate::library) Range<usize>);
+pub struct Candidates(pub(super) Range<usize>);
 
 /// A metainfo file as the index knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -316,7 +316,7 @@ impl Index {
     }
 
     /// The entries of some records, with so many bytes read in one go.
-    pub(in crate::library) fn entries_ahead(
+    pub(super) fn entries_ahead(
         &self,
         records: Range<u32>,
         ahead_bytes: usize,
@@ -430,7 +430,7 @@ impl Index {
     }
 
     /// The open file, to be locked.
-    pub(in crate::library) fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &File {
         &self.file
     }
 
@@ -476,11 +476,11 @@ impl Index {
         Ok(info_hashes)
     }
 
-    pub(in crate::library) fn section(&self, part: Part) -> Section {
+    pub(super) fn section(&self, part: Part) -> Section {
         self.header.section(part)
     }
 
-    pub(in crate::library) fn window(&self, part: Part, ahead_bytes: usize) -> Window<'_> {
+    pub(super) fn window(&self, part: Part, ahead_bytes: usize) -> Window<'_> {
         Window::new(&self.file, self.section(part), ahead_bytes)
     }
 
@@ -493,13 +493,13 @@ impl Index {
     }
 
     /// The name of a metainfo file, by the number of its record.
-    pub(in crate::library) fn name_of(&self, number: u32) -> Result<OsString, IndexError> {
+    pub(super) fn name_of(&self, number: u32) -> Result<OsString, IndexError> {
         let raw = self.fixed::<RECORD_BYTES>(Part::Records, number.into())?;
         self.name(&Record::decode(&raw), &mut self.windows(0))
     }
 
     /// The path of a directory by its number, relative to the root.
-    pub(in crate::library) fn directory_path(&self, number: u64) -> Result<PathBuf, IndexError> {
+    pub(super) fn directory_path(&self, number: u64) -> Result<PathBuf, IndexError> {
         self.directory(number, &mut self.windows(0))
     }
 
@@ -567,7 +567,7 @@ impl Index {
     }
 
     /// The bytes of one fixed-width entry.
-    pub(in crate::library) fn fixed<const N: usize>(
+    pub(super) fn fixed<const N: usize>(
         &self,
         part: Part,
         number: u64,
@@ -580,7 +580,7 @@ impl Index {
     }
 
     /// A read beyond a part means that a number in another part is damaged.
-    pub(in crate::library) fn failed(&self, part: Part, error: io::Error) -> IndexError {
+    pub(super) fn failed(&self, part: Part, error: io::Error) -> IndexError {
         match error.kind() {
             ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => self.damaged(part),
             _ => self.error(error.into()),
@@ -617,7 +617,7 @@ pub struct Entries<'a> {
 
 impl Entries<'_> {
     /// The number of the next record.
-    pub(in crate::library) fn upcoming(&self) -> u32 {
+    pub(super) fn upcoming(&self) -> u32 {
         self.next
     }
 }
