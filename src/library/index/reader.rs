@@ -107,7 +107,7 @@ pub struct Counts {
 
 /// Places in the index where an info-hash may be.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Candidates(pub(super) Range<usize>);
+pub struct Candidates(pub(in crate::library) Range<usize>);
 
 /// A metainfo file as the index knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -430,7 +430,7 @@ impl Index {
     }
 
     /// The open file, to be locked.
-    pub(super) fn file(&self) -> &File {
+    pub(in crate::library) fn file(&self) -> &File {
         &self.file
     }
 
@@ -617,7 +617,7 @@ pub struct Entries<'a> {
 
 impl Entries<'_> {
     /// The number of the next record.
-    pub(super) fn upcoming(&self) -> u32 {
+    pub(in crate::library) fn upcoming(&self) -> u32 {
         self.next
     }
 }
