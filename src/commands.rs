@@ -128,10 +128,10 @@ pub fn list(config: &Config) -> Result<(), String> {
     };
     for entry in index.entries() {
         let entry = entry.map_err(|error| error.to_string())?;
-        if entry.state == State::Served && !entry.duplicate {
+        if entry.facts.state == State::Served && !entry.duplicate {
             let path = index.path_of(&entry);
             let path = Printable::path(&path);
-            write(&format!("{}  {path}\n", entry.info_hash))?;
+            write(&format!("{}  {path}\n", entry.facts.info_hash))?;
         }
     }
     for refusal in &refusals {

@@ -70,7 +70,7 @@ fn hashes(path: &Path) -> Vec<[u8; 20]> {
     index.check().unwrap();
     let mut hashes: Vec<[u8; 20]> = index
         .entries()
-        .map(|entry| entry.unwrap().info_hash.0)
+        .map(|entry| entry.unwrap().facts.info_hash.0)
         .collect();
     hashes.sort_unstable();
     hashes

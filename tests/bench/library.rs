@@ -237,9 +237,9 @@ fn known(index: &Index, random: &mut fastrand::Rng) -> io::Result<Vec<InfoHash>>
     for (number, entry) in index.entries().enumerate() {
         let entry = entry.map_err(io::Error::other)?;
         if known.len() < QUESTIONS {
-            known.push(entry.info_hash);
+            known.push(entry.facts.info_hash);
         } else if let Some(place) = known.get_mut(random.usize(..=number)) {
-            *place = entry.info_hash;
+            *place = entry.facts.info_hash;
         }
     }
     random.shuffle(&mut known);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use hekate::library::index::Index;
-use hekate::library::index::format::State;
+use hekate::library::index::format::{ContentName, Facts, State};
 use hekate::library::index::writer::{NewRecord, Origin, Writer};
 use hekate::torrent::reader::FileStamp;
 use hekate::wire::message::InfoHash;
@@ -57,17 +57,21 @@ fn main() -> io::Result<()> {
         let _ = write!(directory, "\u{10ffff}/{:06}", number / PER_DIRECTORY);
         let _ = write!(name, "document-{number:010}.torrent");
         writer.record(&NewRecord {
+            facts: Facts {
+                info_hash: InfoHash(std::array::from_fn(|_| random.u8(..))),
+                state: State::Served,
+                content_name: ContentName {
+                    tag: 0,
+                    hash: random.u32(..),
+                },
+                stamp: FileStamp {
+                    length: 8192,
+                    modified_ns: random.i64(..),
+                },
+            },
             directory: Path::new(&directory),
             name: name.as_bytes(),
-            info_hash: InfoHash(std::array::from_fn(|_| random.u8(..))),
-            state: State::Served,
-            content_tag: 0,
             trackers,
-            stamp: FileStamp {
-                length: 8192,
-                modified_ns: random.i64(..),
-            },
-            content_hash: random.u32(..),
         })?;
     }
     let written = writer.finish(&origin, 0)?;
@@ -81,14 +85,10 @@ fn copy(index: &Index, writer: &mut Writer) -> io::Result<()> {
         let tiers = index.trackers(entry.trackers).map_err(io::Error::other)?;
         let trackers = writer.trackers(&tiers)?;
         writer.record(&NewRecord {
+            facts: entry.facts,
             directory: &entry.directory,
             name: entry.name.as_encoded_bytes(),
-            info_hash: entry.info_hash,
-            state: entry.state,
-            content_tag: entry.content_tag,
             trackers,
-            stamp: entry.stamp,
-            content_hash: entry.content_hash,
         })?;
     }
     Ok(())

@@ -40,7 +40,7 @@ impl<'a> Teller<'a> {
         };
         Some(Change::Added(Added {
             id: self.base.numbering.number(entry.number)?,
-            info_hash: entry.info_hash,
+            info_hash: entry.facts.info_hash,
             announce,
             metainfo: None,
         }))

@@ -14,13 +14,14 @@ use std::sync::Arc;
 
 use super::lookup::{Base, Differs};
 use super::merge::Difference;
+use crate::library::index::format::Facts;
 use crate::library::index::format::State;
 use crate::library::index::{Counts, Entry, IndexError};
 use crate::library::scan::inspect::Looked;
 use crate::library::scan::walk::is_away;
 use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::id::TorrentId;
-use crate::torrent::reader::{FileStamp, Reader};
+use crate::torrent::reader::Reader;
 use crate::torrent::refusal::is_metainfo_name;
 use crate::wire::message::InfoHash;
 pub(super) use affected::Concerned;
@@ -81,11 +82,7 @@ impl Key {
 /// A metainfo file that is there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct There {
-    pub(super) info_hash: InfoHash,
-    pub(super) state: State,
-    pub(super) content_tag: u16,
-    pub(super) stamp: FileStamp,
-    pub(super) content_hash: u32,
+    pub(super) facts: Facts,
     /// By which it is served; `None` when it is not, or another file with its info-hash is.
     pub(super) id: Option<TorrentId>,
     /// What stands for its record when that is of no use.
@@ -167,9 +164,9 @@ impl View {
         self.numbers = there.filter_map(|there| there.id).collect();
         for (key, seen) in &difference.over {
             if let Some(there) = &seen.there
-                && there.state != State::Unusable
+                && there.facts.state != State::Unusable
             {
-                let keys = self.by_hash.entry(there.info_hash).or_default();
+                let keys = self.by_hash.entry(there.facts.info_hash).or_default();
                 keys.push(key.clone());
             }
         }
@@ -183,13 +180,15 @@ impl View {
             if let Some(entry) = self.base.index.at(&key.path())?
                 && is_served(&entry)
             {
-                differs.entry(entry.info_hash).or_insert(Differs::Gone);
+                differs
+                    .entry(entry.facts.info_hash)
+                    .or_insert(Differs::Gone);
             }
             if let Some(there) = &seen.there
                 && let Some(number) = there.id
             {
                 let here = Differs::Here(number, key.path().into());
-                differs.insert(there.info_hash, here);
+                differs.insert(there.facts.info_hash, here);
             }
         }
         Ok(differs)
@@ -229,7 +228,7 @@ impl View {
             return Ok(true);
         };
         let there = self.at(&key)?;
-        Ok(there.is_some_and(|there| there.state == State::Served))
+        Ok(there.is_some_and(|there| there.facts.state == State::Served))
     }
 
     /// A number that nothing has.
@@ -263,11 +262,7 @@ impl View {
     pub(super) fn there(&self, entry: &Entry) -> There {
         let number = self.base.numbering.number(entry.number);
         There {
-            info_hash: entry.info_hash,
-            state: entry.state,
-            content_tag: entry.content_tag,
-            stamp: entry.stamp,
-            content_hash: entry.content_hash,
+            facts: entry.facts,
             id: number.filter(|_| is_served(entry)),
             reserved: number.filter(|_| !is_served(entry)),
         }
@@ -302,7 +297,7 @@ impl View {
         let is_unreadable = matches!(looked.refusal, Some(RefusalReason::Unreadable(_)));
         let known = before
             .as_ref()
-            .map_or(State::Unusable, |before| before.state);
+            .map_or(State::Unusable, |before| before.facts.state);
         if is_unreadable && known != State::Unusable {
             if let Some(reason) = looked.refusal.filter(|_| known == State::Served) {
                 let path = path.to_path_buf();
@@ -311,35 +306,32 @@ impl View {
             return self.withdraw(key, before);
         }
         let same = before.as_ref().is_some_and(|before| {
-            before.state == looked.state
-                && before.stamp == looked.stamp
-                && (before.state == State::Unusable || before.info_hash == looked.info_hash)
+            before.facts.state == looked.facts.state
+                && before.facts.stamp == looked.facts.stamp
+                && (before.facts.state == State::Unusable
+                    || before.facts.info_hash == looked.facts.info_hash)
         });
         if same {
             return Ok(());
         }
-        let of_content = looked.state == State::Withdrawn;
+        let of_content = looked.facts.state == State::Withdrawn;
         let removed = self.forget(&key, before, of_content);
         let mut there = There {
-            info_hash: looked.info_hash,
-            state: looked.state,
-            content_tag: looked.content_tag,
-            stamp: looked.stamp,
-            content_hash: looked.content_hash,
+            facts: looked.facts,
             id: None,
             reserved: None,
         };
-        if there.state == State::Served {
-            match self.server_of(&there.info_hash, Some(&key))? {
+        if there.facts.state == State::Served {
+            match self.server_of(&there.facts.info_hash, Some(&key))? {
                 Some(first) => looked.refusal = duplicates::duplicate(path, &first),
-                None => there.id = Some(self.added(path, &there.info_hash, &looked.announce)),
+                None => there.id = Some(self.added(path, &there.facts.info_hash, &looked.announce)),
             }
         }
         if let Some(reason) = looked.refusal {
             let path = path.to_path_buf();
             self.refusals.push(Refusal { path, reason });
         }
-        let again = there.id.map(|_| there.info_hash);
+        let again = there.id.map(|_| there.facts.info_hash);
         self.keep(key, there);
         match removed.filter(|removed| Some(*removed) != again) {
             Some(removed) => self.promote(&removed),
@@ -353,7 +345,7 @@ impl View {
             return Ok(false);
         }
         let entry = self.base.index.at(path)?;
-        Ok(entry.is_none_or(|entry| entry.info_hash != looked.info_hash))
+        Ok(entry.is_none_or(|entry| entry.facts.info_hash != looked.facts.info_hash))
     }
 
     /// Reads a metainfo file.
@@ -414,15 +406,12 @@ impl View {
 
     /// Keeps what is known of a path that cannot be read now, without serving it.
     fn withdraw(&mut self, key: Key, before: Option<There>) -> Result<(), IndexError> {
-        let Some(before) = before.filter(|before| before.state == State::Served) else {
+        let Some(mut there) = before.filter(|before| before.facts.state == State::Served) else {
             return Ok(());
         };
-        let removed = self.forget(&key, Some(before.clone()), true);
-        let there = There {
-            state: State::Withdrawn,
-            id: None,
-            ..before
-        };
+        let removed = self.forget(&key, Some(there.clone()), true);
+        there.facts.state = State::Withdrawn;
+        there.id = None;
         self.keep(key, there);
         removed.map_or(Ok(()), |removed| self.promote(&removed))
     }
@@ -430,10 +419,10 @@ impl View {
     /// Takes back what was known of a path. Answers what is not served any more by that.
     fn forget(&mut self, key: &Key, before: Option<There>, of_content: bool) -> Option<InfoHash> {
         let before = before?;
-        if let Some(keys) = self.by_hash.get_mut(&before.info_hash) {
+        if let Some(keys) = self.by_hash.get_mut(&before.facts.info_hash) {
             keys.retain(|other| other != key);
             if keys.is_empty() {
-                self.by_hash.remove(&before.info_hash);
+                self.by_hash.remove(&before.facts.info_hash);
             }
         }
         match before.id {
@@ -442,10 +431,10 @@ impl View {
                 self.counts.served = self.counts.served.saturating_sub(1);
                 self.changes.push(Change::Removed(Removed {
                     id,
-                    info_hash: before.info_hash,
+                    info_hash: before.facts.info_hash,
                     of_content,
                 }));
-                Some(before.info_hash)
+                Some(before.facts.info_hash)
             }
             None => {
                 self.counts.refused = self.counts.refused.saturating_sub(1);
@@ -462,8 +451,8 @@ impl View {
             }
             None => self.counts.refused += 1,
         }
-        if there.state != State::Unusable {
-            let keys = self.by_hash.entry(there.info_hash).or_default();
+        if there.facts.state != State::Unusable {
+            let keys = self.by_hash.entry(there.facts.info_hash).or_default();
             keys.push(key.clone());
         }
         let (there, epoch) = (Some(there), self.epoch);
@@ -477,7 +466,7 @@ fn is_absence(error: &io::Error) -> bool {
 
 /// Whether a torrent is served from the file of this entry.
 pub(super) fn is_served(entry: &Entry) -> bool {
-    entry.state == State::Served && !entry.duplicate
+    entry.facts.state == State::Served && !entry.duplicate
 }
 
 #[cfg(test)]

@@ -62,13 +62,13 @@ impl Listing {
         let mut torrents = Vec::new();
         for (looked_at, entry) in base.index.following(self.after.as_ref()).enumerate() {
             let entry = entry?;
-            let info_hash = entry.info_hash;
+            let info_hash = entry.facts.info_hash;
             if next.is_some_and(|next| info_hash > next) {
                 break;
             }
             let differs = self.differs.binary_search_by_key(&info_hash, |one| one.0);
             if let Some(id) = base.numbering.number(entry.number)
-                && entry.state == State::Served
+                && entry.facts.state == State::Served
                 && differs.is_err()
             {
                 torrents.push(Listed {

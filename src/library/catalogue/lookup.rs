@@ -131,7 +131,7 @@ impl Query {
                 let entry = index.entry(candidates.clone(), &self.info_hash)?;
                 let Some(entry) = entry else { return Ok(None) };
                 let metainfo = index.path_of(&entry);
-                if entry.state != State::Served {
+                if entry.facts.state != State::Served {
                     return Err(LoadError::Withdrawn(metainfo));
                 }
                 match self.base.numbering.number(entry.number) {

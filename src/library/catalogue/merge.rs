@@ -52,7 +52,7 @@ pub(super) fn compare(
         view,
         index: &index,
         epoch,
-        served_over: served.map(|there| there.info_hash).collect(),
+        served_over: served.map(|there| there.facts.info_hash).collect(),
         over,
         counts: index.counts(),
         numbers: Numbers::default(),
@@ -141,7 +141,7 @@ impl Comparison<'_> {
             return Ok(());
         };
         let served = is_served(&entry);
-        if served && self.served_over.contains(&entry.info_hash) {
+        if served && self.served_over.contains(&entry.facts.info_hash) {
             // It came elsewhere meanwhile, where it is served already.
             self.remove(was.as_ref(), false);
             self.see(key, &entry, None);
@@ -161,7 +161,7 @@ impl Comparison<'_> {
             self.numbers.push(id);
             return Ok(());
         }
-        self.remove(was.as_ref(), entry.state == State::Withdrawn);
+        self.remove(was.as_ref(), entry.facts.state == State::Withdrawn);
         if served {
             self.added.push(entry.number);
         }
@@ -176,7 +176,7 @@ impl Comparison<'_> {
     /// Whether a torrent that stands back in the index is not served from where the index says,
     /// since something else was seen there.
     fn is_left_to_serve(&self, entry: &Entry) -> Result<bool, IndexError> {
-        if entry.state != State::Served || self.served_over.contains(&entry.info_hash) {
+        if entry.facts.state != State::Served || self.served_over.contains(&entry.facts.info_hash) {
             return Ok(false);
         }
         match self.index.first_of(entry.number) {
@@ -193,14 +193,10 @@ impl Comparison<'_> {
         *tally(&mut self.counts, is_served(entry)) -= 1;
         *tally(&mut self.counts, id.is_some()) += 1;
         if id.is_some() {
-            self.served_over.insert(entry.info_hash);
+            self.served_over.insert(entry.facts.info_hash);
         }
         let there = There {
-            info_hash: entry.info_hash,
-            state: entry.state,
-            content_tag: entry.content_tag,
-            stamp: entry.stamp,
-            content_hash: entry.content_hash,
+            facts: entry.facts,
             id,
             reserved: None,
         };
@@ -230,7 +226,7 @@ impl Comparison<'_> {
         {
             self.removed.push(Removed {
                 id,
-                info_hash: was.info_hash,
+                info_hash: was.facts.info_hash,
                 of_content,
             });
         }
@@ -253,7 +249,7 @@ fn tally(counts: &mut Counts, served: bool) -> &mut u64 {
 
 /// Whether a torrent may be served on by the same number.
 fn is_same(was: &There, entry: &Entry) -> bool {
-    was.info_hash == entry.info_hash && was.stamp == entry.stamp
+    was.facts.info_hash == entry.facts.info_hash && was.facts.stamp == entry.facts.stamp
 }
 
 fn key(index: &Index, entry: &Entry) -> Key {

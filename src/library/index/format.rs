@@ -244,60 +244,81 @@ pub enum State {
     Unusable,
 }
 
-/// A few bits of the name of a torrent's content, see [`content_name`].
+/// How many bits [`ContentName::tag`] has.
 pub const TAG_BITS: u32 = 14;
 
-/// Numbers of [`TAG_BITS`] and of 32 bits for the name of the file or directory that holds the content
-/// of a torrent. Together they tell which torrents of a directory are those of files that change,
-/// without reading others, however many both are.
-#[must_use]
-pub fn content_name(name: &[u8]) -> (u16, u32) {
-    let mut hash = Fnv::default();
-    hash.add(name);
-    let [low, high, ..] = hash.fold().to_le_bytes();
-    let tag = u16::from_le_bytes([low, high]) >> (u16::BITS - TAG_BITS);
-    // No name has this byte.
-    hash.add(&[0]);
-    (tag, hash.fold())
+/// A hash of [`TAG_BITS`] + 32 bits of the name of the file or directory that holds a torrent's
+/// content. It tells which torrents of a directory a changed file may belong to, without reading
+/// the metainfo files.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct ContentName {
+    /// At most [`TAG_BITS`] bits.
+    pub tag: u16,
+    /// The other bits.
+    pub hash: u32,
+}
+
+impl ContentName {
+    /// Hashes a name.
+    #[must_use]
+    pub fn new(name: &[u8]) -> Self {
+        let mut hash = Fnv::default();
+        hash.add(name);
+        let [low, high, ..] = hash.fold().to_le_bytes();
+        let tag = u16::from_le_bytes([low, high]) >> (u16::BITS - TAG_BITS);
+        // No name contains this byte, so the second hash differs from that of every name.
+        hash.add(&[0]);
+        ContentName {
+            tag,
+            hash: hash.fold(),
+        }
+    }
+}
+
+/// What the library knows of a metainfo file and its torrent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Facts {
+    /// Meaningless for [`State::Unusable`].
+    pub info_hash: InfoHash,
+    /// The result of the last inspection.
+    pub state: State,
+    /// Of the content.
+    pub content_name: ContentName,
+    /// Of the metainfo file.
+    pub stamp: FileStamp,
 }
 
 /// A metainfo file in the index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::library) struct Record {
-    pub(in crate::library) info_hash: InfoHash,
+    pub(in crate::library) facts: Facts,
     /// The number of its directory.
     pub(in crate::library) directory: u32,
     /// Where its name starts; 40 bits of it are kept.
     pub(in crate::library) name_offset: u64,
     pub(in crate::library) name_length: u8,
-    pub(in crate::library) state: State,
-    /// See [`content_name`].
-    pub(in crate::library) content_tag: u16,
     /// The number of its list of announce URLs.
     pub(in crate::library) trackers: u32,
-    pub(in crate::library) stamp: FileStamp,
-    /// See [`content_name`].
-    pub(in crate::library) content_hash: u32,
 }
 
 impl Record {
     pub(in crate::library) fn encode(&self) -> [u8; RECORD_BYTES] {
-        let state = match self.state {
+        let state = match self.facts.state {
             State::Served => 0_u16,
             State::Withdrawn => 1,
             State::Unusable => 2,
         };
-        let low = u64::from(self.content_tag << 2 | state);
+        let low = u64::from(self.facts.content_name.tag << 2 | state);
         let name = self.name_offset << 24 | u64::from(self.name_length) << 16 | low;
         let mut out = [0; RECORD_BYTES];
         let mut rest = out.as_mut_slice();
-        put(&mut rest, &self.info_hash.0);
+        put(&mut rest, &self.facts.info_hash.0);
         put(&mut rest, &self.directory.to_le_bytes());
         put(&mut rest, &name.to_le_bytes());
         put(&mut rest, &self.trackers.to_le_bytes());
-        put(&mut rest, &self.stamp.length.to_le_bytes());
-        put(&mut rest, &self.stamp.modified_ns.to_le_bytes());
-        put(&mut rest, &self.content_hash.to_le_bytes());
+        put(&mut rest, &self.facts.stamp.length.to_le_bytes());
+        put(&mut rest, &self.facts.stamp.modified_ns.to_le_bytes());
+        put(&mut rest, &self.facts.content_name.hash.to_le_bytes());
         out
     }
 
@@ -308,23 +329,29 @@ impl Record {
         let name = fields.u64();
         let [low, high, name_length, ..] = name.to_le_bytes();
         let low = u16::from_le_bytes([low, high]);
+        let trackers = fields.u32();
+        let stamp = FileStamp {
+            length: fields.u32(),
+            modified_ns: i64::from_le_bytes(fields.take()),
+        };
         Record {
-            info_hash,
+            facts: Facts {
+                info_hash,
+                state: match low & 3 {
+                    0 => State::Served,
+                    1 => State::Withdrawn,
+                    _ => State::Unusable,
+                },
+                content_name: ContentName {
+                    tag: low >> 2,
+                    hash: fields.u32(),
+                },
+                stamp,
+            },
             directory,
             name_offset: name >> 24,
             name_length,
-            content_tag: low >> 2,
-            state: match low & 3 {
-                0 => State::Served,
-                1 => State::Withdrawn,
-                _ => State::Unusable,
-            },
-            trackers: fields.u32(),
-            stamp: FileStamp {
-                length: fields.u32(),
-                modified_ns: i64::from_le_bytes(fields.take()),
-            },
-            content_hash: fields.u32(),
+            trackers,
         }
     }
 }
@@ -520,21 +547,25 @@ mod tests {
     fn entries_are_read_as_they_were_written() {
         for state in [State::Served, State::Withdrawn, State::Unusable] {
             let record = Record {
-                info_hash: InfoHash(std::array::from_fn(|at| u8::try_from(at).unwrap() + 1)),
+                facts: Facts {
+                    info_hash: InfoHash(std::array::from_fn(|at| u8::try_from(at).unwrap() + 1)),
+                    state: state,
+                    content_name: ContentName {
+                        tag: (1 << TAG_BITS) - 2,
+                        hash: 0xdead_beef,
+                    },
+                    stamp: FileStamp {
+                        length: 8192,
+                        modified_ns: -5,
+                    },
+                },
                 directory: 0x1234_5678,
                 name_offset: (1 << 40) - 2,
                 name_length: 255,
-                state,
-                content_tag: (1 << TAG_BITS) - 2,
                 trackers: 77,
-                stamp: FileStamp {
-                    length: 8192,
-                    modified_ns: -5,
-                },
-                content_hash: 0xdead_beef,
             };
             assert_eq!(Record::decode(&record.encode()), record);
-            assert_eq!(prefix(&record.info_hash), 0x0102_0304_0506_0708);
+            assert_eq!(prefix(&record.facts.info_hash), 0x0102_0304_0506_0708);
         }
         let directory = Directory {
             path_offset: u64::MAX,

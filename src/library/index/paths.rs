@@ -7,7 +7,9 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::library::index::format::{DIRECTORY_BYTES, Directory, Part, RECORD_BYTES, Record};
+use crate::library::index::format::{
+    ContentName, DIRECTORY_BYTES, Directory, Part, RECORD_BYTES, Record,
+};
 use crate::library::index::reader::{Entries, Entry, Index, IndexError, READ_BYTES};
 
 /// Bytes that are read in one go where a few records in a row are.
@@ -60,15 +62,14 @@ impl Index {
         self.entries_ahead(records, if many { READ_BYTES } else { NEAR_BYTES })
     }
 
-    /// The records of the files in a directory whose content has one of these names, see
-    /// [`format::content_name`](crate::library::index::format::content_name).
+    /// The records of the files in a directory whose content has one of these names.
     ///
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
     pub fn tagged(
         &self,
         directory: &Path,
-        names: &HashSet<(u16, u32)>,
+        names: &HashSet<ContentName>,
     ) -> Result<Vec<u32>, IndexError> {
         let mut found = Vec::new();
         let records = self.within(directory)?;
@@ -79,7 +80,7 @@ impl Index {
             let raw = raw.map_err(|error| self.failed(Part::Records, error))?;
             let raw = raw.try_into().unwrap_or(&[0; RECORD_BYTES]);
             let record = Record::decode(raw);
-            if names.contains(&(record.content_tag, record.content_hash)) {
+            if names.contains(&record.facts.content_name) {
                 found.push(number);
             }
         }
@@ -140,7 +141,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use crate::library::index::Index;
-    use crate::library::index::format::State;
+    use crate::library::index::format::{ContentName, Facts, State};
     use crate::library::index::writer::{NewRecord, Origin, Writer};
     use crate::torrent::reader::FileStamp;
     use crate::wire::message::InfoHash;
@@ -162,14 +163,18 @@ mod tests {
         let mut writer = Writer::create(&target).unwrap();
         for (number, path) in (0..).zip(PATHS.map(Path::new)) {
             let record = NewRecord {
+                facts: Facts {
+                    info_hash: InfoHash([number; 20]),
+                    state: State::Served,
+                    content_name: ContentName {
+                        tag: u16::from(number % 2),
+                        hash: 7,
+                    },
+                    stamp: FileStamp::default(),
+                },
                 directory: path.parent().unwrap(),
                 name: path.file_name().unwrap().as_encoded_bytes(),
-                info_hash: InfoHash([number; 20]),
-                state: State::Served,
-                content_tag: u16::from(number % 2),
                 trackers: 0,
-                stamp: FileStamp::default(),
-                content_hash: 7,
             };
             writer.record(&record).unwrap();
         }
@@ -240,7 +245,8 @@ mod tests {
         let (_directory, index) = index("/r");
         let directory = Path::new("/r/a/b");
         let tagged = |names: &[(u16, u32)]| {
-            let names = names.iter().copied().collect();
+            let names = names.iter().map(|&(tag, hash)| ContentName { tag, hash });
+            let names = names.collect();
             index.tagged(directory, &names).unwrap()
         };
         assert_eq!(tagged(&[(1, 7)]), [5]);

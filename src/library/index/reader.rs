@@ -18,6 +18,7 @@ use std::path::{Component, Path, PathBuf};
 use sha1::{Digest, Sha1};
 use thiserror::Error;
 
+use crate::library::index::format::Facts;
 use crate::library::index::format::{
     self, DIRECTORY_BYTES, Directory, HEADER_BYTES, Header, HeaderError, OFFSET_BYTES,
     POSITION_BYTES, PREFIX_BYTES, Part, RECORD_BYTES, Record, Section, State,
@@ -26,7 +27,6 @@ use crate::library::index::prefixes::Prefixes;
 use crate::library::index::section_reader::Window;
 use crate::library::index::writer::Origin;
 use crate::torrent::printable::Printable;
-use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
 
 /// Bytes read in one go where all of a part is read.
@@ -118,20 +118,12 @@ pub struct Entry {
     pub directory: PathBuf,
     /// Of the file.
     pub name: OsString,
-    /// Meaningless for [`State::Unusable`].
-    pub info_hash: InfoHash,
-    /// What was found when it was looked at last.
-    pub state: State,
+    /// What is known of it.
+    pub facts: Facts,
     /// Whether another record with the same info-hash is served in place of it.
     pub duplicate: bool,
-    /// See [`format::content_name`].
-    pub content_tag: u16,
     /// For [`Index::trackers`].
     pub trackers: u32,
-    /// Of the metainfo file.
-    pub stamp: FileStamp,
-    /// See [`format::content_name`].
-    pub content_hash: u32,
 }
 
 /// A torrent of an index that is served.
@@ -276,7 +268,7 @@ impl Index {
             let number = u32::from_le_bytes(raw);
             let raw = self.fixed::<RECORD_BYTES>(Part::Records, number.into())?;
             let record = Record::decode(&raw);
-            if record.info_hash == *info_hash {
+            if record.facts.info_hash == *info_hash {
                 return self
                     .complete(number, &record, &mut self.windows(0))
                     .map(Some);
@@ -316,11 +308,7 @@ impl Index {
     }
 
     /// The entries of some records, with so many bytes read in one go.
-    pub(super) fn entries_ahead(
-        &self,
-        records: Range<u32>,
-        ahead_bytes: usize,
-    ) -> Entries<'_> {
+    pub(super) fn entries_ahead(&self, records: Range<u32>, ahead_bytes: usize) -> Entries<'_> {
         let all = u32::try_from(self.records()).unwrap_or(u32::MAX);
         Entries {
             index: self,
@@ -375,9 +363,9 @@ impl Index {
             match records.at(u64::from(number) * width, width) {
                 Ok(raw) => {
                     let record = Record::decode(raw.try_into().unwrap_or(&[0; RECORD_BYTES]));
-                    (record.state == State::Served).then_some(Ok(Served {
+                    (record.facts.state == State::Served).then_some(Ok(Served {
                         record: number,
-                        info_hash: record.info_hash,
+                        info_hash: record.facts.info_hash,
                         trackers: record.trackers,
                     }))
                 }
@@ -408,8 +396,8 @@ impl Index {
                         Err(error) => return Some(Err(error)),
                     }
                 }
-                alike.retain(|entry| after.is_none_or(|after| entry.info_hash > after));
-                alike.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.info_hash));
+                alike.retain(|entry| after.is_none_or(|after| entry.facts.info_hash > after));
+                alike.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.facts.info_hash));
             }
             alike.pop().map(Ok)
         })
@@ -521,16 +509,12 @@ impl Index {
         windows: &mut Windows<'_>,
     ) -> Result<Entry, IndexError> {
         Ok(Entry {
+            facts: record.facts,
             number,
             directory: self.directory(record.directory.into(), windows)?,
             name: self.name(record, windows)?,
-            info_hash: record.info_hash,
-            state: record.state,
             duplicate: self.is_duplicate(number),
-            content_tag: record.content_tag,
             trackers: record.trackers,
-            stamp: record.stamp,
-            content_hash: record.content_hash,
         })
     }
 

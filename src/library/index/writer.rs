@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 
 use sha1::{Digest, Sha1};
 
+use crate::library::index::format::Facts;
 use crate::library::index::format::{
     self, Directory, HEADER_BYTES, Header, MAX_RECORDS, Part, RECORD_BYTES, Record, Section, State,
 };
 use crate::library::index::sort::{Pair, Sorter};
 use crate::locked;
 use crate::torrent::printable::Printable;
-use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
 
 /// Bytes gathered before they are written.
@@ -49,18 +49,10 @@ pub struct NewRecord<'a> {
     pub directory: &'a Path,
     /// Of the file. Names ascend within a directory.
     pub name: &'a [u8],
-    /// Meaningless for [`State::Unusable`].
-    pub info_hash: InfoHash,
-    /// What was found.
-    pub state: State,
-    /// See [`format::content_name`].
-    pub content_tag: u16,
+    /// What is known of it.
+    pub facts: Facts,
     /// From [`Writer::trackers`].
     pub trackers: u32,
-    /// Of the metainfo file.
-    pub stamp: FileStamp,
-    /// See [`format::content_name`].
-    pub content_hash: u32,
 }
 
 /// What an index came to hold.
@@ -186,25 +178,22 @@ impl Writer {
         }
         let directories = self.directories.length / format::DIRECTORY_BYTES as u64;
         let record = Record {
-            info_hash: new.info_hash,
+            facts: new.facts,
             directory: u32::try_from(directories - 1).map_err(io::Error::other)?,
             name_offset: self.names.length,
             name_length: u8::try_from(new.name.len()).map_err(io::Error::other)?,
-            state: new.state,
-            content_tag: new.content_tag,
             trackers: new.trackers,
-            stamp: new.stamp,
-            content_hash: new.content_hash,
         };
         self.names.write(new.name)?;
         self.name.clear();
         self.name.extend(new.name);
         self.records.write(&record.encode())?;
-        if new.state != State::Unusable {
-            self.sorter.push((format::prefix(&new.info_hash), number))?;
+        if new.facts.state != State::Unusable {
+            self.sorter
+                .push((format::prefix(&new.facts.info_hash), number))?;
         }
         self.count += 1;
-        self.right += u64::from(new.state == State::Served);
+        self.right += u64::from(new.facts.state == State::Served);
         Ok(number)
     }
 
@@ -255,7 +244,7 @@ impl Writer {
             duplicates.write(&later.to_le_bytes())?;
             duplicates.write(&first.to_le_bytes())?;
             read_record(&file, later, &mut raw)?;
-            right -= u64::from(Record::decode(&raw).state == State::Served);
+            right -= u64::from(Record::decode(&raw).facts.state == State::Served);
         }
         written.served = right;
         let refused = refused + u64::from(self.count) - right;
@@ -374,10 +363,10 @@ fn distinguish(
         read_record(file, number, &mut raw)?;
         let record = Record::decode(&raw);
         records.push((
-            record.state != State::Served,
+            record.facts.state != State::Served,
             number,
             prefix,
-            record.info_hash,
+            record.facts.info_hash,
         ));
     }
     records.sort_unstable_by_key(|(wrong, number, ..)| (*wrong, *number));

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use thiserror::Error;
 
+use crate::library::index::format::Facts;
 use crate::library::index::format::State;
 use crate::library::index::writer::{NewRecord, Origin, Writer};
 use crate::library::index::{Entry, Index, IndexError};
@@ -24,7 +25,6 @@ use crate::library::scan::walk::{Batch, Starts, is_away, resolved};
 use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::printable::Printable;
 use crate::torrent::reader::{FileStamp, Reader};
-use crate::wire::message::InfoHash;
 
 /// What goes into an index.
 #[derive(Clone, Debug)]
@@ -315,22 +315,18 @@ impl Taker<'_> {
             summary.refused += u64::from(!found.refused);
             return Ok(());
         }
-        summary.withdrawn += u64::from(file.state == State::Withdrawn);
+        summary.withdrawn += u64::from(file.facts.state == State::Withdrawn);
         let trackers = match &file.announce {
             Announce::Read(tiers) => self.writer.trackers(tiers)?,
             Announce::Known(number) => self.known(*number, file)?,
         };
         self.writer.record(&NewRecord {
+            facts: file.facts,
             directory,
             name: file.name.as_bytes(),
-            info_hash: file.info_hash,
-            state: file.state,
-            content_tag: file.content_tag,
             trackers,
-            stamp: file.stamp,
-            content_hash: file.content_hash,
         })?;
-        self.progress.add(1, file.stamp.length.into());
+        self.progress.add(1, file.facts.stamp.length.into());
         Ok(())
     }
 
@@ -363,12 +359,8 @@ struct Found {
 struct File {
     directory: Arc<Path>,
     name: OsString,
-    info_hash: InfoHash,
-    state: State,
-    content_tag: u16,
+    facts: Facts,
     announce: Announce,
-    stamp: FileStamp,
-    content_hash: u32,
 }
 
 enum Announce {
@@ -381,14 +373,10 @@ impl File {
     /// As it was in the base.
     fn known(directory: Arc<Path>, entry: Entry) -> Self {
         File {
+            facts: entry.facts,
             directory,
             name: entry.name,
-            info_hash: entry.info_hash,
-            state: entry.state,
-            content_tag: entry.content_tag,
             announce: Announce::Known(entry.trackers),
-            stamp: entry.stamp,
-            content_hash: entry.content_hash,
         }
     }
 }
@@ -455,7 +443,8 @@ impl<'a> Worker<'a> {
         let (mut refused_before, mut quiet) = (false, false);
         if let (Some(base), Some(entry)) = (self.base, known) {
             let metadata = path.metadata().ok();
-            let same = metadata.is_some_and(|metadata| FileStamp::new(&metadata) == entry.stamp);
+            let same =
+                metadata.is_some_and(|metadata| FileStamp::new(&metadata) == entry.facts.stamp);
             if same && root.is_none() {
                 // Its content is away: reading it again would tell nothing.
                 return Found {
@@ -464,14 +453,14 @@ impl<'a> Worker<'a> {
                     refusal: None,
                 };
             }
-            if same && base.look == Look::Metainfo && entry.state == State::Served {
+            if same && base.look == Look::Metainfo && entry.facts.state == State::Served {
                 return Found {
                     file: Some(File::known(Arc::clone(directory), entry.clone())),
                     refused: false,
                     refusal: None,
                 };
             }
-            refused_before = same && entry.state != State::Served;
+            refused_before = same && entry.facts.state != State::Served;
             quiet = base.quiet;
         }
         let looked = Looked::patiently(&mut self.reader, &path, root);
@@ -486,18 +475,14 @@ impl<'a> Worker<'a> {
             };
         }
         let file = File {
+            facts: looked.facts,
             directory: Arc::clone(directory),
             name,
-            info_hash: looked.info_hash,
-            state: looked.state,
-            content_tag: looked.content_tag,
             announce: Announce::Read(looked.announce),
-            stamp: looked.stamp,
-            content_hash: looked.content_hash,
         };
         let refusal = looked.refusal.map(|reason| Refusal { path, reason });
         Found {
-            refused: file.state != State::Served,
+            refused: file.facts.state != State::Served,
             file: Some(file),
             refusal: refusal.filter(|_| !(quiet && refused_before)),
         }
@@ -506,14 +491,11 @@ impl<'a> Worker<'a> {
 
 /// A file that cannot be read now, or whose directory is away.
 fn kept(directory: Arc<Path>, entry: Entry) -> File {
-    let state = match entry.state {
-        State::Served | State::Withdrawn => State::Withdrawn,
-        State::Unusable => State::Unusable,
-    };
-    File {
-        state,
-        ..File::known(directory, entry)
+    let mut file = File::known(directory, entry);
+    if file.facts.state == State::Served {
+        file.facts.state = State::Withdrawn;
     }
+    file
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use crate::library::index::format::{self, State};
+use crate::library::index::format::{ContentName, Facts, State};
 use crate::torrent::catalogue::RefusalReason;
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::reader::{FileStamp, Reader};
@@ -23,13 +23,8 @@ pub(in crate::library) const DESCRIPTORS_RETRY: Duration = Duration::from_millis
 
 /// What was seen.
 pub(in crate::library) struct Looked {
-    /// Meaningless for [`State::Unusable`].
-    pub(in crate::library) info_hash: InfoHash,
-    pub(in crate::library) state: State,
-    pub(in crate::library) content_tag: u16,
+    pub(in crate::library) facts: Facts,
     pub(in crate::library) announce: Vec<Vec<String>>,
-    pub(in crate::library) stamp: FileStamp,
-    pub(in crate::library) content_hash: u32,
     /// Why it is not served; also `None` when its content is away.
     pub(in crate::library) refusal: Option<RefusalReason>,
 }
@@ -38,12 +33,13 @@ impl Looked {
     /// A file that is of no use.
     pub(in crate::library) fn refused(reason: RefusalReason) -> Self {
         Looked {
-            info_hash: InfoHash([0; 20]),
-            state: State::Unusable,
-            content_tag: 0,
+            facts: Facts {
+                info_hash: InfoHash([0; 20]),
+                state: State::Unusable,
+                content_name: ContentName::default(),
+                stamp: FileStamp::default(),
+            },
             announce: Vec::new(),
-            stamp: FileStamp::default(),
-            content_hash: 0,
             refusal: Some(reason),
         }
     }
@@ -83,10 +79,9 @@ impl Looked {
                 let readable = !matches!(reason, RefusalReason::Unreadable(_));
                 let metadata = path.metadata().ok().filter(|_| readable);
                 let stamp = metadata.as_ref().map(FileStamp::new).unwrap_or_default();
-                return Ok(Looked {
-                    stamp,
-                    ..Self::refused(reason)
-                });
+                let mut refused = Self::refused(reason);
+                refused.facts.stamp = stamp;
+                return Ok(refused);
             }
         };
         let checked = root.map(|root| reader.check(root, &found.metainfo));
@@ -98,14 +93,14 @@ impl Looked {
         if let Some(reason) = refusal.take_if(|reason| reason.is_lack_of_descriptors()) {
             return Err(reason);
         }
-        let (content_tag, content_hash) = content_name(&found.metainfo);
         Ok(Looked {
-            info_hash: found.metainfo.info_hash,
-            state,
-            content_tag,
+            facts: Facts {
+                info_hash: found.metainfo.info_hash,
+                state,
+                content_name: content_name(&found.metainfo),
+                stamp: found.stamp,
+            },
             announce: found.metainfo.announce,
-            stamp: found.stamp,
-            content_hash,
             refusal,
         })
     }
@@ -137,11 +132,11 @@ pub(in crate::library) fn is_lack_of_descriptors(error: &io::Error) -> bool {
 }
 
 /// Of the file or directory that holds the content.
-fn content_name(metainfo: &Metainfo) -> (u16, u32) {
+fn content_name(metainfo: &Metainfo) -> ContentName {
     let mut paths = metainfo.files.iter().map(|file| file.path.as_slice());
     let path = paths.find(|path| !path.is_empty()).unwrap_or_default();
     let name = path.split(|byte| *byte == b'/').next();
-    format::content_name(name.unwrap_or_default())
+    ContentName::new(name.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -152,7 +147,7 @@ mod tests {
     fn a_file_that_makes_a_parser_panic_is_refused() {
         let mut reader = Reader::default();
         let looked = Looked::unless_it_panics(&mut reader, |_| panic!("on purpose")).unwrap();
-        assert_eq!(looked.state, State::Unusable);
+        assert_eq!(looked.facts.state, State::Unusable);
         let reason = looked.refusal.map(|reason| reason.to_string());
         assert!(reason.unwrap().contains("a defect of hekate"));
     }

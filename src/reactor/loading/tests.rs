@@ -47,7 +47,7 @@ impl Rig {
         };
         build::build(&plan, &Progress::default(), |_| ()).unwrap();
         let index = Index::open(&plan.target).unwrap();
-        let info_hash = index.entries().next().unwrap().unwrap().info_hash;
+        let info_hash = index.entries().next().unwrap().unwrap().facts.info_hash;
         let poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
         let library = Library::of_index(index, None);

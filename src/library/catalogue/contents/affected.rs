@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Key, View, is_absence};
 use crate::library::index::IndexError;
-use crate::library::index::format;
+use crate::library::index::format::ContentName;
 use crate::library::scan::walk::{self, Step};
 use crate::torrent::refusal::is_metainfo_name;
 
@@ -148,7 +148,7 @@ impl View {
             let within = within.filter(|key| key.directory == directory);
             let named = within.filter(|key| {
                 let there = self.over.get(*key).and_then(|seen| seen.there.as_ref());
-                there.is_some_and(|there| names.contains(&(there.content_tag, there.content_hash)))
+                there.is_some_and(|there| names.contains(&there.facts.content_name))
             });
             found.extend(named.map(Key::path));
         }
@@ -159,8 +159,8 @@ impl View {
     fn names_of_content<'a>(
         &self,
         paths: &'a [PathBuf],
-    ) -> BTreeMap<&'a Path, HashSet<(u16, u32)>> {
-        let mut names: BTreeMap<&Path, HashSet<(u16, u32)>> = BTreeMap::new();
+    ) -> BTreeMap<&'a Path, HashSet<ContentName>> {
+        let mut names: BTreeMap<&Path, HashSet<ContentName>> = BTreeMap::new();
         for path in paths {
             let mut below = path.as_path();
             if is_metainfo_name(path) && !path.is_dir() {
@@ -171,7 +171,7 @@ impl View {
                 if !directory.starts_with(&self.base.index.origin().root) {
                     break;
                 }
-                let name = format::content_name(name.as_encoded_bytes());
+                let name = ContentName::new(name.as_encoded_bytes());
                 names.entry(directory).or_default().insert(name);
                 below = directory;
             }

@@ -53,21 +53,17 @@ impl View {
         for path in paths {
             let Some(key) = Key::new(&path) else { continue };
             if let Some(there) = self.at(&key)?
-                && there.info_hash == *info_hash
+                && there.facts.info_hash == *info_hash
                 && there.id.is_none()
                 && let Read::Found(looked) = self.read(&path)
-                && looked.state == State::Served
-                && looked.info_hash == *info_hash
+                && looked.facts.state == State::Served
+                && looked.facts.info_hash == *info_hash
             {
-                self.forget(&key, Some(there.clone()), false);
-                let id = Some(self.added(&path, info_hash, &looked.announce));
+                self.forget(&key, Some(there), false);
                 let there = There {
-                    id,
-                    stamp: looked.stamp,
-                    content_hash: looked.content_hash,
+                    facts: looked.facts,
+                    id: Some(self.added(&path, info_hash, &looked.announce)),
                     reserved: None,
-                    state: State::Served,
-                    ..there
                 };
                 self.keep(key, there);
                 break;
@@ -83,15 +79,15 @@ impl View {
         let index = &self.base.index;
         for (key, seen) in &self.over {
             if let Some(there) = &seen.there
-                && there.state == State::Served
+                && there.facts.state == State::Served
                 && there.id.is_none()
             {
-                info_hashes.insert(there.info_hash);
+                info_hashes.insert(there.facts.info_hash);
             }
             if let Some(entry) = index.at(&key.path())?
                 && index.duplicates_of(entry.number).next().is_some()
             {
-                info_hashes.insert(entry.info_hash);
+                info_hashes.insert(entry.facts.info_hash);
             }
         }
         for info_hash in info_hashes {

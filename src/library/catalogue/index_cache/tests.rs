@@ -83,7 +83,10 @@ fn one_more_directory_costs_no_reading_of_the_others() {
     spoil(&known);
     place.torrent("b", "two");
     let index = makes(&["a", "b"]);
-    let states: Vec<State> = index.entries().map(|entry| entry.unwrap().state).collect();
+    let states: Vec<State> = index
+        .entries()
+        .map(|entry| entry.unwrap().facts.state)
+        .collect();
     assert_eq!(states, [State::Served, State::Served]);
     assert_eq!(place.indexes().len(), 3);
 }

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::{Entry, Fault, Index};
 use crate::library::index::format::State;
+use crate::library::index::format::{ContentName, Facts};
 use crate::library::index::writer::{NewRecord, Origin, Writer};
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
@@ -49,17 +50,21 @@ fn made_up(target: &Path, count: u32) {
         let directory = format!("d/{:06}", number / 100);
         let name = format!("{number:09}.torrent");
         let record = NewRecord {
+            facts: Facts {
+                info_hash: hash(number.into()),
+                state: State::Served,
+                content_name: ContentName {
+                    tag: 5,
+                    hash: !number,
+                },
+                stamp: FileStamp {
+                    length: number,
+                    modified_ns: -i64::from(number),
+                },
+            },
             directory: Path::new(&directory),
             name: name.as_bytes(),
-            info_hash: hash(number.into()),
-            state: State::Served,
-            content_tag: 5,
             trackers,
-            stamp: FileStamp {
-                length: number,
-                modified_ns: -i64::from(number),
-            },
-            content_hash: !number,
         };
         assert_eq!(writer.record(&record).unwrap(), number);
     }
@@ -94,22 +99,26 @@ fn every_record_is_read_as_it_was_written() {
         assert_eq!(all.len(), count as usize);
         for (number, entry) in (0..).zip(all) {
             let expected = Entry {
+                facts: Facts {
+                    info_hash: hash(number.into()),
+                    state: State::Served,
+                    content_name: ContentName {
+                        tag: 5,
+                        hash: !number,
+                    },
+                    stamp: FileStamp {
+                        length: number,
+                        modified_ns: -i64::from(number),
+                    },
+                },
                 number,
                 directory: format!("d/{:06}", number / 100).into(),
                 name: format!("{number:09}.torrent").into(),
-                info_hash: hash(number.into()),
-                state: State::Served,
                 duplicate: false,
-                content_tag: 5,
                 trackers: number % 3,
-                stamp: FileStamp {
-                    length: number,
-                    modified_ns: -i64::from(number),
-                },
-                content_hash: !number,
             };
             assert_eq!(entry, expected);
-            assert_eq!(lookup(&index, expected.info_hash), Some(entry));
+            assert_eq!(lookup(&index, expected.facts.info_hash), Some(entry));
             let trackers = index.trackers(expected.trackers).unwrap();
             assert_eq!(trackers, [[format!("http://{}/", number % 3)]]);
         }
@@ -129,14 +138,15 @@ fn info_hashes_that_begin_alike_are_told_apart() {
         let mut info_hash = InfoHash([7; 20]);
         info_hash.0[19] = last;
         let record = NewRecord {
+            facts: Facts {
+                info_hash: info_hash,
+                state: State::Served,
+                content_name: ContentName { tag: 0, hash: 0 },
+                stamp: FileStamp::default(),
+            },
             directory: Path::new(""),
             name: name.as_bytes(),
-            info_hash,
-            state: State::Served,
-            content_tag: 0,
             trackers: 0,
-            stamp: FileStamp::default(),
-            content_hash: 0,
         };
         writer.record(&record).unwrap();
         info_hash
@@ -312,17 +322,18 @@ fn each_torrent_that_is_served_is_there_once() {
         let state = states[(of % 3) as usize];
         let name = format!("{number:09}.torrent");
         let record = NewRecord {
+            facts: Facts {
+                info_hash: hash(of.into()),
+                state: state,
+                content_name: ContentName { tag: 0, hash: 1 },
+                stamp: FileStamp {
+                    length: 1,
+                    modified_ns: 1,
+                },
+            },
             directory: Path::new("d"),
             name: name.as_bytes(),
-            info_hash: hash(of.into()),
-            state,
             trackers,
-            stamp: FileStamp {
-                length: 1,
-                modified_ns: 1,
-            },
-            content_hash: 1,
-            content_tag: 0,
         };
         writer.record(&record).unwrap();
         if state == State::Served && number < 600 {

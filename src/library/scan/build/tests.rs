@@ -139,13 +139,13 @@ fn a_tree_of_torrents_becomes_an_index() {
             "gone.torrent" => State::Withdrawn,
             _ => State::Served,
         };
-        assert_eq!(entry.state, state, "{path:?}");
-        assert_eq!(entry.stamp, FileStamp::new(&path.metadata().unwrap()));
+        assert_eq!(entry.facts.state, state, "{path:?}");
+        assert_eq!(entry.facts.stamp, FileStamp::new(&path.metadata().unwrap()));
         let tiers = index.trackers(entry.trackers).unwrap();
-        assert_eq!(tiers.is_empty(), entry.state == State::Unusable);
-        if entry.state != State::Unusable {
+        assert_eq!(tiers.is_empty(), entry.facts.state == State::Unusable);
+        if entry.facts.state != State::Unusable {
             assert_eq!(tiers, [["http://t/"]]);
-            assert!(lookup(&index, entry.info_hash).is_some());
+            assert!(lookup(&index, entry.facts.info_hash).is_some());
         }
     }
     // An unusable file has no info-hash under which it could be asked for.
@@ -298,7 +298,7 @@ fn links_in_a_circle_and_names_in_no_encoding_are_no_trouble() {
     place.build();
     let index = Index::open(&place.index()).unwrap();
     let entries = entries(&index);
-    let states: Vec<State> = entries.iter().map(|entry| entry.state).collect();
+    let states: Vec<State> = entries.iter().map(|entry| entry.facts.state).collect();
     assert_eq!(states, [State::Served]);
     assert_eq!(index.path_of(&entries[0]), odd);
 }
