@@ -1,32 +1,37 @@
-//! All of fairness: who is served next, and why.
+//! All of fairness: who is served next, who gives way, and why.
 //!
-//! Owns upload slots, credit and the order of turns. It must not know what a peer asks for, how it
-//! is sent, or the socket: it is told what happened and answers with [`Verdict`]s.
+//! Owns upload slots, credit, the order of terms and the idle peers. It learns what happened from
+//! its callers, who carry out the [`Verdict`]s that it answers.
 //!
-//! 1. A peer that is interested joins the back of one queue, and a free slot goes to the head of it.
-//! 2. A slot is a *turn*: `credit_bytes` of blocks, or `max_unchoked_ms`, whichever ends first. A
-//!    slot on which nothing moves for `unused_slot_ms`, neither a request nor a byte, ends its turn
-//!    as well.
-//! 3. When a turn ends and somebody has been waiting, the slot goes to the head of the queue and the
-//!    peer to the back of it; in a full house it is disconnected, so that its place goes to whoever
-//!    cannot even connect.
-//! 4. When a turn ends and nobody waits, the next turn begins at once and the peer notices nothing.
-//!    So when there are as many slots as peers, all are served all the time.
-//! 5. A peer that neither asked nor took anything in its whole turn while others waited, and then
-//!    again in its next, is disconnected; in a full house already after the first. One that asked
-//!    and was held up, by its own link or by our disk, only loses its turn.
+//! 1. A peer that is interested joins the back of one queue; a free slot goes to the head of it.
+//! 2. A slot is held for a *term*: `credit_bytes` of blocks or `max_unchoked_ms`, whichever ends
+//!    first. A term also ends after `unused_slot_ms` without a request or a byte sent.
+//! 3. When a term ends and somebody has been waiting, the slot goes to the head of the queue and the
+//!    peer to the back of it. At capacity the peer is disconnected instead, so that its connection
+//!    goes to a peer that cannot even connect.
+//! 4. When a term ends and nobody waits, the next term begins at once and the peer notices nothing.
+//!    With as many slots as peers, all are served all the time.
+//! 5. A peer that neither asked nor took anything in a whole term while others waited, and then again
+//!    in its next, is disconnected; at capacity already after the first. A peer that asked and was
+//!    held up, by its own link or by our disk, only loses its term.
+//! 6. A peer that is not interested is *idle*. At capacity the peer that has been idle longest is
+//!    disconnected once that is `idle_ms`, unless it holds a slot: then rule 5 decides.
+//! 7. A peer gets a free slot as soon as it has connected, though it is not interested yet: its
+//!    first request comes one round trip earlier.
 //!
 //! ```text
-//!                interested                      a slot is free
-//!   (unknown) ───────────────▶ waiting ─────────────────────────────▶ unchoked ──┐ turn over,
-//!       ▲                      │     ▲                                │  │  ▲    │ nobody waits
-//!       │   not interested,    │     │  turn over, somebody waits     │  │  └────┘
-//!       ├──── disconnected ────┘     └────────────── Choke ───────────┘  │
-//!       └──── not interested, disconnected; turn over: Disconnect ───────┘
+//!               interested; connected                 a slot is free
+//!               while a slot is free
+//!   idle ───────────────────────▶ waiting ─────────────────────────────▶ unchoked ──┐ term over,
+//!    │ ▲                           │    ▲                                 │  │  ▲    │ nobody waits
+//!    │ │      not interested       │    │  term over, somebody waits      │  │  └────┘
+//!    │ ├───────────────────────────┘    └────────────── Choke ────────────┘  │
+//!    │ └── not interested ───────────────────────────────────────────────────┤
+//!    └─────────── at capacity, idle for long: Disconnect      term over: Disconnect
 //! ```
 //!
-//! Nothing is looked at that has not changed: a turn that ends by credit is noted when the bytes are
-//! sent, and one that may end by time waits in an ordered set until then.
+//! The cost of [`Choker::rebalance`] is that of what has changed: a term that ends by credit is
+//! remembered when the bytes are sent, and one that may end by time waits in an ordered set.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,74 +39,88 @@ use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
 use crate::timers::Time;
 
-/// After how many turns in a row without use a peer is disconnected. One is forgiven: the peer may
+/// Terms in a row without use after which a peer is disconnected. One is forgiven: the peer may
 /// have been busy with others when it came.
-const UNUSED_TURNS_LIMIT: u8 = 2;
+const UNUSED_TERMS_LIMIT: u8 = 2;
 
-/// What a turn is.
+/// The bounds of a term, and of being idle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChokerConfig {
-    /// How many peers are unchoked at a time, at most.
+    /// Peers that are unchoked at the same time, at most.
     pub max_unchoked: usize,
-    /// Bytes of blocks in one turn, at least 1.
+    /// Bytes of blocks in one term, at least 1.
     pub credit_bytes: u64,
-    /// The longest turn.
+    /// The longest term, in milliseconds.
     pub max_unchoked_ms: u64,
-    /// How long a slot may be held without a request or a byte sent.
+    /// Milliseconds for which a slot may be held without a request or a byte sent.
     pub unused_slot_ms: u64,
+    /// Milliseconds for which a peer may be idle at capacity. Clients that need something say so
+    /// within a second; with a magnet link they need the metadata first.
+    pub idle_ms: u64,
 }
 
-/// What is to be done to a peer. The choker has already counted it as done.
+/// What the caller must do to a peer. The choker has already counted it as done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// It has a slot.
+    /// The peer has a slot.
     Unchoke(PeerKey),
-    /// It has no slot any more, and waits for its next turn.
+    /// The peer has lost its slot, and waits for its next term.
     Choke(PeerKey),
-    /// It is to be closed for this reason. [`Choker::disconnected`] need not be called.
+    /// Close the peer for this reason. [`Choker::disconnected`] need not be called.
     Disconnect(PeerKey, CloseReason),
 }
 
-/// One peer's place. Peers that are not interested have none.
+/// What is known of one connected peer.
 #[derive(Clone, Copy, Debug)]
-enum Place {
-    /// It waits; a lower ticket is served first.
-    Waiting {
-        ticket: u64,
-        unused_turns: u8,
-    },
-    Unchoked(Turn),
+struct Member {
+    /// Since when the peer is idle: its entry in `Choker::idle`.
+    idle_since: Option<Time>,
+    service: Service,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Turn {
+enum Service {
+    /// Neither in the queue nor in a slot.
+    None,
+    /// In the queue; a lower ticket is served first.
+    Waiting {
+        ticket: u64,
+        unused_terms: u8,
+    },
+    Unchoked(Term),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Term {
     credit_bytes: u64,
     began: Time,
     /// The last request or byte sent, or the beginning.
     used_at: Time,
-    /// When the clocks are to be looked at: its entry in `Choker::clocks`.
-    look_at: Time,
-    /// Something was asked for or sent in this turn.
+    /// When the clocks are to be checked: its entry in `Choker::clocks`.
+    check_at: Time,
+    /// Something was asked for or sent in this term.
     is_used: bool,
-    /// How many turns just before this one were not used.
-    unused_turns: u8,
+    /// How many terms just before this one were not used.
+    unused_terms: u8,
 }
 
 /// The policy and its state.
 #[derive(Debug)]
 pub struct Choker {
     config: ChokerConfig,
-    /// By [`PeerKey::index`], which is dense; the generation tells whose place it is.
-    places: Vec<Option<(u32, Place)>>,
+    /// By [`PeerKey::index`], which is dense; the generation tells whose entry it is.
+    members: Vec<Option<(u32, Member)>>,
     /// The waiting peers by ticket.
     queue: BTreeMap<u64, PeerKey>,
     next_ticket: u64,
     unchoked: usize,
     /// Whose credit has been used up since the last [`Choker::rebalance`].
     spent: Vec<PeerKey>,
-    /// Every unchoked peer once, at a time that is not after the end of its turn. Use of a slot
-    /// does not move its entry: it is looked at early instead, and put back.
+    /// Every unchoked peer once, at a time that is not after the end of its term. Use of a slot
+    /// does not move its entry: it is checked early instead, and put back.
     clocks: BTreeSet<(Time, PeerKey)>,
+    /// Every idle peer, with the time since when.
+    idle: BTreeSet<(Time, PeerKey)>,
 }
 
 /// The policy.
@@ -111,32 +130,37 @@ impl Choker {
     pub fn new(config: ChokerConfig) -> Self {
         Self {
             config,
-            places: Vec::new(),
+            members: Vec::new(),
             queue: BTreeMap::new(),
             next_ticket: 0,
             unchoked: 0,
             spent: Vec::new(),
             clocks: BTreeSet::new(),
+            idle: BTreeSet::new(),
         }
     }
 
-    /// From now on other bounds hold. Slots above a lower number are given back as turns end.
+    /// Replaces the bounds. Slots above a lower number are given back as terms end.
     pub fn configure(&mut self, config: ChokerConfig) {
         self.config = config;
     }
 
-    /// Gives away free slots and ends the turns that are over. `house_full`: no further connection
-    /// can be accepted. Costs what has changed, however many slots there are.
-    pub fn rebalance(&mut self, now: Time, house_full: bool, verdicts: &mut Vec<Verdict>) {
+    /// Gives away free slots, ends the terms that are over, and `at_capacity`, when no further
+    /// connection can be accepted, disconnects at most one idle peer.
+    pub fn rebalance(&mut self, now: Time, at_capacity: bool, verdicts: &mut Vec<Verdict>) {
+        if at_capacity && let Some(key) = self.longest_idle(now) {
+            self.disconnected(key);
+            verdicts.push(Verdict::Disconnect(key, CloseReason::IdleAtCapacity));
+        }
         self.fill_free_slots(now, verdicts);
 
-        // Only who waited before this round may take a slot in it: else two peers whose turns end
-        // together would take each other's.
+        // Only peers that waited before this round may take a slot in it: else two peers whose terms
+        // end together would take each other's.
         let mut waiting = self.queue.len();
-        for (key, turn) in self.ended_turns(now) {
-            // Slots that are no longer there are as good as waited for.
+        for (key, term) in self.ended_terms(now) {
+            // Slots that no longer exist are as good as waited for.
             let somebody_waits = waiting > 0 || self.unchoked > self.config.max_unchoked;
-            match self.end_turn(key, turn, somebody_waits, house_full) {
+            match self.end_term(key, term, somebody_waits, at_capacity) {
                 None => self.unchoke(key, now),
                 Some(verdict) => {
                     verdicts.push(verdict);
@@ -145,9 +169,23 @@ impl Choker {
                 }
             }
         }
+        debug_assert_eq!(self.clocks.len(), self.unchoked, "a clock for each slot");
     }
 
-    /// The head of the queue is served next.
+    /// The peer without a slot that has been idle longest, when that is long enough.
+    fn longest_idle(&mut self, now: Time) -> Option<PeerKey> {
+        while let Some(&(since, key)) = self.idle.first()
+            && now.since(since) >= self.config.idle_ms
+        {
+            if self.term(key).is_none() {
+                return Some(key);
+            }
+            self.set_idle(key, Some(now));
+        }
+        None
+    }
+
+    /// Unchokes from the head of the queue.
     fn fill_free_slots(&mut self, now: Time, verdicts: &mut Vec<Verdict>) {
         while self.unchoked < self.config.max_unchoked {
             let Some((_, key)) = self.queue.pop_first() else {
@@ -158,60 +196,62 @@ impl Choker {
         }
     }
 
-    /// What becomes of a peer whose turn is over. None: its next turn is to begin at once.
-    fn end_turn(
+    /// What becomes of a peer whose term is over. None: its next term begins at once.
+    fn end_term(
         &mut self,
         key: PeerKey,
-        turn: Turn,
+        term: Term,
         somebody_waits: bool,
-        house_full: bool,
+        at_capacity: bool,
     ) -> Option<Verdict> {
-        let unused_turns = if turn.is_used {
+        let unused_terms = if term.is_used {
             0
         } else {
-            turn.unused_turns + 1
+            term.unused_terms.saturating_add(1)
         };
-        let unused_limit = if house_full { 1 } else { UNUSED_TURNS_LIMIT };
+        let unused_limit = if at_capacity { 1 } else { UNUSED_TERMS_LIMIT };
 
-        if unused_turns >= unused_limit && (somebody_waits || house_full) {
+        if unused_terms >= unused_limit && (somebody_waits || at_capacity) {
             self.disconnected(key);
             Some(Verdict::Disconnect(key, CloseReason::SlotUnused))
         } else if !somebody_waits {
             None
-        } else if house_full {
+        } else if at_capacity {
             self.disconnected(key);
             Some(Verdict::Disconnect(key, CloseReason::TurnOver))
         } else {
-            self.leave(key);
-            self.join_queue(key, unused_turns);
+            self.stop_service(key);
+            self.join_queue(key, unused_terms);
             Some(Verdict::Choke(key))
         }
     }
 
-    /// Whose turn is over, by credit or by time.
-    fn ended_turns(&mut self, now: Time) -> Vec<(PeerKey, Turn)> {
+    /// The peers whose term is over, by credit or by time.
+    fn ended_terms(&mut self, now: Time) -> Vec<(PeerKey, Term)> {
         let mut ended = Vec::new();
         for key in std::mem::take(&mut self.spent) {
             // Since then it may have left, and even come back with new credit.
-            match self.turn(key) {
-                Some(turn) if turn.credit_bytes == 0 => ended.push((key, *turn)),
+            match self.term(key) {
+                Some(term) if term.credit_bytes == 0 => ended.push((key, *term)),
                 _ => {}
             }
         }
-        while let Some(&(look_at, key)) = self.clocks.first()
-            && look_at <= now
+        while let Some(&(check_at, key)) = self.clocks.first()
+            && check_at <= now
         {
-            self.clocks.pop_first();
             let config = self.config;
-            let Some(turn) = self.turn(key) else {
-                continue;
-            };
-            let ends = config.end_by_time(turn);
+            let term = self.term(key).expect("a clock runs for an unchoked peer");
+            let ends = config.end_by_time(term);
             if ends > now {
-                turn.look_at = ends;
+                term.check_at = ends;
+                self.clocks.pop_first();
                 self.clocks.insert((ends, key));
-            } else if turn.credit_bytes > 0 {
-                ended.push((key, *turn));
+            } else {
+                let term = *term;
+                self.clocks.pop_first();
+                if term.credit_bytes > 0 {
+                    ended.push((key, term));
+                }
             }
         }
         ended
@@ -219,78 +259,107 @@ impl Choker {
 }
 
 impl ChokerConfig {
-    fn end_by_time(&self, turn: &Turn) -> Time {
-        let too_long = turn.began.after(self.max_unchoked_ms);
-        too_long.min(turn.used_at.after(self.unused_slot_ms))
+    fn end_by_time(&self, term: &Term) -> Time {
+        let too_long = term.began.after(self.max_unchoked_ms);
+        too_long.min(term.used_at.after(self.unused_slot_ms))
     }
 }
 
 /// What happens to peers.
 impl Choker {
-    /// It wants blocks. Joins the queue, unless it waits or is unchoked already.
-    pub fn interested(&mut self, key: PeerKey) {
-        if self.place(key).is_none() {
+    /// A peer has completed its handshake. It is idle, and takes a free slot if there is one.
+    pub fn connected(&mut self, key: PeerKey, now: Time) {
+        self.set_idle(key, Some(now));
+        if self.unchoked + self.queue.len() < self.config.max_unchoked {
             self.join_queue(key, 0);
         }
     }
 
-    /// It wants none. True when it held a slot: then it is to be choked.
-    pub fn not_interested(&mut self, key: PeerKey) -> bool {
-        let held = self.turn(key).is_some();
-        self.leave(key);
-        held
-    }
-
-    /// It is gone.
-    pub fn disconnected(&mut self, key: PeerKey) {
-        self.leave(key);
-    }
-
-    /// It asked for a block.
-    pub fn requested(&mut self, key: PeerKey, now: Time) {
-        if let Some(turn) = self.turn(key) {
-            turn.used_at = now;
-            turn.is_used = true;
+    /// The peer wants blocks. Joins the queue, unless it waits or is unchoked already.
+    pub fn interested(&mut self, key: PeerKey) {
+        self.set_idle(key, None);
+        if matches!(self.member(key).service, Service::None) {
+            self.join_queue(key, 0);
         }
     }
 
-    /// It took `bytes` of blocks. Its credit does not fall below zero.
+    /// The peer wants no blocks, and is idle. True when it held a slot: the caller must choke it.
+    pub fn not_interested(&mut self, key: PeerKey, now: Time) -> bool {
+        if !self.is_member(key) {
+            return false;
+        }
+        let held = self.term(key).is_some();
+        self.stop_service(key);
+        self.set_idle(key, Some(now));
+        held
+    }
+
+    /// The peer asked for something that needs no slot. If it is idle, its time starts again.
+    pub fn active(&mut self, key: PeerKey, now: Time) {
+        if self.member(key).idle_since.is_some() {
+            self.set_idle(key, Some(now));
+        }
+    }
+
+    /// The peer is gone. A peer that never connected is ignored.
+    pub fn disconnected(&mut self, key: PeerKey) {
+        self.stop_service(key);
+        self.set_idle(key, None);
+        if self.is_member(key)
+            && let Some(entry) = self.members.get_mut(key.index as usize)
+        {
+            *entry = None;
+        }
+    }
+
+    /// The peer asked for a block.
+    pub fn requested(&mut self, key: PeerKey, now: Time) {
+        if let Some(term) = self.term(key) {
+            term.used_at = now;
+            term.is_used = true;
+        }
+    }
+
+    /// The peer took `bytes` of blocks. Its credit does not fall below zero.
     pub fn sent(&mut self, key: PeerKey, bytes: u64, now: Time) {
-        let Some(turn) = self.turn(key) else {
+        let Some(term) = self.term(key) else {
             return;
         };
-        turn.used_at = now;
-        turn.is_used = true;
-        if turn.credit_bytes > 0 {
-            turn.credit_bytes = turn.credit_bytes.saturating_sub(bytes);
-            if turn.credit_bytes == 0 {
+        term.used_at = now;
+        term.is_used = true;
+        if term.credit_bytes > 0 {
+            term.credit_bytes = term.credit_bytes.saturating_sub(bytes);
+            if term.credit_bytes == 0 {
                 self.spent.push(key);
             }
         }
     }
 }
 
-/// What may be asked.
+/// Queries.
 impl Choker {
-    /// How many bytes of blocks may still be sent in this turn; zero without a slot. A batch that
+    /// Bytes of blocks that may still be sent in this term; zero without a slot. A batch that
     /// begins below it may end above it.
     #[must_use]
     pub fn credit_bytes(&self, key: PeerKey) -> u64 {
-        match self.place(key) {
-            Some(Place::Unchoked(turn)) => turn.credit_bytes,
-            _ => 0,
+        match self.member(key).service {
+            Service::Unchoked(term) => term.credit_bytes,
+            Service::None | Service::Waiting { .. } => 0,
         }
     }
 
-    /// When [`Choker::rebalance`] may have something to do though nothing happens before: the past
-    /// when it has already; None when no slot is held and nobody waits.
+    /// When [`Choker::rebalance`] is due though nothing happens before: `Time(0)` when it is due now,
+    /// None when only an event can make it due.
     #[must_use]
-    pub fn poll_at(&self) -> Option<Time> {
+    pub fn poll_at(&self, at_capacity: bool) -> Option<Time> {
         let free = self.unchoked < self.config.max_unchoked;
         if !self.spent.is_empty() || free && !self.queue.is_empty() {
             return Some(Time(0));
         }
-        self.clocks.first().map(|&(at, _)| at)
+        let term_ends = self.clocks.first().map(|&(at, _)| at);
+        let idle = self.idle.first().filter(|_| at_capacity);
+        let idle_ends = idle.map(|(since, _)| since.after(self.config.idle_ms));
+        [term_ends, idle_ends].into_iter().flatten().min()
     }
 
     /// The bounds that hold.
@@ -305,96 +374,123 @@ impl Choker {
         self.unchoked
     }
 
-    /// Whether a peer that becomes interested now will be unchoked in this round.
-    #[must_use]
-    pub fn has_free_slot(&self) -> bool {
-        self.unchoked + self.queue.len() < self.config.max_unchoked
-    }
-
-    /// How many peers wait for one.
+    /// How many peers wait for a slot.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 }
 
-/// How places are kept.
+/// A peer of which nothing is known.
+const STRANGER: Member = Member {
+    idle_since: None,
+    service: Service::None,
+};
+
+/// Keeps the members, and the sets over them, in step.
 impl Choker {
-    fn place(&self, key: PeerKey) -> Option<&Place> {
-        match self.places.get(key.index as usize) {
-            Some(Some((generation, place))) if *generation == key.generation => Some(place),
-            _ => None,
+    fn is_member(&self, key: PeerKey) -> bool {
+        let entry = self.members.get(key.index as usize).copied().flatten();
+        entry.is_some_and(|(generation, _)| generation == key.generation)
+    }
+
+    fn member(&self, key: PeerKey) -> Member {
+        match self.members.get(key.index as usize) {
+            Some(Some((generation, member))) if *generation == key.generation => *member,
+            _ => STRANGER,
         }
     }
 
-    fn turn(&mut self, key: PeerKey) -> Option<&mut Turn> {
-        match self.places.get_mut(key.index as usize) {
-            Some(Some((generation, Place::Unchoked(turn)))) if *generation == key.generation => {
-                Some(turn)
+    /// The entry of a peer, which is made if there is none.
+    fn member_mut(&mut self, key: PeerKey) -> &mut Member {
+        let index = key.index as usize;
+        if index >= self.members.len() {
+            self.members.resize(index + 1, None);
+        }
+        let entry = self
+            .members
+            .get_mut(index)
+            .expect("it was made long enough");
+        let (generation, member) = entry.get_or_insert((key.generation, STRANGER));
+        assert_eq!(*generation, key.generation, "the last peer here has gone");
+        member
+    }
+
+    fn term(&mut self, key: PeerKey) -> Option<&mut Term> {
+        match self.members.get_mut(key.index as usize) {
+            Some(Some((generation, member))) if *generation == key.generation => {
+                match &mut member.service {
+                    Service::Unchoked(term) => Some(term),
+                    Service::None | Service::Waiting { .. } => None,
+                }
             }
             _ => None,
         }
     }
 
-    fn set_place(&mut self, key: PeerKey, place: Option<Place>) {
-        let index = key.index as usize;
-        if index >= self.places.len() {
-            self.places.resize(index + 1, None);
+    fn set_idle(&mut self, key: PeerKey, since: Option<Time>) {
+        let before = self.member(key).idle_since;
+        if before == since {
+            return;
         }
-        if let Some(entry) = self.places.get_mut(index) {
-            *entry = place.map(|place| (key.generation, place));
+        if let Some(before) = before {
+            self.idle.remove(&(before, key));
         }
+        if let Some(since) = since {
+            self.idle.insert((since, key));
+        }
+        self.member_mut(key).idle_since = since;
     }
 
-    fn join_queue(&mut self, key: PeerKey, unused_turns: u8) {
+    fn join_queue(&mut self, key: PeerKey, unused_terms: u8) {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.queue.insert(ticket, key);
-        self.set_place(
-            key,
-            Some(Place::Waiting {
-                ticket,
-                unused_turns,
-            }),
-        );
+        self.member_mut(key).service = Service::Waiting {
+            ticket,
+            unused_terms,
+        };
     }
 
-    /// Begins a turn, the peer's first or its next; it is not in the queue any more.
+    /// Begins a term, the peer's first or its next; it is not in the queue any more.
     fn unchoke(&mut self, key: PeerKey, now: Time) {
-        let unused_turns = match self.place(key) {
-            Some(&Place::Waiting { unused_turns, .. }) => unused_turns,
-            _ => 0,
+        let unused_terms = match self.member(key).service {
+            Service::Waiting { unused_terms, .. } => unused_terms,
+            Service::None | Service::Unchoked(_) => 0,
         };
         self.release_slot(key);
-        let mut turn = Turn {
+        let mut term = Term {
             credit_bytes: self.config.credit_bytes.max(1),
             began: now,
             used_at: now,
-            look_at: now,
+            check_at: now,
             is_used: false,
-            unused_turns,
+            unused_terms,
         };
-        turn.look_at = self.config.end_by_time(&turn);
+        term.check_at = self.config.end_by_time(&term);
         self.unchoked += 1;
-        self.clocks.insert((turn.look_at, key));
-        self.set_place(key, Some(Place::Unchoked(turn)));
+        self.clocks.insert((term.check_at, key));
+        self.member_mut(key).service = Service::Unchoked(term);
     }
 
     /// Out of the queue or the slot.
-    fn leave(&mut self, key: PeerKey) {
-        if let Some(&Place::Waiting { ticket, .. }) = self.place(key) {
-            self.queue.remove(&ticket);
+    fn stop_service(&mut self, key: PeerKey) {
+        match self.member(key).service {
+            Service::None => return,
+            Service::Waiting { ticket, .. } => {
+                let removed = self.queue.remove(&ticket);
+                assert_eq!(removed, Some(key), "a waiting peer is in the queue");
+            }
+            Service::Unchoked(_) => self.release_slot(key),
         }
-        self.release_slot(key);
-        if self.place(key).is_some() {
-            self.set_place(key, None);
-        }
+        self.member_mut(key).service = Service::None;
     }
 
     fn release_slot(&mut self, key: PeerKey) {
-        if let Some(turn) = self.turn(key) {
-            let clock = (turn.look_at, key);
+        if let Some(term) = self.term(key) {
+            let clock = (term.check_at, key);
             self.clocks.remove(&clock);
+            assert!(self.unchoked > 0, "a term without a slot");
             self.unchoked -= 1;
         }
     }

@@ -38,6 +38,10 @@ pub const DEFAULT_MAX_UNCHOKED_TIME_S: u64 = 300;
 /// A slot that asks for nothing for this long is taken back.
 pub const UNUSED_SLOT_MS: u64 = 30_000;
 
+/// How long a peer may be idle at capacity. Clients that need something say so within a second; with
+/// a magnet link they need the metadata first.
+const IDLE_AT_CAPACITY_MS: u64 = 60_000;
+
 /// How often the whole library is looked at again: a day. What this kernel does to files is noticed
 /// at once, so this is for what other machines do to a network file system and for content that lies
 /// elsewhere than its torrents, and it costs a look at every file of content.
@@ -271,6 +275,7 @@ impl Default for LimitsConfig {
                 credit_bytes: DEFAULT_CREDIT_BYTES,
                 max_unchoked_ms: 1000 * DEFAULT_MAX_UNCHOKED_TIME_S,
                 unused_slot_ms: UNUSED_SLOT_MS,
+                idle_ms: IDLE_AT_CAPACITY_MS,
             },
             max_peers: None,
             max_peers_per_ip: None,

@@ -42,9 +42,6 @@ pub struct Timeouts {
     pub idle_ms: u64,
     /// Bytes wait and the peer takes none of them.
     pub write_ms: u64,
-    /// Without wanting anything, while the house is full. Clients that need something say so within
-    /// a second; with a magnet link they need the metadata first.
-    pub bystander_ms: u64,
     /// Without sending, until a keep-alive is due. rtorrent leaves after 240 s.
     pub keep_alive_ms: u64,
     /// The same while the peer waits for a slot: rqbit leaves after 10 s without a byte.
@@ -58,7 +55,6 @@ impl Default for Timeouts {
             message_ms: 60_000,
             idle_ms: 300_000,
             write_ms: 120_000,
-            bystander_ms: 60_000,
             keep_alive_ms: 100_000,
             waiting_keep_alive_ms: 8_000,
         }
@@ -343,7 +339,6 @@ mod tests {
         message_ms: 60_000,
         idle_ms: 300_000,
         write_ms: 120_000,
-        bystander_ms: 60_000,
         keep_alive_ms: 100_000,
         waiting_keep_alive_ms: 8_000,
     };

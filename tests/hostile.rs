@@ -15,7 +15,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use hekate::config::{Config, StatusListen};
+use hekate::choker::ChokerConfig;
+use hekate::config::{Config, LimitsConfig, StatusListen};
 use hekate::library::catalogue::live::Settings;
 use hekate::library::catalogue::lookup::Library;
 use hekate::library::catalogue::refresh;
@@ -408,15 +409,20 @@ fn a_reader_that_cannot_be_started_is_tried_again() {
 
 /// A reactor in this process, with time-outs that a test can wait for.
 fn impatient(timeouts: Timeouts, max_unchoked: usize) -> (tempfile::TempDir, Sample, SocketAddr) {
-    impatient_house(timeouts, max_unchoked, 100)
+    let choker = ChokerConfig {
+        max_unchoked,
+        ..LimitsConfig::default().choker
+    };
+    let limits = LimitsConfig {
+        choker,
+        max_peers: Some(100),
+        ..LimitsConfig::default()
+    };
+    limited(timeouts, limits)
 }
 
-/// The same with so many places.
-fn impatient_house(
-    timeouts: Timeouts,
-    max_unchoked: usize,
-    max_peers: usize,
-) -> (tempfile::TempDir, Sample, SocketAddr) {
+/// A seeder with these time-outs and limits.
+fn limited(timeouts: Timeouts, limits: LimitsConfig) -> (tempfile::TempDir, Sample, SocketAddr) {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(2)
         .length(8 << 20)
@@ -424,13 +430,12 @@ fn impatient_house(
         .unwrap();
     let mut config = Config {
         timeouts,
+        limits,
         ..Config::default()
     };
     config.library.dirs = vec![dir.path().to_owned()];
     config.network.port = 0;
     config.network.bind = vec!["127.0.0.1".parse().unwrap()];
-    config.limits.choker.max_unchoked = max_unchoked;
-    config.limits.max_peers = Some(max_peers);
     config.status.listen = StatusListen::Off;
     let index = refresh::make_nowhere(&Settings::from(&config.library), None, |refusal| {
         panic!("{refusal}")
@@ -454,7 +459,6 @@ fn patient() -> Timeouts {
         message_ms: hour,
         idle_ms: hour,
         write_ms: hour,
-        bystander_ms: hour,
         keep_alive_ms: hour,
         waiting_keep_alive_ms: hour,
     }
@@ -503,11 +507,16 @@ fn an_idle_connection_is_closed() {
 
 #[test]
 fn who_wants_nothing_gives_way_in_a_full_house_and_in_no_other() {
-    let timeouts = Timeouts {
-        bystander_ms: 200,
-        ..patient()
+    let limits = LimitsConfig {
+        choker: ChokerConfig {
+            max_unchoked: 1,
+            idle_ms: 200,
+            ..LimitsConfig::default().choker
+        },
+        max_peers: Some(4),
+        ..LimitsConfig::default()
     };
-    let (_dir, sample, address) = impatient_house(timeouts, 1, 4);
+    let (_dir, sample, address) = limited(patient(), limits);
     // It has the only slot, and those behind it get none.
     let mut served = Leecher::connect(address, sample.info_hash, FAST);
     served.until_unchoked();

@@ -11,6 +11,7 @@ fn choker(max_unchoked: usize) -> Choker {
         credit_bytes: MIB,
         max_unchoked_ms: 300_000,
         unused_slot_ms: 30_000,
+        idle_ms: 60_000,
     })
 }
 
@@ -33,7 +34,7 @@ fn rebalance(choker: &mut Choker, now: Time) -> Vec<Verdict> {
     verdicts
 }
 
-fn rebalance_full_house(choker: &mut Choker, now: Time) -> Vec<Verdict> {
+fn rebalance_at_capacity(choker: &mut Choker, now: Time) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     choker.rebalance(now, true, &mut verdicts);
     verdicts
@@ -47,10 +48,10 @@ fn unchoke(peers: std::ops::Range<u32>) -> Vec<Verdict> {
     peers.map(|index| Verdict::Unchoke(key(index))).collect()
 }
 
-/// What a place costs for each connection.
+/// What fairness costs for each connection, beside its entries in the sets.
 #[test]
-fn a_place_is_small() {
-    assert!(size_of::<Option<(u32, Place)>>() <= 48);
+fn a_member_is_small() {
+    assert!(size_of::<Option<(u32, Member)>>() <= 64);
 }
 
 #[test]
@@ -58,11 +59,11 @@ fn free_slots_go_to_the_head_of_the_queue_and_no_further_than_there_are() {
     let mut choker = choker(3);
     interested(&mut choker, 0..5);
     choker.interested(key(0));
-    assert_eq!(choker.poll_at(), Some(Time(0)));
+    assert_eq!(choker.poll_at(false), Some(Time(0)));
     assert_eq!(rebalance(&mut choker, T0), unchoke(0..3));
     assert_eq!((choker.unchoked(), choker.waiting()), (3, 2));
-    assert!(!choker.not_interested(key(3)));
-    assert!(choker.not_interested(key(1)));
+    assert!(!choker.not_interested(key(3), T0));
+    assert!(choker.not_interested(key(1), T0));
     choker.interested(key(3));
     assert_eq!(rebalance(&mut choker, T0), unchoke(4..5));
     choker.disconnected(key(0));
@@ -72,7 +73,7 @@ fn free_slots_go_to_the_head_of_the_queue_and_no_further_than_there_are() {
 }
 
 #[test]
-fn credit_never_falls_below_zero_and_ends_the_turn() {
+fn credit_never_falls_below_zero_and_ends_the_term() {
     let mut choker = choker(1);
     interested(&mut choker, 0..2);
     rebalance(&mut choker, T0);
@@ -86,7 +87,7 @@ fn credit_never_falls_below_zero_and_ends_the_turn() {
     choker.sent(key(0), 5000, T0);
     choker.sent(key(0), 5000, T0);
     assert_eq!(choker.credit_bytes(key(0)), 0);
-    assert_eq!(choker.poll_at(), Some(Time(0)));
+    assert_eq!(choker.poll_at(false), Some(Time(0)));
     let verdicts = rebalance(&mut choker, T0);
     assert_eq!(verdicts, [Verdict::Choke(key(0)), Verdict::Unchoke(key(1))]);
     assert_eq!(
@@ -118,11 +119,11 @@ fn nineteen_thousand_peers_on_as_many_slots_are_all_refilled() {
 }
 
 #[test]
-fn a_thousand_peers_on_fifty_slots_have_equal_turns() {
+fn a_thousand_peers_on_fifty_slots_have_equal_terms() {
     let mut choker = choker(50);
     interested(&mut choker, 0..1000);
     let mut unchoked: Vec<u32> = Vec::new();
-    let mut turns = [0_u32; 1000];
+    let mut terms = [0_u32; 1000];
     for round in 0..2000_u16 {
         let now = Time(u64::from(round) * 100);
         // In each round one in five has taken all of its credit.
@@ -139,7 +140,7 @@ fn a_thousand_peers_on_fifty_slots_have_equal_turns() {
             match verdict {
                 Verdict::Unchoke(key) => {
                     unchoked.push(key.index);
-                    turns[key.index as usize] += 1;
+                    terms[key.index as usize] += 1;
                 }
                 Verdict::Choke(key) => unchoked.retain(|&index| index != key.index),
                 Verdict::Disconnect(..) => panic!("the house is not full"),
@@ -150,7 +151,7 @@ fn a_thousand_peers_on_fifty_slots_have_equal_turns() {
             (50, 50, 950)
         );
     }
-    let (least, most) = (turns.iter().min(), turns.iter().max());
+    let (least, most) = (terms.iter().min(), terms.iter().max());
     assert!(
         least >= Some(&15) && most.zip(least).is_some_and(|(m, l)| m - l <= 2),
         "{least:?} {most:?}"
@@ -167,12 +168,12 @@ fn turns_that_end_together_do_not_take_each_others_slots() {
     }
     let verdicts = rebalance(&mut choker, T0);
     assert_eq!(verdicts, [Verdict::Choke(key(0)), Verdict::Unchoke(key(3))]);
-    assert_eq!(choker.credit_bytes(key(1)), MIB, "a new turn of its own");
+    assert_eq!(choker.credit_bytes(key(1)), MIB, "a new term of its own");
     assert_eq!(choker.waiting(), 1);
 }
 
 #[test]
-fn a_turn_ends_by_time_though_credit_is_left() {
+fn a_term_ends_by_time_though_credit_is_left() {
     let mut choker = choker(1);
     interested(&mut choker, 0..2);
     rebalance(&mut choker, T0);
@@ -181,7 +182,7 @@ fn a_turn_ends_by_time_though_credit_is_left() {
         assert_eq!(rebalance(&mut choker, Time(second * 1000)), []);
         assert!(
             choker
-                .poll_at()
+                .poll_at(false)
                 .is_some_and(|at| at.0 > second * 1000 && at.0 <= 300_000)
         );
     }
@@ -196,13 +197,13 @@ fn a_slot_on_which_nothing_moves_is_given_on_after_thirty_seconds() {
     rebalance(&mut choker, T0);
     choker.requested(key(0), Time(10_000));
     assert_eq!(rebalance(&mut choker, Time(39_999)), []);
-    assert_eq!(choker.poll_at(), Some(Time(40_000)));
+    assert_eq!(choker.poll_at(false), Some(Time(40_000)));
     let verdicts = rebalance(&mut choker, Time(40_000));
     assert_eq!(verdicts, [Verdict::Choke(key(0)), Verdict::Unchoke(key(1))]);
 }
 
 #[test]
-fn whoever_never_asks_is_disconnected_after_the_second_turn() {
+fn whoever_never_asks_is_disconnected_after_the_second_term() {
     let mut choker = choker(1);
     interested(&mut choker, 0..2);
     rebalance(&mut choker, T0);
@@ -230,14 +231,14 @@ fn whoever_never_asks_is_disconnected_after_the_second_turn() {
 }
 
 #[test]
-fn a_turn_that_was_used_forgives_one_that_was_not() {
+fn a_term_that_was_used_forgives_one_that_was_not() {
     let mut choker = choker(1);
     interested(&mut choker, 0..2);
     let mut now = T0;
-    for turn in 0..6 {
+    for term in 0..6 {
         rebalance(&mut choker, now);
         choker.requested(key(1), now);
-        if turn % 4 == 2 {
+        if term % 4 == 2 {
             choker.requested(key(0), now);
         }
         now = now.after(30_000);
@@ -247,11 +248,11 @@ fn a_turn_that_was_used_forgives_one_that_was_not() {
 }
 
 #[test]
-fn whoever_asks_and_is_held_up_only_loses_its_turn() {
+fn whoever_asks_and_is_held_up_only_loses_its_term() {
     let mut choker = choker(1);
     interested(&mut choker, 0..2);
-    for turn in 0..8 {
-        let now = Time(turn * 30_000);
+    for term in 0..8 {
+        let now = Time(term * 30_000);
         let verdicts = rebalance(&mut choker, now);
         assert!(!verdicts.iter().any(is_disconnect), "{verdicts:?}");
         choker.requested(key(0), now);
@@ -271,14 +272,14 @@ fn while_nobody_waits_even_an_unused_slot_is_kept() {
 }
 
 #[test]
-fn a_full_house_disconnects_whose_turn_is_over_while_others_wait() {
+fn a_at_capacity_disconnects_whose_term_is_over_while_others_wait() {
     let mut choker = choker(2);
     interested(&mut choker, 0..3);
     rebalance(&mut choker, T0);
     choker.sent(key(0), MIB, T0);
     choker.sent(key(1), MIB, T0);
     let over = Verdict::Disconnect(key(0), CloseReason::TurnOver);
-    let verdicts = rebalance_full_house(&mut choker, T0);
+    let verdicts = rebalance_at_capacity(&mut choker, T0);
     assert_eq!(verdicts, [over, Verdict::Unchoke(key(2))]);
     assert_eq!(choker.credit_bytes(key(1)), MIB, "nobody else waits");
     choker.disconnected(key(0));
@@ -286,12 +287,12 @@ fn a_full_house_disconnects_whose_turn_is_over_while_others_wait() {
 }
 
 #[test]
-fn a_full_house_does_not_forgive_an_unused_turn() {
+fn at_capacity_the_choker_does_not_forgive_an_unused_term() {
     let mut choker = choker(2);
     interested(&mut choker, 0..2);
     rebalance(&mut choker, T0);
     choker.sent(key(0), 1, T0);
-    let verdicts = rebalance_full_house(&mut choker, Time(30_000));
+    let verdicts = rebalance_at_capacity(&mut choker, Time(30_000));
     let gone = Verdict::Disconnect(key(1), CloseReason::SlotUnused);
     assert_eq!(verdicts, [gone]);
 }
@@ -308,16 +309,16 @@ fn a_peer_may_leave_in_every_state_and_leaves_nothing() {
     assert_eq!(rebalance(&mut choker, Time(40_000)), []);
     assert_eq!((choker.unchoked(), choker.waiting()), (0, 0));
     assert!(choker.clocks.is_empty() && choker.spent.is_empty());
-    assert_eq!(choker.poll_at(), None);
+    assert_eq!(choker.poll_at(false), None);
 }
 
 #[test]
-fn credit_used_up_by_a_peer_that_left_and_came_back_does_not_end_its_new_turn() {
+fn credit_used_up_by_a_peer_that_left_and_came_back_does_not_end_its_new_term() {
     let mut choker = choker(1);
     interested(&mut choker, 0..1);
     rebalance(&mut choker, T0);
     choker.sent(key(0), MIB, T0);
-    choker.not_interested(key(0));
+    choker.not_interested(key(0), T0);
     choker.interested(key(0));
     interested(&mut choker, 1..2);
     assert_eq!(rebalance(&mut choker, T0), unchoke(0..1));
@@ -335,13 +336,13 @@ fn a_late_word_about_an_old_connection_does_not_reach_the_new_one() {
     rebalance(&mut choker, T0);
     choker.sent(key(0), MIB, T0);
     choker.disconnected(key(0));
-    assert!(!choker.not_interested(key(0)));
+    assert!(!choker.not_interested(key(0), T0));
     assert_eq!(choker.credit_bytes(key(0)), 0);
     assert_eq!(choker.credit_bytes(new), MIB);
 }
 
 #[test]
-fn slots_that_are_taken_away_are_given_back_as_turns_end_though_nobody_waits() {
+fn slots_that_are_taken_away_are_given_back_as_terms_end_though_nobody_waits() {
     let mut choker = choker(3);
     interested(&mut choker, 0..3);
     rebalance(&mut choker, T0);
@@ -357,4 +358,59 @@ fn slots_that_are_taken_away_are_given_back_as_turns_end_though_nobody_waits() {
     let verdicts = rebalance(&mut choker, T0);
     assert_eq!(verdicts, [0, 1].map(|index| Verdict::Choke(key(index))));
     assert_eq!((choker.unchoked(), choker.waiting()), (1, 2));
+}
+
+#[test]
+fn at_capacity_the_peer_that_was_idle_longest_is_disconnected() {
+    let mut choker = choker(0);
+    choker.connected(key(2), Time(5));
+    choker.connected(key(1), Time(7));
+    assert_eq!(choker.poll_at(false), None);
+    assert_eq!(choker.poll_at(true), Some(Time(60_005)));
+    assert_eq!(rebalance_at_capacity(&mut choker, Time(60_004)), []);
+    assert_eq!(rebalance(&mut choker, Time(90_000)), [], "there is room");
+    let gone = |index| [Verdict::Disconnect(key(index), CloseReason::IdleAtCapacity)];
+    assert_eq!(rebalance_at_capacity(&mut choker, Time(60_007)), gone(2));
+    assert_eq!(rebalance_at_capacity(&mut choker, Time(60_007)), gone(1));
+    assert_eq!(rebalance_at_capacity(&mut choker, Time(90_000)), []);
+    assert!(choker.idle.is_empty());
+}
+
+#[test]
+fn interest_ends_idleness_and_activity_restarts_it() {
+    let mut choker = choker(0);
+    for index in 0..3 {
+        choker.connected(key(index), T0);
+    }
+    choker.interested(key(0));
+    choker.active(key(0), Time(1));
+    choker.active(key(1), Time(2));
+    let gone = |index| [Verdict::Disconnect(key(index), CloseReason::IdleAtCapacity)];
+    assert_eq!(rebalance_at_capacity(&mut choker, Time(60_001)), gone(2));
+    assert_eq!(rebalance_at_capacity(&mut choker, Time(60_001)), []);
+    assert_eq!(rebalance_at_capacity(&mut choker, Time(60_002)), gone(1));
+    choker.not_interested(key(0), Time(70_000));
+    assert_eq!(choker.poll_at(true), Some(Time(130_000)));
+}
+
+#[test]
+fn an_idle_peer_takes_a_free_slot_and_then_its_term_decides() {
+    let mut choker = choker(1);
+    choker.connected(key(0), T0);
+    choker.connected(key(1), T0);
+    assert_eq!(rebalance(&mut choker, T0), unchoke(0..1));
+    assert_eq!(
+        choker.waiting(),
+        0,
+        "only free slots are given to idle peers"
+    );
+    choker.sent(key(0), 1, Time(59_000));
+    let gone = Verdict::Disconnect(key(1), CloseReason::IdleAtCapacity);
+    assert_eq!(rebalance_at_capacity(&mut choker, Time(60_000)), [gone]);
+    assert_eq!(choker.poll_at(true), Some(Time(89_000)), "its term ends");
+    let gone = Verdict::Disconnect(key(0), CloseReason::SlotUnused);
+    choker.not_interested(key(0), Time(61_000));
+    choker.connected(key(2), Time(61_000));
+    assert_eq!(rebalance(&mut choker, Time(61_000)), unchoke(2..3));
+    assert_ne!(rebalance_at_capacity(&mut choker, Time(91_000)), [gone]);
 }

@@ -11,7 +11,6 @@ use mio::Interest;
 use super::Reactor;
 use super::connection::Connection;
 use super::listener::{self, Accepted};
-use super::mark;
 use super::tokens::Source;
 use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
@@ -64,34 +63,6 @@ impl Reactor {
         if said.is_none_or(|said| now.since(said) >= ACCEPT_REST_SAID_MS) {
             self.accept_rest_said = Some(now);
             log::warn!("accepting rests: {error}");
-        }
-    }
-
-    /// In a full house the peer that has wanted nothing for longest gives way.
-    pub(super) fn make_room(&mut self) {
-        let (now, after_ms) = (self.shared.now, self.shared.timeouts.bystander_ms);
-        let bystanders = &mut self.shared.bystanders;
-        while self.connections.len() - self.closing.len() >= self.max_peers {
-            let Some(key) = bystanders.due(now, after_ms) else {
-                break;
-            };
-            let Some(connection) = self.connections.get_mut(key.index as usize) else {
-                break;
-            };
-            if connection.latches.closing {
-                connection.want(key, bystanders);
-            } else if connection.peer.is_choked() {
-                connection.want(key, bystanders);
-                mark(
-                    &mut self.closing,
-                    connection,
-                    key,
-                    CloseReason::IdleAtCapacity,
-                );
-            } else {
-                // Of one with a slot the choker decides.
-                connection.stand_by(key, bystanders, now);
-            }
         }
     }
 

@@ -9,10 +9,8 @@ use std::sync::Arc;
 
 use mio::net::TcpStream;
 
-use super::bystanders::Bystanders;
 use super::dial::Called;
 use super::stage::EXTENTS_PER_BLOCK;
-use crate::peer::key::PeerKey;
 use crate::peer::machine::Peer;
 use crate::timers::{Deadlines, Time};
 use crate::torrent::catalogue::Torrent;
@@ -42,8 +40,6 @@ pub(super) struct Connection {
     /// Where its torrent is counted as active, once the handshake is complete.
     pub(super) place: Option<usize>,
     pub(super) accepted_at: Time,
-    /// Since when it is among the bystanders.
-    stands_by_since: Option<Time>,
     /// Bytes of blocks.
     pub(super) sent_bytes: u64,
     /// What was last seen resident, or read in, for this peer: at most one window for each file,
@@ -144,7 +140,6 @@ impl Connection {
             called: None,
             place: None,
             accepted_at: now,
-            stands_by_since: None,
             sent_bytes: 0,
             windows: Vec::new(),
             gathered: None,
@@ -156,20 +151,6 @@ impl Connection {
     pub(super) fn choke(&mut self) {
         self.peer.choke();
         self.windows = Vec::new();
-    }
-
-    /// The peer wants nothing from now on.
-    pub(super) fn stand_by(&mut self, key: PeerKey, bystanders: &mut Bystanders, now: Time) {
-        self.want(key, bystanders);
-        bystanders.join(key, now);
-        self.stands_by_since = Some(now);
-    }
-
-    /// The peer wants something, or is gone.
-    pub(super) fn want(&mut self, key: PeerKey, bystanders: &mut Bystanders) {
-        if let Some(since) = self.stands_by_since.take() {
-            bystanders.leave(key, since);
-        }
     }
 
     /// Whether what the peer has sent may be read now: not while it does not take its answers, so

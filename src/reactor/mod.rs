@@ -8,7 +8,6 @@
 mod accept;
 mod activity;
 mod announcing;
-mod bystanders;
 mod connection;
 mod dial;
 mod listener;
@@ -258,13 +257,10 @@ impl Reactor {
             true => shared.bucket.poll_at(shared.now, SMALLEST_BUDGET_BYTES),
             false => None,
         };
-        let bystander = match self.connections.len() >= self.max_peers {
-            true => shared.bystanders.next(shared.timeouts.bystander_ms),
-            false => None,
-        };
+        let at_capacity = self.connections.len() >= self.max_peers;
         [
             shared.wheel.poll_at(),
-            shared.choker.poll_at(),
+            shared.choker.poll_at(at_capacity),
             refill,
             self.run_queue.stalled_until(),
             self.accept_rests_until,
@@ -274,7 +270,6 @@ impl Reactor {
             shared.storage.next(),
             self.status.as_ref().and_then(StatusServer::next),
             self.stop_until.filter(|_| !self.connections.is_empty()),
-            bystander,
         ]
         .into_iter()
         .flatten()
@@ -443,13 +438,12 @@ impl Reactor {
 
     /// Carries out what the choker decides.
     fn rebalance(&mut self) {
-        let house_full = self.connections.len() >= self.max_peers;
-        if house_full {
-            self.make_room();
-        }
+        let at_capacity = self.connections.len() - self.closing.len() >= self.max_peers;
         let mut verdicts = Vec::new();
         let now = self.shared.now;
-        self.shared.choker.rebalance(now, house_full, &mut verdicts);
+        self.shared
+            .choker
+            .rebalance(now, at_capacity, &mut verdicts);
         for verdict in verdicts {
             let (Verdict::Unchoke(key) | Verdict::Choke(key) | Verdict::Disconnect(key, _)) =
                 verdict;
@@ -551,7 +545,6 @@ impl Reactor {
         for (key, reason) in self.closing.drain(..) {
             let mut connection = self.connections.remove(key.index as usize);
             self.shared.choker.disconnected(key);
-            connection.want(key, &mut self.shared.bystanders);
             let activity = &mut self.shared.activity;
             if let Some(torrent) = connection.place.and_then(|place| activity.leave(place)) {
                 self.shared.announcing.left(&torrent);

@@ -169,11 +169,7 @@ impl Connection {
                 if is_only {
                     shared.announcing.joined(torrent, shared.now);
                 }
-                self.stand_by(key, &mut shared.bystanders, shared.now);
-                // A peer that is unchoked before it says interested asks one round trip earlier.
-                if shared.choker.has_free_slot() {
-                    shared.choker.interested(key);
-                }
+                shared.choker.connected(key, shared.now);
                 Ok(false)
             }
             (message, Some(torrent)) => {
@@ -192,29 +188,24 @@ impl Connection {
             Event::None => {}
             Event::Interested => {
                 shared.choker.interested(key);
-                self.want(key, &mut shared.bystanders);
                 self.deadlines.waiting(self.peer.is_choked());
             }
             Event::NotInterested => {
-                if shared.choker.not_interested(key) {
+                if shared.choker.not_interested(key, shared.now) {
                     self.choke();
                 }
                 self.deadlines.waiting(false);
-                self.stand_by(key, &mut shared.bystanders, shared.now);
             }
             Event::Requested {
                 newly_interested, ..
             } => {
                 if newly_interested {
                     shared.choker.interested(key);
-                    self.want(key, &mut shared.bystanders);
                 }
                 return true;
             }
             Event::MetadataRequested => {
-                if !self.peer.is_interested() {
-                    self.stand_by(key, &mut shared.bystanders, shared.now);
-                }
+                shared.choker.active(key, shared.now);
                 self.fetch_metadata(key, shared);
             }
         }

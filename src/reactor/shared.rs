@@ -11,7 +11,6 @@ use mio::{Registry, Waker};
 
 use super::activity::Activity;
 use super::announcing::Announcing;
-use super::bystanders::Bystanders;
 use super::dial::Dialer;
 use super::outbox::{Body, Outbox};
 use crate::choker::Choker;
@@ -44,7 +43,6 @@ pub(super) struct Shared {
     /// Pieces of metadata that are being read: the rate limit does not know of them yet.
     pub(super) metadata_reading: u64,
     pub(super) wheel: Wheel,
-    pub(super) bystanders: Bystanders,
     pub(super) timeouts: Timeouts,
     pub(super) identity: PeerId,
     pub(super) port: u16,
@@ -86,7 +84,6 @@ impl Shared {
             metadata_waits: VecDeque::new(),
             metadata_reading: 0,
             wheel: Wheel::new(now),
-            bystanders: Bystanders::default(),
             timeouts: config.timeouts,
             announcing,
             dialer: Dialer::default(),

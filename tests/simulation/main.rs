@@ -29,7 +29,6 @@ const TIMEOUTS: Timeouts = Timeouts {
     message_ms: 10_000,
     idle_ms: 30_000,
     write_ms: 15_000,
-    bystander_ms: 60_000,
     keep_alive_ms: 12_000,
     waiting_keep_alive_ms: 4_000,
 };
@@ -60,6 +59,7 @@ impl Run {
             credit_bytes: 1 << random.u32(16..21),
             max_unchoked_ms: random.u64(3_000..8_000),
             unused_slot_ms: random.u64(2_000..3_000),
+            idle_ms: 10_000,
         };
         let mut leechers = Vec::new();
         for _ in 0..count {

@@ -216,7 +216,7 @@ impl Seeder {
             Event::None => {}
             Event::Interested => self.choker.interested(*key),
             Event::NotInterested => {
-                if self.choker.not_interested(*key) {
+                if self.choker.not_interested(*key, now) {
                     peer.choke();
                 }
             }

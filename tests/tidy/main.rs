@@ -44,7 +44,6 @@ const PURE: &[&str] = &[
     "src/metrics/history.rs",
     "src/storage/ledger.rs",
     "src/storage/ledger/",
-    "src/reactor/bystanders.rs",
     "src/metrics/trackers.rs",
     "src/status/http.rs",
     "src/status/json.rs",
