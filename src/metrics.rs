@@ -5,6 +5,7 @@
 
 pub mod history;
 pub mod prometheus;
+pub mod table;
 pub mod trackers;
 
 use crate::peer::close::CloseReason;

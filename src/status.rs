@@ -1,11 +1,10 @@
 //! What the status listener says: HTTP, JSON, a page, and a text for the terminal.
 //!
-//! `http` reads requests and frames answers, `json` and `report` write them; all three are pure.
+//! `http` reads requests and frames answers, `report` writes them; both are pure.
 //! `client` asks a running daemon. It must not know the sockets of the loop.
 
 pub mod client;
 pub mod http;
-pub mod json;
 pub mod report;
 #[cfg(test)]
 mod tests;

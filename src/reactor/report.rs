@@ -5,13 +5,14 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use serde_json::{Value, json};
+
 use super::Reactor;
 use super::activity::Active;
 use super::connection::Connection;
 use crate::library::catalogue::listing::{Listing, Page};
 use crate::metrics::{Peers, Phase, Snapshot, prometheus};
 use crate::status::http::{self, Request, Status};
-use crate::status::json::{array, object, string};
 use crate::status::{self, report};
 use crate::sys;
 use crate::torrent::catalogue::Torrent;
@@ -104,7 +105,10 @@ impl Reactor {
             "/" => ok("text/html; charset=utf-8", status::PAGE),
             "/status.css" => ok("text/css; charset=utf-8", status::STYLE),
             "/status.js" => ok("text/javascript; charset=utf-8", status::SCRIPT),
-            "/metrics" => ok(prometheus::CONTENT_TYPE, &prometheus::text(self.snapshot())),
+            "/metrics" => ok(
+                prometheus::CONTENT_TYPE,
+                &prometheus::text(&self.snapshot()),
+            ),
             "/status.json" => ok(JSON, &report::json(&self.snapshot())),
             "/status.txt" => ok(TEXT, &report::text(&self.snapshot())),
             "/history.json" => ok(JSON, &report::history(self.shared.history.seconds())),
@@ -139,7 +143,7 @@ impl Reactor {
     /// The page of torrents that is asked for, which has to be read from disk.
     fn list(&self, request: &Request) -> Result<Listing, Status> {
         let after = match request.query("after") {
-            Some(hex) => Some(parse_info_hash(hex).ok_or(Status::BadRequest)?),
+            Some(hex) => Some(InfoHash::from_hex(hex).ok_or(Status::BadRequest)?),
             None => None,
         };
         let listing = self.shared.library.list(after, limit(request)?);
@@ -151,20 +155,19 @@ impl Reactor {
         let activity = &self.shared.activity;
         let torrents = page.torrents.iter().map(|listed| {
             let active = activity.find(listed.id);
-            let figure = |of: fn(&Active) -> u64| active.map_or(0, of).to_string();
             let rate = active.map_or(0, |active| active.rate_bytes(self.shared.now));
-            object([
-                ("info_hash", string(&listed.info_hash.to_string())),
-                ("metainfo", string(&listed.metainfo.to_string_lossy())),
-                ("peers", figure(|active| u64::from(active.peers))),
-                ("payload_bytes", figure(|active| active.sent_bytes)),
-                ("payload_bytes_per_second", rate.to_string()),
-            ])
+            json!({
+                "info_hash": listed.info_hash.to_string(),
+                "metainfo": listed.metainfo.to_string_lossy(),
+                "peers": active.map_or(0, |active| active.peers),
+                "payload_bytes": active.map_or(0, |active| active.sent_bytes),
+                "payload_bytes_per_second": rate,
+            })
         });
-        let next = page.next.map(|next| string(&next.to_string()));
-        let next = next.unwrap_or_else(|| "null".to_owned());
-        let body = object([("torrents", array(torrents)), ("next", next)]);
-        http::answer(Status::Ok, JSON, &body)
+        let torrents: Vec<Value> = torrents.collect();
+        let next = page.next.map(|next| next.to_string());
+        let body = json!({ "torrents": torrents, "next": next });
+        http::answer(Status::Ok, JSON, &body.to_string())
     }
 
     /// The torrents that are sent the most.
@@ -179,7 +182,8 @@ impl Reactor {
         let torrents = busiest
             .iter()
             .map(|active| self.torrent(&active.torrent, active));
-        object([("torrents", array(torrents))])
+        let torrents: Vec<Value> = torrents.collect();
+        json!({ "torrents": torrents }).to_string()
     }
 
     fn busiest_text(&self, busiest: &[&Active]) -> String {
@@ -195,16 +199,15 @@ impl Reactor {
         lines.collect()
     }
 
-    fn torrent(&self, torrent: &Torrent, active: &Active) -> String {
-        let rate = active.rate_bytes(self.shared.now);
-        object([
-            ("info_hash", string(&torrent.info_hash.to_string())),
-            ("name", string(&torrent.name())),
-            ("bytes", torrent.shape.total_length.to_string()),
-            ("peers", active.peers.to_string()),
-            ("payload_bytes", active.sent_bytes.to_string()),
-            ("payload_bytes_per_second", rate.to_string()),
-        ])
+    fn torrent(&self, torrent: &Torrent, active: &Active) -> Value {
+        json!({
+            "info_hash": torrent.info_hash.to_string(),
+            "name": torrent.name(),
+            "bytes": torrent.shape.total_length,
+            "peers": active.peers,
+            "payload_bytes": active.sent_bytes,
+            "payload_bytes_per_second": active.rate_bytes(self.shared.now),
+        })
     }
 
     /// The connections from a place on; `next` is where the following ones begin.
@@ -216,15 +219,12 @@ impl Reactor {
         let capacity = self.connections.capacity();
         let to = limit(request)?.saturating_add(from).min(capacity);
         let found = (from..to).filter_map(|place| self.connections.get(place));
-        let peers = array(found.map(|connection| self.peer(connection)));
-        let next = match to < capacity {
-            true => to.to_string(),
-            false => "null".to_owned(),
-        };
-        Ok(object([("peers", peers), ("next", next)]))
+        let peers: Vec<Value> = found.map(|connection| self.peer(connection)).collect();
+        let next = (to < capacity).then_some(to);
+        Ok(json!({ "peers": peers, "next": next }).to_string())
     }
 
-    fn peer(&self, connection: &Connection) -> String {
+    fn peer(&self, connection: &Connection) -> Value {
         let peer = &connection.peer;
         let state = match (connection.place, peer.is_choked(), peer.is_interested()) {
             (None, _, _) => "handshaking",
@@ -233,19 +233,16 @@ impl Reactor {
             (_, true, false) => "choked",
         };
         let torrent = connection.torrent.as_ref();
-        let info_hash = torrent.map_or_else(
-            || "null".to_owned(),
-            |torrent| string(&torrent.info_hash.to_string()),
-        );
+        let info_hash = torrent.map(|torrent| torrent.info_hash.to_string());
         let seconds = self.shared.now.since(connection.accepted_at) / 1000;
-        object([
-            ("address", string(&connection.address.to_string())),
-            ("info_hash", info_hash),
-            ("state", string(state)),
-            ("requests_queued", peer.queue_length().to_string()),
-            ("payload_bytes", connection.sent_bytes.to_string()),
-            ("connected_seconds", seconds.to_string()),
-        ])
+        json!({
+            "address": connection.address.to_string(),
+            "info_hash": info_hash,
+            "state": state,
+            "requests_queued": peer.queue_length(),
+            "payload_bytes": connection.sent_bytes,
+            "connected_seconds": seconds,
+        })
     }
 }
 
@@ -255,15 +252,4 @@ fn limit(request: &Request) -> Result<usize, Status> {
         Some(Err(_)) => Err(Status::BadRequest),
         None => Ok(LIMIT),
     }
-}
-
-fn parse_info_hash(hex: &str) -> Option<InfoHash> {
-    let mut bytes = [0; 20];
-    if hex.len() != 2 * bytes.len() || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(InfoHash(bytes))
 }

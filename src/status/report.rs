@@ -2,7 +2,9 @@
 
 use std::cmp::Reverse;
 
-use super::json::{array, object, string};
+use serde_json::{Value, json};
+
+use crate::metrics::table::{METRICS, Read};
 use crate::metrics::trackers::{TrackerFigures, TrackerState, TrackerSums, Trackers};
 use crate::metrics::{Counters, Peers, Snapshot};
 use crate::peer::close::CloseReason;
@@ -14,99 +16,87 @@ const LINES_MAX: usize = 10;
 /// Trackers with a line of their own in the text.
 const TRACKERS_IN_TEXT: usize = 10;
 
-/// `/status.json`.
+/// `/status.json`: the metrics at their paths, and what only people need.
 #[must_use]
 pub fn json(snapshot: &Snapshot) -> String {
-    let Snapshot {
-        counters,
-        storage,
-        library,
-        ..
-    } = snapshot;
-    let number = |value: u64| value.to_string();
-    let peers = snapshot.peers.named();
-    let closed = CloseReason::LABELS.iter().zip(&counters.closed);
-    object([
-        ("version", string(env!("CARGO_PKG_VERSION"))),
-        ("phase", string(snapshot.phase.as_str())),
-        (
-            "indexed_files",
-            (snapshot.indexed_files).map_or_else(|| "null".to_owned(), number),
-        ),
-        ("started", number(snapshot.started_unix_s)),
-        ("up_seconds", number(snapshot.up_ms / 1000)),
-        ("payload_bytes", number(counters.payload_bytes)),
-        ("payload_bytes_per_second", number(snapshot.rate_bytes)),
-        ("blocks", number(counters.blocks)),
-        ("requests_rejected", number(counters.rejected)),
-        ("connections", number(counters.accepted)),
-        ("calls", calls(counters)),
-        (
-            "connections_closed",
-            object(closed.map(|(name, count)| (*name, number(*count)))),
-        ),
-        (
-            "peers",
-            object(peers.map(|(state, count)| (state, number(count)))),
-        ),
-        ("peers_max", number(snapshot.peers_max)),
-        ("slots", number(snapshot.slots)),
-        (
-            "library",
-            object([
-                ("torrents", number(library.torrents)),
-                ("refused", number(library.refused)),
-                ("active", number(snapshot.active_torrents)),
-            ]),
-        ),
-        (
-            "storage",
-            object([
-                ("residency_hits", number(storage.resident)),
-                ("residency_misses", number(storage.absent)),
-                ("late_faults", number(snapshot.late_faults)),
-                ("jobs_queued", number(storage.queued)),
-                ("readers", number(storage.readers)),
-                ("job_median_us", number(storage.jobs.quantile_us(0.5))),
-                ("job_p99_us", number(storage.jobs.quantile_us(0.99))),
-                ("mappings", number(storage.mappings)),
-            ]),
-        ),
-        ("pieces", pieces(snapshot)),
-        (
-            "turn",
-            object([
-                ("count", number(counters.turns.count())),
-                ("median_us", number(counters.turns.quantile_us(0.5))),
-                ("p99_us", number(counters.turns.quantile_us(0.99))),
-            ]),
-        ),
-        (
-            "trackers",
-            array(snapshot.trackers.named.iter().map(tracker)),
-        ),
-        ("trackers_others", other_trackers(&snapshot.trackers)),
-    ])
+    let mut status = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "phase": snapshot.phase.as_str(),
+        "indexed_files": snapshot.indexed_files,
+        "up_seconds": snapshot.up_ms / 1000,
+        "payload_bytes_per_second": snapshot.rate_bytes,
+    });
+    for metric in METRICS {
+        let Some(path) = metric.json else { continue };
+        match metric.read {
+            Read::Value(read) => *at(&mut status, path) = read(snapshot).into(),
+            Read::Labelled(_, read) => {
+                let values = read(snapshot).into_iter();
+                let values = values.map(|(value, count)| (value.to_owned(), count.into()));
+                *at(&mut status, path) = Value::Object(values.collect());
+            }
+            Read::Histogram(read) => {
+                let histogram = read(snapshot);
+                let mut put =
+                    |name, us: u64| *at(&mut status, &format!("{path}{name}")) = us.into();
+                put("median_us", histogram.quantile_us(0.5));
+                put("p99_us", histogram.quantile_us(0.99));
+            }
+            Read::Version | Read::Tracker(_) | Read::TrackerUp | Read::Outcomes => {}
+        }
+    }
+    *at(&mut status, "turn.count") = snapshot.counters.turns.count().into();
+    let bad = snapshot
+        .bad_pieces
+        .iter()
+        .map(|(info_hash, piece)| json!({ "info_hash": info_hash.to_string(), "piece": piece }));
+    match snapshot.storage.pieces {
+        Some(_) => *at(&mut status, "pieces.first_bad") = bad.collect(),
+        None => *at(&mut status, "pieces") = Value::Null,
+    }
+    *at(&mut status, "trackers") = snapshot.trackers.named.iter().map(tracker).collect();
+    let mut others = json!({ "trackers": snapshot.trackers.others });
+    add_sums(&mut others, &snapshot.trackers.other);
+    *at(&mut status, "trackers_others") = others;
+    status.to_string()
 }
 
-/// What hashing pieces before they are served has found; `null` when they are not.
-fn pieces(snapshot: &Snapshot) -> String {
-    let Some(pieces) = snapshot.storage.pieces else {
-        return "null".to_owned();
-    };
-    let bad = snapshot.bad_pieces.iter().map(|(info_hash, piece)| {
-        object([
-            ("info_hash", string(&info_hash.to_string())),
-            ("piece", piece.to_string()),
-        ])
+/// The value at a path, with the objects that lead to it.
+fn at<'a>(object: &'a mut Value, path: &str) -> &'a mut Value {
+    path.split('.').fold(object, |object, key| &mut object[key])
+}
+
+fn tracker(tracker: &TrackerFigures) -> Value {
+    let (trouble, ago_s) = tracker.trouble.clone().unzip();
+    let mut object = json!({
+        "tracker": tracker.site,
+        "state": tracker.state.as_str(),
+        "rests_seconds": match tracker.state {
+            TrackerState::Resting(rests_s) => rests_s,
+            TrackerState::New | TrackerState::Up | TrackerState::Probing => 0,
+        },
+        "trouble": trouble,
+        "trouble_seconds_ago": ago_s,
     });
-    object([
-        ("verified", pieces.good.to_string()),
-        ("failed", pieces.bad.to_string()),
-        ("bad", pieces.quarantined.to_string()),
-        ("hash_jobs_queued", pieces.queued.to_string()),
-        ("first_bad", array(bad)),
-    ])
+    add_sums(&mut object, &tracker.sums);
+    object
+}
+
+fn add_sums(object: &mut Value, sums: &TrackerSums) {
+    for (outcome, count) in sums.outcomes() {
+        *at(object, outcome) = count.into();
+    }
+    for metric in METRICS {
+        if let (Read::Tracker(read), Some(key)) = (&metric.read, metric.json) {
+            *at(object, key) = read(sums).into();
+        }
+    }
+}
+
+/// `/history.json`: bytes in each of the last seconds, oldest first.
+pub fn history(seconds: impl Iterator<Item = u64>) -> String {
+    let bytes: Vec<u64> = seconds.collect();
+    json!({ "payload_bytes": bytes }).to_string()
 }
 
 /// The same as lines: none when pieces are not hashed.
@@ -122,59 +112,6 @@ fn piece_lines(snapshot: &Snapshot) -> String {
         lines.push_str(&format!("bad       {info_hash} piece {piece}\n"));
     }
     lines
-}
-
-fn calls(counters: &Counters) -> String {
-    object([
-        ("called", counters.called.to_string()),
-        ("failed", counters.calls_failed.to_string()),
-    ])
-}
-
-fn other_trackers(trackers: &Trackers) -> String {
-    let count = [("trackers", trackers.others.to_string())];
-    object(count.into_iter().chain(tracker_sums(&trackers.other)))
-}
-
-fn tracker(tracker: &TrackerFigures) -> String {
-    let (trouble, ago) = match &tracker.trouble {
-        Some((trouble, ago_s)) => (string(trouble), ago_s.to_string()),
-        None => ("null".to_owned(), "null".to_owned()),
-    };
-    let rests_s = match tracker.state {
-        TrackerState::Resting(rests_s) => rests_s,
-        _ => 0,
-    };
-    let first = [
-        ("tracker", string(&tracker.site)),
-        ("state", string(tracker.state.as_str())),
-        ("rests_seconds", rests_s.to_string()),
-        ("trouble", trouble),
-        ("trouble_seconds_ago", ago),
-    ];
-    object(first.into_iter().chain(tracker_sums(&tracker.sums)))
-}
-
-fn tracker_sums(sums: &TrackerSums) -> impl Iterator<Item = (&'static str, String)> {
-    let first = [
-        ("torrents", sums.torrents),
-        ("late_seconds", sums.late_s),
-        ("requests", sums.sent),
-    ];
-    let last = [
-        ("connections", sums.connections),
-        ("requests_in_flight", sums.in_flight),
-    ];
-    let all = first.into_iter().chain(sums.outcomes()).chain(last);
-    all.map(|(name, value)| (name, value.to_string()))
-}
-
-/// Bytes in each of the last seconds, oldest first.
-pub fn history(seconds: impl Iterator<Item = u64>) -> String {
-    object([(
-        "payload_bytes",
-        array(seconds.map(|bytes| bytes.to_string())),
-    )])
 }
 
 /// A torrent with peers, for people.

@@ -119,7 +119,7 @@ fn the_metrics_are_those_of_the_file() {
         let lines = text.lines().filter(|line| !line.starts_with("# HELP "));
         lines.map(str::to_owned).collect()
     };
-    let text = prometheus::text(snapshot());
+    let text = prometheus::text(&snapshot());
     let expected = with_version(include_str!("tests/metrics.txt"));
     assert_eq!(samples(&text), samples(&expected));
 }

@@ -44,9 +44,10 @@ const PURE: &[&str] = &[
     "src/metrics/history.rs",
     "src/storage/ledger.rs",
     "src/storage/ledger/",
+    "src/metrics/prometheus.rs",
+    "src/metrics/table.rs",
     "src/metrics/trackers.rs",
     "src/status/http.rs",
-    "src/status/json.rs",
     "src/status/report.rs",
 ];
 
