@@ -24,6 +24,7 @@
 //! | [`logging`]  | where the log goes, how a line looks, what is held back                |
 //! | [`locked`]   | a file that one process has for itself                                 |
 //! | [`net`]      | non-blocking sockets as every part opens them                          |
+//! | [`workers`]  | bounded pools of threads for what may block                           |
 //! | [`sys`]      | every `unsafe` line, one function for each system call                 |
 //!
 //! Calls go down; answers come back as values. Only [`reactor`] imports everything.
@@ -49,3 +50,4 @@ pub mod timers;
 pub mod torrent;
 pub mod tracker;
 pub mod wire;
+pub mod workers;

@@ -17,7 +17,6 @@ use mio::Waker;
 
 use super::hashing::{Found, Task, files_of};
 use super::ledger::{Ledger, Stamp, Stamps, Standing};
-use super::readers::{Crew, IDLE, Pool};
 use super::remembering::Remembering;
 use super::{Completion, FAILED_RETRY_MS, FileKey, QueueFull, Storage};
 use crate::metrics::PieceCounters;
@@ -26,6 +25,7 @@ use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
+use crate::workers::{IDLE, Pool, PoolConfig};
 
 /// Threads that hash. They are nicer than the loop, so that on a machine with two cores it keeps one;
 /// and a disk that hangs cannot keep all of them.
@@ -117,7 +117,7 @@ pub(super) struct Checking {
 
 impl Checking {
     fn new(waker: Arc<Waker>) -> Self {
-        let crew = Crew {
+        let config = PoolConfig {
             role: "hasher",
             threads_max: HASHERS,
             idle: IDLE,
@@ -125,7 +125,7 @@ impl Checking {
         };
         Self {
             ledger: Ledger::new(REMEMBERED_BYTES),
-            pool: Pool::new(waker, crew),
+            pool: Pool::new(waker, config),
             waiting: HashMap::new(),
             resting: LruCache::sparse(RESTING_MAX),
             good: 0,

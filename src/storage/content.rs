@@ -12,12 +12,12 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::ledger::Stamp;
-use super::readers::QueueFull;
 use super::residency::Witness;
 use crate::sys::{self, Mapping, Slice};
 use crate::torrent::catalogue::{ContentFile, Torrent};
 use crate::torrent::content::{self, ContentError};
 use crate::torrent::printable::Printable;
+use crate::workers::QueueFull;
 
 /// The kernel cuts a hint to what the device reads at once, which is this much on nearly all.
 const HINT_BYTES: u64 = 512 * 1024;

@@ -13,10 +13,10 @@ use sha1::{Digest, Sha1};
 
 use super::content::{ReadError, open_file};
 use super::ledger::{Hashed, HashesAt, Stamp, Stamps};
-use super::readers;
 use crate::torrent::catalogue::{METAINFO_MAX_BYTES, Torrent};
 use crate::torrent::layout::Source;
 use crate::torrent::metainfo;
+use crate::workers;
 
 /// Bytes that are read and hashed at a time: they stay in the processor's cache in between.
 const STEP_BYTES: usize = 128 * 1024;
@@ -52,7 +52,7 @@ pub(super) enum Found {
     },
 }
 
-impl readers::Job for Task {
+impl workers::Job for Task {
     type Outcome = Found;
 
     fn device(&self) -> Option<u64> {

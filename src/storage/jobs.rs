@@ -13,7 +13,7 @@ use sha1::{Digest, Sha1};
 
 use super::content::{Content, ReadError, open_file};
 use super::ledger::Stamps;
-use super::{FileKey, hashing, readers};
+use super::{FileKey, hashing};
 use crate::library::catalogue::lookup::{LoadError, Query};
 use crate::peer::key::PeerKey;
 use crate::torrent::catalogue::Torrent;
@@ -21,6 +21,7 @@ use crate::torrent::id::TorrentId;
 use crate::torrent::layout::Source;
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
+use crate::workers;
 
 /// Bytes in each piece of the info dictionary but the last (BEP 9).
 const METADATA_PIECE_BYTES: u64 = 16 * 1024;
@@ -96,7 +97,7 @@ pub(super) enum Outcome {
     },
 }
 
-impl readers::Job for Job {
+impl workers::Job for Job {
     type Outcome = Outcome;
 
     fn device(&self) -> Option<u64> {

@@ -15,7 +15,6 @@ mod hashing;
 mod jobs;
 mod ledger;
 mod mappings;
-mod readers;
 mod remembering;
 mod residency;
 
@@ -34,8 +33,6 @@ use self::content::{Content, ReadError};
 use self::jobs::{Job, Outcome};
 use self::mappings::{Found, Mappings};
 pub use self::mappings::{IDLE_MS, REVALIDATE_MS};
-pub use self::readers::QueueFull;
-use self::readers::{Crew, IDLE, Pool};
 use self::residency::Residency;
 use crate::library::catalogue::lookup::Query;
 use crate::metrics::StorageCounters;
@@ -45,6 +42,8 @@ use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
 use crate::torrent::layout::Source;
 use crate::wire::message::InfoHash;
+pub use crate::workers::QueueFull;
+use crate::workers::{IDLE, Pool, PoolConfig};
 
 /// How long a file that could not be read is not tried again, so that no peer can make a disk seek
 /// at will for what is not there.
@@ -146,7 +145,7 @@ impl Storage {
             residency: Residency::new(),
             pool: Pool::new(
                 waker,
-                Crew {
+                PoolConfig {
                     role: "reader",
                     threads_max: limits.readers.max(1),
                     idle: IDLE,

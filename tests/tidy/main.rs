@@ -205,6 +205,7 @@ const IMPORTS: &[ImportRule] = &[
             "crate::timers",
             "crate::torrent::printable",
             "crate::wire",
+            "crate::workers",
         ],
         reason: "an announcer is told about torrents and peers as values, so that it knows neither",
         bad: (
@@ -225,11 +226,12 @@ const IMPORTS: &[ImportRule] = &[
             "crate::timers",
             "crate::torrent",
             "crate::library::catalogue::lookup",
+            "crate::workers",
             "crate::wire::message::InfoHash",
             "crate::peer::key::PeerKey",
         ],
         reason: "a reader publishes its result and wakes the loop; it touches no socket and no peer",
-        bad: ("src/storage/readers.rs", "//! .\nuse mio::net::TcpStream;"),
+        bad: ("src/storage/jobs.rs", "//! .\nuse mio::net::TcpStream;"),
     },
     ImportRule {
         files: &["src/"],

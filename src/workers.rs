@@ -29,7 +29,7 @@ const QUEUED_JOBS_MAX: usize = 16 * 1024;
 
 /// How long a thread without work stays: longer than the gaps in a busy minute, and short enough
 /// that a night without peers costs no thread.
-pub(super) const IDLE: Duration = Duration::from_secs(1);
+pub(crate) const IDLE: Duration = Duration::from_secs(1);
 
 /// The readers have as much to do as they may have; the same may be asked again later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -37,7 +37,7 @@ pub(super) const IDLE: Duration = Duration::from_secs(1);
 pub struct QueueFull;
 
 /// Something to do that may block.
-pub(super) trait Job: Send + 'static {
+pub(crate) trait Job: Send + 'static {
     /// What comes of it.
     type Outcome: Send + 'static;
 
@@ -53,26 +53,26 @@ pub(super) trait Job: Send + 'static {
 
 /// The pool. Dropped, it forgets the jobs that wait and lets its threads leave; it waits for none,
 /// since one may hang on a disk for ever.
-pub(super) struct Pool<J: Job>(Arc<Shared<J>>);
+pub(crate) struct Pool<J: Job>(Arc<Shared<J>>);
 
 /// What kind of threads a pool has.
 #[derive(Clone, Copy)]
-pub(super) struct Crew {
+pub(crate) struct PoolConfig {
     /// What one is called; the system lists it as `hekate-` and this.
-    pub(super) role: &'static str,
+    pub(crate) role: &'static str,
     /// How many there are at most.
-    pub(super) threads_max: usize,
+    pub(crate) threads_max: usize,
     /// How long one without work stays.
-    pub(super) idle: Duration,
+    pub(crate) idle: Duration,
     /// How much less of a busy processor they ask for than the loop: 0 to 19.
-    pub(super) niceness: i32,
+    pub(crate) niceness: i32,
 }
 
 /// How much there is to do, and how long it took.
-pub(super) struct Load {
-    pub(super) queued: u64,
-    pub(super) threads: u64,
-    pub(super) durations: Histogram,
+pub(crate) struct Load {
+    pub(crate) queued: u64,
+    pub(crate) threads: u64,
+    pub(crate) durations: Histogram,
 }
 
 struct Shared<J: Job> {
@@ -83,7 +83,7 @@ struct Shared<J: Job> {
     /// How long jobs took, from being queued to their end.
     durations: Mutex<Histogram>,
     waker: Arc<Waker>,
-    crew: Crew,
+    config: PoolConfig,
 }
 
 struct Queue<J> {
@@ -107,7 +107,7 @@ struct Lane<J> {
 
 impl<J: Job> Pool<J> {
     /// A pool whose threads are started when there is work, and that wakes the loop by `waker`.
-    pub(super) fn new(waker: Arc<Waker>, crew: Crew) -> Self {
+    pub(crate) fn new(waker: Arc<Waker>, config: PoolConfig) -> Self {
         Self(Arc::new(Shared {
             queue: Mutex::new(Queue {
                 lanes: BTreeMap::new(),
@@ -122,12 +122,12 @@ impl<J: Job> Pool<J> {
             outcomes: Mutex::default(),
             durations: Mutex::default(),
             waker,
-            crew,
+            config,
         }))
     }
 
     /// Queues a job. Never blocks.
-    pub(super) fn submit(&self, job: J) -> Result<(), QueueFull> {
+    pub(crate) fn submit(&self, job: J) -> Result<(), QueueFull> {
         let mut queue = self.0.queue();
         if queue.queued >= QUEUED_JOBS_MAX {
             return Err(QueueFull);
@@ -135,7 +135,7 @@ impl<J: Job> Pool<J> {
         let device = job.device();
         queue.lane(device).jobs.push_back((job, Instant::now()));
         queue.queued += 1;
-        if queue.queued > queue.idle_threads && queue.threads < self.0.crew.threads_max {
+        if queue.queued > queue.idle_threads && queue.threads < self.0.config.threads_max {
             match self.0.start_thread() {
                 Ok(()) => {
                     queue.threads += 1;
@@ -143,7 +143,7 @@ impl<J: Job> Pool<J> {
                 }
                 Err(error) => {
                     if !mem::replace(&mut queue.no_thread, true) {
-                        log::warn!("cannot start a {} thread: {error}", self.0.crew.role);
+                        log::warn!("cannot start a {} thread: {error}", self.0.config.role);
                     }
                     if queue.threads == 0 {
                         queue.lane(device).jobs.pop_back();
@@ -159,7 +159,7 @@ impl<J: Job> Pool<J> {
     }
 
     /// How much there is to do.
-    pub(super) fn load(&self) -> Load {
+    pub(crate) fn load(&self) -> Load {
         let queue = self.0.queue();
         Load {
             queued: queue.queued as u64,
@@ -169,17 +169,17 @@ impl<J: Job> Pool<J> {
     }
 
     /// Takes what has come of the jobs so far.
-    pub(super) fn take_outcomes(&self) -> Vec<J::Outcome> {
+    pub(crate) fn take_outcomes(&self) -> Vec<J::Outcome> {
         mem::take(&mut *lock(&self.0.outcomes))
     }
 
     /// What wakes the loop.
-    pub(super) fn waker(&self) -> Arc<Waker> {
+    pub(crate) fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.0.waker)
     }
 
     /// Wakes the loop as a finished job would.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.0.wake();
     }
 }
@@ -202,10 +202,13 @@ impl<J: Job> Shared<J> {
     fn start_thread(self: &Arc<Self>) -> io::Result<()> {
         let shared = Arc::clone(self);
         thread::Builder::new()
-            .name(format!("hekate-{}", self.crew.role))
+            .name(format!("hekate-{}", self.config.role))
             .spawn(move || {
-                if let Err(error) = sys::set_niceness(shared.crew.niceness) {
-                    log::debug!("{} threads are as eager as any: {error}", shared.crew.role);
+                if let Err(error) = sys::set_niceness(shared.config.niceness) {
+                    log::debug!(
+                        "{} threads are as eager as any: {error}",
+                        shared.config.role
+                    );
                 }
                 shared.work();
             })
@@ -235,7 +238,7 @@ impl<J: Job> Shared<J> {
         let mut queue = self.queue();
         let mut rested = false;
         loop {
-            if let Some(job) = queue.take(self.crew.threads_max) {
+            if let Some(job) = queue.take(self.config.threads_max) {
                 return Some(job);
             }
             if rested || queue.closed {
@@ -243,7 +246,7 @@ impl<J: Job> Shared<J> {
                 return None;
             }
             queue.idle_threads += 1;
-            let waited = self.ready.wait_timeout(queue, self.crew.idle);
+            let waited = self.ready.wait_timeout(queue, self.config.idle);
             let (guard, result) = waited.unwrap_or_else(PoisonError::into_inner);
             queue = guard;
             queue.idle_threads -= 1;
@@ -363,7 +366,7 @@ mod tests {
             Rig {
                 pool: Pool::new(
                     waker,
-                    Crew {
+                    PoolConfig {
                         role: "test",
                         threads_max,
                         idle,
