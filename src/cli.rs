@@ -64,7 +64,9 @@ fn seed_command() -> Command {
                 .short('l')
                 .long("list")
                 .action(ArgAction::SetTrue)
-                .help("List what would be served and why the rest is refused, then exit"),
+                .help(
+                    "List the torrents that would be served and why others are refused, then exit",
+                ),
         )
         .arg(
             Arg::new("verbose")
@@ -90,7 +92,7 @@ fn config_command() -> Command {
             Arg::new("check")
                 .long("check")
                 .action(ArgAction::SetTrue)
-                .help("Say what is wrong with the configuration: exit code 0 or 78"),
+                .help("Check the configuration and report what is wrong; exit code 0 or 78"),
         )
         .group(what.required(true))
         .arg(config_argument())
@@ -98,7 +100,7 @@ fn config_command() -> Command {
 
 fn status_command() -> Command {
     Command::new("status")
-        .about("Ask the running daemon how it is")
+        .about("Show the status of the running daemon")
         .args(Setting::find("status").into_iter().flat_map(arguments))
         .arg(
             Arg::new("json")
@@ -117,7 +119,7 @@ fn config_argument() -> Arg {
         .value_parser(value_parser!(PathBuf))
         .value_hint(ValueHint::FilePath)
         .help(format!(
-            "Configuration file [default: {DEFAULT_PATH}, when there is one]"
+            "Configuration file [default: {DEFAULT_PATH}, if it exists]"
         ))
 }
 

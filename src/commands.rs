@@ -94,7 +94,7 @@ pub fn verify(arguments: &arguments::Verify) -> Result<bool, String> {
         false => print(&sums.to_string())?,
     }
     if sums.torrents == 0 && sums.refused == 0 {
-        return Err("there is no torrent to verify".to_owned());
+        return Err("no torrents to verify".to_owned());
     }
     Ok(sums.is_good())
 }

@@ -147,7 +147,7 @@ pub struct LibraryConfig {
     pub index: Option<PathBuf>,
     /// The directory that the paths of that index are relative to; `None` means the one it names.
     pub root: Option<PathBuf>,
-    /// Where the index of the directories is kept; `None` means the user's state home.
+    /// Where the index of the directories is kept; `None` means the user's state directory.
     pub state_dir: Option<PathBuf>,
     /// Seconds between two scans of the whole library; `None` means never.
     pub rescan_s: Option<u64>,
@@ -261,7 +261,7 @@ pub struct LimitsConfig {
     pub choker: ChokerConfig,
     /// Connected peers; `None` means [`PEERS_FOR_EACH_SLOT`] for each slot.
     pub max_peers: Option<usize>,
-    /// Connected peers from one address; `None` means no limit.
+    /// Maximum number of connected peers per IP address; `None` means no limit.
     pub max_peers_per_ip: Option<usize>,
     /// Bytes a second for the whole process; `None` means no limit.
     pub max_rate: Option<u64>,

@@ -39,12 +39,12 @@ pub fn filter(levels: &str) -> Result<String, String> {
             Some((component, level)) if is_component(component) => {
                 (format!("{OURS}{component}"), level)
             }
-            Some((component, _)) => return Err(format!("no component {component:?}")),
+            Some((component, _)) => return Err(format!("unknown component {component:?}")),
         };
         match level.parse::<log::LevelFilter>() {
             Ok(level) => Ok(format!("{target}={}", level.as_str().to_ascii_lowercase())),
             Err(_) => Err(format!(
-                "no level {level:?}: use error, warn, info, debug, trace or off"
+                "unknown level {level:?}: use error, warn, info, debug, trace or off"
             )),
         }
     };
@@ -176,9 +176,7 @@ impl Logging {
                 &Record::builder()
                     .level(summary.level)
                     .target(&summary.target)
-                    .args(format_args!(
-                        "{text} ({count} lines like this were held back)"
-                    ))
+                    .args(format_args!("{text} ({count} similar lines suppressed)"))
                     .build(),
             );
         }

@@ -98,7 +98,7 @@ impl Failure {
 /// Says that a configuration is right; it was named as wrong otherwise.
 fn check(sources: &Sources) -> Result<(), Failure> {
     sources.load()?;
-    print(&format!("{}: right\n", sources.path().display())).map_err(Failure::Plain)
+    print(&format!("{}: OK\n", sources.path().display())).map_err(Failure::Plain)
 }
 
 /// Prints what a running daemon says of itself.

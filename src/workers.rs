@@ -33,7 +33,7 @@ pub(crate) const IDLE: Duration = Duration::from_secs(1);
 
 /// The readers have as much to do as they may have; the same may be asked again later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("too many reads are waiting")]
+#[error("too many reads are queued")]
 pub struct QueueFull;
 
 /// Something to do that may block.
@@ -206,7 +206,7 @@ impl<J: Job> Shared<J> {
             .spawn(move || {
                 if let Err(error) = sys::set_niceness(shared.config.niceness) {
                     log::debug!(
-                        "{} threads are as eager as any: {error}",
+                        "{} threads keep the default priority: {error}",
                         shared.config.role
                     );
                 }

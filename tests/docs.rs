@@ -378,7 +378,7 @@ fn every_line_that_asks_for_attention_is_on_the_page() {
 
     let page = read("docs/OPERATING.md");
     let (_, section) = page
-        .split_once("\n## What the log says\n")
+        .split_once("\n## Log messages\n")
         .expect("it is on the page");
     let section = section.split("\n## ").next().unwrap_or_default();
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));

@@ -353,7 +353,7 @@ fn without_a_descriptor_left_the_rest_goes_on() {
     let waiting: Vec<_> = (0..16)
         .map(|_| leecher::dial(scene.daemon.address))
         .collect();
-    scene.daemon.wait_for_line("accepting rests");
+    scene.daemon.wait_for_line("accepting paused");
     // What needs no descriptor is still done: a latch that is left alone would make the loop spin.
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();

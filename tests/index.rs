@@ -237,6 +237,6 @@ fn verifying_nothing_is_no_success() {
     fs::create_dir_all(place.path("unmounted/lost+found")).unwrap();
     let output = place.hekate(&["verify", "unmounted"]);
     assert_eq!(output.status.code(), Some(1));
-    let error = "hekate: there is no torrent to verify\n";
+    let error = "hekate: no torrents to verify\n";
     assert!(text(&output.stderr).ends_with(error));
 }

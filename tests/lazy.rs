@@ -423,8 +423,7 @@ fn what_is_remembered_may_be_damaged_or_in_use_and_nothing_is_served_that_is_wro
     assert_eq!(hashed_for(&first, status, &sample, &[0]), 1);
 
     let (mut second, status) = remembering(&library, &state);
-    second
-        .wait_for_line("verified: another process has it: what is verified now is not remembered");
+    second.wait_for_line("verified: another process has it: verified pieces are not saved");
     assert_eq!(hashed_for(&second, status, &sample, &[0]), 1);
 
     first.signal("TERM");

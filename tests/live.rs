@@ -121,7 +121,7 @@ fn a_torrent_that_is_renamed_into_place_is_served_at_once_and_one_that_goes_is_n
     .unwrap();
     leecher.until_closed();
     expect(&daemon, &comes, false);
-    daemon.wait_for_line("was on a torrent that is no longer served");
+    daemon.wait_for_line("was connected for a torrent that is no longer served");
     leecher::download(daemon.address, &stays);
 }
 
@@ -195,7 +195,7 @@ fn an_index_that_is_damaged_or_deleted_is_made_anew() {
     for damage in ["hekatidx and nothing else", "another file"] {
         fs::write(place.index(), damage).unwrap();
         let mut daemon = place.seed();
-        daemon.wait_for_line(": it is made anew");
+        daemon.wait_for_line(": rebuilding it");
         leecher::download(daemon.address, &sample);
     }
     fs::remove_dir_all(place.path("state")).unwrap();
@@ -212,7 +212,7 @@ fn a_root_that_is_away_takes_its_torrents_with_it_and_heals() {
     fs::rename(place.path("lib"), place.path("away")).unwrap();
     leecher.until_closed();
     expect(&daemon, &samples[1], false);
-    daemon.wait_for_line("is empty or not there");
+    daemon.wait_for_line("is empty or missing");
     fs::rename(place.path("away"), place.path("lib")).unwrap();
     for sample in &samples {
         expect(&daemon, sample, true);
@@ -403,7 +403,7 @@ fn a_directory_that_cannot_be_read_for_a_while_keeps_its_place() {
     let at = place.path("lib/disk");
     let lacking = Injection::begin_at(&daemon, &at, "openat", "error=EMFILE");
     daemon.signal("HUP");
-    daemon.wait_for_line("the library is looked at later");
+    daemon.wait_for_line("rescan postponed");
     assert!(is_served(&daemon, behind.info_hash));
     lacking.end();
     daemon.wait_for_new_line("reloaded: 2 torrents, 2 before, 0 refused");
@@ -563,7 +563,7 @@ fn what_comes_while_no_descriptor_is_left_is_looked_at_later() {
     // One that is served is touched as well, and must not be withdrawn for that.
     let touched = fs::read(&stays.metainfo_path).unwrap();
     fs::write(&stays.metainfo_path, touched).unwrap();
-    daemon.wait_for_line("the library is looked at later");
+    daemon.wait_for_line("rescan postponed");
     daemon.limit_descriptors(1024);
     let until = Instant::now() + leecher::DEADLINE;
     while !is_served(&daemon, comes.info_hash) {
@@ -584,7 +584,7 @@ fn a_torrent_whose_content_no_descriptor_is_left_for_stays() {
     assert!(!is_served(&daemon, sample.info_hash));
     daemon.wait_for_line("not served: ");
     fs::write(&sample.metainfo_path, &sample.metainfo).unwrap();
-    daemon.wait_for_line("the library is looked at later");
+    daemon.wait_for_line("rescan postponed");
     injection.end();
     let until = Instant::now() + leecher::DEADLINE;
     while !is_served(&daemon, sample.info_hash) {

@@ -577,7 +577,7 @@ fn addresses_that_are_all_of_another_family_are_an_error() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        text.contains("--bind names none of the chosen family"),
+        text.contains("--bind has no address of the chosen family"),
         "{text}"
     );
 }

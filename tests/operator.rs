@@ -54,7 +54,7 @@ fn the_default_configuration_is_printed_and_is_right_once_it_names_a_directory()
     fs::write(&path, default.replace("#dirs = ", "dirs = ")).unwrap();
     let checked = check();
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
-    assert_eq!(text(&checked.stdout), format!("{path}: right\n"));
+    assert_eq!(text(&checked.stdout), format!("{path}: OK\n"));
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn a_reload_serves_what_has_come_and_lets_go_of_what_is_gone() {
     leaves.until_closed();
     scene
         .daemon
-        .wait_for_line("was on a torrent that is no longer served");
+        .wait_for_line("was connected for a torrent that is no longer served");
     scene.daemon.wait_for_line("refused: ");
     Leecher::connect(address, new.info_hash, FAST).until_unchoked();
     assert_eq!(remains.block(0, 0, 1024), stays.block(0, 0, 1024));
@@ -348,7 +348,7 @@ fn a_wrong_configuration_keeps_the_old_one_and_says_so() {
     let library = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(63).write(library.path()).unwrap();
     let mut scene = Configured::start(library, "");
-    let line = scene.reload("max-peers = 0", "not reloaded");
+    let line = scene.reload("max-peers = 0", "reload failed");
     assert!(
         line.contains("hekate.toml:4: max-peers: must be at least 1"),
         "{line}"
@@ -408,7 +408,7 @@ fn the_log_file_is_opened_anew() {
     wait_for(|| fs::read_to_string(&log).is_ok_and(|log| log.contains("listening on")));
     fs::rename(&log, &moved).unwrap();
     signal("USR1");
-    wait_for(|| fs::read_to_string(&log).is_ok_and(|log| log.contains("the log is open anew")));
+    wait_for(|| fs::read_to_string(&log).is_ok_and(|log| log.contains("log file reopened")));
     signal("TERM");
     assert!(child.wait().unwrap().success());
     assert!(fs::read_to_string(&log).unwrap().contains("stopped: "));
@@ -463,7 +463,7 @@ fn in_the_middle(change: impl FnOnce(&mut Command)) -> (Daemon, Leecher, tempfil
 fn stop_in_the_middle() -> (Daemon, Leecher, tempfile::TempDir) {
     let (mut daemon, leecher, dir) = in_the_middle(|_| {});
     daemon.signal("TERM");
-    daemon.wait_for_line("stopping: 1 peers are let go");
+    daemon.wait_for_line("stopping: 1 peers are disconnected");
     (daemon, leecher, dir)
 }
 
@@ -495,9 +495,9 @@ fn while_it_stops_nothing_is_reloaded_and_nobody_hears_that_it_is_ready() {
     for signal in ["STOP", "HUP", "TERM", "CONT"] {
         daemon.signal(signal);
     }
-    daemon.wait_for_line("stopping: 1 peers are let go");
+    daemon.wait_for_line("stopping: 1 peers are disconnected");
     daemon.signal("HUP");
-    daemon.wait_for_line("not reloaded while stopping");
+    daemon.wait_for_line("ignoring a reload while stopping");
     // The peer reads nothing more, so there is time enough for all that could be said.
     assert!(daemon.wait().success());
     drop(leecher);

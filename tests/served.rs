@@ -123,7 +123,7 @@ fn a_reload_takes_up_an_index_that_was_made_anew() {
     leecher::download(daemon.address, &place.samples[2]);
     fs::write(place.path("index"), "rubbish").unwrap();
     daemon.signal("HUP");
-    daemon.wait_for_line("not reloaded, the library is served as it was: ");
+    daemon.wait_for_line("reload failed, still serving the old library: ");
     leecher::download(daemon.address, &place.samples[2]);
 }
 
@@ -185,9 +185,9 @@ fn a_torrent_whose_metainfo_file_was_replaced_is_refused_and_others_are_served()
     expect_refused(&daemon, replaced.info_hash);
     expect_refused(&daemon, third.info_hash);
     leecher::download(daemon.address, other);
-    daemon.wait_for_line("holds another torrent than when it was indexed");
+    daemon.wait_for_line("holds a different torrent than when it was indexed");
     daemon.wait_for_line("content sample-2 is missing");
-    daemon.wait_for_line("asks for a torrent that is not served");
+    daemon.wait_for_line("asked for a torrent that is not served");
 }
 
 /// How many lines of the log have a text.
@@ -205,7 +205,7 @@ fn an_index_that_cannot_be_read_is_said_once_and_counted() {
         expect_refused(&daemon, sample.info_hash);
     }
     daemon.signal("TERM");
-    daemon.wait_for_line("(11 lines like this were held back)");
+    daemon.wait_for_line("(11 similar lines suppressed)");
     assert!(daemon.wait().success());
     assert_eq!(lines_with(&daemon.log(), "not served: "), 2);
 }

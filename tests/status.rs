@@ -216,7 +216,7 @@ fn scene_with_trackers() -> (Scene, [String; 3]) {
     }
     let scene = Scene::seeding(&torrent, &[]);
     let until = Instant::now() + Duration::from_secs(20);
-    let told = ["\"accepted\":1,", "\"refused\":1,", "tried again"];
+    let told = ["\"accepted\":1,", "\"refused\":1,", "retrying in"];
     loop {
         let json = scene.get("/status.json");
         if told.iter().all(|told| json.contains(told)) {
@@ -258,10 +258,10 @@ fn trackers_are_seen_and_their_keys_are_not() {
     );
     let text = scene.get("/status.txt");
     let line =
-        format!("tracker   {good} is up, in time: 1 torrents, 1 accepted, 0 refused, 0 failed\n");
+        format!("tracker   {good} is up, on time: 1 torrents, 1 accepted, 0 refused, 0 failed\n");
     assert!(text.contains(&line), "{text}");
     assert!(
-        text.contains(&format!("tracker   {dead} rests for ")),
+        text.contains(&format!("tracker   {dead} backs off for ")),
         "{text}"
     );
     for path in ["/metrics", "/status.json", "/status.txt"] {

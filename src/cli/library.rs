@@ -35,7 +35,7 @@ pub struct Verify {
 }
 
 pub(super) fn index_command() -> Command {
-    let inputs = inputs("DIR").help("Directories that are searched for *.torrent");
+    let inputs = inputs("DIR").help("Directories to search for *.torrent files");
     Command::new("index")
         .about("Read a tree of torrents into one index file")
         .arg(inputs.required(true))
@@ -43,36 +43,36 @@ pub(super) fn index_command() -> Command {
             path("output", "FILE")
                 .short('o')
                 .required(true)
-                .help("The index file; one that is there is replaced when the new one is whole"),
+                .help("Index file to write; an existing one is replaced atomically"),
         )
         .arg(
             path("content", "DIR")
-                .help("Where the content lies [default: beside each torrent file]"),
+                .help("Directory that holds the content [default: beside each torrent file]"),
         )
 }
 
 pub(super) fn verify_command() -> Command {
     let inputs =
-        inputs("DIR|FILE").help("Directories that are searched for *.torrent, or torrent files");
+        inputs("DIR|FILE").help("Directories to search for *.torrent files, or torrent files");
     Command::new("verify")
-        .about("Hash the content of torrents and say what is missing, short, corrupt or extra")
+        .about("Hash the content of torrents and report what is missing, short, corrupt or extra")
         .arg(inputs.required_unless_present("index"))
         .arg(
             path("index", "FILE")
                 .conflicts_with("inputs")
-                .help("Verify every torrent of an index file instead"),
+                .help("Verify the torrents in an index file instead"),
         )
         .arg(path("root", "DIR").requires("index").conflicts_with("inputs").help(
-            "Where the paths of that index start, when it was copied [default: where the index says]",
+            "Library root for that index, if it was copied from elsewhere [default: as recorded in the index]",
         ))
         .arg(path("content", "DIR").help(
-            "Where the content lies [default: beside each torrent file, or as the index says]",
+            "Directory that holds the content [default: beside each torrent file, or as recorded in the index]",
         ))
         .arg(
             Arg::new("json")
                 .long("json")
                 .action(ArgAction::SetTrue)
-                .help("Print one JSON object for each torrent, and one for the sums"),
+                .help("Print one JSON object for each torrent, and one for the totals"),
         )
 }
 

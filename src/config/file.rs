@@ -64,7 +64,7 @@ pub struct Sources {
     pub flags: Flags,
     /// Where relative paths start, for a process that leaves the directory it was started in.
     pub directory: PathBuf,
-    /// The state directory when no setting names one; `None` means the user's state home.
+    /// The state directory when no setting names one; `None` means the user's state directory.
     pub state_dir: Option<PathBuf>,
 }
 
@@ -307,10 +307,10 @@ pub fn default_text() -> String {
     let mut text = String::from(
         "# Configuration of Hekate, see hekate.toml(5).\n\
          #\n\
-         # A key is an option of `hekate seed` without its dashes; an option on the command line wins\n\
-         # over this file. Each line shows the default, or an example where there is none.\n\
+         # Each key is an option of `hekate seed` without its dashes. Options on the command line\n\
+         # override this file. Each line shows the default, or an example if there is none.\n\
          #\n\
-         # After a change: `hekate config --check`, then SIGHUP. What only a restart takes up says so.\n",
+         # After a change: `hekate config --check`, then SIGHUP. Keys that need a restart say so.\n",
     );
     let mut group = "";
     for setting in SETTINGS {

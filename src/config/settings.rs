@@ -88,14 +88,14 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         takes: Takes::Positional("DIR"),
         default: Preset::Words("none: at least one must be given", "/srv/library"),
-        help: "Directories that are searched for *.torrent",
+        help: "Directories to search for *.torrent files",
         apply: |config, values| paths(&mut config.library.dirs, values),
         ..setting("dirs", LIBRARY)
     },
     Setting {
         takes: Takes::One("FILE"),
         default: Preset::Words("none", "/srv/library.index"),
-        help: "Serve the torrents of an index file, which `hekate index` makes, in place of directories",
+        help: "Serve the torrents in an index file made by `hekate index`, instead of directories",
         live: false,
         excludes: Some("dirs"),
         apply: |config, values| path(&mut config.library.index, values),
@@ -103,16 +103,16 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         takes: Takes::One("DIR"),
-        default: Preset::Words("where the index says", "/srv/library"),
-        help: "Where the paths of that index start, when it was copied from another place",
+        default: Preset::Words("as recorded in the index", "/srv/library"),
+        help: "Library root for that index, if it was copied from elsewhere",
         live: false,
         apply: |config, values| path(&mut config.library.root, values),
         ..setting("root", LIBRARY)
     },
     Setting {
         takes: Takes::One("DIR"),
-        default: Preset::Words("the user's state home", "/var/lib/hekate"),
-        help: "Where the index of the directories is kept, and what was verified; deleting it costs a scan, and hashing again",
+        default: Preset::Words("the user's state directory", "/var/lib/hekate"),
+        help: "Directory for the index and the record of verified pieces; safe to delete, at the cost of a new scan and new hashing",
         live: false,
         apply: |config, values| path(&mut config.library.state_dir, values),
         ..setting("state-dir", LIBRARY)
@@ -120,21 +120,21 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         takes: Takes::One("SECONDS"),
         default: Preset::Value("86400"),
-        help: "How often the whole library is looked at again, for what is not noticed at once; 0 is never",
+        help: "Interval of full rescans, which find changes that are not noticed at once; 0 disables them",
         apply: |config, values| one(&mut config.library.rescan_s, values, rescan),
         ..setting("rescan", LIBRARY)
     },
     Setting {
         takes: Takes::One("DIR"),
         default: Preset::Words("beside each torrent file", "/srv/content"),
-        help: "Where the content lies",
+        help: "Directory that holds the content",
         apply: |config, values| path(&mut config.library.content, values),
         ..setting("content", LIBRARY)
     },
     Setting {
-        takes: Takes::One("HOW"),
+        takes: Takes::One("MODE"),
         default: Preset::Value("size"),
-        help: "What is looked at before content is served: its size, or (lazy) the hash of each piece before it is first served and after its file has changed",
+        help: "How content is checked before it is served: by its size, or (lazy) also by hashing each piece before it is first served and after its file changes",
         live: false,
         apply: |config, values| one(&mut config.library.verify, values, verify),
         ..setting("verify", LIBRARY)
@@ -143,7 +143,7 @@ pub const SETTINGS: &[Setting] = &[
         short: Some('p'),
         takes: Takes::One("PORT"),
         default: Preset::Value("6969"),
-        help: "Port to listen on; 0 takes one from the system, which the log names",
+        help: "Port to listen on; 0 lets the system choose one, which the log shows",
         live: false,
         apply: |config, values| one(&mut config.network.port, values, parse),
         ..setting("port", NETWORK)
@@ -158,7 +158,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         short: Some('4'),
-        help: "Serve IPv4 alone",
+        help: "Serve IPv4 only",
         live: false,
         excludes: Some("ipv6"),
         apply: |config, values| family(config, values, Families::V4),
@@ -166,7 +166,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         short: Some('6'),
-        help: "Serve IPv6 alone",
+        help: "Serve IPv6 only",
         live: false,
         excludes: Some("ipv4"),
         apply: |config, values| family(config, values, Families::V6),
@@ -182,15 +182,15 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         takes: Takes::One("N"),
-        default: Preset::Words("10 for each upload slot", "500"),
-        help: "Connected peers; never more than descriptors allow",
+        default: Preset::Words("10 per upload slot", "500"),
+        help: "Maximum number of connected peers; file descriptors may limit it further",
         apply: |config, values| optional(&mut config.limits.max_peers, values, positive),
         ..setting("max-peers", LIMITS)
     },
     Setting {
         takes: Takes::One("N"),
         default: Preset::Words("no limit", "4"),
-        help: "Connected peers from one address",
+        help: "Maximum number of connected peers per IP address",
         apply: |config, values| optional(&mut config.limits.max_peers_per_ip, values, positive),
         ..setting("max-peers-per-ip", LIMITS)
     },
@@ -198,7 +198,7 @@ pub const SETTINGS: &[Setting] = &[
         short: Some('C'),
         takes: Takes::One("BYTES"),
         default: Preset::Value("1M"),
-        help: "What a slot may send before its turn is over, when others wait; K, M, G count in 1024s",
+        help: "Bytes that a peer may be sent before it gives up its slot, if others are waiting; K, M, G are powers of 1024",
         apply: |config, values| one(&mut config.limits.choker.credit_bytes, values, bytes),
         ..setting("credit", LIMITS)
     },
@@ -206,14 +206,14 @@ pub const SETTINGS: &[Setting] = &[
         short: Some('T'),
         takes: Takes::One("SECONDS"),
         default: Preset::Value("300"),
-        help: "Seconds that a slot may be held before its turn is over, when others wait",
+        help: "Seconds that a peer may hold a slot, if others are waiting",
         apply: |config, values| one(&mut config.limits.choker.max_unchoked_ms, values, turn_ms),
         ..setting("max-unchoked-time", LIMITS)
     },
     Setting {
         takes: Takes::One("BYTES"),
         default: Preset::Words("no limit", "10M"),
-        help: "Bytes a second that are sent at most, all peers together; K, M, G count in 1024s",
+        help: "Upload limit in bytes per second, for all peers together; K, M, G are powers of 1024",
         apply: |config, values| optional(&mut config.limits.max_rate, values, bytes),
         ..setting("max-rate", LIMITS)
     },
@@ -227,7 +227,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         takes: Takes::One("URL"),
         default: Preset::Words("the trackers of each torrent", "udp://tracker.example:6969"),
-        help: "Announce every torrent to this tracker, and to no other",
+        help: "Announce every torrent to this tracker only",
         live: false,
         apply: |config, values| optional(&mut config.trackers.override_url, values, tracker),
         ..setting("tracker-override", TRACKERS)
@@ -235,23 +235,23 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         takes: Takes::One("I/N"),
         default: Preset::Words("all", "1/3"),
-        help: "Announce the share I of N, where N machines serve the same library; each serves whatever it is asked for",
+        help: "Announce only share I of N, when N machines serve the same library; each machine still serves every torrent",
         live: false,
         apply: |config, values| optional(&mut config.trackers.shard, values, Shard::from_str),
         ..setting("shard", TRACKERS)
     },
     Setting {
         takes: Takes::One("ADDRESS"),
-        default: Preset::Words("where announces come from", "192.0.2.1"),
-        help: "Address that trackers are asked to tell peers; many do not heed it",
+        default: Preset::Words("the source address of the announce", "192.0.2.1"),
+        help: "IP address to report to trackers; many ignore it",
         live: false,
         apply: |config, values| optional(&mut config.trackers.announce_ip, values, parse),
         ..setting("announce-ip", TRACKERS)
     },
     Setting {
         takes: Takes::One("PORT"),
-        default: Preset::Words("the port that is listened on", "6881"),
-        help: "Port that trackers are told, where a router maps it to another",
+        default: Preset::Words("the listening port", "6881"),
+        help: "Port to report to trackers, if a router forwards a different one",
         live: false,
         apply: |config, values| optional(&mut config.trackers.announce_port, values, announce_port),
         ..setting("announce-port", TRACKERS)
@@ -259,7 +259,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         takes: Takes::One("N"),
         default: Preset::Value("100"),
-        help: "Announces a second to one tracker at most; 0 is no limit",
+        help: "Maximum announces per second to one tracker; 0 removes the limit",
         live: false,
         apply: |config, values| {
             one(
@@ -271,9 +271,9 @@ pub const SETTINGS: &[Setting] = &[
         ..setting("max-announce-rate", TRACKERS)
     },
     Setting {
-        takes: Takes::Many("WHOSE"),
+        takes: Takes::Many("TORRENTS"),
         default: Preset::Words("nobody", "all"),
-        help: "Call the peers that trackers name, for those who cannot call us: of `all` torrents, or of an info-hash",
+        help: "Connect to the peers that trackers return, for peers that cannot connect to us: of `all` torrents, or of one info-hash",
         live: false,
         apply: |config, values| {
             Callees::parse(values.texts).map(|callees| config.trackers.connect = callees)
@@ -283,44 +283,44 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         takes: Takes::One("LEVELS"),
         default: Preset::Value("info"),
-        help: "What is logged: error, warn, info, debug or trace; for one component as in \"info,storage=debug\"",
+        help: "Log level: error, warn, info, debug or trace; per component as in \"info,storage=debug\"",
         apply: |config, values| one(&mut config.log.levels, values, crate::logging::filter),
         ..setting("log", LOG)
     },
     Setting {
         takes: Takes::One("FILE"),
         default: Preset::Words("standard error", "/var/log/hekate/hekate.log"),
-        help: "Where the log goes; SIGUSR1 opens it anew",
+        help: "File to write the log to; SIGUSR1 reopens it",
         live: false,
         apply: |config, values| path(&mut config.log.file, values),
         ..setting("log-file", LOG)
     },
     Setting {
         takes: Takes::One("ADDRESS"),
-        default: Preset::Words("127.0.0.1:6970, when it is free", "unix:/run/hekate/status"),
-        help: "Where the status page and the metrics can be asked for: ADDRESS:PORT, unix:PATH or off",
+        default: Preset::Words("127.0.0.1:6970, if it is free", "unix:/run/hekate/status"),
+        help: "Address of the status page and the metrics: ADDRESS:PORT, unix:PATH or off",
         live: false,
         apply: |config, values| status(&mut config.status.listen, values),
         ..setting("status", STATUS)
     },
     Setting {
         takes: Takes::Many("NAME"),
-        default: Preset::Words("addresses and localhost", "seeder.example.org"),
-        help: "Name by which browsers may call the status page, for use behind a proxy",
+        default: Preset::Words("IP addresses and localhost", "seeder.example.org"),
+        help: "Host name under which the status page answers, for use behind a proxy",
         live: false,
         apply: |config, values| many(&mut config.status.hosts, values),
         ..setting("status-host", STATUS)
     },
     Setting {
         takes: Takes::One("NAME[:GROUP]"),
-        default: Preset::Words("whoever starts it", "hekate"),
-        help: "Become this user once the addresses are taken, when started as root; without a group, the user's own",
+        default: Preset::Words("the user that starts it", "hekate"),
+        help: "User to switch to after binding, when started as root; the group defaults to the user's own",
         live: false,
         apply: |config, values| optional(&mut config.daemon.user, values, user),
         ..setting("user", STARTING)
     },
     Setting {
-        help: "Go to the background once the daemon listens; the log must be a file then",
+        help: "Run in the background once the daemon listens; requires log-file",
         live: false,
         apply: |config, values| one(&mut config.daemon.background, values, parse),
         ..setting("daemon", STARTING)
@@ -328,7 +328,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         takes: Takes::One("FILE"),
         default: Preset::Words("none", "/run/hekate/hekate.pid"),
-        help: "File that has the number of the process while it runs; a second one with this file is refused",
+        help: "File for the process id; a second process with the same file is refused",
         live: false,
         apply: |config, values| path(&mut config.daemon.pid_file, values),
         ..setting("pid-file", STARTING)
@@ -336,7 +336,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         takes: Takes::OffSwitch("no-landlock"),
         default: Preset::Value("true"),
-        help: "Let the kernel refuse every file but the library, and what the daemon itself needs (Landlock)",
+        help: "Restrict file access to the library and what the daemon itself needs (Landlock)",
         live: false,
         apply: |config, values| one(&mut config.daemon.landlock, values, parse),
         ..setting("landlock", STARTING)
@@ -344,7 +344,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         takes: Takes::Many("DIR"),
         default: Preset::Words("none", "/mnt/disk2"),
-        help: "Further directory that Landlock lets the daemon read: one that links in the library lead to",
+        help: "Additional directory that Landlock lets the daemon read, such as the target of a link in the library",
         live: false,
         apply: |config, values| paths(&mut config.daemon.content_roots, values),
         ..setting("content-root", STARTING)
@@ -352,14 +352,14 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         takes: Takes::OffSwitch("allow-new-privs"),
         default: Preset::Value("true"),
-        help: "Never gain rights by running a program (no_new_privs); Landlock needs it",
+        help: "Never gain privileges by running a program (no_new_privs); Landlock requires it",
         live: false,
         apply: |config, values| one(&mut config.daemon.no_new_privs, values, parse),
         ..setting("no-new-privs", STARTING)
     },
 ];
 
-const STARTING: &str = "Starting";
+const STARTING: &str = "Process";
 const LIBRARY: &str = "Library";
 const NETWORK: &str = "Network";
 const LIMITS: &str = "Limits";
@@ -419,7 +419,7 @@ impl Setting {
 #[must_use]
 pub fn markdown() -> String {
     let mut table = String::from(
-        "| option and key | default | after a change | meaning |\n|---|---|---|---|\n",
+        "| option and key | default | to apply a change | meaning |\n|---|---|---|---|\n",
     );
     for setting in SETTINGS {
         let (value, many) = match setting.takes {

@@ -27,10 +27,10 @@ pub struct Passed {
 #[derive(Debug, Error)]
 pub enum PassedError {
     /// The descriptors are not there.
-    #[error("the sockets that were passed cannot be taken: {0}")]
+    #[error("cannot take the sockets passed by the service manager: {0}")]
     Absent(#[from] io::Error),
     /// One is of no use.
-    #[error("the socket {name:?} that was passed {fault}")]
+    #[error("the passed socket {name:?} {fault}")]
     Unfit {
         /// As the manager calls it.
         name: String,
@@ -80,7 +80,7 @@ impl Passed {
 
 fn check(socket: &Socket, is_status: bool) -> Result<(), &'static str> {
     if !socket.r#type().is_ok_and(|found| found == Type::STREAM) {
-        return Err("is no stream socket");
+        return Err("is not a stream socket");
     }
     if !socket.is_listener().unwrap_or(false) {
         return Err("does not listen");
@@ -89,7 +89,7 @@ fn check(socket: &Socket, is_status: bool) -> Result<(), &'static str> {
     match address.domain() {
         Domain::IPV4 | Domain::IPV6 => Ok(()),
         Domain::UNIX if is_status => Ok(()),
-        _ => Err("is of a family that is not served"),
+        _ => Err("is of an unsupported address family"),
     }
 }
 
@@ -128,11 +128,11 @@ mod tests {
         let stream = TcpStream::connect(accepting.local_addr().unwrap()).unwrap();
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         for (socket, fault) in [
-            (Socket::from(udp), "is no stream socket"),
+            (Socket::from(udp), "is not a stream socket"),
             (stream.into(), "does not listen"),
-            (unix.into(), "is of a family that is not served"),
+            (unix.into(), "is of an unsupported address family"),
         ] {
-            let told = format!("the socket \"peers\" that was passed {fault}");
+            let told = format!("the passed socket \"peers\" {fault}");
             assert_eq!(sorted(vec![(socket, "peers")]).unwrap_err(), told);
         }
         let two = vec![(listener(), "status"), (listener(), "status")];

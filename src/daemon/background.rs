@@ -77,7 +77,7 @@ impl Background {
     /// The daemon listens: who started it may go, and its standard streams are left.
     pub fn ready(&self) {
         if let Err(error) = process::replace_standard_streams(&self.null) {
-            log::warn!("the standard streams stay as they are: {error}");
+            log::warn!("cannot redirect the standard streams: {error}");
         }
         self.say(0, "");
     }

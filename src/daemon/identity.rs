@@ -15,13 +15,13 @@ use crate::sys::process::{self, User};
 #[derive(Debug, Error)]
 pub enum IdentityError {
     /// Nobody is called so.
-    #[error("there is no user {0:?}")]
+    #[error("no such user: {0:?}")]
     NoUser(String),
     /// No group is called so.
-    #[error("there is no group {0:?}")]
+    #[error("no such group: {0:?}")]
     NoGroup(String),
     /// A number that nobody has, without a group.
-    #[error("user {0} has no record that tells its group: give USER:GROUP")]
+    #[error("user {0} is not in the user database, so its group is unknown: use USER:GROUP")]
     GroupUnknown(u32),
     /// Only root can become somebody else.
     #[error("only root can become user {0:?}")]
@@ -30,7 +30,7 @@ pub enum IdentityError {
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
     /// It was not for good.
-    #[error("rights were given up, but {0}")]
+    #[error("privileges were dropped, but {0}")]
     WayBack(&'static str),
 }
 
@@ -204,11 +204,8 @@ mod tests {
     #[test]
     fn who_is_not_known_is_named() {
         let told = |user, group| find(&wanted(user, group)).unwrap_err().to_string();
-        assert_eq!(
-            told("nobody here", None),
-            r#"there is no user "nobody here""#
-        );
-        assert_eq!(told("root", Some("none?")), r#"there is no group "none?""#);
+        assert_eq!(told("nobody here", None), r#"no such user: "nobody here""#);
+        assert_eq!(told("root", Some("none?")), r#"no such group: "none?""#);
         assert!(told("3999999999", None).contains("USER:GROUP"));
     }
 }

@@ -29,7 +29,9 @@ impl Notifier {
             return Self::default();
         };
         let socket = connect(&address)
-            .inspect_err(|error| log::warn!("the service manager at {address:?}: {error}"))
+            .inspect_err(|error| {
+                log::warn!("cannot use the service manager's socket {address:?}: {error}")
+            })
             .ok();
         let variable = |name| env::var(name).ok();
         let pid = variable("WATCHDOG_PID");

@@ -23,7 +23,7 @@ const NUMBER_BYTES: u64 = 20;
 #[derive(Debug, Error)]
 pub enum PidFileError {
     /// Another process holds it.
-    #[error("{}: hekate runs already, as process {number}", path.display())]
+    #[error("{}: hekate is already running, as process {number}", path.display())]
     Taken {
         /// The file.
         path: PathBuf,
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{number}\n"));
         let second = PidFile::take(&path).unwrap_err().to_string();
         let place = path.display();
-        let told = format!("{place}: hekate runs already, as process {number}");
+        let told = format!("{place}: hekate is already running, as process {number}");
         assert_eq!(second, told);
         drop(held);
         assert!(!path.exists());

@@ -41,16 +41,16 @@ pub fn give_up(
         logging.go_on_in(path).map_err(RightsError::Log)?;
     }
     match now.is_root() {
-        true => log::warn!("running as {now}: --user names one that may do less"),
+        true => log::warn!("running as {now}; use --user to drop privileges"),
         false => log::info!("running as {now}"),
     }
     let forbidden = config.daemon.no_new_privs && forbid_new_privileges();
     if !config.daemon.landlock {
-        log::info!("sandbox: not active, by configuration");
+        log::info!("sandbox: disabled by the configuration");
         return Ok(None);
     }
     if !forbidden && !now.is_root() {
-        log::warn!("sandbox: not active, since it needs no_new_privs");
+        log::warn!("sandbox: not active: it needs no_new_privs");
         return Ok(None);
     }
     let places = places();
@@ -60,8 +60,8 @@ pub fn give_up(
     for place in &places.cannot_come {
         let place = place.display();
         log::warn!(
-            "a disk that is mounted at {place} from now on is outside of the sandbox, which cannot \
-             permit the directory around it: restart then, or use --no-landlock"
+            "a disk mounted at {place} later will be outside the sandbox, which cannot allow the \
+             directory around it: restart after mounting, or use --no-landlock"
         );
     }
     Ok(Some(Arc::new(places)))
@@ -80,19 +80,21 @@ fn forbid_new_privileges() -> bool {
 fn enter(places: &Places) -> bool {
     match places.enter() {
         Ok(Strength::Whole) => {
-            log::info!("sandbox: active, by Landlock");
+            log::info!("sandbox: active (Landlock)");
             true
         }
         Ok(Strength::Part) => {
-            log::info!("sandbox: active in part, this kernel's Landlock is older than the rules");
+            log::info!(
+                "sandbox: active, but this kernel's Landlock does not support all of the rules"
+            );
             true
         }
         Ok(Strength::Nothing) => {
-            log::warn!("sandbox: not active, this kernel has no Landlock");
+            log::warn!("sandbox: not active: this kernel has no Landlock");
             false
         }
         Err(error) => {
-            log::warn!("sandbox: not active, {error}");
+            log::warn!("sandbox: not active: {error}");
             false
         }
     }

@@ -47,10 +47,10 @@ const CERTIFICATE_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 #[derive(Debug, Error)]
 pub enum SandboxError {
     /// It would not hold for all.
-    #[error("there are {0} threads already")]
+    #[error("{0} threads are already running")]
     Threads(usize),
     /// Threads could not be counted.
-    #[error("threads cannot be counted: {0}")]
+    #[error("cannot count the threads: {0}")]
     Io(#[from] io::Error),
     /// The kernel refuses the rules.
     #[error(transparent)]

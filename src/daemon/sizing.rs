@@ -32,10 +32,10 @@ fn judge(
     let backlog_limit = backlog_limit.filter(|limit| *limit < backlog);
     let mappings_limit = mappings_limit.filter(|limit| *limit < mappings);
     let backlog_line = backlog_limit.map(|limit| {
-        format!("peers that come at once may wait: net.core.somaxconn is {limit}, use {backlog}")
+        format!("bursts of connections may have to wait: net.core.somaxconn is {limit}, set it to {backlog}")
     });
     let mappings_line = mappings_limit.map(|limit| {
-        format!("content may be unmappable: vm.max_map_count is {limit}, use {mappings}")
+        format!("mapping content may fail: vm.max_map_count is {limit}, set it to {mappings}")
     });
     backlog_line.into_iter().chain(mappings_line).collect()
 }
@@ -47,8 +47,8 @@ mod tests {
     #[test]
     fn what_is_too_small_is_named_with_what_is_enough() {
         let lines = judge(Some(128), 4096, Some(65_000), 32_765).join("\n");
-        assert!(lines.contains("net.core.somaxconn is 128, use 4096"));
-        assert!(lines.contains("vm.max_map_count is 65000, use 65530"));
+        assert!(lines.contains("net.core.somaxconn is 128, set it to 4096"));
+        assert!(lines.contains("vm.max_map_count is 65000, set it to 65530"));
         assert!(judge(Some(4096), 4096, Some(65_530), 32_765).is_empty());
         assert!(judge(None, 4096, None, 32_765).is_empty());
     }

@@ -39,19 +39,19 @@ macro_rules! close_reasons {
 close_reasons! {
     NotBitTorrent, "not_bittorrent", "not a BitTorrent handshake",
         "an encrypted handshake (the client then tries plain text), or a port scan";
-    UnknownTorrent, "unknown_torrent", "asks for a torrent that is not served",
+    UnknownTorrent, "unknown_torrent", "asked for a torrent that is not served",
         "the peer has an old address, or the torrent is refused or was removed";
     /// The peer's id is ours.
-    OurselvesConnected, "ourselves_connected", "is this very process",
+    OurselvesConnected, "ourselves_connected", "is this process itself",
         "a tracker or a peer passed on Hekate's own address";
     /// Bytes that are not a message.
-    BadMessage(DecodeError), "bad_message", "sent bytes that are no message: {0}",
+    BadMessage(DecodeError), "bad_message", "sent a malformed message: {0}",
         "a broken or hostile peer";
     /// A message that is not allowed in this state, or not with this content.
     IllegalMessage(&'static str), "illegal_message", "sent an illegal message: {0}",
         "a broken or hostile peer";
     /// A request outside the torrent, or of a length that is not served.
-    IllegalRequest, "illegal_request", "asked for a block that cannot be",
+    IllegalRequest, "illegal_request", "sent an invalid request",
         "a broken or hostile peer";
     PeerIsSeed, "peer_is_seed", "has become a seed", "none: the peer is done";
     /// BEP 21.
@@ -63,14 +63,14 @@ close_reasons! {
         "a dead line, or an attack";
     IdleTimeout, "idle_timeout", "was silent for too long",
         "a dead line, or a peer that has stopped";
-    WriteTimeout, "write_timeout", "did not read for too long",
+    WriteTimeout, "write_timeout", "stopped reading",
         "a dead line, or a peer that has stopped";
     AtCapacity, "house_full", "found no free connection slot",
         "as many peers are connected as may be: `--max-peers`";
     TooManyFromAddress, "too_many_from_address", "has too many connections from its address",
         "`--max-peers-per-ip`";
     /// Hekate is at capacity, others wait, and the peer has had its turn.
-    TurnOver, "turn_over", "has had its turn while others wait",
+    TurnOver, "turn_over", "used up its turn while others were waiting to connect",
         "as many peers are connected as may be; the peer may come back: `--max-peers`";
     SlotUnused, "slot_unused", "held an upload slot without asking for anything",
         "an idle or broken peer";
@@ -83,9 +83,9 @@ close_reasons! {
     /// Content could not be read, and the peer does not support rejects (BEP 6).
     ContentFailed, "content_failed", "asked for content that could not be read",
         "the disk: look for warnings about the content";
-    TorrentRemoved, "torrent_removed", "was on a torrent that is no longer served",
+    TorrentRemoved, "torrent_removed", "was connected for a torrent that is no longer served",
         "the torrent was removed, or is refused now";
-    Shutdown, "shutdown", "was served until the program ended", "the program was stopped";
+    Shutdown, "shutdown", "was connected when the daemon stopped", "the program was stopped";
 }
 
 impl CloseReason {

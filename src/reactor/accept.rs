@@ -18,7 +18,7 @@ use crate::peer::key::PeerKey;
 /// Connections accepted in one turn, so that a flash crowd does not starve those who are in.
 const ACCEPTS_PER_TURN: usize = 256;
 
-/// How long accepting rests when descriptors or memory have run out.
+/// How long accepting paused when descriptors or memory have run out.
 const ACCEPT_REST_MS: u64 = 100;
 
 /// How often the log says so: it may last for days.
@@ -62,7 +62,7 @@ impl Reactor {
         let said = self.accept_rest_said;
         if said.is_none_or(|said| now.since(said) >= ACCEPT_REST_SAID_MS) {
             self.accept_rest_said = Some(now);
-            log::warn!("accepting rests: {error}");
+            log::warn!("accepting paused: {error}");
         }
     }
 
@@ -118,7 +118,7 @@ impl Reactor {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Source::Peer(key).token();
         if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
-            log::warn!("{address}: cannot be watched: {error}");
+            log::warn!("{address}: cannot be polled: {error}");
             return None;
         }
         let mut connection = Connection::new(stream, address, key.generation, self.shared.now);

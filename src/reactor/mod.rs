@@ -72,13 +72,13 @@ pub enum RunError {
     #[error(transparent)]
     Listen(#[from] listener::ListenError),
     /// `--bind` and the families left no address.
-    #[error("no address to listen on: --bind names none of the chosen family")]
+    #[error("no address to listen on: --bind has no address of the chosen family")]
     NoAddress,
     /// More addresses than there are tokens for.
     #[error("--bind names more than {} addresses", tokens::MAX_LISTENERS)]
     TooManyAddresses,
     /// The status could not be listened for where it was asked for.
-    #[error("no status at {0}: {1}")]
+    #[error("cannot serve the status at {0}: {1}")]
     Status(String, io::Error),
     /// There is nothing to serve.
     #[error("{0}")]
@@ -309,7 +309,7 @@ impl Reactor {
         for completion in completions {
             if let Some(error) = completion.failure() {
                 // Each file is tried again only seconds later, so this cannot flood the log.
-                log::warn!("content is not served: {error}");
+                log::warn!("cannot serve content: {error}");
             }
             match completion {
                 Completion::Read {

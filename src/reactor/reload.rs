@@ -34,7 +34,7 @@ impl Reactor {
     /// stopping.
     pub(super) fn begin_reload(&mut self) {
         if self.stop_until.is_some() {
-            log::debug!("not reloaded while stopping");
+            log::debug!("ignoring a reload while stopping");
             return;
         }
         if let Some(reload) = &mut self.reload {
@@ -95,8 +95,10 @@ impl Reactor {
         let answer = reload.answer.try_recv();
         match answer {
             Err(TryRecvError::Empty) => return,
-            Err(TryRecvError::Disconnected) => log::error!("not reloaded: the reader has failed"),
-            Ok(Err(error)) => log::error!("not reloaded, the old configuration holds: {error}"),
+            Err(TryRecvError::Disconnected) => {
+                log::error!("reload failed: the thread that reads the configuration panicked")
+            }
+            Ok(Err(error)) => log::error!("reload failed, keeping the old configuration: {error}"),
             Ok(Ok(reloaded)) => self.apply_reload(reloaded),
         }
         self.reload = None;
@@ -110,7 +112,7 @@ impl Reactor {
 
     fn apply_reload(&mut self, reloaded: Reloaded) {
         for name in reloaded.needs_restart {
-            log::warn!("{name} has changed: only a restart takes it up");
+            log::warn!("{name} has changed: restart to apply it");
         }
         let LiveConfig {
             library,
@@ -161,7 +163,7 @@ fn read(
     let refused = |dir: &&PathBuf| places.is_some_and(|places| !places.may_read(dir));
     for dir in library.dirs.iter().chain(&library.content).filter(refused) {
         let dir = dir.display();
-        log::warn!("{dir} is outside of the sandbox: only a restart lets it be read");
+        log::warn!("{dir} is outside the sandbox: restart to allow it");
     }
     Ok(Reloaded {
         needs_restart: loaded.needs_restart(running),

@@ -110,8 +110,8 @@ impl Service {
     pub(super) fn reopen_log(&self) {
         let Some(logging) = &self.logging else { return };
         match logging.reopen() {
-            Ok(()) => log::info!("the log is open anew"),
-            Err(error) => log::error!("the log goes on where it was: {error}"),
+            Ok(()) => log::info!("log file reopened"),
+            Err(error) => log::error!("cannot reopen the log file, keeping the old one: {error}"),
         }
     }
 }

@@ -61,7 +61,10 @@ impl Reactor {
         // What it has read would give slots again.
         self.reload = None;
         self.service.notifier.stopping();
-        log::info!("stopping: {} peers are let go", self.connections.len());
+        log::info!(
+            "stopping: {} peers are disconnected",
+            self.connections.len()
+        );
         self.shared.announcing.shutdown(self.shared.now);
         // Closed, so that those who come now are refused at once and go elsewhere.
         self.listeners.clear();

@@ -58,7 +58,7 @@ impl Reactor {
         }
         if max_peers < config.limits.peers_wanted() {
             log::warn!(
-                "{} peers were asked for, but {descriptors} descriptors leave room for {max_peers}",
+                "{} peers were requested, but {descriptors} descriptors leave room for only {max_peers}",
                 config.limits.peers_wanted()
             );
         }

@@ -262,7 +262,7 @@ impl Reading {
         };
         let thread = thread::Builder::new().name("hekate-listing".to_owned());
         if let Err(error) = thread.spawn(work) {
-            log::error!("torrents are not listed: {error}");
+            log::error!("cannot list torrents: {error}");
         }
         Reading { client, page }
     }
@@ -277,7 +277,7 @@ impl StatusServer {
                 Err(TryRecvError::Empty) => return true,
                 Ok(Ok(page)) => show(&page),
                 Ok(Err(error)) => {
-                    log::error!("torrents are not listed: {error}");
+                    log::error!("cannot list torrents: {error}");
                     http::refusal(http::Status::InternalServerError)
                 }
                 Err(TryRecvError::Disconnected) => http::refusal(http::Status::InternalServerError),

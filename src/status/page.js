@@ -159,7 +159,7 @@ function renderBusiest(torrents) {
 function trackerRows(tracker, name, state, trouble) {
   const sums = [tracker.torrents, tracker.accepted, tracker.refused, tracker.failed, tracker.connections,
     tracker.requests_in_flight];
-  const late = cell("td", tracker.late_seconds ? duration(tracker.late_seconds) : "in time");
+  const late = cell("td", tracker.late_seconds ? duration(tracker.late_seconds) : "on time");
   late.className = tracker.late_seconds >= 300 ? "late" : "";
   const row = tableRow("trackers", name, [state, late, ...sums.map((sum) => cell("td", count(sum)))]);
   if (!trouble) return [row];
@@ -177,7 +177,7 @@ function renderTrackers(trackers, others) {
   trackers.sort((one, other) => other.late_seconds - one.late_seconds);
   const rows = trackers.flatMap((tracker) => {
     const resting = tracker.state === "resting";
-    const state = cell("td", resting ? `rests, ${duration(tracker.rests_seconds)}` : tracker.state);
+    const state = cell("td", resting ? `backing off, ${duration(tracker.rests_seconds)}` : tracker.state);
     state.className = `state ${tracker.state}`;
     const ago = tracker.trouble === null ? "" : `Last trouble, ${duration(tracker.trouble_seconds_ago)} ago: ${tracker.trouble}`;
     return trackerRows(tracker, tracker.tracker, state, ago);

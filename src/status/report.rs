@@ -256,11 +256,11 @@ fn tracker_lines(trackers: &Trackers) -> String {
 fn tracker_line(tracker: &TrackerFigures) -> String {
     let sums = &tracker.sums;
     let state = match tracker.state {
-        TrackerState::Resting(rests_s) => format!("rests for {}", duration(rests_s)),
+        TrackerState::Resting(rests_s) => format!("backs off for {}", duration(rests_s)),
         state => format!("is {}", state.as_str()),
     };
     let late = match sums.late_s {
-        0 => "in time".to_owned(),
+        0 => "on time".to_owned(),
         late_s => format!("{} late", duration(late_s)),
     };
     let trouble = match &tracker.trouble {

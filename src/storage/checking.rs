@@ -222,7 +222,7 @@ impl Storage {
                     ErrorKind::WouldBlock => "another process has it".to_owned(),
                     _ => error.to_string(),
                 };
-                log::warn!("{path}: {reason}: what is verified now is not remembered");
+                log::warn!("{path}: {reason}: verified pieces are not saved");
             }
         }
     }

@@ -32,7 +32,7 @@ pub enum ReadError {
     #[error("{}, below {}", .1, Printable::path(.0))]
     Content(PathBuf, #[source] ContentError),
     /// The torrent has no such file, or the file, the torrent or its metadata no such range.
-    #[error("there is nothing to read at the range that was asked for")]
+    #[error("the requested range does not exist")]
     NoSuchRange,
     /// Address space, or the number of mappings, is used up.
     #[error("content {} cannot be mapped: {}", Printable::path(.0), .1)]
@@ -47,10 +47,10 @@ pub enum ReadError {
     #[error("metainfo file {} cannot be read: {}", Printable::path(.0), .1)]
     Metainfo(PathBuf, #[source] io::Error),
     /// The file was written to while it was read.
-    #[error("content {} changes while it is read", Printable::path(.0))]
+    #[error("content {} changed while it was read", Printable::path(.0))]
     Changing(PathBuf),
     /// It is not tried again so soon, see [`super::FAILED_RETRY_MS`].
-    #[error("it could not be read a moment ago")]
+    #[error("reading it failed a moment ago")]
     FailedBefore,
     /// The readers have too much to do.
     #[error(transparent)]

@@ -50,7 +50,7 @@ impl Remembering {
             for batch in queue {
                 if let Err(error) = file.append(&batch) {
                     let path = Printable::path(&file.path);
-                    log::warn!("{path}: {error}: what is verified now is not remembered");
+                    log::warn!("{path}: {error}: verified pieces are not saved");
                     break;
                 }
             }

@@ -44,7 +44,7 @@ pub(super) struct Residency {
 impl Residency {
     pub(super) fn new() -> Self {
         let page_table = PageTable::open()
-            .inspect_err(|error| log::warn!("/proc/self/pagemap cannot be opened: {error}"));
+            .inspect_err(|error| log::warn!("cannot open /proc/self/pagemap: {error}"));
         Self {
             page_table: page_table.ok(),
         }

@@ -288,9 +288,9 @@ impl Announcer {
         for reason in skipped {
             match reason {
                 Skipped::Url(error) => {
-                    log::debug!("{whose}: a tracker is passed over: {error}");
+                    log::debug!("{whose}: tracker skipped: {error}");
                 }
-                Skipped::TooMany => log::warn!("{whose}: a tracker is passed over: too many"),
+                Skipped::TooMany => log::warn!("{whose}: tracker skipped: too many trackers"),
             }
         }
         self.know_trackers(now);

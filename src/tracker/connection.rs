@@ -35,7 +35,7 @@ pub(super) enum End {
     #[error(transparent)]
     Response(#[from] ResponseError),
     /// A response to nothing.
-    #[error("a response came that was not asked for")]
+    #[error("a response came without a request")]
     Unasked,
     /// No connection, or no whole response, in time.
     #[error("no answer in time")]

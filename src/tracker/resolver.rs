@@ -84,7 +84,7 @@ impl Resolver {
                 .spawn(move || shared.work())
             {
                 state.threads -= 1;
-                log::warn!("no thread for resolving names: {error}");
+                log::warn!("cannot start a resolver thread: {error}");
                 if state.threads == 0 {
                     let questions = std::mem::take(&mut state.questions);
                     let failed = questions.into_iter().map(|question| Resolved {

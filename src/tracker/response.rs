@@ -40,10 +40,10 @@ pub enum ResponseError {
     #[error("the chunks of the response are malformed")]
     BadChunk,
     /// An encoding that was not asked for.
-    #[error("the response is encoded, which was not asked for")]
+    #[error("the response has a content encoding that was not requested")]
     Encoded,
     /// More than `MAX_PASSED_OVER` interim responses or trailers.
-    #[error("the response does not come to its point")]
+    #[error("the response has too many interim responses or trailers")]
     Endless,
     /// The connection ended inside a response.
     #[error("the connection was closed inside a response")]

@@ -24,7 +24,7 @@ const PROVEN_DEPTH: usize = 32;
 /// Connections to a tracker that answers one request after another.
 const MAX_ONE_AT_A_TIME: usize = 4;
 
-/// Connections to one that closes after each answer, so that the time for opening them counts less.
+/// Connections to one that closes the connection after each response, so that the time for opening them counts less.
 const MAX_CLOSING: usize = 8;
 
 /// Pipelined connections that broke one after another with next to nothing answered, until it is

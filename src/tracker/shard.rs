@@ -41,7 +41,7 @@ impl FromStr for Shard {
                 Ok(Self { number, of })
             }
             _ => Err(format!(
-                "must be a share and how many there are, as in 1/3, up to {MAX_SHARES}"
+                "must be a share and the number of shares, as in 1/3, up to {MAX_SHARES}"
             )),
         }
     }

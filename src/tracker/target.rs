@@ -17,9 +17,9 @@ const UNRESOLVED_MS: u64 = 60 * 1000;
 /// Why a tracker cannot be spoken to.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum TargetError {
-    #[error("its name has no address that can be used")]
+    #[error("its name has no usable address")]
     NoAddress,
-    #[error("its name cannot be resolved: {0}")]
+    #[error("cannot resolve its name: {0}")]
     Resolver(String),
 }
 

@@ -11,11 +11,11 @@ use rustls::{ClientConfig, RootCertStore};
 pub(super) fn client_config() -> Arc<ClientConfig> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
-        log::warn!("certificates: {error}");
+        log::warn!("cannot load all certificates: {error}");
     }
     let mut roots = RootCertStore::empty();
     let (added, ignored) = roots.add_parsable_certificates(found.certs);
-    log::debug!("{added} certificates of the system are trusted, {ignored} not understood");
+    log::debug!("{added} system certificates loaded, {ignored} ignored");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -94,13 +94,13 @@ pub enum UrlError {
     #[error("not an http, https or udp URL")]
     Scheme,
     /// Empty, or with characters that no name has.
-    #[error("the name of the host is not one")]
+    #[error("invalid host name")]
     Host,
     /// A name and password before the host.
     #[error("a user name in the URL is not supported")]
     User,
     /// Not a number from 1 to 65535, or missing where there is no usual one.
-    #[error("the port is missing or not one")]
+    #[error("missing or invalid port")]
     Port,
     /// A redirect to another kind of tracker, or out of TLS.
     #[error("redirected from {} to {}", from.as_str(), to.as_str())]

@@ -81,7 +81,7 @@ fn an_index_of_a_disk_that_comes_and_goes_is_served_while_it_is_there() {
     apart.scene.rename("index", "index-aside");
     fs::write(apart.scene.path("index"), "rubbish").unwrap();
     apart.scene.daemon.signal("HUP");
-    apart.scene.daemon.wait_for_line("not reloaded, ");
+    apart.scene.daemon.wait_for_line("reload failed, ");
     apart.scene.rename("index-aside", "index");
     apart.bind("spare", "disk");
     // What is refused is not tried again within two seconds.

@@ -17,31 +17,28 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "SIGTERM, SIGINT",
-                "Trackers are told, each peer gets the block it is in the middle of, and the process \
-                 ends within seconds; the same signal again ends it at once.",
+                "Stop: notify trackers, finish the block that each peer is receiving, and exit within \
+                 seconds. A second signal exits at once.",
             ),
             (
                 "SIGHUP",
-                "The configuration and the library are read again while peers are served. What is \
-                 wrong changes nothing and is said in the log.",
+                "Reload the configuration and rescan the library while peers are served. If the new \
+                 configuration is invalid, the old one is kept and the log says why.",
             ),
-            ("SIGUSR1", "The log file is opened anew."),
+            ("SIGUSR1", "Reopen the log file."),
         ],
     ),
     (
         "EXIT STATUS",
         &[
-            ("0", "Stopped as asked, or what was asked for is done."),
+            ("0", "Stopped on request, or the command succeeded."),
             (
                 "1",
-                "Could not start, or could not go on; the last line of the log says why.",
+                "Failed to start or to continue; the last line of the log says why.",
             ),
-            ("2", "Wrong options."),
-            ("3", "hekate verify has found what is not right."),
-            (
-                "78",
-                "The configuration is wrong, which trying again does not mend.",
-            ),
+            ("2", "Invalid options."),
+            ("3", "hekate verify found damage."),
+            ("78", "Invalid configuration; starting again will not help."),
         ],
     ),
     (
@@ -53,12 +50,12 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
             ),
             (
                 "/srv/hekate",
-                "The library of Debian's package, until the configuration names another.",
+                "The library of the Debian package, unless the configuration names another.",
             ),
-            ("/var/lib/hekate", "The state that outlives a restart."),
+            ("/var/lib/hekate", "State that is kept across restarts."),
             (
                 "/var/log/hekate/hekate.log",
-                "The log of the init.d script; under systemd it is in the journal.",
+                "The log when started by the init.d script; under systemd the log is in the journal.",
             ),
         ],
     ),
@@ -160,12 +157,12 @@ pub(crate) fn configuration() -> Vec<u8> {
         .text([bold("/etc/hekate/hekate.toml")]);
     page.control("SH", ["DESCRIPTION"]);
     for paragraph in [
-        "A TOML file. A key is an option of hekate-seed(1) without its dashes, and an option on the \
-         command line wins over the file. An unknown key is an error, as is a value out of its bounds.",
+        "A TOML file. Each key is an option of hekate-seed(1) without its dashes. Options on the \
+         command line override the file. Unknown keys and values out of range are errors.",
         "\"hekate config --default\" prints a file with every key and its default; \"hekate config \
-         --check\" says what is wrong on which line. SIGHUP makes a running daemon read it again; \
-         what only a restart takes up says so below, and in the log.",
-        "BYTES may end in K, M, G or T, which count in powers of 1024.",
+         --check\" reports errors with their line. A running daemon reloads the file on SIGHUP; \
+         keys that need a restart are marked below, and a change to one is logged.",
+        "BYTES may end in K, M, G or T, which are powers of 1024.",
     ] {
         page.control("PP", []).text([roman(paragraph)]);
     }

@@ -135,7 +135,7 @@ fn reloaded() {
     let kept = fs::read_to_string(CONFIGURATION).unwrap();
     shell(&format!("echo 'max-peer = 3' >>{CONFIGURATION}"));
     shell("systemctl reload hekate.service");
-    wait_for("it says so", || journal(3).contains("not reloaded, "));
+    wait_for("it says so", || journal(3).contains("reload failed, "));
     fs::write(CONFIGURATION, kept).unwrap();
     assert_eq!(
         (property("ActiveState"), pid()),
@@ -151,7 +151,7 @@ fn logged() {
         "{said}"
     );
     assert!(said.lines().all(|line| !line.contains("INFO")), "{said}");
-    assert!(!said.contains("not reloaded"), "{said}");
+    assert!(!said.contains("reload failed"), "{said}");
 }
 
 /// A loop that does not turn is ended and started again.
@@ -266,7 +266,7 @@ fn a_kernel_without_landlock_is_told_of_and_serves() {
         let sample = fill(102);
         shell("systemctl restart hekate.service");
         let said = journal(4);
-        let line = "sandbox: not active, this kernel has no Landlock";
+        let line = "sandbox: not active: this kernel has no Landlock";
         assert!(said.contains(line), "{said}");
         download(&sample);
     });

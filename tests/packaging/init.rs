@@ -86,7 +86,7 @@ fn the_script_starts_reloads_restarts_and_stops() {
 fn rotated() {
     shell("logrotate --force /etc/logrotate.d/hekate");
     wait_for("the new log is written to", || {
-        log_has("the log is open anew", 1)
+        log_has("log file reopened", 1)
     });
     shell(&format!(
         "test -s {LOG}.1 && test $(stat -c %U {LOG}) = hekate"

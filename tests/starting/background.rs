@@ -173,7 +173,7 @@ fn signals_are_heard_as_soon_as_the_pid_file_names_the_process() {
     kill("HUP", &number);
     kill("USR1", &number);
     let mut daemon = started.join().unwrap();
-    daemon.wait_for_line("the log is open anew");
+    daemon.wait_for_line("log file reopened");
     daemon.wait_for_line("reloaded: 1 torrents");
 }
 

@@ -77,7 +77,7 @@ fn root_that_stays_root_is_warned_and_no_new_privs_can_be_left_out() {
         daemon.wait_for_line("sandbox: active");
     } else {
         daemon.wait_for_line("without capabilities");
-        daemon.wait_for_line("sandbox: not active, since it needs no_new_privs");
+        daemon.wait_for_line("sandbox: not active: it needs no_new_privs");
     }
 }
 
@@ -125,7 +125,7 @@ fn what_links_lead_to_is_refused_unless_it_is_named_or_the_sandbox_is_off() {
         leecher.until_unchoked();
         assert_eq!(leecher.block(0, 0, 16 * 1024), other.block(0, 0, 16 * 1024));
         if more == ["--no-landlock"] {
-            daemon.wait_for_line("sandbox: not active, by configuration");
+            daemon.wait_for_line("sandbox: disabled by the configuration");
         }
     }
 }
@@ -161,7 +161,7 @@ fn a_reload_after_rights_are_gone_keeps_what_is_right() {
 
     write(&own, "rubbish = 1\n");
     daemon.signal("HUP");
-    let line = daemon.wait_for_new_line("not reloaded, the old configuration holds");
+    let line = daemon.wait_for_new_line("reload failed, keeping the old configuration");
     assert!(line.contains("unknown key \"rubbish\""), "{line}");
     // Another file in its place, which only root may read: the daemon is nobody, or owns it.
     if is_root() {
@@ -169,13 +169,12 @@ fn a_reload_after_rights_are_gone_keeps_what_is_right() {
         set_mode(&place.path("etc/new"), 0o600);
         fs::rename(place.path("etc/new"), &file).unwrap();
         daemon.signal("HUP");
-        let line = daemon.wait_for_new_line("not reloaded, the old configuration holds");
+        let line = daemon.wait_for_new_line("reload failed, keeping the old configuration");
         assert!(line.contains("Permission denied"), "{line}");
     }
     write(&format!("{own}, {:?}", elsewhere.path()), "");
     daemon.signal("HUP");
-    let line =
-        daemon.wait_for_new_line("is outside of the sandbox: only a restart lets it be read");
+    let line = daemon.wait_for_new_line("is outside the sandbox: restart to allow it");
     assert!(line.contains(elsewhere.path().to_str().unwrap()), "{line}");
     let mut leecher = Leecher::connect(daemon.address, place.sample.info_hash, FAST);
     leecher.until_unchoked();
@@ -201,7 +200,7 @@ fn the_log_is_the_users_and_can_be_opened_anew() {
         assert!(killed.unwrap().success());
     };
     kill("USR1");
-    super::wait_for(|| has("the log is open anew"));
+    super::wait_for(|| has("log file reopened"));
     kill("TERM");
     assert_eq!(child.wait().unwrap().code(), Some(0));
     if is_root() {

@@ -139,7 +139,7 @@ fn certificates_are_checked() {
     let mut command = hekate(&library, &arguments);
     command.env("SSL_CERT_FILE", &empty);
     let mut daemon = Daemon::start(command);
-    let line = daemon.wait_for_line("tried again in");
+    let line = daemon.wait_for_line("retrying in");
     assert!(line.contains("certificate"), "{line}");
     drop(daemon);
     assert_eq!(tracker.seeded_by_http(&library.hashes), 0);

@@ -49,5 +49,5 @@ impl<'a> Teller<'a> {
 
 /// The rest of the library is told nevertheless.
 fn pass_over(error: &IndexError) {
-    log::error!("a torrent of the index is passed over: {error}");
+    log::error!("skipping a torrent of the index: {error}");
 }

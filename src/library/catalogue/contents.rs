@@ -376,7 +376,7 @@ impl View {
     }
 
     fn put_off(&mut self, path: &Path, reason: &RefusalReason) {
-        log::warn!("the library is looked at later: {reason}");
+        log::warn!("rescan postponed: {reason}");
         self.later.push(path.to_path_buf());
     }
 

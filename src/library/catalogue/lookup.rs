@@ -49,10 +49,10 @@ pub enum LoadError {
     #[error("{0}")]
     Refused(Refusal),
     /// The metainfo file is that of another torrent.
-    #[error("{}: holds another torrent than when it was indexed", Printable::path(.0))]
+    #[error("{}: holds a different torrent than when it was indexed", Printable::path(.0))]
     Replaced(PathBuf),
     /// Its content was not right when it was looked at last.
-    #[error("{}: waits until its content is looked at again", Printable::path(.0))]
+    #[error("{}: waits for its content to be checked again", Printable::path(.0))]
     Withdrawn(PathBuf),
     /// A defect of ours.
     #[error("a reader panicked")]

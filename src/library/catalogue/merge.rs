@@ -290,7 +290,7 @@ impl<'a> Old<'a> {
                 Ok(entry) => return Some(entry),
                 Err(error) => {
                     if self.lost.is_empty() {
-                        log::warn!("{error}; what it says there is taken as unknown");
+                        log::warn!("{error}; this part of the index is ignored");
                     }
                     self.lost.push(record);
                 }

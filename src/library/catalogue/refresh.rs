@@ -67,7 +67,7 @@ pub(super) fn open(settings: &Settings) -> Result<Option<Index>, String> {
         }
         Err(error) if is_absent(&error) => {}
         // It is a cache.
-        Err(error) => log::warn!("{error}: it is made anew"),
+        Err(error) => log::warn!("{error}: rebuilding it"),
     }
     Ok(None)
 }
@@ -105,7 +105,7 @@ pub(super) fn again(task: &Task) -> Result<Index, String> {
             let base = match whole {
                 Ok(()) => Some(base),
                 Err(error) => {
-                    log::warn!("{error}; every metainfo file is read again");
+                    log::warn!("{error}; reading every metainfo file again");
                     None
                 }
             };
@@ -151,7 +151,7 @@ fn make(
     };
     match made {
         Err(error @ (BuildError::Write(..) | BuildError::Busy(_))) => {
-            log::warn!("{error}: the index is kept nowhere, and made again at the next start");
+            log::warn!("{error}: the index is not saved, and is rebuilt at the next start");
         }
         Ok(index) => {
             index_cache::hold(&index);
@@ -243,7 +243,7 @@ pub(super) fn warn_of_away(inputs: &[PathBuf], settings: &Settings) {
     let places = inputs.iter().chain(&anchors);
     for path in places.filter(|path| is_away(path)) {
         let path = Printable::path(&path);
-        log::warn!("{path} is empty or not there: its torrents are served when they are");
+        log::warn!("{path} is empty or missing: its torrents are served when they appear");
     }
 }
 

@@ -45,7 +45,7 @@ impl Watch {
     pub(super) fn start(watched: Watched, bell: &Bell) -> Option<Self> {
         let started = Self::try_start(watched, bell);
         let failed = |error: &io::Error| {
-            log::warn!("changes are found by SIGHUP and --rescan alone: {error}");
+            log::warn!("changes are found only by SIGHUP and --rescan: {error}");
         };
         started.inspect_err(failed).ok()
     }
@@ -79,7 +79,7 @@ fn tell(mut watcher: Watcher, ended: &AtomicBool, bell: &Bell) {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => bell.ask(|asked| asked.changes.merge(changes)),
             Err(error) => {
-                log::warn!("changes are noticed later: {error}");
+                log::warn!("noticing changes is delayed: {error}");
                 thread::sleep(WATCH_RETRY);
             }
         }

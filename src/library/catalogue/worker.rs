@@ -273,7 +273,7 @@ impl Keeper {
         let thread = thread::Builder::new().name("hekate-refresh".to_owned());
         match thread.spawn(work) {
             Ok(_) => self.refreshing = Some((wish, self.view.counts.served)),
-            Err(error) => log::error!("the library is not looked at again: {error}"),
+            Err(error) => log::error!("cannot start a rescan: {error}"),
         }
     }
 
@@ -288,9 +288,9 @@ impl Keeper {
         }
         match refreshed.made {
             Err(error) if wish.settings.is_some() => {
-                log::error!("not reloaded, the library is served as it was: {error}");
+                log::error!("reload failed, still serving the old library: {error}");
             }
-            Err(error) => log::error!("the library is served as it was: {error}"),
+            Err(error) => log::error!("rescan failed, still serving the old library: {error}"),
             Ok(index) => {
                 if let Some(settings) = &wish.settings {
                     self.settings = settings.clone();
@@ -298,7 +298,9 @@ impl Keeper {
                 }
                 match self.replace(index) {
                     Ok(sent) => sent?,
-                    Err(error) => log::error!("the library is served as it was: {error}"),
+                    Err(error) => {
+                        log::error!("rescan failed, still serving the old library: {error}")
+                    }
                 }
                 let Counts { served, refused } = self.view.counts;
                 if wish.settings.is_some() {
@@ -467,7 +469,7 @@ impl Keeper {
 
     /// The index turns out to be damaged: what is known of it is not to be relied on.
     fn damaged(&mut self, error: &IndexError) -> Result<(), Ended> {
-        log::error!("the index is made anew: {error}");
+        log::error!("rebuilding the index: {error}");
         self.tell_changes()?;
         self.refresh(Wish::quiet(Look::Metainfo));
         Ok(())

@@ -296,7 +296,7 @@ impl NewFile {
         // It is whole and in place. Only a power cut could bring the old one back.
         if let Err(error) = sync_directory(target) {
             let target = Printable::path(&target);
-            log::warn!("{target} is in place, but its directory cannot be synced: {error}");
+            log::warn!("{target} was replaced, but its directory cannot be synced: {error}");
         }
         Ok(())
     }

@@ -73,13 +73,13 @@ pub struct Summary {
 #[derive(Debug, Error)]
 pub enum BuildError {
     /// Nothing of what was given is there.
-    #[error("there is nothing to index: {}", .0.as_ref().map_or(String::new(), ToString::to_string))]
+    #[error("nothing to index: {}", .0.as_ref().map_or(String::new(), ToString::to_string))]
     Nothing(Option<Refusal>),
     /// The content directory cannot be found.
     #[error("{}: {}", Printable::path(.0), .1)]
     Content(PathBuf, #[source] io::Error),
     /// Another process is at it.
-    #[error("another process writes {}", Printable::path(.0))]
+    #[error("another process is writing {}", Printable::path(.0))]
     Busy(PathBuf),
     /// The file system does not let us.
     #[error("cannot write {}: {}", Printable::path(.0), .1)]
@@ -310,7 +310,7 @@ impl Taker<'_> {
             // One that is kept from an index whose bytes are not what they were.
             let path = file.directory.join(&file.name);
             let path = Printable::path(&path);
-            log::error!("{path} is left out: it is not in its place in the index before");
+            log::error!("{path} is skipped: it is out of order in the previous index");
             self.lost += 1;
             summary.refused += u64::from(!found.refused);
             return Ok(());

@@ -119,7 +119,7 @@ impl Looked {
                     return Self::refused(reason);
                 }
                 Err(reason) => {
-                    log::warn!("the library is looked at later: {reason}");
+                    log::warn!("rescan postponed: {reason}");
                     thread::sleep(DESCRIPTORS_RETRY);
                 }
             }

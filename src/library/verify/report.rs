@@ -110,7 +110,7 @@ pub fn text(finding: &Finding) -> String {
                 line(&format_args!("extra file {}", Printable::path(extra)));
             }
             if report.more_extra {
-                line(&"and more extra files, which are not named");
+                line(&"and more extra files, not listed");
             }
         }
     }

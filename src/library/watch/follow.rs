@@ -333,7 +333,7 @@ impl Follower {
                 Ok(entries) => entries,
                 Err(error) => {
                     let directory = Printable::path(&directory);
-                    log::debug!("{directory} cannot be listed: {error}");
+                    log::debug!("cannot list {directory}: {error}");
                     continue;
                 }
             };

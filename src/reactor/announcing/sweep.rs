@@ -161,7 +161,7 @@ impl Reader {
             };
             let hashes = self.read(&numbers).unwrap_or_else(|error| {
                 if !std::mem::replace(&mut complained, true) {
-                    log::error!("torrents cannot be announced: {error}");
+                    log::error!("torrents are not announced: {error}");
                 }
                 unreadable(&numbers)
             });

@@ -283,8 +283,8 @@ impl Announcer {
             .get(family as usize)
             .map(|route| route.manner);
         let what = match manner {
-            Some(Manner::OneAtATime) => "takes one request after another",
-            Some(Manner::Closing) => "closes after each answer",
+            Some(Manner::OneAtATime) => "accepts only one request at a time",
+            Some(Manner::Closing) => "closes the connection after each response",
             _ => return,
         };
         log::info!("tracker {}: {what}", tracker.site);
@@ -343,13 +343,13 @@ impl Announcer {
         if let (true, Some(wait_s)) = (busy, response.retry_after_s) {
             let wait_s = wait_s.clamp(1, MAX_RETRY_AFTER_S);
             route.rest(now, wait_s * 1000);
-            self.complain(number, format_args!("is busy for {wait_s} s"), now);
+            self.complain(number, format_args!("is busy; retrying in {wait_s} s"), now);
             self.finish(number, family, request, Outcome::Returned, now);
             self.abandon(number, family, None, now);
         } else if route.strike() || busy {
             self.fail(number, family, Some(request), why, now);
         } else {
-            self.complain(number, format_args!("{why}; this announce has failed"), now);
+            self.complain(number, format_args!("{why}; this announce failed"), now);
             self.finish(number, family, request, Outcome::Failed, now);
         }
     }

@@ -69,7 +69,7 @@ impl Announcer {
         tracker.rests_until = now.after(rest_ms);
         self.complain(
             number,
-            format_args!("{error}; tried again in {} s", rest_ms / 1000),
+            format_args!("{error}; retrying in {} s", rest_ms / 1000),
             now,
         );
         if let Some(tracker) = self.trackers.get_mut(number as usize) {

@@ -46,7 +46,10 @@ impl Announcer {
             return;
         };
         if route.answered(now) && !was_up {
-            log::info!("tracker {}: answers, for {torrents} torrents", tracker.site);
+            log::info!(
+                "tracker {}: answers; it has {torrents} torrents",
+                tracker.site
+            );
         }
         let outcome = match answer {
             Answer::Accepted {
@@ -108,7 +111,7 @@ impl Announcer {
         let chance = self.random.u32(..);
         if was_redirected && outcome == Outcome::Failed {
             self.forget_redirect(home, family, request);
-            let why = format_args!("redirects to where nobody answers");
+            let why = format_args!("redirects to an address that does not answer");
             self.astray(home, family, why, now);
         }
         self.schedule
@@ -158,7 +161,7 @@ impl Announcer {
         let rest_ms = route.fail(now, first_ms, chance);
         self.complain(
             number,
-            format_args!("{why}; tried again in {} s", rest_ms.div_ceil(1000)),
+            format_args!("{why}; retrying in {} s", rest_ms.div_ceil(1000)),
             now,
         );
         self.abandon(number, family, blamed, now);
@@ -199,13 +202,13 @@ impl Announcer {
                 {
                     tracker.late = Some(now);
                     log::warn!(
-                        "tracker {}: announces are {late_s} s late, of {} torrents",
+                        "tracker {}: announces are {late_s} s late ({} torrents)",
                         tracker.site,
                         self.schedule.members(number)
                     );
                 }
             } else if tracker.late.take().is_some() {
-                log::info!("tracker {}: announces are in time again", tracker.site);
+                log::info!("tracker {}: announces are on time again", tracker.site);
             }
         }
         if any && self.stops_at.is_none() {

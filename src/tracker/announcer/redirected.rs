@@ -52,7 +52,7 @@ enum DeadEnd {
     Url(#[from] UrlError),
     #[error("redirects more than {MAX_REDIRECTS} times")]
     Loop,
-    #[error("redirects to {0}, which is no address of the Internet")]
+    #[error("redirects to {0}, which is not a public address")]
     Private(IpAddr),
     #[error("redirects to {0}, which does not answer")]
     Silent(Site),

@@ -143,7 +143,7 @@ impl Announcer {
             (Sent::Connect, packet) => {
                 let why = match packet {
                     Packet::Failed { reason, .. } => format!("refuses connections: {reason}"),
-                    _ => "answers what was not asked".to_owned(),
+                    _ => "sent a response of the wrong type".to_owned(),
                 };
                 self.fail(number, family, None, &why, now);
             }
@@ -249,7 +249,7 @@ impl Announcer {
             let waits_s = route.connect_ms(resend_ms) / 1000;
             self.complain(
                 number,
-                format_args!("does not answer; asked again, for {waits_s} s"),
+                format_args!("does not answer; retrying, next time-out {waits_s} s"),
                 now,
             );
         }

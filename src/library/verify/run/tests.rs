@@ -194,7 +194,7 @@ fn extra_files_that_are_not_named_are_said_to_be() {
     assert_eq!((report.extra.len(), report.more_extra), (1000, true));
     let finding = Finding::Torrent(report);
     let text = report::text(&finding);
-    assert!(text.ends_with(": and more extra files, which are not named\n"));
+    assert!(text.ends_with(": and more extra files, not listed\n"));
     assert!(report::json(&finding).ends_with(",\"more_extra\":true}\n"));
     let mut sums = report::Sums::default();
     sums.add(&finding);
