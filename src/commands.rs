@@ -33,7 +33,7 @@ pub fn index(arguments: arguments::Index) -> Result<(), String> {
     };
     // The index that is replaced tells about how many torrents there will be.
     let expected = match Index::open(&plan.target) {
-        Ok(index) => Expected::Files(index.records()),
+        Ok(index) => Expected::Files(index.records().into()),
         Err(_) => Expected::Below(&plan.inputs),
     };
     let progress = Progress::default();
@@ -66,7 +66,7 @@ pub fn verify(arguments: &arguments::Verify) -> Result<bool, String> {
         None => Subject::Paths(&arguments.inputs),
     };
     let expected = match &index {
-        Some(index) => Expected::Files(index.records()),
+        Some(index) => Expected::Files(index.records().into()),
         None => Expected::Below(&arguments.inputs),
     };
     let progress = Progress::default();

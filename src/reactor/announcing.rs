@@ -16,7 +16,7 @@ use self::sweep::{Piece, Sweep};
 use super::tokens::Source;
 use crate::config::{Config, Families, NetworkConfig};
 use crate::library::catalogue::live::Added;
-use crate::library::catalogue::lookup::Base;
+use crate::library::catalogue::overlay::Snapshot;
 use crate::metrics::trackers::Trackers;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
@@ -83,7 +83,7 @@ impl Announcing {
 
     /// Begins to announce the torrents of an index, whose numbers are those of their records. It is
     /// read by threads: what is added or removed singly meanwhile may come before it or after it.
-    pub(super) fn add_index(&mut self, base: &Base) {
+    pub(super) fn add_index(&mut self, base: &Snapshot) {
         let (Some(announcer), Some(waker)) = (&mut self.announcer, &self.waker) else {
             return;
         };
@@ -98,7 +98,7 @@ impl Announcing {
 
     /// Another index has taken the place of the one that was added. It adds and removes nothing: the
     /// numbers in use are to be found in it.
-    pub(super) fn replace_index(&mut self, base: Base) {
+    pub(super) fn replace_index(&mut self, base: Snapshot) {
         if let Some(sweep) = &self.sweep {
             sweep.replace(base);
         }

@@ -115,7 +115,7 @@ impl Reactor {
             if let (Some(live), Some(path)) = (&self.live, error.path())
                 && !error.is_lack_of_descriptors()
             {
-                live.look(path);
+                live.examine(path);
             }
             if error.is_of_content() {
                 reason = CloseReason::ContentFailed;

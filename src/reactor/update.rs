@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::{Reactor, RunError, mark};
-use crate::library::catalogue::live::{Change, NewBase, Removed, Update};
+use crate::library::catalogue::live::{Change, NewSnapshot, Removed, Update};
 use crate::library::catalogue::lookup::Library;
 use crate::library::index::Counts;
 use crate::metrics::LibrarySize;
@@ -27,49 +27,49 @@ impl Reactor {
         match update {
             None => {}
             Some(Update::Failed(message)) => return Err(RunError::Library(message)),
-            Some(Update::Base(new)) => self.take_base(new)?,
-            Some(Update::Steps {
-                steps,
-                in_base,
+            Some(Update::Snapshot(new)) => self.apply_snapshot(new)?,
+            Some(Update::Changes {
+                changes,
+                in_snapshot,
                 counts,
             }) => {
                 self.count(counts);
-                self.take_steps(steps, in_base);
+                self.apply_changes(changes, in_snapshot);
             }
         }
         Ok(())
     }
 
     /// Serves another index, and listens when it is the first.
-    fn take_base(&mut self, new: NewBase) -> Result<(), RunError> {
-        let NewBase {
-            base,
+    fn apply_snapshot(&mut self, new: NewSnapshot) -> Result<(), RunError> {
+        let NewSnapshot {
+            snapshot,
             content,
-            differs,
+            overrides,
             counts,
         } = new;
         if self.listeners.is_empty() {
-            self.shared.announcing.add_index(&base);
+            self.shared.announcing.add_index(&snapshot);
             let mut library = Library::default();
-            drop(library.replace(base, content, differs));
+            drop(library.replace(snapshot, content, overrides));
             return self.open(library, counts);
         }
-        self.shared.announcing.replace_index(base.clone());
-        let old = self.shared.library.replace(base, content, differs);
+        self.shared.announcing.replace_index(snapshot.clone());
+        let old = self.shared.library.replace(snapshot, content, overrides);
         self.count(counts);
         // Millions of torrents take their time to be forgotten. Without a thread, the loop takes it.
         let _ = thread::Builder::new().spawn(move || drop(old));
         Ok(())
     }
 
-    fn take_steps(&mut self, steps: Vec<Change>, in_base: bool) {
+    fn apply_changes(&mut self, changes: Vec<Change>, in_snapshot: bool) {
         let now = self.shared.now;
         let mut removed: Vec<Removed> = Vec::new();
-        for step in steps {
+        for change in changes {
             let library = &mut self.shared.library;
-            match step {
+            match change {
                 Change::Removed(one) => {
-                    if !in_base {
+                    if !in_snapshot {
                         library.remove(one.info_hash);
                     }
                     library.forget(&one.info_hash, one.id);
@@ -77,7 +77,7 @@ impl Reactor {
                     removed.push(one);
                 }
                 Change::Added(one) => {
-                    let metainfo = one.metainfo.as_ref().filter(|_| !in_base);
+                    let metainfo = one.metainfo.as_ref().filter(|_| !in_snapshot);
                     library.add(one.info_hash, one.id, metainfo.map(Arc::clone));
                     self.shared.announcing.add(&one, now);
                 }
@@ -96,7 +96,7 @@ impl Reactor {
         let active = removed
             .iter()
             .filter(|removed| activity.find(removed.id).is_some());
-        // By number: each of thousands of connections is looked up in it.
+        // By number: each of thousands of connections is inspection up in it.
         let reasons: HashMap<TorrentId, CloseReason> = active
             .map(|removed| match removed.of_content {
                 true => (removed.id, CloseReason::ContentFailed),

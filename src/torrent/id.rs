@@ -7,6 +7,14 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct TorrentId(pub u32);
 
+impl TorrentId {
+    /// The next id; the first one follows the last.
+    #[must_use]
+    pub fn following(self) -> Self {
+        TorrentId(self.0.wrapping_add(1))
+    }
+}
+
 impl fmt::Display for TorrentId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(formatter)

@@ -1,45 +1,39 @@
-//! The torrents of an index as the loop is told of them.
-//!
-//! Owns reading each list of announce URLs once. It must not know who is told.
+//! The torrents of a snapshot as changes for the loop, with each list of announce URLs read once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::contents::{Added, Change};
-use crate::library::catalogue::contents::is_served;
-use crate::library::catalogue::lookup::Base;
+use super::overlay::{Added, Change, Snapshot, is_served};
 use crate::library::index::{Entry, IndexError};
 
-/// The torrents of an index as they are told, with each list of announce URLs read once.
-pub(super) struct Teller<'a> {
-    base: &'a Base,
+pub(super) struct Additions<'a> {
+    snapshot: &'a Snapshot,
     lists: HashMap<u32, Arc<[Vec<String>]>>,
 }
 
-impl<'a> Teller<'a> {
-    pub(super) fn new(base: &'a Base) -> Self {
+impl<'a> Additions<'a> {
+    pub(super) fn new(snapshot: &'a Snapshot) -> Self {
         let lists = HashMap::new();
-        Teller { base, lists }
+        Additions { snapshot, lists }
     }
 
-    /// `None` when it is not served, or the index is damaged there.
+    /// The torrent of an entry. `None` when it is not served, or the index is damaged there.
     pub(super) fn added(&mut self, entry: Result<Entry, IndexError>) -> Option<Change> {
-        let entry = entry.inspect_err(pass_over).ok()?;
+        let entry = entry.inspect_err(log_skipped).ok()?;
         if !is_served(&entry) {
             return None;
         }
         let announce = match self.lists.get(&entry.trackers) {
             Some(known) => Arc::clone(known),
             None => {
-                let list = self.base.index.trackers(entry.trackers);
-                let list = list.inspect_err(pass_over).ok()?;
-                let list: Arc<[Vec<String>]> = list.into();
+                let list = self.snapshot.index.trackers(entry.trackers);
+                let list: Arc<[Vec<String>]> = list.inspect_err(log_skipped).ok()?.into();
                 self.lists.insert(entry.trackers, Arc::clone(&list));
                 list
             }
         };
         Some(Change::Added(Added {
-            id: self.base.numbering.number(entry.number)?,
+            id: self.snapshot.ids.id(entry.number)?,
             info_hash: entry.facts.info_hash,
             announce,
             metainfo: None,
@@ -47,7 +41,6 @@ impl<'a> Teller<'a> {
     }
 }
 
-/// The rest of the library is told nevertheless.
-fn pass_over(error: &IndexError) {
+fn log_skipped(error: &IndexError) {
     log::error!("skipping a torrent of the index: {error}");
 }

@@ -1,276 +1,222 @@
-//! What is served, by the paths of metainfo files: an index, and what has changed since.
+//! What is served, by the paths of metainfo files: a snapshot with an overlay.
 //!
-//! Owns the numbers of torrents and what becomes of a torrent when a path is looked at again. It must
-//! not know why it is, nor who is told. It blocks.
+//! Owns the ids of torrents, and what becomes of a torrent when its path is examined again. The
+//! library's thread owns it: every function may wait for a disk.
 
 mod affected;
 mod duplicates;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::lookup::{Base, Differs};
-use super::merge::Difference;
-use crate::library::index::format::Facts;
+use super::overlay::{
+    Added, Change, Examined, FileState, Key, Merged, OverlayEntry, Override, Removed, Snapshot,
+    is_served,
+};
 use crate::library::index::format::State;
 use crate::library::index::{Counts, Entry, IndexError};
-use crate::library::scan::inspect::Looked;
+use crate::library::scan::inspect::Inspection;
 use crate::library::scan::walk::is_away;
 use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::id::TorrentId;
 use crate::torrent::reader::Reader;
 use crate::torrent::refusal::is_metainfo_name;
 use crate::wire::message::InfoHash;
-pub(super) use affected::Concerned;
 
-/// A torrent that is served from now on.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Added {
-    /// See [`crate::torrent::catalogue::Torrent::id`]; never used before.
-    pub id: TorrentId,
-    /// What names it on the wire.
-    pub info_hash: InfoHash,
-    /// Announce URLs in tiers (BEP 12).
-    pub announce: Arc<[Vec<String>]>,
-    /// Where it is; `None` when the index that is served says so.
-    pub metainfo: Option<Arc<Path>>,
-}
-
-/// A torrent that is served no more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Removed {
-    /// What it was served as.
-    pub id: TorrentId,
-    /// What names it on the wire.
-    pub info_hash: InfoHash,
-    /// Whether its metainfo file is there, and the content is not what it was.
-    pub of_content: bool,
-}
-
-/// One step of what changes. A torrent that changes is removed and added.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Change {
-    /// See [`Added`].
-    Added(Added),
-    /// See [`Removed`].
-    Removed(Removed),
-}
-
-/// The directory and name of a metainfo file, in the order of an index.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct Key {
-    pub(super) directory: PathBuf,
-    pub(super) name: OsString,
-}
-
-impl Key {
-    pub(super) fn new(path: &Path) -> Option<Self> {
-        Some(Key {
-            directory: path.parent()?.to_path_buf(),
-            name: path.file_name()?.to_owned(),
-        })
-    }
-
-    pub(super) fn path(&self) -> PathBuf {
-        self.directory.join(&self.name)
-    }
-}
-
-/// A metainfo file that is there.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct There {
-    pub(super) facts: Facts,
-    /// By which it is served; `None` when it is not, or another file with its info-hash is.
-    pub(super) id: Option<TorrentId>,
-    /// What stands for its record when that is of no use.
-    pub(super) reserved: Option<TorrentId>,
-}
-
-/// What was seen last of a path since the index was made.
-#[derive(Clone, Debug)]
-pub(super) struct Seen {
-    /// `None` when it is gone.
-    pub(super) there: Option<There>,
-    /// Which refresh it came after, see [`View::epoch`].
-    pub(super) epoch: u32,
-}
-
-/// See the module's text.
-pub(super) struct View {
-    pub(super) base: Base,
+/// A snapshot, and the last state of each path that was examined since it was made.
+pub(super) struct Contents {
+    snapshot: Snapshot,
     /// Where all content lies, unless beside each metainfo file.
-    pub(super) content: Option<PathBuf>,
-    /// Metainfo files that are given by themselves, whatever they are called.
+    content: Option<PathBuf>,
+    /// Metainfo files that are configured by themselves, by any name.
     files: Vec<PathBuf>,
-    pub(super) over: BTreeMap<Key, Seen>,
-    /// The paths in `over` that have an info-hash.
+    overlay: BTreeMap<Key, OverlayEntry>,
+    /// The paths in `overlay` of each info-hash.
     by_hash: HashMap<InfoHash, Vec<Key>>,
-    /// The numbers in `over`.
-    numbers: HashSet<TorrentId>,
-    pub(super) next_number: TorrentId,
-    pub(super) counts: Counts,
-    /// Counts the refreshes that were begun: what is seen in one is newer than what it reads.
-    pub(super) epoch: u32,
+    /// The ids in `overlay`.
+    ids: HashSet<TorrentId>,
+    next_id: TorrentId,
+    counts: Counts,
+    epoch: u32,
     reader: Reader,
-    /// Whether somebody else says what is in the library: nothing is served that the index has not.
-    pub(super) is_given: bool,
-    /// What has come of looking, until it is taken.
-    pub(super) changes: Vec<Change>,
-    pub(super) refusals: Vec<Refusal>,
-    /// Paths of which nothing was found out, because no descriptor was left.
-    pub(super) later: Vec<PathBuf>,
+    /// Whether somebody else makes the index: only what it has is served then.
+    is_given: bool,
 }
 
-/// What was read at a path.
-enum Read {
-    Found(Looked),
-    Nothing,
-    /// See [`View::later`].
-    Later,
+/// What inspecting a path has found.
+enum Inspected {
+    File(Inspection),
+    Absent,
+    Postponed,
 }
 
-impl View {
-    /// What an index says. `files` are metainfo files that are wanted whatever they are called.
-    pub(super) fn new(base: Base, content: Option<PathBuf>, files: Vec<PathBuf>) -> Self {
-        View {
-            next_number: base.numbering.end(),
-            counts: base.index.counts(),
-            content: content.or_else(|| base.content()),
-            base,
+impl Contents {
+    /// A snapshot with nothing over it. `files` are metainfo files that count by any name.
+    pub(super) fn new(
+        snapshot: Snapshot,
+        content: Option<PathBuf>,
+        files: Vec<PathBuf>,
+        is_given: bool,
+    ) -> Self {
+        Contents {
+            next_id: snapshot.ids.end(),
+            counts: snapshot.index.counts(),
+            content: content.or_else(|| snapshot.content()),
+            snapshot,
             files,
-            over: BTreeMap::new(),
+            overlay: BTreeMap::new(),
             by_hash: HashMap::new(),
-            numbers: HashSet::new(),
+            ids: HashSet::new(),
             epoch: 0,
             reader: Reader::default(),
-            is_given: false,
-            changes: Vec::new(),
-            refusals: Vec::new(),
-            later: Vec::new(),
+            is_given,
         }
     }
 
-    /// Puts another index in place, with what has been seen since. Numbers go on.
-    pub(super) fn replace(&mut self, difference: Difference) {
-        self.base = difference.base;
-        self.next_number = difference.next_number;
-        self.counts = difference.counts;
-        self.by_hash.clear();
-        let there = difference.over.values();
-        let there = there.filter_map(|seen| seen.there.as_ref());
-        self.numbers = there.filter_map(|there| there.id).collect();
-        for (key, seen) in &difference.over {
-            if let Some(there) = &seen.there
-                && there.facts.state != State::Unusable
-            {
-                let keys = self.by_hash.entry(there.facts.info_hash).or_default();
-                keys.push(key.clone());
-            }
-        }
-        self.over = difference.over;
+    /// What the overlay lies over.
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
     }
 
-    /// What the loop has to know beside the index.
-    pub(super) fn differs(&self) -> Result<BTreeMap<InfoHash, Differs>, IndexError> {
-        let mut differs = BTreeMap::new();
-        for (key, seen) in &self.over {
-            if let Some(entry) = self.base.index.at(&key.path())?
-                && is_served(&entry)
-            {
-                differs
-                    .entry(entry.facts.info_hash)
-                    .or_insert(Differs::Gone);
-            }
-            if let Some(there) = &seen.there
-                && let Some(number) = there.id
-            {
-                let here = Differs::Here(number, key.path().into());
-                differs.insert(there.facts.info_hash, here);
-            }
-        }
-        Ok(differs)
+    /// The last state of each path that was examined since the snapshot was made.
+    pub(super) fn overlay(&self) -> &BTreeMap<Key, OverlayEntry> {
+        &self.overlay
     }
 
-    /// Goes by other settings from the next index on.
-    pub(super) fn follow(&mut self, content: Option<PathBuf>, files: Vec<PathBuf>) {
+    /// How much is served and refused.
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How many refreshes have begun. An overlay entry of this epoch may be newer than what the
+    /// refresh under way has read.
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// A refresh begins: what is examined from now on stays over its result.
+    pub(super) fn begin_refresh(&mut self) {
+        self.epoch += 1;
+    }
+
+    /// Takes other settings for what is examined from now on.
+    pub(super) fn configure(&mut self, content: Option<PathBuf>, files: Vec<PathBuf>) {
         self.content = content;
         self.files = files;
     }
 
-    /// Whether all below a start, or more, is or was at this path.
-    pub(super) fn is_start(&self, path: &Path) -> bool {
-        let origin = self.base.index.origin();
-        let mut starts = origin.searched.iter().map(|start| origin.root.join(start));
-        starts.any(|start| start.starts_with(path)) && !path.is_file()
+    /// Puts another snapshot and overlay in place. Torrents keep their ids.
+    pub(super) fn replace(&mut self, merged: Merged) {
+        self.snapshot = merged.snapshot;
+        self.next_id = merged.next_id;
+        self.counts = merged.counts;
+        self.by_hash.clear();
+        self.ids.clear();
+        for (key, entry) in &merged.overlay {
+            let Some(file) = &entry.file else { continue };
+            self.ids.extend(file.id);
+            if file.facts.state != State::Unusable {
+                let keys = self.by_hash.entry(file.facts.info_hash).or_default();
+                keys.push(key.clone());
+            }
+        }
+        self.overlay = merged.overlay;
     }
 
-    /// The start that a directory lies below.
-    fn start_of(&self, directory: &Path) -> PathBuf {
-        let origin = self.base.index.origin();
-        let mut starts = origin.searched.iter().map(|start| origin.root.join(start));
-        let start = starts.find(|start| directory.starts_with(start));
-        start.unwrap_or_else(|| directory.to_path_buf())
+    /// The overlay as the loop needs it, by info-hash.
+    pub(super) fn overrides(&self) -> Result<BTreeMap<InfoHash, Override>, IndexError> {
+        let mut overrides = BTreeMap::new();
+        for (key, entry) in &self.overlay {
+            if let Some(indexed) = self.snapshot.index.at(&key.path())?
+                && is_served(&indexed)
+            {
+                // Another path of the overlay may serve it.
+                let override_ = overrides.entry(indexed.facts.info_hash);
+                override_.or_insert(Override::Tombstone);
+            }
+            if let Some(file) = &entry.file
+                && let Some(id) = file.id
+            {
+                let served = Override::Served(id, key.path().into());
+                overrides.insert(file.facts.info_hash, served);
+            }
+        }
+        Ok(overrides)
     }
 
-    /// Whether the disk of a metainfo file, or that of all content, is away.
+    /// Whether a configured directory, or one above it, is or was at this path.
+    pub(super) fn is_input(&self, path: &Path) -> bool {
+        self.inputs().any(|input| input.starts_with(path)) && !path.is_file()
+    }
+
+    /// The configured directory that a directory lies below.
+    fn input_of(&self, directory: &Path) -> PathBuf {
+        let input = self.inputs().find(|input| directory.starts_with(input));
+        input.unwrap_or_else(|| directory.to_path_buf())
+    }
+
+    fn inputs(&self) -> impl Iterator<Item = PathBuf> {
+        let origin = self.snapshot.index.origin();
+        let searched = origin.searched.iter();
+        searched.map(|input| origin.root.join(input))
+    }
+
+    /// Whether the disk of a metainfo file, or that of all content, is not mounted.
     pub(super) fn is_away(&self, path: &Path) -> bool {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let content = self.content.as_ref();
-        is_away(&self.start_of(directory)) || content.is_some_and(|content| is_away(content))
+        is_away(&self.input_of(directory)) || content.is_some_and(|content| is_away(content))
     }
 
-    /// Whether a metainfo file and its content were right when they were looked at last.
-    pub(super) fn is_right(&self, path: &Path) -> Result<bool, IndexError> {
+    /// Whether a metainfo file and its content were right when last examined.
+    pub(super) fn is_intact(&self, path: &Path) -> Result<bool, IndexError> {
         let Some(key) = Key::new(path) else {
             return Ok(true);
         };
-        let there = self.at(&key)?;
-        Ok(there.is_some_and(|there| there.facts.state == State::Served))
+        let file = self.file(&key)?;
+        Ok(file.is_some_and(|file| file.facts.state == State::Served))
     }
 
-    /// A number that nothing has.
-    pub(super) fn fresh(&mut self) -> TorrentId {
-        let number = self.unused(self.next_number);
-        self.next_number = TorrentId(number.0.wrapping_add(1));
-        number
+    /// The first id that [`Contents::unused_id`] is asked for.
+    pub(super) fn next_id(&self) -> TorrentId {
+        self.next_id
     }
 
-    /// The first number from this one on that nothing has. They come round: a disk of twenty million
-    /// torrents that comes and goes uses them up after two hundred times.
-    pub(super) fn unused(&self, mut number: TorrentId) -> TorrentId {
-        let is_used = |number: TorrentId| {
-            self.base.numbering.record(number).is_some() || self.numbers.contains(&number)
-        };
-        while is_used(number) {
-            number = TorrentId(number.0.wrapping_add(1));
+    /// The first id from this one on that is not in use. Ids wrap around: a disk of twenty million
+    /// torrents that comes and goes uses all of them up after two hundred times.
+    pub(super) fn unused_id(&self, mut id: TorrentId) -> TorrentId {
+        while self.snapshot.ids.record(id).is_some() || self.ids.contains(&id) {
+            id = id.following();
         }
-        number
+        id
     }
 
-    /// What is known of a path.
-    pub(super) fn at(&self, key: &Key) -> Result<Option<There>, IndexError> {
-        if let Some(seen) = self.over.get(key) {
-            return Ok(seen.there.clone());
+    /// The last state of a path; `None` when there is no file.
+    fn file(&self, key: &Key) -> Result<Option<FileState>, IndexError> {
+        if let Some(entry) = self.overlay.get(key) {
+            return Ok(entry.file.clone());
         }
-        let entry = self.base.index.at(&key.path())?;
-        Ok(entry.map(|entry| self.there(&entry)))
+        let entry = self.snapshot.index.at(&key.path())?;
+        Ok(entry.map(|entry| self.file_state(&entry)))
     }
 
-    pub(super) fn there(&self, entry: &Entry) -> There {
-        let number = self.base.numbering.number(entry.number);
-        There {
+    /// The state of a file as the snapshot has it.
+    pub(super) fn file_state(&self, entry: &Entry) -> FileState {
+        let id = self.snapshot.ids.id(entry.number);
+        FileState {
             facts: entry.facts,
-            id: number.filter(|_| is_served(entry)),
-            reserved: number.filter(|_| !is_served(entry)),
+            id: id.filter(|_| is_served(entry)),
+            reserved: id.filter(|_| !is_served(entry)),
         }
     }
 
-    /// Metainfo files of the index that were seen to go, ascending.
-    pub(super) fn seen_to_go(&self) -> Vec<PathBuf> {
-        let gone = self.over.iter().filter(|(_, seen)| seen.there.is_none());
+    /// Metainfo files of the snapshot that are gone, ascending.
+    pub(super) fn tombstones(&self) -> Vec<PathBuf> {
+        let gone = self
+            .overlay
+            .iter()
+            .filter(|(_, entry)| entry.file.is_none());
         let mut gone: Vec<PathBuf> = gone.map(|(key, _)| key.path()).collect();
         gone.sort_unstable();
         gone
@@ -280,82 +226,86 @@ impl View {
         is_metainfo_name(path) || self.files.iter().any(|file| file == path)
     }
 
-    /// Looks at one metainfo file.
-    pub(super) fn look_at(&mut self, path: &Path) -> Result<(), IndexError> {
+    /// Examines one metainfo file.
+    pub(super) fn examine(
+        &mut self,
+        path: &Path,
+        examined: &mut Examined,
+    ) -> Result<(), IndexError> {
         let Some(key) = Key::new(path) else {
             return Ok(());
         };
-        let before = self.at(&key)?;
-        let mut looked = match self.read(path) {
-            Read::Found(looked) if self.is_foreign(path, &looked)? => {
-                return self.gone(key, before);
+        let before = self.file(&key)?;
+        let mut inspection = match self.inspect(path, examined) {
+            Inspected::File(inspection) if self.is_foreign(path, &inspection)? => {
+                return self.remove(key, before, examined);
             }
-            Read::Found(looked) => looked,
-            Read::Nothing => return self.gone(key, before),
-            Read::Later => return Ok(()),
+            Inspected::File(inspection) => inspection,
+            Inspected::Absent => return self.remove(key, before, examined),
+            Inspected::Postponed => return Ok(()),
         };
-        let is_unreadable = matches!(looked.refusal, Some(RefusalReason::Unreadable(_)));
+        let is_unreadable = matches!(inspection.refusal, Some(RefusalReason::Unreadable(_)));
         let known = before
             .as_ref()
             .map_or(State::Unusable, |before| before.facts.state);
         if is_unreadable && known != State::Unusable {
-            if let Some(reason) = looked.refusal.filter(|_| known == State::Served) {
+            if let Some(reason) = inspection.refusal.filter(|_| known == State::Served) {
                 let path = path.to_path_buf();
-                self.refusals.push(Refusal { path, reason });
+                examined.refused.push(Refusal { path, reason });
             }
-            return self.withdraw(key, before);
+            return self.withdraw(key, before, examined);
         }
-        let same = before.as_ref().is_some_and(|before| {
-            before.facts.state == looked.facts.state
-                && before.facts.stamp == looked.facts.stamp
-                && (before.facts.state == State::Unusable
-                    || before.facts.info_hash == looked.facts.info_hash)
+        let is_same = before.as_ref().is_some_and(|before| {
+            let (before, now) = (&before.facts, &inspection.facts);
+            before.state == now.state
+                && before.stamp == now.stamp
+                && (before.state == State::Unusable || before.info_hash == now.info_hash)
         });
-        if same {
+        if is_same {
             return Ok(());
         }
-        let of_content = looked.facts.state == State::Withdrawn;
-        let removed = self.forget(&key, before, of_content);
-        let mut there = There {
-            facts: looked.facts,
+        let of_content = inspection.facts.state == State::Withdrawn;
+        let removed = self.forget(&key, before, of_content, examined);
+        let mut file = FileState {
+            facts: inspection.facts,
             id: None,
             reserved: None,
         };
-        if there.facts.state == State::Served {
-            match self.server_of(&there.facts.info_hash, Some(&key))? {
-                Some(first) => looked.refusal = duplicates::duplicate(path, &first),
-                None => there.id = Some(self.added(path, &there.facts.info_hash, &looked.announce)),
+        if file.facts.state == State::Served {
+            match self.serving_file(&file.facts.info_hash, Some(&key))? {
+                Some(first) => inspection.refusal = duplicate(path, &first),
+                None => file.id = Some(self.add(path, &inspection, examined)),
             }
         }
-        if let Some(reason) = looked.refusal {
+        if let Some(reason) = inspection.refusal {
             let path = path.to_path_buf();
-            self.refusals.push(Refusal { path, reason });
+            examined.refused.push(Refusal { path, reason });
         }
-        let again = there.id.map(|_| there.facts.info_hash);
-        self.keep(key, there);
+        let again = file.id.map(|_| file.facts.info_hash);
+        self.keep(key, file);
         match removed.filter(|removed| Some(*removed) != again) {
-            Some(removed) => self.promote(&removed),
+            Some(removed) => self.promote(&removed, examined),
             None => Ok(()),
         }
     }
 
-    /// Whether a given index does not say that this torrent is in this file.
-    fn is_foreign(&self, path: &Path, looked: &Looked) -> Result<bool, IndexError> {
+    /// Whether the index is given and does not have this torrent in this file.
+    fn is_foreign(&self, path: &Path, inspection: &Inspection) -> Result<bool, IndexError> {
         if !self.is_given {
             return Ok(false);
         }
-        let entry = self.base.index.at(path)?;
-        Ok(entry.is_none_or(|entry| entry.facts.info_hash != looked.facts.info_hash))
+        let entry = self.snapshot.index.at(path)?;
+        Ok(entry.is_none_or(|entry| entry.facts.info_hash != inspection.facts.info_hash))
     }
 
-    /// Reads a metainfo file.
-    fn read(&mut self, path: &Path) -> Read {
+    /// Reads a metainfo file and looks for its content.
+    fn inspect(&mut self, path: &Path, examined: &mut Examined) -> Inspected {
         match path.metadata() {
             Ok(metadata) if metadata.is_file() => {}
-            Ok(metadata) if metadata.is_dir() => return Read::Nothing,
-            Err(error) if is_absence(&error) => return Read::Nothing,
-            Ok(_) => return Read::Found(Looked::refused(RefusalReason::NotRegular)),
-            Err(error) => return Read::Found(Looked::refused(error.into())),
+            Ok(metadata) if metadata.is_dir() => return Inspected::Absent,
+            Err(error) if is_absence(&error) => return Inspected::Absent,
+            Ok(_) => return Inspected::File(Inspection::refused(RefusalReason::NotRegular)),
+            Err(error) => return Inspected::File(Inspection::refused(error.into())),
         }
         let root = match &self.content {
             Some(content) if is_away(content) => None,
@@ -366,107 +316,130 @@ impl View {
                 Some(real.unwrap_or_else(|_| directory.to_path_buf()))
             }
         };
-        match Looked::at(&mut self.reader, path, root.as_deref()) {
-            Ok(looked) => Read::Found(looked),
+        match Inspection::of(&mut self.reader, path, root.as_deref()) {
+            Ok(inspection) => Inspected::File(inspection),
             Err(reason) => {
-                self.put_off(path, &reason);
-                Read::Later
+                postpone(path, &reason, examined);
+                Inspected::Postponed
             }
         }
     }
 
-    fn put_off(&mut self, path: &Path, reason: &RefusalReason) {
-        log::warn!("rescan postponed: {reason}");
-        self.later.push(path.to_path_buf());
-    }
-
-    fn added(&mut self, path: &Path, info_hash: &InfoHash, announce: &[Vec<String>]) -> TorrentId {
-        let id = self.fresh();
-        self.changes.push(Change::Added(Added {
+    /// Serves a torrent under a new id.
+    fn add(&mut self, path: &Path, inspection: &Inspection, examined: &mut Examined) -> TorrentId {
+        let id = self.unused_id(self.next_id);
+        self.next_id = id.following();
+        examined.changes.push(Change::Added(Added {
             id,
-            info_hash: *info_hash,
-            announce: announce.into(),
+            info_hash: inspection.facts.info_hash,
+            announce: inspection.announce.as_slice().into(),
             metainfo: Some(path.into()),
         }));
         id
     }
 
-    fn gone(&mut self, key: Key, before: Option<There>) -> Result<(), IndexError> {
+    /// Leaves a tombstone for a file that is gone.
+    fn remove(
+        &mut self,
+        key: Key,
+        before: Option<FileState>,
+        examined: &mut Examined,
+    ) -> Result<(), IndexError> {
         if before.is_none() {
             return Ok(());
         }
-        let removed = self.forget(&key, before, false);
+        let removed = self.forget(&key, before, false, examined);
         let epoch = self.epoch;
-        self.over.insert(key, Seen { there: None, epoch });
+        self.overlay.insert(key, OverlayEntry { file: None, epoch });
         match removed {
-            Some(removed) => self.promote(&removed),
+            Some(removed) => self.promote(&removed, examined),
             None => Ok(()),
         }
     }
 
-    /// Keeps what is known of a path that cannot be read now, without serving it.
-    fn withdraw(&mut self, key: Key, before: Option<There>) -> Result<(), IndexError> {
-        let Some(mut there) = before.filter(|before| before.facts.state == State::Served) else {
+    /// Stops serving a file that cannot be read now, and keeps what is known of it.
+    fn withdraw(
+        &mut self,
+        key: Key,
+        before: Option<FileState>,
+        examined: &mut Examined,
+    ) -> Result<(), IndexError> {
+        let Some(mut file) = before.filter(|before| before.facts.state == State::Served) else {
             return Ok(());
         };
-        let removed = self.forget(&key, Some(there.clone()), true);
-        there.facts.state = State::Withdrawn;
-        there.id = None;
-        self.keep(key, there);
-        removed.map_or(Ok(()), |removed| self.promote(&removed))
+        let removed = self.forget(&key, Some(file.clone()), true, examined);
+        file.facts.state = State::Withdrawn;
+        file.id = None;
+        self.keep(key, file);
+        match removed {
+            Some(removed) => self.promote(&removed, examined),
+            None => Ok(()),
+        }
     }
 
-    /// Takes back what was known of a path. Answers what is not served any more by that.
-    fn forget(&mut self, key: &Key, before: Option<There>, of_content: bool) -> Option<InfoHash> {
+    /// Drops the last state of a path. Returns the info-hash that is no longer served, if one is.
+    fn forget(
+        &mut self,
+        key: &Key,
+        before: Option<FileState>,
+        of_content: bool,
+        examined: &mut Examined,
+    ) -> Option<InfoHash> {
         let before = before?;
-        if let Some(keys) = self.by_hash.get_mut(&before.facts.info_hash) {
+        let info_hash = before.facts.info_hash;
+        if let Some(keys) = self.by_hash.get_mut(&info_hash) {
             keys.retain(|other| other != key);
             if keys.is_empty() {
-                self.by_hash.remove(&before.facts.info_hash);
+                self.by_hash.remove(&info_hash);
             }
         }
-        match before.id {
-            Some(id) => {
-                self.numbers.remove(&id);
-                self.counts.served = self.counts.served.saturating_sub(1);
-                self.changes.push(Change::Removed(Removed {
-                    id,
-                    info_hash: before.facts.info_hash,
-                    of_content,
-                }));
-                Some(before.facts.info_hash)
-            }
-            None => {
-                self.counts.refused = self.counts.refused.saturating_sub(1);
-                None
-            }
-        }
+        let Some(id) = before.id else {
+            // A directory counts as refused until a refresh, so this may be one too many.
+            self.counts.refused = self.counts.refused.saturating_sub(1);
+            return None;
+        };
+        self.ids.remove(&id);
+        self.counts.served = self.counts.served.saturating_sub(1);
+        examined.changes.push(Change::Removed(Removed {
+            id,
+            info_hash,
+            of_content,
+        }));
+        Some(info_hash)
     }
 
-    fn keep(&mut self, key: Key, there: There) {
-        match there.id {
+    /// Takes the state of a path into the overlay.
+    fn keep(&mut self, key: Key, file: FileState) {
+        match file.id {
             Some(id) => {
-                self.numbers.insert(id);
+                self.ids.insert(id);
                 self.counts.served += 1;
             }
             None => self.counts.refused += 1,
         }
-        if there.facts.state != State::Unusable {
-            let keys = self.by_hash.entry(there.facts.info_hash).or_default();
+        if file.facts.state != State::Unusable {
+            let keys = self.by_hash.entry(file.facts.info_hash).or_default();
             keys.push(key.clone());
         }
-        let (there, epoch) = (Some(there), self.epoch);
-        self.over.insert(key, Seen { there, epoch });
+        let (file, epoch) = (Some(file), self.epoch);
+        self.overlay.insert(key, OverlayEntry { file, epoch });
     }
+}
+
+/// Leaves a path for later, because no descriptor was left.
+fn postpone(path: &Path, reason: &RefusalReason, examined: &mut Examined) {
+    log::warn!("rescan postponed: {reason}");
+    examined.postponed.push(path.to_path_buf());
+}
+
+/// The refusal of a duplicate; `None` when both paths lead to one file.
+fn duplicate(path: &Path, first: &Path) -> Option<RefusalReason> {
+    let is_one_file = path.canonicalize().ok() == first.canonicalize().ok();
+    (!is_one_file).then(|| RefusalReason::Duplicate(first.to_path_buf()))
 }
 
 fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-}
-
-/// Whether a torrent is served from the file of this entry.
-pub(super) fn is_served(entry: &Entry) -> bool {
-    entry.facts.state == State::Served && !entry.duplicate
 }
 
 #[cfg(test)]

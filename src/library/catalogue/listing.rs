@@ -5,27 +5,27 @@
 
 use std::path::PathBuf;
 
-use super::lookup::{Base, Differs};
+use super::overlay::{Override, Snapshot};
 use crate::library::index::IndexError;
 use crate::library::index::format::State;
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
 /// Entries of an index in one page, whether they are served or not: when most content is away a page
-/// is short and soon there, rather than full after a walk over millions.
+/// is short and soon there, rather than full after a walk overlay millions.
 const LOOKED_AT_MAX: usize = 10_000;
 
 /// A page that is to be read.
 #[derive(Debug)]
 pub struct Listing {
     /// What is served, but for what differs.
-    pub base: Base,
+    pub snapshot: Snapshot,
     /// What the page follows; `None` is the first.
     pub after: Option<InfoHash>,
     /// Torrents in it at most.
     pub limit: usize,
     /// What differs from the index behind `after`, in order, as many as `limit` at most.
-    pub differs: Vec<(InfoHash, Differs)>,
+    pub overrides: Vec<(InfoHash, Override)>,
 }
 
 /// See the module's text.
@@ -55,26 +55,28 @@ impl Listing {
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
     pub fn read(&self) -> Result<Page, IndexError> {
-        let Self { base, limit, .. } = self;
+        let Self {
+            snapshot, limit, ..
+        } = self;
         // Behind this, more may differ from the index than is known here.
-        let last = self.differs.last().map(|one| one.0);
-        let mut next = last.filter(|_| self.differs.len() >= *limit);
+        let last = self.overrides.last().map(|one| one.0);
+        let mut next = last.filter(|_| self.overrides.len() >= *limit);
         let mut torrents = Vec::new();
-        for (looked_at, entry) in base.index.following(self.after.as_ref()).enumerate() {
+        for (looked_at, entry) in snapshot.index.following(self.after.as_ref()).enumerate() {
             let entry = entry?;
             let info_hash = entry.facts.info_hash;
             if next.is_some_and(|next| info_hash > next) {
                 break;
             }
-            let differs = self.differs.binary_search_by_key(&info_hash, |one| one.0);
-            if let Some(id) = base.numbering.number(entry.number)
+            let overrides = self.overrides.binary_search_by_key(&info_hash, |one| one.0);
+            if let Some(id) = snapshot.ids.id(entry.number)
                 && entry.facts.state == State::Served
-                && differs.is_err()
+                && overrides.is_err()
             {
                 torrents.push(Listed {
                     info_hash,
                     id,
-                    metainfo: base.index.path_of(&entry),
+                    metainfo: snapshot.index.path_of(&entry),
                 });
             }
             if torrents.len() >= *limit || looked_at >= LOOKED_AT_MAX {
@@ -82,8 +84,8 @@ impl Listing {
                 break;
             }
         }
-        for (info_hash, differs) in &self.differs {
-            if let Differs::Here(id, metainfo) = differs
+        for (info_hash, overrides) in &self.overrides {
+            if let Override::Served(id, metainfo) = overrides
                 && next.is_none_or(|next| *info_hash <= next)
             {
                 torrents.push(Listed {

@@ -15,8 +15,8 @@ use lru::LruCache;
 use thiserror::Error;
 
 use super::listing::Listing;
+use super::overlay::{Override, Snapshot};
 use crate::library::index::format::State;
-use crate::library::index::id_map::Numbering;
 use crate::library::index::{Candidates, Index, IndexError};
 use crate::timers::Time;
 use crate::torrent::catalogue::{Refusal, RefusalReason, Torrent};
@@ -28,7 +28,7 @@ use crate::wire::message::InfoHash;
 /// Loaded torrents that are kept when nobody uses them: one of few files takes half a kilobyte.
 pub const LOADED_MAX: usize = 1024;
 
-/// Loaded torrents that are looked at to find one that nobody uses. When all of these are in use the
+/// Loaded torrents that are examined to find one that nobody uses. When all of these are in use the
 /// bound is exceeded by one, and those in use are bounded by the connected peers.
 const LOOKED_AT_MAX: usize = 8;
 
@@ -51,8 +51,8 @@ pub enum LoadError {
     /// The metainfo file is that of another torrent.
     #[error("{}: holds a different torrent than when it was indexed", Printable::path(.0))]
     Replaced(PathBuf),
-    /// Its content was not right when it was looked at last.
-    #[error("{}: waits for its content to be checked again", Printable::path(.0))]
+    /// Its content was not right when it was examined last.
+    #[error("{}: waits until its content is examined again", Printable::path(.0))]
     Withdrawn(PathBuf),
     /// A defect of ours.
     #[error("a reader panicked")]
@@ -60,7 +60,7 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// The metainfo file that is to be looked at again.
+    /// The metainfo file that is to be examined again.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -98,7 +98,7 @@ pub enum Answer {
 /// A torrent that is to be loaded.
 #[derive(Debug)]
 pub struct Query {
-    base: Base,
+    snapshot: Snapshot,
     place: Place,
     content: Option<PathBuf>,
     info_hash: InfoHash,
@@ -124,7 +124,7 @@ impl Query {
     /// # Errors
     /// A [`LoadError`] when it is not as it was indexed.
     pub fn load(&self) -> Result<Option<Arc<Torrent>>, LoadError> {
-        let index = &self.base.index;
+        let index = &self.snapshot.index;
         let (id, metainfo) = match &self.place {
             Place::Added { id, metainfo } => (*id, metainfo.to_path_buf()),
             Place::Among(candidates) => {
@@ -134,7 +134,7 @@ impl Query {
                 if entry.facts.state != State::Served {
                     return Err(LoadError::Withdrawn(metainfo));
                 }
-                match self.base.numbering.number(entry.number) {
+                match self.snapshot.ids.id(entry.number) {
                     Some(id) => (id, metainfo),
                     None => return Ok(None),
                 }
@@ -155,50 +155,11 @@ impl Query {
     }
 }
 
-/// An index, and the numbers of what is in it.
-#[derive(Clone, Debug)]
-pub struct Base {
-    /// The index.
-    pub index: Arc<Index>,
-    /// See [`Torrent::id`].
-    pub numbering: Arc<Numbering>,
-}
-
-impl Base {
-    /// An index in which each torrent has the number of its record.
-    #[must_use]
-    pub fn new(index: Index) -> Self {
-        let records = u32::try_from(index.records()).unwrap_or(u32::MAX);
-        Base {
-            index: Arc::new(index),
-            numbering: Arc::new(Numbering::identity(records)),
-        }
-    }
-
-    /// Where all content lies, unless the index is told another place; `None` is beside each
-    /// metainfo file.
-    #[must_use]
-    pub fn content(&self) -> Option<PathBuf> {
-        let origin = self.index.origin();
-        // What is absolute replaces what it is joined to.
-        (origin.content.as_ref()).map(|content| origin.root.join(content))
-    }
-}
-
-/// What differs from the index: not served any more, or elsewhere.
-#[derive(Clone, Debug)]
-pub enum Differs {
-    /// It is not served.
-    Gone,
-    /// It is served from this metainfo file, by this id.
-    Here(TorrentId, Arc<Path>),
-}
-
 /// See the module's text.
 pub struct Library {
-    base: Option<Base>,
+    snapshot: Option<Snapshot>,
     content: Option<PathBuf>,
-    differs: BTreeMap<InfoHash, Differs>,
+    overrides: BTreeMap<InfoHash, Override>,
     loaded: LruCache<InfoHash, Arc<Torrent>>,
     failed: LruCache<InfoHash, Time>,
     /// A bit for each place in the index: those that were found to be withdrawn there. Empty while
@@ -212,9 +173,9 @@ impl Default for Library {
     /// Without torrents.
     fn default() -> Self {
         Self {
-            base: None,
+            snapshot: None,
             content: None,
-            differs: BTreeMap::new(),
+            overrides: BTreeMap::new(),
             loaded: LruCache::unbounded(),
             failed: LruCache::sparse(FAILED_MAX),
             withdrawn: Vec::new(),
@@ -229,27 +190,27 @@ impl Library {
     #[must_use]
     pub fn of_index(index: Index, content: Option<PathBuf>) -> Self {
         let mut library = Self::default();
-        library.replace(Base::new(index), content, BTreeMap::new());
+        library.replace(Snapshot::new(index), content, BTreeMap::new());
         library
     }
 
-    /// Takes up another index, and what differs from it. Numbers stand for the same torrents as
+    /// Takes up another index, and what differs from it. Ids stand for the same torrents as
     /// before. Answers what is no longer needed, which may take its time to be dropped.
     pub fn replace(
         &mut self,
-        base: Base,
+        snapshot: Snapshot,
         content: Option<PathBuf>,
-        differs: BTreeMap<InfoHash, Differs>,
+        overrides: BTreeMap<InfoHash, Override>,
     ) -> impl Send + 'static {
-        self.content = content.or_else(|| base.content());
+        self.content = content.or_else(|| snapshot.content());
         // What is being loaded is what the other index says.
         self.loading.values_mut().for_each(|stale| *stale = true);
         let withdrawn = std::mem::take(&mut self.withdrawn);
-        let old = self.base.replace(base);
+        let old = self.snapshot.replace(snapshot);
         (
             old,
             withdrawn,
-            std::mem::replace(&mut self.differs, differs),
+            std::mem::replace(&mut self.overrides, overrides),
         )
     }
 
@@ -259,16 +220,17 @@ impl Library {
         self.failed.pop(&info_hash);
         self.outdate(&info_hash);
         if let Some(metainfo) = metainfo {
-            self.differs.insert(info_hash, Differs::Here(id, metainfo));
+            self.overrides
+                .insert(info_hash, Override::Served(id, metainfo));
         }
     }
 
     /// A torrent is not served any more.
     pub fn remove(&mut self, info_hash: InfoHash) {
-        let base = self.base.as_ref();
-        match base.and_then(|base| base.index.find(&info_hash)) {
-            Some(_) => self.differs.insert(info_hash, Differs::Gone),
-            None => self.differs.remove(&info_hash),
+        let snapshot = self.snapshot.as_ref();
+        match snapshot.and_then(|snapshot| snapshot.index.find(&info_hash)) {
+            Some(_) => self.overrides.insert(info_hash, Override::Tombstone),
+            None => self.overrides.remove(&info_hash),
         };
     }
 
@@ -284,15 +246,15 @@ impl Library {
     /// A page of what is served; `None` before there is anything.
     #[must_use]
     pub fn list(&self, after: Option<InfoHash>, limit: usize) -> Option<Listing> {
-        let base = self.base.clone()?;
+        let snapshot = self.snapshot.clone()?;
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let differs = self.differs.range((behind, Bound::Unbounded)).take(limit);
+        let overrides = self.overrides.range((behind, Bound::Unbounded)).take(limit);
         Some(Listing {
-            base,
+            snapshot,
             after,
             limit,
-            differs: differs
-                .map(|(info_hash, differs)| (*info_hash, differs.clone()))
+            overrides: overrides
+                .map(|(info_hash, overrides)| (*info_hash, overrides.clone()))
                 .collect(),
         })
     }
@@ -310,16 +272,16 @@ impl Library {
         if let Some(torrent) = self.loaded.get(info_hash) {
             return Answer::Loaded(Arc::clone(torrent));
         }
-        let Some(base) = &self.base else {
+        let Some(snapshot) = &self.snapshot else {
             return Answer::Unknown;
         };
-        let place = match self.differs.get(info_hash) {
-            Some(Differs::Gone) => return Answer::Unknown,
-            Some(Differs::Here(id, metainfo)) => Place::Added {
+        let place = match self.overrides.get(info_hash) {
+            Some(Override::Tombstone) => return Answer::Unknown,
+            Some(Override::Served(id, metainfo)) => Place::Added {
                 id: *id,
                 metainfo: Arc::clone(metainfo),
             },
-            None => match base.index.find(info_hash) {
+            None => match snapshot.index.find(info_hash) {
                 Some(candidates) if self.is_withdrawn(&candidates) => return Answer::Unknown,
                 Some(candidates) => Place::Among(candidates),
                 None => return Answer::Unknown,
@@ -333,7 +295,7 @@ impl Library {
         }
         self.loading.entry(*info_hash).or_insert(false);
         Answer::Known(Query {
-            base: base.clone(),
+            snapshot: snapshot.clone(),
             place,
             content: self.content.clone(),
             info_hash: *info_hash,
@@ -360,13 +322,15 @@ impl Library {
     /// The index says that a torrent is withdrawn, see [`LoadError::Withdrawn`]: from now on that is
     /// known from memory, until it is added or another index says something else.
     pub fn withdraw(&mut self, info_hash: &InfoHash) {
-        let Some(base) = &self.base else { return };
-        let candidates = base.index.find(info_hash);
+        let Some(snapshot) = &self.snapshot else {
+            return;
+        };
+        let candidates = snapshot.index.find(info_hash);
         let Some(place) = candidates.as_ref().and_then(only) else {
             return;
         };
         if self.withdrawn.is_empty() {
-            let places = usize::try_from(base.index.torrents()).unwrap_or(0);
+            let places = usize::try_from(snapshot.index.torrents()).unwrap_or(0);
             self.withdrawn = vec![0; places.div_ceil(64)];
         }
         if let Some(bits) = self.withdrawn.get_mut(place / 64) {

@@ -1,7 +1,6 @@
-//! What a new index changes, compared with what is served.
+//! Merging a new index into the catalogue: what changes by it, and which torrents keep their ids.
 //!
-//! Owns which torrents keep their numbers. It must not know why there is a new index. Both are read
-//! from their beginning to their end, which takes its time.
+//! The old contents and the new index are read side by side, from their beginning to their end.
 
 use std::cmp::Ordering;
 use std::collections::btree_map;
@@ -9,209 +8,205 @@ use std::collections::{BTreeMap, HashSet};
 use std::iter::Peekable;
 use std::sync::Arc;
 
-use super::contents::{Key, Removed, Seen, There, View, is_served};
-use super::lookup::Base;
+use super::contents::Contents;
+use super::overlay::{FileState, Key, Merged, OverlayEntry, Removed, Snapshot, is_served};
 use crate::library::index::format::State;
-use crate::library::index::id_map::Numbers;
+use crate::library::index::id_map::IdMapBuilder;
 use crate::library::index::{Counts, Entries, Entry, Index, IndexError};
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
-/// What a new index changes.
+/// What merging changes of what is served.
+#[derive(Default)]
 pub(super) struct Difference {
-    pub(super) base: Base,
-    /// What was seen while it was made, which it may have missed.
-    pub(super) over: BTreeMap<Key, Seen>,
-    pub(super) counts: Counts,
-    pub(super) next_number: TorrentId,
     pub(super) removed: Vec<Removed>,
     /// Records of torrents that were not served before.
     pub(super) added: Vec<u32>,
 }
 
-/// Compares. What was seen before refresh `epoch` was begun is in the new index; what was seen since
-/// holds on.
+/// Merges a new index into the contents. The index contains what was examined before refresh `epoch`
+/// began; what was examined since stays over it.
 ///
-/// What cannot be read of what was there before is unknown: it is removed, and what the new index has
-/// of it is added.
+/// Where the old index cannot be read, its torrents are removed, and those of the new index added.
 ///
 /// # Errors
-/// An [`IndexError`] when the new one is damaged or cannot be read.
-pub(super) fn compare(
-    view: &View,
+/// An [`IndexError`] when the new index is damaged or cannot be read.
+pub(super) fn merge(
+    contents: &Contents,
     index: Arc<Index>,
     epoch: u32,
-) -> Result<Difference, IndexError> {
-    let is_newer = |(_, seen): &(&Key, &Seen)| seen.epoch >= epoch;
-    let newer = view.over.iter().filter(is_newer);
-    let over = newer.map(|(key, seen)| (key.clone(), seen.clone()));
-    let over: BTreeMap<Key, Seen> = over.collect();
-    let served = over.values().filter_map(|seen| seen.there.as_ref());
-    let served = served.filter(|there| there.id.is_some());
-    let mut comparison = Comparison {
-        view,
+) -> Result<(Merged, Difference), IndexError> {
+    let newer = contents.overlay().iter();
+    let newer = newer.filter(|(_, entry)| entry.epoch >= epoch);
+    let overlay: BTreeMap<Key, OverlayEntry> = newer
+        .map(|(key, entry)| (key.clone(), entry.clone()))
+        .collect();
+    let files = overlay.values().filter_map(|entry| entry.file.as_ref());
+    let served = files.filter(|file| file.id.is_some());
+    let mut merging = Merging {
+        contents,
         index: &index,
         epoch,
-        served_over: served.map(|there| there.facts.info_hash).collect(),
-        over,
+        served_by_overlay: served.map(|file| file.facts.info_hash).collect(),
+        overlay,
         counts: index.counts(),
-        numbers: Numbers::default(),
-        next_number: view.next_number,
-        removed: Vec::new(),
-        added: Vec::new(),
+        ids: IdMapBuilder::default(),
+        next_id: contents.next_id(),
+        difference: Difference::default(),
     };
-    let mut old = Old::new(view);
-    let mut new = Keyed::of(&index).peekable();
-    let mut next = old.next();
+    let mut old_files = OldFiles::new(contents);
+    let mut new_entries = KeyedEntries::of(&index).peekable();
+    let mut next_old = old_files.next();
     loop {
-        // What cannot be read comes first, and ends it.
-        let order = match (&next, new.peek()) {
+        // An error of the new index comes first and ends the merge.
+        let order = match (&next_old, new_entries.peek()) {
             (None, None) => break,
-            (Some((one, _)), Some(Ok((other, _)))) => one.cmp(other),
+            (Some((old, _)), Some(Ok((new, _)))) => old.cmp(new),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) | (_, Some(Err(_))) => Ordering::Greater,
         };
-        let was = match order.is_le() {
-            true => std::mem::replace(&mut next, old.next()),
+        let old = match order.is_le() {
+            true => std::mem::replace(&mut next_old, old_files.next()),
             false => None,
         };
-        let is = if order.is_ge() { new.next() } else { None }.transpose()?;
-        comparison.judge(was, is)?;
+        let new = match order.is_ge() {
+            true => new_entries.next().transpose()?,
+            false => None,
+        };
+        merging.merge_one(old, new)?;
     }
-    drop(new);
-    comparison.lose(&old.lost);
-    let Comparison {
-        over,
+    drop(new_entries);
+    merging.drop_unreadable(&old_files.unreadable);
+    let Merging {
+        overlay,
         counts,
-        numbers,
-        next_number,
-        removed,
-        added,
+        ids,
+        next_id,
+        difference,
         ..
-    } = comparison;
-    let numbering = Arc::new(numbers.finish());
-    Ok(Difference {
-        base: Base { index, numbering },
-        over,
+    } = merging;
+    let ids = Arc::new(ids.finish());
+    let merged = Merged {
+        snapshot: Snapshot { index, ids },
+        overlay,
         counts,
-        next_number,
-        removed,
-        added,
-    })
+        next_id,
+    };
+    Ok((merged, difference))
 }
 
-struct Comparison<'a> {
-    view: &'a View,
+struct Merging<'a> {
+    contents: &'a Contents,
     index: &'a Index,
     epoch: u32,
-    /// What is served from the paths in `over`, whatever the index says.
-    served_over: HashSet<InfoHash>,
-    over: BTreeMap<Key, Seen>,
+    /// Torrents that are served from paths in `overlay`, whatever the index says.
+    served_by_overlay: HashSet<InfoHash>,
+    overlay: BTreeMap<Key, OverlayEntry>,
     counts: Counts,
-    numbers: Numbers,
-    next_number: TorrentId,
-    removed: Vec<Removed>,
-    added: Vec<u32>,
+    ids: IdMapBuilder,
+    next_id: TorrentId,
+    difference: Difference,
 }
 
-impl Comparison<'_> {
-    /// Takes what was known of a path and what the new index has of it.
-    fn judge(
+impl Merging<'_> {
+    /// Merges the old state and the new entry of one path. Each entry gets an id.
+    fn merge_one(
         &mut self,
-        was: Option<(Key, Option<There>)>,
-        is: Option<(Key, Entry)>,
+        old: Option<(Key, Option<FileState>)>,
+        new: Option<(Key, Entry)>,
     ) -> Result<(), IndexError> {
-        let key = (was.as_ref().map(|(key, _)| key)).or(is.as_ref().map(|(key, _)| key));
-        let seen = key.and_then(|key| self.over.get(key));
-        if let Some(seen) = seen {
-            // It is as it was seen, and the number of the record, if there is one, is not used.
-            let id = seen.there.as_ref().map(|there| there.id);
-            if let Some((_, entry)) = is {
+        let key = (old.as_ref().map(|(key, _)| key)).or(new.as_ref().map(|(key, _)| key));
+        if let Some(entry) = key.and_then(|key| self.overlay.get(key)) {
+            // The overlay is in force. The id of the record, if there is one, is not used.
+            let file = entry.file.as_ref().map(|file| file.id);
+            if let Some((_, entry)) = new {
                 *tally(&mut self.counts, is_served(&entry)) -= 1;
-                self.fresh();
+                self.push_new_id();
             }
-            if let Some(id) = id {
+            if let Some(id) = file {
                 *tally(&mut self.counts, id.is_some()) += 1;
             }
             return Ok(());
         }
-        let was = was.and_then(|(_, there)| there);
-        let Some((key, entry)) = is else {
-            self.remove(was.as_ref(), false);
+        let old = old.and_then(|(_, file)| file);
+        let Some((key, entry)) = new else {
+            self.remove(old.as_ref(), false);
             return Ok(());
         };
         let served = is_served(&entry);
-        if served && self.served_over.contains(&entry.facts.info_hash) {
-            // It came elsewhere meanwhile, where it is served already.
-            self.remove(was.as_ref(), false);
-            self.see(key, &entry, None);
-            self.fresh();
+        if served && self.served_by_overlay.contains(&entry.facts.info_hash) {
+            // It came at another path meanwhile, which serves it.
+            self.remove(old.as_ref(), false);
+            self.lay_over(key, &entry, None);
+            self.push_new_id();
             return Ok(());
         }
-        if let Some(was) = was.as_ref().filter(|was| is_same(was, &entry))
-            && let Some(id) = was.id
+        if let Some(old) = old.as_ref().filter(|old| is_same(old, &entry))
+            && let Some(id) = old.id
             && self.is_left_to_serve(&entry)?
         {
-            self.see(key, &entry, Some(id));
-            self.numbers.push(id);
+            self.lay_over(key, &entry, Some(id));
+            self.ids.push(id);
             return Ok(());
         }
-        let kept = was.as_ref().filter(|was| served && is_same(was, &entry));
-        if let Some(id) = kept.and_then(|was| was.id) {
-            self.numbers.push(id);
+        let kept = old.as_ref().filter(|old| served && is_same(old, &entry));
+        if let Some(id) = kept.and_then(|old| old.id) {
+            self.ids.push(id);
             return Ok(());
         }
-        self.remove(was.as_ref(), entry.facts.state == State::Withdrawn);
+        self.remove(old.as_ref(), entry.facts.state == State::Withdrawn);
         if served {
-            self.added.push(entry.number);
+            self.difference.added.push(entry.number);
         }
-        match was.and_then(|was| was.reserved) {
-            // Nobody was told of it yet.
-            Some(id) => self.numbers.push(id),
-            None => self.fresh(),
+        match old.and_then(|old| old.reserved) {
+            // The loop has not heard of this id.
+            Some(id) => self.ids.push(id),
+            None => self.push_new_id(),
         }
         Ok(())
     }
 
-    /// Whether a torrent that stands back in the index is not served from where the index says,
-    /// since something else was seen there.
+    /// Whether no file serves the torrent of this duplicate: the overlay hides the one that does so
+    /// in the index.
     fn is_left_to_serve(&self, entry: &Entry) -> Result<bool, IndexError> {
-        if entry.facts.state != State::Served || self.served_over.contains(&entry.facts.info_hash) {
+        if entry.facts.state != State::Served
+            || self.served_by_overlay.contains(&entry.facts.info_hash)
+        {
             return Ok(false);
         }
         match self.index.first_of(entry.number) {
             Some(first) => {
-                let first = key(self.index, &self.index.record(first)?);
-                Ok(self.over.contains_key(&first))
+                let first = Key::of(self.index, &self.index.record(first)?);
+                Ok(self.overlay.contains_key(&first))
             }
             None => Ok(false),
         }
     }
 
-    /// Lays over the index that a torrent is, or is not, served from one of its files.
-    fn see(&mut self, key: Key, entry: &Entry, id: Option<TorrentId>) {
+    /// Makes the overlay say whether a torrent is served from this file, against the index.
+    fn lay_over(&mut self, key: Key, entry: &Entry, id: Option<TorrentId>) {
         *tally(&mut self.counts, is_served(entry)) -= 1;
         *tally(&mut self.counts, id.is_some()) += 1;
         if id.is_some() {
-            self.served_over.insert(entry.facts.info_hash);
+            self.served_by_overlay.insert(entry.facts.info_hash);
         }
-        let there = There {
+        let file = Some(FileState {
             facts: entry.facts,
             id,
             reserved: None,
-        };
-        let (there, epoch) = (Some(there), self.epoch);
-        self.over.insert(key, Seen { there, epoch });
+        });
+        let epoch = self.epoch;
+        self.overlay.insert(key, OverlayEntry { file, epoch });
     }
 
-    /// Removes torrents of which nothing but the number of their record is known.
-    fn lose(&mut self, records: &[u32]) {
-        let base = &self.view.base;
+    /// Removes the torrents of records that cannot be read.
+    fn drop_unreadable(&mut self, records: &[u32]) {
+        let snapshot = self.contents.snapshot();
         for &record in records {
-            let found = base.index.info_hashes(&[record]).unwrap_or_default();
+            let found = snapshot.index.info_hashes(&[record]).unwrap_or_default();
             let info_hash = found.first().copied().flatten();
-            if let Some(id) = base.numbering.number(record) {
-                self.removed.push(Removed {
+            if let Some(id) = snapshot.ids.id(record) {
+                self.difference.removed.push(Removed {
                     id,
                     info_hash: info_hash.unwrap_or(InfoHash([0; 20])),
                     of_content: false,
@@ -220,23 +215,23 @@ impl Comparison<'_> {
         }
     }
 
-    fn remove(&mut self, was: Option<&There>, of_content: bool) {
-        if let Some(was) = was
-            && let Some(id) = was.id
+    fn remove(&mut self, old: Option<&FileState>, of_content: bool) {
+        if let Some(old) = old
+            && let Some(id) = old.id
         {
-            self.removed.push(Removed {
+            self.difference.removed.push(Removed {
                 id,
-                info_hash: was.facts.info_hash,
+                info_hash: old.facts.info_hash,
                 of_content,
             });
         }
     }
 
-    /// Gives the next record a number that nothing has.
-    fn fresh(&mut self) {
-        let number = self.view.unused(self.next_number);
-        self.numbers.push(number);
-        self.next_number = TorrentId(number.0.wrapping_add(1));
+    /// Gives the next record an id that is not in use.
+    fn push_new_id(&mut self) {
+        let id = self.contents.unused_id(self.next_id);
+        self.ids.push(id);
+        self.next_id = id.following();
     }
 }
 
@@ -247,102 +242,95 @@ fn tally(counts: &mut Counts, served: bool) -> &mut u64 {
     }
 }
 
-/// Whether a torrent may be served on by the same number.
-fn is_same(was: &There, entry: &Entry) -> bool {
-    was.facts.info_hash == entry.facts.info_hash && was.facts.stamp == entry.facts.stamp
+/// Whether a torrent keeps its id.
+fn is_same(old: &FileState, new: &Entry) -> bool {
+    old.facts.info_hash == new.facts.info_hash && old.facts.stamp == new.facts.stamp
 }
 
-fn key(index: &Index, entry: &Entry) -> Key {
-    Key {
-        directory: index.origin().root.join(&entry.directory),
-        name: entry.name.clone(),
-    }
-}
-
-/// What is known of each path, in their order.
-struct Old<'a> {
-    view: &'a View,
-    base: Keyed<'a>,
-    /// The next of the index.
+/// The old state of each path, in the order of paths.
+struct OldFiles<'a> {
+    contents: &'a Contents,
+    snapshot: KeyedEntries<'a>,
+    /// The next of the snapshot.
     entry: Option<(Key, Entry)>,
-    over: Peekable<btree_map::Iter<'a, Key, Seen>>,
-    /// Records that cannot be read.
-    lost: Vec<u32>,
+    overlay: Peekable<btree_map::Iter<'a, Key, OverlayEntry>>,
+    /// Records of the snapshot that cannot be read.
+    unreadable: Vec<u32>,
 }
 
-impl<'a> Old<'a> {
-    fn new(view: &'a View) -> Self {
-        let mut old = Old {
-            view,
-            base: Keyed::of(&view.base.index),
+impl<'a> OldFiles<'a> {
+    fn new(contents: &'a Contents) -> Self {
+        let mut old = OldFiles {
+            contents,
+            snapshot: KeyedEntries::of(&contents.snapshot().index),
             entry: None,
-            over: view.over.iter().peekable(),
-            lost: Vec::new(),
+            overlay: contents.overlay().iter().peekable(),
+            unreadable: Vec::new(),
         };
-        old.entry = old.readable();
+        old.entry = old.next_readable();
         old
     }
 
-    /// The next entry of the index that can be read.
-    fn readable(&mut self) -> Option<(Key, Entry)> {
-        for record in self.base.entries.upcoming()..u32::MAX {
-            match self.base.next()? {
+    /// The next entry of the snapshot that can be read.
+    fn next_readable(&mut self) -> Option<(Key, Entry)> {
+        loop {
+            let record = self.snapshot.entries.upcoming();
+            match self.snapshot.next()? {
                 Ok(entry) => return Some(entry),
                 Err(error) => {
-                    if self.lost.is_empty() {
+                    if self.unreadable.is_empty() {
                         log::warn!("{error}; this part of the index is ignored");
                     }
-                    self.lost.push(record);
+                    self.unreadable.push(record);
                 }
             }
         }
-        None
     }
 }
 
-impl Iterator for Old<'_> {
-    type Item = (Key, Option<There>);
+impl Iterator for OldFiles<'_> {
+    type Item = (Key, Option<FileState>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let order = match (&self.entry, self.over.peek()) {
+        let order = match (&self.entry, self.overlay.peek()) {
             (None, None) => return None,
             (Some((one, _)), Some((other, _))) => one.cmp(other),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
         };
-        let base = match order.is_le() {
+        let entry = match order.is_le() {
             true => {
-                let entry = self.readable();
-                std::mem::replace(&mut self.entry, entry)
+                let next = self.next_readable();
+                std::mem::replace(&mut self.entry, next)
             }
             false => None,
         };
         if order.is_ge() {
-            let (key, seen) = self.over.next()?;
-            return Some((key.clone(), seen.there.clone()));
+            let (key, over) = self.overlay.next()?;
+            return Some((key.clone(), over.file.clone()));
         }
-        base.map(|(key, entry)| (key, Some(self.view.there(&entry))))
+        entry.map(|(key, entry)| (key, Some(self.contents.file_state(&entry))))
     }
 }
 
-/// The entries of an index with their paths.
-struct Keyed<'a> {
+/// The entries of an index with their keys.
+struct KeyedEntries<'a> {
     index: &'a Index,
     entries: Entries<'a>,
 }
 
-impl<'a> Keyed<'a> {
+impl<'a> KeyedEntries<'a> {
     fn of(index: &'a Index) -> Self {
         let entries = index.entries();
-        Keyed { index, entries }
+        KeyedEntries { index, entries }
     }
 }
 
-impl Iterator for Keyed<'_> {
+impl Iterator for KeyedEntries<'_> {
     type Item = Result<(Key, Entry), IndexError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let entry = self.entries.next()?;
-        Some(entry.map(|entry| (key(self.index, &entry), entry)))
+        Some(entry.map(|entry| (Key::of(self.index, &entry), entry)))
     }
 }

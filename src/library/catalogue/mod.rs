@@ -4,13 +4,15 @@
 //! changed since. A refresh makes a new index in the background; a merge then replaces the snapshot
 //! and drops what it contains from the overlay.
 //!
-//! - `live`: the thread `hekate-library`, as the loop sees it.
+//! - `live`: the thread `hekate-library`, as the loop sees it; `updates`, `mailbox`: what passes between
+//!   them.
 //! - `worker`: what that thread does: it opens the library, examines changes and refreshes.
 //! - `watching`, `retries`: when paths are examined again.
-//! - `contents`: the snapshot with its overlay, and what examining a path changes.
-//! - `affected`, `duplicates`: which files a change affects; which of several equal ones is served.
-//! - `merge`: what a new index changes. `additions`: its torrents as updates for the loop.
-//! - `refresh`, `index_cache`: where indexes are kept; making one.
+//! - `overlay`: the types: snapshot, overlay entry, tombstone, change.
+//! - `contents`: the snapshot with its overlay, and what examining a path changes. In it, `affected`:
+//!   which files a change affects; `duplicates`: which of several files with one torrent is served.
+//! - `merge`: what a new index changes; `additions`: its torrents as changes for the loop.
+//! - `source`: the settings. `refresh`, `index_cache`: where indexes are kept; making them.
 //! - `lookup`: what the loop asks: an info-hash is unknown, loaded or to be loaded.
 //! - `listing`: what is served, page by page.
 
@@ -20,8 +22,12 @@ mod index_cache;
 pub mod listing;
 pub mod live;
 pub mod lookup;
+mod mailbox;
 mod merge;
+pub mod overlay;
 pub mod refresh;
 mod retries;
+pub mod source;
+mod updates;
 mod watching;
 mod worker;

@@ -1,7 +1,4 @@
-//! The index that is served: opened where it is kept, made where there is none, made anew.
-//!
-//! Owns where an index is kept, and what happens when it cannot be. It must not know who is told. It
-//! blocks for as long as it takes.
+//! Where indexes are kept, and making them: the first one, and the next from the one before.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
@@ -13,25 +10,25 @@ use std::sync::Arc;
 use sha1::{Digest, Sha1};
 
 use super::index_cache;
-use super::live::{Settings, Source, anchors, say};
+use super::source::{Settings, Source, log_refusals};
 use crate::library::index::{Fault, Index, IndexError};
-use crate::library::scan::build::{self, Base, BuildError, Look, Plan, Progress};
+use crate::library::scan::build::{self, BuildError, Depth, Plan, Previous, Progress};
 use crate::library::scan::parallel;
 use crate::library::scan::walk::is_away;
 use crate::torrent::catalogue::Refusal;
 use crate::torrent::printable::Printable;
 
-/// An index is nobody else's business: it tells what is served.
+/// Only we may read an index: it tells what is served.
 const STATE_MODE: u32 = 0o700;
 
-/// What is looked at again.
+/// A refresh.
 pub(super) struct Task {
     pub(super) settings: Settings,
-    pub(super) base: Arc<Index>,
-    pub(super) look: Look,
-    /// See [`Base::quiet`].
+    pub(super) previous: Arc<Index>,
+    pub(super) depth: Depth,
+    /// See [`Previous::quiet`].
     pub(super) quiet: bool,
-    /// See [`Base::gone`].
+    /// See [`Previous::gone`].
     pub(super) gone: Vec<PathBuf>,
 }
 
@@ -54,7 +51,7 @@ pub fn state_path(directory: &Path, inputs: &[PathBuf], content: Option<&Path>) 
     directory.join(name + ".index")
 }
 
-/// Opens the index that is served, if there is one.
+/// Opens the index of earlier runs, if there is one, or the given one.
 pub(super) fn open(settings: &Settings) -> Result<Option<Index>, String> {
     let state = match &settings.source {
         Source::Inputs { state, .. } => state,
@@ -66,7 +63,7 @@ pub(super) fn open(settings: &Settings) -> Result<Option<Index>, String> {
             return Ok(Some(index));
         }
         Err(error) if is_absent(&error) => {}
-        // It is a cache.
+        // It is only a cache.
         Err(error) => log::warn!("{error}: rebuilding it"),
     }
     Ok(None)
@@ -78,46 +75,60 @@ pub(super) fn first(settings: &Settings, progress: &Progress) -> Result<Index, S
         return given(settings);
     };
     warn_of_away(inputs, settings);
-    // Other directories were served before, perhaps all but one of these.
+    // An index of other inputs may know many of the same files.
     let other = index_cache::nearest(state, inputs, settings.content.as_deref());
-    let base = other.as_ref().map(|index| Base {
+    let previous = other.as_ref().map(|index| Previous {
         index,
-        look: Look::Metainfo,
+        depth: Depth::Metainfo,
         quiet: false,
         gone: &[],
     });
-    make(settings, state, (base, parallel::cores()), progress)
+    let how = How {
+        previous,
+        threads: parallel::cores(),
+    };
+    make(settings, state, how, progress)
 }
 
-/// Makes the index anew, or opens the one that was made by somebody else.
+/// Makes the next index, or opens the one that somebody else has made.
 pub(super) fn again(task: &Task) -> Result<Index, String> {
     match &task.settings.source {
         Source::Inputs { inputs, state } => {
             warn_of_away(inputs, &task.settings);
-            let base = Base {
-                index: &task.base,
-                look: task.look,
+            let previous = Previous {
+                index: &task.previous,
+                depth: task.depth,
                 quiet: task.quiet,
                 gone: &task.gone,
             };
-            // One wrong byte would be taken over into each index that is made from it.
-            let whole = task.base.check();
-            let base = match whole {
-                Ok(()) => Some(base),
+            // A wrong byte would be copied into every later index.
+            let whole = task.previous.check();
+            let previous = match whole {
+                Ok(()) => Some(previous),
                 Err(error) => {
                     log::warn!("{error}; reading every metainfo file again");
                     None
                 }
             };
-            // While peers are served the loop has a core of its own.
-            let threads = parallel::cores().div_ceil(2);
-            make(&task.settings, state, (base, threads), &Progress::default())
+            let how = How {
+                previous,
+                // The loop keeps a core while it serves peers.
+                threads: parallel::cores().div_ceil(2),
+            };
+            make(&task.settings, state, how, &Progress::default())
         }
         Source::Given { .. } => {
             warn_of_away(&[], &task.settings);
             given(&task.settings)
         }
     }
+}
+
+/// How an index is made.
+#[derive(Clone, Copy)]
+struct How<'a> {
+    previous: Option<Previous<'a>>,
+    threads: usize,
 }
 
 fn given(settings: &Settings) -> Result<Index, String> {
@@ -134,18 +145,18 @@ fn given(settings: &Settings) -> Result<Index, String> {
 fn make(
     settings: &Settings,
     state: &Path,
-    (base, threads): (Option<Base<'_>>, usize),
+    how: How<'_>,
     progress: &Progress,
 ) -> Result<Index, String> {
-    let mut said = 0;
+    let mut logged = 0;
     let refuse = |refusal: Refusal| {
-        said += 1;
-        say(std::slice::from_ref(&refusal));
+        logged += 1;
+        log_refusals(std::slice::from_ref(&refusal));
     };
     let made = match prepare(state) {
         Ok(()) => {
             let target = state.to_path_buf();
-            write(settings, target, (base, threads), progress, refuse)
+            write(settings, target, how, progress, refuse)
         }
         Err(error) => Err(BuildError::Write(state.to_path_buf(), error)),
     };
@@ -160,35 +171,36 @@ fn make(
         }
         Err(error) => return Err(error.to_string()),
     }
-    // They come in the same order as before.
+    // The second run has the same refusals in the same order: log only what the first did not reach.
     let mut again = 0;
     let refuse = |refusal: Refusal| {
         again += 1;
-        if again > said {
-            say(std::slice::from_ref(&refusal));
+        if again > logged {
+            log_refusals(std::slice::from_ref(&refusal));
         }
     };
-    nowhere(settings, (base, threads), refuse)
+    nowhere(settings, how, refuse)
 }
 
-/// Makes an index that has no name.
+/// Makes an index in a file that is removed at once and stays open.
 ///
 /// # Errors
 /// One line that says why there is none.
 pub fn make_nowhere(
     settings: &Settings,
-    base: Option<Base<'_>>,
+    previous: Option<Previous<'_>>,
     refuse: impl FnMut(Refusal),
 ) -> Result<Index, String> {
-    nowhere(settings, (base, parallel::cores()), refuse)
+    let threads = parallel::cores();
+    nowhere(settings, How { previous, threads }, refuse)
 }
 
 fn nowhere(
     settings: &Settings,
-    (base, threads): (Option<Base<'_>>, usize),
+    how: How<'_>,
     refuse: impl FnMut(Refusal),
 ) -> Result<Index, String> {
-    // Whoever else may write there cannot have made this directory.
+    // Creating it fails if somebody else has made it, so nobody else can write to it.
     let name = format!("hekate-{}-{:08x}", std::process::id(), fastrand::u32(..));
     let directory = std::env::temp_dir().join(name);
     let made = DirBuilder::new().mode(STATE_MODE).create(&directory);
@@ -196,19 +208,19 @@ fn nowhere(
         .map_err(|error| BuildError::Write(directory.clone(), error))
         .and_then(|()| {
             let (progress, target) = (Progress::default(), directory.join("index"));
-            write(settings, target, (base, threads), &progress, refuse)
+            write(settings, target, how, &progress, refuse)
         });
-    // An index that is open does not need its name.
+    // An open file does not need its name.
     let _ = fs::remove_dir_all(&directory);
     made.map_err(|error| error.to_string())
 }
 
-/// Makes the state directory, unless it is there.
+/// Makes the directory of the index, unless it exists.
 fn prepare(state: &Path) -> io::Result<()> {
     make_directory(state.parent().unwrap_or(Path::new("/")))
 }
 
-/// Makes a state directory, unless it is there.
+/// Makes a state directory with its parents, unless it exists.
 ///
 /// # Errors
 /// Those of mkdir(2).
@@ -220,7 +232,7 @@ pub fn make_directory(directory: &Path) -> io::Result<()> {
 fn write(
     settings: &Settings,
     target: PathBuf,
-    (base, threads): (Option<Base<'_>>, usize),
+    how: How<'_>,
     progress: &Progress,
     refuse: impl FnMut(Refusal),
 ) -> Result<Index, BuildError> {
@@ -230,18 +242,18 @@ fn write(
     let plan = Plan {
         inputs: inputs.clone(),
         content: settings.content.clone(),
-        threads,
+        threads: how.threads,
         target,
     };
-    build::refresh(&plan, base, progress, refuse)?;
+    build::refresh(&plan, how.previous, progress, refuse)?;
     Ok(Index::open(&plan.target)?)
 }
 
-/// Says which disks are away.
+/// Logs which disks are not mounted.
 pub(super) fn warn_of_away(inputs: &[PathBuf], settings: &Settings) {
-    let anchors = anchors(settings);
-    let places = inputs.iter().chain(&anchors);
-    for path in places.filter(|path| is_away(path)) {
+    let presence_roots = settings.presence_roots();
+    let directories = inputs.iter().chain(&presence_roots);
+    for path in directories.filter(|path| is_away(path)) {
         let path = Printable::path(&path);
         log::warn!("{path} is empty or missing: its torrents are served when they appear");
     }

@@ -1,22 +1,22 @@
-//! Metainfo files that are looked at again later, since nothing tells when they are right.
+//! When metainfo files are examined again whose torrents could not be loaded: often no event says when
+//! they are right.
 //!
-//! Owns when that is, and how many there are at most. It is pure: time is a parameter. It must not
-//! know what is looked at.
+//! Pure: time is a parameter.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long after the first look the second is. Whoever has just mended something waits for it.
+/// The pause between the first two examinations: whoever has just mended something waits for it.
 const FIRST: Duration = Duration::from_secs(5);
 
-/// It is twice as long each time, up to this.
+/// The longest pause. Each is twice the last.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// Files that are waited for at most: with the longest pause, less than two looks a second.
+/// Files that wait at most: at the longest pause, fewer than two examinations a second.
 const WAITING_MAX: usize = 1024;
 
-/// Looks in a row: a disk takes less than a second for them, and whatever else has changed is looked
-/// at in between.
+/// Examinations in a row: a disk takes less than a second for them, and other changes are examined in
+/// between.
 const AT_ONCE: usize = 64;
 
 /// One file.
@@ -24,28 +24,28 @@ const AT_ONCE: usize = 64;
 pub(super) struct Retry {
     pub(super) path: PathBuf,
     due: Instant,
-    /// How long after the next look the one after that is.
+    /// The pause after the next examination.
     pause: Duration,
 }
 
-/// See the module's text.
+/// The files that wait.
 #[derive(Default)]
 pub(super) struct Retries {
     waiting: Vec<Retry>,
 }
 
 impl Retries {
-    /// Adds a file that is to be looked at now. When there are too many, the one that was looked at
-    /// most often in vain is found by a rescan.
-    pub(super) fn note(&mut self, path: PathBuf, now: Instant) {
+    /// Adds a file, due now. If there are too many, the one that was examined most often in vain is
+    /// left to the next rescan.
+    pub(super) fn add(&mut self, path: PathBuf, now: Instant) {
         if self.waiting.iter().any(|retry| retry.path == path) {
             return;
         }
         if self.waiting.len() >= WAITING_MAX {
-            let places = (0..).zip(&self.waiting);
-            let longest = places.max_by_key(|(_, retry)| retry.pause);
-            if let Some((place, _)) = longest {
-                self.waiting.swap_remove(place);
+            let retries = (0..).zip(&self.waiting);
+            let longest = retries.max_by_key(|(_, retry)| retry.pause);
+            if let Some((index, _)) = longest {
+                self.waiting.swap_remove(index);
             }
         }
         self.waiting.push(Retry {
@@ -55,7 +55,7 @@ impl Retries {
         });
     }
 
-    /// Takes some of those that are due out.
+    /// Takes out some of those that are due.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Retry> {
         let due = self.waiting.extract_if(.., |retry| retry.due <= now);
         due.take(AT_ONCE).collect()
@@ -71,12 +71,12 @@ impl Retries {
         });
     }
 
-    /// When the next is due.
-    pub(super) fn next(&self) -> Option<Instant> {
+    /// When the next one is due.
+    pub(super) fn poll_at(&self) -> Option<Instant> {
         self.waiting.iter().map(|retry| retry.due).min()
     }
 
-    /// Forgets all: everything was looked at.
+    /// Forgets all, after a scan of everything.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
     }
@@ -87,37 +87,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_looked_at_at_once_and_then_less_and_less_often() {
+    fn a_file_is_due_at_once_and_then_after_growing_pauses() {
         let start = Instant::now();
         let mut retries = Retries::default();
-        retries.note("/a".into(), start);
-        retries.note("/a".into(), start);
+        retries.add("/a".into(), start);
+        retries.add("/a".into(), start);
         let mut now = start;
         let mut pauses = Vec::new();
         for _ in 0..10 {
             let due = retries.take_due(now);
             assert_eq!(due.len(), 1);
-            assert_eq!(retries.next(), None);
+            assert_eq!(retries.poll_at(), None);
             retries.again(due[0].clone(), now);
-            let next = retries.next().unwrap();
+            let next = retries.poll_at().unwrap();
             assert_eq!(retries.take_due(next - Duration::from_millis(1)), []);
             pauses.push((next - now).as_secs());
             now = next;
         }
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 600, 600, 600]);
         retries.clear();
-        assert_eq!(retries.next(), None);
+        assert_eq!(retries.poll_at(), None);
     }
 
     #[test]
-    fn there_are_never_too_many_and_few_are_taken_at_once() {
+    fn the_number_that_waits_and_is_taken_at_once_is_bounded() {
         let now = Instant::now();
         let mut retries = Retries::default();
-        retries.note("/old".into(), now);
+        retries.add("/old".into(), now);
         let old = retries.take_due(now).remove(0);
         retries.again(old, now);
         for number in 0..WAITING_MAX {
-            retries.note(format!("/{number}").into(), now);
+            retries.add(format!("/{number}").into(), now);
         }
         let later = now + LONGEST;
         let mut taken = Vec::new();

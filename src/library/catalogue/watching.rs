@@ -1,6 +1,4 @@
-//! The thread that the kernel tells what changes.
-//!
-//! Owns that thread. It must not know what becomes of what it tells.
+//! The thread that reads the kernel's events and posts changes to the mailbox.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,31 +7,32 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use super::live::{Bell, Settings, anchors, inputs};
+use super::mailbox::Mailbox;
+use super::source::Settings;
 use crate::library::watch::{Waker, Watcher};
 
-/// How long a watcher rests for which the kernel had no memory.
+/// The pause after an error of the kernel, which has no memory.
 const WATCH_RETRY: Duration = Duration::from_secs(1);
 
 /// What is watched.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Watched {
-    /// With all below.
+    /// Watched with everything below them.
     roots: Vec<PathBuf>,
-    /// Of which it only matters whether they are there.
-    anchors: Vec<PathBuf>,
+    /// See [`Settings::presence_roots`].
+    presence_roots: Vec<PathBuf>,
 }
 
 impl Watched {
     pub(super) fn of(settings: &Settings) -> Self {
         Watched {
-            roots: inputs(settings),
-            anchors: anchors(settings),
+            roots: settings.inputs(),
+            presence_roots: settings.presence_roots(),
         }
     }
 }
 
-/// The thread that is told by the kernel what changes.
+/// The thread `hekate-watch`. It ends some time after this is dropped.
 pub(super) struct Watch {
     pub(super) watched: Watched,
     waker: Waker,
@@ -41,25 +40,25 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Watches what is to be watched. It takes a walk over all directories.
-    pub(super) fn start(watched: Watched, bell: &Bell) -> Option<Self> {
-        let started = Self::try_start(watched, bell);
+    /// Starts to watch, which takes a walk over all directories. `None` when it cannot.
+    pub(super) fn start(watched: Watched, mailbox: &Mailbox) -> Option<Self> {
+        let started = Self::try_start(watched, mailbox);
         let failed = |error: &io::Error| {
             log::warn!("changes are found only by SIGHUP and --rescan: {error}");
         };
         started.inspect_err(failed).ok()
     }
 
-    fn try_start(watched: Watched, bell: &Bell) -> io::Result<Self> {
-        let watcher = Watcher::new(&watched.roots, &watched.anchors)?;
+    fn try_start(watched: Watched, mailbox: &Mailbox) -> io::Result<Self> {
+        let watcher = Watcher::new(&watched.roots, &watched.presence_roots)?;
         let watch = Watch {
             watched,
             waker: watcher.waker(),
             ended: Arc::default(),
         };
-        let (ended, bell) = (Arc::clone(&watch.ended), bell.clone());
+        let (ended, mailbox) = (Arc::clone(&watch.ended), mailbox.clone());
         let thread = thread::Builder::new().name("hekate-watch".to_owned());
-        thread.spawn(move || tell(watcher, &ended, &bell))?;
+        thread.spawn(move || run(watcher, &ended, &mailbox))?;
         Ok(watch)
     }
 }
@@ -71,13 +70,12 @@ impl Drop for Watch {
     }
 }
 
-/// Hands on what a watcher tells. It never waits for whoever takes it, since the kernel does not wait
-/// for us.
-fn tell(mut watcher: Watcher, ended: &AtomicBool, bell: &Bell) {
+/// Posts what the watcher reports.
+fn run(mut watcher: Watcher, ended: &AtomicBool, mailbox: &Mailbox) {
     while !ended.load(Relaxed) {
         match watcher.wait(None) {
             Ok(changes) if changes.is_empty() => {}
-            Ok(changes) => bell.ask(|asked| asked.changes.merge(changes)),
+            Ok(changes) => mailbox.post(|mail| mail.changes.merge(changes)),
             Err(error) => {
                 log::warn!("noticing changes is delayed: {error}");
                 thread::sleep(WATCH_RETRY);

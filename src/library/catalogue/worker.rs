@@ -1,133 +1,129 @@
-//! The thread's work: what is looked at again, and when.
-//!
-//! Owns the view of what is served, and the refresh that is under way. It must not know how changes
-//! are noticed, nor what the loop makes of an update.
+//! The library's thread: it opens the library, examines what changes, and refreshes the index.
 
 use std::collections::BTreeMap;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::additions::Teller;
-use super::live::{
-    Bell, Change, Ended, Event, NewBase, Outbox, Refreshed, Settings, Source, Update, inputs, lock,
-    say,
-};
+use super::additions::Additions;
+use super::contents::Contents;
+use super::mailbox::Mailbox;
+use super::merge::merge;
+use super::overlay::{Affected, Change, Examined, Snapshot};
+use super::refresh::{self, Task};
 use super::retries::Retries;
+use super::source::{Settings, Source, log_refusals};
+use super::updates::{Ended, NewSnapshot, Outbox, Update};
 use super::watching::{Watch, Watched};
-use crate::library::catalogue::contents::{Concerned, View};
-use crate::library::catalogue::lookup::Base;
-use crate::library::catalogue::merge;
-use crate::library::catalogue::refresh::{self, Task};
 use crate::library::index::{Counts, Index, IndexError};
-use crate::library::scan::build::{Look, Progress};
+use crate::library::scan::build::{Depth, Progress};
 use crate::library::watch::Changes;
 
-/// Paths that differ from the index before it is made anew: some 30 MB here and in the loop, by estimate.
-const DIFFERS_MAX: usize = 100_000;
+/// Overlay entries that make a refresh due: some 30 MB here and in the loop, by estimate.
+const OVERLAY_MAX: usize = 100_000;
 
-/// No more than this are kept while it is made: what changes beyond that is found by another refresh.
-const DIFFERS_BOUND: usize = 2 * DIFFERS_MAX;
+/// Overlay entries at most, while a refresh is made. Another refresh finds what changes beyond that.
+const OVERLAY_BOUND: usize = 2 * OVERLAY_MAX;
 
-/// Changes that are told together when there are more. The log has a line for each of these batches.
-const TOLD_AT_ONCE: usize = 1024;
+/// Changes that are sent together while more are examined. The log has a line for each batch.
+const SENT_AT_ONCE: usize = 1024;
 
-/// How long what needs a descriptor waits when none is left. Peers come and go faster.
+/// The pause before paths are examined again that needed a descriptor when none was left. Peers come
+/// and go faster.
 const DESCRIPTORS_RETRY: Duration = Duration::from_secs(1);
 
-/// Below a directory with more metainfo files than this, a change is found by a refresh.
-const LOOKED_BELOW_MAX: usize = 20_000;
+/// Below a directory with more metainfo files than this, a refresh finds what has changed.
+const AFFECTED_MAX: usize = 20_000;
 
 /// Opens the library, then looks after it until the loop ends.
 pub(super) fn run(
     settings: Settings,
     indexing: &OnceLock<Progress>,
-    (queue, bell): (&Receiver<Event>, Bell),
+    mailbox: Mailbox,
     outbox: Outbox,
 ) -> Result<(), Ended> {
-    let kept = match refresh::open(&settings) {
-        Ok(kept) => kept,
+    let opened = match refresh::open(&settings) {
+        Ok(opened) => opened,
         Err(message) => return outbox.send(Update::Failed(message)),
     };
-    let (index, watch, kept) = match kept {
-        Some(index) => (index, None, true),
-        // What changes while the index is made is told then.
+    let was_cached = opened.is_some();
+    let (index, watch) = match opened {
+        Some(index) => (index, None),
         None => {
-            let watch = Watch::start(Watched::of(&settings), &bell);
+            // The watch comes first: it reports what changes while the index is made.
+            let watch = Watch::start(Watched::of(&settings), &mailbox);
             let progress = indexing.get_or_init(Progress::default);
             match guarded(|| refresh::first(&settings, progress)) {
-                Ok(index) => (index, watch, false),
+                Ok(index) => (index, watch),
                 Err(message) => return outbox.send(Update::Failed(message)),
             }
         }
     };
-    let base = Base::new(index);
-    let mut view = View::new(base.clone(), settings.content.clone(), inputs(&settings));
-    view.is_given = matches!(settings.source, Source::Given { .. });
-    let mut keeper = Keeper {
+    let snapshot = Snapshot::new(index);
+    let is_given = matches!(settings.source, Source::Given { .. });
+    let content = settings.content.clone();
+    let contents = Contents::new(snapshot.clone(), content, settings.inputs(), is_given);
+    let mut worker = Worker {
         settings,
-        view,
+        contents,
         outbox,
-        bell: bell.clone(),
+        mailbox: mailbox.clone(),
         watch,
         refreshing: None,
-        again: None,
-        looked_at: Instant::now(),
+        next_refresh: None,
+        scanned_at: Instant::now(),
         retries: Retries::default(),
-        put_off: Changes::default(),
+        postponed: Changes::default(),
         resume_at: None,
     };
-    keeper.outbox.send(Update::Base(NewBase {
-        base,
-        content: keeper.settings.content.clone(),
-        differs: BTreeMap::new(),
-        counts: keeper.view.counts,
+    worker.outbox.send(Update::Snapshot(NewSnapshot {
+        snapshot,
+        content: worker.settings.content.clone(),
+        overrides: BTreeMap::new(),
+        counts: worker.contents.counts(),
     }))?;
-    match keeper.settings.source {
-        // What has changed while nobody looked.
-        Source::Inputs { .. } if kept => keeper.refresh(Wish::start()),
+    match worker.settings.source {
+        // Files may have changed since the index was made.
+        Source::Inputs { .. } if was_cached => worker.refresh(RefreshRequest::start()),
         Source::Inputs { .. } => {}
-        // Whoever has made it will say when there is another.
+        // A SIGHUP says when there is another.
         Source::Given { .. } => {
-            refresh::warn_of_away(&[], &keeper.settings);
-            keeper.watch = Watch::start(Watched::of(&keeper.settings), &bell);
+            refresh::warn_of_away(&[], &worker.settings);
+            worker.watch = Watch::start(Watched::of(&worker.settings), &mailbox);
         }
     }
     loop {
-        match queue.recv_timeout(keeper.rest()) {
-            Ok(Event::Asked) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(Event::Refreshed(refreshed)) => keeper.take_up(*refreshed)?,
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        let mail = mailbox.wait(worker.idle_for(Instant::now()));
+        if mail.refresh_ended {
+            worker.end_refresh()?;
         }
-        let asked = mem::take(&mut *lock(&bell.asked));
-        if let Some(settings) = asked.refresh {
-            keeper.refresh(Wish::of(settings));
+        if let Some(settings) = mail.refresh {
+            worker.refresh(RefreshRequest::of(settings));
         }
-        if !asked.changes.is_empty() {
-            keeper.look(&asked.changes)?;
+        if !mail.changes.is_empty() {
+            worker.examine(&mail.changes)?;
         }
         let now = Instant::now();
-        for path in asked.looks {
-            keeper.retries.note(path, now);
+        for path in mail.examine {
+            worker.retries.add(path, now);
         }
-        keeper.try_again()?;
-        keeper.resume_when_due()?;
-        keeper.rescan_when_due();
+        worker.retry_due()?;
+        worker.resume_when_due()?;
+        worker.rescan_when_due();
     }
 }
 
-/// What is made, or why not: a panic is a failure like another, or nobody would look at the library
-/// again. The panic itself has been reported on standard error.
+/// Makes an index. A panic is a failure like another, or nobody would look after the library any
+/// more; the panic itself has been reported on standard error.
 fn guarded(make: impl FnOnce() -> Result<Index, String>) -> Result<Index, String> {
     let made = catch_unwind(AssertUnwindSafe(make));
     made.unwrap_or_else(|_| Err("making the index panicked, a defect of hekate".to_owned()))
 }
 
-/// Why looking at changes ends early.
+/// Why something ends early.
 enum Trouble {
     Ended,
     Index(IndexError),
@@ -145,296 +141,330 @@ impl From<IndexError> for Trouble {
     }
 }
 
-/// Why everything is looked at.
+/// A refresh that is wanted.
 #[derive(Clone, Debug)]
-struct Wish {
-    look: Look,
-    /// Whether what was refused before is not said again.
+struct RefreshRequest {
+    depth: Depth,
+    /// Whether refusals of the snapshot are not logged again.
     quiet: bool,
-    /// What holds from then on, when somebody has asked for it.
+    /// The settings from then on, when somebody has asked for the refresh.
     settings: Option<Settings>,
 }
 
-impl Wish {
-    /// After a start with an index that was kept.
+impl RefreshRequest {
+    /// After a start with a cached index.
     fn start() -> Self {
-        Wish {
-            look: Look::Metainfo,
+        RefreshRequest {
+            depth: Depth::Metainfo,
             quiet: false,
             settings: None,
         }
     }
 
     fn of(settings: Settings) -> Self {
-        Wish {
-            look: Look::Content,
+        RefreshRequest {
+            depth: Depth::Content,
             quiet: false,
             settings: Some(settings),
         }
     }
 
-    /// By itself.
-    fn quiet(look: Look) -> Self {
-        Wish {
-            look,
+    /// One that nobody has asked for.
+    fn quiet(depth: Depth) -> Self {
+        RefreshRequest {
+            depth,
             quiet: true,
             settings: None,
         }
     }
 
-    fn and(self, other: Option<Wish>) -> Self {
-        let Some(other) = other else { return self };
-        Wish {
-            look: match (self.look, other.look) {
-                (Look::Metainfo, Look::Metainfo) => Look::Metainfo,
-                _ => Look::Content,
+    /// One refresh that does what this and an earlier request want.
+    fn and(self, earlier: Option<RefreshRequest>) -> Self {
+        let Some(earlier) = earlier else { return self };
+        RefreshRequest {
+            depth: match (self.depth, earlier.depth) {
+                (Depth::Metainfo, Depth::Metainfo) => Depth::Metainfo,
+                _ => Depth::Content,
             },
-            quiet: self.quiet && other.quiet,
-            settings: self.settings.or(other.settings),
+            quiet: self.quiet && earlier.quiet,
+            settings: self.settings.or(earlier.settings),
         }
     }
 }
 
-/// What the thread keeps.
-struct Keeper {
-    settings: Settings,
-    view: View,
-    outbox: Outbox,
-    bell: Bell,
-    /// What tells of changes on disk, where it can.
+/// The refresh that is under way, in a thread of its own.
+struct Refreshing {
+    request: RefreshRequest,
+    /// How many torrents were served when it began.
+    served_before: u64,
+    thread: JoinHandle<Refreshed>,
+}
+
+/// The result of a refresh.
+struct Refreshed {
+    made: Result<Index, String>,
+    /// The watch that replaces the one before, when other directories are configured.
     watch: Option<Watch>,
-    /// The refresh that is under way, with how many torrents there were.
-    refreshing: Option<(Wish, u64)>,
-    /// What has come up meanwhile.
-    again: Option<Wish>,
-    /// When everything was looked at last.
-    looked_at: Instant,
-    /// What was not as it should be when a peer asked for it.
+}
+
+struct Worker {
+    settings: Settings,
+    contents: Contents,
+    outbox: Outbox,
+    mailbox: Mailbox,
+    /// `None` where changes cannot be watched.
+    watch: Option<Watch>,
+    refreshing: Option<Refreshing>,
+    /// A refresh that was requested while another is under way.
+    next_refresh: Option<RefreshRequest>,
+    /// When the last scan of everything began.
+    scanned_at: Instant,
+    /// Files that were not right when a peer asked for their torrents.
     retries: Retries,
-    /// What could not be looked at, because no descriptor was left.
-    put_off: Changes,
-    /// When it is looked at.
+    /// What could not be examined because no descriptor was left.
+    postponed: Changes,
+    /// When `postponed` is examined.
     resume_at: Option<Instant>,
 }
 
-impl Keeper {
-    /// How long nothing is to be done by itself.
-    fn rest(&self) -> Duration {
+impl Worker {
+    /// How long there is nothing to do, unless mail comes.
+    fn idle_for(&self, now: Instant) -> Duration {
         const LONG: Duration = Duration::from_secs(3600);
-        let until_rescan = match self.settings.rescan {
-            Some(interval) if self.refreshing.is_none() => {
-                interval.saturating_sub(self.looked_at.elapsed())
-            }
-            _ => LONG,
-        };
-        let next = self.retries.next().into_iter().chain(self.resume_at).min();
-        let until_next = next.map(|next| next.saturating_duration_since(Instant::now()));
-        until_rescan.min(until_next.unwrap_or(LONG))
+        let rescan_at = (self.settings.rescan)
+            .filter(|_| self.refreshing.is_none())
+            .and_then(|interval| self.scanned_at.checked_add(interval));
+        let due = [rescan_at, self.retries.poll_at(), self.resume_at];
+        let next = due.into_iter().flatten().min();
+        next.map_or(LONG, |next| next.saturating_duration_since(now))
     }
 
     fn rescan_when_due(&mut self) {
-        let due = (self.settings.rescan).is_some_and(|every| self.looked_at.elapsed() >= every);
-        if due && self.refreshing.is_none() {
-            self.refresh(Wish::quiet(Look::Content));
+        let is_due = (self.settings.rescan).is_some_and(|every| self.scanned_at.elapsed() >= every);
+        if is_due && self.refreshing.is_none() {
+            self.refresh(RefreshRequest::quiet(Depth::Content));
         }
     }
 
-    /// Has a new index made by a thread, or remembers that another is to follow the one under way.
-    fn refresh(&mut self, wish: Wish) {
+    /// Starts to make a new index in a thread, or remembers to do so after the one under way.
+    fn refresh(&mut self, request: RefreshRequest) {
         if self.refreshing.is_some() {
-            self.again = Some(wish.and(self.again.take()));
+            self.next_refresh = Some(request.and(self.next_refresh.take()));
             return;
         }
-        self.looked_at = Instant::now();
-        self.view.epoch += 1;
-        let settings = wish.settings.clone();
+        self.scanned_at = Instant::now();
+        self.contents.begin_refresh();
+        let settings = request.settings.clone();
         let task = Task {
             settings: settings.unwrap_or_else(|| self.settings.clone()),
-            base: Arc::clone(&self.view.base.index),
-            look: wish.look,
-            quiet: wish.quiet,
-            gone: self.view.seen_to_go(),
+            previous: Arc::clone(&self.contents.snapshot().index),
+            depth: request.depth,
+            quiet: request.quiet,
+            gone: self.contents.tombstones(),
         };
         let watched = self.watch.as_ref().map(|watch| watch.watched.clone());
-        let bell = self.bell.clone();
+        let mailbox = self.mailbox.clone();
         let work = move || {
             let wanted = Watched::of(&task.settings);
-            // What changes while it is looked at is told then.
+            // The watch comes first: it reports what changes during the scan.
             let watch = match watched.as_ref() == Some(&wanted) {
                 true => None,
-                false => Watch::start(wanted, &bell),
+                false => Watch::start(wanted, &mailbox),
             };
             let made = guarded(|| refresh::again(&task));
-            // The library's thread may have ended meanwhile.
-            let _ = bell
-                .events
-                .send(Event::Refreshed(Box::new(Refreshed { made, watch })));
+            mailbox.post(|mail| mail.refresh_ended = true);
+            Refreshed { made, watch }
         };
         let thread = thread::Builder::new().name("hekate-refresh".to_owned());
         match thread.spawn(work) {
-            Ok(_) => self.refreshing = Some((wish, self.view.counts.served)),
+            Ok(thread) => {
+                self.refreshing = Some(Refreshing {
+                    request,
+                    served_before: self.contents.counts().served,
+                    thread,
+                });
+            }
             Err(error) => log::error!("cannot start a rescan: {error}"),
         }
     }
 
-    /// Takes up what a refresh has made.
-    fn take_up(&mut self, refreshed: Refreshed) -> Result<(), Ended> {
-        let Some((wish, before)) = self.refreshing.take() else {
+    /// Takes what a refresh has made.
+    fn end_refresh(&mut self) -> Result<(), Ended> {
+        let Some(ended) = self.refreshing.take() else {
             return Ok(());
         };
-        // One for settings that are not taken up is of no use.
-        if refreshed.watch.is_some() && (refreshed.made.is_ok() || wish.settings.is_none()) {
-            self.watch = refreshed.watch;
+        let request = ended.request;
+        // Posting was the last thing it did.
+        let Refreshed { made, watch } = ended.thread.join().expect("a refresh catches panics");
+        // The watch of settings that are not taken is of no use.
+        if watch.is_some() && (made.is_ok() || request.settings.is_none()) {
+            self.watch = watch;
         }
-        match refreshed.made {
-            Err(error) if wish.settings.is_some() => {
+        match made {
+            Err(error) if request.settings.is_some() => {
                 log::error!("reload failed, still serving the old library: {error}");
             }
             Err(error) => log::error!("rescan failed, still serving the old library: {error}"),
             Ok(index) => {
-                if let Some(settings) = &wish.settings {
+                if let Some(settings) = &request.settings {
                     self.settings = settings.clone();
-                    self.view.follow(settings.content.clone(), inputs(settings));
+                    let content = settings.content.clone();
+                    self.contents.configure(content, settings.inputs());
                 }
                 match self.replace(index) {
-                    Ok(sent) => sent?,
-                    Err(error) => {
-                        log::error!("rescan failed, still serving the old library: {error}")
+                    Ok(()) => {}
+                    Err(Trouble::Ended) => return Err(Ended),
+                    Err(Trouble::Index(error)) => {
+                        log::error!("rescan failed, still serving the old library: {error}");
                     }
                 }
-                let Counts { served, refused } = self.view.counts;
-                if wish.settings.is_some() {
+                let Counts { served, refused } = self.contents.counts();
+                if request.settings.is_some() {
+                    let before = ended.served_before;
                     log::info!("reloaded: {served} torrents, {before} before, {refused} refused");
                 }
             }
         }
-        if let Some(again) = self.again.take() {
-            self.refresh(again);
+        if let Some(next) = self.next_refresh.take() {
+            self.refresh(next);
         }
         Ok(())
     }
 
-    /// Puts a new index in place of the one that is served.
-    fn replace(&mut self, index: Index) -> Result<Result<(), Ended>, IndexError> {
-        let index = Arc::new(index);
+    /// Merges a new index into the contents and sends what changes by it.
+    fn replace(&mut self, index: Index) -> Result<(), Trouble> {
         let epoch = match self.settings.source {
-            Source::Inputs { .. } => self.view.epoch,
-            // Whoever has made it knows best.
+            Source::Inputs { .. } => self.contents.epoch(),
+            // A given index overrides everything that was examined.
             Source::Given { .. } => u32::MAX,
         };
-        let mut difference = merge::compare(&self.view, Arc::clone(&index), epoch)?;
-        let removed = mem::take(&mut difference.removed);
-        let added = mem::take(&mut difference.added);
-        let base = difference.base.clone();
-        self.view.replace(difference);
+        let (merged, difference) = merge(&self.contents, Arc::new(index), epoch)?;
+        self.contents.replace(merged);
         self.retries.clear();
-        let new = NewBase {
+        let snapshot = self.contents.snapshot();
+        let counts = self.contents.counts();
+        self.outbox.send(Update::Snapshot(NewSnapshot {
+            snapshot: snapshot.clone(),
             content: self.settings.content.clone(),
-            differs: self.view.differs()?,
-            counts: self.view.counts,
-            base,
-        };
-        let tell = || {
-            self.outbox.send(Update::Base(new))?;
-            let removed = removed.into_iter().map(Change::Removed);
-            self.outbox.steps(removed, true, self.view.counts)?;
-            let mut teller = Teller::new(&self.view.base);
-            let index = &self.view.base.index;
-            let added = (added.into_iter()).filter_map(|record| teller.added(index.record(record)));
-            self.outbox.steps(added, true, self.view.counts)
-        };
-        if tell().is_err() {
-            return Ok(Err(Ended));
-        }
-        self.view.settle_equals()?;
-        Ok(self.tell_changes())
+            overrides: self.contents.overrides()?,
+            counts,
+        }))?;
+        let removed = difference.removed.into_iter().map(Change::Removed);
+        self.outbox.send_changes(removed, true, counts)?;
+        let mut additions = Additions::new(snapshot);
+        let records = difference.added.into_iter();
+        let added = records.filter_map(|record| additions.added(snapshot.index.record(record)));
+        self.outbox.send_changes(added, true, counts)?;
+        let mut examined = Examined::default();
+        let promoted = self.contents.promote_duplicates(&mut examined);
+        self.report(&mut examined)?;
+        self.postpone(examined.postponed);
+        Ok(promoted?)
     }
 
-    /// Looks at what may have changed.
-    fn look(&mut self, changes: &Changes) -> Result<(), Ended> {
-        let wish = match self.look_at_changes(changes) {
-            Ok(wish) => wish,
+    /// Examines what may have changed.
+    fn examine(&mut self, changes: &Changes) -> Result<(), Ended> {
+        let mut examined = Examined::default();
+        let wanted = self.examine_changes(changes, &mut examined);
+        let damaged = match wanted {
             Err(Trouble::Ended) => return Err(Ended),
-            Err(Trouble::Index(error)) => return self.damaged(&error),
+            Err(Trouble::Index(error)) => Err(error),
+            Ok(depth) => Ok(depth),
         };
-        self.tell_changes()?;
-        self.put_off();
-        if let Some(look) = wish {
-            self.refresh(Wish::quiet(look));
-        } else if self.view.over.len() > DIFFERS_MAX && self.refreshing.is_none() {
-            self.refresh(Wish::quiet(Look::Metainfo));
+        self.report(&mut examined)?;
+        self.postpone(examined.postponed);
+        match damaged {
+            Err(error) => self.rebuild(&error),
+            Ok(Some(depth)) => self.refresh(RefreshRequest::quiet(depth)),
+            Ok(None) => {
+                if self.contents.overlay().len() > OVERLAY_MAX && self.refreshing.is_none() {
+                    self.refresh(RefreshRequest::quiet(Depth::Metainfo));
+                }
+            }
         }
         Ok(())
     }
 
-    /// Answers how everything is to be looked at, when that is needed.
-    fn look_at_changes(&mut self, changes: &Changes) -> Result<Option<Look>, Trouble> {
-        let mut wish = changes.everything.then_some(Look::Content);
+    /// Examines the files that changes affect. Returns the depth of the scan that is needed too.
+    fn examine_changes(
+        &mut self,
+        changes: &Changes,
+        examined: &mut Examined,
+    ) -> Result<Option<Depth>, Trouble> {
+        let mut scan = changes.everything.then_some(Depth::Content);
         for path in &changes.paths {
-            let concerned = match self.view.is_start(path) {
-                // A start that has come or gone.
-                true => Concerned::ManyKnown,
-                false => self.view.concerned(path, LOOKED_BELOW_MAX)?,
+            let affected = match self.contents.is_input(path) {
+                // A configured directory has come or gone.
+                true => Affected::ManyKnown,
+                false => self.contents.affected(path, AFFECTED_MAX, examined)?,
             };
-            match concerned {
-                Concerned::These(paths) => self.look_at_each(&paths)?,
-                Concerned::ManyKnown => wish = Some(Look::Content),
-                // What is not known is read for that, and nothing else.
-                Concerned::ManyNew => wish = wish.or(Some(Look::Metainfo)),
+            match affected {
+                Affected::Files(files) => self.examine_each(&files, examined)?,
+                Affected::ManyKnown => scan = Some(Depth::Content),
+                // A scan reads files that are not in the index at any depth.
+                Affected::ManyNew => scan = scan.or(Some(Depth::Metainfo)),
             }
         }
-        let paths = self.view.with_content(&changes.paths)?;
-        self.look_at_each(&paths)?;
-        Ok(wish)
+        let files = self.contents.files_of_content(&changes.paths)?;
+        self.examine_each(&files, examined)?;
+        Ok(scan)
     }
 
-    /// Looks at metainfo files, and tells what has come of some before the next: the first are served
-    /// long before the last is read.
-    fn look_at_each(&mut self, paths: &[PathBuf]) -> Result<(), Trouble> {
-        for path in paths {
-            if self.view.over.len() >= DIFFERS_BOUND {
+    /// Examines metainfo files, and sends changes while more are examined: the first torrents are
+    /// served long before the last is read.
+    fn examine_each(&mut self, files: &[PathBuf], examined: &mut Examined) -> Result<(), Trouble> {
+        for file in files {
+            if self.contents.overlay().len() >= OVERLAY_BOUND {
                 if self.refreshing.is_some() {
-                    // It may be past this path, so that another has to find it.
-                    self.again = Some(Wish::quiet(Look::Metainfo).and(self.again.take()));
+                    // The refresh may have passed this path already.
+                    let request = RefreshRequest::quiet(Depth::Metainfo);
+                    self.next_refresh = Some(request.and(self.next_refresh.take()));
                 }
                 return Ok(());
             }
-            self.view.look_at(path)?;
-            if self.view.changes.len() >= TOLD_AT_ONCE {
-                self.tell_changes()?;
+            self.contents.examine(file, examined)?;
+            if examined.changes.len() >= SENT_AT_ONCE {
+                self.report(examined)?;
             }
         }
         Ok(())
     }
 
-    /// Looks again at some of what was not as it should be when a peer asked for it. It is withdrawn,
-    /// or served again; but while a disk is away nothing is found out of what lies on it.
-    fn try_again(&mut self) -> Result<(), Ended> {
+    /// Examines some of the files that were not right when a peer asked for their torrents. Each is
+    /// withdrawn or served again, but not while its disk is away: nothing can be found out then.
+    fn retry_due(&mut self) -> Result<(), Ended> {
         let now = Instant::now();
+        let mut examined = Examined::default();
+        let mut damage = None;
         for retry in self.retries.take_due(now) {
             let path = &retry.path;
-            let looked = match self.view.is_away(path) {
+            let result = match self.contents.is_away(path) {
                 true => Ok(()),
-                false => self.view.look_at(path),
+                false => self.contents.examine(path, &mut examined),
             };
-            match looked.and_then(|()| self.view.is_right(path)) {
+            match result.and_then(|()| self.contents.is_intact(path)) {
                 Ok(true) => {}
                 Ok(false) => self.retries.again(retry, now),
-                Err(error) => return self.damaged(&error),
+                Err(error) => {
+                    damage = Some(error);
+                    break;
+                }
             }
         }
-        self.put_off();
-        self.tell_changes()
+        self.report(&mut examined)?;
+        self.postpone(examined.postponed);
+        if let Some(error) = damage {
+            self.rebuild(&error);
+        }
+        Ok(())
     }
 
-    /// What could not be looked at, because no descriptor was left, is looked at later: in the
-    /// meantime everything else is.
-    fn put_off(&mut self) {
-        let mut paths = mem::take(&mut self.view.later);
+    /// Leaves paths for later because no descriptor was left.
+    fn postpone(&mut self, mut paths: Vec<PathBuf>) {
         if !paths.is_empty() {
             paths.sort_unstable();
             let everything = false;
-            self.put_off.merge(Changes { paths, everything });
+            self.postponed.merge(Changes { paths, everything });
             self.resume_at = Some(Instant::now() + DESCRIPTORS_RETRY);
         }
     }
@@ -442,37 +472,32 @@ impl Keeper {
     fn resume_when_due(&mut self) -> Result<(), Ended> {
         if self.resume_at.is_some_and(|at| at <= Instant::now()) {
             self.resume_at = None;
-            let changes = mem::take(&mut self.put_off);
-            return self.look(&changes);
+            let changes = mem::take(&mut self.postponed);
+            return self.examine(&changes);
         }
         Ok(())
     }
 
-    fn tell_changes(&mut self) -> Result<(), Ended> {
-        say(&mem::take(&mut self.view.refusals));
-        let changes = mem::take(&mut self.view.changes);
+    /// Logs refusals and sends changes.
+    fn report(&self, examined: &mut Examined) -> Result<(), Ended> {
+        log_refusals(&mem::take(&mut examined.refused));
+        let changes = mem::take(&mut examined.changes);
         if changes.is_empty() {
             return Ok(());
         }
-        let added = changes
-            .iter()
-            .filter(|change| matches!(change, Change::Added(_)));
-        let added = added.count();
+        let is_added = |change: &&Change| matches!(change, Change::Added(_));
+        let added = changes.iter().filter(is_added).count();
         let removed = changes.len() - added;
-        let counts = self.view.counts;
-        log::info!(
-            "{added} torrents added, {removed} removed: {} now",
-            counts.served
-        );
-        self.outbox.steps(changes, false, counts)
+        let counts = self.contents.counts();
+        let served = counts.served;
+        log::info!("{added} torrents added, {removed} removed: {served} now");
+        self.outbox.send_changes(changes, false, counts)
     }
 
-    /// The index turns out to be damaged: what is known of it is not to be relied on.
-    fn damaged(&mut self, error: &IndexError) -> Result<(), Ended> {
+    /// The index has turned out to be damaged.
+    fn rebuild(&mut self, error: &IndexError) {
         log::error!("rebuilding the index: {error}");
-        self.tell_changes()?;
-        self.refresh(Wish::quiet(Look::Metainfo));
-        Ok(())
+        self.refresh(RefreshRequest::quiet(Depth::Metainfo));
     }
 }
 
@@ -481,9 +506,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_a_failure_like_another() {
-        let said = guarded(|| panic!("on purpose")).unwrap_err();
-        assert!(said.contains("a defect of hekate"));
+    fn a_panic_while_making_an_index_is_an_error() {
+        let message = guarded(|| panic!("on purpose")).unwrap_err();
+        assert!(message.contains("a defect of hekate"));
         assert_eq!(guarded(|| Err("no".to_owned())).unwrap_err(), "no");
     }
 }

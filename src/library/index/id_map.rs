@@ -15,40 +15,40 @@ pub struct Run {
     /// Of its first record.
     pub first_record: u32,
     /// The number that stands for it.
-    pub first_number: TorrentId,
+    pub first_id: TorrentId,
     /// How many there are; never zero.
     pub count: u32,
 }
 
 /// Which number stands for which record.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Numbering {
+pub struct IdMap {
     /// From record 0 without gaps.
     runs: Vec<Run>,
     /// Places in `runs`, in the order of their numbers.
-    by_number: Vec<u32>,
+    by_id: Vec<u32>,
 }
 
-impl Numbering {
+impl IdMap {
     /// So many records, each with its own number.
     #[must_use]
     pub fn identity(records: u32) -> Self {
         let run = Run {
             first_record: 0,
-            first_number: TorrentId(0),
+            first_id: TorrentId(0),
             count: records,
         };
         Self::of_runs((records > 0).then_some(run).into_iter().collect())
     }
 
     fn of_runs(runs: Vec<Run>) -> Self {
-        let mut by_number: Vec<(TorrentId, u32)> = (0..)
+        let mut by_id: Vec<(TorrentId, u32)> = (0..)
             .zip(&runs)
-            .map(|(place, run)| (run.first_number, place))
+            .map(|(place, run)| (run.first_id, place))
             .collect();
-        by_number.sort_unstable();
-        Numbering {
-            by_number: by_number.into_iter().map(|(_, place)| place).collect(),
+        by_id.sort_unstable();
+        IdMap {
+            by_id: by_id.into_iter().map(|(_, place)| place).collect(),
             runs,
         }
     }
@@ -64,8 +64,8 @@ impl Numbering {
     /// The least number above all of these.
     #[must_use]
     pub fn end(&self) -> TorrentId {
-        let last = self.by_number.last().and_then(|place| self.run(*place));
-        TorrentId(last.map_or(0, |run| run.first_number.0.saturating_add(run.count)))
+        let last = self.by_id.last().and_then(|place| self.run(*place));
+        TorrentId(last.map_or(0, |run| run.first_id.0.saturating_add(run.count)))
     }
 
     /// The runs in the order of their records.
@@ -76,23 +76,21 @@ impl Numbering {
 
     /// The number of a record, `None` when there is no such record.
     #[must_use]
-    pub fn number(&self, record: u32) -> Option<TorrentId> {
+    pub fn id(&self, record: u32) -> Option<TorrentId> {
         let after = self.runs.partition_point(|run| run.first_record <= record);
         let run = self.runs.get(after.checked_sub(1)?)?;
         let within = record - run.first_record;
-        (within < run.count).then(|| TorrentId(run.first_number.0 + within))
+        (within < run.count).then(|| TorrentId(run.first_id.0 + within))
     }
 
     /// The record that a number stands for, `None` when it stands for none.
     #[must_use]
     pub fn record(&self, number: TorrentId) -> Option<u32> {
-        let starts_before = |place: &u32| {
-            self.run(*place)
-                .is_some_and(|run| run.first_number <= number)
-        };
-        let after = self.by_number.partition_point(starts_before);
-        let run = self.run(*self.by_number.get(after.checked_sub(1)?)?)?;
-        let within = number.0 - run.first_number.0;
+        let starts_before =
+            |place: &u32| self.run(*place).is_some_and(|run| run.first_id <= number);
+        let after = self.by_id.partition_point(starts_before);
+        let run = self.run(*self.by_id.get(after.checked_sub(1)?)?)?;
+        let within = number.0 - run.first_id.0;
         (within < run.count).then(|| run.first_record + within)
     }
 
@@ -101,15 +99,15 @@ impl Numbering {
     }
 }
 
-/// A [`Numbering`] that is being made, record by record. Each number must be there once at most.
+/// A [`IdMap`] that is being made, record by record. Each number must be there once at most.
 #[derive(Default, Debug)]
-pub struct Numbers(Vec<Run>);
+pub struct IdMapBuilder(Vec<Run>);
 
-impl Numbers {
+impl IdMapBuilder {
     /// The number of the next record.
     pub fn push(&mut self, number: TorrentId) {
         let first_record = match self.0.last_mut() {
-            Some(run) if run.first_number.0.checked_add(run.count) == Some(number.0) => {
+            Some(run) if run.first_id.0.checked_add(run.count) == Some(number.0) => {
                 run.count += 1;
                 return;
             }
@@ -118,15 +116,15 @@ impl Numbers {
         };
         self.0.push(Run {
             first_record,
-            first_number: number,
+            first_id: number,
             count: 1,
         });
     }
 
     /// The whole.
     #[must_use]
-    pub fn finish(self) -> Numbering {
-        Numbering::of_runs(self.0)
+    pub fn finish(self) -> IdMap {
+        IdMap::of_runs(self.0)
     }
 }
 
@@ -134,43 +132,43 @@ impl Numbers {
 mod tests {
     use super::*;
 
-    fn numbering(numbers: &[TorrentId]) -> Numbering {
-        let mut made = Numbers::default();
+    fn map(numbers: &[TorrentId]) -> IdMap {
+        let mut made = IdMapBuilder::default();
         numbers.iter().for_each(|number| made.push(*number));
         made.finish()
     }
 
     /// Every record and every number against the plain list.
-    fn check(numbers: &[u32]) -> Numbering {
+    fn check(numbers: &[u32]) -> IdMap {
         let numbers: Vec<TorrentId> = numbers.iter().copied().map(TorrentId).collect();
         let numbers = numbers.as_slice();
-        let numbering = numbering(numbers);
-        assert_eq!(numbering.records() as usize, numbers.len());
+        let map = map(numbers);
+        assert_eq!(map.records() as usize, numbers.len());
         for (record, number) in (0..).zip(numbers) {
-            assert_eq!(numbering.number(record), Some(*number));
-            assert_eq!(numbering.record(*number), Some(record));
+            assert_eq!(map.id(record), Some(*number));
+            assert_eq!(map.record(*number), Some(record));
         }
-        let records = numbering.records();
+        let records = map.records();
         for beyond in [records, records + 1, u32::MAX] {
-            assert_eq!(numbering.number(beyond), None);
+            assert_eq!(map.id(beyond), None);
         }
         let end = TorrentId(numbers.iter().max().map_or(0, |most| most.0 + 1));
-        assert_eq!(numbering.end(), end);
+        assert_eq!(map.end(), end);
         for number in (0..end.0 + 3).chain([u32::MAX]).map(TorrentId) {
             assert_eq!(
-                numbering.record(number).is_some(),
+                map.record(number).is_some(),
                 numbers.contains(&number),
                 "{number}"
             );
         }
-        numbering
+        map
     }
 
     #[test]
     fn at_the_start_each_record_has_its_own_number() {
-        assert_eq!(check(&[0, 1, 2, 3]), Numbering::identity(4));
-        assert_eq!(check(&[]), Numbering::identity(0));
-        let all = Numbering::identity(20_000_000);
+        assert_eq!(check(&[0, 1, 2, 3]), IdMap::identity(4));
+        assert_eq!(check(&[]), IdMap::identity(0));
+        let all = IdMap::identity(20_000_000);
         assert_eq!(all.runs().len(), 1);
         assert_eq!(all.record(TorrentId(19_999_999)), Some(19_999_999));
         assert_eq!(all.record(TorrentId(20_000_000)), None);
@@ -179,8 +177,8 @@ mod tests {
     #[test]
     fn what_has_come_and_gone_shifts_the_rest() {
         // The second is gone, two have come in front and one behind.
-        let numbering = check(&[5, 6, 0, 2, 3, 4, 7]);
-        assert_eq!(numbering.runs().len(), 4);
+        let map = check(&[5, 6, 0, 2, 3, 4, 7]);
+        assert_eq!(map.runs().len(), 4);
     }
 
     #[test]
@@ -198,10 +196,10 @@ mod tests {
 
     #[test]
     fn numbers_reach_as_far_as_32_bits() {
-        let numbering = numbering(&[TorrentId(u32::MAX - 1), TorrentId(u32::MAX), TorrentId(0)]);
-        assert_eq!(numbering.record(TorrentId(u32::MAX)), Some(1));
-        assert_eq!(numbering.record(TorrentId(0)), Some(2));
-        assert_eq!(numbering.number(1), Some(TorrentId(u32::MAX)));
-        assert_eq!(numbering.end(), TorrentId(u32::MAX));
+        let map = map(&[TorrentId(u32::MAX - 1), TorrentId(u32::MAX), TorrentId(0)]);
+        assert_eq!(map.record(TorrentId(u32::MAX)), Some(1));
+        assert_eq!(map.record(TorrentId(0)), Some(2));
+        assert_eq!(map.id(1), Some(TorrentId(u32::MAX)));
+        assert_eq!(map.end(), TorrentId(u32::MAX));
     }
 }

@@ -132,7 +132,7 @@ impl Index {
 
     fn records_u32(&self) -> u32 {
         // The header was refused otherwise.
-        u32::try_from(self.records()).unwrap_or(u32::MAX)
+        self.records()
     }
 }
 

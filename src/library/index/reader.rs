@@ -224,8 +224,8 @@ impl Index {
 
     /// Metainfo files in the index, among them duplicates and those that cannot be used.
     #[must_use]
-    pub fn records(&self) -> u64 {
-        self.header.records()
+    pub fn records(&self) -> u32 {
+        u32::try_from(self.header.records()).expect("the header is checked")
     }
 
     /// How much it holds.
@@ -309,7 +309,7 @@ impl Index {
 
     /// The entries of some records, with so many bytes read in one go.
     pub(super) fn entries_ahead(&self, records: Range<u32>, ahead_bytes: usize) -> Entries<'_> {
-        let all = u32::try_from(self.records()).unwrap_or(u32::MAX);
+        let all = self.records();
         Entries {
             index: self,
             records: self.window(Part::Records, ahead_bytes),
@@ -350,7 +350,7 @@ impl Index {
     pub fn served(&self) -> impl Iterator<Item = Result<Served, IndexError>> + '_ {
         let mut records = self.window(Part::Records, READ_BYTES);
         let mut duplicates = self.duplicates.iter().map(|(number, _)| *number).peekable();
-        let count = u32::try_from(self.records()).unwrap_or(u32::MAX);
+        let count = self.records();
         (0..count).filter_map(move |number| {
             let mut is_duplicate = false;
             while duplicates.next_if(|next| *next <= number).is_some() {
@@ -447,7 +447,7 @@ impl Index {
             let count = 1 + rest.windows(2).take_while(in_a_run).count();
             let (run, behind) = rest.split_at(count);
             rest = behind;
-            let known = run.partition_point(|record| u64::from(*record) < self.records());
+            let known = run.partition_point(|record| *record < self.records());
             let (run, beyond) = run.split_at(known);
             let last = run.last().copied().unwrap_or(first);
             let width = RECORD_BYTES as u64;

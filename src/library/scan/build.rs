@@ -18,8 +18,8 @@ use crate::library::index::format::Facts;
 use crate::library::index::format::State;
 use crate::library::index::writer::{NewRecord, Origin, Writer};
 use crate::library::index::{Entry, Index, IndexError};
-use crate::library::scan::inspect::Looked;
-use crate::library::scan::merge_walk::{Known, Work};
+use crate::library::scan::inspect::Inspection;
+use crate::library::scan::merge_walk::{MergeWalk, Work};
 use crate::library::scan::parallel;
 use crate::library::scan::walk::{Batch, Starts, is_away, resolved};
 use crate::torrent::catalogue::{Refusal, RefusalReason};
@@ -109,19 +109,19 @@ pub fn build(
         plan,
         progress,
         content: content.unwrap_or(Content::Beside),
-        base: None,
+        previous: None,
     };
     run.write(starts, refuse)
 }
 
-/// Makes the index anew that `base` was, if there was one. Unlike [`build`], what is not there is
+/// Makes the index anew that `previous` was, if there was one. Unlike [`build`], what is not there is
 /// no error: the torrents of a directory that is away stay in the index, without being served.
 ///
 /// # Errors
 /// A [`BuildError`]; the index that was there before is then still there.
 pub fn refresh(
     plan: &Plan,
-    base: Option<Base<'_>>,
+    previous: Option<Previous<'_>>,
     progress: &Progress,
     refuse: impl FnMut(Refusal),
 ) -> Result<Summary, BuildError> {
@@ -134,18 +134,18 @@ pub fn refresh(
         plan,
         progress,
         content,
-        base,
+        previous,
     };
     run.write(Starts::patient(&plan.inputs), refuse)
 }
 
 /// The index that a new one takes the place of.
 #[derive(Clone, Copy, Debug)]
-pub struct Base<'a> {
+pub struct Previous<'a> {
     /// What is known already.
     pub index: &'a Index,
-    /// What is looked at again.
-    pub look: Look,
+    /// What is examined again.
+    pub depth: Depth,
     /// Whether only those are refused that were not refused before.
     pub quiet: bool,
     /// Metainfo files that were seen to go since, one by one; ascending. Where a directory is empty
@@ -153,11 +153,11 @@ pub struct Base<'a> {
     pub gone: &'a [PathBuf],
 }
 
-/// How much is looked at of what is in an index already.
+/// How much is examined of what is in an index already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Look {
+pub enum Depth {
     /// The length and time of each metainfo file. A file that has the same is not read, and its
-    /// content not looked at, unless that was wrong.
+    /// content not examined, unless that was wrong.
     Metainfo,
     /// The same of its content too, for which each metainfo file is read.
     Content,
@@ -177,7 +177,7 @@ struct Run<'a> {
     plan: &'a Plan,
     progress: &'a Progress,
     content: Content,
-    base: Option<Base<'a>>,
+    previous: Option<Previous<'a>>,
 }
 
 impl Run<'_> {
@@ -207,7 +207,7 @@ impl Run<'_> {
             writer: Writer::create(target).map_err(failed)?,
             root: &root,
             progress: self.progress,
-            base: self.base,
+            previous: self.previous,
             lists: HashMap::new(),
             summary: Summary::default(),
             lost: 0,
@@ -215,13 +215,13 @@ impl Run<'_> {
         let mut outcome = Ok(());
         parallel::in_order(
             self.plan.threads,
-            Known::new(
+            MergeWalk::new(
                 starts.walk(),
-                self.base.map(|base| base.index),
-                self.base.map_or(&[], |base| base.gone),
+                self.previous.map(|previous| previous.index),
+                self.previous.map_or(&[], |previous| previous.gone),
             ),
             || {
-                let mut worker = Worker::new(self.content.clone(), self.base);
+                let mut worker = Worker::new(self.content.clone(), self.previous);
                 move |work| worker.work(work)
             },
             |found: Vec<Found>| {
@@ -277,8 +277,8 @@ impl Run<'_> {
     }
 
     fn was_duplicate(&self, path: &Path) -> bool {
-        let quiet = self.base.filter(|base| base.quiet);
-        let known = quiet.and_then(|base| base.index.at(path).ok().flatten());
+        let quiet = self.previous.filter(|previous| previous.quiet);
+        let known = quiet.and_then(|previous| previous.index.at(path).ok().flatten());
         known.is_some_and(|entry| entry.duplicate)
     }
 }
@@ -288,8 +288,8 @@ struct Taker<'a> {
     writer: Writer,
     root: &'a Path,
     progress: &'a Progress,
-    base: Option<Base<'a>>,
-    /// Lists of announce URLs by their number in the base.
+    previous: Option<Previous<'a>>,
+    /// Lists of announce URLs by their number in the previous.
     lists: HashMap<u32, u32>,
     summary: Summary,
     /// What is refused and not in the index.
@@ -334,7 +334,9 @@ impl Taker<'_> {
         if let Some(known) = self.lists.get(&number) {
             return Ok(*known);
         }
-        let known = self.base.map(|base| base.index.trackers(number));
+        let known = self
+            .previous
+            .map(|previous| previous.index.trackers(number));
         let Some(Ok(tiers)) = known else {
             // The index cannot be read there.
             let found = Reader::default().read(&file.directory.join(&file.name));
@@ -365,12 +367,12 @@ struct File {
 
 enum Announce {
     Read(Vec<Vec<String>>),
-    /// As in the base.
+    /// As in the previous.
     Known(u32),
 }
 
 impl File {
-    /// As it was in the base.
+    /// As it was in the previous.
     fn known(directory: Arc<Path>, entry: Entry) -> Self {
         File {
             facts: entry.facts,
@@ -383,15 +385,15 @@ impl File {
 
 struct Worker<'a> {
     content: Content,
-    base: Option<Base<'a>>,
+    previous: Option<Previous<'a>>,
     reader: Reader,
 }
 
 impl<'a> Worker<'a> {
-    fn new(content: Content, base: Option<Base<'a>>) -> Self {
+    fn new(content: Content, previous: Option<Previous<'a>>) -> Self {
         Worker {
             content,
-            base,
+            previous,
             reader: Reader::default(),
         }
     }
@@ -441,7 +443,7 @@ impl<'a> Worker<'a> {
     ) -> Found {
         let path = directory.join(&name);
         let (mut refused_before, mut quiet) = (false, false);
-        if let (Some(base), Some(entry)) = (self.base, known) {
+        if let (Some(previous), Some(entry)) = (self.previous, known) {
             let metadata = path.metadata().ok();
             let same =
                 metadata.is_some_and(|metadata| FileStamp::new(&metadata) == entry.facts.stamp);
@@ -453,7 +455,7 @@ impl<'a> Worker<'a> {
                     refusal: None,
                 };
             }
-            if same && base.look == Look::Metainfo && entry.facts.state == State::Served {
+            if same && previous.depth == Depth::Metainfo && entry.facts.state == State::Served {
                 return Found {
                     file: Some(File::known(Arc::clone(directory), entry.clone())),
                     refused: false,
@@ -461,13 +463,13 @@ impl<'a> Worker<'a> {
                 };
             }
             refused_before = same && entry.facts.state != State::Served;
-            quiet = base.quiet;
+            quiet = previous.quiet;
         }
-        let looked = Looked::patiently(&mut self.reader, &path, root);
-        if let (Some(RefusalReason::Unreadable(error)), Some(entry)) = (&looked.refusal, known)
+        let inspection = Inspection::with_retries(&mut self.reader, &path, root);
+        if let (Some(RefusalReason::Unreadable(error)), Some(entry)) = (&inspection.refusal, known)
             && error.kind() != io::ErrorKind::NotFound
         {
-            let reason = looked.refusal.filter(|_| !(quiet && refused_before));
+            let reason = inspection.refusal.filter(|_| !(quiet && refused_before));
             return Found {
                 file: Some(kept(Arc::clone(directory), entry.clone())),
                 refused: true,
@@ -475,12 +477,12 @@ impl<'a> Worker<'a> {
             };
         }
         let file = File {
-            facts: looked.facts,
+            facts: inspection.facts,
             directory: Arc::clone(directory),
             name,
-            announce: Announce::Read(looked.announce),
+            announce: Announce::Read(inspection.announce),
         };
-        let refusal = looked.refusal.map(|reason| Refusal { path, reason });
+        let refusal = inspection.refusal.map(|reason| Refusal { path, reason });
         Found {
             refused: file.facts.state != State::Served,
             file: Some(file),

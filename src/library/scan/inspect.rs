@@ -22,17 +22,17 @@ pub(in crate::library) const DESCRIPTORS_PATIENCE: Duration = Duration::from_sec
 pub(in crate::library) const DESCRIPTORS_RETRY: Duration = Duration::from_millis(100);
 
 /// What was seen.
-pub(in crate::library) struct Looked {
+pub(in crate::library) struct Inspection {
     pub(in crate::library) facts: Facts,
     pub(in crate::library) announce: Vec<Vec<String>>,
     /// Why it is not served; also `None` when its content is away.
     pub(in crate::library) refusal: Option<RefusalReason>,
 }
 
-impl Looked {
+impl Inspection {
     /// A file that is of no use.
     pub(in crate::library) fn refused(reason: RefusalReason) -> Self {
-        Looked {
+        Inspection {
             facts: Facts {
                 info_hash: InfoHash([0; 20]),
                 state: State::Unusable,
@@ -48,22 +48,22 @@ impl Looked {
     ///
     /// # Errors
     /// When no descriptor was left, so that nothing is known of either.
-    pub(in crate::library) fn at(
+    pub(in crate::library) fn of(
         reader: &mut Reader,
         path: &Path,
         root: Option<&Path>,
     ) -> Result<Self, RefusalReason> {
-        Self::unless_it_panics(reader, |reader| Self::look(reader, path, root))
+        Self::catch_panic(reader, |reader| Self::look(reader, path, root))
     }
 
     /// A file that makes a parser panic costs no other torrent. The panic itself has been reported on
     /// standard error.
-    fn unless_it_panics(
+    fn catch_panic(
         reader: &mut Reader,
         look: impl FnOnce(&mut Reader) -> Result<Self, RefusalReason>,
     ) -> Result<Self, RefusalReason> {
-        let looked = catch_unwind(AssertUnwindSafe(|| look(reader)));
-        looked.unwrap_or_else(|_| {
+        let inspection = catch_unwind(AssertUnwindSafe(|| look(reader)));
+        inspection.unwrap_or_else(|_| {
             *reader = Reader::default();
             let defect = io::Error::other("reading it panicked, a defect of hekate");
             Ok(Self::refused(defect.into()))
@@ -93,7 +93,7 @@ impl Looked {
         if let Some(reason) = refusal.take_if(|reason| reason.is_lack_of_descriptors()) {
             return Err(reason);
         }
-        Ok(Looked {
+        Ok(Inspection {
             facts: Facts {
                 info_hash: found.metainfo.info_hash,
                 state,
@@ -106,20 +106,20 @@ impl Looked {
     }
 
     /// The same, which tries again while no descriptor is left, so that nobody is turned away for that.
-    pub(in crate::library) fn patiently(
+    pub(in crate::library) fn with_retries(
         reader: &mut Reader,
         path: &Path,
         root: Option<&Path>,
     ) -> Self {
         let begun = Instant::now();
         loop {
-            match Self::at(reader, path, root) {
-                Ok(looked) => return looked,
+            match Self::of(reader, path, root) {
+                Ok(inspection) => return inspection,
                 Err(reason) if begun.elapsed() >= DESCRIPTORS_PATIENCE => {
                     return Self::refused(reason);
                 }
                 Err(reason) => {
-                    log::warn!("rescan postponed: {reason}");
+                    log::warn!("the library is examined later: {reason}");
                     thread::sleep(DESCRIPTORS_RETRY);
                 }
             }
@@ -146,9 +146,9 @@ mod tests {
     #[test]
     fn a_file_that_makes_a_parser_panic_is_refused() {
         let mut reader = Reader::default();
-        let looked = Looked::unless_it_panics(&mut reader, |_| panic!("on purpose")).unwrap();
-        assert_eq!(looked.facts.state, State::Unusable);
-        let reason = looked.refusal.map(|reason| reason.to_string());
+        let inspection = Inspection::catch_panic(&mut reader, |_| panic!("on purpose")).unwrap();
+        assert_eq!(inspection.facts.state, State::Unusable);
+        let reason = inspection.refusal.map(|reason| reason.to_string());
         assert!(reason.unwrap().contains("a defect of hekate"));
     }
 }

@@ -15,7 +15,7 @@ use crate::torrent::catalogue::Refusal;
 /// Entries that are handed on together where they are kept as they are.
 const BATCH_KEPT: usize = 64;
 
-/// What is to be looked at.
+/// What is to be examined.
 pub(in crate::library) enum Work {
     /// Files of a directory, each with what the index had of it.
     Look(Batch, Vec<Option<Entry>>),
@@ -25,7 +25,7 @@ pub(in crate::library) enum Work {
 }
 
 /// A walk, and the entries of an index beside it, which come in the same order.
-pub(in crate::library) struct Known<'a, W> {
+pub(in crate::library) struct MergeWalk<'a, W> {
     steps: W,
     index: Option<&'a Index>,
     entries: Option<Peekable<Entries<'a>>>,
@@ -35,10 +35,10 @@ pub(in crate::library) struct Known<'a, W> {
     away: Option<PathBuf>,
 }
 
-impl<'a, W: Iterator<Item = Step>> Known<'a, W> {
+impl<'a, W: Iterator<Item = Step>> MergeWalk<'a, W> {
     /// `gone` ascends.
     pub(in crate::library) fn new(steps: W, index: Option<&'a Index>, gone: &'a [PathBuf]) -> Self {
-        Known {
+        MergeWalk {
             steps,
             index,
             gone,
@@ -89,7 +89,7 @@ impl<'a, W: Iterator<Item = Step>> Known<'a, W> {
     }
 }
 
-impl<W: Iterator<Item = Step>> Iterator for Known<'_, W> {
+impl<W: Iterator<Item = Step>> Iterator for MergeWalk<'_, W> {
     type Item = Work;
 
     fn next(&mut self) -> Option<Work> {

@@ -195,29 +195,29 @@ mod tests {
 
     fn tree(paths: &[&str]) -> (TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
-        let base = directory.path().canonicalize().unwrap();
+        let previous = directory.path().canonicalize().unwrap();
         for path in paths {
-            let path = base.join(path);
+            let path = previous.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        (directory, base)
+        (directory, previous)
     }
 
-    /// The files in the order in which they are found, below `base`.
-    fn walked(base: &Path, inputs: &[&str]) -> Vec<String> {
-        let inputs: Vec<PathBuf> = inputs.iter().map(|input| base.join(input)).collect();
+    /// The files in the order in which they are found, below `previous`.
+    fn walked(previous: &Path, inputs: &[&str]) -> Vec<String> {
+        let inputs: Vec<PathBuf> = inputs.iter().map(|input| previous.join(input)).collect();
         let mut found = Vec::new();
         for step in Starts::new(&inputs).walk() {
             match step {
                 Step::Batch(batch) => found.extend(batch.names.iter().map(|name| {
                     let path = batch.directory.join(name);
-                    let path = path.strip_prefix(base).unwrap();
+                    let path = path.strip_prefix(previous).unwrap();
                     path.to_str().unwrap().to_owned()
                 })),
                 Step::Refused(refusal) => found.push(refusal.to_string()),
                 Step::Away(path) => {
-                    let path = path.strip_prefix(base).unwrap();
+                    let path = path.strip_prefix(previous).unwrap();
                     found.push(format!("away {}", path.display()));
                 }
             }
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn files_come_before_directories_and_all_by_name() {
-        let (_directory, base) = tree(&[
+        let (_directory, previous) = tree(&[
             "b.torrent",
             "a/z.torrent",
             "a/b/c.torrent",
@@ -244,7 +244,7 @@ mod tests {
             "a/b/c.torrent",
             "a-b/x.torrent",
         ];
-        assert_eq!(walked(&base, &["."]), expected);
+        assert_eq!(walked(&previous, &["."]), expected);
         // That is the order of directories as `Path` has it.
         assert!(Path::new("a/b") < Path::new("a-b"));
         // The order in which they are given does not matter.
@@ -254,20 +254,20 @@ mod tests {
             "a/b/c.torrent",
             "a-b/x.torrent",
         ];
-        assert_eq!(walked(&base, &["a-b", "a"]), some);
-        assert_eq!(walked(&base, &["a/b", "a-b", "a", "a"]), some);
+        assert_eq!(walked(&previous, &["a-b", "a"]), some);
+        assert_eq!(walked(&previous, &["a/b", "a-b", "a", "a"]), some);
     }
 
     #[test]
     fn files_given_by_themselves_may_have_any_name() {
-        let (_directory, base) = tree(&["a/x.meta", "a/w.torrent", "a/b/y.torrent", "a/no"]);
-        assert_eq!(walked(&base, &["a/x.meta"]), ["a/x.meta"]);
+        let (_directory, previous) = tree(&["a/x.meta", "a/w.torrent", "a/b/y.torrent", "a/no"]);
+        assert_eq!(walked(&previous, &["a/x.meta"]), ["a/x.meta"]);
         assert_eq!(
-            walked(&base, &["a/x.meta", "a/b", "a/w.torrent", "a/x.meta"]),
+            walked(&previous, &["a/x.meta", "a/b", "a/w.torrent", "a/x.meta"]),
             ["a/w.torrent", "a/x.meta", "a/b/y.torrent"]
         );
         assert_eq!(
-            walked(&base, &["a/x.meta", "a"]),
+            walked(&previous, &["a/x.meta", "a"]),
             ["a/w.torrent", "a/x.meta", "a/b/y.torrent"]
         );
     }
@@ -276,8 +276,8 @@ mod tests {
     fn a_large_directory_is_cut_into_batches() {
         let names: Vec<String> = (0..150).map(|n| format!("d/{n:03}.torrent")).collect();
         let paths: Vec<&str> = names.iter().map(String::as_str).collect();
-        let (_directory, base) = tree(&paths);
-        let sizes: Vec<usize> = Starts::new(std::slice::from_ref(&base))
+        let (_directory, previous) = tree(&paths);
+        let sizes: Vec<usize> = Starts::new(std::slice::from_ref(&previous))
             .walk()
             .map(|step| match step {
                 Step::Batch(batch) => batch.names.len(),
@@ -285,24 +285,24 @@ mod tests {
             })
             .collect();
         assert_eq!(sizes, [64, 64, 22]);
-        assert_eq!(walked(&base, &["d"]), names);
+        assert_eq!(walked(&previous, &["d"]), names);
     }
 
     #[test]
     fn what_is_not_there_is_refused() {
-        let (_directory, base) = tree(&["a/x.torrent"]);
-        let found = walked(&base, &["gone", "a"]);
+        let (_directory, previous) = tree(&["a/x.torrent"]);
+        let found = walked(&previous, &["gone", "a"]);
         assert!(found[0].contains("gone: unreadable: "), "{found:?}");
         assert_eq!(found[1..], ["a/x.torrent"]);
     }
 
     #[test]
     fn what_is_away_is_a_start_nevertheless() {
-        let (_directory, base) = tree(&["b/x.torrent"]);
-        fs::create_dir(base.join("a")).unwrap();
-        let inputs = ["b", "gone", "a"].map(|input| base.join(input));
+        let (_directory, previous) = tree(&["b/x.torrent"]);
+        fs::create_dir(previous.join("a")).unwrap();
+        let inputs = ["b", "gone", "a"].map(|input| previous.join(input));
         let starts = Starts::patient(&inputs);
-        assert_eq!(starts.common_directory(), Some(base.clone()));
+        assert_eq!(starts.common_directory(), Some(previous.clone()));
         assert!(starts.refusals.is_empty());
         let steps: Vec<Step> = starts.walk().collect();
         let [Step::Away(first), Step::Batch(_), Step::Away(last)] = &steps[..] else {
@@ -313,10 +313,10 @@ mod tests {
 
     #[test]
     fn a_walk_from_below_finds_what_one_from_the_start_does() {
-        let (_directory, base) = tree(&["a/x.torrent", "a/b/y.torrent"]);
-        std::os::unix::fs::symlink(&base, base.join("a/b/up")).unwrap();
+        let (_directory, previous) = tree(&["a/x.torrent", "a/b/y.torrent"]);
+        std::os::unix::fs::symlink(&previous, previous.join("a/b/up")).unwrap();
         let found = |directory: &str| -> Vec<String> {
-            let steps = below(&base.join(directory), &base);
+            let steps = below(&previous.join(directory), &previous);
             steps.map(|step| format!("{step:?}")).collect()
         };
         let steps = found("a/b");
@@ -324,12 +324,12 @@ mod tests {
         assert!(steps.len() == 2 && steps[1].contains("Loop"), "{steps:?}");
         let steps = found("a/b/up");
         assert!(steps.len() == 1 && steps[0].contains("Loop"), "{steps:?}");
-        assert_eq!(walked(&base, &["."]).len(), 3);
+        assert_eq!(walked(&previous, &["."]).len(), 3);
     }
 
     #[test]
     fn a_link_counts_as_what_it_leads_to() {
-        let (_directory, base) = tree(&["lib/a/x.torrent", "lib/m.torrent", "mnt/y.torrent"]);
+        let (_directory, previous) = tree(&["lib/a/x.torrent", "lib/m.torrent", "mnt/y.torrent"]);
         let links = [
             ("lib/b", "mnt"),
             ("lib/a-link.torrent", "mnt/y.torrent"),
@@ -338,9 +338,9 @@ mod tests {
             ("lib/nowhere.torrent", "gone"),
         ];
         for (link, target) in links {
-            std::os::unix::fs::symlink(base.join(target), base.join(link)).unwrap();
+            std::os::unix::fs::symlink(previous.join(target), previous.join(link)).unwrap();
         }
-        let mut found = walked(&base, &["lib"]);
+        let mut found = walked(&previous, &["lib"]);
         let line = found.pop().unwrap();
         assert!(line.contains("lib/p.torrent/y.torrent"), "{line}");
         let line = found.pop().unwrap();
@@ -358,15 +358,15 @@ mod tests {
     #[test]
     fn links_from_everywhere_to_everywhere_are_followed_a_few_times() {
         let files = ["a", "b", "c", "d", "e", "f"].map(|name| format!("{name}/x.torrent"));
-        let (_directory, base) = tree(&files.each_ref().map(String::as_str));
+        let (_directory, previous) = tree(&files.each_ref().map(String::as_str));
         for (from, to) in (0..36).map(|pair| (pair / 6, pair % 6)) {
-            let at = |number: usize| base.join(&files[number][..1]);
+            let at = |number: usize| previous.join(&files[number][..1]);
             if from != to {
                 let link = at(from).join(format!("link-{to}"));
                 std::os::unix::fs::symlink(at(to), link).unwrap();
             }
         }
-        let found = walked(&base, &["."]);
+        let found = walked(&previous, &["."]);
         assert!(found.iter().all(|line| !line.starts_with("away ")));
         let is_refused = |line: &&String| line.contains("symlinks to directories");
         let refused = found.iter().filter(is_refused).count();
@@ -379,8 +379,8 @@ mod tests {
         let links = deepest.map(|line| line.matches("link-").count()).max();
         assert_eq!(links, Some(LINKS_MAX));
         // A walk from below says the same.
-        let way = base.join("a/link-1/link-2/link-3");
-        let below: Vec<Step> = below(&way, &base).collect();
+        let way = previous.join("a/link-1/link-2/link-3");
+        let below: Vec<Step> = below(&way, &previous).collect();
         let within = found.iter();
         let within = within.filter(|line| line.contains("a/link-1/link-2/link-3/"));
         assert_eq!(within.count(), below.len());
@@ -388,15 +388,15 @@ mod tests {
 
     #[test]
     fn the_common_directory_is_the_deepest() {
-        let (_directory, base) = tree(&["a/b/x.torrent", "a/c/y.torrent"]);
+        let (_directory, previous) = tree(&["a/b/x.torrent", "a/c/y.torrent"]);
         let common = |inputs: &[&str]| {
-            let inputs: Vec<PathBuf> = inputs.iter().map(|input| base.join(input)).collect();
+            let inputs: Vec<PathBuf> = inputs.iter().map(|input| previous.join(input)).collect();
             Starts::new(&inputs).common_directory()
         };
-        assert_eq!(common(&["a/b", "a/c"]), Some(base.join("a")));
-        assert_eq!(common(&["a/b/x.torrent"]), Some(base.join("a/b")));
-        assert_eq!(common(&["a/b/x.torrent", "a/c"]), Some(base.join("a")));
-        assert_eq!(common(&["a/b", "a"]), Some(base.join("a")));
+        assert_eq!(common(&["a/b", "a/c"]), Some(previous.join("a")));
+        assert_eq!(common(&["a/b/x.torrent"]), Some(previous.join("a/b")));
+        assert_eq!(common(&["a/b/x.torrent", "a/c"]), Some(previous.join("a")));
+        assert_eq!(common(&["a/b", "a"]), Some(previous.join("a")));
         assert_eq!(common(&["gone"]), None);
     }
 }

@@ -10,7 +10,7 @@ use std::{io, thread};
 
 use mio::Waker;
 
-use crate::library::catalogue::lookup::Base;
+use crate::library::catalogue::overlay::Snapshot;
 use crate::library::index::{Index, IndexError};
 use crate::reactor::reload::wake;
 use crate::torrent::id::TorrentId;
@@ -42,8 +42,8 @@ pub(super) enum Piece {
 
 enum Question {
     /// From now on this holds.
-    Base(Base),
-    Numbers(Vec<TorrentId>),
+    Snapshot(Snapshot),
+    Ids(Vec<TorrentId>),
 }
 
 /// Info-hashes by number, or `None` where they cannot be read.
@@ -58,10 +58,10 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    /// Starts to read an index whose torrents have the numbers of their records; `shard` says which
+    /// Starts to read an index whose torrents have the ids of their records; `shard` says which
     /// of them are ours. Where lists of trackers do not matter, all torrents have an empty one.
     pub(super) fn start(
-        base: &Base,
+        base: &Snapshot,
         shard: Option<Shard>,
         lists_matter: bool,
         waker: &Arc<Waker>,
@@ -105,10 +105,10 @@ impl Sweep {
         }
     }
 
-    /// Another index has taken the place of the one that is read. Numbers mean the same torrents.
-    pub(super) fn replace(&self, base: Base) {
+    /// Another index has taken the place of the one that is read. IdMapBuilder mean the same torrents.
+    pub(super) fn replace(&self, base: Snapshot) {
         // Without the thread there is nobody to be told, which the next batch will show.
-        let _ = self.questions.send(Question::Base(base));
+        let _ = self.questions.send(Question::Snapshot(base));
     }
 
     /// Whether another batch may be read.
@@ -117,13 +117,13 @@ impl Sweep {
     }
 
     /// Has info-hashes read. The answer is at once that they cannot be read, when the thread is gone.
-    pub(super) fn ask(&mut self, numbers: Vec<TorrentId>) -> Option<Hashes> {
-        match self.questions.send(Question::Numbers(numbers)) {
+    pub(super) fn ask(&mut self, ids: Vec<TorrentId>) -> Option<Hashes> {
+        match self.questions.send(Question::Ids(ids)) {
             Ok(()) => {
                 self.in_flight += 1;
                 None
             }
-            Err(mpsc::SendError(Question::Numbers(numbers))) => Some(unreadable(&numbers)),
+            Err(mpsc::SendError(Question::Ids(ids))) => Some(unreadable(&ids)),
             Err(_) => None,
         }
     }
@@ -136,13 +136,13 @@ impl Sweep {
     }
 }
 
-fn unreadable(numbers: &[TorrentId]) -> Hashes {
-    numbers.iter().map(|number| (*number, None)).collect()
+fn unreadable(ids: &[TorrentId]) -> Hashes {
+    ids.iter().map(|number| (*number, None)).collect()
 }
 
 /// Reads info-hashes.
 struct Reader {
-    base: Base,
+    base: Snapshot,
     answer: Sender<Hashes>,
     waker: Arc<Waker>,
 }
@@ -151,19 +151,19 @@ impl Reader {
     fn run(mut self, asked: &Receiver<Question>) {
         let mut complained = false;
         for question in asked {
-            let numbers = match question {
-                Question::Base(base) => {
+            let ids = match question {
+                Question::Snapshot(base) => {
                     self.base = base;
                     complained = false;
                     continue;
                 }
-                Question::Numbers(numbers) => numbers,
+                Question::Ids(ids) => ids,
             };
-            let hashes = self.read(&numbers).unwrap_or_else(|error| {
+            let hashes = self.read(&ids).unwrap_or_else(|error| {
                 if !std::mem::replace(&mut complained, true) {
                     log::error!("torrents are not announced: {error}");
                 }
-                unreadable(&numbers)
+                unreadable(&ids)
             });
             if self.answer.send(hashes).is_err() {
                 return;
@@ -172,12 +172,12 @@ impl Reader {
         }
     }
 
-    /// Reads in the order of the file, and answers in the order of the numbers.
-    fn read(&self, numbers: &[TorrentId]) -> Result<Hashes, IndexError> {
-        let mut hashes = unreadable(numbers);
+    /// Reads in the order of the file, and answers in the order of the ids.
+    fn read(&self, ids: &[TorrentId]) -> Result<Hashes, IndexError> {
+        let mut hashes = unreadable(ids);
         let mut records: Vec<(u32, usize)> = (0..)
-            .zip(numbers)
-            .filter_map(|(place, number)| Some((self.base.numbering.record(*number)?, place)))
+            .zip(ids)
+            .filter_map(|(place, number)| Some((self.base.ids.record(*number)?, place)))
             .collect();
         records.sort_unstable();
         let wanted: Vec<u32> = records.iter().map(|(record, _)| *record).collect();

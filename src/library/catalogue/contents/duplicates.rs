@@ -1,106 +1,104 @@
-//! Metainfo files with the same info-hash, one of which is served.
-//!
-//! Owns which one that is. It must not know what has changed. It blocks.
+//! Metainfo files with the same info-hash: one of them is served.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::{Key, Read, There, View, is_served};
+use super::{Contents, Inspected};
+use crate::library::catalogue::overlay::{Examined, FileState, Key, is_served};
 use crate::library::index::IndexError;
 use crate::library::index::format::State;
-use crate::torrent::refusal::RefusalReason;
 use crate::wire::message::InfoHash;
 
-impl View {
-    /// The other metainfo file from which a torrent is served.
-    pub(super) fn server_of(
+impl Contents {
+    /// The metainfo file from which a torrent is served, unless it is `but`.
+    pub(super) fn serving_file(
         &self,
         info_hash: &InfoHash,
         but: Option<&Key>,
     ) -> Result<Option<PathBuf>, IndexError> {
         for key in self.by_hash.get(info_hash).into_iter().flatten() {
-            let seen = self.over.get(key).and_then(|seen| seen.there.as_ref());
-            if Some(key) != but && seen.is_some_and(|there| there.id.is_some()) {
+            let file = self.overlay.get(key).and_then(|entry| entry.file.as_ref());
+            if Some(key) != but && file.is_some_and(|file| file.id.is_some()) {
                 return Ok(Some(key.path()));
             }
         }
-        let index = &self.base.index;
+        let index = &self.snapshot.index;
         let Some(candidates) = index.find(info_hash) else {
             return Ok(None);
         };
         let Some(entry) = index.entry(candidates, info_hash)? else {
             return Ok(None);
         };
-        let path = index.path_of(&entry);
-        let holds =
-            Key::new(&path).is_some_and(|key| Some(&key) != but && !self.over.contains_key(&key));
-        Ok((holds && is_served(&entry)).then_some(path))
+        let key = Key::of(index, &entry);
+        let is_in_force = Some(&key) != but && !self.overlay.contains_key(&key);
+        Ok((is_in_force && is_served(&entry)).then(|| key.path()))
     }
 
-    /// Serves a torrent that has just been removed from another file that has the same.
-    pub(super) fn promote(&mut self, info_hash: &InfoHash) -> Result<(), IndexError> {
-        let mut paths: Vec<PathBuf> = Vec::new();
-        let keys = self.by_hash.get(info_hash).into_iter().flatten();
-        paths.extend(keys.map(Key::path));
-        let index = &self.base.index;
+    /// Serves a torrent that was just removed from another file with the same info-hash.
+    pub(super) fn promote(
+        &mut self,
+        info_hash: &InfoHash,
+        examined: &mut Examined,
+    ) -> Result<(), IndexError> {
+        let keys = self.by_hash.get(info_hash);
+        let mut keys: Vec<Key> = keys.cloned().unwrap_or_default();
+        let index = &self.snapshot.index;
         if let Some(candidates) = index.find(info_hash)
             && let Some(entry) = index.entry(candidates, info_hash)?
         {
             for record in index.duplicates_of(entry.number) {
-                paths.push(index.metainfo_path(record)?);
+                keys.push(Key::of(index, &index.record(record)?));
             }
         }
-        for path in paths {
-            let Some(key) = Key::new(&path) else { continue };
-            if let Some(there) = self.at(&key)?
-                && there.facts.info_hash == *info_hash
-                && there.id.is_none()
-                && let Read::Found(looked) = self.read(&path)
-                && looked.facts.state == State::Served
-                && looked.facts.info_hash == *info_hash
+        for key in keys {
+            if let Some(file) = self.file(&key)?
+                && file.facts.info_hash == *info_hash
+                && file.id.is_none()
+                && let path = key.path()
+                && let Inspected::File(inspection) = self.inspect(&path, examined)
+                && inspection.facts.state == State::Served
+                && inspection.facts.info_hash == *info_hash
             {
-                self.forget(&key, Some(there), false);
-                let there = There {
-                    facts: looked.facts,
-                    id: Some(self.added(&path, info_hash, &looked.announce)),
+                self.forget(&key, Some(file), false, examined);
+                let id = Some(self.add(&path, &inspection, examined));
+                let promoted = FileState {
+                    facts: inspection.facts,
+                    id,
                     reserved: None,
                 };
-                self.keep(key, there);
+                self.keep(key, promoted);
                 break;
             }
         }
         Ok(())
     }
 
-    /// Serves what nobody serves although it is there, after an index has taken the place of another:
-    /// what was seen over it may have been the one of several that it goes by.
-    pub(in crate::library::catalogue) fn settle_equals(&mut self) -> Result<(), IndexError> {
+    /// Serves each torrent that no file serves although one could. That happens when a snapshot is
+    /// replaced: the overlay may hide the one of several files that the new index serves.
+    pub(in crate::library::catalogue) fn promote_duplicates(
+        &mut self,
+        examined: &mut Examined,
+    ) -> Result<(), IndexError> {
         let mut info_hashes = BTreeSet::new();
-        let index = &self.base.index;
-        for (key, seen) in &self.over {
-            if let Some(there) = &seen.there
-                && there.facts.state == State::Served
-                && there.id.is_none()
+        let index = &self.snapshot.index;
+        for (key, entry) in &self.overlay {
+            if let Some(file) = &entry.file
+                && file.facts.state == State::Served
+                && file.id.is_none()
             {
-                info_hashes.insert(there.facts.info_hash);
+                info_hashes.insert(file.facts.info_hash);
             }
-            if let Some(entry) = index.at(&key.path())?
-                && index.duplicates_of(entry.number).next().is_some()
+            if let Some(indexed) = index.at(&key.path())?
+                && index.duplicates_of(indexed.number).next().is_some()
             {
-                info_hashes.insert(entry.facts.info_hash);
+                info_hashes.insert(indexed.facts.info_hash);
             }
         }
         for info_hash in info_hashes {
-            if self.server_of(&info_hash, None)?.is_none() {
-                self.promote(&info_hash)?;
+            if self.serving_file(&info_hash, None)?.is_none() {
+                self.promote(&info_hash, examined)?;
             }
         }
         Ok(())
     }
-}
-
-/// What is refused; nothing when both paths lead to one file.
-pub(super) fn duplicate(path: &Path, first: &Path) -> Option<RefusalReason> {
-    let same = path.canonicalize().ok() == first.canonicalize().ok();
-    (!same).then(|| RefusalReason::Duplicate(first.to_path_buf()))
 }

@@ -322,10 +322,10 @@ fn what_the_index_says_is_withdrawn_is_read_once_and_then_refused_from_memory() 
     // It is served again when it is added, and asked for when another index may say so.
     library.add(withdrawn, TorrentId(7), Some(Path::new("/a").into()));
     assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
-    drop(library.replace(Base::new(index()), None, BTreeMap::new()));
+    drop(library.replace(Snapshot::new(index()), None, BTreeMap::new()));
     assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
     // What is being loaded then is what the other index has said.
-    drop(library.replace(Base::new(index()), None, BTreeMap::new()));
+    drop(library.replace(Snapshot::new(index()), None, BTreeMap::new()));
     assert!(!library.keep(withdrawn, None, later));
     assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::{Base, BuildError, Look, Plan, Progress, Summary, build, refresh};
+use super::{BuildError, Depth, Plan, Previous, Progress, Summary, build, refresh};
 use crate::library::index::format::State;
 use crate::library::index::{Entry, Index};
 use crate::torrent::metainfo::samples::{s, single};
@@ -18,26 +18,26 @@ use crate::wire::message::InfoHash;
 /// A directory for an index, and one for torrents.
 struct Place {
     _directory: TempDir,
-    base: PathBuf,
+    previous: PathBuf,
 }
 
 impl Place {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let base = directory.path().canonicalize().unwrap();
-        fs::create_dir(base.join("lib")).unwrap();
+        let previous = directory.path().canonicalize().unwrap();
+        fs::create_dir(previous.join("lib")).unwrap();
         Place {
             _directory: directory,
-            base,
+            previous,
         }
     }
 
     fn index(&self) -> PathBuf {
-        self.base.join("index")
+        self.previous.join("index")
     }
 
     fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
-        let path = self.base.join(path);
+        let path = self.previous.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }
@@ -52,7 +52,7 @@ impl Place {
 
     fn plan(&self) -> Plan {
         Plan {
-            inputs: vec![self.base.join("lib")],
+            inputs: vec![self.previous.join("lib")],
             content: None,
             target: self.index(),
             threads: 2,
@@ -62,10 +62,10 @@ impl Place {
     fn build(&self) -> (Summary, Vec<String>) {
         let plan = self.plan();
         let mut lines = Vec::new();
-        let base = format!("{}/lib/", self.base.display());
+        let previous = format!("{}/lib/", self.previous.display());
         let progress = Progress::default();
         let summary = build(&plan, &progress, |refusal| {
-            lines.push(refusal.to_string().replace(&base, ""));
+            lines.push(refusal.to_string().replace(&previous, ""));
         });
         (summary.unwrap(), lines)
     }
@@ -91,13 +91,13 @@ fn a_tree_of_torrents_becomes_an_index() {
     place.torrent("lib/a/deep", "one", 6);
     place.torrent("lib", "top", 7);
     place.torrent("lib/b", "gone", 8);
-    fs::remove_file(place.base.join("lib/b/gone")).unwrap();
+    fs::remove_file(place.previous.join("lib/b/gone")).unwrap();
     place.write("lib/b/bad.torrent", "no bencode");
     place.write("lib/b/notes.txt", "");
-    fs::create_dir(place.base.join("lib/c")).unwrap();
+    fs::create_dir(place.previous.join("lib/c")).unwrap();
     fs::copy(
-        place.base.join("lib/top.torrent"),
-        place.base.join("lib/c/again.torrent"),
+        place.previous.join("lib/top.torrent"),
+        place.previous.join("lib/c/again.torrent"),
     )
     .unwrap();
     place.write("lib/c/top", [1; 7]);
@@ -130,7 +130,7 @@ fn a_tree_of_torrents_becomes_an_index() {
     assert_eq!(paths(&index), expected.map(PathBuf::from));
     for entry in entries(&index) {
         let path = place
-            .base
+            .previous
             .join("lib")
             .join(&entry.directory)
             .join(&entry.name);
@@ -156,7 +156,7 @@ fn a_tree_of_torrents_becomes_an_index() {
 fn directories_that_overlap_hold_a_torrent_once() {
     let place = Place::new();
     place.torrent("lib/a", "one", 5);
-    symlink("a", place.base.join("lib/alias")).unwrap();
+    symlink("a", place.previous.join("lib/alias")).unwrap();
     let (summary, lines) = place.build();
     assert_eq!((summary.torrents, summary.refused), (1, 0), "{lines:?}");
 }
@@ -185,27 +185,27 @@ fn what_is_behind_links_has_its_place_in_the_order() {
     place.torrent("lib", "a-first", 10);
     let links = ["lib/b", "lib/d", "lib/a/n", "lib/k.torrents"];
     for link in links {
-        symlink(place.base.join("mnt/x"), place.base.join(link)).unwrap();
+        symlink(place.previous.join("mnt/x"), place.previous.join(link)).unwrap();
     }
     symlink(
-        place.base.join("lib/top.torrent"),
-        place.base.join("lib/m.torrent"),
+        place.previous.join("lib/top.torrent"),
+        place.previous.join("lib/m.torrent"),
     )
     .unwrap();
     place.build();
     let index = Index::open(&place.index()).unwrap();
     assert_each_is_found(&index);
     assert_eq!(entries(&index).len(), 5 + 2 * links.len());
-    let base = Base {
+    let previous = Previous {
         index: &index,
-        look: Look::Metainfo,
+        depth: Depth::Metainfo,
         quiet: false,
         gone: &[],
     };
     // The same again, with one more between them.
     place.torrent("lib/b2", "new", 11);
     let plan = place.plan();
-    refresh(&plan, Some(base), &Progress::default(), |_| ()).unwrap();
+    refresh(&plan, Some(previous), &Progress::default(), |_| ()).unwrap();
     let index = Index::open(&place.index()).unwrap();
     assert_each_is_found(&index);
     assert_eq!(entries(&index).len(), 6 + 2 * links.len());
@@ -218,26 +218,26 @@ fn what_cannot_be_read_is_kept_until_it_can() {
     place.torrent("lib/disk/deep", "b", 6);
     place.torrent("lib/other", "c", 7);
     place.torrent("far", "d", 8);
-    symlink(place.base.join("far"), place.base.join("lib/far")).unwrap();
+    symlink(place.previous.join("far"), place.previous.join("lib/far")).unwrap();
     place.build();
     let again = |gone: &[PathBuf]| {
         let index = Index::open(&place.index()).unwrap();
-        let base = Base {
+        let previous = Previous {
             index: &index,
-            look: Look::Metainfo,
+            depth: Depth::Metainfo,
             quiet: false,
             gone,
         };
         let mut lines = 0;
-        let summary = refresh(&place.plan(), Some(base), &Progress::default(), |_| {
+        let summary = refresh(&place.plan(), Some(previous), &Progress::default(), |_| {
             lines += 1;
         });
         let summary = summary.unwrap();
         assert_each_is_found(&Index::open(&place.index()).unwrap());
         (summary.torrents, summary.withdrawn, lines)
     };
-    let disk = place.base.join("lib/disk");
-    let aside = place.base.join("aside");
+    let disk = place.previous.join("lib/disk");
+    let aside = place.previous.join("aside");
     fs::rename(&disk, &aside).unwrap();
     // An error of the file system: a link to itself.
     symlink(&disk, &disk).unwrap();
@@ -245,11 +245,11 @@ fn what_cannot_be_read_is_kept_until_it_can() {
     fs::remove_file(&disk).unwrap();
     // An empty place to mount something at, and a link to nowhere.
     fs::create_dir(&disk).unwrap();
-    fs::rename(place.base.join("far"), place.base.join("farther")).unwrap();
+    fs::rename(place.previous.join("far"), place.previous.join("farther")).unwrap();
     assert_eq!(again(&[]), (4, 3, 0));
     fs::remove_dir(&disk).unwrap();
     fs::rename(&aside, &disk).unwrap();
-    fs::rename(place.base.join("farther"), place.base.join("far")).unwrap();
+    fs::rename(place.previous.join("farther"), place.previous.join("far")).unwrap();
     assert_eq!(again(&[]), (4, 0, 0));
     // What was seen to go is not waited for, nor what is in a directory with something else in it.
     fs::remove_dir_all(disk.join("deep")).unwrap();
@@ -264,25 +264,25 @@ fn what_cannot_be_read_is_kept_until_it_can() {
 fn content_may_lie_elsewhere_and_nothing_to_index_is_an_error() {
     let place = Place::new();
     place.torrent("lib", "n", 5);
-    fs::rename(place.base.join("lib/n"), place.base.join("n")).unwrap();
+    fs::rename(place.previous.join("lib/n"), place.previous.join("n")).unwrap();
     let mut plan = Plan {
-        inputs: vec![place.base.join("lib")],
-        content: Some(place.base.clone()),
+        inputs: vec![place.previous.join("lib")],
+        content: Some(place.previous.clone()),
         target: place.index(),
         threads: 1,
     };
     let run = |plan: &Plan| build(plan, &Progress::default(), |_| ());
     assert_eq!(run(&plan).unwrap().withdrawn, 0);
     let index = Index::open(&place.index()).unwrap();
-    assert_eq!(index.origin().content.as_ref(), Some(&place.base));
-    assert_eq!(index.origin().root, place.base.join("lib"));
-    plan.content = Some(place.base.join("nowhere"));
+    assert_eq!(index.origin().content.as_ref(), Some(&place.previous));
+    assert_eq!(index.origin().root, place.previous.join("lib"));
+    plan.content = Some(place.previous.join("nowhere"));
     assert!(matches!(run(&plan), Err(BuildError::Content(..))));
-    plan.inputs = vec![place.base.join("nowhere")];
+    plan.inputs = vec![place.previous.join("nowhere")];
     plan.content = None;
     assert!(matches!(run(&plan), Err(BuildError::Nothing(Some(_)))));
-    plan.inputs = vec![place.base.join("lib")];
-    plan.target = place.base.join("no/such/directory/index");
+    plan.inputs = vec![place.previous.join("lib")];
+    plan.target = place.previous.join("no/such/directory/index");
     assert!(matches!(run(&plan), Err(BuildError::Write(..))));
 }
 
@@ -290,11 +290,11 @@ fn content_may_lie_elsewhere_and_nothing_to_index_is_an_error() {
 fn links_in_a_circle_and_names_in_no_encoding_are_no_trouble() {
     let place = Place::new();
     place.torrent("lib/x", "a", 3);
-    symlink(place.base.join("lib"), place.base.join("lib/x/up")).unwrap();
-    symlink("again", place.base.join("lib/again")).unwrap();
+    symlink(place.previous.join("lib"), place.previous.join("lib/x/up")).unwrap();
+    symlink("again", place.previous.join("lib/again")).unwrap();
     let name = OsStr::from_bytes(b"\xff\xfe.torrent");
-    let odd = place.base.join("lib/x").join(name);
-    fs::rename(place.base.join("lib/x/a.torrent"), &odd).unwrap();
+    let odd = place.previous.join("lib/x").join(name);
+    fs::rename(place.previous.join("lib/x/a.torrent"), &odd).unwrap();
     place.build();
     let index = Index::open(&place.index()).unwrap();
     let entries = entries(&index);
@@ -307,7 +307,7 @@ fn links_in_a_circle_and_names_in_no_encoding_are_no_trouble() {
 fn a_metainfo_file_over_the_limit_is_refused_without_being_read() {
     let place = Place::new();
     place.torrent("lib", "a", 3);
-    let huge = fs::File::create(place.base.join("lib/b.torrent")).unwrap();
+    let huge = fs::File::create(place.previous.join("lib/b.torrent")).unwrap();
     huge.set_len(1 << 40).unwrap();
     let (summary, lines) = place.build();
     assert_eq!((summary.torrents, summary.refused), (1, 1), "{lines:?}");

@@ -1,0 +1,170 @@
+//! The types of a snapshot and of what lies over it.
+//!
+//! A [`Snapshot`] is immutable: an index, and the ids of its records. What has changed since is an
+//! overlay, which exists twice: by path in the library's thread ([`OverlayEntry`]), and by info-hash
+//! in the loop ([`Override`]).
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::library::index::format::{Facts, State};
+use crate::library::index::id_map::IdMap;
+use crate::library::index::{Counts, Entry, Index};
+use crate::torrent::catalogue::Refusal;
+use crate::torrent::id::TorrentId;
+use crate::wire::message::InfoHash;
+
+/// An index, and the ids of the torrents in it.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The index.
+    pub index: Arc<Index>,
+    /// The id of each record.
+    pub ids: Arc<IdMap>,
+}
+
+impl Snapshot {
+    /// An index in which the id of each torrent is the number of its record.
+    #[must_use]
+    pub fn new(index: Index) -> Self {
+        let records = index.records();
+        Snapshot {
+            index: Arc::new(index),
+            ids: Arc::new(IdMap::identity(records)),
+        }
+    }
+
+    /// Where all content lies according to the index; `None` is beside each metainfo file.
+    #[must_use]
+    pub fn content(&self) -> Option<PathBuf> {
+        let origin = self.index.origin();
+        // Joining an absolute path replaces the root.
+        (origin.content.as_ref()).map(|content| origin.root.join(content))
+    }
+}
+
+/// A torrent that is served from now on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Added {
+    /// Not in use before.
+    pub id: TorrentId,
+    /// What names it on the wire.
+    pub info_hash: InfoHash,
+    /// Announce URLs in tiers (BEP 12).
+    pub announce: Arc<[Vec<String>]>,
+    /// Its metainfo file; `None` when the snapshot has it.
+    pub metainfo: Option<Arc<Path>>,
+}
+
+/// A torrent that is no longer served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Removed {
+    /// Its id so far.
+    pub id: TorrentId,
+    /// What names it on the wire.
+    pub info_hash: InfoHash,
+    /// Whether its metainfo file is still there and its content is not right.
+    pub of_content: bool,
+}
+
+/// A change of what is served. A torrent that is replaced is removed and added.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// See [`Added`].
+    Added(Added),
+    /// See [`Removed`].
+    Removed(Removed),
+}
+
+/// How an info-hash differs from the snapshot, as the loop needs it.
+#[derive(Clone, Debug)]
+pub enum Override {
+    /// It is not served.
+    Tombstone,
+    /// It is served from this metainfo file, under this id.
+    Served(TorrentId, Arc<Path>),
+}
+
+/// The path of a metainfo file. Keys have the order of an index: by directory, then by name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct Key {
+    pub(super) directory: PathBuf,
+    pub(super) name: OsString,
+}
+
+impl Key {
+    pub(super) fn new(path: &Path) -> Option<Self> {
+        Some(Key {
+            directory: path.parent()?.to_path_buf(),
+            name: path.file_name()?.to_owned(),
+        })
+    }
+
+    pub(super) fn of(index: &Index, entry: &Entry) -> Self {
+        Key {
+            directory: index.origin().root.join(&entry.directory),
+            name: entry.name.clone(),
+        }
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.directory.join(&self.name)
+    }
+}
+
+/// A metainfo file that exists.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct FileState {
+    pub(super) facts: Facts,
+    /// The id under which it is served; `None` when it is not, or when another file with its
+    /// info-hash is.
+    pub(super) id: Option<TorrentId>,
+    /// The id of its record, when it is not served from there.
+    pub(super) reserved: Option<TorrentId>,
+}
+
+/// The last state of a path since the snapshot was made.
+#[derive(Clone, Debug)]
+pub(super) struct OverlayEntry {
+    /// `None` is a tombstone: the file is gone.
+    pub(super) file: Option<FileState>,
+    /// The refresh after which it was examined, see [`super::contents::Contents::epoch`].
+    pub(super) epoch: u32,
+}
+
+/// What a change on disk may affect.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Affected {
+    /// These metainfo files; those that are gone come first.
+    Files(Vec<PathBuf>),
+    /// Too many files, most of them not in the catalogue.
+    ManyNew,
+    /// Too many files of the catalogue.
+    ManyKnown,
+}
+
+/// What examining paths has brought. Examining adds to it as it goes, so that what was found before
+/// an error is not lost.
+#[derive(Default)]
+pub(super) struct Examined {
+    pub(super) changes: Vec<Change>,
+    pub(super) refused: Vec<Refusal>,
+    /// Paths that could not be examined because no file descriptor was left.
+    pub(super) postponed: Vec<PathBuf>,
+}
+
+/// What replaces the contents of the catalogue after a new index was merged in.
+pub(super) struct Merged {
+    pub(super) snapshot: Snapshot,
+    /// What was examined while the index was made, and what it may have missed.
+    pub(super) overlay: BTreeMap<Key, OverlayEntry>,
+    pub(super) counts: Counts,
+    pub(super) next_id: TorrentId,
+}
+
+/// Whether a torrent is served from the file of this entry.
+pub(super) fn is_served(entry: &Entry) -> bool {
+    entry.facts.state == State::Served && !entry.duplicate
+}
