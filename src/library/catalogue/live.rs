@@ -30,7 +30,7 @@ impl Live {
     pub fn start(settings: Settings, wake: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         Self::spawn(wake, |mailbox, indexing, outbox| {
             // An error says that the loop has ended, so nobody is left to hear of it.
-            let _ = worker::run(settings, &indexing, mailbox, outbox);
+            let _ = worker::run(settings, &indexing, &mailbox, outbox);
         })
     }
 

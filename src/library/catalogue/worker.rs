@@ -42,7 +42,7 @@ const AFFECTED_MAX: usize = 20_000;
 pub(super) fn run(
     settings: Settings,
     indexing: &OnceLock<Progress>,
-    mailbox: Mailbox,
+    mailbox: &Mailbox,
     outbox: Outbox,
 ) -> Result<(), Ended> {
     let opened = match refresh::open(&settings) {
@@ -54,7 +54,7 @@ pub(super) fn run(
         Some(index) => (index, None),
         None => {
             // The watch comes first: it reports what changes while the index is made.
-            let watch = Watch::start(Watched::of(&settings), &mailbox);
+            let watch = Watch::start(Watched::of(&settings), mailbox);
             let progress = indexing.get_or_init(Progress::default);
             match guarded(|| refresh::first(&settings, progress)) {
                 Ok(index) => (index, watch),
@@ -92,7 +92,7 @@ pub(super) fn run(
         // A SIGHUP says when there is another.
         Source::Given { .. } => {
             refresh::warn_of_away(&[], &worker.settings);
-            worker.watch = Watch::start(Watched::of(&worker.settings), &mailbox);
+            worker.watch = Watch::start(Watched::of(&worker.settings), mailbox);
         }
     }
     loop {

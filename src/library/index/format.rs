@@ -549,7 +549,7 @@ mod tests {
             let record = Record {
                 facts: Facts {
                     info_hash: InfoHash(std::array::from_fn(|at| u8::try_from(at).unwrap() + 1)),
-                    state: state,
+                    state,
                     content_name: ContentName {
                         tag: (1 << TAG_BITS) - 2,
                         hash: 0xdead_beef,

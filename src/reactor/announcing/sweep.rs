@@ -105,7 +105,7 @@ impl Sweep {
         }
     }
 
-    /// Another index has taken the place of the one that is read. IdMapBuilder mean the same torrents.
+    /// Another index has taken the place of the one that is read. Ids stand for the same torrents.
     pub(super) fn replace(&self, base: Snapshot) {
         // Without the thread there is nobody to be told, which the next batch will show.
         let _ = self.questions.send(Question::Snapshot(base));

@@ -85,10 +85,7 @@ fn every_record_is_read_as_it_was_written() {
         made_up(&place.index(), count);
         let index = Index::open(&place.index()).unwrap();
         index.check().unwrap();
-        assert_eq!(
-            (index.torrents(), index.records()),
-            (count.into(), count.into())
-        );
+        assert_eq!((index.torrents(), index.records()), (count.into(), count));
         assert_eq!(index.origin().root, Path::new("/srv"));
         assert_eq!(
             index.origin().content.as_deref(),
@@ -139,7 +136,7 @@ fn info_hashes_that_begin_alike_are_told_apart() {
         info_hash.0[19] = last;
         let record = NewRecord {
             facts: Facts {
-                info_hash: info_hash,
+                info_hash,
                 state: State::Served,
                 content_name: ContentName { tag: 0, hash: 0 },
                 stamp: FileStamp::default(),
@@ -324,7 +321,7 @@ fn each_torrent_that_is_served_is_there_once() {
         let record = NewRecord {
             facts: Facts {
                 info_hash: hash(of.into()),
-                state: state,
+                state,
                 content_name: ContentName { tag: 0, hash: 1 },
                 stamp: FileStamp {
                     length: 1,
