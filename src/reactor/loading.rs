@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::connection::{Asked, Connection};
 use super::shared::Shared;
 use super::{Reactor, live, mark};
-use crate::library::catalogue::lookup::{Answer, LoadError};
+use crate::library::catalogue::lookup::{Answer, LoadError, Loaded};
 use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
 use crate::torrent::catalogue::Torrent;
@@ -89,9 +89,9 @@ impl Connection {
     }
 }
 
-/// Says why a torrent could not be loaded. Peers can have that said often, so it is held back as any
-/// other line is: what changes by it has a line of its own.
-fn say(error: &LoadError) {
+/// Logs why a torrent could not be loaded. Peers can cause this line often, so it is limited like any
+/// other; a change that follows from it has a line of its own.
+fn log_failure(error: &LoadError) {
     match error {
         LoadError::Withdrawn(_) => log::debug!("not served: {error}"),
         _ => log::warn!("not served: {error}"),
@@ -107,33 +107,24 @@ impl Reactor {
         result: Result<Option<Arc<Torrent>>, LoadError>,
     ) {
         let shared = &mut self.shared;
-        let mut reason = CloseReason::UnknownTorrent;
-        let mut is_withdrawn = false;
-        let torrent = result.unwrap_or_else(|error| {
-            is_withdrawn = matches!(error, LoadError::Withdrawn(_));
-            say(&error);
+        if let Err(error) = &result {
+            log_failure(error);
             if let (Some(live), Some(path)) = (&self.live, error.path())
                 && !error.is_lack_of_descriptors()
             {
                 live.examine(path);
             }
-            if error.is_of_content() {
-                reason = CloseReason::ContentFailed;
-            }
-            None
-        });
-        let kept = (shared.library).keep(info_hash, torrent.as_ref(), shared.now);
-        if kept && is_withdrawn {
-            shared.library.withdraw(&info_hash);
         }
+        let loaded = shared.library.finish_load(info_hash, result, shared.now);
         for &key in peers {
             let Some(connection) = live(&mut self.connections, key) else {
                 continue;
             };
-            let outcome = match &torrent {
-                _ if !kept => connection.ask_again(key, shared),
-                Some(torrent) => connection.resume(key, torrent, shared),
-                None => Err(reason),
+            let outcome = match &loaded {
+                Loaded::Torrent(torrent) => connection.resume(key, torrent, shared),
+                Loaded::Gone => Err(CloseReason::UnknownTorrent),
+                Loaded::ContentFailed => Err(CloseReason::ContentFailed),
+                Loaded::Stale => connection.ask_again(key, shared),
             };
             match outcome {
                 Ok(()) => self.run_queue.enqueue(connection, key),

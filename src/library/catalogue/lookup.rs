@@ -95,6 +95,20 @@ pub enum Answer {
     Known(Query),
 }
 
+/// The result of loading a torrent.
+#[derive(Debug)]
+pub enum Loaded {
+    /// It is served.
+    Torrent(Arc<Torrent>),
+    /// It is not served.
+    Gone,
+    /// Its content is not right.
+    ContentFailed,
+    /// It came or went while it was loaded: the result says nothing, and it has to be asked for
+    /// again.
+    Stale,
+}
+
 /// A torrent that is to be loaded.
 #[derive(Debug)]
 pub struct Query {
@@ -267,7 +281,7 @@ impl Library {
     }
 
     /// What is known of an info-hash, from memory. What is to be loaded must be told to
-    /// [`Library::keep`] then.
+    /// [`Library::finish_load`] then.
     pub fn find(&mut self, info_hash: &InfoHash, now: Time) -> Answer {
         if let Some(torrent) = self.loaded.get(info_hash) {
             return Answer::Loaded(Arc::clone(torrent));
@@ -302,26 +316,35 @@ impl Library {
         })
     }
 
-    /// Takes up what came of [`Query::load`]. Answers whether that is true still: a torrent may have
-    /// been removed or added meanwhile, and is to be asked for again then.
-    pub fn keep(&mut self, info_hash: InfoHash, loaded: Option<&Arc<Torrent>>, now: Time) -> bool {
-        let stale = self.loading.remove(&info_hash).unwrap_or(false);
-        match loaded {
-            _ if stale => {}
-            Some(torrent) => {
-                self.make_room();
-                self.loaded.put(info_hash, Arc::clone(torrent));
-            }
-            None => {
-                self.failed.put(info_hash, now);
-            }
+    /// Takes the result of [`Query::load`].
+    pub fn finish_load(
+        &mut self,
+        info_hash: InfoHash,
+        result: Result<Option<Arc<Torrent>>, LoadError>,
+        now: Time,
+    ) -> Loaded {
+        if self.loading.remove(&info_hash).unwrap_or(false) {
+            return Loaded::Stale;
         }
-        !stale
+        if let Ok(Some(torrent)) = result {
+            self.make_room();
+            self.loaded.put(info_hash, Arc::clone(&torrent));
+            return Loaded::Torrent(torrent);
+        }
+        self.failed.put(info_hash, now);
+        match result {
+            Err(LoadError::Withdrawn(_)) => {
+                self.withdraw(&info_hash);
+                Loaded::Gone
+            }
+            Err(error) if error.is_of_content() => Loaded::ContentFailed,
+            _ => Loaded::Gone,
+        }
     }
 
-    /// The index says that a torrent is withdrawn, see [`LoadError::Withdrawn`]: from now on that is
-    /// known from memory, until it is added or another index says something else.
-    pub fn withdraw(&mut self, info_hash: &InfoHash) {
+    /// Remembers that the index calls a torrent withdrawn, until it is added or the snapshot is
+    /// replaced: it is not read again before that.
+    fn withdraw(&mut self, info_hash: &InfoHash) {
         let Some(snapshot) = &self.snapshot else {
             return;
         };

@@ -162,10 +162,8 @@ fn whoever_asks_for_a_torrent_that_is_being_loaded_joins() {
         panic!("another completion");
     };
     assert_eq!(peers, [key(0), key(1), key(2)]);
-    let torrent = result.unwrap();
-    rig.shared
-        .library
-        .keep(rig.info_hash, torrent.as_ref(), Time(1));
+    let library = &mut rig.shared.library;
+    library.finish_load(rig.info_hash, result, Time(1));
 
     // Whoever comes now waits for nobody, even if the file is gone.
     fs::remove_file(rig.library_path("t.torrent")).unwrap();
@@ -188,10 +186,11 @@ fn whoever_waits_for_a_torrent_that_comes_meanwhile_has_it() {
     let Completion::Torrent { result, .. } = rig.completion() else {
         panic!("another completion");
     };
-    let gone = result.unwrap_err();
-    assert!(gone.path().is_some_and(|path| path.ends_with("t.torrent")));
-    let is_so = (rig.shared.library).keep(rig.info_hash, None, Time(1));
-    assert!(!is_so);
+    let path = result.as_ref().unwrap_err().path();
+    assert!(path.is_some_and(|path| path.ends_with("t.torrent")));
+    let library = &mut rig.shared.library;
+    let loaded = library.finish_load(rig.info_hash, result, Time(1));
+    assert!(matches!(loaded, Loaded::Stale));
     connection.ask_again(key(0), &mut rig.shared).unwrap();
     let Completion::Torrent { peers, result, .. } = rig.completion() else {
         panic!("another completion");

@@ -58,9 +58,11 @@ fn query(answer: Answer) -> Query {
 
 /// Loads a torrent as the loop and a reader do it together.
 fn load(library: &mut Library, info_hash: &InfoHash) -> Arc<Torrent> {
-    let loaded = query(library.find(info_hash, NOW)).load().unwrap();
-    library.keep(*info_hash, loaded.as_ref(), NOW);
-    loaded.unwrap()
+    let loaded = query(library.find(info_hash, NOW)).load();
+    match library.finish_load(*info_hash, loaded, NOW) {
+        Loaded::Torrent(torrent) => torrent,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -88,7 +90,7 @@ fn the_same_beginning_is_not_enough() {
     other.0[19] ^= 1;
     let nothing = query(library.find(&other, NOW)).load().unwrap();
     assert!(nothing.is_none());
-    library.keep(other, None, NOW);
+    library.finish_load(other, Ok(None), NOW);
     assert!(matches!(library.find(&other, NOW), Answer::Unknown));
     load(&mut library, &place.hashes[1]);
 }
@@ -113,7 +115,7 @@ fn what_is_not_as_it_was_is_refused_and_tried_again_later() {
     let (content, gone) = (fail(2), fail(3));
     assert!(content.is_of_content() && !gone.is_of_content() && !replaced.is_of_content());
 
-    library.keep(place.hashes[2], None, NOW);
+    library.finish_load(place.hashes[2], Ok(None), NOW);
     let just_before = NOW.after(FAILED_RETRY_MS - 1);
     let found = library.find(&place.hashes[2], just_before);
     assert!(matches!(found, Answer::Unknown));
@@ -129,20 +131,23 @@ fn what_is_added_is_asked_for_again_whatever_came_of_it_before() {
     let hashes = &place.hashes;
     let metainfo: Arc<Path> = place.path("000000/t.torrent").into();
     library.find(&hashes[0], NOW);
-    assert!(library.keep(hashes[0], None, NOW));
+    let loaded = library.finish_load(hashes[0], Ok(None), NOW);
+    assert!(matches!(loaded, Loaded::Gone));
     assert!(matches!(library.find(&hashes[0], NOW), Answer::Unknown));
     library.add(hashes[0], TorrentId(7), Some(metainfo));
     assert_eq!(load(&mut library, &hashes[0]).id, TorrentId(7));
 
     // An index that says so is no different.
     library.find(&hashes[1], NOW);
-    assert!(library.keep(hashes[1], None, NOW));
+    let loaded = library.finish_load(hashes[1], Ok(None), NOW);
+    assert!(matches!(loaded, Loaded::Gone));
     assert!(matches!(library.find(&hashes[1], NOW), Answer::Unknown));
     library.add(hashes[1], TorrentId(1), None);
     query(library.find(&hashes[1], NOW));
     // It was begun before the torrent came.
     library.add(hashes[1], TorrentId(1), None);
-    assert!(!library.keep(hashes[1], None, NOW));
+    let loaded = library.finish_load(hashes[1], Ok(None), NOW);
+    assert!(matches!(loaded, Loaded::Stale));
     load(&mut library, &hashes[1]);
 }
 
@@ -158,7 +163,7 @@ fn what_nobody_uses_is_forgotten_and_what_somebody_does_is_not() {
     };
     let unused = |number| query_copy(&place, number);
     for number in 0..2 * LOADED_MAX {
-        library.keep(hash(number), Some(&unused(0)), NOW);
+        library.finish_load(hash(number), Ok(Some(unused(0))), NOW);
     }
     assert_eq!(library.loaded.len(), LOADED_MAX);
     match library.find(&place.hashes[0], NOW) {
@@ -167,7 +172,7 @@ fn what_nobody_uses_is_forgotten_and_what_somebody_does_is_not() {
     }
     drop(torrent);
     for number in 0..2 * LOADED_MAX {
-        library.keep(hash(usize::MAX - number), Some(&unused(0)), NOW);
+        library.finish_load(hash(usize::MAX - number), Ok(Some(unused(0))), NOW);
     }
     query(library.find(&place.hashes[0], NOW));
 }
@@ -314,8 +319,8 @@ fn what_the_index_says_is_withdrawn_is_read_once_and_then_refused_from_memory() 
     let (withdrawn, other) = (place.hashes[1], place.hashes[2]);
     let error = query(library.find(&withdrawn, NOW)).load().unwrap_err();
     assert!(matches!(error, LoadError::Withdrawn(_)), "{error}");
-    assert!(library.keep(withdrawn, None, NOW));
-    library.withdraw(&withdrawn);
+    let loaded = library.finish_load(withdrawn, Err(error), NOW);
+    assert!(matches!(loaded, Loaded::Gone));
     let later = NOW.after(10 * FAILED_RETRY_MS);
     assert!(matches!(library.find(&withdrawn, later), Answer::Unknown));
     load(&mut library, &other);
@@ -326,6 +331,7 @@ fn what_the_index_says_is_withdrawn_is_read_once_and_then_refused_from_memory() 
     assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
     // What is being loaded then is what the other index has said.
     drop(library.replace(Snapshot::new(index()), None, BTreeMap::new()));
-    assert!(!library.keep(withdrawn, None, later));
+    let loaded = library.finish_load(withdrawn, Ok(None), later);
+    assert!(matches!(loaded, Loaded::Stale));
     assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
 }
