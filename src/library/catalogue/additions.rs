@@ -33,7 +33,7 @@ impl<'a> Additions<'a> {
             }
         };
         Some(Change::Added(Added {
-            id: self.snapshot.ids.id(entry.number)?,
+            id: self.snapshot.ids.id(entry.record)?,
             info_hash: entry.facts.info_hash,
             announce,
             metainfo: None,

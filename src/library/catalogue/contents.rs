@@ -203,7 +203,7 @@ impl Contents {
 
     /// The state of a file as the snapshot has it.
     pub(super) fn file_state(&self, entry: &Entry) -> FileState {
-        let id = self.snapshot.ids.id(entry.number);
+        let id = self.snapshot.ids.id(entry.record);
         FileState {
             facts: entry.facts,
             id: id.filter(|_| is_served(entry)),

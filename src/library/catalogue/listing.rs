@@ -69,7 +69,7 @@ impl Listing {
                 break;
             }
             let overrides = self.overrides.binary_search_by_key(&info_hash, |one| one.0);
-            if let Some(id) = snapshot.ids.id(entry.number)
+            if let Some(id) = snapshot.ids.id(entry.record)
                 && entry.facts.state == State::Served
                 && overrides.is_err()
             {

@@ -148,7 +148,7 @@ impl Query {
                 if entry.facts.state != State::Served {
                     return Err(LoadError::Withdrawn(metainfo));
                 }
-                match self.snapshot.ids.id(entry.number) {
+                match self.snapshot.ids.id(entry.record) {
                     Some(id) => (id, metainfo),
                     None => return Ok(None),
                 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::contents::Contents;
 use super::overlay::{FileState, Key, Merged, OverlayEntry, Removed, Snapshot, is_served};
+use crate::library::index::format::RecordNo;
 use crate::library::index::format::State;
 use crate::library::index::id_map::IdMapBuilder;
 use crate::library::index::{Counts, Entries, Entry, Index, IndexError};
@@ -21,7 +22,7 @@ use crate::wire::message::InfoHash;
 pub(super) struct Difference {
     pub(super) removed: Vec<Removed>,
     /// Records of torrents that were not served before.
-    pub(super) added: Vec<u32>,
+    pub(super) added: Vec<RecordNo>,
 }
 
 /// Merges a new index into the contents. The index contains what was examined before refresh `epoch`
@@ -156,7 +157,7 @@ impl Merging<'_> {
         }
         self.remove(old.as_ref(), entry.facts.state == State::Withdrawn);
         if served {
-            self.difference.added.push(entry.number);
+            self.difference.added.push(entry.record);
         }
         match old.and_then(|old| old.reserved) {
             // The loop has not heard of this id.
@@ -174,7 +175,7 @@ impl Merging<'_> {
         {
             return Ok(false);
         }
-        match self.index.first_of(entry.number) {
+        match self.index.first_of(entry.record) {
             Some(first) => {
                 let first = Key::of(self.index, &self.index.record(first)?);
                 Ok(self.overlay.contains_key(&first))
@@ -200,7 +201,7 @@ impl Merging<'_> {
     }
 
     /// Removes the torrents of records that cannot be read.
-    fn drop_unreadable(&mut self, records: &[u32]) {
+    fn drop_unreadable(&mut self, records: &[RecordNo]) {
         let snapshot = self.contents.snapshot();
         for &record in records {
             let found = snapshot.index.info_hashes(&[record]).unwrap_or_default();
@@ -255,7 +256,7 @@ struct OldFiles<'a> {
     entry: Option<(Key, Entry)>,
     overlay: Peekable<btree_map::Iter<'a, Key, OverlayEntry>>,
     /// Records of the snapshot that cannot be read.
-    unreadable: Vec<u32>,
+    unreadable: Vec<RecordNo>,
 }
 
 impl<'a> OldFiles<'a> {
@@ -281,7 +282,7 @@ impl<'a> OldFiles<'a> {
                     if self.unreadable.is_empty() {
                         log::warn!("{error}; this part of the index is ignored");
                     }
-                    self.unreadable.push(record);
+                    self.unreadable.push(RecordNo(record));
                 }
             }
         }

@@ -55,6 +55,11 @@ pub(in crate::library) const COUNTS_BYTES: usize = 16;
 /// More torrents than this are not numbered by 32 bits.
 pub const MAX_RECORDS: u32 = u32::MAX - 1;
 
+/// The number of a record within one index. Records stand in the order of their paths, so the number
+/// of a file changes from one index to the next; its [`TorrentId`](crate::torrent::id::TorrentId) stays.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct RecordNo(pub u32);
+
 /// The parts of an index file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::library) enum Part {
@@ -361,7 +366,7 @@ impl Record {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::library) struct Directory {
     pub(in crate::library) path_offset: u64,
-    pub(in crate::library) first_record: u32,
+    pub(in crate::library) first_record: RecordNo,
 }
 
 impl Directory {
@@ -369,7 +374,7 @@ impl Directory {
         let mut out = [0; DIRECTORY_BYTES];
         let mut rest = out.as_mut_slice();
         put(&mut rest, &self.path_offset.to_le_bytes());
-        put(&mut rest, &self.first_record.to_le_bytes());
+        put(&mut rest, &self.first_record.0.to_le_bytes());
         out
     }
 
@@ -377,7 +382,7 @@ impl Directory {
         let mut fields = Fields(raw);
         Directory {
             path_offset: fields.u64(),
-            first_record: fields.u32(),
+            first_record: RecordNo(fields.u32()),
         }
     }
 }
@@ -569,7 +574,7 @@ mod tests {
         }
         let directory = Directory {
             path_offset: u64::MAX,
-            first_record: 5,
+            first_record: RecordNo(5),
         };
         assert_eq!(Directory::decode(&directory.encode()), directory);
     }

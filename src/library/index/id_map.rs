@@ -1,40 +1,38 @@
-//! The numbers of torrents, and the records of the index that they stand for.
+//! Which torrent id stands for which record of an index, while indexes reindex each other.
 //!
-//! Owns the translation between both, which lets an index be replaced while its torrents keep their
-//! numbers. It is pure: it must not know what a record holds.
-//!
-//! Records stand in the order of their paths, so one that comes or goes shifts all behind it by the
-//! same. What is kept is therefore runs, in which both count up together: two more for each change
-//! of the library since the start at most, however many torrents it has.
+//! Records stand in the order of their paths, so one that comes or goes shifts all behind it. The map is
+//! therefore made of runs, in which record numbers and ids count up together: at most two more for each
+//! change of the library since the start, however many torrents it has.
 
+use crate::library::index::format::RecordNo;
 use crate::torrent::id::TorrentId;
 
-/// Records in a row whose numbers are in a row.
+/// Consecutive records with consecutive ids.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Run {
-    /// Of its first record.
-    pub first_record: u32,
-    /// The number that stands for it.
+    /// The first record.
+    pub first_record: RecordNo,
+    /// Its id.
     pub first_id: TorrentId,
     /// How many there are; never zero.
     pub count: u32,
 }
 
-/// Which number stands for which record.
+/// A map between records and ids.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct IdMap {
     /// From record 0 without gaps.
     runs: Vec<Run>,
-    /// Places in `runs`, in the order of their numbers.
+    /// Indexes into `runs`, in the order of ids.
     by_id: Vec<u32>,
 }
 
 impl IdMap {
-    /// So many records, each with its own number.
+    /// A map of `records` records; the id of each is its number.
     #[must_use]
     pub fn identity(records: u32) -> Self {
         let run = Run {
-            first_record: 0,
+            first_record: RecordNo(0),
             first_id: TorrentId(0),
             count: records,
         };
@@ -44,11 +42,11 @@ impl IdMap {
     fn of_runs(runs: Vec<Run>) -> Self {
         let mut by_id: Vec<(TorrentId, u32)> = (0..)
             .zip(&runs)
-            .map(|(place, run)| (run.first_id, place))
+            .map(|(index, run)| (run.first_id, index))
             .collect();
         by_id.sort_unstable();
         IdMap {
-            by_id: by_id.into_iter().map(|(_, place)| place).collect(),
+            by_id: by_id.into_iter().map(|(_, index)| index).collect(),
             runs,
         }
     }
@@ -58,13 +56,13 @@ impl IdMap {
     pub fn records(&self) -> u32 {
         self.runs
             .last()
-            .map_or(0, |run| run.first_record + run.count)
+            .map_or(0, |run| run.first_record.0 + run.count)
     }
 
-    /// The least number above all of these.
+    /// The least id above all in the map.
     #[must_use]
     pub fn end(&self) -> TorrentId {
-        let last = self.by_id.last().and_then(|place| self.run(*place));
+        let last = self.by_id.last().and_then(|index| self.run(*index));
         TorrentId(last.map_or(0, |run| run.first_id.0.saturating_add(run.count)))
     }
 
@@ -74,54 +72,53 @@ impl IdMap {
         &self.runs
     }
 
-    /// The number of a record, `None` when there is no such record.
+    /// The id of a record; `None` when there is no such record.
     #[must_use]
-    pub fn id(&self, record: u32) -> Option<TorrentId> {
+    pub fn id(&self, record: RecordNo) -> Option<TorrentId> {
         let after = self.runs.partition_point(|run| run.first_record <= record);
         let run = self.runs.get(after.checked_sub(1)?)?;
-        let within = record - run.first_record;
+        let within = record.0 - run.first_record.0;
         (within < run.count).then(|| TorrentId(run.first_id.0 + within))
     }
 
-    /// The record that a number stands for, `None` when it stands for none.
+    /// The record of an id; `None` when it has none.
     #[must_use]
-    pub fn record(&self, number: TorrentId) -> Option<u32> {
-        let starts_before =
-            |place: &u32| self.run(*place).is_some_and(|run| run.first_id <= number);
+    pub fn record(&self, id: TorrentId) -> Option<RecordNo> {
+        let starts_before = |index: &u32| self.run(*index).is_some_and(|run| run.first_id <= id);
         let after = self.by_id.partition_point(starts_before);
         let run = self.run(*self.by_id.get(after.checked_sub(1)?)?)?;
-        let within = number.0 - run.first_id.0;
-        (within < run.count).then(|| run.first_record + within)
+        let within = id.0 - run.first_id.0;
+        (within < run.count).then(|| RecordNo(run.first_record.0 + within))
     }
 
-    fn run(&self, place: u32) -> Option<Run> {
-        self.runs.get(place as usize).copied()
+    fn run(&self, index: u32) -> Option<Run> {
+        self.runs.get(index as usize).copied()
     }
 }
 
-/// A [`IdMap`] that is being made, record by record. Each number must be there once at most.
+/// Makes an [`IdMap`], record by record. No id may come twice.
 #[derive(Default, Debug)]
 pub struct IdMapBuilder(Vec<Run>);
 
 impl IdMapBuilder {
-    /// The number of the next record.
-    pub fn push(&mut self, number: TorrentId) {
+    /// The id of the next record.
+    pub fn push(&mut self, id: TorrentId) {
         let first_record = match self.0.last_mut() {
-            Some(run) if run.first_id.0.checked_add(run.count) == Some(number.0) => {
+            Some(run) if run.first_id.0.checked_add(run.count) == Some(id.0) => {
                 run.count += 1;
                 return;
             }
-            Some(run) => run.first_record + run.count,
-            None => 0,
+            Some(run) => RecordNo(run.first_record.0 + run.count),
+            None => RecordNo(0),
         };
         self.0.push(Run {
             first_record,
-            first_id: number,
+            first_id: id,
             count: 1,
         });
     }
 
-    /// The whole.
+    /// The map of all that was pushed.
     #[must_use]
     pub fn finish(self) -> IdMap {
         IdMap::of_runs(self.0)
@@ -145,12 +142,12 @@ mod tests {
         let map = map(numbers);
         assert_eq!(map.records() as usize, numbers.len());
         for (record, number) in (0..).zip(numbers) {
-            assert_eq!(map.id(record), Some(*number));
-            assert_eq!(map.record(*number), Some(record));
+            assert_eq!(map.id(RecordNo(record)), Some(*number));
+            assert_eq!(map.record(*number), Some(RecordNo(record)));
         }
         let records = map.records();
         for beyond in [records, records + 1, u32::MAX] {
-            assert_eq!(map.id(beyond), None);
+            assert_eq!(map.id(RecordNo(beyond)), None);
         }
         let end = TorrentId(numbers.iter().max().map_or(0, |most| most.0 + 1));
         assert_eq!(map.end(), end);
@@ -170,7 +167,10 @@ mod tests {
         assert_eq!(check(&[]), IdMap::identity(0));
         let all = IdMap::identity(20_000_000);
         assert_eq!(all.runs().len(), 1);
-        assert_eq!(all.record(TorrentId(19_999_999)), Some(19_999_999));
+        assert_eq!(
+            all.record(TorrentId(19_999_999)),
+            Some(RecordNo(19_999_999))
+        );
         assert_eq!(all.record(TorrentId(20_000_000)), None);
     }
 
@@ -197,9 +197,9 @@ mod tests {
     #[test]
     fn numbers_reach_as_far_as_32_bits() {
         let map = map(&[TorrentId(u32::MAX - 1), TorrentId(u32::MAX), TorrentId(0)]);
-        assert_eq!(map.record(TorrentId(u32::MAX)), Some(1));
-        assert_eq!(map.record(TorrentId(0)), Some(2));
-        assert_eq!(map.id(1), Some(TorrentId(u32::MAX)));
+        assert_eq!(map.record(TorrentId(u32::MAX)), Some(RecordNo(1)));
+        assert_eq!(map.record(TorrentId(0)), Some(RecordNo(2)));
+        assert_eq!(map.id(RecordNo(1)), Some(TorrentId(u32::MAX)));
         assert_eq!(map.end(), TorrentId(u32::MAX));
     }
 }

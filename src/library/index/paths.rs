@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
+use crate::library::index::format::RecordNo;
 use crate::library::index::format::{
     ContentName, DIRECTORY_BYTES, Directory, Part, RECORD_BYTES, Record,
 };
@@ -28,10 +29,10 @@ impl Index {
         let (mut start, mut end) = (records.start, records.end);
         while start < end {
             let middle = start + (end - start) / 2;
-            match self.name_of(middle)?.as_os_str().cmp(name) {
+            match self.name_of(RecordNo(middle))?.as_os_str().cmp(name) {
                 std::cmp::Ordering::Less => start = middle + 1,
                 std::cmp::Ordering::Greater => end = middle,
-                std::cmp::Ordering::Equal => return self.record(middle).map(Some),
+                std::cmp::Ordering::Equal => return self.record(RecordNo(middle)).map(Some),
             }
         }
         Ok(None)
@@ -70,7 +71,7 @@ impl Index {
         &self,
         directory: &Path,
         names: &HashSet<ContentName>,
-    ) -> Result<Vec<u32>, IndexError> {
+    ) -> Result<Vec<RecordNo>, IndexError> {
         let mut found = Vec::new();
         let records = self.within(directory)?;
         let mut window = self.window(Part::Records, READ_BYTES.min(records.len() * RECORD_BYTES));
@@ -81,7 +82,7 @@ impl Index {
             let raw = raw.try_into().unwrap_or(&[0; RECORD_BYTES]);
             let record = Record::decode(raw);
             if names.contains(&record.facts.content_name) {
-                found.push(number);
+                found.push(RecordNo(number));
             }
         }
         Ok(found)
@@ -97,7 +98,7 @@ impl Index {
             // All of the index may be below it.
             let all = self.origin().root.starts_with(directory)
                 && is_before_end(&directory.join("x"), directory);
-            return Ok(if all { 0..self.records_u32() } else { 0..0 });
+            return Ok(if all { 0..self.records() } else { 0..0 });
         };
         let first = self.partition(|path| path < wanted)?;
         let end = self.partition(|path| path < wanted || is_before_end(path, wanted))?;
@@ -124,15 +125,10 @@ impl Index {
     /// The first record of a directory; behind the last directory, how many records there are.
     fn first_record(&self, directory: u64) -> Result<u32, IndexError> {
         if directory >= self.directories() {
-            return Ok(self.records_u32());
+            return Ok(self.records());
         }
         let raw = self.fixed::<DIRECTORY_BYTES>(Part::Directories, directory)?;
-        Ok(Directory::decode(&raw).first_record.min(self.records_u32()))
-    }
-
-    fn records_u32(&self) -> u32 {
-        // The header was refused otherwise.
-        self.records()
+        Ok(Directory::decode(&raw).first_record.0.min(self.records()))
     }
 }
 
@@ -141,7 +137,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use crate::library::index::Index;
-    use crate::library::index::format::{ContentName, Facts, State};
+    use crate::library::index::format::{ContentName, Facts, RecordNo, State};
     use crate::library::index::writer::{NewRecord, Origin, Writer};
     use crate::torrent::reader::FileStamp;
     use crate::wire::message::InfoHash;
@@ -191,7 +187,7 @@ mod tests {
         let (_directory, index) = index("/r");
         for (number, path) in (0..).zip(PATHS) {
             let found = index.at(&Path::new("/r").join(path)).unwrap().unwrap();
-            assert_eq!(found.number, number, "{path}");
+            assert_eq!(found.record, RecordNo(number), "{path}");
             let name = found.directory.join(&found.name);
             assert_eq!(name, Path::new(path));
         }
@@ -249,8 +245,8 @@ mod tests {
             let names = names.collect();
             index.tagged(directory, &names).unwrap()
         };
-        assert_eq!(tagged(&[(1, 7)]), [5]);
-        assert_eq!(tagged(&[(1, 7), (0, 7)]), [4, 5]);
+        assert_eq!(tagged(&[(1, 7)]), [RecordNo(5)]);
+        assert_eq!(tagged(&[(1, 7), (0, 7)]), [4, 5].map(RecordNo));
         assert!(tagged(&[(2, 7), (1, 8)]).is_empty());
     }
 }

@@ -19,6 +19,7 @@ use sha1::{Digest, Sha1};
 use thiserror::Error;
 
 use crate::library::index::format::Facts;
+use crate::library::index::format::RecordNo;
 use crate::library::index::format::{
     self, DIRECTORY_BYTES, Directory, HEADER_BYTES, Header, HeaderError, OFFSET_BYTES,
     POSITION_BYTES, PREFIX_BYTES, Part, RECORD_BYTES, Record, Section, State,
@@ -90,9 +91,9 @@ pub struct Index {
     prefixes: Prefixes,
     origin: Origin,
     /// Records that are no torrents of their own, each with the one that is; ascending.
-    duplicates: Vec<(u32, u32)>,
+    duplicates: Vec<(RecordNo, RecordNo)>,
     /// The same the other way round, each with those that stand back for it; ascending.
-    in_place_of: Vec<(u32, u32)>,
+    in_place_of: Vec<(RecordNo, RecordNo)>,
     counts: Counts,
 }
 
@@ -113,7 +114,7 @@ pub struct Candidates(pub(in crate::library) Range<usize>);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// The number of its record, in the order of paths.
-    pub number: u32,
+    pub record: RecordNo,
     /// Of its directory, relative to the root.
     pub directory: PathBuf,
     /// Of the file.
@@ -130,7 +131,7 @@ pub struct Entry {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Served {
     /// The number of its record.
-    pub record: u32,
+    pub record: RecordNo,
     /// Which.
     pub info_hash: InfoHash,
     /// For [`Index::trackers`].
@@ -176,10 +177,11 @@ impl Index {
             refused: counts.next().unwrap_or(0),
         };
         let raw = read_checked(&file, &header.section(Part::Duplicates), Part::Duplicates)?;
-        let mut numbers = raw.as_chunks().0.iter().map(|raw| u32::from_le_bytes(*raw));
-        let pairs = std::iter::from_fn(|| Some((numbers.next()?, numbers.next()?)));
-        let duplicates: Vec<(u32, u32)> = pairs.collect();
-        let mut in_place_of: Vec<(u32, u32)> = duplicates
+        let numbers = raw.as_chunks().0.iter();
+        let mut records = numbers.map(|raw| RecordNo(u32::from_le_bytes(*raw)));
+        let pairs = std::iter::from_fn(|| Some((records.next()?, records.next()?)));
+        let duplicates: Vec<(RecordNo, RecordNo)> = pairs.collect();
+        let mut in_place_of: Vec<(RecordNo, RecordNo)> = duplicates
             .iter()
             .map(|(later, first)| (*first, *later))
             .collect();
@@ -270,7 +272,7 @@ impl Index {
             let record = Record::decode(&raw);
             if record.facts.info_hash == *info_hash {
                 return self
-                    .complete(number, &record, &mut self.windows(0))
+                    .complete(RecordNo(number), &record, &mut self.windows(0))
                     .map(Some);
             }
         }
@@ -281,8 +283,8 @@ impl Index {
     ///
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
-    pub fn metainfo_path(&self, number: u32) -> Result<PathBuf, IndexError> {
-        Ok(self.path_of(&self.record(number)?))
+    pub fn metainfo_path(&self, record: RecordNo) -> Result<PathBuf, IndexError> {
+        Ok(self.path_of(&self.record(record)?))
     }
 
     /// The metainfo file of an entry, absolute.
@@ -296,9 +298,9 @@ impl Index {
     ///
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
-    pub fn record(&self, number: u32) -> Result<Entry, IndexError> {
-        let raw = self.fixed::<RECORD_BYTES>(Part::Records, number.into())?;
-        self.complete(number, &Record::decode(&raw), &mut self.windows(0))
+    pub fn record(&self, record: RecordNo) -> Result<Entry, IndexError> {
+        let raw = self.fixed::<RECORD_BYTES>(Part::Records, record.0.into())?;
+        self.complete(record, &Record::decode(&raw), &mut self.windows(0))
     }
 
     /// All entries in the order of their paths.
@@ -349,11 +351,14 @@ impl Index {
     /// Every torrent whose content was right when it was looked at, once, in the order of records.
     pub fn served(&self) -> impl Iterator<Item = Result<Served, IndexError>> + '_ {
         let mut records = self.window(Part::Records, READ_BYTES);
-        let mut duplicates = self.duplicates.iter().map(|(number, _)| *number).peekable();
+        let mut duplicates = self.duplicates.iter().map(|(later, _)| *later).peekable();
         let count = self.records();
         (0..count).filter_map(move |number| {
             let mut is_duplicate = false;
-            while duplicates.next_if(|next| *next <= number).is_some() {
+            while duplicates
+                .next_if(|next| *next <= RecordNo(number))
+                .is_some()
+            {
                 is_duplicate = true;
             }
             if is_duplicate {
@@ -364,7 +369,7 @@ impl Index {
                 Ok(raw) => {
                     let record = Record::decode(raw.try_into().unwrap_or(&[0; RECORD_BYTES]));
                     (record.facts.state == State::Served).then_some(Ok(Served {
-                        record: number,
+                        record: RecordNo(number),
                         info_hash: record.facts.info_hash,
                         trackers: record.trackers,
                     }))
@@ -406,11 +411,11 @@ impl Index {
     /// The torrent at a place in the order of prefixes.
     fn entry_at(&self, place: usize) -> Result<Entry, IndexError> {
         let raw = self.fixed::<POSITION_BYTES>(Part::Positions, place as u64)?;
-        self.record(u32::from_le_bytes(raw))
+        self.record(RecordNo(u32::from_le_bytes(raw)))
     }
 
     /// Records with the info-hash of this one, which is served in place of them.
-    pub fn duplicates_of(&self, record: u32) -> impl Iterator<Item = u32> {
+    pub fn duplicates_of(&self, record: RecordNo) -> impl Iterator<Item = RecordNo> {
         let first = self.in_place_of.partition_point(|pair| pair.0 < record);
         let behind = self.in_place_of.get(first..).unwrap_or_default();
         let of = behind.iter().take_while(move |pair| pair.0 == record);
@@ -423,7 +428,7 @@ impl Index {
     }
 
     /// The record that is served in place of this one, if another is.
-    pub fn first_of(&self, record: u32) -> Option<u32> {
+    pub fn first_of(&self, record: RecordNo) -> Option<RecordNo> {
         let found = self.duplicates.binary_search_by_key(&record, |pair| pair.0);
         Some(self.duplicates.get(found.ok()?)?.1)
     }
@@ -433,28 +438,28 @@ impl Index {
     ///
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
-    pub fn info_hashes(&self, records: &[u32]) -> Result<Vec<Option<InfoHash>>, IndexError> {
+    pub fn info_hashes(&self, records: &[RecordNo]) -> Result<Vec<Option<InfoHash>>, IndexError> {
         let section = self.section(Part::Records);
         let mut info_hashes = Vec::with_capacity(records.len());
         let mut rest = records;
         while let Some(&first) = rest.first() {
-            let in_a_run = |pair: &&[u32]| match pair {
+            let in_a_run = |pair: &&[RecordNo]| match pair {
                 [one, other] => {
-                    other.saturating_sub(*one) <= GAP && other.saturating_sub(first) < RUN
+                    other.0.saturating_sub(one.0) <= GAP && other.0.saturating_sub(first.0) < RUN
                 }
                 _ => false,
             };
             let count = 1 + rest.windows(2).take_while(in_a_run).count();
             let (run, behind) = rest.split_at(count);
             rest = behind;
-            let known = run.partition_point(|record| *record < self.records());
+            let known = run.partition_point(|record| record.0 < self.records());
             let (run, beyond) = run.split_at(known);
             let last = run.last().copied().unwrap_or(first);
             let width = RECORD_BYTES as u64;
-            let ahead_bytes = (last.saturating_sub(first) as usize + 1) * RECORD_BYTES;
+            let ahead_bytes = (last.0.saturating_sub(first.0) as usize + 1) * RECORD_BYTES;
             let mut window = Window::new(&self.file, section, ahead_bytes);
             for record in run {
-                let raw = window.at(u64::from(*record) * width, width);
+                let raw = window.at(u64::from(record.0) * width, width);
                 let raw = raw.map_err(|error| self.failed(Part::Records, error))?;
                 let info_hash = raw.first_chunk().copied().map(InfoHash);
                 info_hashes.push(info_hash);
@@ -481,8 +486,8 @@ impl Index {
     }
 
     /// The name of a metainfo file, by the number of its record.
-    pub(super) fn name_of(&self, number: u32) -> Result<OsString, IndexError> {
-        let raw = self.fixed::<RECORD_BYTES>(Part::Records, number.into())?;
+    pub(super) fn name_of(&self, record: RecordNo) -> Result<OsString, IndexError> {
+        let raw = self.fixed::<RECORD_BYTES>(Part::Records, record.0.into())?;
         self.name(&Record::decode(&raw), &mut self.windows(0))
     }
 
@@ -504,13 +509,13 @@ impl Index {
 
     fn complete(
         &self,
-        number: u32,
+        number: RecordNo,
         record: &Record,
         windows: &mut Windows<'_>,
     ) -> Result<Entry, IndexError> {
         Ok(Entry {
             facts: record.facts,
-            number,
+            record: number,
             directory: self.directory(record.directory.into(), windows)?,
             name: self.name(record, windows)?,
             duplicate: self.is_duplicate(number),
@@ -518,8 +523,8 @@ impl Index {
         })
     }
 
-    fn is_duplicate(&self, number: u32) -> bool {
-        let found = self.duplicates.binary_search_by_key(&number, |pair| pair.0);
+    fn is_duplicate(&self, record: RecordNo) -> bool {
+        let found = self.duplicates.binary_search_by_key(&record, |pair| pair.0);
         found.is_ok()
     }
 
@@ -620,7 +625,8 @@ impl Iterator for Entries<'_> {
             Ok(raw) => {
                 let raw = raw.try_into().unwrap_or(&[0; RECORD_BYTES]);
                 let record = Record::decode(raw);
-                self.index.complete(number, &record, &mut self.windows)
+                self.index
+                    .complete(RecordNo(number), &record, &mut self.windows)
             }
             Err(error) => Err(self.index.failed(Part::Records, error)),
         };

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest, Sha1};
 
 use crate::library::index::format::Facts;
+use crate::library::index::format::RecordNo;
 use crate::library::index::format::{
     self, Directory, HEADER_BYTES, Header, MAX_RECORDS, Part, RECORD_BYTES, Record, Section, State,
 };
@@ -64,7 +65,7 @@ pub struct Written {
     pub served: u64,
     /// Numbers of records whose info-hash another record has that is served in place of it, with
     /// that record. Ascending.
-    pub duplicates: Vec<(u32, u32)>,
+    pub duplicates: Vec<(RecordNo, RecordNo)>,
     /// Of the file.
     pub bytes: u64,
 }
@@ -158,7 +159,7 @@ impl Writer {
     /// # Errors
     /// Those of the file system; `FileTooLarge` for more than [`MAX_RECORDS`], `InvalidInput` for
     /// one that is not behind the last.
-    pub fn record(&mut self, new: &NewRecord<'_>) -> io::Result<u32> {
+    pub fn record(&mut self, new: &NewRecord<'_>) -> io::Result<RecordNo> {
         let number = self.count;
         if !self.is_next(new.directory, new.name) {
             return Err(ErrorKind::InvalidInput.into());
@@ -169,7 +170,7 @@ impl Writer {
         if self.directory.as_deref() != Some(new.directory) {
             let directory = Directory {
                 path_offset: self.directory_paths.length,
-                first_record: number,
+                first_record: RecordNo(number),
             };
             self.directories.write(&directory.encode())?;
             let path = new.directory.as_os_str().as_bytes();
@@ -194,7 +195,7 @@ impl Writer {
         }
         self.count += 1;
         self.right += u64::from(new.facts.state == State::Served);
-        Ok(number)
+        Ok(RecordNo(number))
     }
 
     /// Completes the file and puts it in place of the old one. `refused` more than what is in it
@@ -241,8 +242,8 @@ impl Writer {
         let mut duplicates = Stream::new(scratch()?);
         let mut raw = [0; RECORD_BYTES];
         for &(later, first) in &written.duplicates {
-            duplicates.write(&later.to_le_bytes())?;
-            duplicates.write(&first.to_le_bytes())?;
+            duplicates.write(&later.0.to_le_bytes())?;
+            duplicates.write(&first.0.to_le_bytes())?;
             read_record(&file, later, &mut raw)?;
             right -= u64::from(Record::decode(&raw).facts.state == State::Served);
         }
@@ -342,8 +343,8 @@ impl Stream {
     }
 }
 
-fn read_record(file: &File, number: u32, raw: &mut [u8; RECORD_BYTES]) -> io::Result<()> {
-    let offset = u64::from(number) * RECORD_BYTES as u64;
+fn read_record(file: &File, number: RecordNo, raw: &mut [u8; RECORD_BYTES]) -> io::Result<()> {
+    let offset = u64::from(number.0) * RECORD_BYTES as u64;
     file.read_exact_at(raw, HEADER_BYTES as u64 + offset)
 }
 
@@ -352,7 +353,7 @@ fn read_record(file: &File, number: u32, raw: &mut [u8; RECORD_BYTES]) -> io::Re
 fn distinguish(
     file: &File,
     alike: &mut Vec<Pair>,
-    duplicates: &mut Vec<(u32, u32)>,
+    duplicates: &mut Vec<(RecordNo, RecordNo)>,
 ) -> io::Result<()> {
     if alike.len() < 2 {
         return Ok(());
@@ -360,7 +361,7 @@ fn distinguish(
     let mut records = Vec::with_capacity(alike.len());
     for &(prefix, number) in alike.iter() {
         let mut raw = [0; RECORD_BYTES];
-        read_record(file, number, &mut raw)?;
+        read_record(file, RecordNo(number), &mut raw)?;
         let record = Record::decode(&raw);
         records.push((
             record.facts.state != State::Served,
@@ -375,7 +376,7 @@ fn distinguish(
     for (_, number, prefix, info_hash) in records {
         match seen.entry(info_hash) {
             std::collections::hash_map::Entry::Occupied(first) => {
-                duplicates.push((number, *first.get()));
+                duplicates.push((RecordNo(number), RecordNo(*first.get())));
             }
             std::collections::hash_map::Entry::Vacant(place) => {
                 place.insert(number);

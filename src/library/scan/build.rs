@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use thiserror::Error;
 
 use crate::library::index::format::Facts;
+use crate::library::index::format::RecordNo;
 use crate::library::index::format::State;
 use crate::library::index::writer::{NewRecord, Origin, Writer};
 use crate::library::index::{Entry, Index, IndexError};
@@ -254,7 +255,7 @@ impl Run<'_> {
     /// Tells of torrents that are there twice. Answers how many.
     fn tell_duplicates(
         &self,
-        duplicates: &[(u32, u32)],
+        duplicates: &[(RecordNo, RecordNo)],
         refuse: &mut impl FnMut(Refusal),
     ) -> Result<u64, BuildError> {
         if duplicates.is_empty() {

@@ -11,6 +11,7 @@ use std::{io, thread};
 use mio::Waker;
 
 use crate::library::catalogue::overlay::Snapshot;
+use crate::library::index::format::RecordNo;
 use crate::library::index::{Index, IndexError};
 use crate::reactor::reload::wake;
 use crate::torrent::id::TorrentId;
@@ -175,12 +176,12 @@ impl Reader {
     /// Reads in the order of the file, and answers in the order of the ids.
     fn read(&self, ids: &[TorrentId]) -> Result<Hashes, IndexError> {
         let mut hashes = unreadable(ids);
-        let mut records: Vec<(u32, usize)> = (0..)
+        let mut records: Vec<(RecordNo, usize)> = (0..)
             .zip(ids)
             .filter_map(|(place, number)| Some((self.base.ids.record(*number)?, place)))
             .collect();
         records.sort_unstable();
-        let wanted: Vec<u32> = records.iter().map(|(record, _)| *record).collect();
+        let wanted: Vec<RecordNo> = records.iter().map(|(record, _)| *record).collect();
         let found = self.base.index.info_hashes(&wanted)?;
         for ((_, place), info_hash) in records.into_iter().zip(found) {
             if let Some((_, answer)) = hashes.get_mut(place) {
@@ -244,7 +245,7 @@ impl Stream {
             if (self.shard).is_some_and(|shard| !shard.has(&served.info_hash)) {
                 continue;
             }
-            let block = served.record / BLOCK;
+            let block = served.record.0 / BLOCK;
             if making.members != 0 && making.block != block {
                 stretches.push(making.take());
             }
@@ -270,7 +271,7 @@ impl Stream {
                 }
             };
             making.block = block;
-            making.members |= 1 << (served.record % BLOCK);
+            making.members |= 1 << (served.record.0 % BLOCK);
             making.lists.push(list);
         }
         if making.members != 0 {

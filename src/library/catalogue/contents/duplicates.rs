@@ -46,7 +46,7 @@ impl Contents {
         if let Some(candidates) = index.find(info_hash)
             && let Some(entry) = index.entry(candidates, info_hash)?
         {
-            for record in index.duplicates_of(entry.number) {
+            for record in index.duplicates_of(entry.record) {
                 keys.push(Key::of(index, &index.record(record)?));
             }
         }
@@ -89,7 +89,7 @@ impl Contents {
                 info_hashes.insert(file.facts.info_hash);
             }
             if let Some(indexed) = index.at(&key.path())?
-                && index.duplicates_of(indexed.number).next().is_some()
+                && index.duplicates_of(indexed.record).next().is_some()
             {
                 info_hashes.insert(indexed.facts.info_hash);
             }

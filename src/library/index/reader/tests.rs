@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::{Entry, Fault, Index};
 use crate::library::index::format::State;
-use crate::library::index::format::{ContentName, Facts};
+use crate::library::index::format::{ContentName, Facts, RecordNo};
 use crate::library::index::writer::{NewRecord, Origin, Writer};
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
@@ -66,7 +66,7 @@ fn made_up(target: &Path, count: u32) {
             name: name.as_bytes(),
             trackers,
         };
-        assert_eq!(writer.record(&record).unwrap(), number);
+        assert_eq!(writer.record(&record).unwrap(), RecordNo(number));
     }
     let origin = Origin {
         root: "/srv".into(),
@@ -108,7 +108,7 @@ fn every_record_is_read_as_it_was_written() {
                         modified_ns: -i64::from(number),
                     },
                 },
-                number,
+                record: RecordNo(number),
                 directory: format!("d/{:06}", number / 100).into(),
                 name: format!("{number:09}.torrent").into(),
                 duplicate: false,
@@ -123,7 +123,7 @@ fn every_record_is_read_as_it_was_written() {
             assert_eq!(index.find(&hash((1 << 32) + number)), None);
         }
         assert!(index.trackers(3).is_err());
-        assert!(index.metainfo_path(count).is_err());
+        assert!(index.metainfo_path(RecordNo(count)).is_err());
     }
 }
 
@@ -153,7 +153,10 @@ fn info_hashes_that_begin_alike_are_told_apart() {
     alike(2, "d");
     let three = alike(3, "e");
     let written = writer.finish(&Origin::default(), 0).unwrap();
-    assert_eq!(written.duplicates, [(2, 0), (3, 1)]);
+    assert_eq!(
+        written.duplicates,
+        [(2, 0), (3, 1)].map(|(later, first)| (RecordNo(later), RecordNo(first)))
+    );
     let index = Index::open(&place.index()).unwrap();
     assert_eq!((index.torrents(), index.records()), (3, 5));
     for (info_hash, name) in [(one, "a"), (two, "b"), (three, "e")] {
@@ -293,7 +296,9 @@ fn info_hashes_are_read_by_the_batch_whatever_the_gaps() {
             records.push(next);
             next += random.u32(1..=step);
         }
-        let found = index.info_hashes(&records).unwrap();
+        let found = index
+            .info_hashes(&records.iter().copied().map(RecordNo).collect::<Vec<_>>())
+            .unwrap();
         let expected = records
             .iter()
             .map(|record| (*record < 20_000).then(|| hash((*record).into())));
@@ -301,7 +306,9 @@ fn info_hashes_are_read_by_the_batch_whatever_the_gaps() {
     }
     assert_eq!(index.info_hashes(&[]).unwrap(), []);
     assert_eq!(
-        index.info_hashes(&[20_000, u32::MAX]).unwrap(),
+        index
+            .info_hashes(&[20_000, u32::MAX].map(RecordNo))
+            .unwrap(),
         [None, None]
     );
 }
@@ -341,7 +348,7 @@ fn each_torrent_that_is_served_is_there_once() {
     let index = Index::open(&place.index()).unwrap();
     let served = index.served().map(Result::unwrap);
     let served: Vec<_> = served
-        .map(|served| (served.record, served.info_hash))
+        .map(|served| (served.record.0, served.info_hash))
         .collect();
     assert_eq!(served, expected);
 }

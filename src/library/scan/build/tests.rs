@@ -170,7 +170,7 @@ fn assert_each_is_found(index: &Index) {
         let found = index.at(&index.path_of(&entry)).unwrap();
         assert_eq!(found.as_ref(), Some(&entry));
         let within = index.within(&index.origin().root.join(&entry.directory));
-        assert!(within.unwrap().contains(&entry.number), "{entry:?}");
+        assert!(within.unwrap().contains(&entry.record.0), "{entry:?}");
     }
 }
 
