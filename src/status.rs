@@ -1,11 +1,12 @@
 //! What the status listener says: HTTP, JSON, a page, and a text for the terminal.
 //!
 //! `http` reads requests and frames answers, `report` writes them; both are pure.
-//! `client` asks a running daemon. It must not know the sockets of the loop.
+//! `server` owns the sockets, `client` asks a running daemon.
 
 pub mod client;
 pub mod http;
 pub mod report;
+pub mod server;
 #[cfg(test)]
 mod tests;
 

@@ -22,7 +22,6 @@ mod shared;
 mod signals;
 mod stage;
 mod start;
-mod status;
 mod tokens;
 mod update;
 
@@ -40,11 +39,11 @@ use slab::Slab;
 use self::connection::{Connection, Gathered, Window, remember};
 use self::listener::{Bound, Listener};
 use self::reload::Reload;
+use self::report::PendingListing;
 use self::run_queue::RunQueue;
 pub use self::service::Service;
 use self::shared::Shared;
 pub use self::signals::catch as catch_signals;
-use self::status::StatusServer;
 use self::tokens::Source;
 use crate::choker::Verdict;
 use crate::library::catalogue::live::Live;
@@ -52,6 +51,7 @@ use crate::logging;
 use crate::metrics::LibrarySize;
 use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
+use crate::status::server::{StatusError, StatusServer};
 use crate::storage::{BadPiece, Completion};
 use crate::timers::Time;
 
@@ -77,9 +77,9 @@ pub enum RunError {
     /// More addresses than there are tokens for.
     #[error("--bind names more than {} addresses", tokens::MAX_LISTENERS)]
     TooManyAddresses,
-    /// The status could not be listened for where it was asked for.
-    #[error("cannot serve the status at {0}: {1}")]
-    Status(String, io::Error),
+    /// The status listener could not be opened.
+    #[error(transparent)]
+    Status(#[from] StatusError),
     /// There is nothing to serve.
     #[error("{0}")]
     Library(String),
@@ -107,6 +107,8 @@ pub struct Reactor {
     /// When the log said so last.
     accept_rest_said: Option<Time>,
     status: Option<StatusServer>,
+    /// Pages of torrents that are being read for clients of the status.
+    listings: Vec<PendingListing>,
     library: LibrarySize,
     started: Instant,
     started_at: SystemTime,
@@ -216,12 +218,12 @@ impl Reactor {
                 Source::Tracker(number) => self.shared.announcing.handle_event(number, event),
                 Source::Status => {
                     if let Some(status) = &mut self.status {
-                        status.knocked();
+                        status.listener_ready();
                     }
                 }
                 Source::StatusClient(number) => {
                     if let Some(status) = &mut self.status {
-                        status.touched(number);
+                        status.client_ready(number);
                     }
                 }
                 Source::Peer(key) => {
@@ -268,7 +270,7 @@ impl Reactor {
             shared.dialer.next(),
             self.service.next(),
             shared.storage.next(),
-            self.status.as_ref().and_then(StatusServer::next),
+            self.status.as_ref().and_then(StatusServer::poll_at),
             self.stop_until.filter(|_| !self.connections.is_empty()),
         ]
         .into_iter()

@@ -1,18 +1,23 @@
-//! What can be asked about the loop: a snapshot, its torrents, its peers.
-//!
-//! Owns gathering the figures, and the answers of the status listener. It must not know how these
-//! travel.
+//! The answers of the status listener: a snapshot of the loop, its torrents, its peers.
 
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
+use mio::Waker;
 use serde_json::{Value, json};
 
 use super::Reactor;
 use super::activity::Active;
 use super::connection::Connection;
+use super::reload::wake;
+use super::tokens::Source;
 use crate::library::catalogue::listing::{Listing, Page};
+use crate::library::index::IndexError;
 use crate::metrics::{Peers, Phase, Snapshot, prometheus};
 use crate::status::http::{self, Request, Status};
+use crate::status::server::ClientId;
 use crate::status::{self, report};
 use crate::sys;
 use crate::torrent::catalogue::Torrent;
@@ -28,15 +33,79 @@ const LIMIT_MAX: usize = 1000;
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What is answered.
-pub(super) enum Answer {
-    /// This.
-    Whole(Vec<u8>),
-    /// What [`Reactor::listed`] makes of the page that is to be read.
-    List(Listing),
+/// Pages of torrents that are read at the same time; each is a thread that may wait for a disk.
+const LISTINGS_MAX: usize = 4;
+
+/// A page of torrents that a thread reads for a client of the status.
+pub(super) struct PendingListing {
+    client: ClientId,
+    page: Receiver<Result<Page, IndexError>>,
+}
+
+impl PendingListing {
+    /// Starts the thread. When there can be none, its end of the channel is gone.
+    fn start(client: ClientId, listing: Listing, waker: Arc<Waker>) -> Self {
+        let (sender, page) = sync_channel(1);
+        let work = move || {
+            // The loop may have ended meanwhile.
+            let _ = sender.send(listing.read());
+            drop(sender);
+            wake(&waker);
+        };
+        let thread = thread::Builder::new().name("hekate-listing".to_owned());
+        if let Err(error) = thread.spawn(work) {
+            log::error!("cannot list torrents: {error}");
+        }
+        Self { client, page }
+    }
 }
 
 impl Reactor {
+    /// Accepts the status listener's clients and answers their requests.
+    pub(super) fn serve_status(&mut self) {
+        let now = self.shared.now;
+        let Some(server) = &mut self.status else {
+            return;
+        };
+        let token = |slot| Source::StatusClient(slot).token();
+        server.accept(self.poll.registry(), token, now);
+        self.finish_listings();
+        while let Some((client, request)) = self.status.as_mut().and_then(|server| server.poll(now))
+        {
+            if let Some(answer) = self.answer(client, &request) {
+                self.respond(client, answer);
+            }
+        }
+    }
+
+    fn respond(&mut self, client: ClientId, answer: Vec<u8>) {
+        let server = self.status.as_mut();
+        server
+            .expect("a request came from the server")
+            .respond(client, answer);
+    }
+
+    /// Answers the clients whose page has been read.
+    fn finish_listings(&mut self) {
+        let mut at = 0;
+        while let Some(pending) = self.listings.get(at) {
+            let answer = match pending.page.try_recv() {
+                Err(TryRecvError::Empty) => {
+                    at += 1;
+                    continue;
+                }
+                Ok(Ok(page)) => self.listed(&page),
+                Ok(Err(error)) => {
+                    log::error!("cannot list torrents: {error}");
+                    http::refusal(Status::InternalServerError)
+                }
+                Err(TryRecvError::Disconnected) => http::refusal(Status::InternalServerError),
+            };
+            let client = self.listings.swap_remove(at).client;
+            self.respond(client, answer);
+        }
+    }
+
     /// Everything at this moment.
     pub(super) fn snapshot(&self) -> Snapshot {
         let shared = &self.shared;
@@ -88,15 +157,23 @@ impl Reactor {
         live?.indexed_files()
     }
 
-    /// The answer to a request.
-    pub(super) fn answer(&self, request: &Request) -> Answer {
-        if request.path == "/torrents" && request.query("busiest").is_none() {
-            return match self.list(request) {
-                Ok(listing) => Answer::List(listing),
-                Err(status) => Answer::Whole(http::refusal(status)),
-            };
+    /// The answer to a request; `None` while a page of torrents is being read for it.
+    fn answer(&mut self, client: ClientId, request: &Request) -> Option<Vec<u8>> {
+        if request.path != "/torrents" || request.query("busiest").is_some() {
+            return Some(self.whole_answer(request));
         }
-        Answer::Whole(self.whole_answer(request))
+        match self.list(request) {
+            Ok(_) if self.listings.len() >= LISTINGS_MAX => {
+                Some(http::refusal(Status::ServiceUnavailable))
+            }
+            Ok(listing) => {
+                let waker = Arc::clone(&self.waker);
+                self.listings
+                    .push(PendingListing::start(client, listing, waker));
+                None
+            }
+            Err(status) => Some(http::refusal(status)),
+        }
     }
 
     fn whole_answer(&self, request: &Request) -> Vec<u8> {
@@ -151,7 +228,7 @@ impl Reactor {
     }
 
     /// The whole answer with a page that was read.
-    pub(super) fn listed(&self, page: &Page) -> Vec<u8> {
+    fn listed(&self, page: &Page) -> Vec<u8> {
         let activity = &self.shared.activity;
         let torrents = page.torrents.iter().map(|listed| {
             let active = activity.find(listed.id);

@@ -15,7 +15,7 @@ use super::reload::wake;
 use super::run_queue::RunQueue;
 use super::shared::Shared;
 use super::tokens::{self, Source};
-use super::{EVENTS_PER_TURN, Reactor, RunError, Service, listener, signals, status};
+use super::{EVENTS_PER_TURN, Reactor, RunError, Service, listener, signals};
 use crate::config::{Config, LimitsConfig};
 use crate::daemon::sandbox::Places;
 use crate::daemon::sizing;
@@ -24,6 +24,7 @@ use crate::library::catalogue::lookup::Library;
 use crate::library::catalogue::refresh;
 use crate::library::index::Counts;
 use crate::metrics::LibrarySize;
+use crate::status::server::StatusServer;
 use crate::storage::StorageLimits;
 use crate::sys;
 use crate::tracker::announcer;
@@ -81,7 +82,7 @@ impl Reactor {
         if bound.len() > tokens::MAX_LISTENERS {
             return Err(RunError::TooManyAddresses);
         }
-        let status = status::bind(&config.status, passed.status, service.owner)?;
+        let status = StatusServer::open(&config.status, passed.status, service.owner)?;
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
@@ -96,6 +97,7 @@ impl Reactor {
             accept_rests_until: None,
             accept_rest_said: None,
             status,
+            listings: Vec::new(),
             library: LibrarySize::default(),
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -139,7 +141,7 @@ impl Reactor {
         let waker = Arc::clone(&self.waker);
         self.live = Some(Live::start(settings, move || wake(&waker))?);
         if let Some(status) = &mut self.status {
-            status.register(self.poll.registry())?;
+            status.register(self.poll.registry(), Source::Status.token())?;
         }
         Ok(())
     }

@@ -39,8 +39,6 @@ pub(super) const MAX_LISTENERS: usize = 64;
 const FIRST_UTP: usize = FIRST_LISTENER + MAX_LISTENERS;
 const STATUS: usize = FIRST_UTP + MAX_LISTENERS;
 const FIRST_STATUS_CLIENT: usize = STATUS + 1;
-/// Those who may ask for the status at the same time: a few people and their monitoring.
-pub(super) const MAX_STATUS_CLIENTS: usize = 16;
 
 impl Source {
     /// The token to register this source with.
@@ -82,6 +80,7 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::server::MAX_CLIENTS;
 
     #[test]
     fn every_source_comes_back_from_its_token() {
@@ -105,7 +104,7 @@ mod tests {
             Source::Utp(MAX_LISTENERS - 1),
             Source::Status,
             Source::StatusClient(0),
-            Source::StatusClient(MAX_STATUS_CLIENTS - 1),
+            Source::StatusClient(MAX_CLIENTS - 1),
             Source::Peer(key),
             Source::Peer(first),
         ] {

@@ -1,0 +1,405 @@
+//! The status listener's sockets: requests come out of [`StatusServer::poll`], answers go back by
+//! [`StatusServer::respond`].
+//!
+//! Its clients are few and short-lived, and each has a deadline, so that whoever looks at the daemon
+//! cannot hold it up. When all slots are taken, the oldest client makes room for the next.
+
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Socket};
+use thiserror::Error;
+
+use super::http::{self, Hosts, MAX_REQUEST_BYTES, Parsed, Request, Status};
+use crate::config::{DEFAULT_STATUS, StatusAddress, StatusConfig, StatusListen};
+use crate::daemon::identity::Owner;
+use crate::daemon::socket;
+use crate::timers::Time;
+
+/// Clients at the same time: a few people and their monitoring.
+pub const MAX_CLIENTS: usize = 16;
+
+/// How long a whole exchange may take.
+const EXCHANGE_MS: u64 = 10_000;
+
+/// Bytes behind a request that are read before its connection is closed: more than any client sends
+/// that has not seen its answer yet. A client that sends more is cut off, or the loop would read for
+/// ever.
+const DRAINED_MAX_BYTES: usize = 64 * 1024;
+
+/// The status listener cannot be opened where the configuration says.
+#[derive(Debug, Error)]
+#[error("cannot serve the status at {address}: {error}")]
+pub struct StatusError {
+    address: String,
+    error: io::Error,
+}
+
+/// One client, from its request to its answer. It is never given twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ClientId(u64);
+
+/// The listener and its clients.
+pub struct StatusServer {
+    listener: Listener,
+    hosts: Hosts,
+    /// More clients may be waiting: a latch that only `WouldBlock` clears.
+    is_acceptable: bool,
+    clients: [Option<Client>; MAX_CLIENTS],
+    next_id: ClientId,
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    /// With the path of its socket when it is ours: it is removed at the end.
+    Unix(UnixListener, Option<PathBuf>),
+}
+
+struct Client {
+    id: ClientId,
+    stream: Stream,
+    state: ClientState,
+    deadline: Time,
+    /// An event has come, or an answer: a latch that `WouldBlock` clears.
+    is_ready: bool,
+}
+
+enum ClientState {
+    /// Its request is being read.
+    Receiving(Vec<u8>),
+    /// Its request is complete, its answer is not there yet.
+    Awaiting,
+    Sending {
+        answer: Vec<u8>,
+        sent: usize,
+    },
+    /// Closing a socket with unread bytes in it would reset the connection under the answer.
+    Draining {
+        bytes: usize,
+    },
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream {
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Self::Tcp(stream) => registry.register(stream, token, interest),
+            Self::Unix(stream) => registry.register(stream, token, interest),
+        }
+    }
+
+    fn end_writing(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+impl StatusServer {
+    /// Listens where the configuration says; a socket that was passed to the process takes
+    /// precedence. The default address may be taken by another program: there is no status then. A
+    /// Unix socket that root makes becomes `owner`'s.
+    ///
+    /// # Errors
+    /// When the configured address cannot be listened on.
+    pub fn open(
+        config: &StatusConfig,
+        passed: Option<Socket>,
+        owner: Option<Owner>,
+    ) -> Result<Option<Self>, StatusError> {
+        let default = StatusAddress::Tcp(DEFAULT_STATUS);
+        let address = match &config.listen {
+            _ if passed.is_some() => "the socket that was passed".to_owned(),
+            StatusListen::Off => return Ok(None),
+            StatusListen::Default => default.to_string(),
+            StatusListen::At(address) => address.to_string(),
+        };
+        let listener = match (passed, &config.listen) {
+            (Some(socket), _) => Listener::adopt(socket),
+            (None, StatusListen::At(address)) => Listener::bind(address, owner),
+            (None, _) => Listener::bind(&default, owner),
+        };
+        match listener {
+            Ok(listener) => Ok(Some(Self::new(listener, &config.hosts))),
+            Err(error) if config.listen == StatusListen::Default => {
+                log::warn!("no status page: {address}: {error}");
+                Ok(None)
+            }
+            Err(error) => Err(StatusError { address, error }),
+        }
+    }
+
+    fn new(listener: Listener, names: &[String]) -> Self {
+        let hosts = Hosts {
+            names: names.to_vec(),
+            any: matches!(listener, Listener::Unix(..)),
+        };
+        Self {
+            listener,
+            hosts,
+            is_acceptable: true,
+            clients: [const { None }; MAX_CLIENTS],
+            next_id: ClientId(0),
+        }
+    }
+
+    /// Registers the listener. Logs its address.
+    ///
+    /// # Errors
+    /// Those of epoll.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        log::info!("status at {}", self.listener.address()?);
+        match &mut self.listener {
+            Listener::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
+            Listener::Unix(listener, _) => registry.register(listener, token, Interest::READABLE),
+        }
+    }
+
+    /// Clients may be waiting to be accepted.
+    pub fn listener_ready(&mut self) {
+        self.is_acceptable = true;
+    }
+
+    /// The socket of the client in this slot is readable or writable.
+    pub fn client_ready(&mut self, slot: usize) {
+        if let Some(Some(client)) = self.clients.get_mut(slot) {
+            client.is_ready = true;
+        }
+    }
+
+    /// When the first deadline of a client is.
+    pub fn poll_at(&self) -> Option<Time> {
+        let clients = self.clients.iter().flatten();
+        clients.map(|client| client.deadline).min()
+    }
+
+    /// Accepts the clients that wait, at most [`MAX_CLIENTS`]. `token` names a slot.
+    pub fn accept(&mut self, registry: &Registry, token: fn(usize) -> Token, now: Time) {
+        for _ in 0..MAX_CLIENTS {
+            if !self.is_acceptable {
+                return;
+            }
+            match self.listener.accept() {
+                Ok(stream) => self.admit(stream, registry, token, now),
+                // Without descriptors nobody can be accepted; the next event tries again.
+                Err(_) => self.is_acceptable = false,
+            }
+        }
+    }
+
+    /// Gives a client a slot: a free one, or that of the oldest client.
+    fn admit(
+        &mut self,
+        mut stream: Stream,
+        registry: &Registry,
+        token: fn(usize) -> Token,
+        now: Time,
+    ) {
+        let slots = self.clients.iter_mut().enumerate();
+        let id = |client: &Option<Client>| client.as_ref().map(|client| client.id);
+        let oldest = slots.min_by_key(|(_, client)| id(client));
+        let (slot, client) = oldest.expect("there are slots");
+        // A client that cannot be watched is dropped, which closes it.
+        if stream.register(registry, token(slot)).is_ok() {
+            *client = Some(Client {
+                id: self.next_id,
+                stream,
+                state: ClientState::Receiving(Vec::new()),
+                deadline: now.after(EXCHANGE_MS),
+                is_ready: true,
+            });
+            self.next_id.0 += 1;
+        }
+    }
+
+    /// Reads and writes as far as sockets allow, and closes clients whose deadline has passed.
+    /// Returns a request to be answered; to be called again until there is none.
+    pub fn poll(&mut self, now: Time) -> Option<(ClientId, Request)> {
+        for slot in &mut self.clients {
+            let Some(client) = slot else { continue };
+            if now >= client.deadline {
+                *slot = None;
+                continue;
+            }
+            if !std::mem::take(&mut client.is_ready) {
+                continue;
+            }
+            match client.advance(&self.hosts) {
+                Advance::Blocked => {}
+                Advance::Closed => *slot = None,
+                Advance::Request(request) => return Some((client.id, request)),
+            }
+        }
+        None
+    }
+
+    /// Answers a request. The answer of a client that has gone is dropped.
+    pub fn respond(&mut self, id: ClientId, answer: Vec<u8>) {
+        let mut clients = self.clients.iter_mut().flatten();
+        if let Some(client) = clients.find(|client| client.id == id) {
+            client.state = ClientState::Sending { answer, sent: 0 };
+            client.is_ready = true;
+        }
+    }
+}
+
+impl Listener {
+    fn bind(address: &StatusAddress, owner: Option<Owner>) -> io::Result<Self> {
+        match address {
+            StatusAddress::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(*address)?)),
+            StatusAddress::Unix(path) => {
+                remove_stale(path)?;
+                let listener = UnixListener::from_std(socket::listen(path, owner)?);
+                Ok(Self::Unix(listener, Some(path.clone())))
+            }
+        }
+    }
+
+    /// Takes over a socket that listens already.
+    fn adopt(socket: Socket) -> io::Result<Self> {
+        match socket.local_addr()?.domain() == Domain::UNIX {
+            true => Ok(Self::Unix(
+                UnixListener::from_std(OwnedFd::from(socket).into()),
+                None,
+            )),
+            false => Ok(Self::Tcp(TcpListener::from_std(socket.into()))),
+        }
+    }
+
+    fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => listener.accept().map(|(stream, _)| Stream::Tcp(stream)),
+            Self::Unix(listener, _) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+
+    fn address(&self) -> io::Result<StatusAddress> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(StatusAddress::Tcp),
+            Self::Unix(listener, _) => {
+                let address = listener.local_addr()?;
+                let path = address.as_pathname().unwrap_or(Path::new(""));
+                Ok(StatusAddress::Unix(path.to_owned()))
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, Some(path)) = self {
+            // The directory may be one that this process may not write to any more.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// What has come of a client.
+enum Advance {
+    /// Nothing more until an event or an answer comes.
+    Blocked,
+    /// Its request is complete.
+    Request(Request),
+    /// It is done.
+    Closed,
+}
+
+impl Client {
+    /// Goes on until its socket has nothing more.
+    fn advance(&mut self, hosts: &Hosts) -> Advance {
+        loop {
+            match self.step(hosts) {
+                Ok(None) => {}
+                Ok(Some(advance)) => return advance,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Advance::Blocked,
+                Err(_) => return Advance::Closed,
+            }
+        }
+    }
+
+    /// One read or write. Returns nothing when the next one may follow.
+    fn step(&mut self, hosts: &Hosts) -> io::Result<Option<Advance>> {
+        let mut buffer = [0; 4096];
+        match &mut self.state {
+            ClientState::Receiving(received) => {
+                let length = self.stream.read(&mut buffer)?;
+                if length == 0 {
+                    return Ok(Some(Advance::Closed));
+                }
+                received.extend(buffer.iter().take(length));
+                let refused = match http::parse(received, hosts) {
+                    Parsed::Incomplete if received.len() < MAX_REQUEST_BYTES => return Ok(None),
+                    Parsed::Incomplete => Status::BadRequest,
+                    Parsed::Refused(status) => status,
+                    Parsed::Request(request) => {
+                        self.state = ClientState::Awaiting;
+                        return Ok(Some(Advance::Request(request)));
+                    }
+                };
+                let answer = http::refusal(refused);
+                self.state = ClientState::Sending { answer, sent: 0 };
+            }
+            ClientState::Awaiting => return Ok(Some(Advance::Blocked)),
+            ClientState::Sending { answer, sent } => {
+                let rest = answer.get(*sent..).expect("no more is sent than there is");
+                match self.stream.write(rest)? {
+                    0 => return Ok(Some(Advance::Closed)),
+                    length => *sent += length,
+                }
+                if *sent == answer.len() {
+                    self.stream.end_writing()?;
+                    self.state = ClientState::Draining { bytes: 0 };
+                }
+            }
+            ClientState::Draining { bytes } => match self.stream.read(&mut buffer)? {
+                0 => return Ok(Some(Advance::Closed)),
+                _ if *bytes >= DRAINED_MAX_BYTES => return Ok(Some(Advance::Closed)),
+                length => *bytes += length,
+            },
+        }
+        Ok(None)
+    }
+}
+
+/// Removes a socket that nobody listens on: one that a killed process has left.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match StdUnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+        _ => Ok(()),
+    }
+}
