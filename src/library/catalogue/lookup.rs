@@ -52,7 +52,7 @@ pub enum LoadError {
     #[error("{}: holds a different torrent than when it was indexed", Printable::path(.0))]
     Replaced(PathBuf),
     /// Its content was not right when it was examined last.
-    #[error("{}: waits until its content is examined again", Printable::path(.0))]
+    #[error("{}: waits for its content to be checked again", Printable::path(.0))]
     Withdrawn(PathBuf),
     /// A defect of ours.
     #[error("a reader panicked")]

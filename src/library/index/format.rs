@@ -1,25 +1,8 @@
-//! The bytes of an index file.
+//! The bytes of an index file: its header and its fixed-width entries, little-endian throughout.
+//! `docs/INDEX.md` draws them.
 //!
-//! Owns the encoding of its header and of its fixed-width entries, little-endian throughout. It is
-//! pure: it must not know files, nor where the entries come from.
-//!
-//! ```text
-//! header           HEADER_BYTES     magic, version, where each section is, checksum of these bytes
-//! records          52 bytes each    one for each metainfo file, in the order of their paths
-//! names            blob             of the metainfo files
-//! directories      12 bytes each    one for each directory that has a record, in the same order
-//! directory paths  blob             relative to the root
-//! tracker lists    blob             one for each different list of announce URLs
-//! tracker offsets  8 bytes each     where each list starts
-//! duplicates       8 bytes each     a record whose info-hash an earlier record has, and that one
-//! counts           16 bytes         how many torrents are served, how much is refused
-//! origin           blob             the root, the content root, what was searched
-//! prefixes         8 bytes each     the first eight bytes of each info-hash, ascending
-//! positions        4 bytes each     for each prefix, the number of its record
-//! ```
-//!
-//! A torrent costs 64 bytes beside its name. The prefixes are read into memory, and everything
-//! else is read when it is needed: a read beyond a section is an error, whatever the bytes say.
+//! A torrent costs 64 bytes beside its name. The prefixes, duplicates, counts and the origin are read
+//! into memory when an index is opened; everything else when it is needed.
 
 use sha1::{Digest, Sha1};
 
@@ -52,7 +35,7 @@ pub(in crate::library) const POSITION_BYTES: usize = 4;
 pub(in crate::library) const DUPLICATE_BYTES: usize = 8;
 pub(in crate::library) const COUNTS_BYTES: usize = 16;
 
-/// More torrents than this are not numbered by 32 bits.
+/// Record numbers have 32 bits, of which the last is not used.
 pub const MAX_RECORDS: u32 = u32::MAX - 1;
 
 /// The number of a record within one index. Records stand in the order of their paths, so the number
@@ -60,7 +43,7 @@ pub const MAX_RECORDS: u32 = u32::MAX - 1;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct RecordNo(pub u32);
 
-/// The parts of an index file.
+/// The sections of an index file, in their order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::library) enum Part {
     Records,
@@ -108,7 +91,7 @@ impl Part {
     }
 }
 
-/// Where a part lies in the file, and the SHA-1 of its bytes.
+/// Where a section is in the file, and the SHA-1 of its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(in crate::library) struct Section {
     pub(in crate::library) offset: u64,
@@ -117,25 +100,25 @@ pub(in crate::library) struct Section {
 }
 
 impl Section {
-    /// How many entries of this width it holds.
+    /// How many entries of this width, in bytes, it holds.
     pub(in crate::library) fn entries(&self, width_bytes: usize) -> u64 {
         self.length / width_bytes as u64
     }
 }
 
-/// What an index file starts with.
+/// The header of an index file.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(in crate::library) struct Header {
     sections: [Section; SECTIONS],
 }
 
-/// Why bytes are no header.
+/// Why a header is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::library) enum HeaderError {
     NotAnIndex,
     Version(u32),
     Checksum,
-    /// The parts do not fit together.
+    /// The sections do not fit together.
     Inconsistent,
 }
 
@@ -154,12 +137,12 @@ impl Header {
         }
     }
 
-    /// How many metainfo files there are.
+    /// How many records there are.
     pub(in crate::library) fn records(&self) -> u64 {
         self.section(Part::Records).entries(RECORD_BYTES)
     }
 
-    /// Bytes that the whole file has at least.
+    /// The least length of the file, in bytes.
     pub(in crate::library) fn end(&self) -> u64 {
         let ends = self
             .sections
@@ -208,7 +191,7 @@ impl Header {
         Ok(header)
     }
 
-    /// What reading relies on: whole entries, numbers that 32 bits hold, a position for each prefix.
+    /// Checks what reading relies on: whole entries, numbers of 32 bits, a position for each prefix.
     fn check(&self) -> Result<(), HeaderError> {
         let widths = [
             (Part::Records, RECORD_BYTES),
@@ -238,14 +221,14 @@ impl Header {
     }
 }
 
-/// What was found of a torrent when it was looked at last.
+/// The result of inspecting a metainfo file and its content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    /// Its content was there with the right sizes.
+    /// All files of its content exist and have the right length.
     Served,
-    /// Its content was not: it is served again when it is.
+    /// Its content is not right, or could not be reached.
     Withdrawn,
-    /// The metainfo file cannot be used and has no info-hash; it is read again when it changes.
+    /// The metainfo file cannot be used, so it has no info-hash. It is read again when it changes.
     Unusable,
 }
 
@@ -293,7 +276,7 @@ pub struct Facts {
     pub stamp: FileStamp,
 }
 
-/// A metainfo file in the index.
+/// The record of a metainfo file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::library) struct Record {
     pub(in crate::library) facts: Facts,
@@ -387,13 +370,13 @@ impl Directory {
     }
 }
 
-/// The first eight bytes of an info-hash, as a number that sorts like them.
+/// The first eight bytes of an info-hash as a number that sorts like them.
 pub(in crate::library) fn prefix(info_hash: &InfoHash) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = info_hash.0;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// A list of byte strings, each behind its length; for the blobs of lists.
+/// Appends byte strings, each after its length in 4 bytes.
 pub(in crate::library) fn encode_strings<'a>(
     strings: impl Iterator<Item = &'a [u8]>,
     out: &mut Vec<u8>,
@@ -406,7 +389,7 @@ pub(in crate::library) fn encode_strings<'a>(
     }
 }
 
-/// What [`encode_strings`] wrote; `None` when the bytes end in the middle of a string.
+/// Reads what [`encode_strings`] wrote; `None` when the bytes end within a string.
 pub(in crate::library) fn decode_strings(mut raw: &[u8]) -> Option<Vec<&[u8]>> {
     let mut strings = Vec::new();
     while !raw.is_empty() {
@@ -419,7 +402,7 @@ pub(in crate::library) fn decode_strings(mut raw: &[u8]) -> Option<Vec<&[u8]>> {
     Some(strings)
 }
 
-/// Announce URLs in tiers (BEP 12) as strings: an empty one stands between two tiers.
+/// Appends announce URLs in tiers (BEP 12) as strings, with an empty one between two tiers.
 pub(in crate::library) fn encode_trackers(tiers: &[Vec<String>], out: &mut Vec<u8>) {
     for (number, tier) in tiers.iter().enumerate() {
         let separator = (number > 0).then_some(b"".as_slice());
@@ -428,7 +411,7 @@ pub(in crate::library) fn encode_trackers(tiers: &[Vec<String>], out: &mut Vec<u
     }
 }
 
-/// What [`encode_trackers`] wrote; `None` when it is damaged.
+/// Reads what [`encode_trackers`] wrote; `None` when it is damaged.
 pub(in crate::library) fn decode_trackers(raw: &[u8]) -> Option<Vec<Vec<String>>> {
     let strings = decode_strings(raw)?;
     let tiers = strings.split(|string| string.is_empty()).map(|tier| {
@@ -445,7 +428,7 @@ fn put(rest: &mut &mut [u8], bytes: &[u8]) {
     *rest = later;
 }
 
-/// Reads one field after the other. What is not there reads as zero; entries are never short.
+/// Reads one field after the other. Entries are never short; a missing field would read as zero.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -601,5 +584,70 @@ mod tests {
         assert_eq!(decode_trackers(&[1, 0, 0, 0]), None);
         assert_eq!(decode_trackers(&[1, 0, 0, 0, 0xff]), None);
         assert_eq!(decode_trackers(&[0xff; 4]), None);
+    }
+
+    #[test]
+    fn the_page_of_the_format_has_its_sections_and_widths() {
+        let page = include_str!("../../../docs/INDEX.md");
+        let widths = [
+            (Part::Records, RECORD_BYTES),
+            (Part::Directories, DIRECTORY_BYTES),
+            (Part::TrackerOffsets, OFFSET_BYTES),
+            (Part::Duplicates, DUPLICATE_BYTES),
+            (Part::Counts, COUNTS_BYTES),
+            (Part::Prefixes, PREFIX_BYTES),
+            (Part::Positions, POSITION_BYTES),
+        ];
+        let row = |part: Part| {
+            let width = widths.iter().find(|(other, _)| *other == part);
+            let width = width.map_or(String::new(), |(_, width)| format!("{width} "));
+            format!("| {} | {width}| ", part.name())
+        };
+        let rows =
+            Part::ALL.map(|part| page.find(&row(part)).unwrap_or_else(|| panic!("{part:?}")));
+        assert!(rows.is_sorted(), "the sections have another order");
+        let checksum = 12 + SECTIONS * SECTION_BYTES;
+        assert_eq!(HEADER_USED_BYTES, checksum);
+        let end = checksum + CHECKSUM_BYTES;
+        for text in [
+            format!("Version {VERSION}."),
+            format!("{HEADER_BYTES} bytes, the rest zero"),
+            format!("| 12 | {SECTIONS} × {SECTION_BYTES} |"),
+            format!("| {checksum} | {CHECKSUM_BYTES} |"),
+            format!("| {end} | {} | zeros |", HEADER_BYTES - end),
+        ] {
+            assert!(page.contains(&text), "{text}");
+        }
+    }
+
+    /// The layout of a record as the page has it, byte for byte.
+    #[test]
+    fn a_record_has_the_documented_bytes() {
+        let record = Record {
+            facts: Facts {
+                info_hash: InfoHash([0xaa; 20]),
+                state: State::Withdrawn,
+                content_name: ContentName {
+                    tag: 0b11,
+                    hash: 0x4433_2211,
+                },
+                stamp: FileStamp {
+                    length: 0x0403_0201,
+                    modified_ns: -2,
+                },
+            },
+            directory: 7,
+            name_offset: 0x05_0403_0201,
+            name_length: 9,
+            trackers: 5,
+        };
+        let mut expected = vec![0xaa; 20];
+        expected.extend([7, 0, 0, 0]);
+        expected.extend([0b1101, 0, 9, 1, 2, 3, 4, 5]);
+        expected.extend([5, 0, 0, 0]);
+        expected.extend([1, 2, 3, 4]);
+        expected.extend([0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        expected.extend([0x11, 0x22, 0x33, 0x44]);
+        assert_eq!(record.encode().as_slice(), expected);
     }
 }
