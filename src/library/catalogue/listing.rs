@@ -1,7 +1,4 @@
-//! The served torrents in the order of their info-hashes, a page at a time.
-//!
-//! Owns laying what has changed over the index. It must not know who reads the page.
-//! [`Listing::read`] blocks.
+//! Served torrents in the order of their info-hashes, a page at a time.
 
 use std::path::PathBuf;
 
@@ -11,29 +8,29 @@ use crate::library::index::format::State;
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
-/// Entries of an index in one page, whether they are served or not: when most content is away a page
-/// is short and soon there, rather than full after a walk overlay millions.
-const LOOKED_AT_MAX: usize = 10_000;
+/// Index entries read for one page, served or not. When most content is away, a short page comes soon
+/// instead of a full one after millions of reads.
+const ENTRIES_MAX: usize = 10_000;
 
-/// A page that is to be read.
+/// A page to be read. [`Listing::read`] blocks.
 #[derive(Debug)]
 pub struct Listing {
     /// What is served, but for what differs.
     pub snapshot: Snapshot,
-    /// What the page follows; `None` is the first.
+    /// The info-hash that the page follows; `None` for the first page.
     pub after: Option<InfoHash>,
-    /// Torrents in it at most.
+    /// At most this many torrents.
     pub limit: usize,
     /// What differs from the index behind `after`, in order, as many as `limit` at most.
     pub overrides: Vec<(InfoHash, Override)>,
 }
 
-/// See the module's text.
+/// One page.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Page {
     /// In the order of their info-hashes.
     pub torrents: Vec<Listed>,
-    /// What the next page follows; `None` when there is no more.
+    /// The info-hash that the next page follows; `None` after the last page.
     pub next: Option<InfoHash>,
 }
 
@@ -49,8 +46,8 @@ pub struct Listed {
 }
 
 impl Listing {
-    /// Reads the page. It has fewer torrents than `limit` where many have gone; `next` alone says
-    /// whether it is the last.
+    /// Reads the page. It may have fewer torrents than `limit`; only `next` says whether it is the
+    /// last.
     ///
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
@@ -62,7 +59,7 @@ impl Listing {
         let last = self.overrides.last().map(|one| one.0);
         let mut next = last.filter(|_| self.overrides.len() >= *limit);
         let mut torrents = Vec::new();
-        for (looked_at, entry) in snapshot.index.following(self.after.as_ref()).enumerate() {
+        for (read, entry) in snapshot.index.following(self.after.as_ref()).enumerate() {
             let entry = entry?;
             let info_hash = entry.facts.info_hash;
             if next.is_some_and(|next| info_hash > next) {
@@ -79,7 +76,7 @@ impl Listing {
                     metainfo: snapshot.index.path_of(&entry),
                 });
             }
-            if torrents.len() >= *limit || looked_at >= LOOKED_AT_MAX {
+            if torrents.len() >= *limit || read >= ENTRIES_MAX {
                 next = Some(info_hash);
                 break;
             }

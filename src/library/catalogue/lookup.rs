@@ -1,9 +1,7 @@
-//! What is served: answered from memory, loaded when it is asked for.
+//! What the loop asks: whether an info-hash is served, and the torrent if it is loaded.
 //!
-//! Owns which torrents are loaded, and the answer "unknown" from memory alone, so that a stranger
-//! cannot make the disk seek. What has changed since the index was made lies over it, by info-hash.
-//! It must not know who asks. Only [`Query::load`] blocks; the rest is for
-//! the loop.
+//! Info-hashes that are not served are refused from memory, so a stranger cannot make the disk seek.
+//! Only [`Query::load`] blocks; everything else is for the loop.
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
@@ -25,18 +23,18 @@ use crate::torrent::load::{self, Source};
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
 
-/// Loaded torrents that are kept when nobody uses them: one of few files takes half a kilobyte.
+/// Loaded torrents that are kept while nobody uses them. One with few files takes half a kilobyte.
 pub const LOADED_MAX: usize = 1024;
 
 /// Loaded torrents that are examined to find one that nobody uses. When all of these are in use the
 /// bound is exceeded by one, and those in use are bounded by the connected peers.
-const LOOKED_AT_MAX: usize = 8;
+const EVICTION_TRIES: usize = 8;
 
-/// How long a torrent that could not be loaded is not tried again.
+/// How long a torrent that could not be loaded counts as unknown.
 pub const FAILED_RETRY_MS: u64 = 2_000;
 
-/// Most torrents remembered that could not be loaded. When more fail, as those of a disk that is
-/// gone may, the first are tried again sooner.
+/// How many torrents are remembered that could not be loaded. If more fail, as when a disk is gone,
+/// the first are tried again sooner.
 const FAILED_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// Why a torrent of the index is not served.
@@ -51,7 +49,7 @@ pub enum LoadError {
     /// The metainfo file is that of another torrent.
     #[error("{}: holds a different torrent than when it was indexed", Printable::path(.0))]
     Replaced(PathBuf),
-    /// Its content was not right when it was examined last.
+    /// Its content was not right when it was last examined.
     #[error("{}: waits for its content to be checked again", Printable::path(.0))]
     Withdrawn(PathBuf),
     /// A defect of ours.
@@ -70,7 +68,7 @@ impl LoadError {
         }
     }
 
-    /// Whether nothing was found out, because no descriptor was left: it is to be tried again.
+    /// Whether nothing was found out because no descriptor was left.
     #[must_use]
     pub fn is_lack_of_descriptors(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.reason.is_lack_of_descriptors())
@@ -84,14 +82,14 @@ impl LoadError {
     }
 }
 
-/// What is known of an info-hash from memory.
+/// What memory knows of an info-hash.
 #[derive(Debug)]
 pub enum Answer {
     /// It is not served, or could not be loaded less than [`FAILED_RETRY_MS`] ago.
     Unknown,
     /// It is loaded.
     Loaded(Arc<Torrent>),
-    /// It is to be loaded; it may turn out to be unknown.
+    /// It has to be loaded, and may turn out to be unknown.
     Known(Query),
 }
 
@@ -109,7 +107,7 @@ pub enum Loaded {
     Stale,
 }
 
-/// A torrent that is to be loaded.
+/// A load to be made, by a thread that may block.
 #[derive(Debug)]
 pub struct Query {
     snapshot: Snapshot,
@@ -127,7 +125,7 @@ enum Place {
 }
 
 impl Query {
-    /// What was asked for.
+    /// The info-hash that was asked for.
     #[must_use]
     pub fn info_hash(&self) -> InfoHash {
         self.info_hash
@@ -169,7 +167,7 @@ impl Query {
     }
 }
 
-/// See the module's text.
+/// The served torrents: a snapshot, what overrides it, and those that are loaded.
 pub struct Library {
     snapshot: Option<Snapshot>,
     content: Option<PathBuf>,
@@ -199,8 +197,7 @@ impl Default for Library {
 }
 
 impl Library {
-    /// A library that is in an index. All content lies below `content`, or else where the index
-    /// says.
+    /// The library of an index. All content lies below `content`, or else where the index says.
     #[must_use]
     pub fn of_index(index: Index, content: Option<PathBuf>) -> Self {
         let mut library = Self::default();
@@ -208,8 +205,8 @@ impl Library {
         library
     }
 
-    /// Takes up another index, and what differs from it. Ids stand for the same torrents as
-    /// before. Answers what is no longer needed, which may take its time to be dropped.
+    /// Takes another snapshot, and what overrides it. Torrents keep their ids. Returns what is no longer
+    /// needed, which may take long to drop.
     pub fn replace(
         &mut self,
         snapshot: Snapshot,
@@ -217,7 +214,7 @@ impl Library {
         overrides: BTreeMap<InfoHash, Override>,
     ) -> impl Send + 'static {
         self.content = content.or_else(|| snapshot.content());
-        // What is being loaded is what the other index says.
+        // Loads under way come from the snapshot before.
         self.loading.values_mut().for_each(|stale| *stale = true);
         let withdrawn = std::mem::take(&mut self.withdrawn);
         let old = self.snapshot.replace(snapshot);
@@ -228,8 +225,8 @@ impl Library {
         )
     }
 
-    /// A torrent is served from now on, from this metainfo file or from where the index says. That it
-    /// could not be loaded before is forgotten, and so will be what comes of loading it as it was.
+    /// A torrent is served from now on, from this metainfo file or from where the index says. Earlier
+    /// failures are forgotten, and a load under way is stale.
     pub fn add(&mut self, info_hash: InfoHash, id: TorrentId, metainfo: Option<Arc<Path>>) {
         self.failed.pop(&info_hash);
         self.outdate(&info_hash);
@@ -239,7 +236,7 @@ impl Library {
         }
     }
 
-    /// A torrent is not served any more.
+    /// A torrent is no longer served.
     pub fn remove(&mut self, info_hash: InfoHash) {
         let snapshot = self.snapshot.as_ref();
         match snapshot.and_then(|snapshot| snapshot.index.find(&info_hash)) {
@@ -248,7 +245,7 @@ impl Library {
         };
     }
 
-    /// Forgets what was loaded of a torrent that was removed.
+    /// Drops a removed torrent if it is loaded.
     pub fn forget(&mut self, info_hash: &InfoHash, id: TorrentId) {
         self.outdate(info_hash);
         let loaded = self.loaded.peek(info_hash);
@@ -257,7 +254,7 @@ impl Library {
         }
     }
 
-    /// A page of what is served; `None` before there is anything.
+    /// A page of what is served; `None` before there is a snapshot.
     #[must_use]
     pub fn list(&self, after: Option<InfoHash>, limit: usize) -> Option<Listing> {
         let snapshot = self.snapshot.clone()?;
@@ -273,15 +270,15 @@ impl Library {
         })
     }
 
-    /// What is being loaded is not what is served now.
+    /// Makes the result of a load under way count as stale.
     fn outdate(&mut self, info_hash: &InfoHash) {
         if let Some(stale) = self.loading.get_mut(info_hash) {
             *stale = true;
         }
     }
 
-    /// What is known of an info-hash, from memory. What is to be loaded must be told to
-    /// [`Library::finish_load`] then.
+    /// Looks an info-hash up, in memory. The result of an [`Answer::Known`] query has to come back by
+    /// [`Library::finish_load`] or [`Library::give_up`].
     pub fn find(&mut self, info_hash: &InfoHash, now: Time) -> Answer {
         if let Some(torrent) = self.loaded.get(info_hash) {
             return Answer::Loaded(Arc::clone(torrent));
@@ -369,14 +366,14 @@ impl Library {
             .is_some_and(|(place, bits)| bits >> (place % 64) & 1 == 1)
     }
 
-    /// A load that was asked for does not take place.
+    /// The load of a query does not take place.
     pub fn give_up(&mut self, info_hash: &InfoHash) {
         self.loading.remove(info_hash);
     }
 
-    /// Forgets the torrent that was asked for longest ago, of those that nobody uses.
+    /// Drops the least recently used torrent that nobody holds, if there are too many.
     fn make_room(&mut self) {
-        for _ in 0..LOOKED_AT_MAX {
+        for _ in 0..EVICTION_TRIES {
             if self.loaded.len() < LOADED_MAX {
                 return;
             }
@@ -390,8 +387,8 @@ impl Library {
     }
 }
 
-/// The place, when there is no other: torrents that begin with the same eight bytes are not worth
-/// telling apart.
+/// The only candidate. Torrents whose info-hashes share their first eight bytes are not remembered as
+/// withdrawn.
 fn only(candidates: &Candidates) -> Option<usize> {
     (candidates.0.len() == 1).then_some(candidates.0.start)
 }
