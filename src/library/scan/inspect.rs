@@ -119,7 +119,7 @@ impl Inspection {
                     return Self::refused(reason);
                 }
                 Err(reason) => {
-                    log::warn!("the library is examined later: {reason}");
+                    log::warn!("rescan postponed: {reason}");
                     thread::sleep(DESCRIPTORS_RETRY);
                 }
             }

@@ -189,7 +189,7 @@ impl Walk {
             match &outcome {
                 Err(error) if self.is_patient && is_lack_of_descriptors(error) => {
                     let since = self.lacking.get_or_insert_with(|| {
-                        log::warn!("the library is examined later: {error}");
+                        log::warn!("rescan postponed: {error}");
                         Instant::now()
                     });
                     if since.elapsed() >= DESCRIPTORS_PATIENCE {
