@@ -1,7 +1,7 @@
-//! The indexes in a state directory beside the one that is asked for.
+//! The indexes of other inputs in the state directory: which of them helps to make a new one, and when they
+//! are removed.
 //!
-//! Owns which of them is of use for other directories, and how long they stay. It must not know what
-//! is made of them. It blocks.
+//! Blocks.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

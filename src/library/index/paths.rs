@@ -1,7 +1,6 @@
-//! Finding records by their paths.
+//! Finding records by their paths, by binary search: directories by components, then files by name.
 //!
-//! Owns the search in the order of an index: directories by their components, files by their names.
-//! It must not know what is asked for it. It reads the disk: not for the loop.
+//! Blocks.
 
 use std::collections::HashSet;
 use std::ops::Range;

@@ -1,11 +1,9 @@
-//! The beginnings of all info-hashes, in memory.
+//! The first eight bytes of all info-hashes, in memory: whether an info-hash may be in the index, without a
+//! read.
 //!
-//! Owns the answer to "could this info-hash be in the index?" without a look at the disk. It is
-//! pure: it must not know where the numbers come from, nor what they stand for.
-//!
-//! Eight bytes for each torrent are enough. Of 20 million torrents, one foreign info-hash in 10^12
-//! is taken for a known one by chance, and whoever makes one on purpose has to know the info-hash
-//! of a torrent that is served, which costs as much when it is asked for.
+//! Eight bytes are enough. Of 20 million torrents, one foreign info-hash in 10^12 is taken for a known one
+//! by chance, which costs a read. To make one on purpose needs the info-hash of a served torrent, and asking
+//! for that costs as much.
 
 use std::ops::Range;
 

@@ -1,11 +1,9 @@
-//! Reading an index file.
+//! Reading an index file. Nothing in the file is trusted: every read is within its section, every path stays
+//! below the root, and damage is an error with a name.
 //!
-//! Owns the rule that nothing in the file is believed: every read is within its part, every path
-//! stays below the root, and damage is an error with a name. It must not know who asks.
-//!
-//! The file is read, not mapped: a load from a mapping kills the process when the file was cut
-//! short, where a read is an error. Only [`Index::find`] answers from memory alone; everything else
-//! may wait for the disk, so the loop must not call it.
+//! The file is read, not mapped: a load from a mapping kills the process if the file was truncated, where
+//! a read is an error. Only [`Index::find`] answers from memory; everything else may wait for the disk, so
+//! the loop must not call it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -25,7 +23,7 @@ use crate::library::index::format::{
     POSITION_BYTES, PREFIX_BYTES, Part, RECORD_BYTES, Record, Section, State,
 };
 use crate::library::index::prefixes::Prefixes;
-use crate::library::index::section_reader::Window;
+use crate::library::index::section_reader::SectionReader;
 use crate::library::index::writer::Origin;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
@@ -342,7 +340,7 @@ impl Index {
         if length > MAX_TRACKERS_BYTES {
             return Err(self.damaged(Part::TrackerOffsets));
         }
-        let mut window = Window::new(&self.file, lists, 0);
+        let mut window = SectionReader::new(&self.file, lists, 0);
         let raw = window.at(start, length);
         let raw = raw.map_err(|error| self.failed(Part::TrackerLists, error))?;
         format::decode_trackers(raw).ok_or_else(|| self.damaged(Part::TrackerLists))
@@ -457,7 +455,7 @@ impl Index {
             let last = run.last().copied().unwrap_or(first);
             let width = RECORD_BYTES as u64;
             let ahead_bytes = (last.0.saturating_sub(first.0) as usize + 1) * RECORD_BYTES;
-            let mut window = Window::new(&self.file, section, ahead_bytes);
+            let mut window = SectionReader::new(&self.file, section, ahead_bytes);
             for record in run {
                 let raw = window.at(u64::from(record.0) * width, width);
                 let raw = raw.map_err(|error| self.failed(Part::Records, error))?;
@@ -473,8 +471,8 @@ impl Index {
         self.header.section(part)
     }
 
-    pub(super) fn window(&self, part: Part, ahead_bytes: usize) -> Window<'_> {
-        Window::new(&self.file, self.section(part), ahead_bytes)
+    pub(super) fn window(&self, part: Part, ahead_bytes: usize) -> SectionReader<'_> {
+        SectionReader::new(&self.file, self.section(part), ahead_bytes)
     }
 
     fn windows(&self, ahead_bytes: usize) -> Windows<'_> {
@@ -562,7 +560,7 @@ impl Index {
         number: u64,
     ) -> Result<[u8; N], IndexError> {
         let mut raw = [0; N];
-        let mut window = Window::new(&self.file, self.header.section(part), 0);
+        let mut window = SectionReader::new(&self.file, self.header.section(part), 0);
         let bytes = window.at(number.saturating_mul(N as u64), N as u64);
         raw.copy_from_slice(bytes.map_err(|error| self.failed(part, error))?);
         Ok(raw)
@@ -590,15 +588,15 @@ impl Index {
 
 /// The parts that are read to make an [`Entry`] of a record.
 struct Windows<'a> {
-    names: Window<'a>,
-    directories: Window<'a>,
-    paths: Window<'a>,
+    names: SectionReader<'a>,
+    directories: SectionReader<'a>,
+    paths: SectionReader<'a>,
 }
 
 /// The iterator that [`Index::entries`] gives.
 pub struct Entries<'a> {
     index: &'a Index,
-    records: Window<'a>,
+    records: SectionReader<'a>,
     windows: Windows<'a>,
     next: u32,
     end: u32,

@@ -1,7 +1,6 @@
-//! One part of an index file, read piece by piece.
+//! Reading within one section of an index file.
 //!
-//! Owns the bytes that were read last, so that reading in order costs few system calls. It must not
-//! know what the bytes mean.
+//! The bytes of the last read are kept, so reading in order costs few system calls.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -10,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use crate::library::index::format::Section;
 
 /// A view of a part of a file.
-pub(super) struct Window<'a> {
+pub(super) struct SectionReader<'a> {
     file: &'a File,
     section: Section,
     /// Bytes that are read at least, as far as the part goes.
@@ -20,9 +19,9 @@ pub(super) struct Window<'a> {
     bytes: Vec<u8>,
 }
 
-impl<'a> Window<'a> {
+impl<'a> SectionReader<'a> {
     pub(super) fn new(file: &'a File, section: Section, ahead_bytes: usize) -> Self {
-        Window {
+        SectionReader {
             file,
             section,
             ahead_bytes,
@@ -77,7 +76,7 @@ mod tests {
             ..Section::default()
         };
         for ahead in [0, 7, 1000] {
-            let mut window = Window::new(&file, section, ahead);
+            let mut window = SectionReader::new(&file, section, ahead);
             for (offset, length) in [(0, 10), (5, 10), (149, 1), (150, 0), (3, 147), (0, 1)] {
                 let expected = &bytes[20 + offset..20 + offset + length];
                 let found = window.at(offset as u64, length as u64).unwrap();
@@ -99,7 +98,7 @@ mod tests {
             length: 20,
             ..Section::default()
         };
-        let mut window = Window::new(&file, section, 4);
+        let mut window = SectionReader::new(&file, section, 4);
         assert_eq!(window.at(0, 8).unwrap(), [0; 8]);
         let error = window.at(5, 8).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnexpectedEof);

@@ -1,7 +1,4 @@
-//! Sorting more than memory should hold.
-//!
-//! Owns runs of sorted pairs in a scratch file and their merge. It must not know what the pairs
-//! stand for.
+//! Sorting more pairs than memory should hold: sorted runs in a scratch file, and their merge.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

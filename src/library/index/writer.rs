@@ -1,8 +1,5 @@
-//! Writing an index file.
-//!
-//! Owns the order of what is written, and that a reader sees the old file or the new one, whatever
-//! happens in between: everything goes to a new file, which takes the old one's name when it is
-//! whole and on disk. It must not know where the torrents come from.
+//! Writing an index file. A reader sees the old file or the new one, whatever happens in between: everything
+//! goes to a new file, which is renamed to the target when it is complete and on disk.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};

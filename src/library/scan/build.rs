@@ -1,7 +1,6 @@
-//! Making an index from a tree of torrents.
+//! Making an index from directories of metainfo files, from the walk to the finished file.
 //!
-//! Owns the run from the walk to the finished file. It must not know who asks, nor how progress is
-//! shown. It blocks for as long as it takes.
+//! Blocks for as long as that takes.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

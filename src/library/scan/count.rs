@@ -1,7 +1,6 @@
-//! How many metainfo files there are, for whoever waits until all are read.
+//! Counting metainfo files by their names, ahead of the scan that reads them, to show progress.
 //!
-//! Owns counting them by their names alone, ahead of who reads them. It must not know how far that
-//! is. It blocks.
+//! Blocks.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,7 +1,6 @@
-//! One metainfo file and its content, as the library knows them.
+//! Inspecting one metainfo file and its content.
 //!
-//! Owns what is remembered of a file that cannot be used. It must not know where that is kept. It
-//! blocks.
+//! Blocks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

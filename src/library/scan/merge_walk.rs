@@ -1,7 +1,6 @@
-//! A walk over metainfo files, with what an index knows of each.
+//! A walk over metainfo files beside an earlier index: each file with what the index knows of it.
 //!
-//! Owns going through both side by side, which works because they have the same order. It must not
-//! know what is done with either.
+//! Both have the same order, so one pass over both is enough.
 
 use std::cmp::Ordering;
 use std::ffi::OsStr;

@@ -1,7 +1,4 @@
-//! Work on all cores, with the results in order.
-//!
-//! Owns the threads of one run and the bound on what is under way. It must not know what the work
-//! is.
+//! Work on all cores, with the results in the order of the items and a bound on how many are under way.
 
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

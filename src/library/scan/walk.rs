@@ -1,8 +1,7 @@
-//! Finding metainfo files.
+//! Finding metainfo files, in the order of an index: directories by the components of their paths, and in
+//! each directory the files before the subdirectories.
 //!
-//! Owns the order in which they are found, which is that of the index: directories by their
-//! components, and in each the files before the directories. How a directory is read is in
-//! `descent`. It must not know what is in a file. It blocks.
+//! `descent` reads the directories. Blocks.
 
 mod descent;
 

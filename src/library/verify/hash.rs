@@ -1,7 +1,4 @@
-//! Hashing a run of pieces.
-//!
-//! Owns the reading of one torrent's files, piece by piece, by one thread. It must not know other
-//! torrents, nor threads.
+//! Hashing a run of pieces of one torrent, by one thread.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;

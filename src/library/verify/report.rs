@@ -1,6 +1,4 @@
-//! What a verification has found, as lines for a person or for a program.
-//!
-//! Owns the wording and the JSON. It must not know how anything was found out.
+//! The findings of a verification, as lines for a person or as JSON.
 
 use std::fmt::{self, Display, Write};
 use std::path::Path;

@@ -1,7 +1,6 @@
-//! Whether content is what its metainfo file says, by hashing every piece.
+//! Verifying torrents: every piece is hashed, and the torrents are divided among all cores.
 //!
-//! Owns the division of torrents among all cores, and what is found out. It must not know how
-//! findings are printed; `hash` knows how a piece is read. It blocks for as long as it takes.
+//! Blocks for as long as that takes.
 
 use std::io;
 use std::ops::{ControlFlow, Range};

@@ -1,7 +1,6 @@
-//! Going down a tree of directories, through symlinks as well.
+//! Descending a tree of directories, symlinks included.
 //!
-//! Owns the order within a directory, where a link counts as what it leads to, and that each walk
-//! ends. It must not know where walks start. It blocks.
+//! A link sorts and counts as what it leads to, and every walk ends. Blocks.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
