@@ -461,7 +461,7 @@ fn a_status_address_that_is_asked_for_and_taken_is_an_error() {
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(
         log.contains(&format!(
-            "no status at http://{address}/: Address already in use"
+            "cannot serve the status at http://{address}/: Address already in use"
         )),
         "{log}"
     );
