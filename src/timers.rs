@@ -6,7 +6,7 @@
 //! What happens to a connection moves plain times in its [`Deadlines`], which costs a store. The
 //! [`Wheel`] is not told of each move. One entry waits in it for the earliest deadline known when it
 //! was put there; when it comes out, [`Deadlines::expired`] says whether something is really late,
-//! and [`Deadlines::arm`] puts it back. Only a deadline that moves *nearer* needs an entry at once.
+//! and [`Alarm::arm`] puts it back. Only a deadline that moves *nearer* needs an entry at once.
 
 use crate::peer::key::PeerKey;
 
@@ -88,8 +88,6 @@ pub struct Deadlines {
     half_message: Time,
     /// Since when the socket takes nothing of what waits, or [`Time::NEVER`].
     blocked: Time,
-    /// The second in which the wheel's current entry comes out, or [`Deadlines::DISARMED`].
-    armed_s: u32,
     /// The handshake is not complete.
     handshake: bool,
     /// The peer is interested and choked.
@@ -97,9 +95,6 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// No entry in the wheel is current.
-    const DISARMED: u32 = u32::MAX;
-
     /// A connection was accepted; its handshake is awaited.
     #[must_use]
     pub fn new(now: Time) -> Self {
@@ -108,7 +103,6 @@ impl Deadlines {
             sent: now,
             half_message: now,
             blocked: Time::NEVER,
-            armed_s: Self::DISARMED,
             handshake: true,
             waiting: false,
         }
@@ -177,27 +171,6 @@ impl Deadlines {
             .find_map(|(at, timer)| (at <= now).then_some(timer))
     }
 
-    /// Makes sure that an entry of the wheel comes out at the earliest deadline or before. To be
-    /// called when clocks have moved; cheap when the current entry is early enough.
-    pub fn arm(&mut self, key: PeerKey, timeouts: &Timeouts, wheel: &mut Wheel) {
-        let at = self.poll_at(timeouts);
-        if second_at_or_after(at) < u64::from(self.armed_s) {
-            let second = wheel.schedule(key, at).0 / MS_PER_SLOT;
-            self.armed_s = u32::try_from(second).unwrap_or(Self::DISARMED);
-        }
-    }
-
-    /// An entry came out of the wheel. False: a nearer one took its place, and it means nothing.
-    /// True: it is to be looked at with [`Deadlines::expired`] and then put back with
-    /// [`Deadlines::arm`].
-    pub fn fired(&mut self, now: Time) -> bool {
-        let current = u64::from(self.armed_s) <= now.0 / MS_PER_SLOT;
-        if current {
-            self.armed_s = Self::DISARMED;
-        }
-        current
-    }
-
     /// Every clock with its deadline, the fatal ones first.
     fn all(&self, timeouts: &Timeouts) -> [(Time, Timer); 4] {
         let half_message = if self.handshake {
@@ -223,6 +196,51 @@ impl Deadlines {
             (self.blocked.after(timeouts.write_ms), Timer::Write),
             (keep_alive, Timer::KeepAlive),
         ]
+    }
+}
+
+/// A connection's current entry in the [`Wheel`].
+#[derive(Clone, Copy, Debug)]
+pub struct Alarm {
+    /// The second in which the entry comes out, or [`Alarm::DISARMED`].
+    armed_s: u32,
+}
+
+impl Alarm {
+    /// No entry in the wheel is current.
+    const DISARMED: u32 = u32::MAX;
+
+    /// Without an entry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            armed_s: Self::DISARMED,
+        }
+    }
+
+    /// Makes sure that an entry of the wheel comes out at `at` or before. Call it when deadlines
+    /// have moved; it is cheap when the current entry is early enough.
+    pub fn arm(&mut self, at: Time, key: PeerKey, wheel: &mut Wheel) {
+        if second_at_or_after(at) < u64::from(self.armed_s) {
+            let second = wheel.schedule(key, at).0 / MS_PER_SLOT;
+            self.armed_s = u32::try_from(second).unwrap_or(Self::DISARMED);
+        }
+    }
+
+    /// An entry came out of the wheel. False: a nearer one took its place, and it means nothing.
+    /// True: deadlines are to be checked, and the alarm is to be armed again.
+    pub fn fired(&mut self, now: Time) -> bool {
+        let current = u64::from(self.armed_s) <= now.0 / MS_PER_SLOT;
+        if current {
+            self.armed_s = Self::DISARMED;
+        }
+        current
+    }
+}
+
+impl Default for Alarm {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -264,7 +282,7 @@ impl Wheel {
     }
 
     /// Adds an entry and returns the time at which it comes out. An entry cannot be taken back:
-    /// the generation in the key and [`Deadlines::fired`] tell a stale one.
+    /// the generation in the key and [`Alarm::fired`] tell a stale one.
     pub fn schedule(&mut self, key: PeerKey, at: Time) -> Time {
         let last_s = self.cursor_s.saturating_add(SLOTS - 1);
         let second = second_at_or_after(at).clamp(self.cursor_s, last_s);
@@ -537,17 +555,18 @@ mod tests {
         let mut due = Vec::new();
         // A change may bring a deadline that has passed already.
         let mut changed = Time(0);
-        deadlines.arm(key(1), &T, &mut wheel);
+        let mut alarm = Alarm::new();
+        alarm.arm(deadlines.poll_at(&T), key(1), &mut wheel);
         for step in 0..86_400 * 2 {
             let now = Time(1000 + step * 500);
             wheel.expire(now, &mut due);
             for _ in due.drain(..) {
-                if deadlines.fired(now) {
+                if alarm.fired(now) {
                     if deadlines.expired(now, &T).is_some() {
                         deadlines.received(now, true, false);
                         deadlines.sent(now, false);
                     }
-                    deadlines.arm(key(1), &T, &mut wheel);
+                    alarm.arm(deadlines.poll_at(&T), key(1), &mut wheel);
                 }
             }
             let due_since = deadlines.poll_at(&T).max(changed);
@@ -561,7 +580,7 @@ mod tests {
                 _ => continue,
             }
             changed = now;
-            deadlines.arm(key(1), &T, &mut wheel);
+            alarm.arm(deadlines.poll_at(&T), key(1), &mut wheel);
         }
     }
 }

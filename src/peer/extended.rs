@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::close::CloseReason;
-use super::machine::{Event, Peer};
+use super::machine::{Effect, Peer};
 use crate::torrent::layout::Shape;
 use crate::wire::extension::{self, MetadataMessage};
 
@@ -72,39 +72,39 @@ impl Peer {
         id: u8,
         payload: &[u8],
         shape: &Shape,
-    ) -> Result<Event, CloseReason> {
+    ) -> Result<Effect, CloseReason> {
         match id {
             0 => {
                 // Clients exist whose dictionary is malformed and whose requests are not.
                 let Ok(theirs) = extension::parse_handshake(payload) else {
-                    return Ok(Event::None);
+                    return Ok(Effect::None);
                 };
                 // A later dictionary leaves out what has not changed.
                 self.ut_metadata = theirs.ut_metadata.unwrap_or(self.ut_metadata);
                 if theirs.upload_only {
                     return Err(CloseReason::PeerUploadOnly);
                 }
-                Ok(Event::None)
+                Ok(Effect::None)
             }
             extension::OUR_UT_METADATA => {
                 let message = extension::parse_metadata(payload)
                     .map_err(|_| CloseReason::IllegalMessage("malformed ut_metadata"))?;
                 Ok(match message {
                     MetadataMessage::Request { piece } => self.metadata_requested(piece, shape),
-                    _ => Event::None,
+                    _ => Effect::None,
                 })
             }
             extension::OUR_UPLOAD_ONLY if extension::parse_upload_only(payload) => {
                 Err(CloseReason::PeerUploadOnly)
             }
-            _ => Ok(Event::None),
+            _ => Ok(Effect::None),
         }
     }
 
-    fn metadata_requested(&mut self, piece: u32, shape: &Shape) -> Event {
+    fn metadata_requested(&mut self, piece: u32, shape: &Shape) -> Effect {
         if self.ut_metadata == 0 {
             // The peer has not said by which number it would know the answer.
-            return Event::None;
+            return Effect::None;
         }
         let pieces = shape
             .metadata_length
@@ -115,22 +115,21 @@ impl Peer {
             && self.metadata.get_or_insert_default().push(piece)
         {
             self.metadata_promised += 1;
-            return Event::MetadataRequested;
+            return Effect::MetadataRequested;
         }
         extension::metadata_reject(self.control.out(), self.ut_metadata, piece);
-        Event::None
+        Effect::None
     }
 
     /// Whether [`Peer::poll_metadata`] has something.
-    #[must_use]
-    pub fn wants_metadata(&self) -> bool {
+    pub(super) fn wants_metadata(&self) -> bool {
         let queue = self.metadata.as_ref();
         queue.is_some_and(|queue| queue.is_ready()) && !self.is_backlogged()
     }
 
     /// The next piece of the info dictionary to read for the peer, if any. To be asked again after
     /// each [`Peer::handle_metadata`] and whenever control bytes have been sent.
-    pub fn poll_metadata(&mut self) -> Option<u32> {
+    pub(super) fn poll_metadata(&mut self) -> Option<u32> {
         if self.metadata.is_none() || self.is_backlogged() {
             return None;
         }
@@ -139,7 +138,7 @@ impl Peer {
 
     /// A piece of the info dictionary that [`Peer::poll_metadata`] gave out: its bytes, or None when
     /// it could not be read.
-    pub fn handle_metadata(&mut self, piece: u32, shape: &Shape, body: Option<&[u8]>) {
+    pub(super) fn handle_metadata(&mut self, piece: u32, shape: &Shape, body: Option<&[u8]>) {
         if let Some(queue) = &mut self.metadata {
             queue.answered();
             if queue.is_empty() {
@@ -206,11 +205,11 @@ mod tests {
         format!("d8:msg_typei0e5:piecei{piece}ee").into_bytes()
     }
 
-    fn extended(peer: &mut Peer, id: u8, payload: &[u8]) -> Result<Event, CloseReason> {
+    fn extended(peer: &mut Peer, id: u8, payload: &[u8]) -> Result<Effect, CloseReason> {
         peer.handle_message(&Message::Extended { id, payload }, &SHAPE)
     }
 
-    fn ask(peer: &mut Peer, piece: u32) -> Event {
+    fn ask(peer: &mut Peer, piece: u32) -> Effect {
         extended(peer, 1, &metadata_request(piece)).unwrap()
     }
 
@@ -224,11 +223,11 @@ mod tests {
     fn a_peer_that_only_uploads_is_closed_whichever_way_it_says_so() {
         let mut peer = open_peer(true);
         let says = extended(&mut peer, 0, b"d11:upload_onlyi0ee");
-        assert_eq!(says, Ok(Event::None));
+        assert_eq!(says, Ok(Effect::None));
         let says = extended(&mut peer, 0, b"d11:upload_onlyi1ee");
         assert_eq!(says, Err(CloseReason::PeerUploadOnly));
         let mut peer = open_peer(true);
-        assert_eq!(extended(&mut peer, 2, &[0]), Ok(Event::None));
+        assert_eq!(extended(&mut peer, 2, &[0]), Ok(Effect::None));
         let says = extended(&mut peer, 2, &[1]);
         assert_eq!(says, Err(CloseReason::PeerUploadOnly));
     }
@@ -237,7 +236,7 @@ mod tests {
     fn metadata_is_read_and_answered_under_the_number_the_peer_gave() {
         let mut peer = open_peer(true);
         extended(&mut peer, 0, METADATA).unwrap();
-        assert_eq!(ask(&mut peer, 1), Event::MetadataRequested);
+        assert_eq!(ask(&mut peer, 1), Effect::MetadataRequested);
         assert_eq!(peer.poll_metadata(), Some(1));
         assert_eq!(peer.poll_metadata(), None);
         peer.handle_metadata(1, &SHAPE, Some(b"body"));
@@ -253,9 +252,9 @@ mod tests {
         let mut peer = open_peer(true);
         extended(&mut peer, 0, METADATA).unwrap();
         let pieces = SHAPE.metadata_length.div_ceil(16 * 1024);
-        assert_eq!(ask(&mut peer, pieces), Event::None);
+        assert_eq!(ask(&mut peer, pieces), Effect::None);
         assert_eq!(take_control(&mut peer), rejected(pieces));
-        assert_eq!(ask(&mut peer, pieces - 1), Event::MetadataRequested);
+        assert_eq!(ask(&mut peer, pieces - 1), Effect::MetadataRequested);
         assert_eq!(peer.poll_metadata(), Some(pieces - 1));
         peer.handle_metadata(pieces - 1, &SHAPE, None);
         assert_eq!(take_control(&mut peer), rejected(pieces - 1));
@@ -278,9 +277,9 @@ mod tests {
             peer.handle_message(&message, &shape).unwrap()
         };
         for _ in 0..WAITING_LIMIT {
-            assert_eq!(ask(), Event::MetadataRequested);
+            assert_eq!(ask(), Effect::MetadataRequested);
         }
-        assert_eq!(ask(), Event::None);
+        assert_eq!(ask(), Effect::None);
         assert_eq!(take_control(&mut peer), rejected(0));
     }
 
@@ -290,13 +289,13 @@ mod tests {
         extended(&mut peer, 0, METADATA).unwrap();
         for _ in 0..4 {
             for piece in 0..3 {
-                assert_eq!(ask(&mut peer, piece), Event::MetadataRequested);
+                assert_eq!(ask(&mut peer, piece), Effect::MetadataRequested);
                 assert_eq!(peer.poll_metadata(), Some(piece));
                 peer.handle_metadata(piece, &SHAPE, Some(b"body"));
                 take_control(&mut peer);
             }
         }
-        assert_eq!(ask(&mut peer, 0), Event::None);
+        assert_eq!(ask(&mut peer, 0), Effect::None);
         assert_eq!(take_control(&mut peer), rejected(0));
     }
 
@@ -320,13 +319,13 @@ mod tests {
     #[test]
     fn malformed_metadata_messages_end_the_peer_and_a_malformed_handshake_does_not() {
         let mut peer = open_peer(true);
-        assert_eq!(ask(&mut peer, 0), Event::None, "it has given no number");
-        assert_eq!(extended(&mut peer, 0, b"i1e"), Ok(Event::None));
+        assert_eq!(ask(&mut peer, 0), Effect::None, "it has given no number");
+        assert_eq!(extended(&mut peer, 0, b"i1e"), Ok(Effect::None));
         extended(&mut peer, 0, METADATA).unwrap();
         extended(&mut peer, 0, b"de").unwrap();
-        assert_eq!(ask(&mut peer, 0), Event::MetadataRequested);
+        assert_eq!(ask(&mut peer, 0), Effect::MetadataRequested);
         let says = extended(&mut peer, 1, b"d8:msg_typei1e5:piecei0ee");
-        assert_eq!(says, Ok(Event::None));
+        assert_eq!(says, Ok(Effect::None));
         let says = extended(&mut peer, 1, b"i1e");
         assert!(matches!(says, Err(CloseReason::IllegalMessage(_))));
     }

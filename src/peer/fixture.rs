@@ -1,6 +1,6 @@
 //! What the tests of the peer machine share: a torrent, and a peer whose opening is over.
 
-use super::machine::{Event, Peer};
+use super::machine::{Effect, Peer};
 use crate::torrent::layout::Shape;
 use crate::wire::message::{InfoHash, Message, PeerId, Request};
 
@@ -42,13 +42,7 @@ pub(super) fn served_peer(fast: bool, blocks: u32) -> Peer {
         let request = block(number);
         let event = peer.handle_message(&Message::Request(request), &SHAPE);
         let newly_interested = false;
-        assert_eq!(
-            event,
-            Ok(Event::Requested {
-                request,
-                newly_interested
-            })
-        );
+        assert_eq!(event, Ok(Effect::Requested { newly_interested }));
     }
     peer
 }

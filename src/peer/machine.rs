@@ -1,22 +1,4 @@
-//! One peer's state: what is legal now, and what must be sent next.
-//!
-//! Owns the rules of the protocol for one connection (BEP 3, 6, 9, 10, 21). It must not know the
-//! socket, the content, the clock, or why it is choked: those are the reactor's and the choker's.
-//!
-//! ```text
-//!   new ── handle_handshake ──▶ greeted ── handle_peer_id ──▶ open
-//!              (68 bytes)                (what we have, BEP 10)
-//!
-//!   open:       interested, or a request            unchoke
-//!        quiet ─────────────────────────▶ waiting ───────────▶ served ──▶ requests are queued
-//!          ▲                              │    ▲                 │
-//!          └──────── not interested ──────┘    └──── choke ──────┘──────▶ the queue is refused
-//!
-//!   any ── seed, upload only, illegal, late ──▶ Err(CloseReason); the machine is used no more
-//! ```
-//!
-//! Being interested and being choked are two bits, so a peer that is unchoked before it says that
-//! it is interested is served as well.
+//! The protocol of one peer (BEP 3, 6, 9, 10, 21): what is legal now, and what must be sent next.
 //!
 //! With the Fast extension every request is answered exactly once: by its block, or by a reject
 //! when it comes while choked, is cancelled, exceeds the queue, is queued when we choke, or cannot
@@ -24,8 +6,8 @@
 //! can be neither cancelled nor rejected.
 //!
 //! Sending is in two steps. [`Peer::poll_transmit`] shows what is to be sent, in the order of the
-//! wire: the rest of a partially sent block, control bytes, blocks. [`Peer::handle_sent`] is told
-//! how many bytes of exactly that the socket took. Nothing else is remembered of what is in flight.
+//! wire: the rest of a partially sent block, control bytes, blocks. [`Peer::handle_sent`] takes the
+//! number of bytes of exactly that which went out. Nothing else is remembered of what is in flight.
 
 use super::close::CloseReason;
 use super::extended::MetadataQueue;
@@ -40,19 +22,17 @@ use crate::wire::message::{InfoHash, Message, PeerId, Request};
 /// peer: each request that is refused costs as many bytes as it brought.
 pub const CONTROL_LIMIT_BYTES: usize = 64 * 1024;
 
-/// What a message means to the rest of the program.
+/// What a message has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// Nothing.
+pub(super) enum Effect {
+    /// Nothing that others must know.
     None,
     /// The peer wants blocks.
     Interested,
-    /// The peer wants none; it is to lose its slot.
+    /// The peer wants no blocks.
     NotInterested,
     /// A block was queued.
     Requested {
-        /// The block.
-        request: Request,
         /// The peer never said that it is interested; this request says so.
         newly_interested: bool,
     },
@@ -60,9 +40,43 @@ pub enum Event {
     MetadataRequested,
 }
 
+/// Whether a peer is served. Interest is the peer's word and a slot is ours, so that a peer that is
+/// unchoked before it says that it is interested is served as well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Upload {
+    /// Without a slot, and not interested.
+    #[default]
+    Choked,
+    /// Interested, without a slot.
+    Waiting,
+    /// With a slot: requests are queued.
+    Unchoked {
+        /// Whether the peer wants blocks.
+        interested: bool,
+    },
+}
+
+impl Upload {
+    fn is_unchoked(self) -> bool {
+        matches!(self, Self::Unchoked { .. })
+    }
+
+    fn is_interested(self) -> bool {
+        matches!(self, Self::Waiting | Self::Unchoked { interested: true })
+    }
+
+    fn new(unchoked: bool, interested: bool) -> Self {
+        match (unchoked, interested) {
+            (true, interested) => Self::Unchoked { interested },
+            (false, true) => Self::Waiting,
+            (false, false) => Self::Choked,
+        }
+    }
+}
+
 /// One peer's protocol state.
 #[derive(Debug, Default)]
-pub struct Peer {
+pub(super) struct Peer {
     pub(super) blocks: BlockQueue,
     pub(super) control: ControlBuffer,
     pub(super) metadata: Option<Box<MetadataQueue>>,
@@ -80,42 +94,45 @@ pub struct Peer {
     pub(super) ut_metadata: u8,
     fast: bool,
     extended: bool,
-    interested: bool,
-    unchoked: bool,
+    upload: Upload,
 }
 
 /// Opening, and what the peer says.
 impl Peer {
     /// A connection on which nothing was said.
-    #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::default()
     }
 
     /// The first 48 bytes named a torrent that we serve: queues our handshake, which trackers that
     /// test for NAT wait for before they send their id.
-    pub fn handle_handshake(&mut self, reserved: [u8; 8], info_hash: InfoHash, ours: PeerId) {
+    pub(super) fn handle_handshake(
+        &mut self,
+        reserved: [u8; 8],
+        info_hash: InfoHash,
+        ours: PeerId,
+    ) {
         self.handle_extensions(reserved);
         self.open(info_hash, ours);
     }
 
     /// What the peer's handshake says it can do; ours is sent.
-    pub fn handle_extensions(&mut self, reserved: [u8; 8]) {
+    pub(super) fn handle_extensions(&mut self, reserved: [u8; 8]) {
         let extensions = Extensions::from_reserved(reserved);
         self.fast = extensions.fast;
         self.extended = extensions.extended;
     }
 
     /// We have called the peer: queues our handshake, before anything was heard.
-    pub fn open(&mut self, info_hash: InfoHash, ours: PeerId) {
+    pub(super) fn open(&mut self, info_hash: InfoHash, ours: PeerId) {
         let bytes = handshake::encode(info_hash, ours);
         self.control.out().extend_from_slice(&bytes);
-        self.handshake_unsent = u8::try_from(HANDSHAKE_LENGTH).unwrap_or(u8::MAX);
+        self.handshake_unsent = u8::try_from(HANDSHAKE_LENGTH).expect("68");
     }
 
     /// The handshake is complete: queues exactly one of have-all and bitfield, then
     /// `extension_handshake`, which is a whole encoded message, if the peer speaks BEP 10.
-    pub fn handle_peer_id(
+    pub(super) fn handle_peer_id(
         &mut self,
         id: PeerId,
         ours: PeerId,
@@ -141,26 +158,26 @@ impl Peer {
     }
 
     /// A message after the handshake. An error ends the connection.
-    pub fn handle_message(
+    pub(super) fn handle_message(
         &mut self,
         message: &Message<'_>,
         shape: &Shape,
-    ) -> Result<Event, CloseReason> {
+    ) -> Result<Effect, CloseReason> {
         match *message {
             Message::Request(request) => self.handle_request(request, shape),
             Message::Cancel(request) => {
                 if self.blocks.remove(&request) {
                     self.reject_when_fast(request);
                 }
-                Ok(Event::None)
+                Ok(Effect::None)
             }
             Message::Interested => {
-                self.interested = true;
-                Ok(Event::Interested)
+                self.set_interested(true);
+                Ok(Effect::Interested)
             }
             Message::NotInterested => {
-                self.interested = false;
-                Ok(Event::NotInterested)
+                self.set_interested(false);
+                Ok(Effect::NotInterested)
             }
             Message::Have(index) if index >= shape.pieces => {
                 Err(CloseReason::IllegalMessage("have of a piece that is not"))
@@ -182,42 +199,43 @@ impl Peer {
                 Err(CloseReason::IllegalMessage("second handshake"))
             }
             Message::KeepAlive | Message::Choke | Message::Unchoke | Message::Ignored { .. } => {
-                Ok(Event::None)
+                Ok(Effect::None)
             }
         }
     }
 
-    fn handle_request(&mut self, request: Request, shape: &Shape) -> Result<Event, CloseReason> {
+    fn handle_request(&mut self, request: Request, shape: &Shape) -> Result<Effect, CloseReason> {
         if !shape.accepts(&request) {
             return Err(CloseReason::IllegalRequest);
         }
-        let newly_interested = !self.interested;
-        self.interested = true;
-        if self.unchoked && self.blocks.push(request) {
-            return Ok(Event::Requested {
-                request,
-                newly_interested,
-            });
+        let newly_interested = !self.upload.is_interested();
+        self.set_interested(true);
+        if self.upload.is_unchoked() && self.blocks.push(request) {
+            return Ok(Effect::Requested { newly_interested });
         }
         self.reject_when_fast(request);
         Ok(if newly_interested {
-            Event::Interested
+            Effect::Interested
         } else {
-            Event::None
+            Effect::None
         })
     }
 
+    fn set_interested(&mut self, interested: bool) {
+        self.upload = Upload::new(self.upload.is_unchoked(), interested);
+    }
+
     /// The peer has `count` pieces. One that has them all has no use for us.
-    fn has(&mut self, count: u32, shape: &Shape) -> Result<Event, CloseReason> {
+    fn has(&mut self, count: u32, shape: &Shape) -> Result<Effect, CloseReason> {
         self.have = count;
         if count >= shape.pieces {
             return Err(CloseReason::PeerIsSeed);
         }
-        Ok(Event::None)
+        Ok(Effect::None)
     }
 
     /// A time-out is due: a keep-alive is queued, anything else ends the connection.
-    pub fn handle_timeout(&mut self, timer: Timer) -> Result<(), CloseReason> {
+    pub(super) fn handle_timeout(&mut self, timer: Timer) -> Result<(), CloseReason> {
         match timer {
             Timer::Handshake => Err(CloseReason::HandshakeTimeout),
             Timer::Message => Err(CloseReason::MessageTimeout),
@@ -237,19 +255,19 @@ impl Peer {
 /// What the rest of the program decides.
 impl Peer {
     /// The peer has a slot: its requests are queued from now on.
-    pub fn unchoke(&mut self) {
-        if !self.unchoked {
-            self.unchoked = true;
+    pub(super) fn unchoke(&mut self) {
+        if !self.upload.is_unchoked() {
+            self.upload = Upload::new(true, self.upload.is_interested());
             encoder::unchoke(self.control.out());
         }
     }
 
     /// The peer has no slot any more: what it has queued is refused, but for a block already begun.
-    pub fn choke(&mut self) {
-        if !self.unchoked {
+    pub(super) fn choke(&mut self) {
+        if !self.upload.is_unchoked() {
             return;
         }
-        self.unchoked = false;
+        self.upload = Upload::new(false, self.upload.is_interested());
         let Self {
             blocks,
             control,
@@ -269,7 +287,7 @@ impl Peer {
 
     /// This block cannot be read. A peer without the Fast extension cannot be told, and neither can
     /// one that has begun to receive it: these are to be closed.
-    pub fn reject_block(&mut self, request: Request) -> Result<(), CloseReason> {
+    pub(super) fn reject_block(&mut self, request: Request) -> Result<(), CloseReason> {
         let begun = self
             .blocks
             .partial()
@@ -294,7 +312,7 @@ impl Peer {
     }
 
     /// How many requests were rejected since this was asked last.
-    pub fn take_rejected(&mut self) -> u32 {
+    pub(super) fn take_rejected(&mut self) -> u32 {
         std::mem::take(&mut self.rejected)
     }
 }
@@ -302,39 +320,28 @@ impl Peer {
 /// What may be asked about it.
 impl Peer {
     /// Control bytes wait to be sent.
-    #[must_use]
-    pub fn has_control(&self) -> bool {
+    pub(super) fn has_control(&self) -> bool {
         !self.control.is_empty()
     }
 
     /// Blocks wait to be sent, or the rest of one. A choked peer has at most the latter.
-    #[must_use]
-    pub fn has_blocks(&self) -> bool {
+    pub(super) fn has_blocks(&self) -> bool {
         !self.blocks.is_empty()
     }
 
-    /// The peer has said that it wants blocks.
-    #[must_use]
-    pub fn is_interested(&self) -> bool {
-        self.interested
-    }
-
-    /// The peer has no slot.
-    #[must_use]
-    pub fn is_choked(&self) -> bool {
-        !self.unchoked
+    /// Whether the peer is served.
+    pub(super) fn upload(&self) -> Upload {
+        self.upload
     }
 
     /// How many blocks wait, the partially sent one included: at most
     /// [`REQQ`](super::queue::REQQ).
-    #[must_use]
-    pub fn queue_length(&self) -> usize {
+    pub(super) fn queue_length(&self) -> usize {
         self.blocks.len()
     }
 
     /// So many control bytes wait that nothing more is to be read from the peer until it takes some.
-    #[must_use]
-    pub fn is_backlogged(&self) -> bool {
+    pub(super) fn is_backlogged(&self) -> bool {
         let opening = usize::try_from(self.opening_bytes).unwrap_or(usize::MAX);
         self.control.unsent_bytes() > CONTROL_LIMIT_BYTES.saturating_add(opening)
     }

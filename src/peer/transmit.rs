@@ -21,8 +21,7 @@ pub struct Transmit<'a> {
 impl Peer {
     /// What is to be sent next. Our handshake is shown alone until all of it is sent: some clients
     /// lose what arrives in one segment with it.
-    #[must_use]
-    pub fn poll_transmit(&self) -> Transmit<'_> {
+    pub(super) fn poll_transmit(&self) -> Transmit<'_> {
         let mut control = self.control.unsent();
         let mut blocks = self.blocks.unbegun();
         if self.handshake_unsent > 0 {
@@ -42,7 +41,7 @@ impl Peer {
 
     /// The socket took `bytes` of what [`Peer::poll_transmit`] showed, from its beginning, with
     /// nothing skipped.
-    pub fn handle_sent(&mut self, bytes: usize) -> Sent {
+    pub(super) fn handle_sent(&mut self, bytes: usize) -> Sent {
         let mut sent = Sent::default();
         let mut left = self.blocks.finish_partial(bytes as u64, &mut sent);
         if left > 0 && !self.control.is_empty() {

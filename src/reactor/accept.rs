@@ -7,6 +7,7 @@ use std::io;
 use std::net::IpAddr;
 
 use mio::Interest;
+use mio::net::TcpStream;
 
 use super::Reactor;
 use super::connection::Connection;
@@ -14,6 +15,7 @@ use super::listener::{self, Accepted};
 use super::tokens::Source;
 use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
+use crate::timers::Time;
 
 /// Connections accepted in one turn, so that a flash crowd does not starve those who are in.
 const ACCEPTS_PER_TURN: usize = 256;
@@ -73,13 +75,13 @@ impl Reactor {
         }
     }
 
-    /// Gives a new connection its place, or drops it: a peer that is refused at once can go
-    /// elsewhere, one that is left in the backlog waits for nothing.
-    fn admit(&mut self, stream: mio::net::TcpStream, address: IpAddr) {
-        let from_address = self.peers_from.get(&address).copied().unwrap_or(0);
-        let refusal = if self.connections.len() >= self.max_peers {
+    /// Keeps a new connection, or drops it: a peer that is refused at once can go elsewhere, one that
+    /// is left in the backlog waits for nothing.
+    fn admit(&mut self, stream: TcpStream, address: IpAddr) {
+        let connections = &self.connections;
+        let refusal = if connections.len() >= connections.max {
             Some(CloseReason::AtCapacity)
-        } else if from_address >= self.max_peers_per_ip {
+        } else if connections.from_address(address) >= connections.max_per_address {
             Some(CloseReason::TooManyFromAddress)
         } else {
             None
@@ -89,44 +91,31 @@ impl Reactor {
             self.shared.counters.ended(reason);
             return;
         }
-        let Some(key) = self.seat(stream, address) else {
-            return;
-        };
-        if let Some(connection) = self.connections.get_mut(key.index as usize) {
-            // The handshake is often there already; asking costs less than another turn.
-            connection.latches.readable = true;
-            self.run_queue.enqueue(connection, key);
-        }
-        self.shared.counters.accepted += 1;
+        let registered = self.register(stream, |key, stream, now| {
+            Connection::accepted(key, stream, address, now)
+        });
+        self.shared.counters.accepted += u64::from(registered);
     }
 
-    /// Gives a connection its place, whoever has called.
-    pub(super) fn seat(
+    /// Watches a stream, accepted or dialled, and keeps the connection that `make` makes of it. False
+    /// when it cannot be watched.
+    pub(super) fn register(
         &mut self,
-        mut stream: mio::net::TcpStream,
-        address: IpAddr,
-    ) -> Option<PeerKey> {
-        let connected = self.connections.len();
-        let entry = self.connections.vacant_entry();
-        let index = u32::try_from(entry.key()).ok()?;
-        let key = PeerKey {
-            index,
-            generation: self.generation,
-        };
-        self.generation = self.generation.wrapping_add(1);
-        listener::prepare(&stream, connected);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let token = Source::Peer(key).token();
-        if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
-            log::warn!("{address}: cannot be polled: {error}");
-            return None;
-        }
-        let mut connection = Connection::new(stream, address, key.generation, self.shared.now);
-        connection
-            .deadlines
-            .arm(key, &self.shared.timeouts, &mut self.shared.wheel);
-        entry.insert(connection);
-        *self.peers_from.entry(address).or_default() += 1;
-        Some(key)
+        mut stream: TcpStream,
+        make: impl FnOnce(PeerKey, TcpStream, Time) -> Connection,
+    ) -> bool {
+        listener::prepare(&stream, self.connections.len());
+        let (registry, now) = (self.poll.registry(), self.shared.now);
+        let key = self.connections.insert(&mut self.shared, |key| {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            match registry.register(&mut stream, Source::Peer(key).token(), interest) {
+                Ok(()) => Some(make(key, stream, now)),
+                Err(error) => {
+                    log::warn!("a connection cannot be polled: {error}");
+                    None
+                }
+            }
+        });
+        key.is_some()
     }
 }

@@ -1,7 +1,7 @@
 //! Which torrents have peers, and what these were sent.
 //!
-//! Owns one entry for each such torrent, found by its place, so that counting costs an addition. It
-//! must not know connections: each keeps the place it was given.
+//! Owns one entry for each such torrent. A connection keeps the slot of its torrent's entry, so that
+//! counting costs an addition.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -45,50 +45,56 @@ impl Active {
 pub(super) struct Activity {
     torrents: Slab<Active>,
     /// By [`Torrent::id`].
-    places: HashMap<TorrentId, usize>,
+    slots: HashMap<TorrentId, u32>,
     peers: u64,
 }
 
 impl Activity {
-    /// A peer has come for this torrent. Answers its place, and whether it is the only peer there.
-    pub(super) fn join(&mut self, torrent: &Arc<Torrent>) -> (usize, bool) {
+    /// A peer has come for this torrent. Returns the torrent's slot, and whether the peer is its only
+    /// one.
+    pub(super) fn join(&mut self, torrent: &Arc<Torrent>) -> (u32, bool) {
         let torrents = &mut self.torrents;
-        let place = *self.places.entry(torrent.id).or_insert_with(|| {
-            torrents.insert(Active {
+        let slot = *self.slots.entry(torrent.id).or_insert_with(|| {
+            let slot = torrents.insert(Active {
                 torrent: Arc::clone(torrent),
                 peers: 0,
                 sent_bytes: 0,
                 window: 0,
                 window_bytes: 0,
                 last_window_bytes: 0,
-            })
+            });
+            u32::try_from(slot).expect("there are fewer torrents than peers")
         });
-        let mut is_only = false;
-        if let Some(active) = self.torrents.get_mut(place) {
-            active.peers += 1;
-            self.peers += 1;
-            is_only = active.peers == 1;
-        }
-        (place, is_only)
+        let active = self.active(slot);
+        active.peers += 1;
+        let is_only = active.peers == 1;
+        self.peers += 1;
+        (slot, is_only)
     }
 
-    /// A peer with this place has gone. Answers the torrent when it was the last one.
-    pub(super) fn leave(&mut self, place: usize) -> Option<Arc<Torrent>> {
-        let active = self.torrents.get_mut(place)?;
+    /// The entry in a slot that a connected peer keeps.
+    fn active(&mut self, slot: u32) -> &mut Active {
+        let active = self.torrents.get_mut(slot as usize);
+        active.expect("an entry stays while it has peers")
+    }
+
+    /// A peer of the torrent in this slot has gone. Returns the torrent when it was the last one.
+    pub(super) fn leave(&mut self, slot: u32) -> Option<Arc<Torrent>> {
+        let active = self.active(slot);
         active.peers -= 1;
+        let has_peers = active.peers > 0;
         self.peers -= 1;
-        if active.peers > 0 {
+        if has_peers {
             return None;
         }
-        self.places.remove(&active.torrent.id);
-        Some(self.torrents.remove(place).torrent)
+        let active = self.torrents.remove(slot as usize);
+        self.slots.remove(&active.torrent.id);
+        Some(active.torrent)
     }
 
-    /// A peer with this place was sent bytes.
-    pub(super) fn sent(&mut self, place: usize, bytes: u64, now: Time) {
-        let Some(active) = self.torrents.get_mut(place) else {
-            return;
-        };
+    /// A peer of the torrent in this slot was sent bytes.
+    pub(super) fn sent(&mut self, slot: u32, bytes: u64, now: Time) {
+        let active = self.active(slot);
         active.sent_bytes += bytes;
         let window = now.0 / WINDOW_MS;
         if window != active.window {
@@ -102,7 +108,7 @@ impl Activity {
 
     /// The torrent with this id, when it has peers.
     pub(super) fn find(&self, id: TorrentId) -> Option<&Active> {
-        self.torrents.get(*self.places.get(&id)?)
+        self.torrents.get(*self.slots.get(&id)? as usize)
     }
 
     /// The torrents that are sent the most of late.

@@ -1,7 +1,7 @@
-//! One accepted connection: the socket's side of a peer.
+//! One connection: what the loop keeps for a peer beside its session.
 //!
-//! Owns the stream, the latches of its readiness and what is remembered between turns. It must
-//! not know the protocol, which is [`Peer`]'s, nor fairness, which is the choker's.
+//! Owns the transport, the membership in the lists of the run queue and what is remembered of the
+//! content that the peer is sent.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -10,12 +10,12 @@ use std::sync::Arc;
 use mio::net::TcpStream;
 
 use super::dial::Called;
-use super::stage::EXTENTS_PER_BLOCK;
-use crate::peer::machine::Peer;
-use crate::timers::{Deadlines, Time};
+use super::stage::{BATCH_BLOCKS, EXTENTS_PER_BLOCK};
+use super::transport::Transport;
+use crate::peer::key::PeerKey;
+use crate::peer::session::Session;
+use crate::timers::{Alarm, Time};
 use crate::torrent::catalogue::Torrent;
-use crate::wire::decoder::Decoder;
-use crate::wire::message::InfoHash;
 
 /// How long an answer "this range is resident" is believed: pages that were just there, or were
 /// just read in for this peer, are not evicted sooner unless memory is desperately short.
@@ -23,22 +23,18 @@ const RESIDENT_BELIEVED_MS: u64 = 2_000;
 
 /// A connection in the slab. Idle, it costs its own size and nothing on the heap.
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
-    pub(super) address: IpAddr,
-    pub(super) generation: u32,
-    pub(super) latches: Latches,
-    pub(super) deadlines: Deadlines,
-    pub(super) decoder: Decoder,
-    /// Bytes of a message that is not complete; empty between messages.
-    pub(super) tail: Box<[u8]>,
-    pub(super) peer: Peer,
+    pub(super) key: PeerKey,
+    pub(super) transport: Transport,
+    pub(super) session: Session,
+    pub(super) alarm: Alarm,
+    pub(super) queued: Queued,
+    pub(super) wait: Wait,
+    /// Blocks in the outbox's sense are of this torrent, once it is loaded.
     pub(super) torrent: Option<Arc<Torrent>>,
-    /// What the peer's handshake said, while its torrent is loaded: nothing is read meanwhile.
-    pub(super) loading: Option<Box<Asked>>,
-    /// Whom we have called it for, unless it has called us.
+    /// The peer that we have dialled, unless it has connected to us.
     pub(super) called: Option<Box<Called>>,
-    /// Where its torrent is counted as active, once the handshake is complete.
-    pub(super) place: Option<usize>,
+    /// The slot of its torrent in `Activity`, once the session is open.
+    pub(super) active_slot: Option<u32>,
     pub(super) accepted_at: Time,
     /// Bytes of blocks.
     pub(super) sent_bytes: u64,
@@ -47,37 +43,31 @@ pub(super) struct Connection {
     pub(super) windows: Vec<Window>,
     /// A block over many small extents, as the readers gathered it.
     pub(super) gathered: Option<Arc<Gathered>>,
-    /// Blocks in a row that were refused because their content could not be read.
-    pub(super) failed_blocks: u16,
 }
 
-/// What a handshake asks for.
-pub(super) struct Asked {
-    pub(super) reserved: [u8; 8],
-    pub(super) info_hash: InfoHash,
-}
-
-/// Edge-triggered readiness and list membership, one bit each.
+/// The lists that a connection is on, one bit each.
 #[derive(Default)]
-pub(super) struct Latches {
-    /// The socket may have bytes; only `WouldBlock` or a short read clears it.
-    pub(super) readable: bool,
-    /// The peer has closed its side; reading on finds the end.
-    pub(super) read_closed: bool,
-    /// The socket may take bytes; only `WouldBlock` or a short write clears it.
-    pub(super) writable: bool,
+pub(super) struct Queued {
     /// It is on the list of connections to receive from.
     pub(super) to_receive: bool,
     /// It is on one of the lists of connections to send to.
     pub(super) to_send: bool,
-    /// A reader thread works for it; its blocks wait.
-    pub(super) parked: bool,
-    /// The readers had too much to do for it; it asks again when they have done something.
-    pub(super) stalled: bool,
     /// It is in line for metadata.
-    pub(super) metadata_waits: bool,
-    /// It is closed at the end of the turn.
-    pub(super) closing: bool,
+    pub(super) for_metadata: bool,
+}
+
+/// What the blocks of a connection wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Wait {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A reader works for it. Control bytes go out meanwhile, unless they would be inside a block.
+    Reader,
+    /// The readers' queue is full: it asks again when they have done something.
+    ReaderRoom,
+    /// The rate limit has nothing left.
+    Rate,
 }
 
 /// A range of one file that is resident, as of a moment.
@@ -122,72 +112,87 @@ pub(super) struct Gathered {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, address: IpAddr, generation: u32, now: Time) -> Self {
+    /// A peer has connected to us.
+    pub(super) fn accepted(key: PeerKey, stream: TcpStream, address: IpAddr, now: Time) -> Self {
+        let transport = Transport::accepted(stream, address);
+        Self::new(key, transport, Session::accepted(now), now)
+    }
+
+    /// A connection with nothing done yet.
+    pub(super) fn new(key: PeerKey, transport: Transport, session: Session, now: Time) -> Self {
         Self {
-            stream,
-            address,
-            generation,
-            latches: Latches {
-                writable: true,
-                ..Latches::default()
-            },
-            deadlines: Deadlines::new(now),
-            decoder: Decoder::new(),
-            tail: Box::default(),
-            peer: Peer::new(),
+            key,
+            transport,
+            session,
+            alarm: Alarm::new(),
+            queued: Queued::default(),
+            wait: Wait::Nothing,
             torrent: None,
-            loading: None,
             called: None,
-            place: None,
+            active_slot: None,
             accepted_at: now,
             sent_bytes: 0,
             windows: Vec::new(),
             gathered: None,
-            failed_blocks: 0,
         }
     }
 
     /// The peer has no slot any more, and nothing needs to be known for it.
     pub(super) fn choke(&mut self) {
-        self.peer.choke();
+        self.session.choke();
         self.windows = Vec::new();
     }
 
-    /// Whether what the peer has sent may be read now: not while it does not take its answers, so
-    /// that its backlog is bounded, nor before it is known what it talks about.
+    /// Whether what the peer has sent may be read now.
     pub(super) fn wants_to_receive(&self) -> bool {
-        self.latches.readable && !self.peer.is_backlogged() && self.loading.is_none()
+        self.transport.is_readable() && self.session.wants_bytes()
     }
 
-    /// Whether there is something that the socket could be offered now.
+    /// Whether there is something that the transport could be offered now.
     pub(super) fn wants_to_send(&self) -> bool {
-        self.latches.writable && (self.has_control_to_send() || self.has_blocks_to_send())
+        self.transport.is_writable() && (self.has_control_to_send() || self.has_blocks_to_send())
     }
 
-    /// Whether there are words that may go out now: not in the middle of a block that is waited for.
+    /// Whether there are control bytes that may go out now: not inside a block that waits.
     pub(super) fn has_control_to_send(&self) -> bool {
-        let inside_block = self.latches.parked && self.peer.poll_transmit().partial.is_some();
-        self.peer.has_control() && !inside_block
+        let inside_block =
+            self.wait == Wait::Reader && self.session.poll_transmit().partial.is_some();
+        self.session.has_control() && !inside_block
     }
 
-    /// Whether that would be blocks.
+    /// Whether there are blocks that no reader works for.
     pub(super) fn has_blocks_to_send(&self) -> bool {
-        self.peer.has_blocks() && !self.latches.parked
+        self.session.has_blocks() && self.wait != Wait::Reader
+    }
+
+    /// Whether receiving can wait for the connection's turn to send: it has a whole batch queued. Its
+    /// next requests then come in one read and not in many.
+    pub(super) fn may_defer(&self) -> bool {
+        self.queued.to_send
+            && !self.transport.is_read_closed()
+            && self.has_blocks_to_send()
+            && self.session.queue_length() >= BATCH_BLOCKS
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::session::{Event, Introduction};
     use crate::torrent::layout::Shape;
-    use crate::wire::message::{Message, PeerId, Request};
+    use crate::wire::handshake::PROTOCOL;
+    use crate::wire::message::PeerId;
 
     /// A connection whose peer has said its handshake, is unchoked and waits for one block.
     fn connection() -> Connection {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stream = TcpStream::connect(address).unwrap();
-        let mut connection = Connection::new(stream, address.ip(), 0, Time(0));
+        let key = PeerKey {
+            index: 0,
+            generation: 0,
+        };
+        let mut connection = Connection::accepted(key, stream, address.ip(), Time(0));
         let shape = Shape {
             piece_length: 16 * 1024,
             pieces: 2,
@@ -195,21 +200,32 @@ mod tests {
             metadata_length: 100,
             private: false,
         };
-        let peer = &mut connection.peer;
-        peer.handle_handshake([0; 8], InfoHash([1; 20]), PeerId([2; 20]));
-        peer.handle_sent(68);
-        peer.handle_peer_id(PeerId([3; 20]), PeerId([2; 20]), &shape, &[])
-            .unwrap();
-        peer.unchoke();
-        let request = Request {
-            index: 0,
-            begin: 0,
-            length: 16 * 1024,
+        let ours = Introduction {
+            peer_id: PeerId([2; 20]),
+            port: 1,
+            your_ip: address.ip(),
         };
-        peer.handle_message(&Message::Request(request), &shape)
-            .unwrap();
-        let control = peer.poll_transmit().control.len();
-        peer.handle_sent(control);
+        let mut bytes = PROTOCOL.to_vec();
+        bytes.extend([0; 8]);
+        bytes.extend([1; 20]);
+        bytes.extend([3; 20]);
+        bytes.extend([0, 0, 0, 13, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x40, 0]);
+        let session = &mut connection.session;
+        let mut bytes = bytes.as_slice();
+        let mut unsent = 0;
+        while let Some(event) = session.receive(&mut bytes, Time(0), &ours).unwrap() {
+            match event {
+                Event::TorrentWanted(_) => drop(session.torrent_loaded(shape, ours.peer_id)),
+                Event::Opened => session.unchoke(),
+                _ => {}
+            }
+            unsent += 1;
+        }
+        assert_eq!(unsent, 4, "wanted, opened, interested, requested");
+        while session.has_control() {
+            let control = session.poll_transmit().control.len();
+            session.sent(control, false, Time(0));
+        }
         connection
     }
 
@@ -243,7 +259,7 @@ mod tests {
     fn a_parked_connection_sends_what_does_not_wait_for_content() {
         let mut connection = connection();
         assert!(connection.wants_to_send());
-        connection.latches.parked = true;
+        connection.wait = Wait::Reader;
         assert!(!connection.wants_to_send());
         connection.choke();
         assert!(connection.wants_to_send());
@@ -252,12 +268,12 @@ mod tests {
     #[test]
     fn behind_a_begun_block_that_is_parked_nothing_is_tried() {
         let mut connection = connection();
-        connection.peer.handle_sent(1000);
-        connection.latches.parked = true;
+        connection.session.sent(1000, false, Time(0));
+        connection.wait = Wait::Reader;
         connection.choke();
-        assert!(connection.peer.has_control());
+        assert!(connection.session.has_control());
         assert!(!connection.wants_to_send(), "the loop would spin");
-        connection.latches.parked = false;
+        connection.wait = Wait::Nothing;
         assert!(connection.wants_to_send());
     }
 }

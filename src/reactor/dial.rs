@@ -7,8 +7,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use super::Reactor;
+use super::connection::Connection;
+use super::transport::Transport;
 use crate::net;
 use crate::peer::close::CloseReason;
+use crate::peer::session::Session;
 use crate::timers::Time;
 use crate::wire::message::InfoHash;
 
@@ -205,10 +208,10 @@ impl Reactor {
         let source = shared.announcing.source(address.is_ipv6());
         let Some(source) = source else { return };
         let ip = address.ip();
-        let from_address = self.peers_from.get(&ip).copied().unwrap_or(0);
-        let is_house_full = self.connections.len() >= self.max_peers;
+        let from_address = self.connections.from_address(ip);
+        let is_at_capacity = self.connections.len() >= self.connections.max;
         let is_here = from_address > 0 && self.has_peer(ip, &info_hash);
-        if is_house_full || is_here || from_address >= self.max_peers_per_ip {
+        if is_at_capacity || is_here || from_address >= self.connections.max_per_address {
             return;
         }
         self.shared.counters.called += 1;
@@ -225,26 +228,27 @@ impl Reactor {
                 return;
             }
         };
-        let Some(key) = self.seat(stream, ip) else {
-            return;
-        };
-        self.shared.dialer.began(info_hash, address);
-        if let Some(connection) = self.connections.get_mut(key.index as usize) {
-            // The first edge says that the connection is made.
-            connection.latches.writable = false;
-            connection.peer.open(info_hash, self.shared.identity);
+        let identity = self.shared.identity;
+        let registered = self.register(stream, |key, stream, now| {
+            let session = Session::dialled(now, info_hash, identity);
+            let transport = Transport::connecting(stream, ip);
+            let mut connection = Connection::new(key, transport, session, now);
             connection.called = Some(Box::new(called));
+            connection
+        });
+        if registered {
+            self.shared.dialer.began(info_hash, address);
         }
     }
 
     /// Whether somebody at this address is connected for this torrent, whoever has called.
     fn has_peer(&self, ip: IpAddr, info_hash: &InfoHash) -> bool {
-        self.connections.iter().any(|(_, connection)| {
+        self.connections.iter().any(|connection| {
             let called = connection.called.as_ref();
             let torrent = connection.torrent.as_ref();
             let is_called = called.is_some_and(|called| called.is_for(info_hash));
             let is_here = torrent.is_some_and(|torrent| torrent.info_hash == *info_hash);
-            connection.address == ip && (is_called || is_here)
+            connection.transport.address() == ip && (is_called || is_here)
         })
     }
 }

@@ -9,6 +9,7 @@ mod accept;
 mod activity;
 mod announcing;
 mod connection;
+mod connections;
 mod dial;
 mod listener;
 mod loading;
@@ -23,24 +24,22 @@ mod signals;
 mod stage;
 mod start;
 mod tokens;
+mod transport;
 mod update;
 
-use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use mio::{Events, Poll, Waker};
 use signal_hook_mio::v1_0::Signals;
-use slab::Slab;
 
-use self::connection::{Connection, Gathered, Window, remember};
+use self::connection::{Connection, Gathered, Wait, Window, remember};
+use self::connections::Connections;
 use self::listener::{Bound, Listener};
 use self::reload::Reload;
 use self::report::PendingListing;
-use self::run_queue::RunQueue;
 pub use self::service::Service;
 use self::shared::Shared;
 pub use self::signals::catch as catch_signals;
@@ -49,8 +48,8 @@ use crate::choker::Verdict;
 use crate::library::catalogue::live::Live;
 use crate::logging;
 use crate::metrics::LibrarySize;
-use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
+use crate::peer::session::Phase;
 use crate::status::server::{StatusError, StatusServer};
 use crate::storage::{BadPiece, Completion};
 use crate::timers::Time;
@@ -116,17 +115,10 @@ pub struct Reactor {
     woke: Instant,
     /// Pages that the thread had waited for before it was the loop's.
     faults_before: u64,
-    connections: Slab<Connection>,
-    /// How many connections have been accepted: the generation of the next one.
-    generation: u32,
+    connections: Connections,
     /// How many the process may have.
     descriptors: usize,
-    max_peers: usize,
-    max_peers_per_ip: usize,
-    peers_from: HashMap<IpAddr, usize>,
     shared: Shared,
-    run_queue: RunQueue,
-    closing: Vec<(PeerKey, CloseReason)>,
     woken: bool,
     signalled: bool,
     /// A stop was asked for, and takes until then at most.
@@ -227,14 +219,11 @@ impl Reactor {
                     }
                 }
                 Source::Peer(key) => {
-                    let Some(connection) = live(&mut self.connections, key) else {
-                        continue;
-                    };
-                    let latches = &mut connection.latches;
-                    latches.writable |= event.is_writable();
-                    latches.read_closed |= event.is_read_closed() || event.is_error();
-                    latches.readable |= event.is_readable() || latches.read_closed;
-                    self.run_queue.enqueue(connection, key);
+                    self.connections
+                        .visit(key, &mut self.shared, |connection, _| {
+                            connection.transport.handle_event(event);
+                            Ok(())
+                        });
                 }
             }
         }
@@ -246,7 +235,8 @@ impl Reactor {
         let resting = self.accept_rests_until.is_some();
         let accepts_wait = !resting && self.listeners.iter().any(|listener| listener.readable);
         let utp_waits = self.listeners.iter().any(|listener| listener.utp_readable);
-        if accepts_wait || utp_waits || self.updates_wait || !self.run_queue.is_empty() {
+        if accepts_wait || utp_waits || self.updates_wait || !self.connections.run_queue.is_empty()
+        {
             return Some(Duration::ZERO);
         }
         let shared = &mut self.shared;
@@ -254,17 +244,18 @@ impl Reactor {
         if announces.is_some_and(|at| at <= shared.now) {
             return Some(Duration::ZERO);
         }
-        let throttled = self.run_queue.is_throttled() || !shared.metadata_waits.is_empty();
+        let throttled =
+            self.connections.run_queue.is_throttled() || !shared.metadata_waits.is_empty();
         let refill = match throttled {
             true => shared.bucket.poll_at(shared.now, SMALLEST_BUDGET_BYTES),
             false => None,
         };
-        let at_capacity = self.connections.len() >= self.max_peers;
+        let at_capacity = self.connections.is_at_capacity();
         [
             shared.wheel.poll_at(),
             shared.choker.poll_at(at_capacity),
             refill,
-            self.run_queue.stalled_until(),
+            self.connections.run_queue.stalled_until(),
             self.accept_rests_until,
             announces,
             shared.dialer.next(),
@@ -280,27 +271,21 @@ impl Reactor {
     }
 
     fn receive(&mut self) {
-        for _ in 0..self.run_queue.receivers() {
-            let Some(key) = self.run_queue.next_receiver() else {
+        for _ in 0..self.connections.run_queue.receivers() {
+            let Some(key) = self.connections.run_queue.next_receiver() else {
                 break;
             };
-            let Some(connection) = live(&mut self.connections, key) else {
-                continue;
-            };
-            connection.latches.to_receive = false;
-            if self.run_queue.may_defer(connection) {
-                continue;
-            }
-            match connection.receive(key, &mut self.shared) {
-                Ok(()) => self.run_queue.enqueue(connection, key),
-                Err(reason) => mark(&mut self.closing, connection, key, reason),
+            if !self.connections.defer(key) {
+                self.connections
+                    .visit(key, &mut self.shared, Connection::receive);
             }
         }
     }
 
     /// Hands out what the reader threads have done.
     fn collect(&mut self) {
-        self.run_queue.release_stalled(self.woken, self.shared.now);
+        let run_queue = &mut self.connections.run_queue;
+        run_queue.release_stalled(self.woken, self.shared.now);
         if !std::mem::take(&mut self.woken) {
             return;
         }
@@ -373,15 +358,14 @@ impl Reactor {
         }
     }
 
-    /// Hands a piece of the info dictionary to who asked for it.
+    /// Hands a piece of the info dictionary to the peer that asked for it.
     fn hand_metadata(&mut self, peer: PeerKey, piece: u32, body: Option<&[u8]>) {
-        if let Some(connection) = live(&mut self.connections, peer)
-            && let Some(torrent) = &connection.torrent
-        {
-            connection.peer.handle_metadata(piece, &torrent.shape, body);
-            connection.fetch_metadata(peer, &mut self.shared);
-            self.run_queue.enqueue(connection, peer);
-        }
+        self.connections
+            .visit(peer, &mut self.shared, |connection, shared| {
+                connection.session.metadata_loaded(piece, body);
+                connection.fetch_metadata(shared);
+                Ok(())
+            });
     }
 
     /// Lets those go on who waited for a range, remembering what was read of which file.
@@ -402,12 +386,15 @@ impl Reactor {
         self.dial();
     }
 
+    /// A reader has done what a connection waited for.
     fn unpark(&mut self, key: PeerKey, change: impl FnOnce(&mut Connection, Time)) {
-        if let Some(connection) = live(&mut self.connections, key) {
-            connection.latches.parked = false;
-            change(connection, self.shared.now);
-            self.run_queue.enqueue(connection, key);
-        }
+        self.connections
+            .visit(key, &mut self.shared, |connection, shared| {
+                assert_eq!(connection.wait, Wait::Reader, "a reader works for it");
+                connection.wait = Wait::Nothing;
+                change(connection, shared.now);
+                Ok(())
+            });
     }
 
     fn expire(&mut self) {
@@ -416,57 +403,37 @@ impl Reactor {
         let mut due = Vec::new();
         self.shared.wheel.expire(now, &mut due);
         for key in due {
-            let Some(connection) = live(&mut self.connections, key) else {
-                continue;
-            };
-            if !connection.deadlines.fired(now) {
-                continue;
-            }
-            if let Some(timer) = connection.deadlines.expired(now, &self.shared.timeouts) {
-                match connection.peer.handle_timeout(timer) {
-                    // The clock starts again when the keep-alive is written.
-                    Ok(()) => self.run_queue.enqueue(connection, key),
-                    Err(reason) => {
-                        mark(&mut self.closing, connection, key, reason);
-                        continue;
-                    }
-                }
-            }
-            connection
-                .deadlines
-                .arm(key, &self.shared.timeouts, &mut self.shared.wheel);
+            self.connections
+                .visit(
+                    key,
+                    &mut self.shared,
+                    |connection, shared| match connection.alarm.fired(now) {
+                        true => connection.session.timeout(now, &shared.timeouts),
+                        false => Ok(()),
+                    },
+                );
         }
     }
 
     /// Carries out what the choker decides.
     fn rebalance(&mut self) {
-        let at_capacity = self.connections.len() - self.closing.len() >= self.max_peers;
+        let at_capacity = self.connections.is_at_capacity();
         let mut verdicts = Vec::new();
-        let now = self.shared.now;
-        self.shared
+        let shared = &mut self.shared;
+        shared
             .choker
-            .rebalance(now, at_capacity, &mut verdicts);
+            .rebalance(shared.now, at_capacity, &mut verdicts);
         for verdict in verdicts {
             let (Verdict::Unchoke(key) | Verdict::Choke(key) | Verdict::Disconnect(key, _)) =
                 verdict;
-            let Some(connection) = live(&mut self.connections, key) else {
-                continue;
-            };
-            match verdict {
-                Verdict::Unchoke(_) => connection.peer.unchoke(),
-                Verdict::Choke(_) => connection.choke(),
-                Verdict::Disconnect(_, reason) => {
-                    mark(&mut self.closing, connection, key, reason);
-                    continue;
+            self.connections.visit(key, shared, |connection, _| {
+                match verdict {
+                    Verdict::Unchoke(_) => connection.session.unchoke(),
+                    Verdict::Choke(_) => connection.choke(),
+                    Verdict::Disconnect(_, reason) => return Err(reason),
                 }
-            }
-            let peer = &connection.peer;
-            let waiting = peer.is_interested() && peer.is_choked();
-            connection.deadlines.waiting(waiting);
-            connection
-                .deadlines
-                .arm(key, &self.shared.timeouts, &mut self.shared.wheel);
-            self.run_queue.enqueue(connection, key);
+                Ok(())
+            });
         }
     }
 
@@ -476,40 +443,37 @@ impl Reactor {
             let Some(key) = self.shared.metadata_waits.pop_front() else {
                 break;
             };
-            if let Some(connection) = live(&mut self.connections, key) {
-                connection.latches.metadata_waits = false;
-                connection.fetch_metadata(key, &mut self.shared);
-            }
+            self.connections
+                .visit(key, &mut self.shared, |connection, shared| {
+                    connection.queued.for_metadata = false;
+                    connection.fetch_metadata(shared);
+                    Ok(())
+                });
         }
     }
 
-    /// Sends words first, then blocks, round the connections and no more than a turn may take.
+    /// Sends control bytes first, then blocks, round the connections and no more than a turn may take.
     fn send(&mut self) {
         self.release_metadata();
-        while let Some(key) = self.run_queue.next_control() {
+        while let Some(key) = self.connections.run_queue.next_control() {
             self.send_to(key, 0);
         }
         let now = self.shared.now;
         if self.shared.bucket.available(now) >= SMALLEST_BUDGET_BYTES {
-            self.run_queue.release_throttled();
+            self.connections.run_queue.release_throttled();
         }
         let before_bytes = self.shared.counters.payload_bytes;
-        for remaining in (1..=self.run_queue.senders()).rev() {
+        for remaining in (1..=self.connections.run_queue.senders()).rev() {
             let sent_bytes = self.shared.counters.payload_bytes - before_bytes;
             if sent_bytes >= SEND_BYTES_PER_TURN {
                 break;
             }
-            let Some(key) = self.run_queue.next_sender() else {
+            let Some(key) = self.connections.run_queue.next_sender() else {
                 break;
             };
             let available_bytes = self.shared.bucket.available(now);
             if available_bytes < SMALLEST_BUDGET_BYTES {
-                match live(&mut self.connections, key) {
-                    // Words have come meanwhile, and these go out at any rate.
-                    Some(connection) if connection.has_control_to_send() => self.send_to(key, 0),
-                    Some(connection) => self.run_queue.throttle(connection, key),
-                    None => {}
-                }
+                self.throttle(key);
                 continue;
             }
             // A share of what the rate allows, so that those behind get theirs in the same turn.
@@ -526,65 +490,45 @@ impl Reactor {
     }
 
     fn send_to(&mut self, key: PeerKey, budget_bytes: u64) {
-        let Some(connection) = live(&mut self.connections, key) else {
-            return;
-        };
-        connection.latches.to_send = false;
-        if connection.wants_to_send()
-            && let Err(reason) = connection.send(key, &mut self.shared, budget_bytes)
-        {
-            mark(&mut self.closing, connection, key, reason);
-            return;
-        }
-        if std::mem::take(&mut connection.latches.stalled) {
-            self.run_queue.stall(connection, key, self.shared.now);
-        }
-        self.run_queue.enqueue(connection, key);
+        self.connections
+            .visit(key, &mut self.shared, |connection, shared| {
+                connection.send(shared, budget_bytes)
+            });
     }
 
-    /// Drops what was marked. The kernel forgets a descriptor that is closed.
+    /// The rate limit has nothing for this connection. Control bytes go out at any rate.
+    fn throttle(&mut self, key: PeerKey) {
+        self.connections
+            .visit(key, &mut self.shared, |connection, shared| {
+                if connection.has_control_to_send() || connection.wait == Wait::Reader {
+                    return connection.send(shared, 0);
+                }
+                connection.queued.to_send = false;
+                connection.wait = Wait::Rate;
+                Ok(())
+            });
+    }
+
+    /// Drops the connections that are to be closed. The kernel forgets a descriptor that is closed.
     fn close(&mut self) {
-        for (key, reason) in self.closing.drain(..) {
-            let mut connection = self.connections.remove(key.index as usize);
-            self.shared.choker.disconnected(key);
-            let activity = &mut self.shared.activity;
-            if let Some(torrent) = connection.place.and_then(|place| activity.leave(place)) {
-                self.shared.announcing.left(&torrent);
+        while let Some(mut connection) = self.connections.take_closing() {
+            let Phase::Closing { reason, was_open } = *connection.session.phase() else {
+                unreachable!("only a closing session is taken");
+            };
+            let shared = &mut self.shared;
+            shared.choker.disconnected(connection.key);
+            if let Some(slot) = connection.active_slot
+                && let Some(torrent) = shared.activity.leave(slot)
+            {
+                shared.announcing.left(&torrent);
             }
             if let Some(called) = connection.called.take() {
-                let named = connection.place.is_some();
-                self.shared.counters.calls_failed += u64::from(!named);
-                let now = self.shared.now;
-                self.shared.dialer.ended(&called, named, reason, now);
+                shared.counters.calls_failed += u64::from(!was_open);
+                shared.dialer.ended(&called, was_open, reason, shared.now);
             }
-            let counters = &mut self.shared.counters;
-            counters.ended(reason);
-            counters.rejected += u64::from(connection.peer.take_rejected());
-            let address = connection.address;
-            if let Some(count) = self.peers_from.get_mut(&address) {
-                *count -= 1;
-                if *count == 0 {
-                    self.peers_from.remove(&address);
-                }
-            }
-            log::debug!("{address}: {reason}");
+            shared.counters.ended(reason);
+            shared.counters.rejected += u64::from(connection.session.take_rejected());
+            log::debug!("{}: {reason}", connection.transport.address());
         }
     }
-}
-
-/// The connection that this key names, unless it is gone, replaced, or about to go.
-fn live(connections: &mut Slab<Connection>, key: PeerKey) -> Option<&mut Connection> {
-    connections
-        .get_mut(key.index as usize)
-        .filter(|found| found.generation == key.generation && !found.latches.closing)
-}
-
-fn mark(
-    closing: &mut Vec<(PeerKey, CloseReason)>,
-    connection: &mut Connection,
-    key: PeerKey,
-    reason: CloseReason,
-) {
-    connection.latches.closing = true;
-    closing.push((key, reason));
 }

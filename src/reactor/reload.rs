@@ -122,14 +122,14 @@ impl Reactor {
         if let Some(logging) = &self.service.logging {
             logging.set_filter(log_levels);
         }
-        self.max_peers = max_peers(limits, self.descriptors);
+        self.connections.max = max_peers(limits, self.descriptors);
         let LimitsConfig {
             choker,
             max_peers: _,
             max_peers_per_ip,
             max_rate,
         } = limits;
-        self.max_peers_per_ip = max_peers_per_ip.unwrap_or(usize::MAX);
+        self.connections.max_per_address = max_peers_per_ip.unwrap_or(usize::MAX);
         self.shared.choker.configure(*choker);
         self.shared.bucket = RateLimiter::new(*max_rate, UPLOAD_BURST, self.shared.now);
         if let Some(live) = &self.live {

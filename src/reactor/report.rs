@@ -129,7 +129,7 @@ impl Reactor {
                 waiting,
                 unchoked,
             },
-            peers_max: self.max_peers as u64,
+            peers_max: self.connections.max as u64,
             slots: shared.choker.config().max_unchoked as u64,
             late_faults: sys::major_faults()
                 .unwrap_or(0)
@@ -295,28 +295,22 @@ impl Reactor {
         };
         let capacity = self.connections.capacity();
         let to = limit(request)?.saturating_add(from).min(capacity);
-        let found = (from..to).filter_map(|place| self.connections.get(place));
+        let found = (from..to).filter_map(|index| self.connections.at(index));
         let peers: Vec<Value> = found.map(|connection| self.peer(connection)).collect();
         let next = (to < capacity).then_some(to);
         Ok(json!({ "peers": peers, "next": next }).to_string())
     }
 
     fn peer(&self, connection: &Connection) -> Value {
-        let peer = &connection.peer;
-        let state = match (connection.place, peer.is_choked(), peer.is_interested()) {
-            (None, _, _) => "handshaking",
-            (_, false, _) => "unchoked",
-            (_, true, true) => "waiting",
-            (_, true, false) => "choked",
-        };
+        let session = &connection.session;
         let torrent = connection.torrent.as_ref();
         let info_hash = torrent.map(|torrent| torrent.info_hash.to_string());
         let seconds = self.shared.now.since(connection.accepted_at) / 1000;
         json!({
-            "address": connection.address.to_string(),
+            "address": connection.transport.address().to_string(),
             "info_hash": info_hash,
-            "state": state,
-            "requests_queued": peer.queue_length(),
+            "state": session.label(),
+            "requests_queued": session.queue_length(),
             "payload_bytes": connection.sent_bytes,
             "connected_seconds": seconds,
         })

@@ -1,12 +1,11 @@
-//! What is to be done this turn and the next: who is received from, and who is sent to.
+//! The run queue: who is received from and who is sent to, in this turn and the next.
 //!
 //! Owns the lists of connections and their order. Each connection is on each kind of list at most
-//! once, which its latches remember. It must not know what is said to whom.
+//! once, which its [`Queued`](super::connection::Queued) bits remember.
 
 use std::collections::VecDeque;
 
-use super::connection::Connection;
-use super::stage::BATCH_BLOCKS;
+use super::connection::{Connection, Wait};
 use crate::peer::key::PeerKey;
 use crate::timers::Time;
 
@@ -14,14 +13,14 @@ use crate::timers::Time;
 #[derive(Default)]
 pub(super) struct RunQueue {
     to_receive: VecDeque<PeerKey>,
-    /// Those with control alone to send: handshakes, unchokes, rejects. They go before all blocks,
+    /// Those with only control bytes to send: handshakes, unchokes, rejects. They go before all blocks,
     /// since they cost next to nothing and somebody waits a round trip for each.
     control: VecDeque<PeerKey>,
     /// Those with blocks to send.
     blocks: VecDeque<PeerKey>,
-    /// Those that wait for the rate limit.
+    /// Those with [`Wait::Rate`].
     throttled: Vec<PeerKey>,
-    /// Those that wait for room in the readers' queue.
+    /// Those with [`Wait::ReaderRoom`].
     stalled: Vec<PeerKey>,
     /// When those ask again at the latest.
     stalled_until: Time,
@@ -33,20 +32,30 @@ const STALL_MS: u64 = 500;
 
 impl RunQueue {
     /// Puts a connection on the lists that its state calls for.
-    pub(super) fn enqueue(&mut self, connection: &mut Connection, key: PeerKey) {
-        let wants_to_send = connection.wants_to_send();
-        let has_blocks = connection.has_blocks_to_send();
-        let wants_to_receive = connection.wants_to_receive();
-        let latches = &mut connection.latches;
-        if wants_to_send && !latches.to_send {
-            latches.to_send = true;
-            match has_blocks {
-                true => self.blocks.push_back(key),
-                false => self.control.push_back(key),
+    pub(super) fn enqueue(&mut self, connection: &mut Connection, now: Time) {
+        let key = connection.key;
+        if !connection.queued.to_send {
+            let wants_to_send = connection.wants_to_send();
+            connection.queued.to_send = true;
+            match connection.wait {
+                Wait::ReaderRoom => {
+                    if self.stalled.is_empty() {
+                        self.stalled_until = now.after(STALL_MS);
+                    }
+                    self.stalled.push(key);
+                }
+                Wait::Rate => self.throttled.push(key),
+                Wait::Nothing | Wait::Reader if !wants_to_send => {
+                    connection.queued.to_send = false;
+                }
+                Wait::Nothing | Wait::Reader if connection.has_blocks_to_send() => {
+                    self.blocks.push_back(key);
+                }
+                Wait::Nothing | Wait::Reader => self.control.push_back(key),
             }
         }
-        if wants_to_receive && !latches.to_receive {
-            latches.to_receive = true;
+        if connection.wants_to_receive() && !connection.queued.to_receive {
+            connection.queued.to_receive = true;
             self.to_receive.push_back(key);
         }
     }
@@ -66,19 +75,12 @@ impl RunQueue {
         self.to_receive.pop_front()
     }
 
-    /// Whether receiving can wait for the connection's turn to send, which is sure to come soon: it
-    /// has a whole batch queued, and nobody waits for the rate limit or the readers. Its next
-    /// requests then come in one read and not in many.
-    pub(super) fn may_defer(&self, connection: &Connection) -> bool {
-        self.throttled.is_empty()
-            && self.stalled.is_empty()
-            && connection.latches.to_send
-            && !connection.latches.read_closed
-            && connection.has_blocks_to_send()
-            && connection.peer.queue_length() >= BATCH_BLOCKS
+    /// Whether a turn to send is sure to come soon: nobody waits for the rate limit or the readers.
+    pub(super) fn may_defer(&self) -> bool {
+        self.throttled.is_empty() && self.stalled.is_empty()
     }
 
-    /// The next with control alone.
+    /// The next with only control bytes.
     pub(super) fn next_control(&mut self) -> Option<PeerKey> {
         self.control.pop_front()
     }
@@ -93,12 +95,6 @@ impl RunQueue {
         self.blocks.pop_front()
     }
 
-    /// Sets a connection aside until the rate limit has something for it.
-    pub(super) fn throttle(&mut self, connection: &mut Connection, key: PeerKey) {
-        connection.latches.to_send = true;
-        self.throttled.push(key);
-    }
-
     /// Whether anybody waits for the rate limit.
     pub(super) fn is_throttled(&self) -> bool {
         !self.throttled.is_empty()
@@ -107,15 +103,6 @@ impl RunQueue {
     /// The rate limit has something again.
     pub(super) fn release_throttled(&mut self) {
         self.blocks.extend(self.throttled.drain(..));
-    }
-
-    /// Sets a connection aside until the readers have done something, or [`STALL_MS`] have passed.
-    pub(super) fn stall(&mut self, connection: &mut Connection, key: PeerKey, now: Time) {
-        if self.stalled.is_empty() {
-            self.stalled_until = now.after(STALL_MS);
-        }
-        connection.latches.to_send = true;
-        self.stalled.push(key);
     }
 
     /// When those that were set aside for the readers are to be released at the latest.

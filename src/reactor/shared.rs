@@ -19,9 +19,11 @@ use crate::library::catalogue::lookup::Library;
 use crate::metrics::Counters;
 use crate::metrics::history::History;
 use crate::peer::key::PeerKey;
+use crate::peer::session::Sent;
 use crate::rate::{RateLimiter, UPLOAD_BURST};
 use crate::storage::{Storage, StorageLimits};
 use crate::timers::{Time, Timeouts, Wheel};
+use crate::torrent::catalogue::Torrent;
 use crate::wire::extension::METADATA_PIECE_LENGTH;
 use crate::wire::handshake;
 use crate::wire::message::PeerId;
@@ -100,6 +102,23 @@ impl Shared {
 }
 
 impl Shared {
+    /// Enters what a peer was sent, once for all who count it: fairness, the torrent, trackers and
+    /// the process.
+    pub(super) fn record_sent(
+        &mut self,
+        key: PeerKey,
+        torrent: &Torrent,
+        active_slot: u32,
+        sent: Sent,
+    ) {
+        let bytes = sent.payload_bytes;
+        self.choker.sent(key, bytes, self.now);
+        self.activity.sent(active_slot, bytes, self.now);
+        self.announcing.uploaded(torrent, bytes);
+        self.counters.payload_bytes += bytes;
+        self.counters.blocks += u64::from(sent.blocks);
+    }
+
     /// Whether the rate limit has something for another piece of metadata.
     pub(super) fn metadata_may_go(&mut self) -> bool {
         let pieces = self.metadata_reading.saturating_add(1);

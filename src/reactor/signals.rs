@@ -10,10 +10,9 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::flag;
 use signal_hook_mio::v1_0::Signals;
 
-use super::{Reactor, mark};
+use super::Reactor;
 use crate::choker::ChokerConfig;
 use crate::peer::close::CloseReason;
-use crate::peer::key::PeerKey;
 
 /// The signals that are handled.
 const HANDLED: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1];
@@ -73,33 +72,29 @@ impl Reactor {
             max_unchoked: 0,
             ..choker.config()
         });
-        for (index, connection) in &mut self.connections {
-            let Ok(index) = u32::try_from(index) else {
-                continue;
-            };
-            let generation = connection.generation;
-            let key = PeerKey { index, generation };
-            choker.disconnected(key);
-            connection.choke();
-            self.run_queue.enqueue(connection, key);
+        for key in self.connections.keys() {
+            self.connections
+                .visit(key, &mut self.shared, |connection, shared| {
+                    shared.choker.disconnected(key);
+                    connection.choke();
+                    Ok(())
+                });
         }
     }
 
-    /// While stopping, marks those who have nothing more to get, and at the end everybody.
+    /// While stopping, closes those who have nothing more to get, and at the end everybody.
     pub(super) fn let_go(&mut self) {
         let Some(until) = self.stop_until else { return };
         let late = self.shared.now >= until;
-        for (index, connection) in &mut self.connections {
-            let waits = connection.peer.has_control() || connection.peer.has_blocks();
-            if connection.latches.closing || (waits && !late) {
-                continue;
-            }
-            let Ok(index) = u32::try_from(index) else {
-                continue;
-            };
-            let generation = connection.generation;
-            let key = PeerKey { index, generation };
-            mark(&mut self.closing, connection, key, CloseReason::Shutdown);
+        for key in self.connections.keys() {
+            self.connections
+                .visit(key, &mut self.shared, |connection, _| {
+                    let session = &connection.session;
+                    match (session.has_control() || session.has_blocks()) && !late {
+                        true => Ok(()),
+                        false => Err(CloseReason::Shutdown),
+                    }
+                });
         }
     }
 

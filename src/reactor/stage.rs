@@ -1,14 +1,15 @@
 //! From queued requests to a batch in the outbox: where each block lies, and whether it is there.
 //!
-//! Owns the order "is its piece good, is it mapped, is it resident, else a thread". It must not know what was asked for why, nor write to a socket.
+//! Owns the order "is its piece good, is it mapped, is it resident, else a reader".
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::connection::{Connection, Gathered, Latches, Window, is_known, remember};
+use super::connection::{Gathered, Wait, Window, is_known, remember};
 use super::outbox::Body;
 use super::shared::Shared;
 use crate::peer::key::PeerKey;
+use crate::peer::session::{BlockFailure, Session};
 use crate::storage::{FileKey, Lookup, Storage, Trust};
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
@@ -32,29 +33,40 @@ const READ_AHEAD_BYTES: u64 = 1 << 20;
 const USUAL_BLOCK_BYTES: u32 = 16 * 1024;
 
 /// What staging came to.
-pub(super) enum Staged {
+pub(super) enum Staged<'a> {
     /// There is nothing to send now.
     Nothing,
-    /// The outbox has a batch.
-    Batch,
-    /// This block's content cannot be read.
-    Lost(Request),
-    /// This block's piece is not what its hash says.
-    Bad(Request),
+    /// The outbox has a batch, to be sent with these control bytes.
+    Batch(&'a [u8]),
+    /// This block is the first and cannot be sent.
+    Failed(Request, BlockFailure),
+}
+
+/// What a connection's blocks are found with.
+pub(super) struct Stage<'a> {
+    pub(super) key: PeerKey,
+    pub(super) torrent: Option<&'a Arc<Torrent>>,
+    pub(super) windows: &'a mut Vec<Window>,
+    pub(super) gathered: Option<&'a Arc<Gathered>>,
+    pub(super) wait: &'a mut Wait,
 }
 
 enum Located {
     Ready,
     Wait,
-    Lost,
-    Bad,
+    Failed(BlockFailure),
 }
 
-impl Connection {
+impl Stage<'_> {
     /// Fills the outbox with control bytes and as many blocks as are ready and fit the budget.
     ///
     /// A budget of one byte stages one block: a block is never cut by it.
-    pub(super) fn stage(&mut self, key: PeerKey, shared: &mut Shared, budget_bytes: u64) -> Staged {
+    pub(super) fn fill<'s>(
+        &mut self,
+        session: &'s Session,
+        shared: &mut Shared,
+        budget_bytes: u64,
+    ) -> Staged<'s> {
         let Shared {
             outbox,
             bodies,
@@ -63,21 +75,21 @@ impl Connection {
             ..
         } = shared;
         outbox.clear();
-        let transmit = self.peer.poll_transmit();
-        let Some(torrent) = &self.torrent else {
-            outbox.push_control(transmit.control.len());
-            return if outbox.bytes() > 0 {
-                Staged::Batch
-            } else {
-                Staged::Nothing
+        let transmit = session.poll_transmit();
+        let control = transmit.control;
+        let Some(torrent) = self.torrent else {
+            outbox.push_control(control.len());
+            return match outbox.bytes() {
+                0 => Staged::Nothing,
+                _ => Staged::Batch(control),
             };
         };
         let mut locator = Locator {
-            key,
+            key: self.key,
             torrent,
-            windows: &mut self.windows,
-            gathered: self.gathered.as_ref(),
-            latches: &mut self.latches,
+            windows: self.windows,
+            gathered: self.gathered,
+            wait: self.wait,
             storage,
             now: *now,
             trusted: None,
@@ -88,12 +100,11 @@ impl Connection {
             match locator.locate(&request, &transmit.blocks) {
                 Located::Ready => outbox.push_block(piece_header(request), locator.bodies, sent),
                 Located::Wait => return Staged::Nothing,
-                Located::Lost => return Staged::Lost(request),
-                Located::Bad => return Staged::Bad(request),
+                Located::Failed(failure) => return Staged::Failed(request, failure),
             }
             budget_bytes = budget_bytes.saturating_sub(u64::from(request.length));
         }
-        outbox.push_control(transmit.control.len());
+        outbox.push_control(control.len());
         let mut blocks = transmit.blocks;
         for _ in 0..BATCH_BLOCKS {
             if budget_bytes == 0 || !outbox.has_room_for(1 + EXTENTS_PER_BLOCK) {
@@ -104,17 +115,16 @@ impl Connection {
             };
             match locator.locate(&request, &blocks) {
                 Located::Ready => outbox.push_block(piece_header(request), locator.bodies, 0),
-                Located::Wait => break,
-                Located::Lost if outbox.bytes() == 0 => return Staged::Lost(request),
-                Located::Bad if outbox.bytes() == 0 => return Staged::Bad(request),
-                Located::Lost | Located::Bad => break,
+                Located::Failed(failure) if outbox.bytes() == 0 => {
+                    return Staged::Failed(request, failure);
+                }
+                Located::Failed(_) | Located::Wait => break,
             }
             budget_bytes = budget_bytes.saturating_sub(u64::from(request.length));
         }
-        if outbox.bytes() > 0 {
-            Staged::Batch
-        } else {
-            Staged::Nothing
+        match outbox.bytes() {
+            0 => Staged::Nothing,
+            _ => Staged::Batch(control),
         }
     }
 }
@@ -125,7 +135,7 @@ struct Locator<'a> {
     torrent: &'a Arc<Torrent>,
     windows: &'a mut Vec<Window>,
     gathered: Option<&'a Arc<Gathered>>,
-    latches: &'a mut Latches,
+    wait: &'a mut Wait,
     storage: &'a mut Storage,
     now: Time,
     /// The piece that was last found to be good: blocks of one follow each other.
@@ -142,14 +152,14 @@ impl Locator<'_> {
         I: Iterator<Item = &'b Request> + Clone,
     {
         self.bodies.clear();
-        if self.latches.parked {
+        if *self.wait == Wait::Reader {
             return Located::Wait;
         }
         let torrent = self.torrent;
         if self.trusted != Some(request.index) {
             match self.storage.trust(torrent, request.index, self.now) {
                 Trust::Good => self.trusted = Some(request.index),
-                Trust::Bad => return Located::Bad,
+                Trust::Bad => return Located::Failed(BlockFailure::BadPiece),
                 Trust::Unknown => {
                     let queued = self.storage.hash(self.key, torrent, request.index);
                     return self.wait(queued.is_ok());
@@ -191,7 +201,7 @@ impl Locator<'_> {
         };
         let content = match self.storage.lookup(file_key, self.now) {
             Lookup::Mapped(content) => content,
-            Lookup::Failed => return Located::Lost,
+            Lookup::Failed => return Located::Failed(BlockFailure::Unreadable),
             Lookup::Absent => {
                 let range = self.worth_reading(file, extent, request, following);
                 return self.park(file, range);
@@ -220,8 +230,10 @@ impl Locator<'_> {
     }
 
     fn wait(&mut self, queued: bool) -> Located {
-        self.latches.parked = queued;
-        self.latches.stalled = !queued;
+        *self.wait = match queued {
+            true => Wait::Reader,
+            false => Wait::ReaderRoom,
+        };
         Located::Wait
     }
 
@@ -267,7 +279,7 @@ impl Locator<'_> {
             && (gathered.offset, gathered.length) == (offset, length)
         {
             if gathered.bytes.is_empty() {
-                return Located::Lost;
+                return Located::Failed(BlockFailure::Unreadable);
             }
             self.bodies.push(Body::Gathered(Arc::clone(gathered)));
             return Located::Ready;

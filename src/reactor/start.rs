@@ -2,17 +2,15 @@
 //!
 //! Owns the order of it. It must not know how long the library takes to be read in between.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use mio::{Events, Interest, Poll, Waker};
-use slab::Slab;
 
+use super::connections::Connections;
 use super::reload::wake;
-use super::run_queue::RunQueue;
 use super::shared::Shared;
 use super::tokens::{self, Source};
 use super::{EVENTS_PER_TURN, Reactor, RunError, Service, listener, signals};
@@ -103,15 +101,12 @@ impl Reactor {
             started_at: SystemTime::now(),
             woke: Instant::now(),
             faults_before: 0,
-            connections: Slab::new(),
-            generation: 0,
+            connections: Connections::new(
+                max_peers,
+                config.limits.max_peers_per_ip.unwrap_or(usize::MAX),
+            ),
             descriptors,
-            max_peers,
-            max_peers_per_ip: config.limits.max_peers_per_ip.unwrap_or(usize::MAX),
-            peers_from: HashMap::new(),
             shared,
-            run_queue: RunQueue::default(),
-            closing: Vec::new(),
             woken: false,
             signalled: false,
             stop_until: None,
@@ -156,7 +151,7 @@ impl Reactor {
         log::info!(
             "serving {} torrents to at most {} peers in {} slots; {} refused",
             counts.served,
-            self.max_peers,
+            self.connections.max,
             self.shared.choker.config().max_unchoked,
             counts.refused
         );

@@ -7,13 +7,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 
-use super::{Reactor, RunError, mark};
+use super::{Reactor, RunError};
 use crate::library::catalogue::live::{Change, NewSnapshot, Removed, Update};
 use crate::library::catalogue::lookup::Library;
 use crate::library::index::Counts;
 use crate::metrics::LibrarySize;
 use crate::peer::close::CloseReason;
-use crate::peer::key::PeerKey;
 use crate::torrent::id::TorrentId;
 
 impl Reactor {
@@ -106,16 +105,15 @@ impl Reactor {
         if reasons.is_empty() {
             return;
         }
-        for (index, connection) in &mut self.connections {
-            let (Some(torrent), Ok(index)) = (&connection.torrent, u32::try_from(index)) else {
-                continue;
-            };
-            let reason = reasons.get(&torrent.id);
-            if let Some(reason) = reason.filter(|_| !connection.latches.closing) {
-                let generation = connection.generation;
-                let key = PeerKey { index, generation };
-                mark(&mut self.closing, connection, key, *reason);
-            }
+        for key in self.connections.keys() {
+            self.connections
+                .visit(key, &mut self.shared, |connection, _| {
+                    let torrent = connection.torrent.as_ref();
+                    match torrent.and_then(|torrent| reasons.get(&torrent.id)) {
+                        Some(reason) => Err(*reason),
+                        None => Ok(()),
+                    }
+                });
         }
     }
 

@@ -198,6 +198,25 @@ impl Leecher {
         self.session = Some(session);
     }
 
+    /// Whether it wants blocks from its first message to its last.
+    fn is_always_interested(&self) -> bool {
+        match self.kind {
+            Kind::Good
+            | Kind::Canceller
+            | Kind::Leaver
+            | Kind::NeverReads
+            | Kind::NeverAsks
+            | Kind::Floods => true,
+            Kind::Moody
+            | Kind::Metadata
+            | Kind::Mute
+            | Kind::DripsHandshake
+            | Kind::DripsMessage
+            | Kind::Quiet
+            | Kind::Seed => false,
+        }
+    }
+
     /// What ended the session may be its own doing, the turn of another, or a disk.
     pub(crate) fn closed(
         &mut self,
@@ -208,7 +227,13 @@ impl Leecher {
     ) {
         let always = matches!(reason, CloseReason::AtCapacity | CloseReason::TurnOver)
             || reason == CloseReason::ContentFailed && !self.fast
-            || reason == CloseReason::SlotUnused && draining;
+            || reason == CloseReason::SlotUnused && draining
+            // A free slot is given to whoever connects.
+            || !self.is_always_interested()
+                && matches!(
+                    reason,
+                    CloseReason::IdleAtCapacity | CloseReason::SlotUnused
+                );
         let deserved = match self.kind {
             Kind::Good | Kind::Canceller | Kind::Floods | Kind::Metadata => false,
             Kind::Leaver => reason == CloseReason::PeerClosed,

@@ -168,6 +168,7 @@ fn every_leecher_gets_what_it_is_owed() {
     if whole {
         // Else the simulation would have shown less than it seems to.
         for reason in [
+            "bystander",
             "content_failed",
             "handshake_timeout",
             "house_full",

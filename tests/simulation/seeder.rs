@@ -1,19 +1,22 @@
-//! The loop around the machines, as the reactor is: receive, expire, rebalance, send, close.
+//! The event loop around the session and the choker: receive, expire, rebalance, send, close.
 //!
-//! It holds the invariants that can be seen from inside. Its disk parks some blocks and fails others.
+//! It drives [`Session`] and [`Choker`] as the reactor does, over simulated links and a simulated disk
+//! that delays some reads and fails others, and holds the invariants that can be seen from inside.
+
+use std::net::{IpAddr, Ipv4Addr};
 
 use fastrand::Rng;
 use hekate::choker::{Choker, ChokerConfig, Verdict};
 use hekate::peer::close::CloseReason;
 use hekate::peer::key::PeerKey;
-use hekate::peer::machine::{CONTROL_LIMIT_BYTES, Event, Peer};
-use hekate::peer::queue::REQQ;
-use hekate::timers::{Deadlines, Time, Timeouts, Wheel};
+use hekate::peer::session::{
+    BlockFailure, CONTROL_LIMIT_BYTES, Event, Introduction, Phase, REQQ, Session, Upload,
+};
+use hekate::timers::{Alarm, Time, Timeouts, Wheel};
 use hekate::torrent::layout::Shape;
-use hekate::wire::decoder::{Decoded, Decoder};
 use hekate::wire::encoder;
 use hekate::wire::extension::METADATA_PIECE_LENGTH;
-use hekate::wire::message::{InfoHash, Message, PeerId};
+use hekate::wire::message::{InfoHash, PeerId};
 
 use crate::network::{Link, Part};
 
@@ -27,10 +30,21 @@ pub(crate) const SHAPE: Shape = Shape {
     private: false,
 };
 
+/// What a leecher learns about the seeder.
+const INTRODUCTION: Introduction = Introduction {
+    peer_id: OURS,
+    port: 6881,
+    your_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+};
+
 /// Blocks in one write.
 const BATCH: usize = 16;
 /// Bytes of one read.
 const READ_BYTES: usize = 8 * 1024;
+/// The buffer that is read into.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// What the opening may add to the control bytes.
+const OPENING_BYTES: usize = 800;
 /// An answer, at most one and a half times as long as what it answers, for all of one read; the
 /// rejects of a whole queue; and the pieces of metadata that were being read.
 const CONTROL_SLACK_BYTES: usize = READ_BYTES * 3 / 2 + 5 + 17 * REQQ + 2 * 17_000;
@@ -38,16 +52,14 @@ const CONTROL_SLACK_BYTES: usize = READ_BYTES * 3 / 2 + 5 + 17 * REQQ + 2 * 17_0
 struct Connection {
     key: PeerKey,
     link: usize,
-    peer: Peer,
-    decoder: Decoder,
-    tail: Vec<u8>,
-    deadlines: Deadlines,
+    session: Session,
+    alarm: Alarm,
+    /// The torrent is loaded then, if the session waits for it.
+    loaded_at: Time,
     /// The disk has the next block no sooner.
     parked_until: Time,
     /// Since when the link has taken nothing of what was offered.
     refused_since: Option<Time>,
-    opening_bytes: usize,
-    close: Option<CloseReason>,
 }
 
 pub(crate) struct Seeder {
@@ -58,6 +70,7 @@ pub(crate) struct Seeder {
     generation: u32,
     choker: Choker,
     wheel: Wheel,
+    buffer: Vec<u8>,
     /// Pieces of metadata that are being read: when they are there, for whom.
     metadata: Vec<(Time, PeerKey, u32)>,
 }
@@ -72,6 +85,7 @@ impl Seeder {
             generation: 0,
             choker: Choker::new(config),
             wheel: Wheel::new(Time(0)),
+            buffer: vec![0; BUFFER_BYTES],
             metadata: Vec::new(),
         }
     }
@@ -86,39 +100,47 @@ impl Seeder {
             index: u32::try_from(index).unwrap(),
             generation: self.generation,
         };
-        let mut deadlines = Deadlines::new(now);
-        deadlines.arm(key, &self.timeouts, &mut self.wheel);
-        self.connections[index] = Some(Connection {
+        let mut connection = Connection {
             key,
             link,
-            peer: Peer::new(),
-            decoder: Decoder::new(),
-            tail: Vec::new(),
-            deadlines,
+            session: Session::accepted(now),
+            alarm: Alarm::new(),
+            loaded_at: now,
             parked_until: now,
             refused_since: None,
-            opening_bytes: 0,
-            close: None,
-        });
+        };
+        self.arm(&mut connection);
+        self.connections[index] = Some(connection);
+    }
+
+    fn arm(&mut self, connection: &mut Connection) {
+        let at = connection.session.poll_at(&self.timeouts);
+        connection.alarm.arm(at, connection.key, &mut self.wheel);
     }
 
     pub(crate) fn turn(&mut self, now: Time, links: &mut [Link], random: &mut Rng) {
         let mut connections = std::mem::take(&mut self.connections);
         for connection in connections.iter_mut().flatten() {
-            self.receive(now, connection, &mut links[connection.link], random);
+            let link = &mut links[connection.link];
+            if let Err(reason) = self.receive(now, connection, link, random) {
+                connection.session.close(reason);
+            }
         }
         self.collect(now, &mut connections);
         self.expire(now, &mut connections);
         self.rebalance(now, &mut connections);
         for connection in connections.iter_mut().flatten() {
-            self.send(now, connection, &mut links[connection.link], random);
-            let timeouts = &self.timeouts;
-            let key = connection.key;
-            connection.deadlines.arm(key, timeouts, &mut self.wheel);
+            let link = &mut links[connection.link];
+            if !connection.session.is_closing()
+                && let Err(reason) = self.send(now, connection, link, random)
+            {
+                connection.session.close(reason);
+            }
+            self.arm(connection);
         }
         for entry in &mut connections {
             if let Some(connection) = entry
-                && let Some(reason) = connection.close
+                && let Phase::Closing { reason, .. } = *connection.session.phase()
             {
                 self.choker.disconnected(connection.key);
                 links[connection.link].closed = Some(reason);
@@ -135,108 +157,77 @@ impl Seeder {
         connection: &mut Connection,
         link: &mut Link,
         random: &mut Rng,
-    ) {
+    ) -> Result<(), CloseReason> {
         if link.left {
-            connection.close = Some(CloseReason::PeerClosed);
+            return Err(CloseReason::PeerClosed);
         }
-        if connection.close.is_some() || connection.peer.is_backlogged() {
-            return;
+        if matches!(connection.session.phase(), Phase::Loading(_)) && connection.loaded_at <= now {
+            let tail = connection.session.torrent_loaded(SHAPE, OURS);
+            self.take(now, connection, &tail, random)?;
         }
-        let tail_before = connection.tail.len();
-        for part in link.to_seeder.read(now, random.usize(1..=READ_BYTES)) {
+        if !connection.session.wants_bytes() {
+            return Ok(());
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let free = connection.session.prepare(&mut buffer);
+        let mut filled = free.start;
+        let limit = random.usize(1..=READ_BYTES).min(free.len());
+        for part in link.to_seeder.read(now, limit) {
             match part {
-                Part::Bytes(bytes) => connection.tail.extend_from_slice(&bytes),
+                Part::Bytes(bytes) => {
+                    buffer[filled..filled + bytes.len()].copy_from_slice(&bytes);
+                    filled += bytes.len();
+                }
                 Part::Content(_) => unreachable!("leechers do not upload"),
             }
         }
-        if connection.tail.len() == tail_before {
-            return;
-        }
-        let input = std::mem::take(&mut connection.tail);
-        let mut at = 0;
-        let mut completed = false;
-        loop {
-            match connection.decoder.decode(&input[at..]) {
-                Err(error) => {
-                    connection.close = Some(error.into());
-                    return;
-                }
-                Ok(Decoded::Incomplete { consumed }) => {
-                    at += consumed;
-                    break;
-                }
-                Ok(Decoded::Message { consumed, message }) => {
-                    at += consumed;
-                    completed = true;
-                    if let Err(reason) = self.handle(now, connection, &message, random) {
-                        connection.close = Some(reason);
-                        return;
-                    }
-                }
-            }
-        }
-        connection.tail.extend_from_slice(&input[at..]);
-        let mid_message = !connection.tail.is_empty() || connection.decoder.mid_body();
-        connection.deadlines.received(now, completed, mid_message);
+        let outcome = match filled > free.start {
+            true => self.take(now, connection, &buffer[..filled], random),
+            false => Ok(()),
+        };
+        self.buffer = buffer;
+        outcome
     }
 
-    fn handle(
+    /// Hands bytes to the session, and carries out what they mean.
+    fn take(
         &mut self,
         now: Time,
         connection: &mut Connection,
-        message: &Message<'_>,
+        bytes: &[u8],
         random: &mut Rng,
     ) -> Result<(), CloseReason> {
-        let Connection {
-            key,
-            peer,
-            deadlines,
-            ..
-        } = connection;
-        let event = match *message {
-            Message::Handshake {
-                reserved,
-                info_hash,
-            } => {
-                assert_eq!(info_hash, INFO_HASH);
-                peer.handle_handshake(reserved, info_hash, OURS);
-                Event::None
-            }
-            Message::PeerId(id) => {
-                let mut extensions = Vec::new();
-                encoder::extended(&mut extensions, 0, b"d1:md11:ut_metadatai1eee");
-                peer.handle_peer_id(id, OURS, &SHAPE, &extensions)?;
-                connection.opening_bytes = 600;
-                deadlines.handshake_done(now);
-                Event::None
-            }
-            _ => peer.handle_message(message, &SHAPE)?,
-        };
-        match event {
-            Event::None => {}
-            Event::Interested => self.choker.interested(*key),
-            Event::NotInterested => {
-                if self.choker.not_interested(*key, now) {
-                    peer.choke();
+        let (key, mut bytes) = (connection.key, bytes);
+        while let Some(event) = (connection.session).receive(&mut bytes, now, &INTRODUCTION)? {
+            match event {
+                Event::TorrentWanted(info_hash) => {
+                    assert_eq!(info_hash, INFO_HASH);
+                    if random.bool() {
+                        let tail = connection.session.torrent_loaded(SHAPE, OURS);
+                        assert!(tail.is_empty(), "nothing was held back");
+                    } else {
+                        connection.loaded_at = now.after(random.u64(0..300));
+                    }
+                }
+                Event::Opened => self.choker.connected(key, now),
+                Event::Interested => self.choker.interested(key),
+                Event::NotInterested => {
+                    if self.choker.not_interested(key, now) {
+                        connection.session.choke();
+                    }
+                }
+                Event::Requested => self.choker.requested(key, now),
+                Event::MetadataRequested => {
+                    self.choker.active(key, now);
+                    self.read_metadata(now, connection, random);
                 }
             }
-            Event::Requested {
-                newly_interested, ..
-            } => {
-                if newly_interested {
-                    self.choker.interested(*key);
-                }
-                self.choker.requested(*key, now);
-            }
-            Event::MetadataRequested => self.read_metadata(now, connection, random),
         }
-        let waiting = connection.peer.is_interested() && connection.peer.is_choked();
-        connection.deadlines.waiting(waiting);
         Ok(())
     }
 
     fn read_metadata(&mut self, now: Time, connection: &mut Connection, random: &mut Rng) {
-        while let Some(piece) = connection.peer.poll_metadata() {
+        while let Some(piece) = connection.session.poll_metadata() {
             let ready = now.after(random.u64(0..2000));
             self.metadata.push((ready, connection.key, piece));
         }
@@ -250,7 +241,7 @@ impl Seeder {
             if let Some(connection) = find(connections, key) {
                 let body = [0; 100];
                 let body = (piece < 2).then_some(&body[..]);
-                connection.peer.handle_metadata(piece, &SHAPE, body);
+                connection.session.metadata_loaded(piece, body);
             }
         }
     }
@@ -262,85 +253,73 @@ impl Seeder {
             let Some(connection) = find(connections, key) else {
                 continue;
             };
-            if connection.deadlines.fired(now)
-                && let Some(timer) = connection.deadlines.expired(now, &self.timeouts)
-                && let Err(reason) = connection.peer.handle_timeout(timer)
-            {
-                connection.close = connection.close.or(Some(reason));
+            if connection.alarm.fired(now) && !connection.session.is_closing() {
+                // An error is remembered by the session.
+                let _ = connection.session.timeout(now, &self.timeouts);
             }
         }
     }
 
     fn rebalance(&mut self, now: Time, connections: &mut [Option<Connection>]) {
-        let house_full = connections.iter().all(Option::is_some);
+        let open = connections.iter().flatten();
+        let open = open.filter(|connection| !connection.session.is_closing());
+        let at_capacity = open.count() == self.max_connections;
         let mut verdicts = Vec::new();
-        self.choker.rebalance(now, house_full, &mut verdicts);
+        self.choker.rebalance(now, at_capacity, &mut verdicts);
         for verdict in verdicts {
+            let (Verdict::Unchoke(key) | Verdict::Choke(key) | Verdict::Disconnect(key, _)) =
+                verdict;
+            let session = &mut find(connections, key).expect("the choker knows it").session;
             match verdict {
-                Verdict::Unchoke(key) => {
-                    let connection = find(connections, key).expect("the choker knows it");
-                    connection.peer.unchoke();
-                    connection.deadlines.waiting(false);
-                }
-                Verdict::Choke(key) => {
-                    let connection = find(connections, key).expect("the choker knows it");
-                    connection.peer.choke();
-                    connection
-                        .deadlines
-                        .waiting(connection.peer.is_interested());
-                }
-                Verdict::Disconnect(key, reason) => {
-                    let connection = find(connections, key).expect("the choker knows it");
-                    connection.close = connection.close.or(Some(reason));
-                }
+                Verdict::Unchoke(_) => session.unchoke(),
+                Verdict::Choke(_) => session.choke(),
+                Verdict::Disconnect(_, reason) => session.close(reason),
             }
         }
         assert!(self.choker.unchoked() <= self.config.max_unchoked);
         assert!(self.choker.waiting() == 0 || self.choker.unchoked() == self.config.max_unchoked);
     }
 
-    fn send(&mut self, now: Time, connection: &mut Connection, link: &mut Link, random: &mut Rng) {
-        if connection.close.is_some() {
-            return;
-        }
-        if let Err(reason) = fail_a_block(connection, random) {
-            connection.close = Some(reason);
-            return;
-        }
+    fn send(
+        &mut self,
+        now: Time,
+        connection: &mut Connection,
+        link: &mut Link,
+        random: &mut Rng,
+    ) -> Result<(), CloseReason> {
+        fail_a_block(connection, random)?;
         let parts = self.offer(now, connection);
         let offered: usize = parts.iter().map(Part::length).sum();
         if offered == 0 {
-            let Connection {
-                peer, deadlines, ..
-            } = connection;
-            if !peer.has_control() && !peer.has_blocks() {
-                deadlines.nothing_waits();
+            let session = &mut connection.session;
+            if !session.has_control() && !session.has_blocks() {
+                session.nothing_to_write();
                 connection.refused_since = None;
             }
-            return;
+            return Ok(());
         }
         let taken = link.to_leecher.write(now, parts, random);
-        let sent = connection.peer.handle_sent(taken);
-        let credit = self.choker.credit_bytes(connection.key);
-        self.choker.sent(connection.key, sent.payload_bytes, now);
-        let left = self.choker.credit_bytes(connection.key);
-        assert_eq!(left, credit.saturating_sub(sent.payload_bytes));
         if taken > 0 {
-            connection.deadlines.sent(now, taken < offered);
+            let sent = connection.session.sent(taken, taken < offered, now);
+            let credit = self.choker.credit_bytes(connection.key);
+            self.choker.sent(connection.key, sent.payload_bytes, now);
+            let left = self.choker.credit_bytes(connection.key);
+            assert_eq!(left, credit.saturating_sub(sent.payload_bytes));
             connection.refused_since = (taken < offered).then_some(now);
         } else {
-            connection.deadlines.blocked(now);
+            connection.session.write_blocked(now);
             connection.refused_since = connection.refused_since.or(Some(now));
         }
         if random.u8(..) < 8 {
             connection.parked_until = now.after(random.u64(0..500));
         }
         self.read_metadata(now, connection, random);
+        Ok(())
     }
 
     /// The rest of the partial block, control bytes, and blocks as the credit and the disk allow.
     fn offer(&self, now: Time, connection: &Connection) -> Vec<Part> {
-        let transmit = connection.peer.poll_transmit();
+        let transmit = connection.session.poll_transmit();
         let mut parts = Vec::new();
         if let Some((request, sent)) = transmit.partial {
             let header = encoder::piece_header(request);
@@ -369,15 +348,16 @@ impl Seeder {
     fn check(&self, now: Time) {
         let mut unchoked = 0;
         for connection in self.connections.iter().flatten() {
-            let Connection { peer, .. } = connection;
-            unchoked += usize::from(!peer.is_choked());
-            assert!(peer.queue_length() <= REQQ);
-            let control = peer.poll_transmit().control.len();
-            let bound = CONTROL_LIMIT_BYTES + connection.opening_bytes + CONTROL_SLACK_BYTES;
+            let session = &connection.session;
+            let is_unchoked = matches!(session.upload(), Upload::Unchoked { .. });
+            unchoked += usize::from(is_unchoked);
+            assert!(session.queue_length() <= REQQ);
+            let control = session.poll_transmit().control.len();
+            let bound = CONTROL_LIMIT_BYTES + OPENING_BYTES + CONTROL_SLACK_BYTES;
             assert!(control <= bound, "{control} control bytes");
             let credit = self.choker.credit_bytes(connection.key);
             assert!(credit <= self.config.credit_bytes);
-            assert!(credit == 0 || !peer.is_choked(), "credit without a slot");
+            assert!(credit == 0 || is_unchoked, "credit without a slot");
             if let Some(since) = connection.refused_since {
                 let limit = self.timeouts.write_ms + 1000 + crate::LONGEST_STEP_MS;
                 assert!(now.since(since) <= limit, "never reads and stays");
@@ -398,8 +378,11 @@ fn fail_a_block(connection: &mut Connection, random: &mut Rng) -> Result<(), Clo
     if random.u16(..) > 10 {
         return Ok(());
     }
-    match connection.peer.poll_transmit().blocks.next().copied() {
-        Some(request) => connection.peer.reject_block(request),
+    match connection.session.poll_transmit().blocks.next().copied() {
+        Some(request) => {
+            let failure = BlockFailure::Unreadable;
+            connection.session.block_failed(request, failure)
+        }
         None => Ok(()),
     }
 }

@@ -17,11 +17,11 @@ fn rejects(requests: &[Request]) -> Vec<u8> {
     out
 }
 
-fn say(peer: &mut Peer, message: Message<'_>) -> Result<Event, CloseReason> {
+fn say(peer: &mut Peer, message: Message<'_>) -> Result<Effect, CloseReason> {
     peer.handle_message(&message, &SHAPE)
 }
 
-fn illegal(says: Result<Event, CloseReason>) -> bool {
+fn illegal(says: Result<Effect, CloseReason>) -> bool {
     matches!(says, Err(CloseReason::IllegalMessage(_)))
 }
 
@@ -80,13 +80,13 @@ fn a_seed_is_closed_however_it_becomes_one() {
     assert_eq!(say(&mut open_peer(true), Message::HaveAll), seed);
     assert_eq!(say(&mut open_peer(false), bitfield(20)), seed);
     let mut peer = open_peer(false);
-    assert_eq!(say(&mut peer, bitfield(18)), Ok(Event::None));
-    assert_eq!(say(&mut peer, Message::Have(3)), Ok(Event::None));
+    assert_eq!(say(&mut peer, bitfield(18)), Ok(Effect::None));
+    assert_eq!(say(&mut peer, Message::Have(3)), Ok(Effect::None));
     assert_eq!(say(&mut peer, Message::Have(4)), seed);
     let mut peer = open_peer(true);
-    assert_eq!(say(&mut peer, bitfield(19)), Ok(Event::None));
-    assert_eq!(say(&mut peer, Message::HaveNone), Ok(Event::None));
-    assert_eq!(say(&mut peer, Message::Have(4)), Ok(Event::None));
+    assert_eq!(say(&mut peer, bitfield(19)), Ok(Effect::None));
+    assert_eq!(say(&mut peer, Message::HaveNone), Ok(Effect::None));
+    assert_eq!(say(&mut peer, Message::Have(4)), Ok(Effect::None));
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn messages_of_no_use_do_no_harm() {
         Message::Unchoke,
         Message::Ignored { id: 200 },
     ] {
-        assert_eq!(say(&mut peer, message), Ok(Event::None));
+        assert_eq!(say(&mut peer, message), Ok(Effect::None));
     }
     assert_eq!((peer.queue_length(), peer.has_control()), (1, false));
 }
@@ -131,11 +131,11 @@ fn messages_of_no_use_do_no_harm() {
 #[test]
 fn interest_is_reported_and_not_interested_is_no_goodbye() {
     let mut peer = open_peer(true);
-    assert_eq!(say(&mut peer, Message::Interested), Ok(Event::Interested));
-    assert!(peer.is_interested() && peer.is_choked());
+    assert_eq!(say(&mut peer, Message::Interested), Ok(Effect::Interested));
+    assert_eq!(peer.upload(), Upload::Waiting);
     let says = say(&mut peer, Message::NotInterested);
-    assert_eq!(says, Ok(Event::NotInterested));
-    assert!(!peer.is_interested());
+    assert_eq!(says, Ok(Effect::NotInterested));
+    assert_eq!(peer.upload(), Upload::Choked);
 }
 
 #[test]
@@ -143,17 +143,14 @@ fn a_request_says_that_the_peer_is_interested() {
     let mut peer = open_peer(true);
     let request = block(0);
     let says = say(&mut peer, Message::Request(request));
-    assert_eq!(says, Ok(Event::Interested));
-    assert_eq!(say(&mut peer, Message::Request(request)), Ok(Event::None));
+    assert_eq!(says, Ok(Effect::Interested));
+    assert_eq!(say(&mut peer, Message::Request(request)), Ok(Effect::None));
     let mut peer = open_peer(true);
     peer.unchoke();
     for newly_interested in [true, false] {
         assert_eq!(
             say(&mut peer, Message::Request(request)),
-            Ok(Event::Requested {
-                request,
-                newly_interested
-            })
+            Ok(Effect::Requested { newly_interested })
         );
     }
 }
@@ -173,7 +170,7 @@ fn a_request_beyond_the_bound_is_rejected_with_fast_and_dropped_without() {
     for (fast, answer) in [(true, rejects(&[block(9)])), (false, Vec::new())] {
         let mut peer = served_peer(fast, 2000);
         let says = say(&mut peer, Message::Request(block(9)));
-        assert_eq!(says, Ok(Event::None));
+        assert_eq!(says, Ok(Effect::None));
         assert_eq!(take_control(&mut peer), answer);
         assert_eq!(peer.queue_length(), REQQ);
     }
@@ -201,7 +198,7 @@ fn choke_refuses_the_queue_and_unchoke_opens_it() {
         peer.choke();
         peer.choke();
         assert_eq!(take_control(&mut peer), [CHOKE, &answer].concat());
-        assert!(peer.is_choked() && !peer.has_blocks());
+        assert!(peer.upload() == Upload::Waiting && !peer.has_blocks());
         peer.unchoke();
         peer.unchoke();
         assert_eq!(take_control(&mut peer), UNCHOKE);

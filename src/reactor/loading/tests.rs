@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::library::catalogue::lookup::Library;
 use crate::library::index::Index;
 use crate::library::scan::build::{self, Plan, Progress};
+use crate::peer::session::Upload;
 use crate::storage::Completion;
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;
@@ -66,13 +67,14 @@ impl Rig {
     }
 
     /// A connection, and the peer's end of it.
-    fn connect(&self) -> (Connection, std::net::TcpStream) {
+    fn connect(&self, key: PeerKey) -> (Connection, std::net::TcpStream) {
         let address = self.listener.local_addr().unwrap();
         let theirs = std::net::TcpStream::connect(address).unwrap();
         let (ours, from) = self.listener.accept().unwrap();
         ours.set_nonblocking(true).unwrap();
         let stream = mio::net::TcpStream::from_std(ours);
-        (Connection::new(stream, from.ip(), 0, Time(0)), theirs)
+        let ours = Connection::accepted(key, stream, from.ip(), Time(0));
+        (ours, theirs)
     }
 
     fn handshake(&self) -> Vec<u8> {
@@ -105,9 +107,18 @@ fn key(index: u32) -> PeerKey {
     }
 }
 
-fn receive(connection: &mut Connection, key: PeerKey, shared: &mut Shared) {
-    connection.latches.readable = true;
-    connection.receive(key, shared).unwrap();
+fn is_loading(connection: &Connection) -> bool {
+    matches!(connection.session.phase(), Phase::Loading(_))
+}
+
+fn is_interested(connection: &Connection) -> bool {
+    connection.session.upload() != Upload::Choked
+        && connection.session.upload() != (Upload::Unchoked { interested: false })
+}
+
+fn receive(connection: &mut Connection, shared: &mut Shared) {
+    connection.transport.set_readable();
+    connection.receive(shared).unwrap();
 }
 
 #[test]
@@ -115,18 +126,19 @@ fn a_handshake_may_be_cut_anywhere_while_the_torrent_is_loaded() {
     let interested = [0, 0, 0, 1, 2];
     for cut in [48, 50, 67, 68, 5000] {
         let mut rig = Rig::new();
-        let (mut connection, mut theirs) = rig.connect();
+        let (mut connection, mut theirs) = rig.connect(key(0));
         let mut bytes = rig.handshake();
         bytes.extend(interested.repeat(20_000));
         theirs.write_all(&bytes[..cut]).unwrap();
-        receive(&mut connection, key(0), &mut rig.shared);
-        assert!(connection.loading.is_some() && connection.torrent.is_none());
-        assert_eq!(connection.peer.poll_transmit().control.len(), 0);
+        receive(&mut connection, &mut rig.shared);
+        assert!(is_loading(&connection) && connection.torrent.is_none());
+        assert!(!connection.session.has_control());
 
         theirs.write_all(&bytes[cut..]).unwrap();
-        receive(&mut connection, key(0), &mut rig.shared);
+        receive(&mut connection, &mut rig.shared);
         let end = cut.min(68);
-        assert_eq!(connection.tail.len(), end - 48, "nothing is read meanwhile");
+        let held = connection.session.prepare(&mut rig.shared.buffer).start;
+        assert_eq!(held, end - 48, "nothing is read meanwhile");
         assert!(!connection.wants_to_receive(), "the loop would spin");
 
         let Completion::Torrent { peers, result, .. } = rig.completion() else {
@@ -134,15 +146,13 @@ fn a_handshake_may_be_cut_anywhere_while_the_torrent_is_loaded() {
         };
         assert_eq!(peers, [key(0)]);
         let torrent = result.unwrap().unwrap();
-        connection
-            .resume(key(0), &torrent, &mut rig.shared)
-            .unwrap();
+        connection.resume(&torrent, &mut rig.shared).unwrap();
         for _ in 0..10 {
-            if !connection.peer.is_interested() {
-                receive(&mut connection, key(0), &mut rig.shared);
+            if !is_interested(&connection) {
+                receive(&mut connection, &mut rig.shared);
             }
         }
-        assert!(connection.peer.is_interested(), "{cut}");
+        assert!(is_interested(&connection), "{cut}");
     }
 }
 
@@ -151,13 +161,13 @@ fn whoever_asks_for_a_torrent_that_is_being_loaded_joins() {
     let mut rig = Rig::new();
     let peers: Vec<_> = (0..3)
         .map(|index| {
-            let (mut connection, mut theirs) = rig.connect();
+            let (mut connection, mut theirs) = rig.connect(key(index));
             theirs.write_all(&rig.handshake()).unwrap();
-            receive(&mut connection, key(index), &mut rig.shared);
+            receive(&mut connection, &mut rig.shared);
             (connection, theirs)
         })
         .collect();
-    assert!(peers.iter().all(|(peer, _)| peer.loading.is_some()));
+    assert!(peers.iter().all(|(peer, _)| is_loading(peer)));
     let Completion::Torrent { peers, result, .. } = rig.completion() else {
         panic!("another completion");
     };
@@ -167,10 +177,10 @@ fn whoever_asks_for_a_torrent_that_is_being_loaded_joins() {
 
     // Whoever comes now waits for nobody, even if the file is gone.
     fs::remove_file(rig.library_path("t.torrent")).unwrap();
-    let (mut connection, mut theirs) = rig.connect();
+    let (mut connection, mut theirs) = rig.connect(key(3));
     theirs.write_all(&rig.handshake()).unwrap();
-    receive(&mut connection, key(3), &mut rig.shared);
-    assert!(connection.loading.is_none() && connection.torrent.is_some());
+    receive(&mut connection, &mut rig.shared);
+    assert!(!is_loading(&connection) && connection.torrent.is_some());
 }
 
 #[test]
@@ -178,9 +188,9 @@ fn whoever_waits_for_a_torrent_that_comes_meanwhile_has_it() {
     let mut rig = Rig::new();
     let (old, new) = (rig.library_path("t.torrent"), rig.library_path("u.torrent"));
     fs::rename(&old, &new).unwrap();
-    let (mut connection, mut theirs) = rig.connect();
+    let (mut connection, mut theirs) = rig.connect(key(0));
     theirs.write_all(&rig.handshake()).unwrap();
-    receive(&mut connection, key(0), &mut rig.shared);
+    receive(&mut connection, &mut rig.shared);
     let library = &mut rig.shared.library;
     library.add(rig.info_hash, TorrentId(5), Some(new.into()));
     let Completion::Torrent { result, .. } = rig.completion() else {
@@ -191,15 +201,14 @@ fn whoever_waits_for_a_torrent_that_comes_meanwhile_has_it() {
     let library = &mut rig.shared.library;
     let loaded = library.finish_load(rig.info_hash, result, Time(1));
     assert!(matches!(loaded, Loaded::Stale));
-    connection.ask_again(key(0), &mut rig.shared).unwrap();
+    let asked = rig.info_hash;
+    connection.find_torrent(asked, &mut rig.shared).unwrap();
     let Completion::Torrent { peers, result, .. } = rig.completion() else {
         panic!("another completion");
     };
     assert_eq!(peers, [key(0)]);
     let torrent = result.unwrap().unwrap();
-    connection
-        .resume(key(0), &torrent, &mut rig.shared)
-        .unwrap();
+    connection.resume(&torrent, &mut rig.shared).unwrap();
     assert_eq!(
         connection.torrent.as_ref().map(|torrent| torrent.id),
         Some(TorrentId(5))
@@ -211,18 +220,17 @@ fn an_unknown_torrent_is_refused_without_a_reader() {
     let mut rig = Rig::new();
     let known = rig.info_hash;
     for byte in 0..=255 {
-        let (mut connection, mut theirs) = rig.connect();
+        let (mut connection, mut theirs) = rig.connect(key(0));
         rig.info_hash = InfoHash([byte; 20]);
         theirs.write_all(&rig.handshake()).unwrap();
-        connection.latches.readable = true;
-        let outcome = connection.receive(key(0), &mut rig.shared);
+        let outcome = connection.receive(&mut rig.shared);
         assert_eq!(outcome, Err(CloseReason::UnknownTorrent));
     }
     // The readers have nothing to tell but what is asked of them now.
     rig.info_hash = known;
-    let (mut connection, mut theirs) = rig.connect();
+    let (mut connection, mut theirs) = rig.connect(key(1));
     theirs.write_all(&rig.handshake()).unwrap();
-    receive(&mut connection, key(1), &mut rig.shared);
+    receive(&mut connection, &mut rig.shared);
     let Completion::Torrent { peers, .. } = rig.completion() else {
         panic!("another completion");
     };
