@@ -8,6 +8,11 @@ LIBRARY ?= $(TARGET)/sample
 PORT    ?= 6969
 OPTIONS ?=
 
+# What is built: `release`, or `dev`, which is faster to build and slower to run. The tests of the
+# package use `dev`.
+PROFILE ?= release
+BUILT   := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
 
@@ -25,8 +30,9 @@ ZSHCOMPDIR  ?= $(DATADIR)/zsh/site-functions
 FISHCOMPDIR ?= $(DATADIR)/fish/vendor_completions.d
 INSTALL     ?= install
 
-.PHONY: help run build install uninstall deb static test test-deps check bench bench-seeders \
-	bench-quick bench-pairs bench-library bench-announce deny fuzz docs clean
+.PHONY: help run build install uninstall deb static quick test test-deps test-packages \
+	test-clients test-trackers test-build test-binaries test-static lint check bench bench-seeders bench-quick \
+	 bench-pairs bench-library bench-announce deny fuzz docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -52,14 +58,14 @@ run:  ## build, then seed a small sample library (or LIBRARY=DIR) until Ctrl-C
 	@exec '$(TARGET)/release/hekate' seed --port $(PORT) $(OPTIONS) '$(LIBRARY)'
 
 build:  ## build what is installed, optimized
-	$(CARGO) build --release --locked --bins
+	$(CARGO) build --profile $(PROFILE) --locked --bins
 
 # Built only when it is not there, so that `make build && sudo make install` needs no Rust for root.
-$(TARGET)/release/hekate $(TARGET)/release/hekate-swarm:
+$(BUILT)/hekate $(BUILT)/hekate-swarm:
 	$(MAKE) build
 
 # A configuration that is there is somebody's, so the new one is put beside it.
-install: $(TARGET)/release/hekate $(TARGET)/release/hekate-swarm  ## install below PREFIX (and DESTDIR)
+install: $(BUILT)/hekate $(BUILT)/hekate-swarm  ## install below PREFIX (and DESTDIR)
 	$(INSTALL) -d $(addprefix '$(DESTDIR),$(addsuffix ',$(BINDIR) $(MANDIR)/man1 $(MANDIR)/man5 \
 		$(DOCDIR) $(SYSCONFDIR)/hekate $(SYSCONFDIR)/init.d $(SYSCONFDIR)/default \
 		$(SYSCONFDIR)/logrotate.d $(UNITDIR) $(BASHCOMPDIR) $(ZSHCOMPDIR) $(FISHCOMPDIR)))
@@ -105,19 +111,28 @@ deb-deps:
 		|| { echo 'The package is made with dpkg-shlibdeps and xz: apt-get install dpkg-dev' >&2; exit 1; }
 
 # The changelog in the package is ours; Debian's own is dist/debian/changelog.
-deb: deb-deps build  ## build the Debian package, in target/debian (installs cargo-deb there)
-	@test "$$('$(TOOLS)/bin/cargo-deb' --version 2>/dev/null)" = '$(CARGO_DEB)' \
-		|| $(CARGO) install --quiet --locked --no-default-features --root '$(TOOLS)' cargo-deb@$(CARGO_DEB)
+deb: deb-deps build $(TOOLS)/cargo-deb-$(CARGO_DEB)  ## build the Debian package, in target/debian (installs cargo-deb in target/)
 	@gzip -9nc CHANGELOG.md >'$(TARGET)/changelog.gz'
-	'$(TOOLS)/bin/cargo-deb' --locked --no-build --strip $(DEB_OPTIONS)
+	'$(TOOLS)/bin/cargo-deb' --locked --no-build --strip --profile $(PROFILE) $(DEB_OPTIONS)
+
+# Unoptimized: it runs for a second, and building it takes longer.
+$(TOOLS)/cargo-deb-$(CARGO_DEB):
+	$(CARGO) install --quiet --debug --locked --no-default-features --root '$(TOOLS)' cargo-deb@$(CARGO_DEB)
+	@touch '$@'
 
 # For an image without anything else in it: the Dockerfile does this too.
 static: MUSL := $(shell uname -m)-unknown-linux-musl
 static:  ## build hekate as one static file, in target/…-musl (needs musl-tools and the Rust target)
-	$(CARGO) build --release --locked --no-default-features --bin hekate --target $(MUSL)
+	$(CARGO) build --profile $(PROFILE) --locked --no-default-features --bin hekate --target $(MUSL)
 
-test: test-deps  ## install what the tests need, then run every test
-	$(CARGO) test --locked
+# Installing waits for the network and compiling for the processor, so they go side by side.
+test:  ## install what the tests need, then run every test
+	+@$(MAKE) --no-print-directory -j2 test-deps test-build
+	@CARGO='$(CARGO)' tests/run.py
+
+# What people run all the time. It starts no other program and opens no socket but of this machine.
+quick:  ## the tests that need nothing installed and take less than a minute once built
+	$(CARGO) test --locked --lib --bins --test tidy --test docs --test simulation --test loopback
 
 # Debian's names for what the tests start; `ip` and `unshare` give each client a network of its own.
 TEST_PACKAGES := strace transmission-cli aria2 rtorrent qbittorrent-nox python3-libtorrent \
@@ -129,9 +144,12 @@ CLIENTS := $(abspath $(TARGET))/clients
 # crate that compilers of today refuse, so they are built without.
 TRACKERS := $(abspath $(TARGET))/trackers
 
-# What the tests need beside Rust: one recipe, which does nothing where all is there. node may come
-# from elsewhere than Debian. The service that comes with opentracker would take Hekate's port.
-test-deps:  ## install the BitTorrent clients and the tracker that the tests use
+# What the tests need beside Rust. Nothing is done where all is there.
+test-deps: test-packages test-clients test-trackers  ## install the BitTorrent clients and the tracker that the tests use
+
+# node may come from elsewhere than Debian. The service that comes with opentracker would take
+# Hekate's port.
+test-packages:
 	@missing=; for package in $(TEST_PACKAGES); do \
 		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q ' installed$$' \
 			|| missing="$$missing $$package"; \
@@ -149,19 +167,39 @@ test-deps:  ## install the BitTorrent clients and the tracker that the tests use
 	case "$$missing" in *opentracker*) \
 		test ! -d /run/systemd/system || $$as_root systemctl disable --now opentracker;; \
 	esac
-	@! command -v rustup >/dev/null || rustup --quiet target add "$$(uname -m)-unknown-linux-musl"
+
+test-clients: test-packages
 	@NODE_PATH='$(CLIENTS)/node_modules' node -e 'require("webtorrent"), require("bittorrent-tracker")' >/dev/null 2>&1 \
 		|| npm install --prefix '$(CLIENTS)' --omit=optional --ignore-scripts --no-audit --no-fund webtorrent@1 bittorrent-tracker@9
+
+test-trackers: test-packages
 	@test -x '$(TRACKERS)/bin/aquatic_http' && test -x '$(TRACKERS)/bin/aquatic_udp' \
 		|| $(CARGO) install --quiet --root '$(TRACKERS)' aquatic_http@0.9.0 aquatic_udp@0.9.0
 
-# One profile for tests and lints, so that little is built twice. The advisories are left to
-# `make deny`, since they need the network.
-check:  ## what a change must pass: formatting, lints, tests, documentation, licences
+# What the tests run is built before the first of them, so that none competes with the compiler.
+test-build: test-binaries test-static
+
+test-binaries:
+	$(CARGO) test --quiet --locked --no-run
+
+# With musl's compiler, and behind the other build, which holds the lock.
+test-static: test-packages test-binaries
+	@! command -v rustup >/dev/null || rustup --quiet target add "$$(uname -m)-unknown-linux-musl"
+	$(MAKE) --no-print-directory PROFILE=dev static '$(TOOLS)/cargo-deb-$(CARGO_DEB)'
+
+# The fuzz targets are compiled only: running them needs cargo-fuzz (make fuzz). One target directory
+# and one profile for all, so that little is built twice.
+lint:  ## formatting, lints, documentation, the compile of the fuzz targets
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(MAKE) test
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
+	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --quiet --locked --no-deps
+	$(CARGO) check --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir '$(TARGET)'
+
+# The advisories are left to `make deny`, since they need the network.
+check:  ## what a change must pass: formatting, lints, tests, documentation, licences
+	+@$(MAKE) --no-print-directory -j2 test-deps lint test-build
+	@CARGO='$(CARGO)' tests/run.py
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		$(CARGO) deny --locked check licenses bans sources; \
 	else \

@@ -30,7 +30,7 @@ fn build() -> std::path::PathBuf {
         "no Rust for {target}: make test-deps"
     );
     make("static");
-    place::target().join(target).join("release/hekate")
+    place::target().join(target).join("debug/hekate")
 }
 
 /// What stands behind a word at the beginning of a line of the Dockerfile.

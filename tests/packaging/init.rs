@@ -191,7 +191,7 @@ fn make_install_puts_the_same_there() {
     place::run(name, package::build, |_| {
         let make = |target: &str| {
             shell(&format!(
-                "make -C {} --no-print-directory CARGO=false CARGO_TARGET_DIR={} {target}",
+                "make -C {} --no-print-directory CARGO=false PROFILE=dev CARGO_TARGET_DIR={} {target}",
                 env!("CARGO_MANIFEST_DIR"),
                 place::target().display()
             ))

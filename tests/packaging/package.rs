@@ -18,7 +18,8 @@ const PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOS
 /// a small library take a tenth of it.
 const DROP_BOUND: Duration = Duration::from_secs(3);
 
-/// Builds the package once for all tests, as a person would.
+/// Builds the package once for all tests, as a person would, but of the binaries that the tests have
+/// built: optimizing them takes minutes.
 pub(crate) fn build() -> PathBuf {
     static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
     PACKAGE
@@ -36,7 +37,7 @@ pub(crate) fn make(target: &str) -> String {
         command.env_remove(name);
     }
     let output = command
-        .args(["--no-print-directory", target])
+        .args(["--no-print-directory", "PROFILE=dev", target])
         .arg(format!("CARGO={}", env!("CARGO")))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env("CARGO_TARGET_DIR", place::target())
