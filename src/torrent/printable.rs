@@ -1,7 +1,6 @@
 //! Shows untrusted bytes (names in metainfo files, paths, texts of trackers) on one line.
 
 use std::fmt::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// A longer name tells an operator nothing more, and a hostile one may have millions of characters.
@@ -14,7 +13,7 @@ pub struct Printable<'a>(pub &'a [u8]);
 impl<'a> Printable<'a> {
     /// Displays a path.
     pub fn path(path: &'a (impl AsRef<Path> + ?Sized)) -> Self {
-        Printable(path.as_ref().as_os_str().as_bytes())
+        Printable(path.as_ref().as_os_str().as_encoded_bytes())
     }
 }
 

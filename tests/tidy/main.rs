@@ -203,6 +203,7 @@ const IMPORTS: &[ImportRule] = &[
             "crate::rate",
             "crate::sys",
             "crate::timers",
+            "crate::torrent::id",
             "crate::torrent::printable",
             "crate::wire",
             "crate::workers",

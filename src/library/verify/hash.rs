@@ -12,11 +12,20 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest, Sha1};
 use walkdir::WalkDir;
 
-use super::run::Torrent;
 use crate::library::scan::build::Progress;
 use crate::torrent::content::{self, ContentError};
-use crate::torrent::layout::Source;
-use crate::torrent::metainfo::MetainfoFile;
+use crate::torrent::layout::{Layout, Source};
+use crate::torrent::metainfo::{Metainfo, MetainfoFile};
+
+/// A torrent whose content is hashed.
+pub(super) struct Torrent {
+    pub(super) path: PathBuf,
+    pub(super) root: PathBuf,
+    pub(super) metainfo: Metainfo,
+    pub(super) layout: Layout,
+    /// The SHA-1 of each piece.
+    pub(super) hashes: Vec<[u8; 20]>,
+}
 
 /// Bytes that are read and hashed at a time: they stay in the processor's cache in between.
 const STEP_BYTES: usize = 128 * 1024;

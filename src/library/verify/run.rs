@@ -7,7 +7,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::hash::{Checked, Hasher, add_fault};
+use super::hash::{Checked, Hasher, Torrent, add_fault};
 use crate::library::index::{Index, IndexError};
 use crate::library::scan::build::Progress;
 use crate::library::scan::parallel;
@@ -103,7 +103,7 @@ pub fn verify(
         |done| match done {
             Done::Pass(finding) => take(finding),
             Done::Checked(span, checked) => {
-                let mut whole = report.take().unwrap_or_else(|| span.torrent.report());
+                let mut whole = report.take().unwrap_or_else(|| empty_report(&span.torrent));
                 for fault in checked.faults {
                     add_fault(&mut whole.faults, fault);
                 }
@@ -124,28 +124,17 @@ pub fn verify(
     Ok(())
 }
 
-/// A torrent whose content is hashed.
-pub(super) struct Torrent {
-    path: PathBuf,
-    pub(super) root: PathBuf,
-    pub(super) metainfo: Metainfo,
-    pub(super) layout: Layout,
-    /// The SHA-1 of each piece.
-    pub(super) hashes: Vec<[u8; 20]>,
-}
-
-impl Torrent {
-    fn report(&self) -> Report {
-        Report {
-            path: self.path.clone(),
-            info_hash: self.metainfo.info_hash,
-            pieces: self.metainfo.pieces,
-            faults: Vec::new(),
-            absent: Vec::new(),
-            corrupt: Vec::new(),
-            extra: Vec::new(),
-            more_extra: false,
-        }
+/// A report without faults.
+fn empty_report(torrent: &Torrent) -> Report {
+    Report {
+        path: torrent.path.clone(),
+        info_hash: torrent.metainfo.info_hash,
+        pieces: torrent.metainfo.pieces,
+        faults: Vec::new(),
+        absent: Vec::new(),
+        corrupt: Vec::new(),
+        extra: Vec::new(),
+        more_extra: false,
     }
 }
 

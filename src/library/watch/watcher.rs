@@ -225,3 +225,6 @@ struct Ready {
     events: bool,
     mounts: bool,
 }
+
+#[cfg(test)]
+mod tests;
