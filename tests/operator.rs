@@ -367,7 +367,7 @@ fn a_reload_changes_limits_and_levels_and_says_what_needs_a_restart() {
     );
     scene
         .daemon
-        .wait_for_line("log-file has changed: only a restart takes it up");
+        .wait_for_line("log-file has changed: restart to apply it");
     let address = scene.daemon.address;
     let mut first = Leecher::connect(address, sample.info_hash, FAST);
     first.until_unchoked();
