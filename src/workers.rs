@@ -1,18 +1,24 @@
-//! The bounded pool of native threads that may wait for a disk.
+//! Threads for everything that may block: bounded pools, one-shot jobs and long-lived threads.
 //!
-//! Owns how many jobs and threads there are, which job is next, and that every job has an outcome.
-//! It must not know what a job does, and touches no socket and no peer: outcomes are published and
-//! the loop is woken.
+//! Owns how threads are named and started, how many jobs wait, and what a panic does. No other file
+//! of the daemon starts a thread, but for the scoped ones of a parallel scan.
 //!
-//! Threads are started when jobs come and leave when none do. Jobs wait in one lane for each device.
-//! Lanes take turns, and none may keep all threads: a disk that is slow, or hangs, must not stand in
-//! the way of one that is not.
+//! A [`Pool`] starts threads when jobs come and lets them leave when none do. Jobs wait in lanes, one
+//! for each device or name. Lanes take turns, and none may keep all threads: a disk that is slow, or
+//! hangs, must not delay one that is not.
+//!
+//! The panic of a job is contained: its outcome is an error. A long-lived thread cannot answer one,
+//! so its panic ends the process, as that of the loop does, and the service manager restarts it. The
+//! panic hook of [`crate::logging`] reports both.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::mem;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,26 +29,92 @@ use thiserror::Error;
 use crate::metrics::Histogram;
 use crate::sys;
 
-/// Most jobs that wait. A peer waits for one block at a time, so this is one for each peer of a
-/// large house whose content is all cold; it costs some 2 MiB.
-const QUEUED_JOBS_MAX: usize = 16 * 1024;
+/// The exit code after a panic, that of a Rust program whose main thread has panicked.
+const EXIT_PANIC: i32 = 101;
 
 /// How long a thread without work stays: longer than the gaps in a busy minute, and short enough
 /// that a night without peers costs no thread.
 pub(crate) const IDLE: Duration = Duration::from_secs(1);
 
-/// The readers have as much to do as they may have; the same may be asked again later.
+/// A pool's queue is at its bound. The same job may be submitted again later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("too many reads are queued")]
+#[error("too many jobs are queued")]
 pub struct QueueFull;
+
+/// A job has panicked, which is a defect; the log has the reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("the job panicked, a defect of hekate")]
+pub(crate) struct Panicked;
+
+/// Starts a thread that lives as long as it has something to do. The system lists it as `hekate-` and
+/// the name; a name has at most eight bytes. A panic of `work` ends the process.
+///
+/// # Errors
+/// Those of clone(2), at a limit of processes for example. Then `work` is dropped.
+pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    start(name, move || {
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            process::exit(EXIT_PANIC);
+        }
+    })
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = thread::Builder::new().name(format!("hekate-{name}"));
+    thread.spawn(work).map(drop)
+}
+
+/// The answer that a job of [`once`] will give.
+pub(crate) struct Pending<T>(Receiver<T>);
+
+impl<T> Pending<T> {
+    /// Takes the answer; `None` until it is there.
+    pub(crate) fn poll(&self) -> Option<Result<T, Panicked>> {
+        match self.0.try_recv() {
+            Ok(answer) => Some(Ok(answer)),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(Panicked)),
+        }
+    }
+}
+
+/// Runs one job on a thread of its own and wakes the loop when it has ended. The caller bounds how
+/// many there are at a time.
+///
+/// # Errors
+/// As [`spawn`].
+pub(crate) fn once<T: Send + 'static>(
+    name: &str,
+    waker: &Arc<Waker>,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<Pending<T>> {
+    let (sender, answer) = sync_channel(1);
+    let waker = Arc::clone(waker);
+    start(name, move || {
+        if let Ok(answer) = catch_unwind(AssertUnwindSafe(job)) {
+            // The loop may have ended meanwhile.
+            let _ = sender.send(answer);
+        }
+        drop(sender);
+        wake(&waker);
+    })?;
+    Ok(Pending(answer))
+}
+
+/// Wakes the loop from another thread.
+pub(crate) fn wake(waker: &Waker) {
+    if let Err(error) = waker.wake() {
+        log::error!("cannot wake the loop: {error}");
+    }
+}
 
 /// Something to do that may block.
 pub(crate) trait Job: Send + 'static {
     /// What comes of it.
     type Outcome: Send + 'static;
 
-    /// The device it will wait for, when that is known.
-    fn device(&self) -> Option<u64>;
+    /// What it will wait for, a device for example. Jobs for which that is unknown share a lane.
+    fn lane(&self) -> Option<u64>;
 
     /// Does it. There may be nothing to tell.
     fn run(&self) -> Option<Self::Outcome>;
@@ -62,6 +134,8 @@ pub(crate) struct PoolConfig {
     pub(crate) role: &'static str,
     /// How many there are at most.
     pub(crate) threads_max: usize,
+    /// How many jobs wait at most.
+    pub(crate) queued_max: usize,
     /// How long one without work stays.
     pub(crate) idle: Duration,
     /// How much less of a busy processor they ask for than the loop: 0 to 19.
@@ -87,9 +161,8 @@ struct Shared<J: Job> {
 }
 
 struct Queue<J> {
-    /// By device; those of unknown device share one.
     lanes: BTreeMap<Option<u64>, Lane<J>>,
-    /// The device whose turn it was.
+    /// The lane whose turn it was.
     turn: Option<u64>,
     queued: usize,
     threads: usize,
@@ -129,11 +202,11 @@ impl<J: Job> Pool<J> {
     /// Queues a job. Never blocks.
     pub(crate) fn submit(&self, job: J) -> Result<(), QueueFull> {
         let mut queue = self.0.queue();
-        if queue.queued >= QUEUED_JOBS_MAX {
+        if queue.queued >= self.0.config.queued_max {
             return Err(QueueFull);
         }
-        let device = job.device();
-        queue.lane(device).jobs.push_back((job, Instant::now()));
+        let lane = job.lane();
+        queue.lane(lane).jobs.push_back((job, Instant::now()));
         queue.queued += 1;
         if queue.queued > queue.idle_threads && queue.threads < self.0.config.threads_max {
             match self.0.start_thread() {
@@ -146,7 +219,7 @@ impl<J: Job> Pool<J> {
                         log::warn!("cannot start a {} thread: {error}", self.0.config.role);
                     }
                     if queue.threads == 0 {
-                        queue.lane(device).jobs.pop_back();
+                        queue.lane(lane).jobs.pop_back();
                         queue.queued -= 1;
                         return Err(QueueFull);
                     }
@@ -184,11 +257,20 @@ impl<J: Job> Pool<J> {
     }
 }
 
+impl<J: Job> fmt::Debug for Pool<J> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Pool({})", self.0.config.role)
+    }
+}
+
 impl<J: Job> Drop for Pool<J> {
     fn drop(&mut self) {
         let mut queue = self.0.queue();
         queue.closed = true;
-        queue.lanes.clear();
+        for lane in queue.lanes.values_mut() {
+            lane.jobs.clear();
+        }
+        queue.queued = 0;
         drop(queue);
         self.0.ready.notify_all();
     }
@@ -201,27 +283,24 @@ impl<J: Job> Shared<J> {
 
     fn start_thread(self: &Arc<Self>) -> io::Result<()> {
         let shared = Arc::clone(self);
-        thread::Builder::new()
-            .name(format!("hekate-{}", self.config.role))
-            .spawn(move || {
-                if let Err(error) = sys::set_niceness(shared.config.niceness) {
-                    log::debug!(
-                        "{} threads keep the default priority: {error}",
-                        shared.config.role
-                    );
-                }
-                shared.work();
-            })
-            .map(drop)
+        // Jobs' panics are contained: what is left is a defect of the pool.
+        spawn(self.config.role, move || {
+            if let Err(error) = sys::set_niceness(shared.config.niceness) {
+                log::debug!(
+                    "{} threads keep the default priority: {error}",
+                    shared.config.role
+                );
+            }
+            shared.work();
+        })
     }
 
     /// The life of a thread.
     fn work(&self) {
         while let Some((job, queued_at)) = self.next_job() {
             let outcome = catch_unwind(AssertUnwindSafe(|| job.run()));
-            // The panic itself has been reported on standard error.
             let outcome = outcome.unwrap_or_else(|_| job.lost());
-            let device = job.device();
+            let lane = job.lane();
             // What only the job still holds, a mapping perhaps, is given back here.
             drop(job);
             let took_us = u64::try_from(queued_at.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -229,7 +308,7 @@ impl<J: Job> Shared<J> {
             if let Some(outcome) = outcome {
                 self.publish(outcome);
             }
-            self.queue().finished(device);
+            self.queue().finished(lane);
         }
     }
 
@@ -264,15 +343,13 @@ impl<J: Job> Shared<J> {
     }
 
     fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
-            log::error!("cannot wake the loop: {error}");
-        }
+        wake(&self.waker);
     }
 }
 
 impl<J> Queue<J> {
-    fn lane(&mut self, device: Option<u64>) -> &mut Lane<J> {
-        self.lanes.entry(device).or_insert_with(|| Lane {
+    fn lane(&mut self, number: Option<u64>) -> &mut Lane<J> {
+        self.lanes.entry(number).or_insert_with(|| Lane {
             jobs: VecDeque::new(),
             busy_threads: 0,
         })
@@ -280,27 +357,27 @@ impl<J> Queue<J> {
 
     /// The next job of the next lane that has one and may have another thread.
     fn take(&mut self, threads_max: usize) -> Option<(J, Instant)> {
-        // A quarter stays for the other devices.
+        // A quarter stays for the other lanes.
         let share = threads_max - threads_max / 4;
         let behind = (Bound::Excluded(self.turn), Bound::Unbounded);
         let mut lanes = (self.lanes.range(behind)).chain(self.lanes.range(..=self.turn));
-        let (&device, _) =
+        let (&number, _) =
             lanes.find(|(_, lane)| !lane.jobs.is_empty() && lane.busy_threads < share)?;
-        self.turn = device;
-        let lane = self.lane(device);
+        self.turn = number;
+        let lane = self.lane(number);
         let job = lane.jobs.pop_front()?;
         lane.busy_threads += 1;
         self.queued -= 1;
         Some(job)
     }
 
-    /// A job for this device is done. Lanes without jobs are forgotten, as devices come and go.
-    fn finished(&mut self, device: Option<u64>) {
-        if let Some(lane) = self.lanes.get_mut(&device) {
-            lane.busy_threads = lane.busy_threads.saturating_sub(1);
-            if lane.busy_threads == 0 && lane.jobs.is_empty() {
-                self.lanes.remove(&device);
-            }
+    /// A job of this lane has ended. Lanes without jobs are removed, as devices come and go.
+    fn finished(&mut self, number: Option<u64>) {
+        let lane = self.lane(number);
+        assert!(lane.busy_threads > 0, "a job that ends was taken before");
+        lane.busy_threads -= 1;
+        if lane.busy_threads == 0 && lane.jobs.is_empty() {
+            self.lanes.remove(&number);
         }
     }
 }
@@ -317,6 +394,11 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::time::Instant;
 
+    const QUEUED_MAX: usize = 100;
+
+    /// Set in the process of a test that ends it.
+    const ALONE: &str = "HEKATE_TEST_ALONE";
+
     /// No wait of a test takes longer, unless what is tested is broken.
     const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -331,7 +413,7 @@ mod tests {
     impl Job for Task {
         type Outcome = Result<u32, u32>;
 
-        fn device(&self) -> Option<u64> {
+        fn lane(&self) -> Option<u64> {
             self.device
         }
 
@@ -369,6 +451,7 @@ mod tests {
                     PoolConfig {
                         role: "test",
                         threads_max,
+                        queued_max: QUEUED_MAX,
                         idle,
                         niceness: 0,
                     },
@@ -435,6 +518,57 @@ mod tests {
         rig.open(1);
         assert_eq!(rig.outcomes(3), [Ok(12), Ok(14), Err(13)]);
         assert_eq!(rig.pool.0.queue().threads, 1);
+    }
+
+    /// Runs a test of this file again, in a process of its own that has the variable set.
+    fn run_alone(test: &str) -> process::Output {
+        process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("workers::tests::{test}"), "--nocapture"])
+            .env(ALONE, "1")
+            .output()
+            .unwrap()
+    }
+
+    #[test]
+    fn the_panic_of_a_thread_ends_the_process() {
+        if std::env::var_os(ALONE).is_some() {
+            spawn("test", || panic!("on purpose")).unwrap();
+            thread::sleep(DEADLINE);
+            process::exit(0);
+        }
+        let output = run_alone("the_panic_of_a_thread_ends_the_process");
+        assert_eq!(output.status.code(), Some(EXIT_PANIC), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains("hekate-test") && said.contains("on purpose"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn systemd_restarts_the_daemon_after_a_panic() {
+        let unit = include_str!("../dist/hekate.service");
+        assert!(unit.lines().any(|line| line == "Restart=on-failure"));
+        let prevented = unit
+            .lines()
+            .find_map(|line| line.strip_prefix("RestartPreventExitStatus="));
+        let mut prevented = prevented.unwrap().split_whitespace();
+        assert!(prevented.all(|code| code.parse() != Ok(EXIT_PANIC)));
+    }
+
+    #[test]
+    fn a_job_of_its_own_thread_answers_and_its_panic_is_an_error() {
+        let mut poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let mut answer = |job: fn() -> u32| {
+            let pending = once("test", &waker, job).unwrap();
+            let mut events = Events::with_capacity(1);
+            poll.poll(&mut events, Some(DEADLINE)).unwrap();
+            assert!(!events.is_empty(), "woken before the deadline");
+            pending.poll().unwrap()
+        };
+        assert_eq!(answer(|| 7), Ok(7));
+        assert_eq!(answer(|| panic!("on purpose")), Err(Panicked));
     }
 
     #[test]
@@ -516,7 +650,7 @@ mod tests {
         let mut rig = Rig::new(1, IDLE);
         rig.submit(1, 1).unwrap();
         assert_eq!(rig.begun(), 1);
-        for _ in 0..QUEUED_JOBS_MAX {
+        for _ in 0..QUEUED_MAX {
             rig.submit(1, 0).unwrap();
         }
         assert_eq!(rig.submit(1, 2), Err(QueueFull));

@@ -5,11 +5,6 @@
 //! must not know how it is read, nor what the library makes of it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::thread;
-
-use mio::Waker;
 
 use super::Reactor;
 use super::start::max_peers;
@@ -19,10 +14,11 @@ use crate::daemon::sandbox::Places;
 use crate::library::catalogue::live::Settings;
 use crate::metrics::Phase;
 use crate::rate::{RateLimiter, UPLOAD_BURST};
+use crate::workers::{self, Pending};
 
 /// A reload that is under way.
 pub(super) struct Reload {
-    answer: Receiver<Result<Reloaded, String>>,
+    answer: Pending<Result<Reloaded, String>>,
     /// Another was asked for meanwhile: what is read now may be old.
     again: bool,
     /// The service manager was told that it has begun.
@@ -60,19 +56,9 @@ impl Reactor {
         log::info!("reloading");
         let (sources, running) = (sources.clone(), running.clone());
         let places = self.service.places.clone();
-        let (sender, answer) = mpsc::channel();
-        let waker = Arc::clone(&self.waker);
-        let work = move || {
-            // The loop may have ended meanwhile.
-            let _ = sender.send(read(&sources, &running, places.as_deref()));
-            drop(sender);
-            wake(&waker);
-        };
-        match thread::Builder::new()
-            .name("hekate-reload".to_owned())
-            .spawn(work)
-        {
-            Ok(_) => {
+        let work = move || read(&sources, &running, places.as_deref());
+        match workers::once("reload", &self.waker, work) {
+            Ok(answer) => {
                 self.reload = Some(Reload {
                     answer,
                     again: false,
@@ -81,7 +67,7 @@ impl Reactor {
                 true
             }
             Err(error) => {
-                log::error!("not reloaded: {error}");
+                log::error!("cannot reload: {error}");
                 false
             }
         }
@@ -92,12 +78,11 @@ impl Reactor {
     pub(super) fn finish_reload(&mut self) {
         let Some(reload) = &self.reload else { return };
         let (again, is_told) = (reload.again, reload.is_told);
-        let answer = reload.answer.try_recv();
+        let Some(answer) = reload.answer.poll() else {
+            return;
+        };
         match answer {
-            Err(TryRecvError::Empty) => return,
-            Err(TryRecvError::Disconnected) => {
-                log::error!("reload failed: the thread that reads the configuration panicked")
-            }
+            Err(error) => log::error!("reload failed: {error}"),
             Ok(Err(error)) => log::error!("reload failed, keeping the old configuration: {error}"),
             Ok(Ok(reloaded)) => self.apply_reload(reloaded),
         }
@@ -169,11 +154,4 @@ fn read(
         needs_restart: loaded.needs_restart(running),
         configured,
     })
-}
-
-/// Wakes the loop from another thread.
-pub(super) fn wake(waker: &Waker) {
-    if let Err(error) = waker.wake() {
-        log::error!("cannot wake the loop: {error}");
-    }
 }

@@ -1,8 +1,7 @@
 //! The answers of the status listener: a snapshot of the loop, its torrents, its peers.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
-use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 use mio::Waker;
@@ -11,7 +10,6 @@ use serde_json::{Value, json};
 use super::Reactor;
 use super::activity::Active;
 use super::connection::Connection;
-use super::reload::wake;
 use super::tokens::Source;
 use crate::library::catalogue::listing::{Listing, Page};
 use crate::library::index::IndexError;
@@ -22,6 +20,7 @@ use crate::status::{self, report};
 use crate::sys;
 use crate::torrent::catalogue::Torrent;
 use crate::wire::message::InfoHash;
+use crate::workers::{self, Pending};
 
 /// Entries in one answer when nothing is said.
 const LIMIT: usize = 100;
@@ -39,24 +38,13 @@ const LISTINGS_MAX: usize = 4;
 /// A page of torrents that a thread reads for a client of the status.
 pub(super) struct PendingListing {
     client: ClientId,
-    page: Receiver<Result<Page, IndexError>>,
+    page: Pending<Result<Page, IndexError>>,
 }
 
 impl PendingListing {
-    /// Starts the thread. When there can be none, its end of the channel is gone.
-    fn start(client: ClientId, listing: Listing, waker: Arc<Waker>) -> Self {
-        let (sender, page) = sync_channel(1);
-        let work = move || {
-            // The loop may have ended meanwhile.
-            let _ = sender.send(listing.read());
-            drop(sender);
-            wake(&waker);
-        };
-        let thread = thread::Builder::new().name("hekate-listing".to_owned());
-        if let Err(error) = thread.spawn(work) {
-            log::error!("cannot list torrents: {error}");
-        }
-        Self { client, page }
+    fn start(client: ClientId, listing: Listing, waker: &Arc<Waker>) -> io::Result<Self> {
+        let page = workers::once("listing", waker, move || listing.read())?;
+        Ok(Self { client, page })
     }
 }
 
@@ -89,17 +77,17 @@ impl Reactor {
     fn finish_listings(&mut self) {
         let mut at = 0;
         while let Some(pending) = self.listings.get(at) {
-            let answer = match pending.page.try_recv() {
-                Err(TryRecvError::Empty) => {
-                    at += 1;
-                    continue;
-                }
-                Ok(Ok(page)) => self.listed(&page),
-                Ok(Err(error)) => {
+            let Some(read) = pending.page.poll() else {
+                at += 1;
+                continue;
+            };
+            let read = read.map(|read| read.map_err(|error| error.to_string()));
+            let answer = match read.unwrap_or_else(|panicked| Err(panicked.to_string())) {
+                Ok(page) => self.listed(&page),
+                Err(error) => {
                     log::error!("cannot list torrents: {error}");
                     http::refusal(Status::InternalServerError)
                 }
-                Err(TryRecvError::Disconnected) => http::refusal(Status::InternalServerError),
             };
             let client = self.listings.swap_remove(at).client;
             self.respond(client, answer);
@@ -166,12 +154,16 @@ impl Reactor {
             Ok(_) if self.listings.len() >= LISTINGS_MAX => {
                 Some(http::refusal(Status::ServiceUnavailable))
             }
-            Ok(listing) => {
-                let waker = Arc::clone(&self.waker);
-                self.listings
-                    .push(PendingListing::start(client, listing, waker));
-                None
-            }
+            Ok(listing) => match PendingListing::start(client, listing, &self.waker) {
+                Ok(pending) => {
+                    self.listings.push(pending);
+                    None
+                }
+                Err(error) => {
+                    log::error!("cannot list torrents: {error}");
+                    Some(http::refusal(Status::ServiceUnavailable))
+                }
+            },
             Err(status) => Some(http::refusal(status)),
         }
     }

@@ -10,7 +10,6 @@ use std::time::{Instant, SystemTime};
 use mio::{Events, Interest, Poll, Waker};
 
 use super::connections::Connections;
-use super::reload::wake;
 use super::shared::Shared;
 use super::tokens::{self, Source};
 use super::{EVENTS_PER_TURN, Reactor, RunError, Service, listener, signals};
@@ -26,6 +25,7 @@ use crate::status::server::StatusServer;
 use crate::storage::StorageLimits;
 use crate::sys;
 use crate::tracker::announcer;
+use crate::workers::wake;
 
 /// Descriptors that are not for peers: listeners, epoll, the waker, logs, sockets to trackers, and
 /// the files that reader threads open for a moment. Mapped content needs none.

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::thread;
 
 use super::{Reactor, RunError};
 use crate::library::catalogue::live::{Change, NewSnapshot, Removed, Update};
@@ -14,6 +13,7 @@ use crate::library::index::Counts;
 use crate::metrics::LibrarySize;
 use crate::peer::close::CloseReason;
 use crate::torrent::id::TorrentId;
+use crate::workers;
 
 impl Reactor {
     /// Takes up one update, so that peers do not wait for many.
@@ -57,7 +57,9 @@ impl Reactor {
         let old = self.shared.library.replace(snapshot, content, overrides);
         self.count(counts);
         // Millions of torrents take their time to be forgotten. Without a thread, the loop takes it.
-        let _ = thread::Builder::new().spawn(move || drop(old));
+        if let Err(error) = workers::spawn("drop", move || drop(old)) {
+            log::warn!("the loop dropped an index itself: {error}");
+        }
         Ok(())
     }
 

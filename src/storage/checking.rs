@@ -31,6 +31,9 @@ use crate::workers::{IDLE, Pool, PoolConfig};
 /// and a disk that hangs cannot keep all of them.
 const HASHERS: usize = 4;
 
+/// Most pieces that wait to be hashed: as many as there are peers that may wait for one each.
+const HASHES_MAX: usize = 16 * 1024;
+
 /// How nice these threads are: each has a third of the weight of the loop.
 const NICENESS: i32 = 5;
 
@@ -120,6 +123,7 @@ impl Checking {
         let config = PoolConfig {
             role: "hasher",
             threads_max: HASHERS,
+            queued_max: HASHES_MAX,
             idle: IDLE,
             niceness: NICENESS,
         };

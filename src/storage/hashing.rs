@@ -55,7 +55,7 @@ pub(super) enum Found {
 impl workers::Job for Task {
     type Outcome = Found;
 
-    fn device(&self) -> Option<u64> {
+    fn lane(&self) -> Option<u64> {
         match self {
             Self::Hash { device, .. } => *device,
             Self::Look { .. } => None,

@@ -100,7 +100,7 @@ pub(super) enum Outcome {
 impl workers::Job for Job {
     type Outcome = Outcome;
 
-    fn device(&self) -> Option<u64> {
+    fn lane(&self) -> Option<u64> {
         match self {
             Self::Read { content, .. } => content.as_ref().map(|content| content.device()),
             Self::Check { content, .. } => Some(content.device()),

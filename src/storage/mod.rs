@@ -53,6 +53,10 @@ pub const FAILED_RETRY_MS: u64 = 2_000;
 /// is gone may, the first are tried again sooner.
 const FAILED_FILES_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
+/// Most jobs that wait for a reader. A peer waits for one block at a time, so this is one for each of
+/// many peers whose content is all cold; it costs some 2 MiB.
+const READS_MAX: usize = 16 * 1024;
+
 /// Idle mappings that are let go in one turn of the loop; the others follow in the next.
 const RELEASED_AT_ONCE: usize = 64;
 
@@ -148,6 +152,7 @@ impl Storage {
                 PoolConfig {
                     role: "reader",
                     threads_max: limits.readers.max(1),
+                    queued_max: READS_MAX,
                     idle: IDLE,
                     niceness: 0,
                 },

@@ -11,13 +11,13 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread;
 use std::time::Duration;
 
 use super::ledger::kept::{self, Kept};
 use crate::locked;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
+use crate::workers;
 
 /// What the file begins with. The number is that of the form.
 const MAGIC: &[u8] = b"hekate verified 1\n";
@@ -57,8 +57,7 @@ impl Remembering {
             // Nobody listens unless the process ends.
             let _ = end.send(());
         };
-        let thread = thread::Builder::new().name("hekate-verified".to_owned());
-        thread.spawn(work)?;
+        workers::spawn("verified", work)?;
         Ok((Self { batches, ended }, known))
     }
 

@@ -195,6 +195,7 @@ pub struct Announcer {
     /// Those that something has happened to in this turn.
     touched: Vec<u32>,
     resolver: Resolver,
+    /// Comes with the addresses of the first HTTPS tracker.
     tls: Option<Arc<ClientConfig>>,
     connections: Slab<Connection>,
     detours: Slab<redirected::Detour>,

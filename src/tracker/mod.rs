@@ -22,7 +22,6 @@ pub mod schedule;
 pub mod sets;
 pub mod shard;
 mod target;
-mod tls;
 mod torrents;
 pub mod udp;
 pub mod url;

@@ -1,21 +1,22 @@
-//! Names of trackers become addresses, on threads of their own: the system's resolver blocks.
+//! Resolves the names of trackers on threads: the system's resolver blocks.
 //!
-//! Owns the threads and what they are asked. They wake the loop and touch nothing else. It must not
-//! know trackers beyond the number that a question is asked for.
+//! Owns what is asked, and the certificates that the first HTTPS tracker needs, which are read from
+//! the file system by the same threads. It does not know trackers beyond the number of a question.
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use mio::Waker;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::workers::{IDLE, Job, Pool, PoolConfig};
 
 /// Threads that may wait for a name server. One that is slow holds up a quarter of the names.
 const MAX_THREADS: usize = 4;
 
-/// A thread without a question leaves after this time.
-const IDLE: Duration = Duration::from_secs(1);
+/// Most names that wait. There is one question for each tracker at a time, and a library has a few
+/// thousand trackers.
+const QUESTIONS_MAX: usize = 16 * 1024;
 
 /// Addresses kept of one name.
 const MAX_ADDRESSES: usize = 16;
@@ -27,6 +28,8 @@ pub(super) struct Resolved {
     /// That of the question.
     pub(super) generation: u32,
     pub(super) addresses: Result<Vec<IpAddr>, String>,
+    /// How TLS is spoken with it, when the question asked for that.
+    pub(super) tls: Option<Arc<ClientConfig>>,
 }
 
 #[derive(Debug)]
@@ -34,123 +37,90 @@ struct Question {
     tracker: u32,
     generation: u32,
     host: Box<str>,
+    /// Where the configuration for TLS is, or will be once a thread has read the certificates. `None`
+    /// when the tracker does not need it.
+    tls: Option<Arc<OnceLock<Arc<ClientConfig>>>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    questions: VecDeque<Question>,
-    answers: Vec<Resolved>,
-    threads: usize,
-    idle: usize,
-    closed: bool,
+impl Question {
+    fn answer(&self, addresses: Result<Vec<IpAddr>, String>) -> Resolved {
+        let tls = self.tls.as_ref();
+        Resolved {
+            tracker: self.tracker,
+            generation: self.generation,
+            addresses,
+            tls: tls.and_then(|tls| tls.get().cloned()),
+        }
+    }
 }
 
-#[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
-    asked: Condvar,
-    waker: Arc<Waker>,
+impl Job for Question {
+    type Outcome = Resolved;
+
+    /// Each tracker has a lane: none waits behind another for longer than a thread is busy.
+    fn lane(&self) -> Option<u64> {
+        Some(self.tracker.into())
+    }
+
+    fn run(&self) -> Option<Resolved> {
+        if let Some(tls) = &self.tls {
+            tls.get_or_init(client_config);
+        }
+        Some(self.answer(resolve(&self.host)))
+    }
+
+    fn lost(&self) -> Option<Resolved> {
+        Some(self.answer(Err("resolving it panicked, a defect of hekate".to_owned())))
+    }
 }
 
 /// Asks for addresses.
 #[derive(Debug)]
-pub(super) struct Resolver(Arc<Shared>);
+pub(super) struct Resolver {
+    pool: Pool<Question>,
+    /// Answers of questions that found no room.
+    refused: Vec<Resolved>,
+    tls: Arc<OnceLock<Arc<ClientConfig>>>,
+}
 
 impl Resolver {
     /// Starts no thread yet.
     pub(super) fn new(waker: Arc<Waker>) -> Self {
-        Self(Arc::new(Shared {
-            state: Mutex::default(),
-            asked: Condvar::new(),
-            waker,
-        }))
+        let config = PoolConfig {
+            role: "resolver",
+            threads_max: MAX_THREADS,
+            queued_max: QUESTIONS_MAX,
+            idle: IDLE,
+            niceness: 0,
+        };
+        Self {
+            pool: Pool::new(waker, config),
+            refused: Vec::new(),
+            tls: Arc::default(),
+        }
     }
 
-    /// Asks for the addresses of a host. There is one question for each tracker at a time, so the
-    /// queue is bounded by their number.
-    pub(super) fn ask(&self, tracker: u32, generation: u32, host: &str) {
-        let mut state = self.0.lock();
-        state.questions.push_back(Question {
+    /// Asks for the addresses of a host and, when `is_https`, for what TLS with it needs. Never
+    /// blocks; there is always an answer.
+    pub(super) fn ask(&mut self, tracker: u32, generation: u32, host: &str, is_https: bool) {
+        let question = |host| Question {
             tracker,
             generation,
-            host: host.into(),
-        });
-        if state.idle < state.questions.len() && state.threads < MAX_THREADS {
-            state.threads += 1;
-            let shared = Arc::clone(&self.0);
-            let name = "resolver".to_owned();
-            if let Err(error) = thread::Builder::new()
-                .name(name)
-                .spawn(move || shared.work())
-            {
-                state.threads -= 1;
-                log::warn!("cannot start a resolver thread: {error}");
-                if state.threads == 0 {
-                    let questions = std::mem::take(&mut state.questions);
-                    let failed = questions.into_iter().map(|question| Resolved {
-                        tracker: question.tracker,
-                        generation: question.generation,
-                        addresses: Err(error.to_string()),
-                    });
-                    state.answers.extend(failed);
-                    self.0.waker.wake().ok();
-                }
-            }
+            host,
+            tls: is_https.then(|| Arc::clone(&self.tls)),
+        };
+        if let Err(error) = self.pool.submit(question(host.into())) {
+            let refused = question(Box::default()).answer(Err(error.to_string()));
+            self.refused.push(refused);
+            self.pool.wake();
         }
-        drop(state);
-        self.0.asked.notify_one();
     }
 
     /// Takes the answers that have come.
-    pub(super) fn collect(&self) -> Vec<Resolved> {
-        std::mem::take(&mut self.0.lock().answers)
-    }
-}
-
-impl Drop for Resolver {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.closed = true;
-        state.questions.clear();
-        drop(state);
-        self.0.asked.notify_all();
-    }
-}
-
-impl Shared {
-    /// A thread that panicked left the state as it was between two steps.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn work(&self) {
-        while let Some(question) = self.next() {
-            let addresses = resolve(&question.host);
-            self.lock().answers.push(Resolved {
-                tracker: question.tracker,
-                generation: question.generation,
-                addresses,
-            });
-            // It fails only when the loop is gone.
-            self.waker.wake().ok();
-        }
-    }
-
-    /// Waits for a question. `None` when the thread is to leave.
-    fn next(&self) -> Option<Question> {
-        let mut state = self.lock();
-        if state.questions.is_empty() && !state.closed {
-            state.idle += 1;
-            let unasked = |state: &mut State| state.questions.is_empty() && !state.closed;
-            let waited = self.asked.wait_timeout_while(state, IDLE, unasked);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            state.idle -= 1;
-        }
-        let question = state.questions.pop_front();
-        if question.is_none() {
-            state.threads -= 1;
-        }
-        question
+    pub(super) fn collect(&mut self) -> Vec<Resolved> {
+        let mut answers = self.pool.take_outcomes();
+        answers.append(&mut self.refused);
+        answers
     }
 }
 
@@ -168,13 +138,34 @@ fn resolve(host: &str) -> Result<Vec<IpAddr>, String> {
     Ok(addresses)
 }
 
+/// Reads the system's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name. What
+/// cannot be read is logged, and trackers that need it are not trusted.
+fn client_config() -> Arc<ClientConfig> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        log::warn!("cannot load all certificates: {error}");
+    }
+    let mut roots = RootCertStore::empty();
+    let (added, ignored) = roots.add_parsable_certificates(found.certs);
+    log::debug!("{added} system certificates loaded, {ignored} ignored");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has ciphers for TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use mio::{Events, Poll, Token};
+    use std::time::Duration;
 
     /// Waits for as many answers, by the order of their trackers.
-    fn answers(poll: &mut Poll, resolver: &Resolver, count: usize) -> Vec<Resolved> {
+    fn answers(poll: &mut Poll, resolver: &mut Resolver, count: usize) -> Vec<Resolved> {
         let mut events = Events::with_capacity(4);
         let mut answers = Vec::new();
         while answers.len() < count {
@@ -191,12 +182,12 @@ mod tests {
     fn names_are_resolved_and_the_loop_is_woken() {
         let mut poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
-        let resolver = Resolver::new(Arc::new(waker));
+        let mut resolver = Resolver::new(Arc::new(waker));
         let hosts = ["127.0.0.1", "::1", "localhost", "no such name"];
         for (tracker, host) in (0..).zip(hosts) {
-            resolver.ask(tracker, 7, host);
+            resolver.ask(tracker, 7, host, false);
         }
-        let answers = answers(&mut poll, &resolver, hosts.len());
+        let answers = answers(&mut poll, &mut resolver, hosts.len());
         assert!(answers.iter().all(|answer| answer.generation == 7));
         let literal = |text: &str| Ok(vec![text.parse().unwrap()]);
         assert_eq!(answers[0].addresses, literal("127.0.0.1"));
@@ -210,10 +201,24 @@ mod tests {
     fn threads_are_bounded() {
         let poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
-        let resolver = Resolver::new(Arc::new(waker));
+        let mut resolver = Resolver::new(Arc::new(waker));
         for tracker in 0..100 {
-            resolver.ask(tracker, 0, "127.0.0.1");
-            assert!(resolver.0.lock().threads <= MAX_THREADS);
+            resolver.ask(tracker, 0, "127.0.0.1", false);
+            assert!(resolver.pool.load().threads <= MAX_THREADS as u64);
         }
+    }
+
+    #[test]
+    fn the_certificates_are_read_by_a_thread_and_once() {
+        let mut poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), Token(0)).unwrap();
+        let mut resolver = Resolver::new(Arc::new(waker));
+        for (tracker, is_https) in [(0, true), (1, false), (2, true)] {
+            resolver.ask(tracker, 0, "127.0.0.1", is_https);
+        }
+        let answers = answers(&mut poll, &mut resolver, 3);
+        let [first, plain, last] = [0, 1, 2].map(|number: usize| answers[number].tls.as_ref());
+        assert!(Arc::ptr_eq(first.unwrap(), last.unwrap()));
+        assert!(plain.is_none());
     }
 }

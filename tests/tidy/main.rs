@@ -63,7 +63,6 @@ const IMPURE: &[&str] = &[
     "src/tracker/connection.rs",
     "src/tracker/datagrams.rs",
     "src/tracker/resolver.rs",
-    "src/tracker/tls.rs",
 ];
 
 /// Anything that would let a pure module see the world: sockets, files, threads, clock, chance.
@@ -156,6 +155,7 @@ const IMPORTS: &[ImportRule] = &[
             "crate::locked",
             "crate::sys",
             "crate::timers",
+            "crate::workers",
         ],
         reason: "the index knows files and torrents; who asks for them is none of its business",
         bad: (

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::mailbox::Mailbox;
 use super::source::Settings;
 use crate::library::watch::{Waker, Watcher};
+use crate::workers;
 
 /// The pause after an error of the kernel, which has no memory.
 const WATCH_RETRY: Duration = Duration::from_secs(1);
@@ -57,8 +58,7 @@ impl Watch {
             ended: Arc::default(),
         };
         let (ended, mailbox) = (Arc::clone(&watch.ended), mailbox.clone());
-        let thread = thread::Builder::new().name("hekate-watch".to_owned());
-        thread.spawn(move || run(watcher, &ended, &mailbox))?;
+        workers::spawn("watch", move || run(watcher, &ended, &mailbox))?;
         Ok(watch)
     }
 }

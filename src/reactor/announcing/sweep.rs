@@ -4,20 +4,20 @@
 //! Owns both and their channels, which are bounded. It must not know trackers, nor who has peers.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
-use std::{io, thread};
 
 use mio::Waker;
 
 use crate::library::catalogue::overlay::Snapshot;
 use crate::library::index::format::RecordNo;
 use crate::library::index::{Index, IndexError};
-use crate::reactor::reload::wake;
 use crate::torrent::id::TorrentId;
 use crate::tracker::blocks::{BLOCK, Lists, Stretch};
 use crate::tracker::shard::Shard;
 use crate::wire::message::InfoHash;
+use crate::workers::{self, wake};
 
 /// Stretches in one piece, which the loop adds in one turn: 4,096 torrents.
 const PIECE_STRETCHES: usize = 64;
@@ -75,8 +75,7 @@ impl Sweep {
             out: piece_sender,
             waker: Arc::clone(waker),
         };
-        let thread = |name: &str| thread::Builder::new().name(name.to_owned());
-        thread("hekate-stream").spawn(move || stream.run())?;
+        workers::spawn("stream", move || stream.run())?;
 
         let (questions, asked) = mpsc::channel();
         let (answer, answers) = mpsc::channel();
@@ -85,7 +84,7 @@ impl Sweep {
             answer,
             waker: Arc::clone(waker),
         };
-        thread("hekate-hashes").spawn(move || reader.run(&asked))?;
+        workers::spawn("hashes", move || reader.run(&asked))?;
         Ok(Self {
             pieces: Some(pieces),
             questions,

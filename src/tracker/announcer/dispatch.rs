@@ -72,9 +72,9 @@ impl Announcer {
             let before = tracker.target.generation;
             if tracker.target.ask(now) {
                 let generation = tracker.target.generation;
-                self.resolver
-                    .ask(number, generation, &tracker.target.site().host);
-                self.prepare_tls(number);
+                let site = tracker.target.site();
+                let is_https = site.scheme == Scheme::Https;
+                self.resolver.ask(number, generation, &site.host, is_https);
                 if generation != before {
                     self.start_anew(number);
                 }

@@ -9,13 +9,14 @@ use crate::timers::Time;
 use crate::tracker::entries::Family;
 use crate::tracker::route;
 use crate::tracker::target::TargetError;
-use crate::tracker::tls;
-use crate::tracker::url::Scheme;
 
 impl Announcer {
     pub(super) fn collect_names(&mut self, now: Time) {
         for answer in self.resolver.collect() {
             let number = answer.tracker;
+            if answer.tls.is_some() {
+                self.tls = answer.tls;
+            }
             let can_speak = Family::ALL
                 .map(|family| self.source(family).is_some() && self.datagrams.has(family));
             let Some(tracker) = self.trackers.get_mut(number as usize) else {
@@ -79,14 +80,5 @@ impl Announcer {
             self.place(number, family, Vec::new(), now);
         }
         self.touched.push(number);
-    }
-
-    /// Certificates are read when the first tracker wants them.
-    pub(super) fn prepare_tls(&mut self, number: u32) {
-        let secure = self.trackers.get(number as usize);
-        let secure = secure.is_some_and(|tracker| tracker.target.site().scheme == Scheme::Https);
-        if secure && self.tls.is_none() {
-            self.tls = Some(tls::client_config());
-        }
     }
 }
