@@ -1,7 +1,7 @@
-//! The peer machine's sending half: shows what is next, and is told what became of it.
+//! The sending half of the protocol: shows what is next on the wire, and counts what went out.
 //!
-//! Owns the order on the wire. It must not know the socket, nor where blocks are read. Nothing is
-//! remembered of what is in flight, except that the head of the queue may be partially sent.
+//! Nothing is remembered of what is in flight, except that the head of the queue may be partially
+//! sent.
 
 use super::machine::Peer;
 use super::queue::{Blocks, Sent};

@@ -1,7 +1,6 @@
-//! Accepting: who gets a place, and what happens when there is none.
+//! Accepting: which connections are kept, and what happens at capacity.
 //!
-//! Owns the pace of accepting and the refusals. Sockets are `listener`'s matter; it must not know
-//! what is said over a connection.
+//! Owns the pace of accepting and the refusals. Who gives way to others is the choker's decision.
 
 use std::io;
 use std::net::IpAddr;
