@@ -1,4 +1,4 @@
-//! The command line: which command, and what it was given.
+//! The command line: the commands and their arguments.
 //!
 //! Owns the commands. The options of a seeding run come from the table of `config::settings`. It
 //! must not know how any of them is carried out.

@@ -1,3 +1,5 @@
+//! The commands that do not seed: `index`, `verify` and `seed --list`.
+//!
 //! The commands that read a library and do not seed: `index`, `verify`, and the list of what
 //! would be served.
 //!

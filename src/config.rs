@@ -1,3 +1,5 @@
+//! The configuration of a run: values with units and defaults, grouped by the part that uses them.
+//!
 //! The configuration of a seeding run: values with their units and defaults, in a group for each
 //! part of the program.
 //!

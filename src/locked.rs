@@ -1,4 +1,4 @@
-//! A file that one process has for itself.
+//! A file that one process locks for itself.
 //!
 //! Owns that it is the file of that name, whoever renames others there meanwhile. A lock ends with
 //! its process, however that ends. It must not know what is in the file.

@@ -1,4 +1,4 @@
-//! What is counted, and a picture of it at one moment.
+//! The counters, and a snapshot of them.
 //!
 //! Owns plain numbers: the loop adds to its own fields, without atomics or locks, and a
 //! [`Snapshot`] is taken when somebody asks. It must not know where the numbers come from.

@@ -225,12 +225,55 @@ fn is_test(name: &str) -> bool {
 }
 
 #[test]
-fn the_code_map_is_that_of_the_code() {
+fn the_tables_of_architecture_are_those_of_the_code() {
     let map = code_map();
     assert!(map.lines().count() > 50, "the files were not found: {map}");
-    if std::env::var_os("HEKATE_WRITE_DOCS").is_some() {
-        compare_or_write("docs/ARCHITECTURE.md", &[("code map", map)]);
+    compare_or_write("docs/ARCHITECTURE.md", &[("code map", map)]);
+}
+
+#[test]
+fn the_first_line_of_each_file_is_a_sentence() {
+    for file in files_in("src", "rs") {
+        let text = read(&file);
+        let first = text.lines().next().unwrap_or_default();
+        let is_sentence = first.starts_with("//! ") && first.ends_with('.');
+        assert!(is_sentence, "{}: {first}", file.display());
     }
+}
+
+/// What stands in backquotes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_file_that_is_named_exists() {
+    for page in ["ARCHITECTURE", "GLOSSARY", "CONTRIBUTING", "INDEX"] {
+        let text = read(format!("docs/{page}.md"));
+        let named = text.lines().flat_map(quoted);
+        let paths = named.filter(|name| {
+            let tops = ["src/", "tests/", "docs/", "dist/", "fuzz/"];
+            tops.iter().any(|top| name.starts_with(top)) && !name.contains(' ')
+        });
+        for path in paths {
+            assert!(root().join(path).exists(), "docs/{page}.md: {path}");
+        }
+    }
+}
+
+#[test]
+fn every_name_of_the_glossary_is_in_its_file() {
+    let page = read("docs/GLOSSARY.md");
+    let mut found = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let cell = row.trim_end_matches('|').rsplit('|').next();
+        let names: Vec<&str> = quoted(cell.unwrap_or_default()).collect();
+        if let [file, name] = names[..] {
+            assert!(read(file).contains(name), "{name} is not in {file}");
+            found += 1;
+        }
+    }
+    assert!(found > 10, "the names were not found");
 }
 
 #[test]

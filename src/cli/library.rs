@@ -1,4 +1,4 @@
-//! The arguments of the commands that read a library and do not seed: `index` and `verify`.
+//! The arguments of `index` and `verify`.
 //!
 //! Owns their spelling, and the last line of `index`. It must not know how they are carried out.
 

@@ -1,4 +1,4 @@
-//! Who the daemon is: it stops being root once it has what only root gets.
+//! Switching from root to another user for good.
 //!
 //! Owns finding the user, becoming it, and making sure that there is no way back. It must not know
 //! what has to be had before.

@@ -1,4 +1,4 @@
-//! What makes a program a daemon: how it is started, what it gives up, whom it tells.
+//! How the daemon starts, which privileges it drops, and what it reports to a service manager.
 //!
 //! Owns the steps of a start that have nothing to do with torrents, each in a file of its own; `main`
 //! has their order. It must not know the loop.

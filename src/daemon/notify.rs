@@ -1,4 +1,4 @@
-//! What a service manager is told: the protocol of `sd_notify(3)`.
+//! Notifications to the service manager: the protocol of `sd_notify(3)`.
 //!
 //! Owns the socket, and how often the watchdog wants to hear of us. It must not know when there is
 //! something to tell.

@@ -1,4 +1,4 @@
-//! Giving up rights, in the order that works: the user first, then what no user gets back.
+//! Dropping privileges, in the order that works: the user first, then capabilities and the sandbox.
 //!
 //! Owns that each step says in one line at the start whether it was taken. It must not know what
 //! was opened before.

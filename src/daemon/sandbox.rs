@@ -1,4 +1,4 @@
-//! What the daemon may reach of the file system and the network once it runs: Landlock.
+//! The Landlock sandbox: which files and ports the daemon may use.
 //!
 //! Owns the list of places and the request to the kernel, which grants no way back. Threads that
 //! are started later inherit it, so there must be no other thread yet. It must not know what is

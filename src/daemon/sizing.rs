@@ -1,4 +1,4 @@
-//! What the kernel allows of what the daemon could use.
+//! Kernel limits that are too low for the configuration.
 //!
 //! Owns the files under `/proc/sys` that are looked at once, at the start. It must not know what
 //! depends on them.

@@ -1,4 +1,4 @@
-//! Which lines of the log are held back because they say again what was just said.
+//! Which repeated lines of the log are suppressed.
 //!
 //! Owns the counts, by the place in the code that speaks. It is pure: time is a parameter. It must
 //! not know where lines go.

@@ -1,4 +1,4 @@
-//! How the trackers do, as far as anybody is shown.
+//! The figures of each tracker, and the sums of those not shown by name.
 //!
 //! Owns the figures of each tracker that is shown by its name, and the sums of all others: torrents
 //! may name as many trackers as they like, and a page or a monitoring system takes only so many.

@@ -1,3 +1,5 @@
+//! The extension protocol and metadata exchange of a peer (BEP 9, 10, 21).
+//!
 //! The peer machine's part for the extension protocol: what a peer says of itself (BEP 10, 21), and
 //! the info dictionary for those who came with a magnet link (BEP 9).
 //!

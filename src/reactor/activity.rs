@@ -1,4 +1,4 @@
-//! Which torrents have peers, and what these were sent.
+//! Which torrents have peers, and how much was sent of each.
 //!
 //! Owns one entry for each such torrent. A connection keeps the slot of its torrent's entry, so that
 //! counting costs an addition.

@@ -1,4 +1,4 @@
-//! Calling peers, for torrents that ask for it: whom, when, and whom not again for a while.
+//! Connecting to peers: which, when, and which not again for a while.
 //!
 //! Owns the limits of calling and what is remembered of those who were called. A connection that was
 //! made so is one like another once the handshakes are exchanged. It must not know trackers.

@@ -1,4 +1,4 @@
-//! Sockets that wait for peers: TCP listeners, and UDP sockets where uTP is refused at once.
+//! The listening sockets: TCP for peers, UDP only to refuse uTP.
 //!
 //! Owns binding and socket options. It must not know what is said over a connection.
 

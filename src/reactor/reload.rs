@@ -1,3 +1,5 @@
+//! A reload: the configuration is read by a thread, then applied, and the library is rescanned.
+//!
 //! A reload: the configuration is read again by a thread, then taken up, and the library is looked at
 //! again.
 //!

@@ -1,4 +1,4 @@
-//! What signals do: stop, reload, open the log anew.
+//! Signals: stop, reload, reopen the log.
 //!
 //! Owns how a stop goes: bounded, and without cutting blocks that a peer is in the middle of. It
 //! must not know what a reload reads.

@@ -1,4 +1,4 @@
-//! What an event names: the fixed sources of the loop, or one connection.
+//! The tokens of the poll: fixed sources, or one connection.
 //!
 //! Owns the numbering only.
 

@@ -1,4 +1,4 @@
-//! What changes in the library, taken up in one place.
+//! Applying changes of the library, in one place.
 //!
 //! Owns what a torrent that comes or goes means for peers, mappings, announces and figures. It must
 //! not know how changes are found.

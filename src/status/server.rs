@@ -1,3 +1,5 @@
+//! The sockets of the status listener.
+//!
 //! The status listener's sockets: requests come out of [`StatusServer::poll`], answers go back by
 //! [`StatusServer::respond`].
 //!

@@ -1,4 +1,4 @@
-//! What the readers have done, as the loop is told of it.
+//! The results of reader threads, as the loop takes them.
 //!
 //! Owns who is named with each result. It must not know how it came about, nor what a peer is.
 

@@ -1,4 +1,4 @@
-//! Hashing a piece of a torrent against its metainfo file, by a thread.
+//! Hashing one piece, on a thread.
 //!
 //! Owns the reading of one piece and of its one hash. Everything here blocks. It must not know who
 //! asked, nor what was found out before.

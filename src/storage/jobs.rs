@@ -1,4 +1,4 @@
-//! What a reader is asked to do, and what comes of it.
+//! The jobs of reader threads and their results.
 //!
 //! Everything here may block. It must not know the cache of mappings nor who waits for what.
 

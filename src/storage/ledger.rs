@@ -1,4 +1,4 @@
-//! Which pieces are known to be what their hashes say, and which are known not to be.
+//! Which pieces are known to be good or bad, and for which stamps of their files.
 //!
 //! Owns what was found out of the torrents that were asked for last, within a bound, and the stamps
 //! of the files that it holds for: a file with another stamp makes its pieces unknown again. It must

@@ -1,4 +1,4 @@
-//! Which files are mapped, and for how long.
+//! The cache of mapped files.
 //!
 //! Owns the bound on mappings, when one is to be compared with its path again, and when one is let
 //! go: when it is the longest unused, when nobody has used it for a while, when its torrent is gone.

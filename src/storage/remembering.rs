@@ -1,4 +1,4 @@
-//! What was verified outlasts the process: a file, and the thread that writes it.
+//! The file of verified pieces, and the thread that writes it.
 //!
 //! Owns the file. Entries are appended, and the last one of a torrent holds; when the file has grown
 //! too long, it is written anew without those that do not hold any more. It is a cache: what a crash

@@ -1,4 +1,4 @@
-//! One answer: would sending this range wait for a disk?
+//! Whether a range of a file is in memory, asked without waiting.
 //!
 //! Owns whom the kernel tells the truth about which file. It must not read anything in: the loop
 //! asks, and the loop may not wait.

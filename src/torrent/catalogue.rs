@@ -1,4 +1,4 @@
-//! A torrent that is served.
+//! A torrent that is loaded and served.
 //!
 //! Owns what is known of it while somebody asks for it. It must not know how torrents are found on
 //! disk, nor peers.

@@ -1,4 +1,4 @@
-//! Reading one torrent whose metainfo file is known.
+//! Loading one torrent whose metainfo file is known.
 //!
 //! Owns what is checked before it is served. It must not know how the file was found, nor who
 //! wants it. It blocks: not for the loop.

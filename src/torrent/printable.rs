@@ -1,4 +1,4 @@
-//! Shows untrusted bytes (names in metainfo files, paths, texts of trackers) on one line.
+//! Foreign bytes made safe for a line of the log.
 
 use std::fmt::{self, Write};
 use std::path::Path;

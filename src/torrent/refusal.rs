@@ -1,4 +1,4 @@
-//! What is not served, and why.
+//! Why a metainfo file is not served.
 //!
 //! Owns the reasons, each of which is shown as one line, and which names metainfo files have. It must
 //! not know who looks for them.

@@ -1,4 +1,4 @@
-//! Whose peers are called.
+//! For which torrents `--connect` dials peers.
 //!
 //! Owns what may be said of it: all torrents, or some by their info-hash. It must not know how peers
 //! are called.

@@ -1,4 +1,4 @@
-//! What is remembered for each torrent and tracker, in twelve bytes, and the chains that hold it.
+//! The state of one torrent at one tracker, in twelve bytes, and the chains of entries.
 //!
 //! Owns the memory: pages of entries, runs of it for the trackers of one torrent or of a block of
 //! torrents, whose each run is, and doubly linked chains through it, so that an entry leaves its

@@ -1,4 +1,4 @@
-//! Announcing a library to its trackers: what is said, when it is said, and to whom.
+//! Announcing a library to its trackers.
 //!
 //! Owns everything between a torrent's list of trackers and the answers of those trackers. Formats
 //! and schedule are pure; sockets are driven by the loop's one `mio::Poll`, through a range of

@@ -1,4 +1,4 @@
-//! What paths of one tracker have become.
+//! The permanent redirects of one tracker, by path.
 //!
 //! Owns the redirects of a tracker that were said to be permanent: few of them, and for an hour. A
 //! redirect is that of one path, since a path may be one user's, and what it gives away is a key. It

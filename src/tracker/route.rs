@@ -1,4 +1,4 @@
-//! One tracker by one family of addresses: whether it is well, and how much it can take.
+//! One tracker by one address family: health, back-off, pipelining.
 //!
 //! Owns health, back-off, the way HTTP is spoken, the connection id of UDP. It must not know sockets:
 //! connections are numbers to it.

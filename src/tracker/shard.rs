@@ -1,4 +1,4 @@
-//! Which torrents a machine announces, of a library that several serve.
+//! Which torrents this machine announces, of a library that several serve.
 //!
 //! Owns the division by info-hash, so that machines with different copies of a library, or with
 //! different numbers for its torrents, agree on it without a word. It must not know how many torrents

@@ -1,4 +1,4 @@
-//! Where a tracker really is: its name, its addresses, and whether it has moved to TLS.
+//! Where a tracker is: its name, its addresses, and whether it has moved to TLS.
 //!
 //! Owns which addresses may be spoken to. It must not know how, nor whether they answer.
 

@@ -1,4 +1,4 @@
-//! What is announced of each torrent, found by its number.
+//! What is announced of each torrent, by its id.
 //!
 //! Owns a record for each single torrent. A torrent of an index has one only while there is something
 //! to be said of it: while it is announced, has peers, or is being removed. What was uploaded of it

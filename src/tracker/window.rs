@@ -1,4 +1,4 @@
-//! How many UDP packets may be under way to one tracker.
+//! How many UDP packets may be in flight to one tracker.
 //!
 //! Owns a window that grows with answers and shrinks with losses, as TCP's does. It must not know what
 //! is in the packets.

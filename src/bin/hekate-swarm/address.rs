@@ -1,4 +1,4 @@
-//! Where leechers come from.
+//! The addresses that leechers connect from.
 //!
 //! Owns the numbering of loopback addresses. A seeder counts connections by address, so that each
 //! leecher needs its own.

@@ -1,4 +1,4 @@
-//! The arguments.
+//! The command line of `hekate-swarm`.
 //!
 //! Owns their names, meanings and bounds. It must not know what is done with them: the manual is made
 //! from this file alone.

@@ -1,4 +1,4 @@
-//! Who comes when.
+//! When leechers arrive.
 //!
 //! Owns the arrivals, the returns and the churn, and which torrent each leecher is after. It is
 //! pure: times come in as microseconds, and it says how many of whom to start or to send away.

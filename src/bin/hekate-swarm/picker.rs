@@ -1,4 +1,4 @@
-//! Which block to ask for next.
+//! Which block a leecher requests next.
 //!
 //! Owns the order in which one leecher goes through a torrent: whole pieces at random, single blocks
 //! at random, or in sequence. Each block comes once for each round. It is pure and keeps a few words

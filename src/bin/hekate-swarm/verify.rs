@@ -1,4 +1,4 @@
-//! Is what came the content?
+//! Compares received content with the piece hashes.
 //!
 //! Owns the samples: a *sample* is a range of one piece that is kept instead of discarded and then
 //! compared, block by block with the content when that is at hand, else piece by piece with the

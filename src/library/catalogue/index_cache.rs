@@ -1,3 +1,5 @@
+//! The other indexes in the state directory: which one to start from, and which to delete.
+//!
 //! The indexes of other inputs in the state directory: which of them helps to make a new one, and when they
 //! are removed.
 //!

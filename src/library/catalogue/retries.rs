@@ -1,3 +1,5 @@
+//! When torrents that could not be loaded are examined again.
+//!
 //! When metainfo files are examined again whose torrents could not be loaded: often no event says when
 //! they are right.
 //!

@@ -1,3 +1,5 @@
+//! The first eight bytes of all info-hashes, in memory.
+//!
 //! The first eight bytes of all info-hashes, in memory: whether an info-hash may be in the index, without a
 //! read.
 //!

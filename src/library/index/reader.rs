@@ -1,3 +1,5 @@
+//! Reading an index file, none of which is trusted.
+//!
 //! Reading an index file. Nothing in the file is trusted: every read is within its section, every path stays
 //! below the root, and damage is an error with a name.
 //!

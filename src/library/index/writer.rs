@@ -1,3 +1,5 @@
+//! Writing an index file, so that a reader sees the old one or the new one.
+//!
 //! Writing an index file. A reader sees the old file or the new one, whatever happens in between: everything
 //! goes to a new file, which is renamed to the target when it is complete and on disk.
 

@@ -1,3 +1,5 @@
+//! Finding metainfo files, in the order of an index.
+//!
 //! Finding metainfo files, in the order of an index: directories by the components of their paths, and in
 //! each directory the files before the subdirectories.
 //!

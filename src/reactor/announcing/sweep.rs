@@ -1,3 +1,5 @@
+//! The threads that read an index for the announcer.
+//!
 //! The threads that read an index for the announcer: one streams its torrents once, the other reads
 //! the info-hashes of those that are announced next.
 //!

@@ -1,4 +1,4 @@
-//! What is known of a torrent, as bytes that outlast the process.
+//! The encoding of verified pieces in their file.
 //!
 //! Owns the form of an entry, and telling whole ones from what a crash has left. It must not know
 //! where the bytes are kept.

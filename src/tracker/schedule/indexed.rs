@@ -1,3 +1,5 @@
+//! The schedule's part for the torrents of an index.
+//!
 //! The schedule's part for torrents of an index: they are added in stretches, and the info-hash of
 //! each is asked for shortly before it is announced.
 //!

@@ -1,4 +1,4 @@
-//! What is told in the end.
+//! The report at the end of a run.
 //!
 //! Owns the arithmetic from what was measured to what is reported, as text and as JSON. GB are 10^9
 //! bytes of content; processor time is that of the whole process in user and in system mode.

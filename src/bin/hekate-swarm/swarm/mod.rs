@@ -1,4 +1,4 @@
-//! The event loop.
+//! The event loop of the swarm.
 //!
 //! Owns the sockets of all leechers and turns: wait, read what is readable, let come and go who must.
 //! It must not know how the results are presented. It ends by itself: everybody comes at a given

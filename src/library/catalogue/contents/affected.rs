@@ -1,3 +1,5 @@
+//! Which metainfo files a change on disk may affect.
+//!
 //! Which metainfo files a change on disk may affect: the path itself, all files below it, or those
 //! whose content it is.
 

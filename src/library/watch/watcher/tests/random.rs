@@ -1,5 +1,4 @@
-//! Random changes, all of which must be told: what a walk finds before and after differs nowhere
-//! but below the paths that were told.
+//! Random changes: the watcher reports every difference between two walks.
 
 use super::{Scene, make};
 use std::collections::{BTreeMap, BTreeSet};
