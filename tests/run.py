@@ -9,6 +9,7 @@ import argparse
 import concurrent.futures
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -50,10 +51,10 @@ def run(name, command):
     return name, ended.returncode, ended.stdout.decode(errors="replace"), time.monotonic() - start
 
 
-def passed(output):
-    """How many tests passed, as the harness says it."""
-    lines = [line for line in output.splitlines() if line.startswith("test result: ")]
-    return lines[-1].split(". ")[1].split(";")[0] if lines else ""
+def counts(output):
+    """How many tests passed and failed, as the harness says it."""
+    results = re.findall(r"^test result: \w+\. (\d+) passed; (\d+) failed;", output, re.MULTILINE)
+    return (sum(int(count) for count in column) for column in zip(*results, (0, 0)))
 
 
 def main():
@@ -70,17 +71,23 @@ def main():
     binaries.sort(key=lambda binary: order.get(binary[0], len(order)))
 
     failed = []
+    all_passed = all_failed = 0
     start = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         runs = [pool.submit(run, *binary) for binary in binaries]
         for done in concurrent.futures.as_completed(runs):
             name, code, output, seconds = done.result()
+            passes, failures = counts(output)
+            all_passed += passes
+            # A binary may fail without a count: it was killed, or has no harness.
+            all_failed += max(failures, int(code != 0))
             if code:
                 failed.append(name)
                 print(f"---- {name} ----\n{output}---- {name} failed with code {code} ----")
             else:
-                print(f"ok  {name:<22} {seconds:6.1f} s  {passed(output)}", flush=True)
+                print(f"ok  {name:<22} {seconds:6.1f} s  {passes} passed", flush=True)
     print(f"{len(binaries)} test binaries in {time.monotonic() - start:.0f} s")
+    print(f"{all_passed} passed, {all_failed} failed", flush=True)
     if failed:
         sys.exit(f"failed: {', '.join(sorted(failed))}")
 
