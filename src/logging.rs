@@ -57,7 +57,7 @@ pub fn filter(levels: &str) -> Result<String, String> {
 
 /// The parts of the program that have something to say.
 pub const COMPONENTS: &[&str] = &[
-    "daemon", "library", "logging", "reactor", "storage", "tracker", "workers",
+    "daemon", "library", "logging", "reactor", "status", "storage", "tracker", "workers",
 ];
 
 fn is_component(name: &str) -> bool {

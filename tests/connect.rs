@@ -159,7 +159,7 @@ fn nobody_is_called_without_being_asked_for() {
         let mut daemon = scene.seed(whose);
         let request = scene.requests.recv_timeout(DEADLINE).unwrap();
         assert!(request.contains("&numwant=1&"), "{request}");
-        daemon.wait_for_line("answers, for 1 torrents");
+        daemon.wait_for_line("answers; it has 1 torrents");
         // Its answer has been dealt with long before it has stopped.
         daemon.signal("TERM");
         daemon.wait();
@@ -209,7 +209,7 @@ fn a_peer_that_is_here_already_is_not_called() {
     let mut leecher = Leecher::connect(daemon.address, scene.sample.info_hash, FAST);
     leecher.until_unchoked();
     gate.send(()).unwrap();
-    daemon.wait_for_line("answers, for 1 torrents");
+    daemon.wait_for_line("answers; it has 1 torrents");
     leecher.block(0, 0, 16384);
     daemon.signal("TERM");
     daemon.wait();

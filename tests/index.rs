@@ -133,7 +133,7 @@ fn what_cannot_be_indexed_is_an_error_in_one_line() {
     for (arguments, line) in [
         (
             ["index", "gone", "-o", "index"],
-            "there is nothing to index: gone: unreadable: ",
+            "nothing to index: gone: unreadable: ",
         ),
         (
             ["index", "lib", "-o", "no/index"],

@@ -69,6 +69,6 @@ fn what_the_kernel_allows_too_little_of_is_said_at_the_start() {
         .args(["seed", "--bind", "127.0.0.1", "--port", "0", "--no-tracker"])
         .arg(dir.path());
     let mut daemon = Daemon::start(command);
-    let line = daemon.wait_for_line("net.core.somaxconn is 128, use 4096");
+    let line = daemon.wait_for_line("net.core.somaxconn is 128, set it to 4096");
     assert!(line.contains("WARN"), "{line}");
 }

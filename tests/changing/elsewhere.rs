@@ -31,10 +31,7 @@ fn content_on_a_disk_that_comes_and_goes_is_served_while_it_is_there() {
     let mut samples = Vec::new();
     let arguments = ["--no-landlock", "--content", "{base}/disk", "{base}/lib"];
     let mut apart = Apart::bare(&arguments, |base| samples = torrents(base, "lib"));
-    apart
-        .scene
-        .daemon
-        .wait_for_line("disk is empty or not there");
+    apart.scene.daemon.wait_for_line("disk is empty or missing");
     let refused = |apart: &Apart, number: usize| !apart.scene.is_served(&samples[number]);
     assert!(refused(&apart, 0));
     for _ in 0..2 {
@@ -70,10 +67,7 @@ fn an_index_of_a_disk_that_comes_and_goes_is_served_while_it_is_there() {
             .output();
         assert!(made.unwrap().status.success());
     });
-    apart
-        .scene
-        .daemon
-        .wait_for_line("disk is empty or not there");
+    apart.scene.daemon.wait_for_line("disk is empty or missing");
     for sample in &samples {
         assert!(!apart.scene.is_served(sample));
     }

@@ -189,7 +189,7 @@ fn a_disk_that_comes_directly_below_the_root_needs_a_restart_which_is_said() {
     );
     let scene = Scene::within(UNSHARE, &[BELOW_THE_ROOT], |_| {});
     let mut apart = Apart { scene };
-    let told = format!("a disk that is mounted at {BELOW_THE_ROOT} from now on");
+    let told = format!("a disk mounted at {BELOW_THE_ROOT} later");
     let line = apart.scene.daemon.wait_for_line(&told);
     assert!(line.contains("WARN") && line.contains("restart"), "{line}");
     apart.mount(BELOW_THE_ROOT);

@@ -80,7 +80,7 @@ fn the_command_returns_when_the_daemon_listens_and_there_is_one_daemon() {
 
     let second = start(&place, &[]);
     assert_eq!(second.status.code(), Some(1));
-    let refused = format!("run/pid: hekate runs already, as process {number}\n");
+    let refused = format!("run/pid: hekate is already running, as process {number}\n");
     assert!(told(&second).ends_with(&refused), "{}", told(&second));
 
     kill("TERM", &number);
@@ -155,7 +155,7 @@ fn who_starts_it_hears_why_it_does_not() {
     assert_eq!(output.status.code(), Some(78));
     assert_eq!(
         told(&output),
-        "hekate: user: there is no user \"no-such-user\"\n"
+        "hekate: user: no such user: \"no-such-user\"\n"
     );
 }
 

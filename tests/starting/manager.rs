@@ -258,6 +258,6 @@ fn a_socket_that_is_none_is_refused() {
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(
         told,
-        "hekate: the socket \"peers\" that was passed is no stream socket\n"
+        "hekate: the passed socket \"peers\" is not a stream socket\n"
     );
 }
