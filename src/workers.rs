@@ -3,7 +3,7 @@
 //! Owns how threads are named and started, how many jobs wait, and what a panic does. No other file
 //! of the daemon starts a thread, but for the scoped ones of a parallel scan.
 //!
-//! A [`Pool`] starts threads when jobs come and lets them leave when none do. Jobs wait in lanes, one
+//! A `Pool` starts threads when jobs come and lets them leave when none do. Jobs wait in lanes, one
 //! for each device or name. Lanes take turns, and none may keep all threads: a disk that is slow, or
 //! hangs, must not delay one that is not.
 //!

@@ -30,7 +30,7 @@ impl Notifier {
         };
         let socket = connect(&address)
             .inspect_err(|error| {
-                log::warn!("cannot use the service manager's socket {address:?}: {error}")
+                log::warn!("cannot use the service manager's socket {address:?}: {error}");
             })
             .ok();
         let variable = |name| env::var(name).ok();

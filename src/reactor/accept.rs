@@ -80,7 +80,7 @@ impl Reactor {
         let connections = &self.connections;
         let refusal = if connections.len() >= connections.max {
             Some(CloseReason::AtCapacity)
-        } else if connections.from_address(address) >= connections.max_per_address {
+        } else if connections.count_from(address) >= connections.max_per_address {
             Some(CloseReason::TooManyFromAddress)
         } else {
             None

@@ -155,8 +155,8 @@ impl Connections {
         self.slab.len() - self.closing.len() >= self.max
     }
 
-    /// How many come from an address.
-    pub(super) fn from_address(&self, address: IpAddr) -> usize {
+    /// How many connections come from an address.
+    pub(super) fn count_from(&self, address: IpAddr) -> usize {
         self.per_address.get(&address).copied().unwrap_or(0)
     }
 }

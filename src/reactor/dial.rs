@@ -208,7 +208,7 @@ impl Reactor {
         let source = shared.announcing.source(address.is_ipv6());
         let Some(source) = source else { return };
         let ip = address.ip();
-        let from_address = self.connections.from_address(ip);
+        let from_address = self.connections.count_from(ip);
         let is_at_capacity = self.connections.len() >= self.connections.max;
         let is_here = from_address > 0 && self.has_peer(ip, &info_hash);
         if is_at_capacity || is_here || from_address >= self.connections.max_per_address {

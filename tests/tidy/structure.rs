@@ -165,7 +165,7 @@ fn implemented(source: &Source) -> Vec<String> {
                     name = None;
                     break;
                 }
-                word if angles == 0 && word.chars().all(|c| c.is_alphanumeric()) => {
+                word if angles == 0 && word.chars().all(char::is_alphanumeric) => {
                     name = Some(word.to_owned());
                 }
                 _ => {}

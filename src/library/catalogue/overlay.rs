@@ -1,7 +1,7 @@
 //! The types of a snapshot and of what lies over it.
 //!
 //! A [`Snapshot`] is immutable: an index, and the ids of its records. What has changed since is an
-//! overlay, which exists twice: by path in the library's thread ([`OverlayEntry`]), and by info-hash
+//! overlay, which exists twice: by path in the library's thread (`OverlayEntry`), and by info-hash
 //! in the loop ([`Override`]).
 
 use std::collections::BTreeMap;

@@ -89,7 +89,7 @@ impl Changes {
         self.paths.is_empty() && !self.everything
     }
 
-    /// Adds later changes. Beyond [`MAX_PATHS`] paths, they become `everything`.
+    /// Adds later changes. Beyond `MAX_PATHS` paths, they become `everything`.
     pub fn merge(&mut self, later: Changes) {
         self.everything |= later.everything;
         if self.paths.is_empty() {
