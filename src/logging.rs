@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
@@ -106,7 +107,21 @@ impl Logging {
         }));
         log::set_boxed_logger(Box::new(logging.clone())).map_err(io::Error::other)?;
         logging.set_filter(filter);
+        logging.report_panics();
         Ok(logging)
+    }
+
+    /// Logs panics when the log is a file. Rust's own hook, which runs first, writes them to standard
+    /// error only.
+    fn report_panics(&self) {
+        let sink = Arc::clone(&self.0.sink);
+        let default_hook = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            default_hook(panic);
+            if lock(&sink.file).is_some() {
+                log::error!("{}", panic.to_string().replace('\n', " "));
+            }
+        }));
     }
 
     /// Changes the levels.
@@ -309,6 +324,34 @@ mod tests {
         ] {
             assert!(filter(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    /// The log file, in the process that a test starts for itself: the hook is global.
+    const LOG_FILE: &str = "HEKATE_TEST_LOG_FILE";
+
+    #[test]
+    fn a_panic_is_written_to_the_log_file() {
+        if let Some(path) = std::env::var_os(LOG_FILE) {
+            Logging::start("hekate=info", Some(Path::new(&path))).unwrap();
+            assert!(panic::catch_unwind(|| panic!("on\npurpose")).is_err());
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+        test.args([
+            "--exact",
+            "logging::tests::a_panic_is_written_to_the_log_file",
+        ]);
+        test.env(LOG_FILE, &path).env_remove("RUST_LOG");
+        assert!(test.output().unwrap().status.success());
+        let log = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(
+            log.contains("ERROR logging: panicked at src/logging.rs:"),
+            "{log}"
+        );
+        assert!(log.ends_with(": on purpose\n"), "{log}");
     }
 
     #[test]

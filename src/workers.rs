@@ -1,7 +1,9 @@
 //! Threads for everything that may block: bounded pools, one-shot jobs and long-lived threads.
 //!
-//! Owns how threads are named and started, how many jobs wait, and what a panic does. No other file
-//! of the daemon starts a thread, but for the scoped ones of a parallel scan.
+//! Owns how threads are named and started, how many jobs wait, and what a panic does. The library
+//! starts three kinds itself: its own thread, whose panic the loop reports as a failed update, that
+//! of a refresh, which it joins, and the scoped ones of a parallel scan. The commands that show
+//! progress have scoped ones too.
 //!
 //! A `Pool` starts threads when jobs come and lets them leave when none do. Jobs wait in lanes, one
 //! for each device or name. Lanes take turns, and none may keep all threads: a disk that is slow, or
@@ -9,7 +11,7 @@
 //!
 //! The panic of a job is contained: its outcome is an error. A long-lived thread cannot answer one,
 //! so its panic ends the process, as that of the loop does, and the service manager restarts it. The
-//! panic hook of [`crate::logging`] reports both.
+//! panic hook of [`crate::logging`] reports both, on standard error and in the log file.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
