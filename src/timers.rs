@@ -16,7 +16,7 @@ pub struct Time(pub u64);
 
 impl Time {
     /// Later than anything: what a clock that is not running is set to.
-    const NEVER: Self = Self(u64::MAX);
+    pub(crate) const NEVER: Self = Self(u64::MAX);
 
     /// This time, `ms` milliseconds later.
     #[must_use]

@@ -51,7 +51,7 @@ fn unchoke(peers: std::ops::Range<u32>) -> Vec<Verdict> {
 /// What fairness costs for each connection, beside its entries in the sets.
 #[test]
 fn a_member_is_small() {
-    assert!(size_of::<Option<(u32, Member)>>() <= 64);
+    assert!(size_of::<Option<(u32, Member)>>() <= 56);
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn closing(session: &Session) -> Option<(CloseReason, bool)> {
 
 #[test]
 fn a_session_is_small() {
-    assert!(size_of::<Session>() <= 256, "{}", size_of::<Session>());
+    assert!(size_of::<Session>() <= 232, "{}", size_of::<Session>());
 }
 
 #[test]
