@@ -84,6 +84,9 @@ pub enum BuildError {
     /// The file system does not let us.
     #[error("cannot write {}: {}", Printable::path(.0), .1)]
     Write(PathBuf, #[source] io::Error),
+    /// Not one thread can be started for the scan.
+    #[error("cannot start a thread: {0}")]
+    Threads(#[source] io::Error),
     /// The new file cannot be read back.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -236,7 +239,8 @@ impl Run<'_> {
                 }
                 ControlFlow::Continue(())
             },
-        );
+        )
+        .map_err(BuildError::Threads)?;
         outcome.map_err(failed)?;
         let Taker {
             writer,

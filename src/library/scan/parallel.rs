@@ -1,9 +1,10 @@
 //! Work on all cores, with the results in the order of the items and a bound on how many are under way.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, Builder};
 
 /// Results that may wait for an earlier one, for each thread. One slow item then keeps the others
 /// busy for a while, and memory stays bounded.
@@ -17,7 +18,10 @@ pub fn cores() -> usize {
 
 /// Does `work` on every item with so many threads, each with a worker of its own, and hands the
 /// results to `take` in the order of the items. The items are made by one more thread. Ends early
-/// when `take` breaks.
+/// when `take` breaks. When the system allows fewer threads, those do the work.
+///
+/// # Errors
+/// Those of clone(2), when not even one thread of each kind can be started. Nothing is taken then.
 ///
 /// # Panics
 /// When a worker does, after the others have ended.
@@ -25,8 +29,25 @@ pub fn in_order<T, R, W>(
     threads: usize,
     items: impl Iterator<Item = T> + Send,
     worker: impl Fn() -> W + Sync,
+    take: impl FnMut(R) -> ControlFlow<()>,
+) -> io::Result<()>
+where
+    T: Send,
+    R: Send,
+    W: FnMut(T) -> R,
+{
+    in_order_on(threads, Builder::new, items, worker, take)
+}
+
+/// [`in_order`] on threads of these builders: the first makes the items.
+fn in_order_on<T, R, W>(
+    threads: usize,
+    mut builder: impl FnMut() -> Builder,
+    items: impl Iterator<Item = T> + Send,
+    worker: impl Fn() -> W + Sync,
     mut take: impl FnMut(R) -> ControlFlow<()>,
-) where
+) -> io::Result<()>
+where
     T: Send,
     R: Send,
     W: FnMut(T) -> R,
@@ -37,16 +58,16 @@ pub fn in_order<T, R, W>(
     let (order, results) = sync_channel::<Receiver<R>>(ahead);
     let queue = Mutex::new(queue);
     thread::scope(|scope| {
-        scope.spawn(move || {
+        builder().spawn_scoped(scope, move || {
             for item in items {
                 let (sender, receiver) = sync_channel(1);
                 if order.send(receiver).is_err() || jobs.send((item, sender)).is_err() {
                     break;
                 }
             }
-        });
-        for _ in 0..threads {
-            scope.spawn(|| {
+        })?;
+        for started in 0..threads {
+            let thread = builder().spawn_scoped(scope, || {
                 let mut work = worker();
                 let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 while let Ok((item, sender)) = next() {
@@ -54,6 +75,18 @@ pub fn in_order<T, R, W>(
                     let _ = sender.send(work(item));
                 }
             });
+            match thread {
+                Ok(_) => {}
+                Err(error) if started == 0 => {
+                    // The thread that makes items must not wait for room for more.
+                    drop(results);
+                    return Err(error);
+                }
+                Err(error) => {
+                    log::warn!("{started} of {threads} threads do the work: {error}");
+                    break;
+                }
+            }
         }
         for result in results {
             let Ok(result) = result.recv() else { break };
@@ -61,7 +94,8 @@ pub fn in_order<T, R, W>(
                 break;
             }
         }
-    });
+        Ok(())
+    })
 }
 
 #[cfg(test)]
@@ -80,7 +114,8 @@ mod tests {
                     taken.push(result);
                     ControlFlow::Continue(())
                 },
-            );
+            )
+            .unwrap();
             assert!(taken.into_iter().eq((0..10_000).map(|item| item * 2)));
         }
     }
@@ -96,7 +131,8 @@ mod tests {
                 |item: u32| item
             },
             |_| ControlFlow::Continue(()),
-        );
+        )
+        .unwrap();
         assert_eq!(*made.lock().unwrap(), 3);
     }
 
@@ -113,10 +149,48 @@ mod tests {
                         taken += 1;
                         ControlFlow::Continue(())
                     },
-                );
+                )
             });
             assert!(std::panic::catch_unwind(run).is_err());
             assert_eq!(taken, 500);
+        }
+    }
+
+    /// Runs 1,000 items on 4 threads, of which the system starts so many, with that of the items.
+    fn run_with_threads_at_most(at_most: usize) -> (io::Result<()>, u32) {
+        let mut asked = 0;
+        let mut taken = 0;
+        let builder = || {
+            asked += 1;
+            match asked <= at_most {
+                true => Builder::new(),
+                // More than the address space holds.
+                false => Builder::new().stack_size(1 << 50),
+            }
+        };
+        let take = |()| {
+            taken += 1;
+            ControlFlow::Continue(())
+        };
+        let run = in_order_on(4, builder, 0..1_000, || |_| (), take);
+        (run, taken)
+    }
+
+    #[test]
+    fn the_threads_that_can_be_started_do_the_work() {
+        for at_most in [2, 4, 5] {
+            let (run, taken) = run_with_threads_at_most(at_most);
+            run.unwrap();
+            assert_eq!(taken, 1_000);
+        }
+    }
+
+    #[test]
+    fn without_threads_a_run_is_an_error() {
+        for at_most in [0, 1] {
+            let (run, taken) = run_with_threads_at_most(at_most);
+            assert!(run.is_err());
+            assert_eq!(taken, 0);
         }
     }
 
@@ -139,7 +213,8 @@ mod tests {
                     _ => ControlFlow::Continue(()),
                 }
             },
-        );
+        )
+        .unwrap();
         assert_eq!(taken, 5);
         assert!(*made.lock().unwrap() <= 5 + 2 + 2 * 2 * AHEAD_FOR_EACH_THREAD);
     }

@@ -78,7 +78,7 @@ pub enum Finding {
 /// else beside each metainfo file. Ends early when `take` breaks.
 ///
 /// # Errors
-/// When `content` cannot be found.
+/// When `content` cannot be found, or no thread can be started.
 pub fn verify(
     subject: &Subject<'_>,
     content: Option<&Path>,
@@ -120,8 +120,7 @@ pub fn verify(
                 }
             }
         },
-    );
-    Ok(())
+    )
 }
 
 /// A report without faults.
