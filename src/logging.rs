@@ -119,7 +119,10 @@ impl Logging {
         panic::set_hook(Box::new(move |panic| {
             default_hook(panic);
             if lock(&sink.file).is_some() {
-                log::error!("{}", panic.to_string().replace('\n', " "));
+                log::error!(
+                    "panic, a defect of hekate: {}",
+                    panic.to_string().replace('\n', " ")
+                );
             }
         }));
     }
@@ -348,7 +351,7 @@ mod tests {
         let log = std::fs::read_to_string(&path).unwrap();
         assert_eq!(log.lines().count(), 1, "{log}");
         assert!(
-            log.contains("ERROR logging: panicked at src/logging.rs:"),
+            log.contains("ERROR logging: panic, a defect of hekate: panicked at src/logging.rs:"),
             "{log}"
         );
         assert!(log.ends_with(": on purpose\n"), "{log}");

@@ -1,7 +1,7 @@
 //! Threads for everything that may block: bounded pools, one-shot jobs and long-lived threads.
 //!
 //! Owns how threads are named and started, how many jobs wait, and what a panic does. The library
-//! starts three kinds itself: its own thread, whose panic the loop reports as a failed update, that
+//! starts three kinds itself: its own thread, whose panic ends the loop with an error, that
 //! of a refresh, which it joins, and the scoped ones of a parallel scan. The commands that show
 //! progress have scoped ones too.
 //!

@@ -79,6 +79,7 @@ impl Sweep {
         };
         workers::spawn("stream", move || stream.run())?;
 
+        // At most `BATCHES` wait in either, and one snapshot for each refresh of the index.
         let (questions, asked) = mpsc::channel();
         let (answer, answers) = mpsc::channel();
         let reader = Reader {
