@@ -4,7 +4,8 @@
 //!
 //! | module       | reason to exist                                                        |
 //! |--------------|------------------------------------------------------------------------|
-//! | [`wire`]     | bytes ↔ messages; pure, imports nothing of ours                        |
+//! | [`bencode`]  | a reader of bencode, lenient or strict; pure                           |
+//! | [`wire`]     | bytes ↔ messages; pure                                                 |
 //! | [`timers`]   | the time, each connection's deadlines, the wheel that finds them; pure |
 //! | [`peer`]     | one peer's protocol: what is legal now, what must be sent; pure        |
 //! | [`choker`]   | upload slots, credit and turn order: all of fairness; pure             |
@@ -29,6 +30,7 @@
 //!
 //! Calls go down; answers come back as values. Only [`reactor`] imports everything.
 
+pub mod bencode;
 pub mod choker;
 pub mod cli;
 pub mod commands;

@@ -1,27 +1,50 @@
-//! The walk over bencode and the sorting of keys agree on what is well-formed, and sorting is done
-//! when it says so.
+//! What the strict grammar accepts, the lenient one accepts with the same values, and every value
+//! lies in the input.
 
 #![no_main]
 
-use hekate::torrent::bencode::{sort_keys, survey};
+use hekate::bencode::{BencodeError, Dictionary, List, Value, offset_in};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
-    let found = match survey(data) {
-        Ok(found) => found,
-        Err(error) => {
-            assert_eq!(sort_keys(data), Err(error));
-            return;
+type Entries<'a> = Result<(Vec<(&'a [u8], Value<'a>)>, &'a [u8]), BencodeError>;
+
+fn entries<'a>(dictionary: Result<Dictionary<'a>, BencodeError>) -> Entries<'a> {
+    let mut dictionary = dictionary?;
+    let entries: Result<Vec<_>, _> = dictionary.by_ref().collect();
+    Ok((entries?, dictionary.rest()))
+}
+
+/// Opens every value inside, which the strict grammar has checked.
+fn walk(value: Value<'_>) {
+    match value {
+        Value::Integer(integer) => {
+            assert!(integer.exact().is_none_or(|exact| exact == integer.saturated()));
         }
-    };
-    if let Some(info) = &found.info {
-        assert!(info.start < info.end && info.end < found.end);
+        Value::Bytes(_) => {}
+        Value::List(list) => {
+            for item in List::open(list) {
+                walk(item.expect("it was checked"));
+            }
+        }
+        Value::Dictionary(dictionary) => {
+            let (entries, rest) = entries(Dictionary::open(dictionary)).expect("it was checked");
+            assert!(rest.is_empty());
+            entries.into_iter().for_each(|(_, value)| walk(value));
+        }
     }
-    let whole = &data[..found.end];
-    assert_eq!(survey(whole).as_ref(), Ok(&found));
-    let sorted = sort_keys(data).expect("the walk found it well-formed");
-    assert_eq!(found.sorted, sorted == whole);
-    let again = survey(&sorted).expect("what is sorted is well-formed");
-    assert!(again.sorted && again.end == sorted.len());
-    assert_eq!(again.info.is_some(), found.info.is_some());
+}
+
+fuzz_target!(|data: &[u8]| {
+    let lenient = entries(Dictionary::open(data));
+    let Ok((strict, rest)) = entries(Dictionary::open_strict(data)) else {
+        return;
+    };
+    assert_eq!(rest.len(), data.len() - offset_in(data, rest));
+    let whole = &data[..offset_in(data, rest)];
+    assert_eq!(entries(Dictionary::open_strict(whole)), Ok((strict.clone(), &[][..])));
+    assert_eq!(lenient, Ok((strict.clone(), rest)));
+    for (key, value) in strict {
+        assert!(offset_in(data, key) < whole.len());
+        walk(value);
+    }
 });

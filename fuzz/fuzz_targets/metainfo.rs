@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use hekate::torrent::layout::{Layout, Shape, Source};
-use hekate::torrent::metainfo::{MAX_PIECE_LENGTH_BYTES, Metainfo, MetainfoError};
+use hekate::torrent::metainfo::{MAX_PIECE_LENGTH_BYTES, Metainfo};
 use libfuzzer_sys::fuzz_target;
 
 /// Covering all pieces of all inputs would be slow: a piece length of one byte is legal.
@@ -17,8 +17,6 @@ fuzz_target!(|data: &[u8]| {
         Ok(metainfo) => metainfo,
         Err(error) => {
             assert!(!error.to_string().contains('\n'));
-            // What our own walk lets through, bendy must read.
-            assert!(!matches!(error, MetainfoError::Decoding(_)));
             return;
         }
     };

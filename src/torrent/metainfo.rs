@@ -1,26 +1,25 @@
-//! What a metainfo file says (BEP 3, 12, 27, 47; the v1 side of BEP 52).
+//! What a metainfo file says (BEP 3, 12, 27, 47; the v1 side of BEP 52). Pure.
 //!
-//! Owns the reading and judging of the bytes of one `.torrent` file, which may be hostile. It is
-//! pure: it must not know where the file lies or whether its content exists. The piece hashes are
-//! counted and not kept, because seeding does not need them.
+//! Owns the reading and judging of the bytes of one `.torrent` file, which may be hostile. The
+//! piece hashes are counted and not kept, because seeding does not need them.
 //!
 //! Decisions where programs differ, each as libtorrent has it unless it says otherwise:
-//! bytes after the top-level dictionary are ignored; of a repeated key the first counts; with both
-//! `files` and `length` the former counts; `name.utf-8` and `path.utf-8` are preferred; names
-//! are bytes and need not be UTF-8; a symlink (BEP 47 attribute `l`) has no bytes in the torrent
-//! whatever its length says, so nothing is looked for on disk. Unsafe names and repeated paths are
-//! refused, where libtorrent would rename: content under other names is content that is not there.
+//! bytes after the top-level dictionary are ignored; keys may be unsorted, and of a repeated key the
+//! first counts; with both `files` and `length` the former counts; `name.utf-8` and `path.utf-8`
+//! are preferred; names are bytes and need not be UTF-8; a symlink (BEP 47 attribute `l`) has no
+//! bytes in the torrent, whatever its length says, and is not looked for on disk. Unsafe names and
+//! repeated paths are refused, where libtorrent would rename: content under other names is content
+//! that is missing.
 
-use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 
-use bendy::decoding::{Decoder, Object};
 use sha1::{Digest, Sha1};
 use thiserror::Error;
 
-use super::bencode::{self, BencodeError};
-use super::info::{Info, PIECE_HASH_BYTES};
+use super::printable::Printable;
+use crate::bencode::{self, BencodeError, Dictionary, List, Value};
 use crate::wire::message::InfoHash;
 
 /// The longest piece, the same as libtorrent's. Real ones end at 64 MiB to 256 MiB.
@@ -28,6 +27,16 @@ pub const MAX_PIECE_LENGTH_BYTES: u32 = 512 * 1024 * 1024;
 
 /// Announce URLs kept of one torrent. Real lists have tens; the rest would only cost memory.
 pub const MAX_ANNOUNCE_URLS: usize = 128;
+
+/// No file system of Linux has longer names. The torrent's name is repeated in the path of each
+/// file, so a long one would also cost memory without bound.
+const MAX_NAME_BYTES: usize = 255;
+
+/// How `BitComet` marked padding before BEP 47.
+const LEGACY_PADDING_PREFIX: &[u8] = b"_____padding_file_";
+
+/// Bytes in the SHA-1 of one piece.
+const PIECE_HASH_BYTES: usize = 20;
 
 /// A torrent as its metainfo file describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,12 +96,15 @@ impl fmt::Display for Field {
 /// Why a metainfo file is refused. Each is shown as one line that names the field.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum MetainfoError {
-    /// Not bencode at all.
+    /// Half a file.
+    #[error("malformed bencode: the file ends in the middle of a value")]
+    Truncated,
+    /// Something else than a metainfo file.
+    #[error("malformed bencode: the file does not start with a dictionary")]
+    NotADictionary,
+    /// Not bencode.
     #[error("malformed bencode: {0}")]
-    Bencode(#[from] BencodeError),
-    /// Not bencode for bendy.
-    #[error("malformed bencode: {0}")]
-    Decoding(String),
+    Bencode(BencodeError),
     /// A needed key is absent.
     #[error("{0} is missing")]
     Missing(Field),
@@ -135,141 +147,413 @@ pub enum MetainfoError {
     V2Only,
 }
 
+impl From<BencodeError> for MetainfoError {
+    fn from(error: BencodeError) -> Self {
+        match error {
+            BencodeError::Truncated => Self::Truncated,
+            BencodeError::NotADictionary => Self::NotADictionary,
+            error => Self::Bencode(error),
+        }
+    }
+}
+
 impl Metainfo {
     /// Reads the bytes of a whole metainfo file.
     ///
     /// # Errors
     /// A [`MetainfoError`] when the torrent cannot be served as it is described.
     pub fn parse(raw: &[u8]) -> Result<Self, MetainfoError> {
-        let survey = bencode::survey(raw)?;
-        let ordered = ordered(raw, &survey)?;
-        let span = survey
-            .info
-            .ok_or(MetainfoError::Missing(Field::Top("info")))?;
-        let top = Top::decode(&ordered)?;
-        let mut info = top.info.ok_or(MetainfoError::Missing(Field::Top("info")))?;
+        let keys: [&[u8]; 3] = [b"announce", b"announce-list", b"info"];
+        let [announce, announce_list, info] = Dictionary::open_strict(raw)?.first_values(keys)?;
+        let raw_info = info_dictionary(info)?;
+        let mut info = Info::decode(raw_info)?;
         let (files, total_length) = info.files()?;
         let piece_length = info.piece_length()?;
         let pieces = info.piece_count(total_length, piece_length)?;
+        let start = bencode::offset_in(raw, raw_info);
         Ok(Metainfo {
-            info_hash: InfoHash(Sha1::digest(raw.get(span.clone()).unwrap_or_default()).into()),
-            info: span.start as u64..span.end as u64,
+            info_hash: InfoHash(Sha1::digest(raw_info).into()),
+            info: start as u64..(start + raw_info.len()) as u64,
             piece_length,
             pieces,
             total_length,
-            private: info.private,
+            private: info.is_private,
             files,
-            announce: top.announce,
+            announce: announce_tiers(announce, announce_list)?,
         })
     }
 
-    /// The SHA-1 of each piece, for who has the bytes of a metainfo file and hashes its content.
+    /// The SHA-1 of each piece, from the bytes of a whole metainfo file.
     ///
     /// # Errors
-    /// A [`MetainfoError`] where there are none.
+    /// A [`MetainfoError`] when there are none.
     pub fn piece_hashes(raw: &[u8]) -> Result<Vec<[u8; PIECE_HASH_BYTES]>, MetainfoError> {
-        let ordered = ordered(raw, &bencode::survey(raw)?)?;
-        let info = Top::decode(&ordered)?.info;
-        let info = info.ok_or(MetainfoError::Missing(Field::Top("info")))?;
+        let info = Info::decode(find_info(raw)?)?;
         Ok(info.piece_hashes()?.to_vec())
     }
 }
 
-/// Where the hash of the first piece lies in the bytes of a whole metainfo file, in bytes, for who reads
-/// single hashes. `None` when it is the file of another torrent.
+/// Where the hash of the first piece lies in the bytes of a whole metainfo file, for reading single
+/// hashes from it. Unit: bytes. `None` when it is the file of another torrent.
 ///
 /// # Errors
 /// A [`MetainfoError`] when the bytes are no metainfo file.
 pub fn piece_hashes_at(raw: &[u8], info_hash: &InfoHash) -> Result<Option<u64>, MetainfoError> {
-    let info = bencode::survey(raw)?.info;
-    let info = info.ok_or(MetainfoError::Missing(Field::Top("info")))?;
-    let dictionary = raw.get(info.clone()).unwrap_or_default();
-    if <[u8; PIECE_HASH_BYTES]>::from(Sha1::digest(dictionary)) != info_hash.0 {
+    let info = find_info(raw)?;
+    if <[u8; PIECE_HASH_BYTES]>::from(Sha1::digest(info)) != info_hash.0 {
         return Ok(None);
     }
-    let pieces = bencode::string_in(raw, info.start, b"pieces")?;
-    let pieces = pieces.ok_or(MetainfoError::Missing(Field::Info("pieces")))?;
-    Ok(Some(pieces.start as u64))
-}
-
-/// The top-level dictionary with its keys in the order that bendy demands.
-fn ordered<'a>(raw: &'a [u8], survey: &bencode::Survey) -> Result<Cow<'a, [u8]>, BencodeError> {
-    if survey.sorted {
-        Ok(raw.get(..survey.end).unwrap_or_default().into())
-    } else {
-        bencode::sort_keys(raw).map(Cow::Owned)
+    match Dictionary::open(info)?.first_values([b"pieces"])? {
+        [Some(Value::Bytes(pieces))] => Ok(Some(bencode::offset_in(raw, pieces) as u64)),
+        _ => Err(MetainfoError::Missing(Field::Info("pieces"))),
     }
 }
 
-/// The top-level dictionary.
-#[derive(Default)]
-struct Top<'a> {
-    announce: Vec<Vec<String>>,
-    info: Option<Info<'a>>,
+/// The raw `info` dictionary of a whole metainfo file.
+fn find_info(raw: &[u8]) -> Result<&[u8], MetainfoError> {
+    let [info] = Dictionary::open_strict(raw)?.first_values([b"info"])?;
+    info_dictionary(info)
 }
 
-impl<'a> Top<'a> {
-    fn decode(raw: &'a [u8]) -> Result<Self, MetainfoError> {
-        let mut decoder = Decoder::new(raw).with_max_depth(bencode::MAX_DEPTH);
-        let Some(Object::Dict(mut pairs)) = decoder.next_object().map_err(decoding)? else {
-            return Err(BencodeError::NotADictionary.into());
-        };
-        let mut top = Top::default();
-        let mut single = None;
-        while let Some((key, value)) = pairs.next_pair().map_err(decoding)? {
-            match (key, value) {
-                // Announce URLs that make no sense cost the torrent its tracker, not its peers.
-                (b"announce", Object::Bytes(url)) => single = announce_url(url),
-                (b"announce-list", Object::List(mut tiers)) => {
-                    let mut room = MAX_ANNOUNCE_URLS;
-                    while let Some(tier) = tiers.next_object().map_err(decoding)? {
-                        let tier = announce_tier(tier, &mut room)?;
-                        if !tier.is_empty() {
-                            top.announce.push(tier);
-                        }
-                    }
+fn info_dictionary(info: Option<Value<'_>>) -> Result<&[u8], MetainfoError> {
+    let field = Field::Top("info");
+    match info {
+        Some(Value::Dictionary(info)) => Ok(info),
+        Some(_) => Err(MetainfoError::WrongType(field, "a dictionary")),
+        None => Err(MetainfoError::Missing(field)),
+    }
+}
+
+/// The values of `announce` and `announce-list`. URLs that make no sense cost the torrent its
+/// tracker, not its peers.
+fn announce_tiers(
+    single: Option<Value<'_>>,
+    list: Option<Value<'_>>,
+) -> Result<Vec<Vec<String>>, MetainfoError> {
+    let mut tiers = Vec::new();
+    if let Some(Value::List(list)) = list {
+        let mut left = MAX_ANNOUNCE_URLS;
+        for tier in List::open(list) {
+            let Value::List(tier) = tier? else { continue };
+            let mut urls = Vec::new();
+            for url in List::open(tier) {
+                if let Some(url) = announce_url(url?).filter(|_| left > 0) {
+                    left -= 1;
+                    urls.push(url);
                 }
-                (b"info", Object::Dict(pairs)) => top.info = Some(Info::decode(pairs)?),
-                (b"info", _) => {
-                    return Err(MetainfoError::WrongType(Field::Top("info"), "a dictionary"));
-                }
-                _ => {}
             }
-        }
-        // BEP 12: where there is a list, the single URL is ignored.
-        if top.announce.is_empty() {
-            top.announce.extend(single.map(|url| vec![url]));
-        }
-        Ok(top)
-    }
-}
-
-fn announce_tier(tier: Object<'_, '_>, room: &mut usize) -> Result<Vec<String>, MetainfoError> {
-    let mut urls = Vec::new();
-    if let Object::List(mut list) = tier {
-        while let Some(item) = list.next_object().map_err(decoding)? {
-            let url = match item {
-                Object::Bytes(url) => announce_url(url),
-                _ => None,
-            };
-            if let Some(url) = url.filter(|_| *room > 0) {
-                *room -= 1;
-                urls.push(url);
+            if !urls.is_empty() {
+                tiers.push(urls);
             }
         }
     }
-    Ok(urls)
+    // BEP 12: where there is a list, the single URL is ignored.
+    if tiers.is_empty() {
+        tiers.extend(single.and_then(announce_url).map(|url| vec![url]));
+    }
+    Ok(tiers)
 }
 
-fn announce_url(bytes: &[u8]) -> Option<String> {
+fn announce_url(value: Value<'_>) -> Option<String> {
+    let Value::Bytes(bytes) = value else {
+        return None;
+    };
     let url = std::str::from_utf8(bytes).ok()?.trim();
     (!url.is_empty()).then(|| url.to_owned())
 }
 
-/// bendy may add lines of context, and a refusal has one line.
-#[expect(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
-pub(super) fn decoding(error: bendy::decoding::Error) -> MetainfoError {
-    MetainfoError::Decoding(error.to_string().replace('\n', " "))
+const LIST: &str = "a list";
+const BYTES: &str = "a byte string";
+const INTEGER: &str = "an integer";
+
+/// The `info` dictionary as it stands, before it is judged.
+struct Info<'a> {
+    name: Option<&'a [u8]>,
+    name_utf8: Option<&'a [u8]>,
+    length: Option<i64>,
+    entries: Option<Vec<Entry>>,
+    piece_length: Option<i64>,
+    pieces: Option<&'a [u8]>,
+    is_private: bool,
+    is_padding: bool,
+    is_v2: bool,
+}
+
+/// One entry of `files`, its path not yet below the torrent's name.
+struct Entry {
+    path: Vec<u8>,
+    length: u64,
+    padding: bool,
+}
+
+impl<'a> Info<'a> {
+    fn decode(raw: &'a [u8]) -> Result<Self, MetainfoError> {
+        let keys: [&[u8]; 10] = [
+            b"attr",
+            b"file tree",
+            b"files",
+            b"length",
+            b"meta version",
+            b"name",
+            b"name.utf-8",
+            b"piece length",
+            b"pieces",
+            b"private",
+        ];
+        let [
+            attributes,
+            file_tree,
+            files,
+            length,
+            meta_version,
+            name,
+            name_utf8,
+            piece_length,
+            pieces,
+            private,
+        ] = Dictionary::open(raw)?.first_values(keys)?;
+        Ok(Info {
+            entries: files.map(decode_entries).transpose()?,
+            length: integer(Field::Info("length"), length)?,
+            name: bytes(Field::Info("name"), name)?,
+            name_utf8: match name_utf8 {
+                Some(Value::Bytes(name)) if !name.is_empty() => Some(name),
+                _ => None,
+            },
+            piece_length: integer(Field::Info("piece length"), piece_length)?,
+            pieces: bytes(Field::Info("pieces"), pieces)?,
+            is_private: matches!(private, Some(Value::Integer(flag)) if flag.exact() != Some(0)),
+            is_padding: attribute_letters(attributes).contains(&b'p'),
+            is_v2: file_tree.is_some() || meta_version.is_some(),
+        })
+    }
+
+    fn piece_length(&self) -> Result<u32, MetainfoError> {
+        let field = Field::Info("piece length");
+        let value = self.piece_length.ok_or(MetainfoError::Missing(field))?;
+        u32::try_from(value)
+            .ok()
+            .filter(|length| (1..=MAX_PIECE_LENGTH_BYTES).contains(length))
+            .ok_or(MetainfoError::OutOfRange(field, value))
+    }
+
+    fn piece_count(&self, total_length: u64, piece_length: u32) -> Result<u32, MetainfoError> {
+        let expected = total_length.div_ceil(u64::from(piece_length));
+        let found = self.piece_hashes()?.len() as u64;
+        if expected != found {
+            return Err(MetainfoError::PieceCount { expected, found });
+        }
+        u32::try_from(found).map_err(|_| MetainfoError::Overflow(Field::Info("pieces")))
+    }
+
+    fn piece_hashes(&self) -> Result<&'a [[u8; PIECE_HASH_BYTES]], MetainfoError> {
+        let field = Field::Info("pieces");
+        let raw = self.pieces.ok_or(MetainfoError::Missing(field))?;
+        match raw.as_chunks() {
+            (hashes, []) => Ok(hashes),
+            _ => Err(MetainfoError::PieceHashes(raw.len())),
+        }
+    }
+
+    /// The files below the content root, and the sum of their lengths.
+    fn files(&mut self) -> Result<(Vec<MetainfoFile>, u64), MetainfoError> {
+        if self.pieces.is_none() && self.is_v2 {
+            return Err(MetainfoError::V2Only);
+        }
+        let (field, name) = match (self.name_utf8, self.name) {
+            (Some(name), _) => (Field::Info("name.utf-8"), name),
+            (None, Some(name)) => (Field::Info("name"), name),
+            (None, None) => return Err(MetainfoError::Missing(Field::Info("name"))),
+        };
+        check_component(field, name)?;
+        let files = match self.entries.take() {
+            Some(entries) => below(name, entries),
+            None => {
+                let field = Field::Info("length");
+                let value = self.length.ok_or(MetainfoError::Missing(field))?;
+                vec![MetainfoFile {
+                    path: name.to_vec(),
+                    length: unsigned(field, value)?,
+                    padding: self.is_padding,
+                }]
+            }
+        };
+        let total_length = files
+            .iter()
+            .try_fold(0_i64, |sum, file| sum.checked_add_unsigned(file.length))
+            .ok_or(MetainfoError::Overflow(Field::Info("files")))?;
+        if !files.iter().any(|file| file.length > 0 && !file.padding) {
+            return Err(MetainfoError::NothingToServe);
+        }
+        check_paths_differ(&files)?;
+        Ok((files, total_length.unsigned_abs()))
+    }
+}
+
+fn unsigned(field: Field, value: i64) -> Result<u64, MetainfoError> {
+    u64::try_from(value).map_err(|_| MetainfoError::OutOfRange(field, value))
+}
+
+fn below(name: &[u8], entries: Vec<Entry>) -> Vec<MetainfoFile> {
+    entries
+        .into_iter()
+        .map(|entry| MetainfoFile {
+            path: match entry.path.as_slice() {
+                [] => Vec::new(),
+                path => [name, path].join(&b'/'),
+            },
+            length: entry.length,
+            padding: entry.padding,
+        })
+        .collect()
+}
+
+fn decode_entries(files: Value<'_>) -> Result<Vec<Entry>, MetainfoError> {
+    let Value::List(files) = files else {
+        return Err(MetainfoError::WrongType(Field::Info("files"), LIST));
+    };
+    let mut entries = Vec::new();
+    let mut paths = EntryPaths::default();
+    for file in List::open(files) {
+        entries.push(decode_entry(entries.len(), file?, &mut paths)?);
+    }
+    Ok(entries)
+}
+
+/// The components of `path` and `path.utf-8`, kept from entry to entry so that a file costs one
+/// allocation.
+#[derive(Default)]
+struct EntryPaths<'a> {
+    plain: Vec<&'a [u8]>,
+    utf8: Vec<&'a [u8]>,
+}
+
+fn decode_entry<'a>(
+    index: usize,
+    file: Value<'a>,
+    paths: &mut EntryPaths<'a>,
+) -> Result<Entry, MetainfoError> {
+    let field = |key| Field::File(index, key);
+    let Value::Dictionary(file) = file else {
+        return Err(MetainfoError::WrongType(
+            Field::Info("files"),
+            "a list of dictionaries",
+        ));
+    };
+    let keys: [&[u8]; 4] = [b"attr", b"length", b"path", b"path.utf-8"];
+    let [attributes, length, path, path_utf8] = Dictionary::open(file)?.first_values(keys)?;
+    let attributes = attribute_letters(attributes);
+    let length = integer(field("length"), length)?;
+    decode_path(field("path"), path, &mut paths.plain)?;
+    let path_utf8 = path_utf8.filter(|path| matches!(path, Value::List(_)));
+    decode_path(field("path.utf-8"), path_utf8, &mut paths.utf8)?;
+    let (key, path) = match paths.utf8.as_slice() {
+        [] => ("path", &paths.plain),
+        _ => ("path.utf-8", &paths.utf8),
+    };
+    let is_legacy_padding = path
+        .last()
+        .is_some_and(|name| name.starts_with(LEGACY_PADDING_PREFIX));
+    let padding = attributes.contains(&b'p') || is_legacy_padding;
+    let symlink = attributes.contains(&b'l');
+    let length = match length {
+        _ if symlink => 0,
+        Some(length) => unsigned(field("length"), length)?,
+        None => return Err(MetainfoError::Missing(field("length"))),
+    };
+    if padding || symlink {
+        return Ok(Entry {
+            path: Vec::new(),
+            length,
+            padding,
+        });
+    }
+    if path.is_empty() {
+        return Err(MetainfoError::Missing(field(key)));
+    }
+    for component in path {
+        check_component(field(key), component)?;
+    }
+    Ok(Entry {
+        path: path.join(&b'/'),
+        length,
+        padding,
+    })
+}
+
+/// Puts the components of a path in place of those that were there.
+fn decode_path<'a>(
+    field: Field,
+    path: Option<Value<'a>>,
+    components: &mut Vec<&'a [u8]>,
+) -> Result<(), MetainfoError> {
+    components.clear();
+    match path {
+        None => Ok(()),
+        Some(Value::List(path)) => {
+            for component in List::open(path) {
+                components.extend(bytes(field, Some(component?))?);
+            }
+            Ok(())
+        }
+        Some(_) => Err(MetainfoError::WrongType(field, LIST)),
+    }
+}
+
+/// The letters of `attr` (BEP 47).
+fn attribute_letters(attributes: Option<Value<'_>>) -> &[u8] {
+    match attributes {
+        Some(Value::Bytes(letters)) => letters,
+        _ => b"",
+    }
+}
+
+/// A component must name one entry of the directory before it.
+fn check_component(field: Field, component: &[u8]) -> Result<(), MetainfoError> {
+    let fault = match component {
+        b"" => "is empty",
+        b"." | b".." => "is . or ..",
+        _ if component.len() > MAX_NAME_BYTES => "has more than 255 bytes",
+        _ if component.contains(&b'/') => "contains /",
+        _ if component.contains(&0) => "contains NUL",
+        _ => return Ok(()),
+    };
+    Err(MetainfoError::UnsafePath(field, fault))
+}
+
+fn check_paths_differ(files: &[MetainfoFile]) -> Result<(), MetainfoError> {
+    if files.len() == 1 {
+        return Ok(());
+    }
+    let mut seen = HashSet::with_capacity(files.len());
+    for (index, file) in files.iter().enumerate() {
+        if !file.path.is_empty() && !seen.insert(file.path.as_slice()) {
+            return Err(MetainfoError::RepeatedPath {
+                field: Field::File(index, "path"),
+                path: Printable(&file.path).to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn integer(field: Field, value: Option<Value<'_>>) -> Result<Option<i64>, MetainfoError> {
+    match value {
+        None => Ok(None),
+        Some(Value::Integer(integer)) => match integer.exact() {
+            None => Err(MetainfoError::Overflow(field)),
+            value => Ok(value),
+        },
+        Some(_) => Err(MetainfoError::WrongType(field, INTEGER)),
+    }
+}
+
+fn bytes<'a>(field: Field, value: Option<Value<'a>>) -> Result<Option<&'a [u8]>, MetainfoError> {
+    match value {
+        None => Ok(None),
+        Some(Value::Bytes(bytes)) => Ok(Some(bytes)),
+        Some(_) => Err(MetainfoError::WrongType(field, BYTES)),
+    }
 }
 
 /// Metainfo files for the tests of this module and its neighbours.
@@ -307,160 +591,4 @@ pub(crate) mod samples {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::samples::{entry, multi, pieces, s, single};
-    use super::*;
-
-    fn announce(keys: &str) -> Vec<Vec<String>> {
-        let raw = single(5, "").replacen('d', &format!("d{keys}"), 1);
-        Metainfo::parse(raw.as_bytes()).unwrap().announce
-    }
-
-    #[test]
-    fn a_single_file_is_read_whole() {
-        let raw = single(20000, "");
-        let metainfo = Metainfo::parse(raw.as_bytes()).unwrap();
-        assert_eq!(
-            metainfo.files,
-            [MetainfoFile {
-                path: b"n".to_vec(),
-                length: 20000,
-                padding: false
-            }]
-        );
-        assert_eq!((metainfo.piece_length, metainfo.pieces), (16384, 2));
-        assert_eq!(metainfo.total_length, 20000);
-        assert_eq!(
-            (metainfo.info.start, metainfo.info.end),
-            (7, raw.len() as u64 - 1)
-        );
-        assert!(metainfo.announce.is_empty());
-    }
-
-    /// Hashes that libtorrent gives for the same bytes.
-    #[test]
-    fn the_info_hash_is_that_of_the_raw_bytes() {
-        let info = "d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:";
-        let raw = [b"d4:info", info.as_bytes(), &[1; 20], b"ee"].concat();
-        let metainfo = Metainfo::parse(&raw).unwrap();
-        assert_eq!(
-            metainfo.info_hash.to_string(),
-            "2e0e9cfd849ed8272c330097406fb802c44a3b49"
-        );
-        // The key repeats: the bytes are hashed as they stand, although only one name counts.
-        let info = "d6:lengthi5e4:name1:a4:name1:b12:piece lengthi16384e6:pieces20:";
-        let raw = [b"d4:info", info.as_bytes(), &[1; 20], b"ee"].concat();
-        let metainfo = Metainfo::parse(&raw).unwrap();
-        assert_eq!(
-            metainfo.info_hash.to_string(),
-            "da56657fefd1b2be7da48f00c23ba043b534468c"
-        );
-        assert_eq!(metainfo.files[0].path, b"a");
-    }
-
-    #[test]
-    fn unsorted_keys_are_read_and_hashed_as_they_stand() {
-        let info =
-            "d12:piece lengthi16384e4:name1:n6:pieces".to_owned() + &pieces(5) + "6:lengthi5ee";
-        let raw = format!("d4:info{info}8:announce3:urle");
-        let metainfo = Metainfo::parse(raw.as_bytes()).unwrap();
-        assert_eq!(metainfo.info_hash.0, <[u8; 20]>::from(Sha1::digest(&info)));
-        assert_eq!(metainfo.info, 7..7 + info.len() as u64);
-        assert_eq!((metainfo.pieces, metainfo.total_length), (1, 5));
-        assert_eq!(metainfo.announce, [["url"]]);
-    }
-
-    #[test]
-    fn piece_hashes_are_given_in_order() {
-        let hashes = [[1; 20], [2; 20], [3; 20]];
-        let sorted = single(40000, "").replace(&"x".repeat(60), "?");
-        let unsorted = sorted.replacen('d', "d1:zi1e", 1);
-        for text in [sorted, unsorted] {
-            let at = text.find('?').unwrap();
-            let raw = [
-                &text.as_bytes()[..at],
-                &hashes.concat(),
-                &text.as_bytes()[at + 1..],
-            ];
-            let raw = raw.concat();
-            assert_eq!(Metainfo::piece_hashes(&raw).unwrap(), hashes);
-            let info_hash = Metainfo::parse(&raw).unwrap().info_hash;
-            assert_eq!(piece_hashes_at(&raw, &info_hash), Ok(Some(at as u64)));
-            let another = InfoHash([0; 20]);
-            assert_eq!(piece_hashes_at(&raw, &another), Ok(None));
-        }
-        assert!(Metainfo::piece_hashes(b"d4:infodee").is_err());
-    }
-
-    #[test]
-    fn bytes_after_the_dictionary_do_not_matter() {
-        let raw = single(5, "");
-        let metainfo = Metainfo::parse(raw.as_bytes()).unwrap();
-        for tail in ["\n", "\0\0", "garbage", "d4:infoi1ee"] {
-            let longer = Metainfo::parse((raw.clone() + tail).as_bytes()).unwrap();
-            assert_eq!(longer, metainfo);
-        }
-    }
-
-    #[test]
-    fn the_announce_list_comes_before_the_announce_url() {
-        assert_eq!(announce("8:announce5: url "), [["url"]]);
-        assert_eq!(
-            announce("8:announce3:url13:announce-listll1:a1:bel1:cee"),
-            [vec!["a", "b"], vec!["c"]]
-        );
-        assert_eq!(
-            announce("8:announce3:url13:announce-listlleli1eee"),
-            [["url"]]
-        );
-    }
-
-    #[test]
-    fn senseless_announce_urls_are_left_out() {
-        assert!(announce("8:announcei1e").is_empty());
-        assert!(announce("8:announce2:  ").is_empty());
-        assert!(announce("13:announce-listi1e").is_empty());
-        assert_eq!(announce("13:announce-listl1:xl0:i1e1:ae1:ye"), [["a"]]);
-        let mut raw = single(5, "")
-            .replacen('d', "d8:announce1:?", 1)
-            .into_bytes();
-        raw[13] = 0xff;
-        assert!(Metainfo::parse(&raw).unwrap().announce.is_empty());
-    }
-
-    #[test]
-    fn announce_urls_are_bounded() {
-        let list = format!("13:announce-listl{}e", "l1:a1:be".repeat(1000));
-        assert_eq!(announce(&list).concat().len(), MAX_ANNOUNCE_URLS);
-    }
-
-    #[test]
-    fn without_info_there_is_no_torrent() {
-        let line = |raw: &[u8]| Metainfo::parse(raw).unwrap_err().to_string();
-        assert_eq!(line(b"de"), "info is missing");
-        assert_eq!(line(b"d4:infoi1ee"), "info is not a dictionary");
-        assert_eq!(line(b"d4:infolee"), "info is not a dictionary");
-        assert_eq!(
-            line(b""),
-            "malformed bencode: the file ends in the middle of a value"
-        );
-        assert!(line(b"<html>").starts_with("malformed bencode"));
-    }
-
-    #[test]
-    fn every_prefix_and_every_changed_byte_is_judged_without_a_panic() {
-        let raw = multi(5, &entry(5, &["a"], "4:attr1:x"), &(s("private") + "i1e"));
-        for end in 0..raw.len() {
-            assert!(Metainfo::parse(&raw.as_bytes()[..end]).is_err());
-        }
-        for at in 0..raw.len() {
-            for byte in *b"\x000129:-dlie\xff" {
-                let mut raw = raw.clone().into_bytes();
-                raw[at] = byte;
-                if let Ok(metainfo) = Metainfo::parse(&raw) {
-                    assert!(metainfo.total_length > 0 && metainfo.pieces > 0);
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use thiserror::Error;
 
+use crate::bencode::{BencodeError, Dictionary, Value};
 use crate::torrent::printable::Printable;
-use crate::wire::bencode::{BencodeError, Dictionary, Value};
 use crate::wire::message::{InfoHash, PeerId};
 
 /// What a tracker gets that names no interval, or one of zero: the usual half hour.
@@ -194,7 +194,7 @@ pub fn parse_answer(body: &[u8]) -> Result<Answer, AnswerError> {
 /// Some trackers write their numbers as strings.
 fn seconds(value: Value<'_>) -> Option<i64> {
     match value {
-        Value::Integer(seconds) => Some(seconds),
+        Value::Integer(seconds) => Some(seconds.saturated()),
         Value::Bytes(digits) => std::str::from_utf8(digits).ok()?.parse().ok(),
         _ => None,
     }

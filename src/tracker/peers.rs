@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::url::is_global;
-use crate::wire::bencode::{Dictionary, Value};
+use crate::bencode::{Dictionary, List, Value};
 
 /// Peers that are taken from one answer: more than are asked for, which some trackers do not heed.
 pub const MAX_PEERS: usize = 200;
@@ -27,7 +27,7 @@ pub fn from_answer(body: &[u8]) -> Vec<SocketAddr> {
             (b"peers", Value::Bytes(compact)) => peers.extend(compact_v4(compact)),
             (b"peers6", Value::Bytes(compact)) => peers.extend(compact_v6(compact)),
             (b"peers", Value::List(list)) => {
-                dictionaries(list.get(1..).unwrap_or_default(), &mut peers);
+                dictionaries(list, &mut peers);
             }
             _ => {}
         }
@@ -80,17 +80,22 @@ fn compact_v6(compact: &[u8]) -> impl Iterator<Item = SocketAddr> + '_ {
     })
 }
 
-/// Dictionaries one after another. Names in place of addresses are not resolved.
-fn dictionaries(mut list: &[u8], peers: &mut Vec<SocketAddr>) {
-    while peers.len() < MAX_PEERS {
-        let Ok(mut entries) = Dictionary::open(list) else {
+/// Peers as dictionaries. Names in place of addresses are not resolved.
+fn dictionaries(list: &[u8], peers: &mut Vec<SocketAddr>) {
+    for peer in List::open(list) {
+        let Ok(Value::Dictionary(peer)) = peer else {
+            return;
+        };
+        let Ok(entries) = Dictionary::open(peer) else {
             return;
         };
         let (mut ip, mut port) = (None, None);
-        for entry in entries.by_ref() {
+        for entry in entries {
             match entry {
                 Ok((b"ip", Value::Bytes(text))) => ip = text_address(text),
-                Ok((b"port", Value::Integer(number))) => port = u16::try_from(number).ok(),
+                Ok((b"port", Value::Integer(number))) => {
+                    port = u16::try_from(number.saturated()).ok();
+                }
                 Ok(_) => {}
                 Err(_) => return,
             }
@@ -98,7 +103,9 @@ fn dictionaries(mut list: &[u8], peers: &mut Vec<SocketAddr>) {
         if let (Some(ip), Some(port)) = (ip, port) {
             peers.push(SocketAddr::new(ip, port));
         }
-        list = entries.rest();
+        if peers.len() >= MAX_PEERS {
+            return;
+        }
     }
 }
 

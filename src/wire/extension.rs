@@ -1,18 +1,14 @@
 //! The dictionaries of the extension protocol (BEP 10) and of metadata exchange (BEP 9).
 //!
 //! Owns what we advertise, what we read from a peer's handshake, and the three metadata messages.
-//! What we send is built strictly, keys sorted; what we receive is read leniently. It must not
-//! know who asked, nor the metadata itself.
+//! We send sorted keys and read leniently.
 
 use std::{fmt, net::IpAddr};
 
-use bendy::encoding::{Encoder, Error as EncodingError};
 use thiserror::Error;
 
-use super::{
-    bencode::{BencodeError, Dictionary, Value},
-    encoder,
-};
+use super::encoder;
+use crate::bencode::{BencodeError, Dictionary, Value};
 
 /// The extended id of the handshake itself (BEP 10).
 pub const HANDSHAKE_ID: u8 = 0;
@@ -62,28 +58,27 @@ impl OurHandshake<'_> {
     /// Appends the whole message, framing included: below 1 KB, because rtorrent's buffer for it
     /// is hardly larger.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let dictionary = dictionary(|encoder| {
-            encoder.emit_dict(|mut top| {
-                top.emit_pair_with(b"m", |names| {
-                    names.emit_dict(|mut names| {
-                        names.emit_pair(b"upload_only", OUR_UPLOAD_ONLY)?;
-                        names.emit_pair(b"ut_metadata", OUR_UT_METADATA)
-                    })
-                })?;
-                top.emit_pair(b"metadata_size", self.metadata_size)?;
-                top.emit_pair(b"p", self.port)?;
-                top.emit_pair(b"reqq", self.reqq)?;
-                top.emit_pair(b"upload_only", u8::from(self.upload_only))?;
-                top.emit_pair(b"v", self.version)?;
-                top.emit_pair_with(b"yourip", |address| {
-                    // A peer on a dual-stack socket means its IPv4 address to itself.
-                    match self.your_ip.to_canonical() {
-                        IpAddr::V4(ip) => address.emit_bytes(&ip.octets()),
-                        IpAddr::V6(ip) => address.emit_bytes(&ip.octets()),
-                    }
-                })
-            })
-        });
+        let Self {
+            metadata_size,
+            reqq,
+            version,
+            port,
+            ..
+        } = self;
+        let upload_only = u8::from(self.upload_only);
+        let version_length = version.len();
+        let mut dictionary = format!(
+            "d1:md11:upload_onlyi{OUR_UPLOAD_ONLY}e11:ut_metadatai{OUR_UT_METADATA}ee\
+             13:metadata_sizei{metadata_size}e1:pi{port}e4:reqqi{reqq}e11:upload_onlyi{upload_only}e\
+             1:v{version_length}:{version}6:yourip"
+        )
+        .into_bytes();
+        // A peer on a dual-stack socket means its IPv4 address to itself.
+        match self.your_ip.to_canonical() {
+            IpAddr::V4(ip) => dictionary.extend([b"4:", &ip.octets()[..]].concat()),
+            IpAddr::V6(ip) => dictionary.extend([b"16:", &ip.octets()[..]].concat()),
+        }
+        dictionary.push(b'e');
         encoder::extended(out, HANDSHAKE_ID, &dictionary);
     }
 }
@@ -155,11 +150,12 @@ pub fn parse_handshake(payload: &[u8]) -> Result<TheirHandshake, ExtensionError>
             (b"m", Value::Dictionary(names)) => {
                 for name in Dictionary::open(names)? {
                     if let (b"ut_metadata", Value::Integer(id)) = name? {
-                        theirs.ut_metadata = u8::try_from(id).ok().filter(|id| *id != 0);
+                        theirs.ut_metadata =
+                            u8::try_from(id.saturated()).ok().filter(|id| *id != 0);
                     }
                 }
             }
-            (b"upload_only", Value::Integer(flag)) => theirs.upload_only = flag != 0,
+            (b"upload_only", Value::Integer(flag)) => theirs.upload_only = flag.saturated() != 0,
             (b"v", Value::Bytes(name)) => theirs.client = Some(ClientName::new(name)),
             _ => {}
         }
@@ -200,8 +196,8 @@ pub fn parse_metadata(payload: &[u8]) -> Result<MetadataMessage, ExtensionError>
     let mut piece = None;
     for entry in Dictionary::open(payload)? {
         match entry? {
-            (b"msg_type", Value::Integer(value)) => kind = Some(value),
-            (b"piece", Value::Integer(value)) => piece = u32::try_from(value).ok(),
+            (b"msg_type", Value::Integer(value)) => kind = Some(value.saturated()),
+            (b"piece", Value::Integer(value)) => piece = u32::try_from(value.saturated()).ok(),
             _ => {}
         }
     }
@@ -225,33 +221,15 @@ pub fn metadata_data_header(
     total_size: u32,
     body_length: u32,
 ) {
-    let dictionary = dictionary(|encoder| {
-        encoder.emit_dict(|mut top| {
-            top.emit_pair(b"msg_type", 1)?;
-            top.emit_pair(b"piece", piece)?;
-            top.emit_pair(b"total_size", total_size)
-        })
-    });
+    let dictionary = format!("d8:msg_typei1e5:piecei{piece}e10:total_sizei{total_size}ee");
     encoder::extended_header(out, their_id, dictionary.len() + body_length as usize);
-    out.extend_from_slice(&dictionary);
+    out.extend_from_slice(dictionary.as_bytes());
 }
 
 /// Appends the refusal of a metadata piece (BEP 9).
 pub fn metadata_reject(out: &mut Vec<u8>, their_id: u8, piece: u32) {
-    let dictionary = dictionary(|encoder| {
-        encoder.emit_dict(|mut top| {
-            top.emit_pair(b"msg_type", 2)?;
-            top.emit_pair(b"piece", piece)
-        })
-    });
-    encoder::extended(out, their_id, &dictionary);
-}
-
-fn dictionary(emit: impl FnOnce(&mut Encoder) -> Result<(), EncodingError>) -> Vec<u8> {
-    let mut encoder = Encoder::new();
-    emit(&mut encoder)
-        .and_then(|()| encoder.get_output())
-        .expect("the keys are constants, written here in sorted order")
+    let dictionary = format!("d8:msg_typei2e5:piecei{piece}ee");
+    encoder::extended(out, their_id, dictionary.as_bytes());
 }
 
 #[cfg(test)]
@@ -434,7 +412,7 @@ mod tests {
         let deep = [b"d1:a".to_vec(), b"d1:a".repeat(4000)].concat();
         assert_eq!(
             parse_handshake(&deep),
-            Err(ExtensionError::Bencode(BencodeError::TooDeep))
+            Err(ExtensionError::Bencode(BencodeError::TooDeep(4 + 99 * 4)))
         );
         // The inside of `m` is read as a dictionary only when it is opened.
         for payload in [&b""[..], b"i1e", b"d1:mdi1ei2eee", b"d1:v999999:abce"] {

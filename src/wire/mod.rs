@@ -3,7 +3,6 @@
 //! Owns framing, encoding and the vocabulary of messages. It is pure: it must not know sockets,
 //! clocks, torrents or anything else of this crate.
 
-pub mod bencode;
 pub mod decoder;
 pub mod encoder;
 pub mod extension;

@@ -30,6 +30,7 @@ struct ImportRule {
 }
 
 const PURE: &[&str] = &[
+    "src/bencode.rs",
     "src/wire/",
     "src/peer/",
     "src/timers.rs",
@@ -104,11 +105,22 @@ const IMPORTS: &[ImportRule] = &[
         bad: ("src/choker.rs", "//! .\nuse std::{fmt, time::Instant};"),
     },
     ImportRule {
+        files: &["src/bencode.rs"],
+        except: &[],
+        forbidden: &["crate", "hekate"],
+        allowed: &["crate::bencode"],
+        reason: "a reader of bencode does not know what the keys mean",
+        bad: (
+            "src/bencode.rs",
+            "//! .\nuse crate::wire::message::InfoHash;",
+        ),
+    },
+    ImportRule {
         files: &["src/wire/"],
         except: &[],
         forbidden: &["crate", "hekate"],
-        allowed: &["crate::wire"],
-        reason: "the wire format is the bottom of the house: it can be read, and fuzzed, alone",
+        allowed: &["crate::bencode", "crate::wire"],
+        reason: "the wire format is the lowest layer: it can be read and fuzzed without the others",
         bad: (
             "src/wire/decoder.rs",
             "//! .\nuse super::super::torrent::layout;",
@@ -140,7 +152,12 @@ const IMPORTS: &[ImportRule] = &[
         files: &["src/torrent/"],
         except: &[],
         forbidden: &["mio", "socket2", "std::net", "crate", "hekate"],
-        allowed: &["crate::torrent", "crate::wire", "crate::sys"],
+        allowed: &[
+            "crate::bencode",
+            "crate::torrent",
+            "crate::wire",
+            "crate::sys",
+        ],
         reason: "reading the library involves files, never peers or sockets",
         bad: ("src/torrent/catalogue.rs", "//! .\nuse crate::storage;"),
     },
@@ -198,6 +215,7 @@ const IMPORTS: &[ImportRule] = &[
         forbidden: &["crate", "hekate"],
         allowed: &[
             "crate::tracker",
+            "crate::bencode",
             "crate::metrics::trackers",
             "crate::net",
             "crate::rate",

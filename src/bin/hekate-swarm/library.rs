@@ -9,7 +9,6 @@ use hekate::torrent::metainfo::Metainfo;
 use hekate::wire::message::InfoHash;
 use std::ffi::OsStr;
 use std::io::{Error, ErrorKind};
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -22,9 +21,8 @@ pub(crate) struct Target {
     pub(crate) layout: Layout,
     /// Where each file lies below the content's directory.
     pub(crate) files: Vec<PathBuf>,
-    /// The metainfo file, and where in it the `info` dictionary lies.
+    /// The metainfo file.
     pub(crate) metainfo: PathBuf,
-    pub(crate) info: Range<u64>,
 }
 
 impl Target {
@@ -49,7 +47,6 @@ impl Target {
                 .map(|file| PathBuf::from(OsStr::from_bytes(&file.path)))
                 .collect(),
             metainfo: path.to_owned(),
-            info: metainfo.info,
         })
     }
 }

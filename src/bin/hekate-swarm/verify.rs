@@ -5,15 +5,14 @@
 //! hashes of the metainfo file. It reads files and must not know sockets.
 
 use crate::library::{Library, Target};
-use bendy::decoding::Decoder;
 use hekate::torrent::layout::Source;
+use hekate::torrent::metainfo::Metainfo;
 use hekate::wire::message::Request;
 use sha1::{Digest, Sha1};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::{self, File};
 use std::io::{self, Error};
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -54,7 +53,7 @@ pub(crate) struct Verifier {
     content: Option<PathBuf>,
     share: f64,
     files: HashMap<(usize, u32), File>,
-    hashes: HashMap<usize, Vec<u8>>,
+    hashes: HashMap<usize, Vec<[u8; HASH_BYTES]>>,
 }
 
 impl Verifier {
@@ -143,26 +142,12 @@ impl Verifier {
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(place) => {
                 let raw = fs::read(&target.metainfo)?;
-                let hashes = piece_hashes(&raw, &target.info);
-                place.insert(hashes.ok_or_else(|| Error::other("no piece hashes"))?)
+                place.insert(Metainfo::piece_hashes(&raw).map_err(Error::other)?)
             }
         };
-        let start = sample.request.index as usize * HASH_BYTES;
-        Ok(hashes.get(start..start + HASH_BYTES))
+        let hash = hashes.get(sample.request.index as usize);
+        Ok(hash.map(<[u8; HASH_BYTES]>::as_slice))
     }
-}
-
-/// The value of `pieces` in the `info` dictionary.
-fn piece_hashes(raw: &[u8], info: &Range<u64>) -> Option<Vec<u8>> {
-    let span = usize::try_from(info.start).ok()?..usize::try_from(info.end).ok()?;
-    let mut decoder = Decoder::new(raw.get(span)?);
-    let mut dictionary = decoder.next_object().ok()??.try_into_dictionary().ok()?;
-    while let Ok(Some((key, value))) = dictionary.next_pair() {
-        if key == b"pieces" {
-            return value.try_into_bytes().ok().map(<[u8]>::to_vec);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

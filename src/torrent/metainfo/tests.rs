@@ -1,8 +1,185 @@
-//! What an info dictionary may say, and what is refused.
+//! What a metainfo file may say, and what is refused.
 
+use super::samples::{entry, multi, pieces, s, single};
 use super::*;
-use crate::torrent::metainfo::Metainfo;
-use crate::torrent::metainfo::samples::{entry, multi, pieces, s, single};
+
+fn announce(keys: &str) -> Vec<Vec<String>> {
+    let raw = single(5, "").replacen('d', &format!("d{keys}"), 1);
+    Metainfo::parse(raw.as_bytes()).unwrap().announce
+}
+
+#[test]
+fn a_single_file_is_read_whole() {
+    let raw = single(20000, "");
+    let metainfo = Metainfo::parse(raw.as_bytes()).unwrap();
+    assert_eq!(
+        metainfo.files,
+        [MetainfoFile {
+            path: b"n".to_vec(),
+            length: 20000,
+            padding: false
+        }]
+    );
+    assert_eq!((metainfo.piece_length, metainfo.pieces), (16384, 2));
+    assert_eq!(metainfo.total_length, 20000);
+    assert_eq!(
+        (metainfo.info.start, metainfo.info.end),
+        (7, raw.len() as u64 - 1)
+    );
+    assert!(metainfo.announce.is_empty());
+}
+
+/// Hashes that libtorrent gives for the same bytes.
+#[test]
+fn the_info_hash_is_that_of_the_raw_bytes() {
+    let info = "d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:";
+    let raw = [b"d4:info", info.as_bytes(), &[1; 20], b"ee"].concat();
+    let metainfo = Metainfo::parse(&raw).unwrap();
+    assert_eq!(
+        metainfo.info_hash.to_string(),
+        "2e0e9cfd849ed8272c330097406fb802c44a3b49"
+    );
+    // The key repeats: the bytes are hashed as they stand, although only one name counts.
+    let info = "d6:lengthi5e4:name1:a4:name1:b12:piece lengthi16384e6:pieces20:";
+    let raw = [b"d4:info", info.as_bytes(), &[1; 20], b"ee"].concat();
+    let metainfo = Metainfo::parse(&raw).unwrap();
+    assert_eq!(
+        metainfo.info_hash.to_string(),
+        "da56657fefd1b2be7da48f00c23ba043b534468c"
+    );
+    assert_eq!(metainfo.files[0].path, b"a");
+}
+
+#[test]
+fn unsorted_keys_are_read_and_hashed_as_they_stand() {
+    let info = "d12:piece lengthi16384e4:name1:n6:pieces".to_owned() + &pieces(5) + "6:lengthi5ee";
+    let raw = format!("d4:info{info}8:announce3:urle");
+    let metainfo = Metainfo::parse(raw.as_bytes()).unwrap();
+    assert_eq!(metainfo.info_hash.0, <[u8; 20]>::from(Sha1::digest(&info)));
+    assert_eq!(metainfo.info, 7..7 + info.len() as u64);
+    assert_eq!((metainfo.pieces, metainfo.total_length), (1, 5));
+    assert_eq!(metainfo.announce, [["url"]]);
+}
+
+#[test]
+fn piece_hashes_are_given_in_order() {
+    let hashes = [[1; 20], [2; 20], [3; 20]];
+    let sorted = single(40000, "").replace(&"x".repeat(60), "?");
+    let unsorted = sorted.replacen('d', "d1:zi1e", 1);
+    for text in [sorted, unsorted] {
+        let at = text.find('?').unwrap();
+        let raw = [
+            &text.as_bytes()[..at],
+            &hashes.concat(),
+            &text.as_bytes()[at + 1..],
+        ];
+        let raw = raw.concat();
+        assert_eq!(Metainfo::piece_hashes(&raw).unwrap(), hashes);
+        let info_hash = Metainfo::parse(&raw).unwrap().info_hash;
+        assert_eq!(piece_hashes_at(&raw, &info_hash), Ok(Some(at as u64)));
+        let another = InfoHash([0; 20]);
+        assert_eq!(piece_hashes_at(&raw, &another), Ok(None));
+    }
+    assert!(Metainfo::piece_hashes(b"d4:infodee").is_err());
+}
+
+#[test]
+fn bytes_after_the_dictionary_do_not_matter() {
+    let raw = single(5, "");
+    let metainfo = Metainfo::parse(raw.as_bytes()).unwrap();
+    for tail in ["\n", "\0\0", "garbage", "d4:infoi1ee"] {
+        let longer = Metainfo::parse((raw.clone() + tail).as_bytes()).unwrap();
+        assert_eq!(longer, metainfo);
+    }
+}
+
+#[test]
+fn the_announce_list_comes_before_the_announce_url() {
+    assert_eq!(announce("8:announce5: url "), [["url"]]);
+    assert_eq!(
+        announce("8:announce3:url13:announce-listll1:a1:bel1:cee"),
+        [vec!["a", "b"], vec!["c"]]
+    );
+    assert_eq!(
+        announce("8:announce3:url13:announce-listlleli1eee"),
+        [["url"]]
+    );
+}
+
+#[test]
+fn senseless_announce_urls_are_left_out() {
+    assert!(announce("8:announcei1e").is_empty());
+    assert!(announce("8:announce2:  ").is_empty());
+    assert!(announce("13:announce-listi1e").is_empty());
+    assert_eq!(announce("13:announce-listl1:xl0:i1e1:ae1:ye"), [["a"]]);
+    let mut raw = single(5, "")
+        .replacen('d', "d8:announce1:?", 1)
+        .into_bytes();
+    raw[13] = 0xff;
+    assert!(Metainfo::parse(&raw).unwrap().announce.is_empty());
+}
+
+#[test]
+fn announce_urls_are_bounded() {
+    let list = format!("13:announce-listl{}e", "l1:a1:be".repeat(1000));
+    assert_eq!(announce(&list).concat().len(), MAX_ANNOUNCE_URLS);
+}
+
+#[test]
+fn of_a_repeated_key_the_first_value_counts() {
+    let metainfo = parse(single(5, "6:lengthi9e4:name1:x7:privatei1e7:privatei0e")).unwrap();
+    assert_eq!((metainfo.total_length, metainfo.private), (5, true));
+    // A first value that makes no sense is not replaced.
+    let raw = single(
+        5,
+        "10:name.utf-8i1e10:name.utf-81:x7:private1:17:privatei1e",
+    );
+    let metainfo = parse(raw).unwrap();
+    assert_eq!(paths(&metainfo), [b"n"]);
+    assert!(!metainfo.private);
+}
+
+#[test]
+fn a_deep_value_that_nobody_reads_is_passed_over() {
+    let tree = |levels: usize| s("file tree") + &"l".repeat(levels) + &"e".repeat(levels);
+    assert!(parse(single(5, &tree(98))).is_ok());
+    let error = parse(single(5, &tree(99))).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("malformed bencode: nested too deeply")
+    );
+}
+
+#[test]
+fn without_info_there_is_no_torrent() {
+    let line = |raw: &[u8]| Metainfo::parse(raw).unwrap_err().to_string();
+    assert_eq!(line(b"de"), "info is missing");
+    assert_eq!(line(b"d4:infoi1ee"), "info is not a dictionary");
+    assert_eq!(line(b"d4:infolee"), "info is not a dictionary");
+    assert_eq!(
+        line(b""),
+        "malformed bencode: the file ends in the middle of a value"
+    );
+    assert!(line(b"<html>").starts_with("malformed bencode"));
+}
+
+#[test]
+fn every_prefix_and_every_changed_byte_is_judged_without_a_panic() {
+    let raw = multi(5, &entry(5, &["a"], "4:attr1:x"), &(s("private") + "i1e"));
+    for end in 0..raw.len() {
+        assert!(Metainfo::parse(&raw.as_bytes()[..end]).is_err());
+    }
+    for at in 0..raw.len() {
+        for byte in *b"\x000129:-dlie\xff" {
+            let mut raw = raw.clone().into_bytes();
+            raw[at] = byte;
+            if let Ok(metainfo) = Metainfo::parse(&raw) {
+                assert!(metainfo.total_length > 0 && metainfo.pieces > 0);
+            }
+        }
+    }
+}
 
 fn parse(raw: impl AsRef<[u8]>) -> Result<Metainfo, MetainfoError> {
     Metainfo::parse(raw.as_ref())
