@@ -26,6 +26,7 @@
 //! | [`locked`]   | a file that one process has for itself                                 |
 //! | [`net`]      | non-blocking sockets as every part opens them                          |
 //! | [`workers`]  | bounded pools of threads for what may block                           |
+//! | [`table`]    | rows that are found by an id of their own type                         |
 //! | [`sys`]      | every `unsafe` line, one function for each system call                 |
 //!
 //! Calls go down; answers come back as values. Only [`reactor`] imports everything.
@@ -48,6 +49,7 @@ pub mod reactor;
 pub mod status;
 pub mod storage;
 pub mod sys;
+pub mod table;
 pub mod timers;
 pub mod torrent;
 pub mod tracker;

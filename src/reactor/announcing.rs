@@ -12,7 +12,7 @@ use std::sync::Arc;
 use mio::event::Event;
 use mio::{Registry, Waker};
 
-use self::sweep::{Piece, Sweep};
+use self::sweep::{IndexChunk, Sweep};
 use super::tokens::Source;
 use crate::config::{Config, Families, NetworkConfig};
 use crate::library::catalogue::live::Added;
@@ -161,16 +161,16 @@ impl Announcing {
             announcer.turn(now);
             return;
         };
-        let piece = sweep.piece();
-        self.more = piece.is_some();
-        match piece {
-            Some(Piece::List(announce)) => announcer.add_list(&announce, now),
-            Some(Piece::Stretches(stretches)) => {
-                for stretch in &stretches {
-                    announcer.add_stretch(stretch, now);
+        let chunk = sweep.chunk();
+        self.more = chunk.is_some();
+        match chunk {
+            Some(IndexChunk::List(announce)) => announcer.add_list(&announce, now),
+            Some(IndexChunk::Runs(runs)) => {
+                for run in &runs {
+                    announcer.add_run(run, now);
                 }
             }
-            Some(Piece::End) => announcer.end_index(),
+            Some(IndexChunk::End) => announcer.end_index(),
             None => {}
         }
         while let Some(hashes) = sweep.answer() {
@@ -193,7 +193,7 @@ impl Announcing {
         if self.more {
             return Some(Time::default());
         }
-        self.announcer.as_ref()?.next()
+        self.announcer.as_ref()?.poll_at()
     }
 
     /// Peers that trackers have named and that are to be called.

@@ -19,15 +19,16 @@ use super::announce::Identity;
 use super::callees::Callees;
 use super::connection::Connection;
 use super::datagrams::Datagrams;
-use super::entries::Family;
+use super::family::{Family, PerFamily};
+use super::lists::{ListId, SkippedUrl, TrackerId};
 use super::redirects::Redirects;
 use super::resolver::Resolver;
 use super::route::Route;
 use super::schedule::Schedule;
-use super::sets::Skipped;
 use super::target::Target;
 use super::url::Site;
 use crate::rate::{Burst, RateLimiter};
+use crate::table::Table;
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
@@ -79,7 +80,7 @@ pub struct Limits {
     /// A UDP packet is sent again, for the first time (BEP 15).
     pub resend_ms: u64,
     /// The first rest of a tracker that has failed. It doubles.
-    pub rest_ms: u64,
+    pub backoff_ms: u64,
     /// What telling the trackers may take at the end.
     pub shutdown_ms: u64,
 }
@@ -91,7 +92,7 @@ impl Default for Limits {
             answer_ms: 30_000,
             idle_ms: 60_000,
             resend_ms: 15_000,
-            rest_ms: 15_000,
+            backoff_ms: 15_000,
             shutdown_ms: 4_000,
         }
     }
@@ -137,17 +138,17 @@ pub struct Counters {
 struct Tracker {
     site: Site,
     target: Target,
-    routes: [Route; 2],
+    routes: PerFamily<Route>,
     limiter: RateLimiter,
     tracker_id: Option<Box<[u8]>>,
     /// When it is looked at next, as it stands in `wakes`.
     wake: Option<Time>,
     /// Name resolution and redirects that failed in a row, and until when they rest.
-    troubles: u32,
-    rests_until: Time,
+    failures: u32,
+    retry_at: Time,
     /// Announces that are not urgent wait until then, so that they leave in batches.
     gathers_until: Time,
-    complained: Option<Time>,
+    warned_at: Option<Time>,
     late: Option<Time>,
     tally: figures::Tally,
     redirects: Redirects,
@@ -155,7 +156,7 @@ struct Tracker {
     away: usize,
     visitors: usize,
     /// Sites that have a number because its redirects lead there.
-    guests: Vec<u32>,
+    guests: Vec<TrackerId>,
 }
 
 impl Tracker {
@@ -167,10 +168,10 @@ impl Tracker {
             limiter: RateLimiter::new(max_per_second.map(u64::from), ANNOUNCE_BURST, now),
             tracker_id: None,
             wake: None,
-            troubles: 0,
-            rests_until: now,
+            failures: 0,
+            retry_at: now,
             gathers_until: now,
-            complained: None,
+            warned_at: None,
             late: None,
             tally: figures::Tally::default(),
             redirects: Redirects::default(),
@@ -189,11 +190,11 @@ pub struct Announcer {
     /// The token for a number.
     token: fn(usize) -> Token,
     schedule: Schedule,
-    trackers: Vec<Tracker>,
+    trackers: Table<TrackerId, Tracker>,
     /// When to look at which tracker.
-    wakes: BTreeSet<(Time, u32)>,
+    wakes: BTreeSet<(Time, TrackerId)>,
     /// Those that something has happened to in this turn.
-    touched: Vec<u32>,
+    touched: Vec<TrackerId>,
     resolver: Resolver,
     /// Comes with the addresses of the first HTTPS tracker.
     tls: Option<Arc<ClientConfig>>,
@@ -205,8 +206,8 @@ pub struct Announcer {
     check_at: Option<Time>,
     datagrams: Datagrams,
     with_peers: BTreeMap<TorrentId, InfoHash>,
-    /// The lists of trackers of an index that is being added, by their numbers there.
-    lists: Vec<u32>,
+    /// The lists of trackers of an index that is being added, by their positions there.
+    index_lists: Vec<ListId>,
     looked: Time,
     counters: Counters,
     named: figures::Named,
@@ -236,7 +237,7 @@ impl Announcer {
             registry: registry.try_clone()?,
             token,
             schedule: Schedule::default(),
-            trackers: Vec::new(),
+            trackers: Table::default(),
             wakes: BTreeSet::new(),
             touched: Vec::new(),
             resolver: Resolver::new(waker),
@@ -247,7 +248,7 @@ impl Announcer {
             check_at: None,
             datagrams,
             with_peers: BTreeMap::new(),
-            lists: Vec::new(),
+            index_lists: Vec::new(),
             looked: now,
             counters: Counters::default(),
             named: figures::Named::default(),
@@ -270,9 +271,9 @@ impl Announcer {
         if self.stops_at.is_some() {
             return;
         }
-        let set = self.intern(announce, &info_hash, now);
-        self.schedule.add(torrent, info_hash, set, now);
-        self.wake_trackers_of(set, now);
+        let list = self.intern(announce, &info_hash, now);
+        self.schedule.add(torrent, info_hash, list, now);
+        self.wake_trackers_of(list, now);
     }
 
     /// The number of a list of trackers, whose trackers are known from then on. `whose` it is, is
@@ -282,25 +283,26 @@ impl Announcer {
         announce: &Arc<[Vec<String>]>,
         whose: &dyn fmt::Display,
         now: Time,
-    ) -> u32 {
+    ) -> ListId {
         let mut skipped = Vec::new();
         let announce = self.config.override_with.as_ref().unwrap_or(announce);
-        let set = self.schedule.sets().intern(announce, &mut skipped);
+        let list = self.schedule.intern(announce, &mut skipped);
         for reason in skipped {
             match reason {
-                Skipped::Url(error) => {
+                SkippedUrl::Invalid(error) => {
                     log::debug!("{whose}: tracker skipped: {error}");
                 }
-                Skipped::TooMany => log::warn!("{whose}: tracker skipped: too many trackers"),
+                SkippedUrl::TooMany => log::warn!("{whose}: tracker skipped: too many trackers"),
             }
         }
         self.know_trackers(now);
-        set
+        list
     }
 
     /// Makes those trackers known that have been given a number.
     fn know_trackers(&mut self, now: Time) {
-        while let Some(site) = self.schedule.sets().sites().get(self.trackers.len()) {
+        let sites = self.schedule.lists().sites();
+        for (_, site) in sites.iter().skip(self.trackers.len()) {
             let tracker = Tracker::new(site, 0, self.config.max_per_second, now);
             self.trackers.push(tracker);
         }
@@ -309,18 +311,18 @@ impl Announcer {
     /// Ends announcing a torrent. Trackers that know of it are told.
     pub fn remove(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) {
         self.with_peers.remove(&torrent);
-        let set = self.schedule.set_of(torrent);
+        let list = self.schedule.list_of(torrent);
         self.schedule.remove(torrent, info_hash);
-        if let Some(set) = set {
-            self.wake_trackers_of(set, now);
+        if let Some(list) = list {
+            self.wake_trackers_of(list, now);
         }
     }
 
     /// A torrent has peers.
     pub fn joined(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) {
         self.with_peers.insert(torrent, info_hash);
-        if let Some(set) = self.schedule.joined(torrent, info_hash, now) {
-            self.wake_trackers_of(set, now);
+        if let Some(list) = self.schedule.joined(torrent, info_hash, now) {
+            self.wake_trackers_of(list, now);
         }
     }
 
@@ -366,9 +368,7 @@ impl Announcer {
                 break;
             }
             self.wakes.pop_first();
-            if let Some(tracker) = self.trackers.get_mut(tracker as usize) {
-                tracker.wake = None;
-            }
+            self.trackers[tracker].wake = None;
             self.touched.push(tracker);
         }
         let mut touched = std::mem::take(&mut self.touched);
@@ -391,12 +391,12 @@ impl Announcer {
 
     /// When [`Announcer::turn`] is to be called next, unless an event comes first.
     #[must_use]
-    pub fn next(&self) -> Option<Time> {
+    pub fn poll_at(&self) -> Option<Time> {
         if !self.touched.is_empty() || !self.ready.is_empty() || self.datagrams.is_readable() {
             return Some(Time::default());
         }
         let wake = self.wakes.first().map(|(at, _)| *at);
-        let datagrams = self.datagrams.next(self.config.limits.resend_ms);
+        let datagrams = self.datagrams.poll_at(self.config.limits.resend_ms);
         let look = (!self.trackers.is_empty()).then(|| self.looked.after(LOOK_MS));
         let times = [wake, datagrams, self.check_at, look, self.stops_at];
         times.into_iter().flatten().min()
@@ -410,8 +410,8 @@ impl Announcer {
         }
         self.stops_at = Some(now.after(self.config.limits.shutdown_ms));
         self.schedule.stop(self.with_peers.keys().copied());
-        for tracker in 0..self.trackers.len() {
-            self.wake_at(u32::try_from(tracker).unwrap_or(u32::MAX), now);
+        for tracker in self.trackers.ids() {
+            self.wake_at(tracker, now);
         }
     }
 
@@ -427,21 +427,17 @@ impl Announcer {
         self.counters
     }
 
-    fn wake_trackers_of(&mut self, set: u32, now: Time) {
-        let sets = self.schedule.sets();
-        for position in 0..sets.trackers(set).len() {
-            let target = self.schedule.sets().trackers(set).get(position);
-            if let Some(tracker) = target.map(|target| target.tracker) {
-                self.wake_at(tracker, now);
+    fn wake_trackers_of(&mut self, list: ListId, now: Time) {
+        for position in 0..self.schedule.lists().trackers(list).len() {
+            if let Some(listed) = self.schedule.lists().trackers(list).get(position) {
+                self.wake_at(listed.tracker, now);
             }
         }
     }
 
     /// Looks at a tracker at that time, or before.
-    fn wake_at(&mut self, number: u32, at: Time) {
-        let Some(tracker) = self.trackers.get_mut(number as usize) else {
-            return;
-        };
+    fn wake_at(&mut self, number: TrackerId, at: Time) {
+        let tracker = &mut self.trackers[number];
         if let Some(before) = tracker.wake {
             if before <= at {
                 return;
@@ -452,9 +448,8 @@ impl Announcer {
         self.wakes.insert((at, number));
     }
 
-    fn route(&mut self, tracker: u32, family: Family) -> Option<&mut Route> {
-        let tracker = self.trackers.get_mut(tracker as usize)?;
-        tracker.routes.get_mut(family as usize)
+    fn route(&mut self, tracker: TrackerId, family: Family) -> &mut Route {
+        &mut self.trackers[tracker].routes[family]
     }
 
     fn source(&self, family: Family) -> Option<IpAddr> {
@@ -464,7 +459,7 @@ impl Announcer {
     /// Whether nobody is left to be told, at the end.
     fn nothing_left(&self) -> bool {
         self.touched.is_empty()
-            && (0..).zip(&self.trackers).all(|(number, tracker)| {
+            && self.trackers.iter().all(|(number, tracker)| {
                 let idle = tracker.routes.iter().all(|route| route.again.is_empty());
                 idle && self.schedule.is_idle(number)
             })

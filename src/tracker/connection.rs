@@ -13,7 +13,8 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
 use super::announce::Request;
-use super::entries::Family;
+use super::family::Family;
+use super::lists::TrackerId;
 use super::response::{Reader, Response, ResponseError};
 use super::url::{Scheme, Site};
 use crate::net;
@@ -45,7 +46,7 @@ pub(super) enum End {
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) tracker: u32,
+    pub(super) tracker: TrackerId,
     pub(super) family: Family,
     /// That of the tracker's target when it was opened.
     pub(super) generation: u32,
@@ -119,7 +120,7 @@ impl Connection {
         // Do not delay a request in the hope of more to send with it.
         stream.set_nodelay(true)?;
         Ok(Self {
-            tracker: 0,
+            tracker: TrackerId::MIN,
             family: Family::V4,
             generation: 0,
             in_flight: VecDeque::new(),

@@ -16,7 +16,8 @@ use mio::{Interest, Registry, Token};
 use socket2::{SockAddr, SockRef};
 
 use super::announce::Request;
-use super::entries::Family;
+use super::family::{Family, PerFamily};
+use super::lists::TrackerId;
 use super::peers;
 use super::udp::{self, Packet};
 use crate::net;
@@ -47,7 +48,7 @@ pub(super) enum Sent {
 /// A packet that has not been answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flight {
-    pub(super) tracker: u32,
+    pub(super) tracker: TrackerId,
     pub(super) family: Family,
     pub(super) sent: Sent,
     /// When it was sent first.
@@ -86,11 +87,11 @@ struct Channel {
 /// Both sockets, and everything under way.
 #[derive(Debug)]
 pub(super) struct Datagrams {
-    channels: [Option<Channel>; 2],
+    channels: PerFamily<Option<Channel>>,
     flights: HashMap<u32, Flight>,
     /// Their transactions by tracker and family: thousands of trackers may fall silent at once, and
     /// each has its own withdrawn.
-    by_route: BTreeSet<(u32, Family, u32)>,
+    by_route: BTreeSet<(TrackerId, Family, u32)>,
     /// What is not lost yet, in the order sent.
     young: VecDeque<(Time, u32)>,
     /// When to send again what is lost, or was a request for a connection.
@@ -110,7 +111,7 @@ impl Datagrams {
         registry: &Registry,
         tokens: [Token; 2],
     ) -> io::Result<Self> {
-        let mut channels = [None, None];
+        let mut channels: PerFamily<Option<Channel>> = PerFamily::default();
         for ((channel, source), token) in channels.iter_mut().zip(sources).zip(tokens) {
             let Some(source) = source else { continue };
             match open(source) {
@@ -142,12 +143,12 @@ impl Datagrams {
     }
 
     fn channel(&mut self, family: Family) -> Option<&mut Channel> {
-        self.channels.get_mut(family as usize)?.as_mut()
+        self.channels[family].as_mut()
     }
 
     /// Whether there is a socket of that family.
     pub(super) fn has(&self, family: Family) -> bool {
-        matches!(self.channels.get(family as usize), Some(Some(_)))
+        self.channels[family].is_some()
     }
 
     /// The socket may be read or written again.
@@ -162,7 +163,7 @@ impl Datagrams {
     /// at `deadline`.
     pub(super) fn send(
         &mut self,
-        (tracker, family): (u32, Family),
+        (tracker, family): (TrackerId, Family),
         address: SocketAddr,
         sent: Sent,
         (now, deadline): (Time, Time),
@@ -261,7 +262,7 @@ impl Datagrams {
     }
 
     /// Forgets all that is under way to a tracker, and answers which announces that were.
-    pub(super) fn withdraw(&mut self, tracker: u32, family: Family) -> Vec<Request> {
+    pub(super) fn withdraw(&mut self, tracker: TrackerId, family: Family) -> Vec<Request> {
         let all = (tracker, family, 0)..=(tracker, family, u32::MAX);
         let transactions: Vec<u32> = self.by_route.range(all).map(|(_, _, id)| *id).collect();
         let withdrawn = transactions.into_iter().filter_map(|id| self.forget(id));
@@ -394,7 +395,7 @@ impl Datagrams {
     }
 
     /// When [`Datagrams::expire`] has something to do.
-    pub(super) fn next(&self, resend_ms: u64) -> Option<Time> {
+    pub(super) fn poll_at(&self, resend_ms: u64) -> Option<Time> {
         let lost = self
             .young
             .front()

@@ -4,6 +4,7 @@
 //! torrents, whose each run is, and doubly linked chains through it, so that an entry leaves its
 //! chain at once from any place. It must not know what the chains mean.
 
+use super::family::Family;
 use crate::torrent::id::TorrentId;
 use std::collections::BTreeMap;
 
@@ -19,11 +20,11 @@ const GRANULE: u32 = 16;
 const NONE: u32 = 0xffff_ffef;
 
 /// From here on `prev` says that the entry is in no chain; the low bits are the families on which
-/// an announce is under way, and [`STAGED`].
+/// an announce is under way, and [`PREFETCHED`].
 const DETACHED: u32 = 0xffff_fff0;
 
 /// In `prev` of an entry in no chain: it is about to be announced.
-const STAGED: u32 = 4;
+const PREFETCHED: u32 = 4;
 
 /// Seconds since the start of the process: seventeen years.
 const DUE_MASK: u32 = (1 << 29) - 1;
@@ -37,34 +38,20 @@ const STARTED: u32 = 1 << 30;
 /// In a pending time: it is only that of a failure, which any answer overrides.
 const WEAK: u32 = 1 << 31;
 
-/// Which addresses an announce comes from: a tracker knows a peer by each (BEP 7).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both, in the order of their numbers.
-    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
-
-    fn bit(self) -> u32 {
-        match self {
-            Family::V4 => 1,
-            Family::V6 => 2,
-        }
+fn bit(family: Family) -> u32 {
+    match family {
+        Family::V4 => 1,
+        Family::V6 => 2,
     }
 }
 
-/// Whose a run of entries is.
+/// Whose entries these are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
     /// One torrent.
     Torrent(TorrentId),
-    /// A block of torrents, by its number.
-    Block(u32),
+    /// A run of torrents, by its number.
+    Run(u32),
 }
 
 impl Owner {
@@ -72,13 +59,13 @@ impl Owner {
     fn granule(self) -> u32 {
         match self {
             Owner::Torrent(_) => 1,
-            Owner::Block(_) => GRANULE,
+            Owner::Run(_) => GRANULE,
         }
     }
 
     fn number(self) -> u32 {
         match self {
-            Owner::Torrent(TorrentId(number)) | Owner::Block(number) => number,
+            Owner::Torrent(TorrentId(number)) | Owner::Run(number) => number,
         }
     }
 }
@@ -237,7 +224,7 @@ impl Entries {
         Some(if granule == 1 {
             Owner::Torrent(TorrentId(number))
         } else {
-            Owner::Block(number)
+            Owner::Run(number)
         })
     }
 
@@ -284,22 +271,22 @@ impl Entries {
     }
 
     fn started_bit(&self, family: Family) -> u32 {
-        STARTED * family.bit()
+        STARTED * bit(family)
     }
 
     /// Whether it is about to be announced.
-    pub(super) fn is_staged(&self, entry: u32) -> bool {
-        !self.is_linked(entry) && self.at(entry).prev & STAGED != 0
+    pub(super) fn is_prefetched(&self, entry: u32) -> bool {
+        !self.is_linked(entry) && self.at(entry).prev & PREFETCHED != 0
     }
 
     /// It is about to be announced, or no longer. The entry is in no chain.
-    pub(super) fn set_staged(&mut self, entry: u32, staged: bool) {
+    pub(super) fn set_prefetched(&mut self, entry: u32, prefetched: bool) {
         debug_assert!(!self.is_linked(entry));
         self.change(entry, |at| {
-            at.prev = if staged {
-                at.prev | STAGED
+            at.prev = if prefetched {
+                at.prev | PREFETCHED
             } else {
-                at.prev & !STAGED
+                at.prev & !PREFETCHED
             };
         });
     }
@@ -314,9 +301,9 @@ impl Entries {
         debug_assert!(!self.is_linked(entry));
         self.change(entry, |at| {
             at.prev = if busy {
-                at.prev | family.bit()
+                at.prev | bit(family)
             } else {
-                at.prev & !family.bit()
+                at.prev & !bit(family)
             };
         });
     }
@@ -450,7 +437,7 @@ mod tests {
         for number in 0..3000 {
             let owner = match random.bool() {
                 true => Owner::Torrent(TorrentId(number)),
-                false => Owner::Block(number),
+                false => Owner::Run(number),
             };
             // Some are longer than a page.
             let length = match random.u8(..50) {
@@ -489,10 +476,10 @@ mod tests {
         entries.set_in_first(0, true);
         assert!(!entries.is_busy(0) && !entries.is_in_first(0));
         assert_eq!(entries.due_s(0), 5);
-        entries.set_staged(0, true);
-        assert!(entries.is_staged(0) && entries.is_busy(0));
-        entries.set_staged(0, false);
-        assert!(!entries.is_staged(0) && !entries.is_busy(0));
+        entries.set_prefetched(0, true);
+        assert!(entries.is_prefetched(0) && entries.is_busy(0));
+        entries.set_prefetched(0, false);
+        assert!(!entries.is_prefetched(0) && !entries.is_busy(0));
     }
 
     #[test]

@@ -6,20 +6,21 @@
 
 pub mod announce;
 pub mod announcer;
-pub mod blocks;
 pub mod callees;
 mod connection;
 mod datagrams;
 pub mod entries;
+pub mod family;
 pub mod http;
+pub mod lists;
 pub mod peers;
 mod queue;
 mod redirects;
 mod resolver;
 pub mod response;
 mod route;
+pub mod runs;
 pub mod schedule;
-pub mod sets;
 pub mod shard;
 mod target;
 mod torrents;

@@ -10,8 +10,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::announce::Terms;
-use super::blocks::BLOCK;
 use super::entries::{Chain, Entries};
+use super::runs::RUN_IDS;
 use crate::timers::Time;
 
 /// Seconds that are compared when the usual one is crowded. Already two would level the load; see
@@ -27,15 +27,15 @@ const JITTER: u32 = 16;
 pub(super) const LEAD_MS: u64 = 250;
 
 /// Entries that a stage holds at first.
-const STAGE_MIN: usize = 64;
+const PREFETCH_MIN: usize = 64;
 
 /// Entries that a stage holds at most. It grows only while a tracker takes entries faster than they
 /// are staged, so that few of many trackers can have grown.
-const STAGE_MAX: usize = 4096;
+const PREFETCH_MAX: usize = 4096;
 
 /// An entry that is about to be announced.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Staged {
+pub(super) struct Upcoming {
     pub(super) entry: u32,
     /// Not before.
     pub(super) at: Time,
@@ -61,7 +61,7 @@ fn together(group: u32, now_s: u32) -> u32 {
 pub(super) struct Queue {
     first: Chain,
     later: BTreeMap<u32, Chain>,
-    stage: VecDeque<Staged>,
+    prefetched: VecDeque<Upcoming>,
     /// How often the stage has doubled, and entries taken from it since.
     doubled: u32,
     taken: usize,
@@ -112,9 +112,9 @@ impl Queue {
     }
 
     /// The entry that is staged next and when it is to be announced.
-    pub(super) fn next(&self, now: Time) -> Option<Staged> {
+    pub(super) fn upcoming(&self, now: Time) -> Option<Upcoming> {
         if let Some(entry) = self.first.head() {
-            return Some(Staged { entry, at: now });
+            return Some(Upcoming { entry, at: now });
         }
         let (&second, chain) = self.later.first_key_value()?;
         // Those of one second are spread evenly over it.
@@ -122,7 +122,7 @@ impl Queue {
         let whole = taken + u64::from(chain.len());
         let at = Time(u64::from(second) * 1000 + taken * 1000 / whole.max(1));
         let entry = chain.head()?;
-        Some(Staged { entry, at })
+        Some(Upcoming { entry, at })
     }
 
     fn taken_in(&self, second: u32) -> u32 {
@@ -134,11 +134,11 @@ impl Queue {
 
     /// Puts the next entry on the stage, if it is to be announced soon and there is room. `all` is
     /// for the end, when nothing waits for its time.
-    pub(super) fn stage(&mut self, entries: &mut Entries, now: Time, all: bool) -> Option<u32> {
-        if self.stage.len() >= self.stage_length() {
+    pub(super) fn prefetch(&mut self, entries: &mut Entries, now: Time, all: bool) -> Option<u32> {
+        if self.prefetched.len() >= self.prefetch_length() {
             return None;
         }
-        let mut next = self.next(now)?;
+        let mut next = self.upcoming(now)?;
         if all {
             next.at = now;
         } else if next.at > now.after(LEAD_MS) {
@@ -149,48 +149,48 @@ impl Queue {
             self.current = (second, self.taken_in(second) + 1);
         }
         self.unlink(entries, next.entry);
-        entries.set_staged(next.entry, true);
-        self.stage.push_back(next);
+        entries.set_prefetched(next.entry, true);
+        self.prefetched.push_back(next);
         Some(next.entry)
     }
 
-    fn stage_length(&self) -> usize {
-        STAGE_MIN << self.doubled
+    fn prefetch_length(&self) -> usize {
+        PREFETCH_MIN << self.doubled
     }
 
     /// A tracker waits for what is first on the stage: next time there is more of it, if all of it
     /// was taken since the last time.
     pub(super) fn starved(&mut self) {
-        let length = self.stage_length();
-        if length < STAGE_MAX && self.taken >= length {
+        let length = self.prefetch_length();
+        if length < PREFETCH_MAX && self.taken >= length {
             self.doubled += 1;
             self.taken = 0;
         }
     }
 
     /// What is first on the stage.
-    pub(super) fn staged(&self) -> Option<Staged> {
-        self.stage.front().copied()
+    pub(super) fn prefetched(&self) -> Option<Upcoming> {
+        self.prefetched.front().copied()
     }
 
     /// Takes it.
-    pub(super) fn unstage(&mut self, entries: &mut Entries) -> Option<u32> {
-        let Staged { entry, .. } = self.stage.pop_front()?;
-        entries.set_staged(entry, false);
+    pub(super) fn take_prefetched(&mut self, entries: &mut Entries) -> Option<u32> {
+        let Upcoming { entry, .. } = self.prefetched.pop_front()?;
+        entries.set_prefetched(entry, false);
         self.taken = self.taken.saturating_add(1);
         Some(entry)
     }
 
     /// Whether nothing is to be announced, now or later.
     pub(super) fn is_empty(&self) -> bool {
-        self.first.len() == 0 && self.later.is_empty() && self.stage.is_empty()
+        self.first.len() == 0 && self.later.is_empty() && self.prefetched.is_empty()
     }
 
     /// By how many seconds the entry that waits longest is late.
     pub(super) fn lateness_s(&self, entries: &Entries, now: Time) -> u64 {
         let first = [self.first.head(), self.first.tail()];
-        let staged = self.stage.iter().map(|staged| staged.entry);
-        let waiting = first.into_iter().flatten().chain(staged);
+        let prefetched = self.prefetched.iter().map(|upcoming| upcoming.entry);
+        let waiting = first.into_iter().flatten().chain(prefetched);
         let waiting = waiting.map(|entry| entries.due_s(entry));
         let later = self.later.first_key_value().map(|(&second, _)| second);
         let earliest = waiting.chain(later).min();
@@ -202,8 +202,8 @@ impl Queue {
     /// started at once is spread evenly over the interval after some rounds.
     ///
     /// Neighbours in an index go to the same second, as long as they are few beside what falls into
-    /// it: their info-hashes are read together. `block` is that of such a torrent.
-    pub(super) fn choose_s(&self, now: Time, terms: Terms, chance: u32, block: Option<u32>) -> u32 {
+    /// it: their info-hashes are read together. `run` is the number of the run of such a torrent.
+    pub(super) fn choose_s(&self, now: Time, terms: Terms, chance: u32, run: Option<u32>) -> u32 {
         let now_s = u32::try_from(now.0 / 1000).unwrap_or(u32::MAX);
         // A part of a second must not make it too early.
         let soonest = u32::try_from(now.0.div_ceil(1000)).unwrap_or(u32::MAX);
@@ -212,9 +212,9 @@ impl Queue {
         let load = |second: &u32| self.later.get(second).map_or(0, Chain::len);
         // A quarter more than even, since less than all of it can be evened out by choosing.
         let fair = self.members / terms.interval_s.max(1) * 5 / 4 + 1;
-        let neighbours = (fair / SECOND_PARTS / BLOCK).checked_ilog2();
-        let chance = match (block, neighbours) {
-            (Some(block), Some(power)) => together(block >> power, now_s),
+        let neighbours = (fair / SECOND_PARTS / RUN_IDS).checked_ilog2();
+        let chance = match (run, neighbours) {
+            (Some(run), Some(power)) => together(run >> power, now_s),
             _ => chance,
         };
         let jitter = (chance % (terms.interval_s / JITTER + 1)).min(latest - earliest);

@@ -11,6 +11,8 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::workers::{IDLE, Job, Pool, PoolConfig};
 
+use super::lists::TrackerId;
+
 /// Threads that may wait for a name server. One that is slow holds up a quarter of the names.
 const MAX_THREADS: usize = 4;
 
@@ -24,7 +26,7 @@ const MAX_ADDRESSES: usize = 16;
 /// An answer.
 #[derive(Debug)]
 pub(super) struct Resolved {
-    pub(super) tracker: u32,
+    pub(super) tracker: TrackerId,
     /// That of the question.
     pub(super) generation: u32,
     pub(super) addresses: Result<Vec<IpAddr>, String>,
@@ -34,7 +36,7 @@ pub(super) struct Resolved {
 
 #[derive(Debug)]
 struct Question {
-    tracker: u32,
+    tracker: TrackerId,
     generation: u32,
     host: Box<str>,
     /// Where the configuration for TLS is, or will be once a thread has read the certificates. `None`
@@ -59,7 +61,7 @@ impl Job for Question {
 
     /// Each tracker has a lane: none waits behind another for longer than a thread is busy.
     fn lane(&self) -> Option<u64> {
-        Some(self.tracker.into())
+        Some(u64::from(self.tracker.0))
     }
 
     fn run(&self) -> Option<Resolved> {
@@ -102,7 +104,7 @@ impl Resolver {
 
     /// Asks for the addresses of a host and, when `is_https`, for what TLS with it needs. Never
     /// blocks; there is always an answer.
-    pub(super) fn ask(&mut self, tracker: u32, generation: u32, host: &str, is_https: bool) {
+    pub(super) fn ask(&mut self, tracker: TrackerId, generation: u32, host: &str, is_https: bool) {
         let question = |host| Question {
             tracker,
             generation,
@@ -184,7 +186,7 @@ mod tests {
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
         let mut resolver = Resolver::new(Arc::new(waker));
         let hosts = ["127.0.0.1", "::1", "localhost", "no such name"];
-        for (tracker, host) in (0..).zip(hosts) {
+        for (tracker, host) in (0..).map(TrackerId).zip(hosts) {
             resolver.ask(tracker, 7, host, false);
         }
         let answers = answers(&mut poll, &mut resolver, hosts.len());
@@ -203,7 +205,7 @@ mod tests {
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
         let mut resolver = Resolver::new(Arc::new(waker));
         for tracker in 0..100 {
-            resolver.ask(tracker, 0, "127.0.0.1", false);
+            resolver.ask(TrackerId(tracker), 0, "127.0.0.1", false);
             assert!(resolver.pool.load().threads <= MAX_THREADS as u64);
         }
     }
@@ -214,7 +216,7 @@ mod tests {
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
         let mut resolver = Resolver::new(Arc::new(waker));
         for (tracker, is_https) in [(0, true), (1, false), (2, true)] {
-            resolver.ask(tracker, 0, "127.0.0.1", is_https);
+            resolver.ask(TrackerId(tracker), 0, "127.0.0.1", is_https);
         }
         let answers = answers(&mut poll, &mut resolver, 3);
         let [first, plain, last] = [0, 1, 2].map(|number: usize| answers[number].tls.as_ref());

@@ -38,7 +38,7 @@ const ENOUGH_ANSWERS: u32 = 64;
 const MAX_STRIKES: u32 = 3;
 
 /// The longest back-off, 30 minutes: a tracker that comes back is found within an interval.
-pub(super) const MAX_REST_MS: u64 = 30 * 60 * 1000;
+pub(super) const MAX_BACKOFF_MS: u64 = 30 * 60 * 1000;
 
 /// A connection id is used for less than its minute, since packets travel (BEP 15).
 const CONNECTION_MS: u64 = 55_000;
@@ -54,14 +54,14 @@ pub(super) enum Health {
     /// It answers.
     Up,
     /// It failed, and is left alone until then.
-    Resting(Time),
+    BackingOff(Time),
     /// It failed, and one announce finds out whether it answers again. Nobody waits for that.
     Probing,
 }
 
 /// How HTTP is spoken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Manner {
+pub(super) enum ConnectionMode {
     /// Requests follow each other without waiting, on one connection.
     Pipelined,
     /// Each connection carries one request after another.
@@ -82,7 +82,7 @@ pub(super) struct Route {
     strikes: u32,
     /// What broke without fault of its own, and goes before all else.
     pub(super) again: VecDeque<Request>,
-    pub(super) manner: Manner,
+    pub(super) mode: ConnectionMode,
     /// Requests that followed another one have all been answered.
     proven: bool,
     breaks: u32,
@@ -107,7 +107,7 @@ impl Default for Route {
             failures: 0,
             strikes: 0,
             again: VecDeque::new(),
-            manner: Manner::Pipelined,
+            mode: ConnectionMode::Pipelined,
             proven: false,
             breaks: 0,
             closed_after_one: 0,
@@ -141,12 +141,12 @@ impl Route {
 
     /// Whether it may be announced to. A rest that is over ends here.
     pub(super) fn wake(&mut self, now: Time) -> bool {
-        if let Health::Resting(until) = self.health
+        if let Health::BackingOff(until) = self.health
             && until <= now
         {
             self.health = Health::Probing;
         }
-        !self.addresses.is_empty() && !matches!(self.health, Health::Resting(_))
+        !self.addresses.is_empty() && !matches!(self.health, Health::BackingOff(_))
     }
 
     /// Whether others wait while it can take no more.
@@ -155,9 +155,9 @@ impl Route {
     }
 
     /// When it may be tried again.
-    pub(super) fn rests_until(&self) -> Option<Time> {
+    pub(super) fn retry_at(&self) -> Option<Time> {
         match self.health {
-            Health::Resting(until) if !self.addresses.is_empty() => Some(until),
+            Health::BackingOff(until) if !self.addresses.is_empty() => Some(until),
             _ => None,
         }
     }
@@ -183,16 +183,16 @@ impl Route {
         self.failures = self.failures.saturating_add(1);
         self.strikes = 0;
         let doublings = (self.failures - 1).min(16);
-        let rest_ms = (first_ms << doublings).min(MAX_REST_MS);
+        let backoff_ms = (first_ms << doublings).min(MAX_BACKOFF_MS);
         // Up to a quarter more, so that many that failed together do not come back together.
-        let rest_ms = rest_ms + u64::from(chance) % (rest_ms / 4 + 1);
-        self.rest(now, rest_ms);
-        rest_ms
+        let backoff_ms = backoff_ms + u64::from(chance) % (backoff_ms / 4 + 1);
+        self.back_off(now, backoff_ms);
+        backoff_ms
     }
 
     /// Leaves it alone for some time, then tries its next address.
-    pub(super) fn rest(&mut self, now: Time, rest_ms: u64) {
-        self.health = Health::Resting(now.after(rest_ms));
+    pub(super) fn back_off(&mut self, now: Time, backoff_ms: u64) {
+        self.health = Health::BackingOff(now.after(backoff_ms));
         self.chosen = (self.chosen + 1) % self.addresses.len().max(1);
         self.connection = None;
         self.connecting = false;
@@ -203,7 +203,7 @@ impl Route {
     /// time-out doubles, which is the rest (BEP 15).
     pub(super) fn fall_silent(&mut self, now: Time) {
         self.failures = self.failures.saturating_add(1);
-        self.rest(now, 0);
+        self.back_off(now, 0);
         self.health = Health::Probing;
     }
 
@@ -226,16 +226,16 @@ impl Route {
 
     /// Connections that may be open.
     pub(super) fn max_connections(&self) -> usize {
-        match (self.health, self.manner) {
-            (Health::Up, Manner::OneAtATime) => MAX_ONE_AT_A_TIME,
-            (Health::Up, Manner::Closing) => MAX_CLOSING,
+        match (self.health, self.mode) {
+            (Health::Up, ConnectionMode::OneAtATime) => MAX_ONE_AT_A_TIME,
+            (Health::Up, ConnectionMode::Closing) => MAX_CLOSING,
             _ => 1,
         }
     }
 
     /// Requests that a new connection may carry.
     pub(super) fn first_depth(&self) -> usize {
-        let pipelined = self.manner == Manner::Pipelined && self.health == Health::Up;
+        let pipelined = self.mode == ConnectionMode::Pipelined && self.health == Health::Up;
         if pipelined && self.proven {
             PROVEN_DEPTH
         } else {
@@ -257,10 +257,10 @@ impl Route {
         batch: Option<usize>,
         may_pipeline: bool,
     ) -> usize {
-        if !may_pipeline && self.manner == Manner::Pipelined {
-            self.manner = Manner::OneAtATime;
+        if !may_pipeline && self.mode == ConnectionMode::Pipelined {
+            self.mode = ConnectionMode::OneAtATime;
         }
-        if self.manner != Manner::Pipelined {
+        if self.mode != ConnectionMode::Pipelined {
             return 1;
         }
         self.proven |= batch.is_some_and(|batch| batch >= TRIAL_DEPTH);
@@ -272,21 +272,21 @@ impl Route {
     }
 
     /// A connection has ended after `answered` answers, with `lost` requests unanswered of `batch`
-    /// that followed each other; `said` when its last answer had announced that. Whether the manner
+    /// that followed each other; `said` when its last answer had announced that. Whether the mode
     /// has changed.
     pub(super) fn ended(&mut self, answered: u32, lost: usize, batch: usize, said: bool) -> bool {
-        let before = self.manner;
+        let before = self.mode;
         if answered == 1 && lost == 0 {
             self.closed_after_one += 1;
             if said || self.closed_after_one > 1 {
-                self.manner = Manner::Closing;
+                self.mode = ConnectionMode::Closing;
             }
         } else if answered > 1 {
             self.closed_after_one = 0;
         }
         let is_break = lost > 0 && batch >= TRIAL_DEPTH;
-        if said || !is_break || self.manner != Manner::Pipelined {
-            return self.manner != before;
+        if said || !is_break || self.mode != ConnectionMode::Pipelined {
+            return self.mode != before;
         }
         if answered >= ENOUGH_ANSWERS {
             self.breaks = 0;
@@ -294,9 +294,9 @@ impl Route {
             self.breaks += 1;
         }
         if !self.proven || self.breaks >= MAX_BREAKS {
-            self.manner = Manner::OneAtATime;
+            self.mode = ConnectionMode::OneAtATime;
         }
-        self.manner != before
+        self.mode != before
     }
 }
 
@@ -332,7 +332,7 @@ mod tests {
         let first = route.address();
         route.fail(Time(0), 15_000, 0);
         assert!(!route.wake(Time(14_999)));
-        assert_eq!(route.rests_until(), Some(Time(15_000)));
+        assert_eq!(route.retry_at(), Some(Time(15_000)));
         assert!(route.wake(Time(15_000)));
         assert!(!route.is_waited_for());
         assert_ne!(route.address(), first);
@@ -401,7 +401,7 @@ mod tests {
         // A server that ends a connection after so many requests is not at fault.
         assert!(!route.ended(1000, 90, 128, true));
         assert!(!route.ended(1000, 90, 128, false));
-        assert_eq!(route.manner, Manner::Pipelined);
+        assert_eq!(route.mode, ConnectionMode::Pipelined);
     }
 
     #[test]
@@ -412,8 +412,8 @@ mod tests {
             assert_eq!(route.deepen(1, Some(1), true), 2);
             assert!(route.ended(answered, lost, 2, false));
             assert_eq!(
-                (route.manner, route.max_connections()),
-                (Manner::OneAtATime, 4)
+                (route.mode, route.max_connections()),
+                (ConnectionMode::OneAtATime, 4)
             );
             assert_eq!(route.deepen(1, Some(1), true), 1);
         }
@@ -424,7 +424,7 @@ mod tests {
         let mut route = up();
         route.deepen(1, Some(1), true);
         assert!(!route.ended(3, 1, 1, false));
-        assert_eq!(route.manner, Manner::Pipelined);
+        assert_eq!(route.mode, ConnectionMode::Pipelined);
     }
 
     #[test]
@@ -435,7 +435,7 @@ mod tests {
             assert!(!route.ended(answered, 9, 9, false));
         }
         assert!(route.ended(5, 9, 9, false));
-        assert_eq!(route.manner, Manner::OneAtATime);
+        assert_eq!(route.mode, ConnectionMode::OneAtATime);
     }
 
     #[test]
@@ -443,15 +443,15 @@ mod tests {
         let mut route = up();
         assert!(route.ended(1, 0, 1, true));
         assert_eq!(
-            (route.manner, route.max_connections()),
-            (Manner::Closing, 8)
+            (route.mode, route.max_connections()),
+            (ConnectionMode::Closing, 8)
         );
         let mut route = up();
         assert!(!route.ended(1, 0, 1, false));
         assert!(route.ended(1, 0, 1, false));
         let mut old = up();
         assert_eq!(old.deepen(1, Some(1), false), 1);
-        assert_eq!(old.manner, Manner::OneAtATime);
+        assert_eq!(old.mode, ConnectionMode::OneAtATime);
     }
 
     #[test]
@@ -469,7 +469,7 @@ mod tests {
     fn a_connection_that_ends_with_all_answered_is_no_break() {
         let mut route = up();
         assert!(!route.ended(5, 0, TRIAL_DEPTH, false));
-        assert_eq!(route.manner, Manner::Pipelined);
+        assert_eq!(route.mode, ConnectionMode::Pipelined);
     }
 
     #[test]

@@ -14,18 +14,22 @@
 //!      │               │                   └──────────────────────── on stage        │
 //!      │               └──────────────────────────────────────────────────────────────┤
 //!      └───────────────────────────────────────────────────────────────────────────────┘
-//!         add_stretch: those of an index are due when they are added
+//!         add_run: those of an index are due when they are added
 //! ```
 
 mod indexed;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use super::announce::{Announce, Event, Retry, Terms};
-use super::entries::{Entries, Family, Owner};
+use super::entries::{Entries, Owner};
+use super::family::Family;
+use super::lists::{ListId, SkippedUrl, TrackerId, TrackerLists};
 use super::queue::{LEAD_MS, Queue};
-use super::sets::Sets;
-use super::torrents::{Ending, Hash, Record, Torrents};
+use super::torrents::{self, Ending, Hash, Record, Torrents};
+use super::url::Site;
+use crate::table::Table;
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
@@ -71,8 +75,8 @@ pub struct Due<'a> {
 pub struct Schedule {
     torrents: Torrents,
     entries: Entries,
-    queues: Vec<Queue>,
-    sets: Sets,
+    queues: Table<TrackerId, Queue>,
+    lists: TrackerLists,
     /// Torrents that are being removed.
     ending: HashMap<InfoHash, TorrentId>,
     /// Torrents of an index whose info-hashes are to be read.
@@ -84,8 +88,35 @@ pub struct Schedule {
 
 impl Schedule {
     /// The lists of trackers.
-    pub fn sets(&mut self) -> &mut Sets {
-        &mut self.sets
+    #[must_use]
+    pub fn lists(&self) -> &TrackerLists {
+        &self.lists
+    }
+
+    /// The lists of trackers, to hold or release one, or to replace an unlisted tracker.
+    pub fn lists_mut(&mut self) -> &mut TrackerLists {
+        &mut self.lists
+    }
+
+    /// The id of a list of trackers. See [`TrackerLists::intern`].
+    pub fn intern(&mut self, tiers: &Arc<[Vec<String>]>, skipped: &mut Vec<SkippedUrl>) -> ListId {
+        let list = self.lists.intern(tiers, skipped);
+        self.add_queues();
+        list
+    }
+
+    /// Adds a tracker that no list names. See [`TrackerLists::add_unlisted`].
+    pub fn add_unlisted(&mut self, site: &Site) -> Option<TrackerId> {
+        let tracker = self.lists.add_unlisted(site);
+        self.add_queues();
+        tracker
+    }
+
+    /// Each tracker has a queue.
+    fn add_queues(&mut self) {
+        while self.queues.len() < self.lists.sites().len() {
+            self.queues.push(Queue::default());
+        }
     }
 
     /// How many torrents there are, those that are being removed included.
@@ -96,59 +127,54 @@ impl Schedule {
 
     /// How many torrents a tracker is announced.
     #[must_use]
-    pub fn members(&self, tracker: u32) -> u32 {
-        self.queue(tracker).map_or(0, |queue| queue.members)
-    }
-
-    fn queue(&self, tracker: u32) -> Option<&Queue> {
-        self.queues.get(tracker as usize)
+    pub fn members(&self, tracker: TrackerId) -> u32 {
+        self.queues[tracker].members
     }
 
     /// The list of trackers of a torrent.
     #[must_use]
-    pub fn set_of(&self, torrent: TorrentId) -> Option<u32> {
-        let record = self.torrents.find(torrent, &self.sets);
-        record.map(|record| record.set)
+    pub fn list_of(&self, torrent: TorrentId) -> Option<ListId> {
+        let record = self.torrents.find(torrent, &self.lists);
+        record.map(|record| record.list)
     }
 
     /// Begins to announce a torrent to the trackers of a list. A number that is known is ignored.
     ///
     /// When one with the same info-hash is just being removed, their common trackers are not told of
     /// that: it might reach them after the new one's start.
-    pub fn add(&mut self, torrent: TorrentId, info_hash: InfoHash, set: u32, now: Time) {
-        let length = u32::try_from(self.sets.trackers(set).len()).unwrap_or(0);
-        if self.torrents.find(torrent, &self.sets).is_some() {
+    pub fn add(&mut self, torrent: TorrentId, info_hash: InfoHash, list: ListId, now: Time) {
+        let length = self.lists.count(list);
+        if self.torrents.find(torrent, &self.lists).is_some() {
             return;
         }
-        self.replace(info_hash, set);
+        self.replace(info_hash, list);
         let Some(first) = self.entries.allocate(Owner::Torrent(torrent), length) else {
             return;
         };
-        self.sets.hold(set);
+        self.lists.hold(list);
         self.torrents.insert(
             torrent,
             Record {
                 uploaded: 0,
                 hash: Hash::Known(info_hash),
-                set,
+                list,
                 first,
-                live: u16::try_from(length).unwrap_or(u16::MAX),
+                live: torrents::live(&self.lists, list),
                 has_peers: false,
                 ending: Ending::No,
                 indexed: false,
             },
         );
         let now_s = seconds(now);
-        for (entry, target) in (first..).zip(self.sets.trackers(set)) {
+        for (entry, target) in (first..).zip(self.lists.trackers(list)) {
             self.entries.set_due_s(entry, now_s);
-            if let Some(queue) = queue_mut(&mut self.queues, target.tracker) {
-                queue.members += 1;
-                queue.push_new(&mut self.entries, entry);
-            }
+            let queue = &mut self.queues[target.tracker];
+            queue.members += 1;
+            queue.push_new(&mut self.entries, entry);
         }
     }
 
-    fn replace(&mut self, info_hash: InfoHash, set: u32) {
+    fn replace(&mut self, info_hash: InfoHash, list: ListId) {
         let Some(&old) = self.ending.get(&info_hash) else {
             return;
         };
@@ -156,15 +182,15 @@ impl Schedule {
             return;
         };
         record.ending = Ending::Replaced;
-        let (old_set, first) = (record.set, record.first);
+        let (old_set, first) = (record.list, record.first);
         for (entry, tracker) in (first..).zip(self.trackers_of(old_set)) {
-            let mut common = self.sets.trackers(set).iter();
+            let mut common = self.lists.trackers(list).iter();
             let is_common = common.any(|target| target.tracker == tracker);
             if is_common && self.entries.is_linked(entry) {
                 self.unlink(tracker, entry);
                 self.forget_started(entry);
-                self.settle(tracker, entry);
-            } else if is_common && self.entries.is_staged(entry) {
+                self.requeue(tracker, entry);
+            } else if is_common && self.entries.is_prefetched(entry) {
                 self.forget_started(entry);
             }
         }
@@ -173,7 +199,7 @@ impl Schedule {
 
     /// Ends announcing a torrent: trackers that know of it are told.
     pub fn remove(&mut self, torrent: TorrentId, info_hash: InfoHash) {
-        let Some(record) = self.torrents.find_mut(torrent, &self.sets) else {
+        let Some(record) = self.torrents.find_mut(torrent, &self.lists) else {
             if let Some(gone) = &mut self.gone {
                 gone.insert(torrent);
             }
@@ -181,15 +207,15 @@ impl Schedule {
         };
         record.ending = Ending::Told;
         record.hash = Hash::Known(info_hash);
-        let Record { set, first, .. } = *record;
+        let Record { list, first, .. } = *record;
         self.ending.insert(info_hash, torrent);
-        let trackers = self.trackers_of(set);
+        let trackers = self.trackers_of(list);
         for (entry, tracker) in (first..).zip(trackers) {
             if self.entries.is_busy(entry) {
                 continue;
             }
             self.unlink(tracker, entry);
-            self.settle(tracker, entry);
+            self.requeue(tracker, entry);
         }
         self.forget_when_done(torrent);
     }
@@ -197,23 +223,24 @@ impl Schedule {
     /// A torrent has peers.
     ///
     /// Answers its list of trackers when they may wait for the info-hash, which is known now.
-    pub fn joined(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) -> Option<u32> {
-        let record = self.torrents.find_mut(torrent, &self.sets)?;
+    pub fn joined(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) -> Option<ListId> {
+        let record = self.torrents.find_mut(torrent, &self.lists)?;
         record.has_peers = true;
         let was_asked = record.hash == Hash::Asked;
         record.hash = Hash::Known(info_hash);
-        let (set, first) = (record.set, record.first);
+        let (list, first) = (record.list, record.first);
         if record.ending != Ending::No {
-            return was_asked.then_some(set);
+            return was_asked.then_some(list);
         }
-        for (entry, target) in (first..).zip(self.sets.trackers(set)) {
+        for (entry, target) in (first..).zip(self.lists.trackers(list)) {
             let waits = self.entries.is_linked(entry) && self.entries.due_s(entry) <= seconds(now);
-            if waits && let Some(queue) = self.queues.get_mut(target.tracker as usize) {
+            if waits {
+                let queue = &mut self.queues[target.tracker];
                 queue.unlink(&mut self.entries, entry);
                 queue.push_urgent(&mut self.entries, entry);
             }
         }
-        was_asked.then_some(set)
+        was_asked.then_some(list)
     }
 
     /// A torrent has no peers any more.
@@ -222,14 +249,14 @@ impl Schedule {
             record.has_peers = false;
             // At the end its info-hash is still needed, and soon.
             if !self.stopping {
-                self.rest(torrent);
+                self.forget_quiet(torrent);
             }
         }
     }
 
     /// Bytes were uploaded.
     pub fn uploaded(&mut self, torrent: TorrentId, bytes: u64) {
-        if self.gone.is_some() || self.torrents.find(torrent, &self.sets).is_some() {
+        if self.gone.is_some() || self.torrents.find(torrent, &self.lists).is_some() {
             self.torrents.uploaded(torrent, bytes);
         }
     }
@@ -238,19 +265,18 @@ impl Schedule {
     /// those of `with_peers` first, the others in any order.
     pub fn stop(&mut self, with_peers: impl Iterator<Item = TorrentId>) {
         self.stopping = true;
-        for queue in &mut self.queues {
-            while let Some(entry) = queue.unstage(&mut self.entries) {
+        for queue in self.queues.rows_mut() {
+            while let Some(entry) = queue.take_prefetched(&mut self.entries) {
                 queue.push_new(&mut self.entries, entry);
             }
         }
         for torrent in with_peers {
-            let Some(Record { set, first, .. }) = self.torrents.find(torrent, &self.sets) else {
+            let Some(Record { list, first, .. }) = self.torrents.find(torrent, &self.lists) else {
                 continue;
             };
-            for (entry, target) in (first..).zip(self.sets.trackers(set)) {
-                if self.entries.is_linked(entry)
-                    && let Some(queue) = self.queues.get_mut(target.tracker as usize)
-                {
+            for (entry, target) in (first..).zip(self.lists.trackers(list)) {
+                if self.entries.is_linked(entry) {
+                    let queue = &mut self.queues[target.tracker];
                     queue.unlink(&mut self.entries, entry);
                     queue.push_urgent(&mut self.entries, entry);
                 }
@@ -260,27 +286,27 @@ impl Schedule {
 
     /// Takes the next entry of a tracker, if one is to be announced by now. It has to be given to
     /// [`Schedule::begin`] for some families, then to [`Schedule::dispatched`].
-    pub fn take(&mut self, tracker: u32, now: Time) -> Option<u32> {
+    pub fn take(&mut self, tracker: TrackerId, now: Time) -> Option<u32> {
         loop {
-            self.stage(tracker, now);
-            let queue = self.queues.get_mut(tracker as usize)?;
+            self.prefetch(tracker, now);
+            let queue = &mut self.queues[tracker];
             if let Some(urgent) = queue.urgent()
                 && self.hash_wanted(urgent).is_none()
             {
                 self.unlink(tracker, urgent);
                 return Some(urgent);
             }
-            let next = self.queue(tracker)?.staged()?;
+            let next = self.queues[tracker].prefetched()?;
             if next.at > now && !self.stopping {
                 return None;
             }
             let wanted = self.hash_wanted(next.entry);
-            let queue = self.queues.get_mut(tracker as usize)?;
+            let queue = &mut self.queues[tracker];
             if matches!(wanted, Some((_, Hash::Asked))) {
                 queue.starved();
                 return None;
             }
-            let entry = queue.unstage(&mut self.entries)?;
+            let entry = queue.take_prefetched(&mut self.entries)?;
             if wanted.is_none() {
                 return Some(entry);
             }
@@ -292,18 +318,18 @@ impl Schedule {
 
     /// When a tracker is to be announced something. `None` also while an info-hash is read.
     #[must_use]
-    pub fn next(&self, tracker: u32, now: Time) -> Option<Time> {
-        let queue = self.queue(tracker)?;
+    pub fn poll_at(&self, tracker: TrackerId, now: Time) -> Option<Time> {
+        let queue = &self.queues[tracker];
         let is_at_hand = |entry| self.hash_wanted(entry).is_none();
         let at = if queue.urgent().is_some_and(is_at_hand) {
             now
-        } else if let Some(staged) = queue.staged() {
+        } else if let Some(staged) = queue.prefetched() {
             match self.hash_wanted(staged.entry) {
                 Some((_, Hash::Asked)) => return None,
                 _ => staged.at,
             }
         } else {
-            let next = queue.next(now)?;
+            let next = queue.upcoming(now)?;
             match is_at_hand(next.entry) {
                 true => next.at,
                 false => Time(next.at.0.saturating_sub(LEAD_MS)),
@@ -314,15 +340,14 @@ impl Schedule {
 
     /// Whether a tracker is to be announced nothing, now or later, but for what is under way.
     #[must_use]
-    pub fn is_idle(&self, tracker: u32) -> bool {
-        self.queue(tracker).is_none_or(Queue::is_empty)
+    pub fn is_idle(&self, tracker: TrackerId) -> bool {
+        self.queues[tracker].is_empty()
     }
 
     /// By how many seconds the torrent that waits longest is late at a tracker.
     #[must_use]
-    pub fn lateness_s(&self, tracker: u32, now: Time) -> u64 {
-        let queue = self.queue(tracker);
-        queue.map_or(0, |queue| queue.lateness_s(&self.entries, now))
+    pub fn lateness_s(&self, tracker: TrackerId, now: Time) -> u64 {
+        self.queues[tracker].lateness_s(&self.entries, now)
     }
 
     /// Begins an announce by one family. `None` when there is nothing to be said there.
@@ -335,7 +360,7 @@ impl Schedule {
     /// What an entry has to say by one family.
     #[must_use]
     pub fn due(&self, entry: u32, family: Family) -> Option<Due<'_>> {
-        let record = self.torrents.find(self.torrent(entry)?, &self.sets)?;
+        let record = self.torrents.find(self.torrent(entry)?, &self.lists)?;
         let Hash::Known(info_hash) = record.hash else {
             return None;
         };
@@ -348,19 +373,21 @@ impl Schedule {
             (false, false) => Event::Started,
             (false, true) => Event::None,
         };
-        let position = entry.checked_sub(record.first)?;
+        let position = (entry - record.first) as usize;
+        let listed = self.lists.trackers(record.list).get(position);
+        let listed = listed.expect("a torrent has an entry for each tracker of its list");
         Some(Due {
             announce: Announce {
                 info_hash,
                 uploaded: record.uploaded,
                 event,
             },
-            path: self.sets.path(record.set, position)?,
+            path: &listed.path,
         })
     }
 
     /// All announces of an entry have begun. One for which none did is settled.
-    pub fn dispatched(&mut self, tracker: u32, entry: u32) {
+    pub fn dispatched(&mut self, tracker: TrackerId, entry: u32) {
         if self.entries.is_busy(entry) {
             return;
         }
@@ -371,12 +398,12 @@ impl Schedule {
             // Where no tracker can be reached now there is nobody to be told.
             self.forget_started(entry);
         }
-        self.settle(tracker, entry);
+        self.requeue(tracker, entry);
         self.forget_when_done(torrent);
     }
 
     /// An announce that had begun has ended. `chance` is any number, another each time.
-    pub fn finish(&mut self, tracker: u32, entry: u32, ended: Ended, now: Time, chance: u32) {
+    pub fn finish(&mut self, tracker: TrackerId, entry: u32, ended: Ended, now: Time, chance: u32) {
         let Ended {
             family,
             told,
@@ -393,14 +420,12 @@ impl Schedule {
             }
             Outcome::Accepted(terms) => {
                 self.entries.set_started(entry, family, true);
-                let block = match self.entries.owner(entry) {
-                    Some(Owner::Block(block)) => Some(block),
+                let run = match self.entries.owner(entry) {
+                    Some(Owner::Run(run)) => Some(run),
                     _ => None,
                 };
-                if let Some(queue) = self.queue(tracker) {
-                    let due_s = queue.choose_s(now, terms, chance, block);
-                    self.entries.pend(entry, due_s, false);
-                }
+                let due_s = self.queues[tracker].choose_s(now, terms, chance, run);
+                self.entries.pend(entry, due_s, false);
             }
             Outcome::Refused(retry) => {
                 let wait_s = match retry {
@@ -419,18 +444,18 @@ impl Schedule {
         }
         self.entries.set_busy(entry, family, false);
         if !self.entries.is_busy(entry) {
-            self.settle(tracker, entry);
+            self.requeue(tracker, entry);
             self.forget_when_done(torrent);
         }
     }
 
     fn torrent(&self, entry: u32) -> Option<TorrentId> {
         let owner = self.entries.owner(entry)?;
-        self.torrents.torrent(owner, entry, &self.sets)
+        self.torrents.torrent(owner, entry, &self.lists)
     }
 
     fn is_ending(&self, torrent: TorrentId) -> bool {
-        let record = self.torrents.find(torrent, &self.sets);
+        let record = self.torrents.find(torrent, &self.lists);
         self.stopping || record.is_some_and(|record| record.ending != Ending::No)
     }
 
@@ -440,29 +465,26 @@ impl Schedule {
         }
     }
 
-    fn unlink(&mut self, tracker: u32, entry: u32) {
-        if self.entries.is_linked(entry)
-            && let Some(queue) = self.queues.get_mut(tracker as usize)
-        {
+    fn unlink(&mut self, tracker: TrackerId, entry: u32) {
+        if self.entries.is_linked(entry) {
+            let queue = &mut self.queues[tracker];
             queue.unlink(&mut self.entries, entry);
         }
     }
 
     /// Finds the place of an entry that is in no chain and has nothing under way.
-    fn settle(&mut self, tracker: u32, entry: u32) {
+    fn requeue(&mut self, tracker: TrackerId, entry: u32) {
         let Some(torrent) = self.torrent(entry) else {
             return;
         };
         let ending = self.is_ending(torrent);
-        let record = self.torrents.find(torrent, &self.sets);
+        let record = self.torrents.find(torrent, &self.lists);
         let has_peers = record.is_some_and(|record| record.has_peers);
         if record.is_some_and(|record| record.ending == Ending::Replaced) {
             // What was under way when the other one came is the last that is said of this one.
             self.forget_started(entry);
         }
-        let Some(queue) = self.queues.get_mut(tracker as usize) else {
-            return;
-        };
+        let queue = &mut self.queues[tracker];
         if ending {
             if self.entries.is_started_anywhere(entry) {
                 if has_peers {
@@ -476,7 +498,7 @@ impl Schedule {
             if let Some(record) = self.torrents.record_mut(torrent) {
                 record.live = record.live.saturating_sub(1);
             }
-            self.rest(torrent);
+            self.forget_quiet(torrent);
             return;
         }
         match self.entries.pending_s(entry) {
@@ -486,7 +508,7 @@ impl Schedule {
             }
             None => queue.push_urgent(&mut self.entries, entry),
         }
-        self.rest(torrent);
+        self.forget_quiet(torrent);
     }
 
     fn forget_when_done(&mut self, torrent: TorrentId) {
@@ -502,29 +524,21 @@ impl Schedule {
         {
             self.ending.remove(&info_hash);
         }
-        if let Some(leftover) = self.torrents.remove(torrent, &self.sets) {
+        if let Some(leftover) = self.torrents.remove(torrent, &self.lists) {
             self.entries.release(leftover.first, leftover.length);
-            for set in leftover.sets {
-                self.sets.release(set);
+            for list in leftover.lists {
+                self.lists.release(list);
             }
         }
     }
 
-    fn trackers_of(&self, set: u32) -> Vec<u32> {
-        self.sets
-            .trackers(set)
+    fn trackers_of(&self, list: ListId) -> Vec<TrackerId> {
+        self.lists
+            .trackers(list)
             .iter()
             .map(|target| target.tracker)
             .collect()
     }
-}
-
-fn queue_mut(queues: &mut Vec<Queue>, tracker: u32) -> Option<&mut Queue> {
-    let tracker = tracker as usize;
-    if queues.len() <= tracker {
-        queues.resize_with(tracker + 1, Queue::default);
-    }
-    queues.get_mut(tracker)
 }
 
 fn seconds(time: Time) -> u32 {

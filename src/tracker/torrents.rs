@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use super::blocks::{self, Blocks, Leftover, Stretch};
 use super::entries::Owner;
-use super::sets::Sets;
+use super::lists::{ListId, TrackerLists};
+use super::runs::{self, Leftover, Run, Runs};
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
@@ -31,7 +31,7 @@ pub(super) struct Record {
     pub(super) uploaded: u64,
     pub(super) hash: Hash,
     /// Its list of trackers.
-    pub(super) set: u32,
+    pub(super) list: ListId,
     /// The first of its entries: there is one for each tracker of the list.
     pub(super) first: u32,
     /// How many of them are still needed.
@@ -56,7 +56,7 @@ pub(super) enum Ending {
 /// Every torrent that is announced.
 #[derive(Debug, Default)]
 pub(super) struct Torrents {
-    blocks: Blocks,
+    runs: Runs,
     records: BTreeMap<TorrentId, Record>,
     /// Of torrents of an index without a record, when it is not zero.
     uploaded: BTreeMap<TorrentId, u64>,
@@ -65,7 +65,7 @@ pub(super) struct Torrents {
 
 impl Torrents {
     pub(super) fn len(&self) -> usize {
-        self.singles + self.blocks.len()
+        self.singles + self.runs.len()
     }
 
     /// How many records there are.
@@ -74,22 +74,22 @@ impl Torrents {
         self.records.len()
     }
 
-    pub(super) fn find(&self, torrent: TorrentId, sets: &Sets) -> Option<Record> {
+    pub(super) fn find(&self, torrent: TorrentId, lists: &TrackerLists) -> Option<Record> {
         match self.records.get(&torrent) {
             Some(record) => Some(*record),
-            None => self.quiet(torrent, sets),
+            None => self.quiet(torrent, lists),
         }
     }
 
     /// A torrent of an index of which there is no record.
-    fn quiet(&self, torrent: TorrentId, sets: &Sets) -> Option<Record> {
-        let (set, first) = self.blocks.find(torrent, sets)?;
+    fn quiet(&self, torrent: TorrentId, lists: &TrackerLists) -> Option<Record> {
+        let (list, first) = self.runs.find(torrent, lists)?;
         Some(Record {
             uploaded: self.uploaded.get(&torrent).copied().unwrap_or(0),
             hash: Hash::Unread,
-            set,
+            list,
             first,
-            live: u16::try_from(blocks::length(sets, set)).unwrap_or(u16::MAX),
+            live: live(lists, list),
             has_peers: false,
             ending: Ending::No,
             indexed: true,
@@ -97,9 +97,13 @@ impl Torrents {
     }
 
     /// The record of a torrent, which is made when there is none.
-    pub(super) fn find_mut(&mut self, torrent: TorrentId, sets: &Sets) -> Option<&mut Record> {
+    pub(super) fn find_mut(
+        &mut self,
+        torrent: TorrentId,
+        lists: &TrackerLists,
+    ) -> Option<&mut Record> {
         if !self.records.contains_key(&torrent) {
-            let quiet = self.quiet(torrent, sets)?;
+            let quiet = self.quiet(torrent, lists)?;
             self.uploaded.remove(&torrent);
             self.records.insert(torrent, quiet);
         }
@@ -117,21 +121,26 @@ impl Torrents {
         self.records.insert(torrent, record);
     }
 
-    /// Whether there is such a block.
-    pub(super) fn has_block(&self, block: u32) -> bool {
-        self.blocks.has(block)
+    /// Whether there is such a run.
+    pub(super) fn has_run(&self, number: u32) -> bool {
+        self.runs.has(number)
     }
 
-    /// There is no such block.
-    pub(super) fn insert_block(&mut self, stretch: Stretch, first: u32) {
-        self.blocks.insert(stretch, first);
+    /// There is no such run yet.
+    pub(super) fn insert_run(&mut self, run: Run<ListId>, first: u32) {
+        self.runs.insert(run, first);
     }
 
     /// The torrent that an entry belongs to.
-    pub(super) fn torrent(&self, owner: Owner, entry: u32, sets: &Sets) -> Option<TorrentId> {
+    pub(super) fn torrent(
+        &self,
+        owner: Owner,
+        entry: u32,
+        lists: &TrackerLists,
+    ) -> Option<TorrentId> {
         match owner {
             Owner::Torrent(torrent) => Some(torrent),
-            Owner::Block(block) => self.blocks.torrent(block, entry, sets),
+            Owner::Run(run) => self.runs.torrent(run, entry, lists),
         }
     }
 
@@ -145,7 +154,7 @@ impl Torrents {
     }
 
     /// Forgets the record of a torrent of an index that is like all others again.
-    pub(super) fn settle(&mut self, torrent: TorrentId) {
+    pub(super) fn drop_quiet(&mut self, torrent: TorrentId) {
         let record = self.records.get(&torrent);
         let is_like_others =
             |record: &Record| record.indexed && !record.has_peers && record.ending == Ending::No;
@@ -158,62 +167,68 @@ impl Torrents {
     }
 
     /// Forgets a torrent that has a record. What is left behind by it, to be released.
-    pub(super) fn remove(&mut self, torrent: TorrentId, sets: &Sets) -> Option<Leftover> {
+    pub(super) fn remove(&mut self, torrent: TorrentId, lists: &TrackerLists) -> Option<Leftover> {
         let record = self.records.remove(&torrent)?;
         if record.indexed {
-            return self.blocks.remove(torrent, sets);
+            return self.runs.remove(torrent, lists);
         }
         self.singles -= 1;
         Some(Leftover {
             first: record.first,
-            length: blocks::length(sets, record.set),
-            sets: vec![record.set],
+            length: runs::length(lists, record.list),
+            lists: vec![record.list],
         })
     }
+}
+
+/// How many entries of a torrent are needed at first. A metainfo file of 16 MiB names fewer trackers
+/// than 65,536.
+pub(super) fn live(lists: &TrackerLists, list: ListId) -> u16 {
+    u16::try_from(lists.count(list)).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::blocks::Lists;
+    use crate::tracker::runs::RunLists;
     use std::sync::Arc;
 
     #[test]
     fn a_record_of_an_index_comes_and_goes_and_what_was_uploaded_stays() {
-        let mut sets = Sets::default();
+        let mut lists = TrackerLists::default();
         let list = Arc::from([vec!["udp://a:1".to_owned()]]);
-        let set = sets.intern(&list, &mut Vec::new());
+        let list = lists.intern(&list, &mut Vec::new());
         let mut torrents = Torrents::default();
-        let stretch = Stretch {
-            block: 1,
+        let run = Run {
+            number: 1,
             members: 0b111,
-            lists: Lists::Same(set),
+            lists: RunLists::Same(list),
         };
-        torrents.insert_block(stretch, 32);
+        torrents.insert_run(run, 32);
         assert_eq!((torrents.len(), torrents.records.len()), (3, 0));
-        let found = torrents.find(TorrentId(65), &sets).unwrap();
+        let found = torrents.find(TorrentId(65), &lists).unwrap();
         assert_eq!((found.first, found.hash), (33, Hash::Unread));
         assert!(
-            torrents.find(TorrentId(67), &sets).is_none()
-                && torrents.find(TorrentId(1), &sets).is_none()
+            torrents.find(TorrentId(67), &lists).is_none()
+                && torrents.find(TorrentId(1), &lists).is_none()
         );
 
-        let record = torrents.find_mut(TorrentId(65), &sets).unwrap();
+        let record = torrents.find_mut(TorrentId(65), &lists).unwrap();
         (record.has_peers, record.uploaded) = (true, 7);
-        torrents.settle(TorrentId(65));
+        torrents.drop_quiet(TorrentId(65));
         assert_eq!(torrents.records.len(), 1);
         torrents.record_mut(TorrentId(65)).unwrap().has_peers = false;
-        torrents.settle(TorrentId(65));
+        torrents.drop_quiet(TorrentId(65));
         assert_eq!(torrents.records.len(), 0);
         torrents.uploaded(TorrentId(65), 1);
-        assert_eq!(torrents.find(TorrentId(65), &sets).unwrap().uploaded, 8);
+        assert_eq!(torrents.find(TorrentId(65), &lists).unwrap().uploaded, 8);
 
         for torrent in 64..67 {
-            torrents.find_mut(TorrentId(torrent), &sets).unwrap();
-            let leftover = torrents.remove(TorrentId(torrent), &sets);
+            torrents.find_mut(TorrentId(torrent), &lists).unwrap();
+            let leftover = torrents.remove(TorrentId(torrent), &lists);
             assert_eq!(leftover.is_some(), torrent == 66);
         }
         assert_eq!((torrents.len(), torrents.uploaded.len()), (0, 0));
-        assert!(torrents.find(TorrentId(65), &sets).is_none());
+        assert!(torrents.find(TorrentId(65), &lists).is_none());
     }
 }

@@ -220,6 +220,7 @@ const IMPORTS: &[ImportRule] = &[
             "crate::net",
             "crate::rate",
             "crate::sys",
+            "crate::table",
             "crate::timers",
             "crate::torrent::id",
             "crate::torrent::printable",

@@ -82,7 +82,10 @@ impl Driver {
     /// One turn, which waits at most until `until`.
     pub(crate) fn turn(&mut self, until: Time) {
         let now = self.now();
-        let next = self.announcer.next().map_or(until, |next| next.min(until));
+        let next = self
+            .announcer
+            .poll_at()
+            .map_or(until, |next| next.min(until));
         // Never early: the wait is cut to whole milliseconds.
         let wait = Duration::from_millis(next.since(now));
         match self.poll.poll(&mut self.events, Some(wait)) {

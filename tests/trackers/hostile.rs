@@ -22,7 +22,7 @@ const LIMITS: Limits = Limits {
     answer_ms: 300,
     idle_ms: 60_000,
     resend_ms: 200,
-    rest_ms: 50,
+    backoff_ms: 50,
     shutdown_ms: 500,
 };
 

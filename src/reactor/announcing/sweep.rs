@@ -16,16 +16,16 @@ use crate::library::catalogue::overlay::Snapshot;
 use crate::library::index::format::RecordNo;
 use crate::library::index::{Index, IndexError};
 use crate::torrent::id::TorrentId;
-use crate::tracker::blocks::{BLOCK, Lists, Stretch};
+use crate::tracker::runs::{RUN_IDS, Run, RunLists};
 use crate::tracker::shard::Shard;
 use crate::wire::message::InfoHash;
 use crate::workers::{self, wake};
 
-/// Stretches in one piece, which the loop adds in one turn: 4,096 torrents.
-const PIECE_STRETCHES: usize = 64;
+/// Runs in one chunk, which the loop adds in one turn: 4,096 torrents.
+const CHUNK_RUNS: usize = 64;
 
 /// Pieces that wait for the loop: the thread that reads them waits for room.
-const PIECES: usize = 4;
+const CHUNKS: usize = 4;
 
 /// Info-hashes in one batch at most.
 pub(super) const BATCH: usize = 4096;
@@ -34,11 +34,11 @@ pub(super) const BATCH: usize = 4096;
 const BATCHES: usize = 2;
 
 /// Part of an index.
-pub(super) enum Piece {
+pub(super) enum IndexChunk {
     /// The next list of trackers, numbered from 0.
     List(Arc<[Vec<String>]>),
     /// Torrents with lists that have come.
-    Stretches(Vec<Stretch>),
+    Runs(Vec<Run<u32>>),
     /// There is no more.
     End,
 }
@@ -54,7 +54,7 @@ pub(super) type Hashes = Vec<(TorrentId, Option<InfoHash>)>;
 
 /// Both threads. They end when this is dropped.
 pub(super) struct Sweep {
-    pieces: Option<Receiver<Piece>>,
+    chunks: Option<Receiver<IndexChunk>>,
     questions: Sender<Question>,
     answers: Receiver<Hashes>,
     in_flight: usize,
@@ -69,12 +69,12 @@ impl Sweep {
         lists_matter: bool,
         waker: &Arc<Waker>,
     ) -> io::Result<Self> {
-        let (piece_sender, pieces) = mpsc::sync_channel(PIECES);
+        let (chunk_sender, chunks) = mpsc::sync_channel(CHUNKS);
         let stream = Stream {
             index: Arc::clone(&base.index),
             shard,
             lists_matter,
-            out: piece_sender,
+            out: chunk_sender,
             waker: Arc::clone(waker),
         };
         workers::spawn("stream", move || stream.run())?;
@@ -89,7 +89,7 @@ impl Sweep {
         };
         workers::spawn("hashes", move || reader.run(&asked))?;
         Ok(Self {
-            pieces: Some(pieces),
+            chunks: Some(chunks),
             questions,
             answers,
             in_flight: 0,
@@ -97,13 +97,13 @@ impl Sweep {
     }
 
     /// The next part of the index, if it has been read.
-    pub(super) fn piece(&mut self) -> Option<Piece> {
-        match self.pieces.as_ref()?.try_recv() {
-            Ok(Piece::End) | Err(TryRecvError::Disconnected) => {
-                self.pieces = None;
-                Some(Piece::End)
+    pub(super) fn chunk(&mut self) -> Option<IndexChunk> {
+        match self.chunks.as_ref()?.try_recv() {
+            Ok(IndexChunk::End) | Err(TryRecvError::Disconnected) => {
+                self.chunks = None;
+                Some(IndexChunk::End)
             }
-            Ok(piece) => Some(piece),
+            Ok(chunk) => Some(chunk),
             Err(TryRecvError::Empty) => None,
         }
     }
@@ -199,29 +199,29 @@ struct Stream {
     index: Arc<Index>,
     shard: Option<Shard>,
     lists_matter: bool,
-    out: SyncSender<Piece>,
+    out: SyncSender<IndexChunk>,
     waker: Arc<Waker>,
 }
 
-/// The stretch that is being made.
+/// The run that is being made.
 #[derive(Default)]
 struct Making {
-    block: u32,
+    number: u32,
     members: u64,
     lists: Vec<u32>,
 }
 
 impl Making {
-    fn take(&mut self) -> Stretch {
+    fn take(&mut self) -> Run<u32> {
         let lists = std::mem::take(&mut self.lists);
         let first = lists.first().copied().unwrap_or(0);
         let same = lists.iter().all(|list| *list == first);
-        Stretch {
-            block: self.block,
+        Run {
+            number: self.number,
             members: std::mem::take(&mut self.members),
             lists: match same {
-                true => Lists::Same(first),
-                false => Lists::Each(lists.into()),
+                true => RunLists::Same(first),
+                false => RunLists::Each(lists.into()),
             },
         }
     }
@@ -234,26 +234,24 @@ impl Stream {
             Ok(false) => return,
             Err(error) => log::error!("not all torrents are announced: {error}"),
         }
-        self.send(Piece::End);
+        self.send(IndexChunk::End);
     }
 
     /// `false` when nobody wants it any more.
     fn stream(&self) -> Result<bool, IndexError> {
         let mut known: HashMap<u32, u32> = HashMap::new();
         let mut making = Making::default();
-        let mut stretches = Vec::with_capacity(PIECE_STRETCHES);
+        let mut runs = Vec::with_capacity(CHUNK_RUNS);
         for served in self.index.served() {
             let served = served?;
             if (self.shard).is_some_and(|shard| !shard.has(&served.info_hash)) {
                 continue;
             }
-            let block = served.record.0 / BLOCK;
-            if making.members != 0 && making.block != block {
-                stretches.push(making.take());
+            let number = served.record.0 / RUN_IDS;
+            if making.members != 0 && making.number != number {
+                runs.push(making.take());
             }
-            if stretches.len() == PIECE_STRETCHES
-                && !self.send(Piece::Stretches(std::mem::take(&mut stretches)))
-            {
+            if runs.len() == CHUNK_RUNS && !self.send(IndexChunk::Runs(std::mem::take(&mut runs))) {
                 return Ok(false);
             }
             let named = if self.lists_matter {
@@ -272,26 +270,26 @@ impl Stream {
                     next
                 }
             };
-            making.block = block;
-            making.members |= 1 << (served.record.0 % BLOCK);
+            making.number = number;
+            making.members |= 1 << (served.record.0 % RUN_IDS);
             making.lists.push(list);
         }
         if making.members != 0 {
-            stretches.push(making.take());
+            runs.push(making.take());
         }
-        Ok(self.send(Piece::Stretches(stretches)))
+        Ok(self.send(IndexChunk::Runs(runs)))
     }
 
-    fn list(&self, named: u32) -> Result<Piece, IndexError> {
+    fn list(&self, named: u32) -> Result<IndexChunk, IndexError> {
         let tiers = match self.lists_matter {
             true => self.index.trackers(named)?,
             false => Vec::new(),
         };
-        Ok(Piece::List(tiers.into()))
+        Ok(IndexChunk::List(tiers.into()))
     }
 
-    fn send(&self, piece: Piece) -> bool {
-        let sent = self.out.send(piece).is_ok();
+    fn send(&self, chunk: IndexChunk) -> bool {
+        let sent = self.out.send(chunk).is_ok();
         wake(&self.waker);
         sent
     }

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use super::Announcer;
 use crate::tracker::announce::Request;
 use crate::tracker::announce::{PEERS_TO_CALL, PEERS_WANTED};
-use crate::tracker::entries::Family;
+use crate::tracker::family::Family;
+use crate::tracker::lists::TrackerId;
 use crate::tracker::peers::may_be_called;
 use crate::wire::message::InfoHash;
 
@@ -38,7 +39,7 @@ impl Announcer {
     /// Keeps the peers that an answer has named and that may be called, if anybody wants them.
     pub(super) fn named_peers(
         &mut self,
-        number: u32,
+        number: TrackerId,
         family: Family,
         request: Request,
         peers: impl FnOnce() -> Vec<SocketAddr>,
@@ -49,7 +50,7 @@ impl Announcer {
         let due = self.schedule.due(request.entry, family);
         let info_hash = due.map(|due| due.announce.info_hash);
         let info_hash = info_hash.filter(|info_hash| self.config.callees.has(info_hash));
-        let address = self.route(number, family).and_then(|route| route.address());
+        let address = self.route(number, family).address();
         let (Some(info_hash), Some(address)) = (info_hash, address) else {
             return;
         };

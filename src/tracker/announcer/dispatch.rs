@@ -6,7 +6,8 @@
 use super::{Announcer, BATCH_MS};
 use crate::timers::Time;
 use crate::tracker::announce::Request;
-use crate::tracker::entries::Family;
+use crate::tracker::family::Family;
+use crate::tracker::lists::TrackerId;
 use crate::tracker::url::Scheme;
 
 /// Announces that one tracker is given in one turn; the rest waits for the next.
@@ -38,7 +39,7 @@ enum Step {
 
 impl Announcer {
     /// Gives a tracker as much as it can take now, and sees to it that it is looked at again.
-    pub(super) fn pump(&mut self, number: u32, now: Time) {
+    pub(super) fn pump(&mut self, number: TrackerId, now: Time) {
         let stopping = self.stops_at.is_some();
         let steps = if stopping {
             STOPS_PER_TURN
@@ -47,10 +48,8 @@ impl Announcer {
         };
         let mut is_stuck = false;
         for step in 0..steps {
-            let due = self.schedule.next(number, now);
-            let Some(tracker) = self.trackers.get_mut(number as usize) else {
-                return;
-            };
+            let due = self.schedule.poll_at(number, now);
+            let tracker = &mut self.trackers[number];
             let again = tracker.routes.iter().any(|route| !route.again.is_empty());
             let again = again && !is_stuck;
             let Some(mut at) = (if again { Some(now) } else { due }) else {
@@ -63,7 +62,7 @@ impl Announcer {
                 at = at.max(tracker.gathers_until);
             }
             if !tracker.target.is_known() && !stopping {
-                at = at.max(tracker.rests_until);
+                at = at.max(tracker.retry_at);
             }
             if at > now {
                 self.wake_at(number, at);
@@ -90,11 +89,9 @@ impl Announcer {
     }
 
     /// Makes the next announce of a tracker, if one is due, by each family that can take it.
-    fn dispatch(&mut self, number: u32, now: Time) -> Step {
+    fn dispatch(&mut self, number: TrackerId, now: Time) -> Step {
         let stopping = self.stops_at.is_some();
-        let Some(tracker) = self.trackers.get_mut(number as usize) else {
-            return Step::Blocked;
-        };
+        let tracker = &mut self.trackers[number];
         if let Some(at) = tracker.limiter.poll_at(now, 1) {
             self.wake_at(number, at.max(now.after(BATCH_MS)));
             return Step::Blocked;
@@ -107,11 +104,7 @@ impl Announcer {
                 Room::NotYet => is_waited_for = true,
                 Room::None => {}
             }
-            if *open
-                && let Some(request) = self
-                    .route(number, family)
-                    .and_then(|route| route.again.pop_front())
-            {
+            if *open && let Some(request) = self.route(number, family).again.pop_front() {
                 self.send(number, family, request, now);
                 return Step::Made;
             }
@@ -148,16 +141,12 @@ impl Announcer {
     }
 
     /// Whether a tracker can take an announce by one family.
-    fn room(&mut self, number: u32, family: Family, now: Time) -> Room {
-        let Some(tracker) = self.trackers.get_mut(number as usize) else {
-            return Room::None;
-        };
+    fn room(&mut self, number: TrackerId, family: Family, now: Time) -> Room {
+        let tracker = &mut self.trackers[number];
         let scheme = tracker.target.site().scheme;
-        let Some(route) = tracker.routes.get_mut(family as usize) else {
-            return Room::None;
-        };
+        let route = &mut tracker.routes[family];
         if !route.wake(now) {
-            if let Some(until) = route.rests_until() {
+            if let Some(until) = route.retry_at() {
                 self.wake_at(number, until);
             }
             return Room::None;
@@ -166,9 +155,7 @@ impl Announcer {
             Scheme::Udp => self.can_send_packet(number, family, now),
             Scheme::Http | Scheme::Https => self.can_send_request(number, family, now),
         };
-        let is_waited_for = self
-            .route(number, family)
-            .is_some_and(|route| route.is_waited_for());
+        let is_waited_for = self.route(number, family).is_waited_for();
         match (has_room, is_waited_for) {
             (true, _) => Room::Some,
             (false, true) => Room::NotYet,
@@ -176,15 +163,13 @@ impl Announcer {
         }
     }
 
-    fn send(&mut self, number: u32, family: Family, request: Request, now: Time) {
+    fn send(&mut self, number: TrackerId, family: Family, request: Request, now: Time) {
         if self.is_redirected(number, family, request, now)
             || !self.may_be_sent(number, family, request, now)
         {
             return;
         }
-        let Some(tracker) = self.trackers.get_mut(number as usize) else {
-            return;
-        };
+        let tracker = &mut self.trackers[number];
         tracker.limiter.take(1);
         self.counters.sent += 1;
         tracker.tally.sent += 1;

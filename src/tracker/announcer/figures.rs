@@ -6,6 +6,7 @@
 use super::{Announcer, Tracker};
 use crate::metrics::trackers::{MAX_NAMED, TrackerFigures, TrackerState, TrackerSums, Trackers};
 use crate::timers::Time;
+use crate::tracker::lists::TrackerId;
 use crate::tracker::route::Health;
 
 /// What is known of a tracker for showing it.
@@ -23,7 +24,7 @@ pub(super) struct Tally {
 #[derive(Debug, Default)]
 pub(super) struct Named {
     /// Their numbers.
-    trackers: Vec<u32>,
+    trackers: Vec<TrackerId>,
     /// So many trackers have had their chance, and so many of all have none.
     considered: (usize, usize),
     /// Of the others: torrents, lateness and requests, as they were at the last look.
@@ -38,7 +39,7 @@ impl Announcer {
             .named
             .trackers
             .iter()
-            .filter_map(|number| self.figures_of(*number, now))
+            .map(|number| self.figures_of(*number, now))
             .collect();
         let mut shown = TrackerSums::default();
         for tracker in &named {
@@ -59,12 +60,12 @@ impl Announcer {
         }
     }
 
-    fn figures_of(&self, number: u32, now: Time) -> Option<TrackerFigures> {
-        let tracker = self.trackers.get(number as usize)?;
+    fn figures_of(&self, number: TrackerId, now: Time) -> TrackerFigures {
+        let tracker = &self.trackers[number];
         let tally = &tracker.tally;
         let connections = tracker.routes.iter().map(|route| route.connections.len());
         let trouble = tally.trouble.as_ref();
-        Some(TrackerFigures {
+        TrackerFigures {
             site: tracker.site.to_string(),
             host: tracker.site.host.to_string(),
             state: state(tracker, now),
@@ -79,7 +80,7 @@ impl Announcer {
                 connections: connections.sum::<usize>() as u64,
                 in_flight: self.in_flight(tracker),
             },
-        })
+        }
     }
 
     /// Requests that are not answered. Packets that are taken for lost do not count.
@@ -99,16 +100,17 @@ impl Announcer {
     /// that only redirects lead to gets none: it changes, and what is announced there counts where
     /// it was redirected from.
     pub(super) fn name_trackers(&mut self) {
-        let sets = self.schedule.sets();
-        let count = (self.trackers.len(), sets.guests());
+        let lists = self.schedule.lists();
+        let count = (self.trackers.len(), lists.unlisted_count());
         let free = MAX_NAMED.saturating_sub(self.named.trackers.len());
         if std::mem::replace(&mut self.named.considered, count) == count || free == 0 {
             return;
         }
-        let all = 0..u32::try_from(count.0).unwrap_or(u32::MAX);
         let named = &self.named.trackers;
-        let mut new: Vec<u32> = all
-            .filter(|number| !named.contains(number) && !sets.is_guest(*number))
+        let mut new: Vec<TrackerId> = self
+            .trackers
+            .ids()
+            .filter(|number| !named.contains(number) && !lists.is_unlisted(*number))
             .collect();
         new.sort_by_key(|number| std::cmp::Reverse(self.schedule.members(*number)));
         self.named.trackers.extend(new.into_iter().take(free));
@@ -118,7 +120,7 @@ impl Announcer {
     pub(super) fn look_at_others(&mut self, now: Time) {
         let mut others = TrackerSums::default();
         if self.trackers.len() > self.named.trackers.len() {
-            for (number, tracker) in (0..).zip(&self.trackers) {
+            for (number, tracker) in self.trackers.iter() {
                 if !self.named.trackers.contains(&number) {
                     others.in_flight += self.in_flight(tracker);
                     others.torrents += u64::from(self.schedule.members(number));
@@ -140,10 +142,10 @@ fn state(tracker: &Tracker, now: Time) -> TrackerState {
         return TrackerState::Probing;
     }
     let resting = routes.clone().filter_map(|route| match route.health {
-        Health::Resting(until) => Some(until),
+        Health::BackingOff(until) => Some(until),
         _ => None,
     });
-    let whole = Some(tracker.rests_until).filter(|until| *until > now && tracker.troubles > 0);
+    let whole = Some(tracker.retry_at).filter(|until| *until > now && tracker.failures > 0);
     match whole.or_else(|| resting.min()) {
         Some(until) => TrackerState::Resting(until.since(now).div_ceil(1000)),
         None if routes.any(|route| route.failures > 0) => TrackerState::Probing,

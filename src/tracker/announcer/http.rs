@@ -11,11 +11,12 @@ use crate::timers::Time;
 use crate::tracker::announce::Request;
 use crate::tracker::announce::{self, Announce};
 use crate::tracker::connection::{Connection, End, Progress};
-use crate::tracker::entries::Family;
+use crate::tracker::family::Family;
 use crate::tracker::http;
+use crate::tracker::lists::TrackerId;
 use crate::tracker::peers;
 use crate::tracker::response::Response;
-use crate::tracker::route::Manner;
+use crate::tracker::route::ConnectionMode;
 use crate::tracker::schedule::Outcome;
 use crate::tracker::url::TrackerUrl;
 
@@ -43,12 +44,17 @@ impl Announcer {
     }
 
     /// Whether there is room for a request, on a connection or for one.
-    pub(super) fn can_send_request(&mut self, number: u32, family: Family, now: Time) -> bool {
+    pub(super) fn can_send_request(
+        &mut self,
+        number: TrackerId,
+        family: Family,
+        now: Time,
+    ) -> bool {
         if self.find_room(number, family).is_some() {
             return true;
         }
         let route = self.route(number, family);
-        if route.is_none_or(|route| route.connections.len() >= route.max_connections()) {
+        if route.connections.len() >= route.max_connections() {
             return false;
         }
         let room = self.connections.len() < MAX_CONNECTIONS || self.make_room();
@@ -59,9 +65,9 @@ impl Announcer {
     }
 
     /// The least loaded connection that can take one more.
-    fn find_room(&self, number: u32, family: Family) -> Option<usize> {
-        let tracker = self.trackers.get(number as usize)?;
-        let route = tracker.routes.get(family as usize)?;
+    fn find_room(&self, number: TrackerId, family: Family) -> Option<usize> {
+        let tracker = &self.trackers[number];
+        let route = &tracker.routes[family];
         let keys = route.connections.iter().copied();
         let usable = keys.filter_map(|key| Some((key, self.connections.get(key)?)));
         let usable = usable.filter(|(_, connection)| {
@@ -88,7 +94,7 @@ impl Announcer {
     /// is room.
     pub(super) fn send_request(
         &mut self,
-        number: u32,
+        number: TrackerId,
         family: Family,
         request: Request,
         now: Time,
@@ -114,9 +120,7 @@ impl Announcer {
             ..due.announce
         };
         let peers_wanted = self.peers_wanted(&announce.info_hash);
-        let Some(tracker) = self.trackers.get(number as usize) else {
-            return;
-        };
+        let tracker = &self.trackers[number];
         let url = TrackerUrl {
             site: tracker.target.site().clone(),
             path: self.detour_path(request).unwrap_or(due.path).into(),
@@ -134,11 +138,11 @@ impl Announcer {
         self.list(key);
     }
 
-    fn open(&mut self, number: u32, family: Family, now: Time) -> Result<usize, String> {
+    fn open(&mut self, number: TrackerId, family: Family, now: Time) -> Result<usize, String> {
         let source = self.source(family).ok_or("there is no such family")?;
-        let tracker = self.trackers.get_mut(number as usize).ok_or("gone")?;
+        let tracker = &mut self.trackers[number];
         let site = tracker.target.site();
-        let route = tracker.routes.get_mut(family as usize).ok_or("gone")?;
+        let route = &mut tracker.routes[family];
         let address = route.address().ok_or("there is no address")?;
         let address = SocketAddr::new(address, site.port);
         let opened = Connection::open(site, source, address, self.tls.as_ref());
@@ -179,9 +183,8 @@ impl Announcer {
     fn forget(&mut self, key: usize) -> Vec<Request> {
         if let Some(connection) = self.connections.get(key) {
             let (number, family) = (connection.tracker, connection.family);
-            if let Some(route) = self.route(number, family) {
-                route.connections.retain(|open| *open != key);
-            }
+            let route = self.route(number, family);
+            route.connections.retain(|open| *open != key);
         }
         self.discard(key)
     }
@@ -259,32 +262,26 @@ impl Announcer {
         connection.deadline = now.after(wait_ms);
         self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
         let (number, family) = (connection.tracker, connection.family);
-        let route = self.trackers.get_mut(number as usize);
-        if let Some(route) = route.and_then(|tracker| tracker.routes.get_mut(family as usize)) {
-            let before = route.manner;
+        {
+            let route = &mut self.trackers[number].routes[family];
+            let before = route.mode;
             let batch = connection.whole_batch();
             if response.keep_alive {
                 connection.depth = route.deepen(connection.depth, batch, response.may_pipeline);
                 connection.proven = route.is_proven();
             }
-            if route.manner != before {
-                self.note_manner(number, family);
+            if route.mode != before {
+                self.log_mode(number, family);
             }
         }
         self.touched.push(number);
     }
 
-    fn note_manner(&self, number: u32, family: Family) {
-        let Some(tracker) = self.trackers.get(number as usize) else {
-            return;
-        };
-        let manner = tracker
-            .routes
-            .get(family as usize)
-            .map(|route| route.manner);
-        let what = match manner {
-            Some(Manner::OneAtATime) => "accepts only one request at a time",
-            Some(Manner::Closing) => "closes the connection after each response",
+    fn log_mode(&self, number: TrackerId, family: Family) {
+        let tracker = &self.trackers[number];
+        let what = match tracker.routes[family].mode {
+            ConnectionMode::OneAtATime => "accepts only one request at a time",
+            ConnectionMode::Closing => "closes the connection after each response",
             _ => return,
         };
         log::info!("tracker {}: {what}", tracker.site);
@@ -292,7 +289,7 @@ impl Announcer {
 
     fn response(
         &mut self,
-        number: u32,
+        number: TrackerId,
         family: Family,
         generation: u32,
         request: Request,
@@ -329,7 +326,7 @@ impl Announcer {
     /// A response came that no tracker sends: a busy server, another server, a broken one.
     fn senseless(
         &mut self,
-        number: u32,
+        number: TrackerId,
         family: Family,
         request: Request,
         response: &Response,
@@ -337,19 +334,17 @@ impl Announcer {
         now: Time,
     ) {
         let busy = matches!(response.status, 429 | 503);
-        let Some(route) = self.route(number, family) else {
-            return;
-        };
+        let route = self.route(number, family);
         if let (true, Some(wait_s)) = (busy, response.retry_after_s) {
             let wait_s = wait_s.clamp(1, MAX_RETRY_AFTER_S);
-            route.rest(now, wait_s * 1000);
-            self.complain(number, format_args!("is busy; retrying in {wait_s} s"), now);
+            route.back_off(now, wait_s * 1000);
+            self.warn_throttled(number, format_args!("is busy; retrying in {wait_s} s"), now);
             self.finish(number, family, request, Outcome::Returned, now);
             self.abandon(number, family, None, now);
         } else if route.strike() || busy {
             self.fail(number, family, Some(request), why, now);
         } else {
-            self.complain(number, format_args!("{why}; this announce failed"), now);
+            self.warn_throttled(number, format_args!("{why}; this announce failed"), now);
             self.finish(number, family, request, Outcome::Failed, now);
         }
     }
@@ -365,9 +360,7 @@ impl Announcer {
         let rested = answered > 0 && now.since(connection.answered_at) > RESTED_MS;
         let mut lost = self.forget(key);
         self.touched.push(number);
-        let Some(route) = self.route(number, family) else {
-            return;
-        };
+        let route = self.route(number, family);
         // Whoever closes a connection that rests shows nothing by it.
         if lost.is_empty() && rested {
             return;
@@ -375,7 +368,7 @@ impl Announcer {
         let changed = route.ended(answered, lost.len(), batch, said);
         // A break is the fault of pipelining, or of nobody where something had been answered.
         let broke = matches!(end, End::Closed | End::Io(_));
-        let piped = changed && route.manner == Manner::OneAtATime;
+        let piped = changed && route.mode == ConnectionMode::OneAtATime;
         let excused = said || piped || (answered > 0 && broke);
         if excused || lost.is_empty() {
             route.again.extend(lost);
@@ -387,7 +380,7 @@ impl Announcer {
             self.fail(number, family, blamed, &end.to_string(), now);
         }
         if changed {
-            self.note_manner(number, family);
+            self.log_mode(number, family);
         }
     }
 

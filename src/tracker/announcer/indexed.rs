@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::Announcer;
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;
-use crate::tracker::blocks::{self, Stretch};
+use crate::tracker::lists::ListId;
+use crate::tracker::runs::{self, Run};
 use crate::wire::message::InfoHash;
 
 impl Announcer {
@@ -19,28 +20,31 @@ impl Announcer {
 
     /// The next list of trackers: they are numbered from 0.
     pub fn add_list(&mut self, announce: &Arc<[Vec<String>]>, now: Time) {
-        let set = self.intern(announce, &"the index", now);
+        let list = self.intern(announce, &"the index", now);
         // It may be nobody's for a while, and is needed.
-        self.schedule.sets().hold(set);
-        self.lists.push(set);
+        self.schedule.lists_mut().hold(list);
+        self.index_lists.push(list);
     }
 
     /// Begins to announce torrents of an index.
-    pub fn add_stretch(&mut self, stretch: &Stretch, now: Time) {
+    pub fn add_run(&mut self, run: &Run<u32>, now: Time) {
         if self.stops_at.is_some() {
             return;
         }
-        let set = |list: u32| self.lists.get(list as usize).copied().unwrap_or(u32::MAX);
-        let stretch = stretch.map(u64::MAX, set);
-        self.schedule.add_stretch(&stretch, now);
-        let numbers = blocks::ids(stretch.block);
+        let list = |position: u32| {
+            let list = self.index_lists.get(position as usize);
+            *list.expect("an index sends each list before the torrents that have it")
+        };
+        let run = run.map(u64::MAX, list);
+        self.schedule.add_run(&run, now);
+        let numbers = runs::ids(run.number);
         for (torrent, info_hash) in self.with_peers.range(numbers) {
             self.schedule.joined(*torrent, *info_hash, now);
         }
         let mut woken = None;
-        for (_, set) in stretch.members() {
-            if woken.replace(set) != Some(set) {
-                self.wake_trackers_of(set, now);
+        for (_, list) in run.members() {
+            if woken.replace(list) != Some(list) {
+                self.wake_trackers_of(list, now);
             }
         }
     }
@@ -48,8 +52,8 @@ impl Announcer {
     /// The index is there.
     pub fn end_index(&mut self) {
         self.schedule.end_index();
-        for set in std::mem::take(&mut self.lists) {
-            self.schedule.sets().release(set);
+        for list in std::mem::take(&mut self.index_lists) {
+            self.schedule.lists_mut().release(list);
         }
     }
 
@@ -61,15 +65,15 @@ impl Announcer {
 
     /// The info-hashes of torrents, or `None` where they cannot be read.
     pub fn learn(&mut self, info_hashes: &[(TorrentId, Option<InfoHash>)], now: Time) {
-        let mut sets: Vec<u32> = Vec::new();
+        let mut lists: Vec<ListId> = Vec::new();
         for &(torrent, info_hash) in info_hashes {
-            let set = self.schedule.learn(torrent, info_hash);
-            sets.extend(set.filter(|set| sets.last() != Some(set)));
+            let list = self.schedule.learn(torrent, info_hash);
+            lists.extend(list.filter(|list| lists.last() != Some(list)));
         }
-        sets.sort_unstable();
-        sets.dedup();
-        for set in sets {
-            self.wake_trackers_of(set, now);
+        lists.sort_unstable();
+        lists.dedup();
+        for list in lists {
+            self.wake_trackers_of(list, now);
         }
     }
 }

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use super::Announcer;
 use crate::timers::Time;
-use crate::tracker::entries::Family;
+use crate::tracker::family::Family;
+use crate::tracker::lists::TrackerId;
 use crate::tracker::route;
 use crate::tracker::target::TargetError;
 
@@ -19,9 +20,7 @@ impl Announcer {
             }
             let can_speak = Family::ALL
                 .map(|family| self.source(family).is_some() && self.datagrams.has(family));
-            let Some(tracker) = self.trackers.get_mut(number as usize) else {
-                continue;
-            };
+            let tracker = &mut self.trackers[number];
             if tracker.target.generation != answer.generation {
                 continue;
             }
@@ -33,7 +32,7 @@ impl Announcer {
             });
             match tracker.target.resolved(addresses, now) {
                 Ok(addresses) => {
-                    tracker.troubles = 0;
+                    tracker.failures = 0;
                     let (v4, v6) = addresses.into_iter().partition(IpAddr::is_ipv4);
                     for (family, addresses) in Family::ALL.into_iter().zip([v4, v6]) {
                         self.place(number, family, addresses, now);
@@ -48,34 +47,30 @@ impl Announcer {
 
     /// Takes over where a tracker is by one family. What waited for it there waits no more when it
     /// has no such address.
-    fn place(&mut self, number: u32, family: Family, addresses: Vec<IpAddr>, now: Time) {
+    fn place(&mut self, number: TrackerId, family: Family, addresses: Vec<IpAddr>, now: Time) {
         let is_nowhere = addresses.is_empty();
-        if let Some(route) = self.route(number, family) {
-            route.set_addresses(addresses);
-        }
+        let route = self.route(number, family);
+        route.set_addresses(addresses);
         if is_nowhere {
             self.abandon(number, family, None, now);
         }
     }
 
     /// The tracker as a whole cannot be spoken to.
-    pub(super) fn trouble(&mut self, number: u32, error: &TargetError, now: Time) {
-        let first_ms = self.config.limits.rest_ms;
-        let Some(tracker) = self.trackers.get_mut(number as usize) else {
-            return;
-        };
-        tracker.troubles = tracker.troubles.saturating_add(1);
-        let rest_ms = (first_ms << (tracker.troubles - 1).min(16)).min(route::MAX_REST_MS);
-        let rest_ms = rest_ms + self.random.u64(0..=rest_ms / 4);
-        tracker.rests_until = now.after(rest_ms);
-        self.complain(
+    pub(super) fn trouble(&mut self, number: TrackerId, error: &TargetError, now: Time) {
+        let first_ms = self.config.limits.backoff_ms;
+        let tracker = &mut self.trackers[number];
+        tracker.failures = tracker.failures.saturating_add(1);
+        let backoff_ms = (first_ms << (tracker.failures - 1).min(16)).min(route::MAX_BACKOFF_MS);
+        let backoff_ms = backoff_ms + self.random.u64(0..=backoff_ms / 4);
+        tracker.retry_at = now.after(backoff_ms);
+        self.warn_throttled(
             number,
-            format_args!("{error}; retrying in {} s", rest_ms / 1000),
+            format_args!("{error}; retrying in {} s", backoff_ms / 1000),
             now,
         );
-        if let Some(tracker) = self.trackers.get_mut(number as usize) {
-            tracker.target.reset();
-        }
+        let tracker = &mut self.trackers[number];
+        tracker.target.reset();
         for family in Family::ALL {
             self.place(number, family, Vec::new(), now);
         }

@@ -8,43 +8,38 @@ use super::{Announcer, LOOK_MS};
 use crate::timers::Time;
 use crate::tracker::announce::Answer;
 use crate::tracker::announce::Request;
-use crate::tracker::entries::Family;
+use crate::tracker::family::Family;
+use crate::tracker::lists::{ListId, TrackerId};
 use crate::tracker::route::Health;
 use crate::tracker::schedule::{Ended, Outcome};
 
 /// A tracker that is announced to this much too late is worth a line in the log.
 const LATE_S: u64 = 300;
 
-/// A tracker is complained about no more often than this.
-const COMPLAIN_MS: u64 = 10 * 60 * 1000;
+/// A tracker is warned about no more often than this.
+const WARN_MS: u64 = 10 * 60 * 1000;
 
 impl Announcer {
     /// A tracker has answered an announce.
     pub(super) fn answered(
         &mut self,
-        number: u32,
+        number: TrackerId,
         family: Family,
         request: Request,
         answer: Answer,
         now: Time,
     ) {
         let home = self.home(number, request);
-        if home != number
-            && let Some(route) = self.route(number, family)
-        {
-            route.answered(now);
+        if home != number {
+            self.route(number, family).answered(now);
         }
         let torrents = self.schedule.members(home);
-        let Some(tracker) = self.trackers.get_mut(home as usize) else {
-            return;
-        };
+        let tracker = &mut self.trackers[home];
         let was_up = tracker
             .routes
             .iter()
             .any(|route| route.health == Health::Up);
-        let Some(route) = tracker.routes.get_mut(family as usize) else {
-            return;
-        };
+        let route = &mut tracker.routes[family];
         if route.answered(now) && !was_up {
             log::info!(
                 "tracker {}: answers; it has {torrents} torrents",
@@ -59,13 +54,11 @@ impl Announcer {
             } => {
                 self.counters.accepted += 1;
                 tracker.tally.accepted += 1;
-                if tracker_id.is_some()
-                    && let Some(asked) = self.trackers.get_mut(number as usize)
-                {
-                    asked.tracker_id = tracker_id;
+                if tracker_id.is_some() {
+                    self.trackers[number].tracker_id = tracker_id;
                 }
                 if let Some(warning) = warning {
-                    self.complain(home, format_args!("warns: {warning}"), now);
+                    self.warn_throttled(home, format_args!("warns: {warning}"), now);
                 }
                 Outcome::Accepted(terms)
             }
@@ -74,7 +67,7 @@ impl Announcer {
                 tracker.tally.refused += 1;
                 let torrent = self.schedule.due(request.entry, family);
                 if let Some(torrent) = torrent.map(|due| due.announce.info_hash) {
-                    self.complain(home, format_args!("refuses {torrent}: {reason}"), now);
+                    self.warn_throttled(home, format_args!("refuses {torrent}: {reason}"), now);
                 }
                 Outcome::Refused(retry)
             }
@@ -86,7 +79,7 @@ impl Announcer {
     /// be redirected again, and again.
     pub(super) fn finish(
         &mut self,
-        number: u32,
+        number: TrackerId,
         family: Family,
         request: Request,
         mut outcome: Outcome,
@@ -99,9 +92,8 @@ impl Announcer {
         }
         if outcome == Outcome::Failed {
             self.counters.failed += 1;
-            if let Some(tracker) = self.trackers.get_mut(home as usize) {
-                tracker.tally.failed += 1;
-            }
+            let tracker = &mut self.trackers[home];
+            tracker.tally.failed += 1;
         }
         let ended = Ended {
             family,
@@ -122,14 +114,12 @@ impl Announcer {
     /// Gives up all that is under way by one family; `blamed` is a request that brought it about.
     pub(super) fn abandon(
         &mut self,
-        number: u32,
+        number: TrackerId,
         family: Family,
         blamed: Option<Request>,
         now: Time,
     ) {
-        let Some(route) = self.route(number, family) else {
-            return;
-        };
+        let route = self.route(number, family);
         let mut returned: Vec<Request> = route.again.drain(..).collect();
         for key in std::mem::take(&mut route.connections) {
             returned.extend(self.discard(key));
@@ -147,37 +137,38 @@ impl Announcer {
     /// A tracker has failed by one family: it is left alone for a while.
     pub(super) fn fail(
         &mut self,
-        number: u32,
+        number: TrackerId,
         family: Family,
         blamed: Option<Request>,
         why: &str,
         now: Time,
     ) {
-        let first_ms = self.config.limits.rest_ms;
+        let first_ms = self.config.limits.backoff_ms;
         let chance = self.random.u32(..);
-        let Some(route) = self.route(number, family) else {
-            return;
-        };
-        let rest_ms = route.fail(now, first_ms, chance);
-        self.complain(
+        let route = self.route(number, family);
+        let backoff_ms = route.fail(now, first_ms, chance);
+        self.warn_throttled(
             number,
-            format_args!("{why}; retrying in {} s", rest_ms.div_ceil(1000)),
+            format_args!("{why}; retrying in {} s", backoff_ms.div_ceil(1000)),
             now,
         );
         self.abandon(number, family, blamed, now);
     }
 
     /// Says once in a while what is wrong with a tracker.
-    pub(super) fn complain(&mut self, number: u32, what: fmt::Arguments<'_>, now: Time) {
-        let Some(tracker) = self.trackers.get_mut(number as usize) else {
-            return;
-        };
+    pub(super) fn warn_throttled(
+        &mut self,
+        number: TrackerId,
+        what: fmt::Arguments<'_>,
+        now: Time,
+    ) {
+        let tracker = &mut self.trackers[number];
         tracker.tally.trouble = Some((what.to_string(), now));
         let due = tracker
-            .complained
-            .is_none_or(|before| now.since(before) >= COMPLAIN_MS);
+            .warned_at
+            .is_none_or(|before| now.since(before) >= WARN_MS);
         if due {
-            tracker.complained = Some(now);
+            tracker.warned_at = Some(now);
             log::warn!("tracker {}: {what}", tracker.site);
         } else {
             log::debug!("tracker {}: {what}", tracker.site);
@@ -192,13 +183,14 @@ impl Announcer {
         self.looked = now;
         self.look_at_others(now);
         let mut any = false;
-        for (number, tracker) in (0..).zip(&mut self.trackers) {
+        for number in self.trackers.ids() {
+            let tracker = &mut self.trackers[number];
             let late_s = self.schedule.lateness_s(number, now);
             any |= late_s > 0;
             if late_s >= LATE_S {
                 if tracker
                     .late
-                    .is_none_or(|before| now.since(before) >= COMPLAIN_MS)
+                    .is_none_or(|before| now.since(before) >= WARN_MS)
                 {
                     tracker.late = Some(now);
                     log::warn!(
@@ -213,11 +205,11 @@ impl Announcer {
         }
         if any && self.stops_at.is_none() {
             let joined = self.with_peers.iter();
-            let waiting: Vec<u32> = joined
+            let waiting: Vec<ListId> = joined
                 .filter_map(|(torrent, info_hash)| self.schedule.joined(*torrent, *info_hash, now))
                 .collect();
-            for set in waiting {
-                self.wake_trackers_of(set, now);
+            for list in waiting {
+                self.wake_trackers_of(list, now);
             }
         }
     }

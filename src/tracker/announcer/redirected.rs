@@ -10,9 +10,10 @@ use std::net::IpAddr;
 use super::{Announcer, Tracker};
 use crate::timers::Time;
 use crate::tracker::announce::Request;
-use crate::tracker::entries::Family;
+use crate::tracker::family::Family;
+use crate::tracker::lists::TrackerId;
 use crate::tracker::redirects::MAX_REDIRECTS;
-use crate::tracker::route::{Health, Route};
+use crate::tracker::route::Health;
 use crate::tracker::schedule::Outcome;
 use crate::tracker::url::{Site, TrackerUrl, UrlError};
 
@@ -39,8 +40,8 @@ const ANSWERS_MS: u64 = 10 * 60 * 1000;
 /// A request that was redirected, until it has ended.
 #[derive(Debug)]
 pub(super) struct Detour {
-    home: u32,
-    host: u32,
+    home: TrackerId,
+    host: TrackerId,
     path: Box<str>,
     hops: u32,
 }
@@ -62,7 +63,7 @@ enum DeadEnd {
 
 impl Announcer {
     /// The tracker in whose queue a request is that `number` is asked.
-    pub(super) fn home(&self, number: u32, request: Request) -> u32 {
+    pub(super) fn home(&self, number: TrackerId, request: Request) -> TrackerId {
         self.detour(request).map_or(number, |detour| detour.home)
     }
 
@@ -77,10 +78,8 @@ impl Announcer {
 
     /// Whether a tracker's queue waits for requests that were redirected. Where it is not known that
     /// any is answered, the first finds it out.
-    pub(super) fn waits_for_detours(&self, number: u32) -> bool {
-        let Some(tracker) = self.trackers.get(number as usize) else {
-            return false;
-        };
+    pub(super) fn waits_for_detours(&self, number: TrackerId) -> bool {
+        let tracker = &self.trackers[number];
         let mut routes = tracker.routes.iter();
         let is_up = routes.any(|route| route.health == Health::Up);
         tracker.away >= if is_up { MAX_AWAY } else { 1 }
@@ -89,14 +88,12 @@ impl Announcer {
     /// Sends a request where its path is known to lead. Whether it is known to lead anywhere.
     pub(super) fn is_redirected(
         &mut self,
-        number: u32,
+        number: TrackerId,
         family: Family,
         request: Request,
         now: Time,
     ) -> bool {
-        let Some(tracker) = self.trackers.get_mut(number as usize) else {
-            return false;
-        };
+        let tracker = &mut self.trackers[number];
         if request.detour.is_some() || tracker.redirects.is_empty() {
             return false;
         }
@@ -112,7 +109,7 @@ impl Announcer {
     /// A tracker has answered a request with a redirect, which is permanent or not.
     pub(super) fn redirected(
         &mut self,
-        number: u32,
+        number: TrackerId,
         family: Family,
         generation: u32,
         request: Request,
@@ -123,9 +120,7 @@ impl Announcer {
         let own: Option<Box<str>> = own.map(|due| due.path.into());
         let detour = self.detour(request);
         let detour = detour.map(|detour| (detour.path.clone(), detour.hops));
-        let Some(tracker) = self.trackers.get_mut(number as usize) else {
-            return;
-        };
+        let tracker = &mut self.trackers[number];
         // The answer of a site that has been left already says nothing new.
         if generation != tracker.target.generation {
             self.ask_again(number, family, request);
@@ -137,9 +132,7 @@ impl Announcer {
             return;
         };
         let (path, hops) = detour.unwrap_or((own.clone(), 0));
-        let Some(tracker) = self.trackers.get_mut(number as usize) else {
-            return;
-        };
+        let tracker = &mut self.trackers[number];
         let site = tracker.target.site().clone();
         let asked = TrackerUrl { site, path };
         let to = match asked.redirect(location) {
@@ -159,10 +152,8 @@ impl Announcer {
             }
             return;
         }
-        if let Some(tracker) = self.trackers.get_mut(home as usize)
-            && is_permanent
-            && (hops == 0 || tracker.redirects.find(&own, now) == Some(&asked))
-        {
+        let tracker = &mut self.trackers[home];
+        if is_permanent && (hops == 0 || tracker.redirects.find(&own, now) == Some(&asked)) {
             // Redirects in a row are remembered by where they end.
             tracker.redirects.remember(&own, to.clone(), now);
         }
@@ -172,7 +163,7 @@ impl Announcer {
     /// Puts a request that is not on a detour at the end of the requests of a host.
     fn follow(
         &mut self,
-        home: u32,
+        home: TrackerId,
         family: Family,
         request: Request,
         to: TrackerUrl,
@@ -192,12 +183,10 @@ impl Announcer {
             path: to.path,
             hops,
         });
-        if let Some(tracker) = self.trackers.get_mut(home as usize) {
-            tracker.away += 1;
-        }
-        if let Some(tracker) = self.trackers.get_mut(host as usize) {
-            tracker.visitors += 1;
-        }
+        let tracker = &mut self.trackers[home];
+        tracker.away += 1;
+        let tracker = &mut self.trackers[host];
+        tracker.visitors += 1;
         let request = Request {
             detour: Some(detour),
             ..request
@@ -205,22 +194,21 @@ impl Announcer {
         self.ask_again(host, family, request);
     }
 
-    fn ask_again(&mut self, number: u32, family: Family, request: Request) {
-        if let Some(route) = self.route(number, family) {
-            route.again.push_back(request);
-        }
+    fn ask_again(&mut self, number: TrackerId, family: Family, request: Request) {
+        let route = self.route(number, family);
+        route.again.push_back(request);
         self.touched.push(number);
     }
 
     /// The number of the site that a redirect leads to, if a request may be sent there now.
     fn host(
         &mut self,
-        home: u32,
+        home: TrackerId,
         family: Family,
         to: &TrackerUrl,
         hops: u32,
         now: Time,
-    ) -> Result<u32, DeadEnd> {
+    ) -> Result<TrackerId, DeadEnd> {
         if hops > MAX_REDIRECTS {
             return Err(DeadEnd::Loop);
         }
@@ -229,22 +217,21 @@ impl Announcer {
         }
         let host = self.guest(home, &to.site, now).ok_or(DeadEnd::TooMany)?;
         let silent = || DeadEnd::Silent(to.site.clone());
-        let tracker = self.trackers.get_mut(host as usize).ok_or_else(silent)?;
-        let route = tracker.routes.get_mut(family as usize);
-        let route = route.ok_or_else(silent)?;
+        let tracker = &mut self.trackers[host];
+        let route = &mut tracker.routes[family];
         let is_well = if tracker.target.is_known() {
             // One finds out whether it answers again, and nobody waits for that.
             route.wake(now) && (route.is_waited_for() || tracker.visitors == 0)
         } else {
-            tracker.rests_until <= now
+            tracker.retry_at <= now
         };
         is_well.then_some(host).ok_or_else(silent)
     }
 
     /// The number of a site, which it is given when it has none.
-    fn guest(&mut self, home: u32, site: &Site, now: Time) -> Option<u32> {
-        let known = self.schedule.sets().find(site);
-        let guests = &mut self.trackers.get_mut(home as usize)?.guests;
+    fn guest(&mut self, home: TrackerId, site: &Site, now: Time) -> Option<TrackerId> {
+        let known = self.schedule.lists().find(site);
+        let guests = &mut self.trackers[home].guests;
         if let Some(number) = known {
             // Those that it was led to last are at the end.
             if let Some(place) = guests.iter().position(|guest| *guest == number) {
@@ -253,55 +240,46 @@ impl Announcer {
             }
             return Some(number);
         }
-        let sets = self.schedule.sets();
-        guests.retain(|guest| sets.is_guest(*guest));
+        let lists = self.schedule.lists();
+        guests.retain(|guest| lists.is_unlisted(*guest));
         let number = if guests.len() < MAX_GUESTS {
-            let number = sets.add_guest(site)?;
+            let number = self.schedule.add_unlisted(site)?;
             self.know_trackers(now);
             number
         } else {
-            let guests = self.trackers.get(home as usize)?.guests.iter();
-            let idle = guests.copied().find(|guest| {
-                let guest = self.trackers.get(*guest as usize);
-                guest.is_some_and(|guest| guest.visitors == 0)
-            });
-            let number = idle?;
+            let guests = self.trackers[home].guests.iter();
+            let mut idle = guests.filter(|guest| self.trackers[**guest].visitors == 0);
+            let number = *idle.next()?;
             self.replace_guest(number, site, now);
             number
         };
-        let guests = &mut self.trackers.get_mut(home as usize)?.guests;
+        let guests = &mut self.trackers[home].guests;
         guests.retain(|guest| *guest != number);
         guests.push(number);
         Some(number)
     }
 
     /// Gives the number of a site that nobody is at to another.
-    fn replace_guest(&mut self, number: u32, site: &Site, now: Time) {
+    fn replace_guest(&mut self, number: TrackerId, site: &Site, now: Time) {
         self.start_anew(number);
-        self.schedule.sets().replace_guest(number, site);
+        self.schedule.lists_mut().replace_unlisted(number, site);
         let max_per_second = self.config.max_per_second;
-        if let Some(tracker) = self.trackers.get_mut(number as usize) {
-            let generation = tracker.target.generation.wrapping_add(1);
-            let wake = tracker.wake;
-            *tracker = Tracker::new(site, generation, max_per_second, now);
-            tracker.wake = wake;
-        }
+        let tracker = &mut self.trackers[number];
+        let generation = tracker.target.generation.wrapping_add(1);
+        let wake = tracker.wake;
+        *tracker = Tracker::new(site, generation, max_per_second, now);
+        tracker.wake = wake;
     }
 
     /// Another server is where a tracker was: it may speak otherwise, and is asked all again.
-    pub(super) fn start_anew(&mut self, number: u32) {
+    pub(super) fn start_anew(&mut self, number: TrackerId) {
         for family in Family::ALL {
-            let Some(route) = self.route(number, family) else {
-                return;
-            };
+            let route = self.route(number, family);
             let mut route = std::mem::take(route);
             for key in route.connections {
                 route.again.extend(self.discard(key));
             }
-            if let Some(fresh) = self.route(number, family) {
-                *fresh = Route::default();
-                fresh.again = route.again;
-            }
+            self.route(number, family).again = route.again;
         }
         self.touched.push(number);
     }
@@ -309,18 +287,16 @@ impl Announcer {
     /// Whether a request may be sent to the address of a host. It ends when it may not.
     pub(super) fn may_be_sent(
         &mut self,
-        number: u32,
+        number: TrackerId,
         family: Family,
         request: Request,
         now: Time,
     ) -> bool {
         let home = self.home(number, request);
-        let address = self.route(number, family).and_then(|route| route.address());
-        let tracker = self.trackers.get(home as usize);
-        match (tracker, address) {
-            (Some(tracker), Some(address))
-                if home != number && !tracker.target.may_lead_to(address) =>
-            {
+        let address = self.route(number, family).address();
+        let tracker = &self.trackers[home];
+        match address {
+            Some(address) if home != number && !tracker.target.may_lead_to(address) => {
                 let (home, request) = self.come_home(number, request);
                 self.dead_end(home, family, request, &DeadEnd::Private(address), now);
                 false
@@ -330,17 +306,19 @@ impl Announcer {
     }
 
     /// Ends the detour of a request, and says in whose queue it is.
-    pub(super) fn come_home(&mut self, number: u32, request: Request) -> (u32, Request) {
+    pub(super) fn come_home(
+        &mut self,
+        number: TrackerId,
+        request: Request,
+    ) -> (TrackerId, Request) {
         let detour = request.detour.and_then(|key| self.detours.try_remove(key));
         let Some(Detour { home, host, .. }) = detour else {
             return (number, request);
         };
-        if let Some(tracker) = self.trackers.get_mut(host as usize) {
-            tracker.visitors = tracker.visitors.saturating_sub(1);
-        }
-        if let Some(tracker) = self.trackers.get_mut(home as usize) {
-            tracker.away = tracker.away.saturating_sub(1);
-        }
+        let tracker = &mut self.trackers[host];
+        tracker.visitors = tracker.visitors.saturating_sub(1);
+        let tracker = &mut self.trackers[home];
+        tracker.away = tracker.away.saturating_sub(1);
         self.touched.push(home);
         let request = Request {
             detour: None,
@@ -350,35 +328,46 @@ impl Announcer {
     }
 
     /// A request, which is at home again, cannot go where its path leads.
-    fn dead_end(&mut self, home: u32, family: Family, request: Request, why: &DeadEnd, now: Time) {
+    fn dead_end(
+        &mut self,
+        home: TrackerId,
+        family: Family,
+        request: Request,
+        why: &DeadEnd,
+        now: Time,
+    ) {
         self.forget_redirect(home, family, request);
         self.finish(home, family, request, Outcome::Failed, now);
         self.astray(home, family, format_args!("{why}"), now);
     }
 
     /// Has a tracker asked itself where a path leads, the next time.
-    pub(super) fn forget_redirect(&mut self, home: u32, family: Family, request: Request) {
+    pub(super) fn forget_redirect(&mut self, home: TrackerId, family: Family, request: Request) {
         let due = self.schedule.due(request.entry, family);
-        if let (Some(due), Some(tracker)) = (due, self.trackers.get_mut(home as usize)) {
-            tracker.redirects.forget(due.path);
+        if let Some(due) = due {
+            self.trackers[home].redirects.forget(due.path);
         }
     }
 
     /// A tracker has led a request astray. What it answers otherwise is not held up by that.
-    pub(super) fn astray(&mut self, home: u32, family: Family, why: fmt::Arguments<'_>, now: Time) {
-        let Some(route) = self.route(home, family) else {
-            return;
-        };
+    pub(super) fn astray(
+        &mut self,
+        home: TrackerId,
+        family: Family,
+        why: fmt::Arguments<'_>,
+        now: Time,
+    ) {
+        let route = self.route(home, family);
         let answers = now.since(route.answered_at) < ANSWERS_MS;
         let rests = match route.health {
             Health::Up => !answers,
             Health::New | Health::Probing => true,
-            Health::Resting(_) => return,
+            Health::BackingOff(_) => return,
         };
         if rests {
-            route.rest(now, ASTRAY_MS);
+            route.back_off(now, ASTRAY_MS);
         }
-        self.complain(home, why, now);
+        self.warn_throttled(home, why, now);
         if rests {
             self.abandon(home, family, None, now);
         }

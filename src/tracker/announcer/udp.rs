@@ -10,7 +10,8 @@ use crate::timers::Time;
 use crate::tracker::announce::Request;
 use crate::tracker::announce::{Announce, Answer, PEERS_WANTED, Retry};
 use crate::tracker::datagrams::{Arrival, Flight, Sent};
-use crate::tracker::entries::Family;
+use crate::tracker::family::Family;
+use crate::tracker::lists::TrackerId;
 use crate::tracker::schedule::Outcome;
 use crate::tracker::udp::{self, Packet};
 
@@ -19,15 +20,11 @@ const MAX_RESENDS: u32 = 3;
 
 impl Announcer {
     /// Whether an announce may be sent. Asks for a connection id where there is none.
-    pub(super) fn can_send_packet(&mut self, number: u32, family: Family, now: Time) -> bool {
+    pub(super) fn can_send_packet(&mut self, number: TrackerId, family: Family, now: Time) -> bool {
         let resend_ms = self.config.limits.resend_ms;
-        let Some(tracker) = self.trackers.get_mut(number as usize) else {
-            return false;
-        };
+        let tracker = &mut self.trackers[number];
         let port = tracker.target.site().port;
-        let Some(route) = tracker.routes.get_mut(family as usize) else {
-            return false;
-        };
+        let route = &mut tracker.routes[family];
         if route.connection(now).is_some() {
             return route.window.has_room();
         }
@@ -52,20 +49,22 @@ impl Announcer {
     }
 
     /// Sends an announce, for which [`Announcer::can_send_packet`] has said that it may be sent.
-    pub(super) fn send_packet(&mut self, number: u32, family: Family, request: Request, now: Time) {
+    pub(super) fn send_packet(
+        &mut self,
+        number: TrackerId,
+        family: Family,
+        request: Request,
+        now: Time,
+    ) {
         let deadline = now.after(self.config.limits.resend_ms);
         let identity = self.config.identity;
         let due = self.schedule.due(request.entry, family);
         let peers_wanted = due.as_ref().map_or(PEERS_WANTED, |due| {
             self.peers_wanted(&due.announce.info_hash)
         });
-        let Some(tracker) = self.trackers.get_mut(number as usize) else {
-            return;
-        };
+        let tracker = &mut self.trackers[number];
         let port = tracker.target.site().port;
-        let Some(route) = tracker.routes.get_mut(family as usize) else {
-            return;
-        };
+        let route = &mut tracker.routes[family];
         let (Some(due), Some(connection), Some(address)) =
             (due, route.connection(now), route.address())
         else {
@@ -111,9 +110,8 @@ impl Announcer {
                     self.packet(&flight, packet, now);
                 }
                 Arrival::Lost(flight) => {
-                    if let Some(route) = self.route(flight.tracker, flight.family) {
-                        route.window.lost(now);
-                    }
+                    let route = self.route(flight.tracker, flight.family);
+                    route.window.lost(now);
                     self.touched.push(flight.tracker);
                 }
                 Arrival::Overdue(transaction, flight) => self.overdue(transaction, &flight, now),
@@ -125,9 +123,7 @@ impl Announcer {
     fn packet(&mut self, flight: &Flight, packet: Packet, now: Time) {
         let (number, family) = (flight.tracker, flight.family);
         self.touched.push(number);
-        let Some(route) = self.route(number, family) else {
-            return;
-        };
+        let route = self.route(number, family);
         if flight.tries == 0 {
             route.window.took(now.since(flight.at));
         }
@@ -198,12 +194,8 @@ impl Announcer {
             }
             Sent::Connect => PEERS_WANTED,
         };
-        let Some(tracker) = self.trackers.get_mut(number as usize) else {
-            return;
-        };
-        let Some(route) = tracker.routes.get_mut(family as usize) else {
-            return;
-        };
+        let tracker = &mut self.trackers[number];
+        let route = &mut tracker.routes[family];
         let silent = route.answered_at <= flight.at;
         let Sent::Announce(request) = flight.sent else {
             self.silence(number, family, now);
@@ -242,17 +234,16 @@ impl Announcer {
             });
     }
 
-    fn silence(&mut self, number: u32, family: Family, now: Time) {
+    fn silence(&mut self, number: TrackerId, family: Family, now: Time) {
         let resend_ms = self.config.limits.resend_ms;
-        if let Some(route) = self.route(number, family) {
-            route.fall_silent(now);
-            let waits_s = route.connect_ms(resend_ms) / 1000;
-            self.complain(
-                number,
-                format_args!("does not answer; retrying, next time-out {waits_s} s"),
-                now,
-            );
-        }
+        let route = self.route(number, family);
+        route.fall_silent(now);
+        let waits_s = route.connect_ms(resend_ms) / 1000;
+        self.warn_throttled(
+            number,
+            format_args!("does not answer; retrying, next time-out {waits_s} s"),
+            now,
+        );
         self.abandon(number, family, None, now);
     }
 

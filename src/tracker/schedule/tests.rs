@@ -26,17 +26,17 @@ pub(super) fn hash(torrent: u32) -> InfoHash {
     InfoHash(bytes)
 }
 
-pub(super) fn schedule(urls: &[&str]) -> (Schedule, u32) {
+pub(super) fn schedule(urls: &[&str]) -> (Schedule, ListId) {
     let mut schedule = Schedule::default();
     let urls = urls.iter().map(|url| (*url).to_owned()).collect();
-    let set = schedule.sets().intern(&Arc::from([urls]), &mut Vec::new());
-    (schedule, set)
+    let list = schedule.intern(&Arc::from([urls]), &mut Vec::new());
+    (schedule, list)
 }
 
 fn with_torrents(count: u32) -> Schedule {
-    let (mut schedule, set) = schedule(&["udp://a:1"]);
+    let (mut schedule, list) = schedule(&["udp://a:1"]);
     for torrent in 0..count {
-        schedule.add(TorrentId(torrent), hash(torrent), set, Time(0));
+        schedule.add(TorrentId(torrent), hash(torrent), list, Time(0));
     }
     schedule
 }
@@ -44,7 +44,7 @@ fn with_torrents(count: u32) -> Schedule {
 /// Takes an entry and begins its announce by IPv4. Which torrent, and what it says.
 pub(super) fn announce(
     schedule: &mut Schedule,
-    tracker: u32,
+    tracker: TrackerId,
     now: Time,
 ) -> Option<(u32, u32, Event)> {
     let entry = schedule.take(tracker, now)?;
@@ -72,13 +72,13 @@ pub(super) fn finish(
     now: Time,
 ) {
     let chance = entry.wrapping_mul(0x85eb_ca6b) ^ 0x27d4_eb2f_u32.wrapping_mul(seconds(now));
-    schedule.finish(0, entry, ended(V4, told, outcome), now, chance);
+    schedule.finish(TrackerId(0), entry, ended(V4, told, outcome), now, chance);
 }
 
 /// Announces whatever is due, and has it accepted at once. Which torrents.
 pub(super) fn turn(schedule: &mut Schedule, now: Time) -> Vec<(u32, Event)> {
     let mut announced = Vec::new();
-    while let Some((entry, torrent, event)) = announce(schedule, 0, now) {
+    while let Some((entry, torrent, event)) = announce(schedule, TrackerId(0), now) {
         finish(schedule, entry, event, Outcome::Accepted(TERMS), now);
         announced.push((torrent, event));
     }
@@ -91,7 +91,7 @@ fn a_torrent_starts_once_and_is_announced_at_the_interval() {
     assert_eq!(turn(&mut schedule, Time(5)), [(0, Event::Started)]);
     let mut last = 0;
     for _ in 0..10 {
-        let next = schedule.next(0, Time(last)).unwrap().0;
+        let next = schedule.poll_at(TrackerId(0), Time(last)).unwrap().0;
         let waited = (next - last) / 1000;
         assert!((1600..=1800).contains(&waited), "{waited}");
         assert_eq!(turn(&mut schedule, Time(next - 1)), []);
@@ -110,7 +110,7 @@ fn a_library_that_starts_at_once_is_soon_spread_over_the_interval() {
     for tick in 0..(240 * 60 * 100) {
         let now = Time(tick * 10);
         while pace.available(now) > 0 {
-            let Some((entry, torrent, event)) = announce(&mut schedule, 0, now) else {
+            let Some((entry, torrent, event)) = announce(&mut schedule, TrackerId(0), now) else {
                 break;
             };
             pace.take(1);
@@ -138,13 +138,13 @@ fn a_library_that_starts_at_once_is_soon_spread_over_the_interval() {
 #[test]
 fn what_is_due_in_a_second_is_spread_over_it() {
     let mut schedule = with_torrents(100);
-    while let Some((entry, _, event)) = announce(&mut schedule, 0, Time(0)) {
+    while let Some((entry, _, event)) = announce(&mut schedule, TrackerId(0), Time(0)) {
         let terms = Terms {
             interval_s: 60,
             min_interval_s: 60,
         };
         schedule.finish(
-            0,
+            TrackerId(0),
             entry,
             ended(V4, event, Outcome::Accepted(terms)),
             Time(0),
@@ -153,18 +153,18 @@ fn what_is_due_in_a_second_is_spread_over_it() {
     }
     let taken = [0, 250, 500, 999].map(|ms| turn(&mut schedule, Time(60_000 + ms)).len());
     assert_eq!(taken, [1, 25, 25, 49]);
-    assert_eq!(schedule.lateness_s(0, Time(60_999)), 0);
+    assert_eq!(schedule.lateness_s(TrackerId(0), Time(60_999)), 0);
 }
 
 #[test]
 fn torrents_with_peers_go_before_new_ones_and_those_before_the_rest() {
-    let (mut schedule, set) = schedule(&["udp://a:1"]);
-    schedule.add(TorrentId(0), hash(0), set, Time(0));
-    schedule.add(TorrentId(1), hash(1), set, Time(0));
+    let (mut schedule, list) = schedule(&["udp://a:1"]);
+    schedule.add(TorrentId(0), hash(0), list, Time(0));
+    schedule.add(TorrentId(1), hash(1), list, Time(0));
     turn(&mut schedule, Time(0));
     let late = Time(4_000_000);
     for torrent in [2, 3, 4] {
-        schedule.add(TorrentId(torrent), hash(torrent), set, late);
+        schedule.add(TorrentId(torrent), hash(torrent), list, late);
     }
     schedule.joined(TorrentId(3), hash(3), late);
     schedule.joined(TorrentId(0), hash(0), late);
@@ -181,102 +181,107 @@ fn torrents_with_peers_go_before_new_ones_and_those_before_the_rest() {
 #[test]
 fn lateness_is_that_of_the_torrent_that_waits_longest() {
     let mut schedule = with_torrents(2);
-    assert_eq!(schedule.lateness_s(0, Time(30_000)), 30);
+    assert_eq!(schedule.lateness_s(TrackerId(0), Time(30_000)), 30);
     turn(&mut schedule, Time(30_000));
-    assert_eq!(schedule.lateness_s(0, Time(900_000)), 0);
-    let late = schedule.lateness_s(0, Time(3_630_000));
+    assert_eq!(schedule.lateness_s(TrackerId(0), Time(900_000)), 0);
+    let late = schedule.lateness_s(TrackerId(0), Time(3_630_000));
     assert!((1800..=2000).contains(&late), "{late}");
 }
 
 #[test]
 fn each_family_is_started_for_itself() {
     let mut schedule = with_torrents(1);
-    let entry = schedule.take(0, Time(0)).unwrap();
+    let entry = schedule.take(TrackerId(0), Time(0)).unwrap();
     for family in Family::ALL {
         let due = schedule.begin(entry, family).unwrap();
         assert_eq!(due.announce.event, Event::Started);
     }
-    schedule.dispatched(0, entry);
+    schedule.dispatched(TrackerId(0), entry);
     schedule.finish(
-        0,
+        TrackerId(0),
         entry,
         ended(V6, Event::Started, Outcome::Failed),
         Time(0),
         0,
     );
-    assert_eq!(schedule.take(0, Time(0)), None);
+    assert_eq!(schedule.take(TrackerId(0), Time(0)), None);
     schedule.finish(
-        0,
+        TrackerId(0),
         entry,
         ended(V4, Event::Started, Outcome::Accepted(TERMS)),
         Time(0),
         0,
     );
     // The failure of one family does not bring the next announce of the other forward.
-    assert_eq!(schedule.next(0, Time(0)), Some(Time(1_800_000)));
-    let entry = schedule.take(0, Time(1_800_000)).unwrap();
+    assert_eq!(
+        schedule.poll_at(TrackerId(0), Time(0)),
+        Some(Time(1_800_000))
+    );
+    let entry = schedule.take(TrackerId(0), Time(1_800_000)).unwrap();
     let event = |family| schedule.due(entry, family).unwrap().announce.event;
     assert_eq!((event(V4), event(V6)), (Event::None, Event::Started));
 }
 
 #[test]
 fn a_removed_torrent_is_stopped_where_it_was_started() {
-    let (mut schedule, set) = schedule(&["udp://a:1", "udp://b:1", "udp://c:1"]);
-    schedule.add(TorrentId(7), hash(7), set, Time(0));
+    let (mut schedule, list) = schedule(&["udp://a:1", "udp://b:1", "udp://c:1"]);
+    schedule.add(TorrentId(7), hash(7), list, Time(0));
     turn(&mut schedule, Time(0));
-    let (busy, _, told) = announce(&mut schedule, 1, Time(0)).unwrap();
+    let (busy, _, told) = announce(&mut schedule, TrackerId(1), Time(0)).unwrap();
     schedule.remove(TorrentId(7), hash(7));
-    assert_eq!(announce(&mut schedule, 2, Time(0)), None);
-    let (entry, torrent, event) = announce(&mut schedule, 0, Time(0)).unwrap();
+    assert_eq!(announce(&mut schedule, TrackerId(2), Time(0)), None);
+    let (entry, torrent, event) = announce(&mut schedule, TrackerId(0), Time(0)).unwrap();
     assert_eq!((torrent, event), (7, Event::Stopped));
     // One attempt is enough.
     finish(&mut schedule, entry, event, Outcome::Failed, Time(0));
-    assert_eq!(announce(&mut schedule, 0, Time(0)), None);
+    assert_eq!(announce(&mut schedule, TrackerId(0), Time(0)), None);
     // What was under way learns of it afterwards.
     schedule.finish(
-        1,
+        TrackerId(1),
         busy,
         ended(V4, told, Outcome::Accepted(TERMS)),
         Time(0),
         0,
     );
-    let (entry, _, event) = announce(&mut schedule, 1, Time(0)).unwrap();
+    let (entry, _, event) = announce(&mut schedule, TrackerId(1), Time(0)).unwrap();
     assert_eq!((event, schedule.torrents()), (Event::Stopped, 1));
     schedule.finish(
-        1,
+        TrackerId(1),
         entry,
         ended(V4, event, Outcome::Accepted(TERMS)),
         Time(0),
         0,
     );
     assert_eq!(schedule.torrents(), 0);
-    let members: Vec<u32> = (0..3).map(|tracker| schedule.members(tracker)).collect();
+    let members: Vec<u32> = (0..3)
+        .map(|tracker| schedule.members(TrackerId(tracker)))
+        .collect();
     assert_eq!(members, [0, 0, 0]);
 }
 
 #[test]
 fn a_torrent_that_is_replaced_is_stopped_only_where_the_new_one_is_not() {
-    let (mut schedule, set) = schedule(&["udp://a:1", "udp://b:1", "udp://c:1"]);
-    schedule.add(TorrentId(7), hash(7), set, Time(0));
-    for tracker in [0, 1] {
+    let (mut schedule, list) = schedule(&["udp://a:1", "udp://b:1", "udp://c:1"]);
+    schedule.add(TorrentId(7), hash(7), list, Time(0));
+    for tracker in [0, 1].map(TrackerId) {
         let (entry, _, told) = announce(&mut schedule, tracker, Time(0)).unwrap();
         let ended = ended(V4, told, Outcome::Accepted(TERMS));
         schedule.finish(tracker, entry, ended, Time(0), 0);
     }
-    let (busy, _, told) = announce(&mut schedule, 2, Time(0)).unwrap();
+    let (busy, _, told) = announce(&mut schedule, TrackerId(2), Time(0)).unwrap();
     schedule.remove(TorrentId(7), hash(7));
     let urls = ["udp://b:1", "udp://c:1"].map(str::to_owned).to_vec();
-    let new = schedule.sets().intern(&Arc::from([urls]), &mut Vec::new());
+    let new = schedule.intern(&Arc::from([urls]), &mut Vec::new());
     schedule.add(TorrentId(8), hash(7), new, Time(0));
     schedule.finish(
-        2,
+        TrackerId(2),
         busy,
         ended(V4, told, Outcome::Accepted(TERMS)),
         Time(0),
         0,
     );
     let mut said = Vec::new();
-    for tracker in 0..3 {
+    for tracker in (0..3).map(TrackerId) {
         while let Some((entry, _, event)) = announce(&mut schedule, tracker, Time(0)) {
             said.push((tracker, event));
             let ended = ended(V4, event, Outcome::Accepted(TERMS));
@@ -284,9 +289,9 @@ fn a_torrent_that_is_replaced_is_stopped_only_where_the_new_one_is_not() {
         }
     }
     let expected = [
-        (0, Event::Stopped),
-        (1, Event::Started),
-        (2, Event::Started),
+        (TrackerId(0), Event::Stopped),
+        (TrackerId(1), Event::Started),
+        (TrackerId(2), Event::Started),
     ];
     assert_eq!((said.as_slice(), schedule.torrents()), (&expected[..], 1));
 }
@@ -297,13 +302,13 @@ fn a_stop_that_never_left_is_tried_again() {
     turn(&mut schedule, Time(0));
     schedule.remove(TorrentId(0), hash(0));
     for _ in 0..2 {
-        let (entry, _, event) = announce(&mut schedule, 0, Time(0)).unwrap();
+        let (entry, _, event) = announce(&mut schedule, TrackerId(0), Time(0)).unwrap();
         assert_eq!(event, Event::Stopped);
         finish(&mut schedule, entry, event, Outcome::Returned, Time(0));
     }
     // But not at a tracker that cannot be reached.
-    let entry = schedule.take(0, Time(0)).unwrap();
-    schedule.dispatched(0, entry);
+    let entry = schedule.take(TrackerId(0), Time(0)).unwrap();
+    schedule.dispatched(TrackerId(0), entry);
     assert_eq!(schedule.torrents(), 0);
 }
 
@@ -311,7 +316,7 @@ fn a_stop_that_never_left_is_tried_again() {
 fn at_the_end_everything_started_is_stopped_those_with_peers_first() {
     let mut schedule = with_torrents(5);
     for _ in 0..4 {
-        let (entry, _, event) = announce(&mut schedule, 0, Time(0)).unwrap();
+        let (entry, _, event) = announce(&mut schedule, TrackerId(0), Time(0)).unwrap();
         finish(
             &mut schedule,
             entry,
@@ -323,10 +328,10 @@ fn at_the_end_everything_started_is_stopped_those_with_peers_first() {
     schedule.joined(TorrentId(2), hash(2), Time(0));
     schedule.stop([TorrentId(2)].into_iter());
     let mut stopped = Vec::new();
-    while let Some(entry) = schedule.take(0, Time(0)) {
+    while let Some(entry) = schedule.take(TrackerId(0), Time(0)) {
         let begun = schedule.begin(entry, V4).map(|due| due.announce.event);
         stopped.extend(begun.map(|event| (schedule.torrent(entry).unwrap().0, event)));
-        schedule.dispatched(0, entry);
+        schedule.dispatched(TrackerId(0), entry);
         if begun.is_some() {
             finish(
                 &mut schedule,
@@ -353,9 +358,9 @@ fn refusals_and_failures_come_again_when_they_may() {
         (Outcome::Returned, 0..=0),
     ] {
         let mut schedule = with_torrents(1);
-        let (entry, _, event) = announce(&mut schedule, 0, Time(0)).unwrap();
+        let (entry, _, event) = announce(&mut schedule, TrackerId(0), Time(0)).unwrap();
         finish(&mut schedule, entry, event, outcome, Time(0));
-        let next = schedule.next(0, Time(0)).unwrap().0 / 1000;
+        let next = schedule.poll_at(TrackerId(0), Time(0)).unwrap().0 / 1000;
         assert!(due_s.contains(&next), "{outcome:?}: {next}");
         let due = schedule.due(entry, V4).unwrap();
         assert_eq!(due.announce.event, Event::Started);
@@ -368,6 +373,6 @@ fn what_was_uploaded_is_told() {
     schedule.uploaded(TorrentId(0), 5);
     schedule.uploaded(TorrentId(0), 6);
     schedule.uploaded(TorrentId(1), 7);
-    let entry = schedule.take(0, Time(0)).unwrap();
+    let entry = schedule.take(TrackerId(0), Time(0)).unwrap();
     assert_eq!(schedule.begin(entry, V4).unwrap().announce.uploaded, 11);
 }

@@ -7,6 +7,7 @@ use super::super::tests::{BURST, TERMS, V4, announce, ended, finish, hash, sched
 use super::*;
 use crate::rate::RateLimiter;
 use crate::tracker::announce::{Event, Terms};
+use crate::tracker::lists::{ListId, TrackerId};
 use crate::tracker::queue::LEAD_MS;
 use crate::tracker::schedule::Outcome;
 
@@ -15,22 +16,22 @@ const LATER: Time = Time(1000);
 
 /// A schedule with torrents of an index, none of whose info-hashes have been read.
 fn with_index(count: u32) -> Schedule {
-    let (mut schedule, set) = schedule(&["udp://a:1"]);
+    let (mut schedule, list) = schedule(&["udp://a:1"]);
     schedule.begin_index();
-    for block in 0..count.div_ceil(64) {
-        let members = (count - block * 64).min(64);
-        schedule.add_stretch(&stretch(block, members, set), Time(0));
+    for number in 0..count.div_ceil(64) {
+        let members = (count - number * 64).min(64);
+        schedule.add_run(&run(number, members, list), Time(0));
     }
     schedule.end_index();
     schedule
 }
 
 /// The first numbers of a block.
-fn stretch(block: u32, count: u32, set: u32) -> Stretch {
-    Stretch {
-        block,
+fn run(number: u32, count: u32, list: ListId) -> Run<ListId> {
+    Run {
+        number,
         members: u64::MAX >> (64 - count),
-        lists: Lists::Same(set),
+        lists: RunLists::Same(list),
     }
 }
 
@@ -55,9 +56,16 @@ fn sweep(schedule: &mut Schedule, now: Time) -> Vec<(u32, Event)> {
 #[test]
 fn an_index_is_announced_in_order_and_nothing_is_kept_of_it() {
     let mut schedule = with_index(1000);
-    assert_eq!((schedule.torrents(), schedule.members(0)), (1000, 1000));
-    assert_eq!(announce(&mut schedule, 0, LATER), None);
-    assert_eq!(schedule.next(0, LATER), None, "nobody waits but for a read");
+    assert_eq!(
+        (schedule.torrents(), schedule.members(TrackerId(0))),
+        (1000, 1000)
+    );
+    assert_eq!(announce(&mut schedule, TrackerId(0), LATER), None);
+    assert_eq!(
+        schedule.poll_at(TrackerId(0), LATER),
+        None,
+        "nobody waits but for a read"
+    );
     let announced = sweep(&mut schedule, LATER);
     assert!(
         announced
@@ -70,7 +78,7 @@ fn an_index_is_announced_in_order_and_nothing_is_kept_of_it() {
     let mut again = Vec::new();
     let mut now = LATER;
     while again.len() < 1000 {
-        let next = schedule.next(0, now).unwrap();
+        let next = schedule.poll_at(TrackerId(0), now).unwrap();
         assert!(next.0 < 1_802_000);
         now = next;
         again.extend(turn(&mut schedule, now));
@@ -89,10 +97,10 @@ fn an_index_is_announced_in_order_and_nothing_is_kept_of_it() {
 fn info_hashes_are_read_ahead_and_the_announce_is_in_time() {
     let mut schedule = with_index(1);
     sweep(&mut schedule, LATER);
-    let ahead = schedule.next(0, LATER).unwrap();
+    let ahead = schedule.poll_at(TrackerId(0), LATER).unwrap();
     assert_eq!(turn(&mut schedule, ahead), []);
     assert_eq!(read(&mut schedule), [0]);
-    let due = schedule.next(0, ahead).unwrap();
+    let due = schedule.poll_at(TrackerId(0), ahead).unwrap();
     assert_eq!(due, ahead.after(LEAD_MS));
     assert_eq!(turn(&mut schedule, Time(due.0 - 1)), []);
     assert_eq!(turn(&mut schedule, due), [(0, Event::None)]);
@@ -101,20 +109,24 @@ fn info_hashes_are_read_ahead_and_the_announce_is_in_time() {
 #[test]
 fn a_peer_that_comes_while_the_info_hash_is_read_ends_the_wait() {
     let mut schedule = with_index(1);
-    assert_eq!(announce(&mut schedule, 0, LATER), None);
-    assert_eq!(schedule.next(0, LATER), None, "nobody waits but for a read");
+    assert_eq!(announce(&mut schedule, TrackerId(0), LATER), None);
+    assert_eq!(
+        schedule.poll_at(TrackerId(0), LATER),
+        None,
+        "nobody waits but for a read"
+    );
     // Whoever looked at the tracker in vain has to be told, since the read will not.
     assert!(schedule.joined(TorrentId(0), hash(0), LATER).is_some());
     assert_eq!(schedule.learn(TorrentId(0), Some(hash(0))), None);
-    assert!(schedule.next(0, LATER).unwrap() <= LATER);
-    assert!(announce(&mut schedule, 0, LATER).is_some());
+    assert!(schedule.poll_at(TrackerId(0), LATER).unwrap() <= LATER);
+    assert!(announce(&mut schedule, TrackerId(0), LATER).is_some());
 }
 
 #[test]
 fn a_peer_that_leaves_while_the_info_hash_is_read_puts_nothing_off() {
     for is_read_before in [None, Some(true), Some(false)] {
         let mut schedule = with_index(1);
-        assert_eq!(announce(&mut schedule, 0, LATER), None);
+        assert_eq!(announce(&mut schedule, TrackerId(0), LATER), None);
         if is_read_before == Some(true) {
             assert_eq!(read(&mut schedule), [0]);
         }
@@ -123,7 +135,7 @@ fn a_peer_that_leaves_while_the_info_hash_is_read_puts_nothing_off() {
         if is_read_before == Some(false) {
             assert_eq!(read(&mut schedule), [0]);
         }
-        assert_eq!(schedule.next(0, LATER), Some(Time(0)));
+        assert_eq!(schedule.poll_at(TrackerId(0), LATER), Some(Time(0)));
         assert_eq!(turn(&mut schedule, LATER), [(0, Event::Started)]);
         assert_eq!(schedule.torrents.records(), 0);
     }
@@ -135,10 +147,10 @@ fn a_peer_that_leaves_shortly_before_an_announce_puts_nothing_off() {
         let mut schedule = with_index(1);
         sweep(&mut schedule, LATER);
         schedule.joined(TorrentId(0), hash(0), LATER);
-        let due = schedule.next(0, LATER).unwrap();
+        let due = schedule.poll_at(TrackerId(0), LATER).unwrap();
         let before = Time(due.0 - ahead_ms);
         // What is announced soon is staged, and then the peer leaves.
-        assert_eq!(schedule.take(0, before).is_some(), ahead_ms == 0);
+        assert_eq!(schedule.take(TrackerId(0), before).is_some(), ahead_ms == 0);
         schedule.left(TorrentId(0));
         if ahead_ms > 0 {
             assert_eq!(sweep(&mut schedule, due), [(0, Event::None)]);
@@ -160,11 +172,11 @@ fn neighbours_in_an_index_are_read_together_in_every_round() {
     for tick in 0..(1200 * 50) {
         let now = LATER.after(tick * 20);
         while pace.available(now) > 0
-            && let Some((entry, _, event)) = announce(&mut schedule, 0, now)
+            && let Some((entry, _, event)) = announce(&mut schedule, TrackerId(0), now)
         {
             pace.take(1);
             let ended = ended(V4, event, Outcome::Accepted(terms));
-            schedule.finish(0, entry, ended, now, random.u32(..));
+            schedule.finish(TrackerId(0), entry, ended, now, random.u32(..));
             in_second[usize::try_from(tick / 50).unwrap()] += 1;
         }
         let mut unread = read(&mut schedule);
@@ -201,8 +213,8 @@ fn few_info_hashes_are_held_at_a_time() {
 fn single_torrents_do_not_wait_for_an_index() {
     let mut schedule = with_index(10_000);
     turn(&mut schedule, LATER);
-    let set = schedule.set_of(TorrentId(0)).unwrap();
-    schedule.add(TorrentId(20_000), hash(20_000), set, LATER);
+    let list = schedule.list_of(TorrentId(0)).unwrap();
+    schedule.add(TorrentId(20_000), hash(20_000), list, LATER);
     schedule.joined(TorrentId(9000), hash(9000), LATER);
     assert_eq!(
         turn(&mut schedule, LATER),
@@ -222,7 +234,10 @@ fn what_cannot_be_read_is_tried_again_and_holds_nobody_up() {
         turn(&mut schedule, LATER),
         [(0, Event::Started), (2, Event::Started)]
     );
-    assert_eq!(schedule.next(0, LATER), Some(Time(301_000 - LEAD_MS)));
+    assert_eq!(
+        schedule.poll_at(TrackerId(0), LATER),
+        Some(Time(301_000 - LEAD_MS))
+    );
     assert_eq!(sweep(&mut schedule, Time(302_000)), [(1, Event::Started)]);
 }
 
@@ -230,7 +245,7 @@ fn what_cannot_be_read_is_tried_again_and_holds_nobody_up() {
 fn a_torrent_of_an_index_is_stopped_when_it_is_removed_whatever_it_is_at() {
     let mut schedule = with_index(200);
     sweep(&mut schedule, LATER);
-    let first = schedule.next(0, LATER).unwrap();
+    let first = schedule.poll_at(TrackerId(0), LATER).unwrap();
     turn(&mut schedule, first);
     let staged = schedule.unread(usize::MAX);
     let staged = staged.first().copied().unwrap();
@@ -244,7 +259,9 @@ fn a_torrent_of_an_index_is_stopped_when_it_is_removed_whatever_it_is_at() {
     // The answer to what was asked before changes nothing.
     assert_eq!(schedule.learn(staged, None), None);
     let mut stopped = Vec::new();
-    while let Some((entry, torrent, event)) = announce(&mut schedule, 0, first.after(LEAD_MS)) {
+    while let Some((entry, torrent, event)) =
+        announce(&mut schedule, TrackerId(0), first.after(LEAD_MS))
+    {
         if event == Event::Stopped {
             stopped.push(torrent);
         }
@@ -256,22 +273,25 @@ fn a_torrent_of_an_index_is_stopped_when_it_is_removed_whatever_it_is_at() {
     let mut expected = [staged.0, waiting.0];
     expected.sort_unstable();
     assert_eq!(stopped, expected);
-    assert_eq!((schedule.torrents(), schedule.members(0)), (198, 198));
+    assert_eq!(
+        (schedule.torrents(), schedule.members(TrackerId(0))),
+        (198, 198)
+    );
 }
 
 #[test]
 fn what_is_removed_before_the_index_has_come_is_not_announced() {
-    let (mut schedule, set) = schedule(&["udp://a:1"]);
+    let (mut schedule, list) = schedule(&["udp://a:1"]);
     schedule.begin_index();
     schedule.remove(TorrentId(5), hash(5));
     schedule.uploaded(TorrentId(6), 11);
-    schedule.add_stretch(&stretch(0, 8, set), Time(0));
+    schedule.add_run(&run(0, 8, list), Time(0));
     schedule.end_index();
     schedule.remove(TorrentId(5), hash(5));
     turn(&mut schedule, LATER);
     assert_eq!(read(&mut schedule), [0, 1, 2, 3, 4, 6, 7]);
     let mut uploaded = Vec::new();
-    while let Some(entry) = schedule.take(0, LATER) {
+    while let Some(entry) = schedule.take(TrackerId(0), LATER) {
         let due = schedule.begin(entry, V4).unwrap();
         uploaded.push(due.announce.uploaded);
         finish(
@@ -291,14 +311,14 @@ fn an_index_is_stopped_at_the_end_those_with_peers_first() {
     sweep(&mut schedule, LATER);
     schedule.joined(TorrentId(250), hash(250), LATER);
     // Some are being read.
-    let next = schedule.next(0, LATER).unwrap();
+    let next = schedule.poll_at(TrackerId(0), LATER).unwrap();
     turn(&mut schedule, next);
     schedule.stop([TorrentId(250)].into_iter());
     schedule.left(TorrentId(250));
     let stopped = sweep(&mut schedule, next);
     assert_eq!(stopped[0], (250, Event::Stopped));
     assert_eq!(stopped.len(), 300);
-    assert!(schedule.is_idle(0));
+    assert!(schedule.is_idle(TrackerId(0)));
 }
 
 /// Everything that can happen to torrents, and what trackers have been told of them.
@@ -306,27 +326,25 @@ struct Model {
     random: fastrand::Rng,
     schedule: Schedule,
     now: Time,
-    /// The set of each torrent that is served.
-    served: HashMap<u32, u32>,
+    /// The list of each torrent that is served.
+    served: HashMap<u32, ListId>,
     /// Torrents that each tracker believes in.
     known: [HashSet<u32>; 3],
-    in_flight: Vec<(u32, u32, u32, Event)>,
+    in_flight: Vec<(TrackerId, u32, u32, Event)>,
     next_number: u32,
-    next_block: u32,
+    next_run: u32,
 }
 
-/// The trackers of each set.
-const SETS: [&[u32]; 3] = [&[0], &[0, 1], &[1, 2]];
+/// The trackers of each list.
+const LISTS: [&[u32]; 3] = [&[0], &[0, 1], &[1, 2]];
 
 impl Model {
     fn new(seed: u64) -> Self {
         let mut schedule = Schedule::default();
-        for trackers in SETS {
+        for trackers in LISTS {
             let urls = trackers.iter().map(|number| format!("udp://t{number}:1"));
-            let set = schedule
-                .sets()
-                .intern(&Arc::from([urls.collect()]), &mut Vec::new());
-            schedule.sets().hold(set);
+            let list = schedule.intern(&Arc::from([urls.collect()]), &mut Vec::new());
+            schedule.lists_mut().hold(list);
         }
         schedule.begin_index();
         Self {
@@ -337,38 +355,38 @@ impl Model {
             known: Default::default(),
             in_flight: Vec::new(),
             next_number: 1000,
-            next_block: 0,
+            next_run: 0,
         }
     }
 
     /// One thing that happens in the library.
     fn change(&mut self) {
         match self.random.u8(..3) {
-            0 if self.next_block < 10 => {
+            0 if self.next_run < 10 => {
                 let members = self.random.u64(1..);
-                let each = (0..members.count_ones()).map(|_| self.random.u32(..3));
+                let each = (0..members.count_ones()).map(|_| ListId(self.random.u32(..3)));
                 let each = each.collect();
                 let lists = match self.random.bool() {
-                    true => Lists::Same(self.random.u32(..3)),
-                    false => Lists::Each(each),
+                    true => RunLists::Same(ListId(self.random.u32(..3))),
+                    false => RunLists::Each(each),
                 };
-                let block = self.next_block;
-                let stretch = Stretch {
-                    block,
+                let number = self.next_run;
+                let run = Run {
+                    number,
                     members,
                     lists,
                 };
-                let members = stretch.members();
+                let members = run.members();
                 self.served
-                    .extend(members.map(|(torrent, set)| (torrent.0, set)));
-                self.schedule.add_stretch(&stretch, self.now);
-                self.next_block += 1;
+                    .extend(members.map(|(torrent, list)| (torrent.0, list)));
+                self.schedule.add_run(&run, self.now);
+                self.next_run += 1;
             }
             1 => {
-                let (torrent, set) = (self.next_number, self.random.u32(..3));
+                let (torrent, list) = (self.next_number, ListId(self.random.u32(..3)));
                 self.schedule
-                    .add(TorrentId(torrent), hash(torrent), set, self.now);
-                self.served.insert(torrent, set);
+                    .add(TorrentId(torrent), hash(torrent), list, self.now);
+                self.served.insert(torrent, list);
                 self.next_number += 1;
             }
             _ if !self.served.is_empty() => self.touch(),
@@ -394,7 +412,7 @@ impl Model {
         }
     }
 
-    fn begin(&mut self, tracker: u32, most: usize) {
+    fn begin(&mut self, tracker: TrackerId, most: usize) {
         for _ in 0..most {
             let begun = announce(&mut self.schedule, tracker, self.now);
             let Some((entry, torrent, told)) = begun else {
@@ -406,7 +424,7 @@ impl Model {
 
     fn end(&mut self, place: usize, outcome: Outcome) {
         let (tracker, entry, torrent, told) = self.in_flight.swap_remove(place);
-        let there = &mut self.known[tracker as usize];
+        let there = &mut self.known[tracker.0 as usize];
         match (told, outcome) {
             (Event::Stopped, Outcome::Accepted(_) | Outcome::Failed) => {
                 there.remove(&torrent);
@@ -433,7 +451,7 @@ impl Model {
                 }
             }
             5 | 6 => {
-                let tracker = self.random.u32(..3);
+                let tracker = TrackerId(self.random.u32(..3));
                 self.begin(tracker, 20);
             }
             _ if !self.in_flight.is_empty() => {
@@ -450,9 +468,9 @@ impl Model {
     }
 
     /// What a tracker should know.
-    fn expected(&self, tracker: u32) -> HashSet<u32> {
+    fn expected(&self, tracker: TrackerId) -> HashSet<u32> {
         let served = self.served.iter();
-        let there = served.filter(|(_, set)| SETS[**set as usize].contains(&tracker));
+        let there = served.filter(|(_, list)| LISTS[list.0 as usize].contains(&tracker.0));
         there.map(|(torrent, _)| *torrent).collect()
     }
 
@@ -464,10 +482,13 @@ impl Model {
             while !self.in_flight.is_empty() {
                 self.end(0, Outcome::Accepted(TERMS));
             }
-            for tracker in 0..3 {
+            for tracker in (0..3).map(TrackerId) {
                 self.begin(tracker, usize::MAX);
             }
-            if (0..3).all(|tracker| self.known[tracker as usize] == self.expected(tracker)) {
+            if (0..3)
+                .map(TrackerId)
+                .all(|tracker| self.known[tracker.0 as usize] == self.expected(tracker))
+            {
                 return;
             }
         }
@@ -481,9 +502,9 @@ fn whatever_happens_trackers_know_what_is_served() {
         let mut model = Model::new(seed);
         (0..4000).for_each(|_| model.step());
         model.settle();
-        for tracker in 0..3 {
+        for tracker in (0..3).map(TrackerId) {
             let expected = model.expected(tracker);
-            assert_eq!(model.known[tracker as usize], expected, "seed {seed}");
+            assert_eq!(model.known[tracker.0 as usize], expected, "seed {seed}");
             assert_eq!(model.schedule.members(tracker) as usize, expected.len());
         }
         assert_eq!(model.schedule.torrents(), model.served.len());

@@ -1,0 +1,296 @@
+//! The lists of trackers that torrents have, each kept once, and the trackers that they name.
+//!
+//! A tracker is a site: URLs that differ only in their path share connections and a rate limit.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::url::{Site, TrackerUrl, UrlError};
+use crate::table::{RowId, Table};
+
+/// Different trackers of one process. A library has tens, or hundreds when it was gathered from
+/// everywhere; each costs some hundred bytes and, at times, a connection.
+pub const MAX_TRACKERS: usize = 10_000;
+
+/// A tracker: a row of [`TrackerLists::sites`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TrackerId(pub(super) u32);
+
+impl TrackerId {
+    /// Below every other id, for ranges.
+    pub(super) const MIN: TrackerId = TrackerId(0);
+}
+
+impl RowId for TrackerId {
+    fn from_index(index: usize) -> Self {
+        Self(u32::try_from(index).expect("trackers are bounded by MAX_TRACKERS"))
+    }
+
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A list of trackers, which torrents share. Ids are used again after the last torrent is gone.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ListId(pub(super) u32);
+
+impl RowId for ListId {
+    fn from_index(index: usize) -> Self {
+        Self(u32::try_from(index).expect("there are fewer lists than torrents"))
+    }
+
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One tracker of a list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedTracker {
+    /// Which tracker.
+    pub tracker: TrackerId,
+    /// Path and query at this tracker.
+    pub path: Arc<str>,
+}
+
+#[derive(Debug)]
+struct TrackerList {
+    tiers: Arc<[Vec<String>]>,
+    trackers: Box<[ListedTracker]>,
+    /// Torrents that have it.
+    users: u32,
+}
+
+/// Why a URL of a list is not used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SkippedUrl {
+    /// It is not the URL of a tracker.
+    Invalid(UrlError),
+    /// There are [`MAX_TRACKERS`] already.
+    TooMany,
+}
+
+/// Every list, and every tracker that a list or a redirect names.
+#[derive(Debug, Default)]
+pub struct TrackerLists {
+    lists: Table<ListId, Option<TrackerList>>,
+    free: Vec<ListId>,
+    by_tiers: HashMap<Arc<[Vec<String>]>, ListId>,
+    sites: Table<TrackerId, Site>,
+    by_site: HashMap<Site, TrackerId>,
+    /// Trackers that no list names: a redirect leads there.
+    unlisted: BTreeSet<TrackerId>,
+}
+
+impl TrackerLists {
+    /// The id of a list. A new one is parsed, and URLs that cannot be used are appended to `skipped`.
+    /// It is forgotten when the last torrent that holds it releases it.
+    pub fn intern(&mut self, tiers: &Arc<[Vec<String>]>, skipped: &mut Vec<SkippedUrl>) -> ListId {
+        if let Some(&list) = self.by_tiers.get(tiers) {
+            return list;
+        }
+        let mut trackers: Vec<ListedTracker> = Vec::new();
+        for text in tiers.iter().flatten() {
+            match TrackerUrl::parse(text) {
+                Ok(url) => match self.tracker(url.site) {
+                    Some(tracker) => {
+                        self.unlisted.remove(&tracker);
+                        let path = Arc::from(&*url.path);
+                        let listed = ListedTracker { tracker, path };
+                        if !trackers.contains(&listed) {
+                            trackers.push(listed);
+                        }
+                    }
+                    None => skipped.push(SkippedUrl::TooMany),
+                },
+                Err(error) => skipped.push(SkippedUrl::Invalid(error)),
+            }
+        }
+        let list = self.free.pop().unwrap_or_else(|| self.lists.push(None));
+        self.lists[list] = Some(TrackerList {
+            tiers: Arc::clone(tiers),
+            trackers: trackers.into(),
+            users: 0,
+        });
+        self.by_tiers.insert(Arc::clone(tiers), list);
+        list
+    }
+
+    fn tracker(&mut self, site: Site) -> Option<TrackerId> {
+        if let Some(&tracker) = self.by_site.get(&site) {
+            return Some(tracker);
+        }
+        if self.sites.len() >= MAX_TRACKERS {
+            return None;
+        }
+        let tracker = self.sites.push(site.clone());
+        self.by_site.insert(site, tracker);
+        Some(tracker)
+    }
+
+    /// The tracker at a site.
+    #[must_use]
+    pub fn find(&self, site: &Site) -> Option<TrackerId> {
+        self.by_site.get(site).copied()
+    }
+
+    /// Adds a tracker that no list names. `None` when there are [`MAX_TRACKERS`].
+    pub fn add_unlisted(&mut self, site: &Site) -> Option<TrackerId> {
+        let is_new = self.find(site).is_none();
+        let tracker = self.tracker(site.clone())?;
+        if is_new {
+            self.unlisted.insert(tracker);
+        }
+        Some(tracker)
+    }
+
+    /// Gives the id of an unlisted tracker to another site, which has none.
+    pub fn replace_unlisted(&mut self, tracker: TrackerId, site: &Site) {
+        assert!(self.is_unlisted(tracker), "a list names this tracker");
+        let before = std::mem::replace(&mut self.sites[tracker], site.clone());
+        self.by_site.remove(&before);
+        self.by_site.insert(site.clone(), tracker);
+    }
+
+    /// Returns true if no list has named a tracker.
+    #[must_use]
+    pub fn is_unlisted(&self, tracker: TrackerId) -> bool {
+        self.unlisted.contains(&tracker)
+    }
+
+    /// How many trackers no list has named.
+    #[must_use]
+    pub fn unlisted_count(&self) -> usize {
+        self.unlisted.len()
+    }
+
+    /// The site of every tracker.
+    pub fn sites(&self) -> &Table<TrackerId, Site> {
+        &self.sites
+    }
+
+    /// The trackers of a list that is held.
+    pub fn trackers(&self, list: ListId) -> &[ListedTracker] {
+        &self.held(list).trackers
+    }
+
+    /// How many trackers a list has.
+    pub(super) fn count(&self, list: ListId) -> u32 {
+        u32::try_from(self.trackers(list).len())
+            .expect("trackers are bounded by the length of a list")
+    }
+
+    fn held(&self, list: ListId) -> &TrackerList {
+        self.lists[list]
+            .as_ref()
+            .expect("a list is used while it is held")
+    }
+
+    fn held_mut(&mut self, list: ListId) -> &mut TrackerList {
+        self.lists[list]
+            .as_mut()
+            .expect("a list is used while it is held")
+    }
+
+    /// One more torrent has the list.
+    pub fn hold(&mut self, list: ListId) {
+        self.held_mut(list).users += 1;
+    }
+
+    /// One torrent less has it.
+    pub fn release(&mut self, list: ListId) {
+        let held = self.held_mut(list);
+        held.users = held.users.saturating_sub(1);
+        if held.users == 0 {
+            let tiers = Arc::clone(&held.tiers);
+            self.by_tiers.remove(&tiers);
+            self.lists[list] = None;
+            self.free.push(list);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiers(tiers: &[&[&str]]) -> Arc<[Vec<String>]> {
+        let owned = |tier: &&[&str]| tier.iter().map(|url| (*url).to_owned()).collect();
+        tiers.iter().map(owned).collect()
+    }
+
+    fn shown(lists: &TrackerLists, list: ListId) -> Vec<(u32, &str)> {
+        let trackers = lists.trackers(list).iter();
+        trackers
+            .map(|listed| (listed.tracker.0, &*listed.path))
+            .collect()
+    }
+
+    #[test]
+    fn a_list_names_every_tracker_of_every_tier_once() {
+        let mut lists = TrackerLists::default();
+        let mut skipped = Vec::new();
+        let tiers = tiers(&[
+            &["http://a/announce", "wss://b", "HTTP://A:80/announce"],
+            &["udp://c:1/announce", "http://a/other"],
+        ]);
+        let list = lists.intern(&tiers, &mut skipped);
+        assert_eq!(
+            shown(&lists, list),
+            [(0, "/announce"), (1, "/announce"), (0, "/other")]
+        );
+        assert_eq!(skipped, [SkippedUrl::Invalid(UrlError::Scheme)]);
+        assert_eq!(lists.sites().len(), 2);
+    }
+
+    #[test]
+    fn equal_lists_are_kept_once_and_forgotten_with_their_last_torrent() {
+        let mut lists = TrackerLists::default();
+        let mut skipped = Vec::new();
+        let one = tiers(&[&["http://a/x"]]);
+        let list = lists.intern(&one, &mut skipped);
+        lists.hold(list);
+        assert_eq!(lists.intern(&tiers(&[&["http://a/x"]]), &mut skipped), list);
+        lists.hold(list);
+        lists.release(list);
+        assert_eq!(lists.intern(&one, &mut skipped), list);
+        lists.release(list);
+        assert!(lists.lists[list].is_none());
+        let other = lists.intern(&tiers(&[&["http://a/y"]]), &mut skipped);
+        assert_eq!((other, shown(&lists, other)), (list, vec![(0, "/y")]));
+    }
+
+    #[test]
+    fn a_site_that_no_list_names_gives_up_its_number_until_one_does() {
+        let mut lists = TrackerLists::default();
+        let site = |url: &str| TrackerUrl::parse(url).unwrap().site;
+        let (a, b, c) = (site("http://a/"), site("http://b/"), site("http://c/"));
+        lists.intern(&tiers(&[&["http://a/x"]]), &mut Vec::new());
+        assert_eq!(
+            (lists.add_unlisted(&a), lists.add_unlisted(&b)),
+            (Some(TrackerId(0)), Some(TrackerId(1)))
+        );
+        assert!(!lists.is_unlisted(TrackerId(0)) && lists.is_unlisted(TrackerId(1)));
+        lists.replace_unlisted(TrackerId(1), &c);
+        assert_eq!((lists.find(&b), lists.find(&c)), (None, Some(TrackerId(1))));
+        lists.intern(&tiers(&[&["http://c/x"]]), &mut Vec::new());
+        assert_eq!(
+            (lists.is_unlisted(TrackerId(1)), lists.unlisted_count()),
+            (false, 0)
+        );
+        assert_eq!(lists.find(&c), Some(TrackerId(1)));
+    }
+
+    #[test]
+    fn trackers_are_bounded() {
+        let mut lists = TrackerLists::default();
+        let mut skipped = Vec::new();
+        let urls: Vec<String> = (0..=MAX_TRACKERS)
+            .map(|n| format!("http://t{n}/"))
+            .collect();
+        let list = lists.intern(&Arc::from([urls]), &mut skipped);
+        assert_eq!(lists.trackers(list).len(), MAX_TRACKERS);
+        assert_eq!(skipped, [SkippedUrl::TooMany]);
+    }
+}
