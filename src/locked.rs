@@ -4,11 +4,9 @@
 //! its process, however that ends. It must not know what is in the file.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-
-use crate::sys;
 
 /// Opens the file to be read and written, and locks it; it is made when there is none. In a directory
 /// where others may write, a link would lead to a file that is not meant: it is not followed.
@@ -21,10 +19,8 @@ pub fn open(path: &Path) -> io::Result<File> {
     options.custom_flags(libc::O_NOFOLLOW);
     loop {
         let file = options.open(path)?;
-        if !sys::try_lock(&file)? {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        // Whoever had the lock may have renamed the file since it was opened.
+        file.try_lock()?;
+        // The process that had the lock may have renamed the file since it was opened.
         let named = fs::metadata(path).map(|metadata| metadata.ino());
         if named.is_ok_and(|ino| file.metadata().is_ok_and(|metadata| metadata.ino() == ino)) {
             return Ok(file);
@@ -35,7 +31,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::io::{Read, Write};
+    use std::io::{ErrorKind, Read, Write};
     use std::time::{Duration, Instant};
 
     /// Waits for a lock that was just let go: a process that another test is starting at this moment

@@ -260,20 +260,6 @@ pub fn writev(descriptor: BorrowedFd<'_>, slices: &[Slice<'_>]) -> io::Result<us
     usize::try_from(taken).map_err(|_| io::Error::last_os_error())
 }
 
-/// Locks an open file for this process, until the last descriptor of it is closed. `false` when
-/// another process has the lock.
-///
-/// # Errors
-/// Those of flock(2).
-pub fn try_lock(file: &File) -> io::Result<bool> {
-    // SAFETY: the descriptor is open while `file` is borrowed, and no memory is handed over.
-    match check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 /// Gives an open file, as which `O_PATH` will do, to another user and group.
 ///
 /// # Errors

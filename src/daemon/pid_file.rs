@@ -4,14 +4,12 @@
 //! nobody holds was left by a process that was killed, and is replaced. It is never written in
 //! place and no link is followed, since it may lie in a directory that belongs to somebody else.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-
-use crate::sys;
 
 /// How often others may be faster with the file before that is an error.
 const ATTEMPTS: usize = 10;
@@ -64,14 +62,18 @@ impl PidFile {
                 Err(error) => return Err(failed(error)),
             };
             if let Some(file) = &stale {
-                if !sys::try_lock(file).map_err(failed)? {
-                    let mut number = String::new();
-                    // What cannot be read is not shown.
-                    let _ = file.take(NUMBER_BYTES).read_to_string(&mut number);
-                    return Err(PidFileError::Taken {
-                        path: path.to_owned(),
-                        number: number.trim().to_owned(),
-                    });
+                match file.try_lock() {
+                    Ok(()) => {}
+                    Err(TryLockError::Error(error)) => return Err(failed(error)),
+                    Err(TryLockError::WouldBlock) => {
+                        let mut number = String::new();
+                        // The message goes without a number that cannot be read.
+                        let _ = file.take(NUMBER_BYTES).read_to_string(&mut number);
+                        return Err(PidFileError::Taken {
+                            path: path.to_owned(),
+                            number: number.trim().to_owned(),
+                        });
+                    }
                 }
                 if !is_still_at(file, path) {
                     continue;
@@ -129,8 +131,10 @@ fn put(path: &Path, replace: bool) -> io::Result<File> {
         .create_new(true)
         .mode(0o644)
         .open(&new)?;
-    let outcome = sys::try_lock(&file)
-        .and_then(|_| writeln!(file, "{}", std::process::id()))
+    let outcome = file
+        .try_lock()
+        .map_err(io::Error::from)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
         .and_then(|()| match replace {
             true => fs::rename(&new, path),
             false => fs::hard_link(&new, path),

@@ -147,17 +147,6 @@ fn a_socket_is_writable_until_it_is_full_and_when_it_has_failed() {
 }
 
 #[test]
-fn a_file_is_locked_for_one_until_it_is_closed() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let first = File::open(file.path()).unwrap();
-    let second = File::open(file.path()).unwrap();
-    assert!(try_lock(&first).unwrap());
-    assert!(!try_lock(&second).unwrap());
-    drop(first);
-    assert!(try_lock(&second).unwrap());
-}
-
-#[test]
 fn the_descriptor_limit_is_raised_once() {
     let limit = raise_descriptor_limit().unwrap();
     assert!(limit > 0);

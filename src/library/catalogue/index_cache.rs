@@ -9,11 +9,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, flock};
-
 use crate::library::index::Index;
 use crate::library::scan::walk::resolved;
-use crate::sys;
 
 /// How long an index stays that nobody has made anew, which each start does, and nobody has open:
 /// longer than a library is away for a holiday or a repair.
@@ -26,7 +23,7 @@ const NEW: &str = "index.new";
 /// Says to others that an index is in use, for as long as it is open.
 pub(super) fn hold(index: &Index) {
     // Without the lock it is removed when it is old, which costs a scan at the next start.
-    let _ = flock(index.file(), FlockOperation::NonBlockingLockShared);
+    let _ = index.file().try_lock_shared();
 }
 
 /// The files beside `state` whose name is that of one, with this behind it.
@@ -88,7 +85,7 @@ pub(super) fn remove_unused(state: &Path) {
             continue;
         };
         // Who has it open, or is writing it, has locked it.
-        if matches!(sys::try_lock(&file), Ok(true)) {
+        if file.try_lock().is_ok() {
             let _ = fs::remove_file(&path);
         }
     }
