@@ -243,12 +243,15 @@ deny:  ## check dependencies: advisories, licences, duplicates, sources (install
 	$(CARGO) deny --locked check
 
 # Without a sanitizer a stable compiler will do: the parsers are safe Rust, and what is looked for
-# is a panic, an overflow or a hang.
+# is a panic, an overflow or a hang. What is found of interest is kept in fuzz/found, which is not
+# committed; the inputs in fuzz/corpus are, and tests/corpus.rs runs them.
 fuzz:  ## run each fuzz target for FUZZ_SECONDS (installs cargo-fuzz)
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz@0.13.2
 	@for target in $$($(CARGO) fuzz list); do \
 		echo "== $$target"; \
-		$(CARGO) fuzz run --sanitizer none "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+		mkdir -p "fuzz/found/$$target"; \
+		$(CARGO) fuzz run --sanitizer none "$$target" "fuzz/found/$$target" "fuzz/corpus/$$target" \
+			-- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
 # The test that compares them writes them when it is told to.

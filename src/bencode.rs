@@ -2,7 +2,7 @@
 //!
 //! It borrows from its input, allocates nothing and never recurses: the cost is one pass over the
 //! input, whatever the input. There are two grammars, because programs on the network write what
-//! no metainfo file should hold. See [`Grammar`].
+//! no metainfo file should hold. See `Grammar`.
 
 use thiserror::Error;
 

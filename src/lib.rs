@@ -27,6 +27,7 @@
 //! | [`net`]      | non-blocking sockets as every part opens them                          |
 //! | [`workers`]  | bounded pools of threads for what may block                           |
 //! | [`table`]    | rows that are found by an id of their own type                         |
+//! | [`fuzzing`]  | doors for the fuzz targets to private parsers                          |
 //! | [`sys`]      | every `unsafe` line, one function for each system call                 |
 //!
 //! Calls go down; answers come back as values. Only [`reactor`] imports everything.
@@ -37,6 +38,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod daemon;
+pub mod fuzzing;
 pub mod library;
 pub mod locked;
 pub mod logging;

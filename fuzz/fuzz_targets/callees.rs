@@ -1,25 +1,5 @@
-//! Whose peers are called, as the option says it: whatever was accepted holds for just those torrents.
+//! Runs `hekate_fuzz::callees`.
 
 #![no_main]
 
-use hekate::tracker::callees::Callees;
-use hekate::wire::message::InfoHash;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| {
-    let values: Vec<String> = text.split('\n').map(str::to_owned).collect();
-    let Ok(callees) = Callees::parse(&values) else {
-        return;
-    };
-    assert!(!callees.is_empty());
-    let is_all = values.iter().any(|value| value == "all");
-    for value in &values {
-        let info_hash = InfoHash::from_hex(value);
-        assert_eq!(info_hash.is_none(), value == "all");
-        assert!(info_hash.is_none_or(|info_hash| callees.has(&info_hash)));
-    }
-    // Twenty bytes that no list of hexadecimal digits was made of.
-    let other = InfoHash([0x5a; 20]);
-    let is_named = values.iter().any(|value| InfoHash::from_hex(value) == Some(other));
-    assert_eq!(callees.has(&other), is_all || is_named);
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| hekate_fuzz::callees::check(data));

@@ -4,7 +4,7 @@
 //! of the files that it holds for: a file with another stamp makes its pieces unknown again. It must
 //! not know how anything is found out, nor who asks; it does no I/O.
 
-pub(super) mod kept;
+pub(crate) mod kept;
 
 use std::collections::BTreeSet;
 use std::ops::Range;

@@ -13,7 +13,7 @@ mod completion;
 pub mod content;
 mod hashing;
 mod jobs;
-mod ledger;
+pub(crate) mod ledger;
 mod mappings;
 mod remembering;
 mod residency;

@@ -17,7 +17,7 @@
 //! mapping or by truncate(2) without being opened.
 
 mod follow;
-mod mounts;
+pub(crate) mod mounts;
 mod pending;
 mod presence;
 mod resolve;

@@ -28,9 +28,9 @@ impl Mounts {
 
 /// One mount.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Mount {
+pub(crate) struct Mount {
     /// Where it is.
-    pub(super) point: PathBuf,
+    pub(crate) point: PathBuf,
     /// What is mounted: the mount id, the device and the directory on it.
     what: Vec<u8>,
     /// Whether an automounter has mounted it: such mounts come and go on access.
@@ -42,7 +42,8 @@ pub(super) fn all() -> Vec<Mount> {
     fs::read(TABLE).map_or(Vec::new(), |table| parse(&table))
 }
 
-fn parse(table: &[u8]) -> Vec<Mount> {
+/// Reads a mount table; lines that are not of its form are passed over.
+pub(crate) fn parse(table: &[u8]) -> Vec<Mount> {
     let lines = || table.split(|&byte| byte == b'\n').filter_map(Line::parse);
     let automounters = lines().filter(|line| line.is_automounter);
     let automounters: HashSet<&[u8]> = automounters.map(|line| line.number).collect();

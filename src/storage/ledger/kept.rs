@@ -27,8 +27,8 @@ const FILE_BYTES: usize = 4 + 8 + 8;
 
 /// What is kept of one torrent.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(in crate::storage) struct Kept {
-    pub(in crate::storage) info_hash: InfoHash,
+pub(crate) struct Kept {
+    pub(crate) info_hash: InfoHash,
     pub(super) stamps: Stamps,
     pub(super) good: Bits,
 }
@@ -68,7 +68,7 @@ pub(super) fn encode(info_hash: &InfoHash, record: &Record, out: &mut Vec<u8>) {
 }
 
 /// The entry that the bytes begin with, and how many it has. `None` when there is no whole one.
-pub(in crate::storage) fn decode(bytes: &[u8]) -> Option<(Kept, usize)> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<(Kept, usize)> {
     let mut rest = bytes;
     let length = usize::try_from(u32::from_le_bytes(take(&mut rest)?)).ok()?;
     let wanted: [u8; CHECKSUM_BYTES] = take(&mut rest)?;
