@@ -170,21 +170,16 @@ impl TrackerLists {
         &self.sites
     }
 
-    /// The trackers of a list that is held.
+    /// The trackers of a list. There are none once its last torrent has gone, which may be before
+    /// the last announce of that torrent is settled.
     pub fn trackers(&self, list: ListId) -> &[ListedTracker] {
-        &self.held(list).trackers
+        (self.lists[list].as_ref()).map_or(&[], |held| &held.trackers)
     }
 
     /// How many trackers a list has.
     pub(super) fn count(&self, list: ListId) -> u32 {
         u32::try_from(self.trackers(list).len())
             .expect("trackers are bounded by the length of a list")
-    }
-
-    fn held(&self, list: ListId) -> &TrackerList {
-        self.lists[list]
-            .as_ref()
-            .expect("a list is used while it is held")
     }
 
     fn held_mut(&mut self, list: ListId) -> &mut TrackerList {
@@ -198,9 +193,11 @@ impl TrackerLists {
         self.held_mut(list).users += 1;
     }
 
-    /// One torrent less has it.
+    /// One torrent less has it. Nothing happens when none has.
     pub fn release(&mut self, list: ListId) {
-        let held = self.held_mut(list);
+        let Some(held) = &mut self.lists[list] else {
+            return;
+        };
         held.users = held.users.saturating_sub(1);
         if held.users == 0 {
             let tiers = Arc::clone(&held.tiers);
