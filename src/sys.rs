@@ -1,8 +1,8 @@
-//! Every unsafe line of the program, one function for each system call, behind safe signatures.
+//! The system calls that `std` and rustix lack, and every unsafe line of the program.
 //!
 //! Owns the rule that mapped bytes are lent to the kernel and never dereferenced: a load from a
-//! mapping whose file was truncated kills the process, where a system call answers EFAULT. No
-//! pointer and no reference to mapped bytes leaves this file. It must not know why it is called.
+//! mapping whose file was truncated kills the process, but a system call returns EFAULT. No pointer
+//! and no reference to mapped bytes leaves this file.
 #![allow(unsafe_code)]
 
 pub mod process;
@@ -19,6 +19,14 @@ use std::process::Command;
 use std::ptr;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{self, AtFlags, Gid, Uid};
+use rustix::process::{
+    Pid, Resource, Signal, getrlimit, kill_process, set_parent_process_death_signal,
+    setpriority_process, setrlimit,
+};
+use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::{SockAddr, SockAddrStorage};
 
 /// Most parts of one vectored write: 32 blocks with their headers. Measured, deeper batches save
@@ -126,11 +134,10 @@ impl Mapping {
 /// file's owner and to those who may write it. (The second is only asked since Linux 5.8.)
 #[must_use]
 pub fn may_ask_page_cache(file: &File, metadata: &Metadata) -> bool {
-    // SAFETY: geteuid has no arguments and cannot fail.
-    let user = unsafe { libc::geteuid() };
-    if metadata.uid() == user {
+    if metadata.uid() == rustix::process::geteuid().as_raw() {
         return true;
     }
+    // rustix refuses AT_EMPTY_PATH here.
     // SAFETY: the path is a static string, the descriptor is open while `file` is borrowed, and
     // the kernel only reads.
     let answer = unsafe {
@@ -260,34 +267,33 @@ pub fn writev(descriptor: BorrowedFd<'_>, slices: &[Slice<'_>]) -> io::Result<us
     usize::try_from(taken).map_err(|_| io::Error::last_os_error())
 }
 
-/// Gives an open file, as which `O_PATH` will do, to another user and group.
+/// Changes the user and group of an open file; `O_PATH` suffices.
 ///
 /// # Errors
 /// Those of fchownat(2).
 pub fn change_owner(file: &File, user: u32, group: u32) -> io::Result<()> {
-    let (file, flags) = (file.as_raw_fd(), libc::AT_EMPTY_PATH);
-    // SAFETY: the descriptor is open while `file` is borrowed; the path is a string that ends with a
-    // zero.
-    check(unsafe { libc::fchownat(file, c"".as_ptr(), user, group, flags) })
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+    Ok(fs::chownat(
+        file,
+        c"",
+        Some(user),
+        Some(group),
+        AtFlags::EMPTY_PATH,
+    )?)
 }
 
 /// Raises the soft limit on descriptors to the hard one, and returns it.
 ///
 /// # Errors
-/// Those of getrlimit(2) and setrlimit(2).
+/// Those of setrlimit(2).
 pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the kernel writes one `rlimit` to the place it is given.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
-    if limit.rlim_cur < limit.rlim_max {
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: the kernel reads one `rlimit` from the place it is given.
-        check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit)?;
     }
-    Ok(limit.rlim_cur)
+    // None is no limit.
+    Ok(limit.current.unwrap_or(u64::MAX))
 }
 
 /// Bounds the bytes that a socket holds and has not sent (`TCP_NOTSENT_LOWAT`): it is writable only
@@ -299,37 +305,24 @@ pub fn set_not_sent_low_water(socket: impl AsFd, bytes: u32) -> io::Result<()> {
     socket2::SockRef::from(&socket).set_tcp_notsent_lowat(bytes)
 }
 
-/// Whether a socket would take bytes now. When it would not, an event follows when it does.
+/// Returns true if a socket would take bytes now. If it would not, an event follows when it does.
 ///
 /// # Errors
 /// Those of poll(2).
 pub fn is_writable(socket: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut question = libc::pollfd {
-        fd: socket.as_raw_fd(),
-        events: libc::POLLOUT,
-        revents: 0,
-    };
-    // SAFETY: the kernel reads and writes the one entry that it is given, and does not wait.
-    let answer = unsafe { libc::poll(&raw mut question, 1, 0) };
-    match answer {
-        0 => Ok(false),
-        // An error of the socket counts as well: writing finds it.
-        1 => Ok(true),
-        _ => Err(io::Error::last_os_error()),
-    }
+    let mut sockets = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
+    // An error of the socket counts as well: writing finds it.
+    Ok(poll(&mut sockets, Some(&Timespec::default()))? == 1)
 }
 
-/// Has the calling thread ask for less of a busy processor than others, by 0 to 19 steps. It cannot be
-/// undone without rights.
+/// Lowers the share of the processor that the calling thread competes for, by 0 to 19 steps. It
+/// cannot be raised again without privileges.
 ///
 /// # Errors
 /// Those of setpriority(2).
 pub fn set_niceness(niceness: i32) -> io::Result<()> {
-    // SAFETY: the call takes no pointer. On Linux who 0 is the calling thread alone.
-    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    // On Linux, process 0 is the calling thread only.
+    Ok(setpriority_process(None, niceness)?)
 }
 
 /// Most datagrams of one system call.
@@ -442,18 +435,14 @@ impl Inbox {
     }
 }
 
-/// Fills a buffer with bytes that nobody can guess.
+/// Fills a buffer with unpredictable bytes.
 ///
 /// # Errors
 /// Those of getrandom(2).
 pub fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
+    // The kernel never fills fewer than 256 bytes of those that it is asked for (getrandom(2)).
     for part in bytes.chunks_mut(256) {
-        // SAFETY: the kernel writes at most `part.len()` bytes to `part`; up to 256 bytes it
-        // writes all of them once it answers.
-        let written = unsafe { libc::getrandom(part.as_mut_ptr().cast(), part.len(), 0) };
-        if usize::try_from(written) != Ok(part.len()) {
-            return Err(io::Error::last_os_error());
-        }
+        getrandom(part, GetRandomFlags::empty())?;
     }
     Ok(())
 }
@@ -477,12 +466,7 @@ pub fn major_faults() -> io::Result<u64> {
 #[cfg(test)]
 pub(crate) fn evict(file: &File) -> io::Result<()> {
     file.sync_all()?;
-    // SAFETY: the descriptor is open while `file` is borrowed, and no memory is handed over.
-    let answer = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-    match answer {
-        0 => Ok(()),
-        code => Err(io::Error::from_raw_os_error(code)),
-    }
+    Ok(fs::fadvise(file, 0, None, fs::Advice::DontNeed)?)
 }
 
 /// Units: bytes.
@@ -520,16 +504,9 @@ pub fn recv_discard(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
 /// # Errors
 /// Those of `sched_getaffinity(2)`.
 pub fn affinity() -> io::Result<Vec<usize>> {
-    let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
-    let size = size_of::<libc::cpu_set_t>();
-    // SAFETY: the kernel writes at most `size` bytes into the set; all zeros is valid as well.
-    let set = unsafe {
-        check(libc::sched_getaffinity(0, size, set.as_mut_ptr()))?;
-        set.assume_init()
-    };
-    Ok((0..size * 8)
-        // SAFETY: the number is below the count of bits in the set.
-        .filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) })
+    let set = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU)
+        .filter(|cpu| set.is_set(*cpu))
         .collect())
 }
 
@@ -538,15 +515,11 @@ pub fn affinity() -> io::Result<Vec<usize>> {
 /// # Errors
 /// Those of `sched_setaffinity(2)`, `InvalidInput` when none of the processors exists.
 pub fn set_affinity(cpus: &[usize]) -> io::Result<()> {
-    let size = size_of::<libc::cpu_set_t>();
-    // SAFETY: a set of processors is bits, for which all zeros is valid.
-    let mut set = unsafe { MaybeUninit::<libc::cpu_set_t>::zeroed().assume_init() };
-    for cpu in cpus.iter().filter(|cpu| **cpu < size * 8) {
-        // SAFETY: the number is below the count of bits in the set.
-        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    let mut set = CpuSet::new();
+    for cpu in cpus.iter().filter(|cpu| **cpu < CpuSet::MAX_CPU) {
+        set.set(*cpu);
     }
-    // SAFETY: the kernel reads `size` bytes of the set.
-    check(unsafe { libc::sched_setaffinity(0, size, &raw const set) })
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// Asks a process to stop (SIGTERM).
@@ -554,15 +527,14 @@ pub fn set_affinity(cpus: &[usize]) -> io::Result<()> {
 /// # Errors
 /// Those of kill(2).
 pub fn terminate(pid: u32) -> io::Result<()> {
-    let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: a signal to another process touches no memory of ours.
-    check(unsafe { libc::kill(pid, libc::SIGTERM) })
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(kill_process(pid, Signal::TERM)?)
 }
 
 /// Lets the process that `command` will start be killed when the thread that starts it ends.
 pub fn die_with_parent(command: &mut Command) {
-    // SAFETY: prctl with a number has no memory arguments.
-    let bind = || check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) });
+    let bind = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
     // SAFETY: between fork and exec the closure makes one system call; it neither allocates nor locks.
     unsafe { command.pre_exec(bind) };
 }

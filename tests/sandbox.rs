@@ -21,7 +21,7 @@ use std::process::Command;
 use std::thread;
 
 use hekate::daemon::sandbox::{Places, Strength};
-use hekate::sys::{self, process};
+use hekate::sys;
 
 /// A thing to try: what it is, whether the sandbox allows it, and the attempt.
 type Attempt<'a> = (&'a str, bool, Box<dyn Fn() -> io::Result<()> + Sync + 'a>);
@@ -179,7 +179,7 @@ fn inside(base: &Path) {
         remove: vec![base.join("log")],
         ..Places::default()
     };
-    process::forbid_new_privileges().unwrap();
+    rustix::thread::set_no_new_privs(true).unwrap();
     let strength = places.enter().unwrap();
     assert_eq!(
         strength,

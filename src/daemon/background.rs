@@ -7,10 +7,14 @@ use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::Mode;
+use rustix::process::{setsid, umask};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
 use crate::sys::process;
 
 /// New files are for others to read, and for nobody but us to write.
-const NEW_FILE_MASK: u32 = 0o022;
+const NEW_FILE_MASK: Mode = Mode::WGRP.union(Mode::WOTH);
 
 /// The exit code when the daemon has ended without a word.
 const EXIT_SILENT: u8 = 1;
@@ -46,13 +50,13 @@ pub fn go() -> io::Result<Role> {
         return Ok(Role::Starter(code, message));
     }
     drop(reader);
-    process::leave_session()?;
+    setsid()?;
     // Who is not the first of a session gets no terminal by opening one.
     if !process::fork()? {
         return Ok(Role::Between);
     }
     std::env::set_current_dir("/")?;
-    process::mask_new_files(NEW_FILE_MASK);
+    umask(NEW_FILE_MASK);
     let null = File::options().read(true).write(true).open("/dev/null")?;
     Ok(Role::Daemon(Background {
         starter: Arc::new(Mutex::new(Some(writer))),
@@ -76,7 +80,11 @@ fn listen(mut reader: PipeReader) -> (u8, String) {
 impl Background {
     /// The daemon listens: who started it may go, and its standard streams are left.
     pub fn ready(&self) {
-        if let Err(error) = process::replace_standard_streams(&self.null) {
+        let null = &*self.null;
+        let replaced = dup2_stdin(null)
+            .and_then(|()| dup2_stdout(null))
+            .and_then(|()| dup2_stderr(null));
+        if let Err(error) = replaced {
             log::warn!("cannot redirect the standard streams: {error}");
         }
         self.say(0, "");

@@ -10,7 +10,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-use crate::sys::process;
+use rustix::time::{ClockId, clock_gettime};
 
 /// The service manager, if there is one.
 #[derive(Debug, Default)]
@@ -65,7 +65,8 @@ impl Notifier {
 
     /// A reload begins. It ends with [`Notifier::ready`].
     pub fn reloading(&self) {
-        let now_us = process::monotonic_us();
+        let now = clock_gettime(ClockId::Monotonic);
+        let now_us = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}"));
     }
 

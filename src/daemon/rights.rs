@@ -11,7 +11,6 @@ use super::identity::{IdentityError, Plan};
 use super::sandbox::{Places, Strength};
 use crate::config::Config;
 use crate::logging::Logging;
-use crate::sys::process;
 
 /// Why the daemon must not go on.
 #[derive(Debug, Error)]
@@ -68,7 +67,7 @@ pub fn give_up(
 }
 
 fn forbid_new_privileges() -> bool {
-    match process::forbid_new_privileges() {
+    match rustix::thread::set_no_new_privs(true) {
         Ok(()) => true,
         Err(error) => {
             log::warn!("no_new_privs: {error}");

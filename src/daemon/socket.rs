@@ -11,14 +11,16 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use rustix::fs::Mode;
+use rustix::process::umask;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::identity::Owner;
-use crate::sys::{self, process};
+use crate::sys;
 
 /// Connecting takes the right to write. A new socket has all rights but those that the mask takes
 /// away, and `chmod` afterwards would be late.
-const ALL_BUT_USER_AND_GROUP: libc::mode_t = 0o117;
+const ALL_BUT_USER_AND_GROUP: Mode = Mode::XUSR.union(Mode::XGRP).union(Mode::RWXO);
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -31,9 +33,9 @@ const BACKLOG: i32 = 128;
 pub fn listen(path: &Path, owner: Option<Owner>) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let address = SockAddr::unix(path)?;
-    let mask = process::mask_new_files(ALL_BUT_USER_AND_GROUP);
+    let mask = umask(ALL_BUT_USER_AND_GROUP);
     let bound = socket.bind(&address);
-    process::mask_new_files(mask);
+    umask(mask);
     bound?;
     if let Some(owner) = owner {
         give(path, owner)?;

@@ -1,16 +1,17 @@
-//! System calls about the process itself: who it is, what it may do, what it was given at birth.
-//!
-//! Owns nothing. It must not know in which order a daemon wants them.
+//! System calls about the process: forking, users, capabilities, and descriptors passed to it.
 
 use std::ffi::{CStr, CString};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
+use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
 use super::check;
 
@@ -47,38 +48,6 @@ pub fn fork() -> io::Result<bool> {
     }
 }
 
-/// Leaves the terminal and its session.
-///
-/// # Errors
-/// Those of setsid(2).
-pub fn leave_session() -> io::Result<()> {
-    // SAFETY: setsid has no memory arguments.
-    match unsafe { libc::setsid() } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
-}
-
-/// Sets the rights that new files never get. Answers those that they did not get before.
-pub fn mask_new_files(mask: libc::mode_t) -> libc::mode_t {
-    // SAFETY: umask has no memory arguments and cannot fail.
-    unsafe { libc::umask(mask) }
-}
-
-/// Has standard input, output and error lead to this file.
-///
-/// # Errors
-/// Those of dup2(2).
-pub fn replace_standard_streams(file: &File) -> io::Result<()> {
-    for stream in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
-        // SAFETY: both are descriptors; the standard streams belong to nobody who would close them.
-        if unsafe { libc::dup2(file.as_raw_fd(), stream) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
-}
-
 /// Takes over the descriptors that whoever started the process passed to it, from 3 on. They are
 /// closed when a program is run. Only the first call may take them.
 ///
@@ -101,19 +70,6 @@ pub fn take_passed_descriptors(count: usize) -> io::Result<Vec<OwnedFd>> {
         // SAFETY: the descriptor is open, was opened before the process began, and is taken once.
         .map(|number| unsafe { OwnedFd::from_raw_fd(number) })
         .collect())
-}
-
-/// The clock that service managers compare with: microseconds of `CLOCK_MONOTONIC`.
-#[must_use]
-pub fn monotonic_us() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the kernel writes one `timespec` to the place it is given; this clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1000
 }
 
 /// A user as the system knows it.
@@ -266,27 +222,17 @@ pub fn can_become_root() -> bool {
     unsafe { libc::setresuid(0, 0, 0) == 0 }
 }
 
-/// The sets of capabilities as capset(2) takes them: effective, permitted and inheritable, the lower
-/// half of each first.
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    process: libc::c_int,
-}
-
-/// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h.
-const CAPABILITY_VERSION: u32 = 0x2008_0522;
-
-/// Takes every capability out of the set that a program that is run could get. It needs one itself.
+/// Removes every capability from the bounding set, so that no program that is run can gain one. It
+/// needs a capability itself.
 ///
 /// # Errors
 /// Those of prctl(2).
 pub fn empty_bounding_set() -> io::Result<()> {
-    for number in 0..64 {
-        // SAFETY: prctl with numbers has no memory arguments.
-        match check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) }) {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match thread::remove_capability_from_bounding_set(capability) {
             // The kernel has no capability of this number, and none above.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
+            Err(Errno::INVAL) => break,
             outcome => outcome?,
         }
     }
@@ -298,66 +244,33 @@ pub fn empty_bounding_set() -> io::Result<()> {
 /// # Errors
 /// Those of prctl(2) and capset(2).
 pub fn drop_capabilities() -> io::Result<()> {
-    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL;
-    // SAFETY: prctl with numbers has no memory arguments.
-    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear, 0, 0, 0) })?;
-    let header = CapabilityHeader {
-        version: CAPABILITY_VERSION,
-        process: 0,
-    };
-    let none = [0_u32; 6];
-    // SAFETY: the kernel reads one header, and six numbers for this version.
-    let answer = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
-    match answer {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    thread::clear_ambient_capability_set()?;
+    Ok(thread::set_capabilities(None, NO_CAPABILITIES)?)
 }
 
-/// Whether any capability is left, effective, permitted or inheritable.
+/// Returns true if any capability is left, effective, permitted or inheritable.
 ///
 /// # Errors
 /// Those of capget(2).
 pub fn has_capabilities() -> io::Result<bool> {
-    let mut header = CapabilityHeader {
-        version: CAPABILITY_VERSION,
-        process: 0,
-    };
-    let mut sets = [0_u32; 6];
-    // SAFETY: the kernel reads and writes one header, and writes six numbers for this version.
-    let answer = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
-    match answer {
-        0 => Ok(sets != [0; 6]),
-        _ => Err(io::Error::last_os_error()),
-    }
+    Ok(thread::capabilities(None)? != NO_CAPABILITIES)
 }
 
-/// From now on no program that is run gives further rights.
-///
-/// # Errors
-/// Those of prctl(2).
-pub fn forbid_new_privileges() -> io::Result<()> {
-    // SAFETY: prctl with numbers has no memory arguments.
-    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
-}
+const NO_CAPABILITIES: CapabilitySets = CapabilitySets {
+    effective: CapabilitySet::empty(),
+    permitted: CapabilitySet::empty(),
+    inheritable: CapabilitySet::empty(),
+};
 
-/// Whether the owners and modes of a path let this process read it. What a sandbox says is not asked.
+/// Returns true if the owner and mode of a path let this process read it. A sandbox may forbid it
+/// nevertheless.
 #[must_use]
 pub fn permissions_allow_reading(path: &Path) -> bool {
-    permissions_allow(path, libc::R_OK)
+    accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// The same for writing.
 #[must_use]
 pub fn permissions_allow_writing(path: &Path) -> bool {
-    permissions_allow(path, libc::W_OK)
-}
-
-fn permissions_allow(path: &Path, mode: libc::c_int) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
-        return false;
-    };
-    let flags = libc::AT_EACCESS;
-    // SAFETY: the path is a string that ends with a zero.
-    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, flags) == 0 }
+    accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }

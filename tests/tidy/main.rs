@@ -73,6 +73,7 @@ const WORLD: &[&str] = &[
     "log",
     "env_logger",
     "memmap2",
+    "rustix",
     "socket2",
     "signal_hook",
     "signal_hook_mio",
