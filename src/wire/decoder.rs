@@ -1,17 +1,15 @@
 //! Framing: received bytes to messages (BEP 3, BEP 6, BEP 10).
 //!
-//! Owns how far a peer has come in its current message, in a few bytes for each peer and without a
-//! heap. Small messages are taken whole from the caller's buffer; bitfields and bodies a seeder has
-//! no use for are counted or skipped as they pass, so that a megabyte of them costs no memory. It
-//! must not know whether a message is legal now, nor how many pieces the torrent has.
+//! The decoder keeps a few bytes for each peer and no heap. Small messages are taken whole from the
+//! caller's buffer. Bitfields and bodies that a seeder does not need are counted or skipped as they
+//! arrive, so that a megabyte of them costs no memory.
 
 use thiserror::Error;
 
 use super::{
     extension::{HANDSHAKE_ID, OUR_UPLOAD_ONLY, OUR_UT_METADATA},
     handshake::PROTOCOL,
-    id,
-    message::{InfoHash, Message, PeerId, Request},
+    message::{InfoHash, Message, PeerId, Request, id},
 };
 
 /// The longest message accepted, without its length prefix: the bitfield of eight million pieces.
@@ -37,7 +35,7 @@ pub enum DecodeError {
     /// Longer than [`MAX_MESSAGE_LENGTH`], or than [`MAX_EXTENDED_LENGTH`] where it is kept whole.
     #[error("message {id} of {length} bytes is too long")]
     MessageTooLong {
-        /// What the length prefix says. Unit: bytes.
+        /// The length prefix. Unit: bytes.
         length: u32,
         /// The message id.
         id: u8,
@@ -45,7 +43,7 @@ pub enum DecodeError {
     /// A message of fixed length has another one.
     #[error("message {id} has the wrong length of {length} bytes")]
     BadLength {
-        /// What the length prefix says. Unit: bytes.
+        /// The length prefix. Unit: bytes.
         length: u32,
         /// The message id.
         id: u8,
@@ -56,7 +54,7 @@ pub enum DecodeError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decoded<'a> {
     /// More bytes are needed: drop the first `consumed`, keep the others (fewer than [`MAX_TAIL`])
-    /// in front of what comes next.
+    /// and append what arrives next.
     Incomplete {
         /// How many bytes of the input are done with.
         consumed: usize,
@@ -78,15 +76,16 @@ impl<'a> Decoded<'a> {
 
 const INCOMPLETE: Decoded<'static> = Decoded::Incomplete { consumed: 0 };
 
-/// Where in its stream of bytes a peer is.
-#[derive(Debug)]
+/// The position of a peer in its stream of bytes.
+#[derive(Default, Debug)]
 pub struct Decoder {
     state: State,
 }
 
-#[derive(Debug)]
+#[derive(Default, Debug)]
 enum State {
     /// The first 48 bytes.
+    #[default]
     Handshake,
     /// The last 20 bytes of the handshake.
     PeerId,
@@ -96,7 +95,7 @@ enum State {
     Body(Body),
 }
 
-/// A body that is looked at as it passes.
+/// A body of which bytes are not kept.
 #[derive(Clone, Copy, Debug)]
 struct Body {
     id: u8,
@@ -106,21 +105,13 @@ struct Body {
     ones: u32,
 }
 
-impl Default for Decoder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Decoder {
     /// At the start of a connection: expects a handshake.
     pub fn new() -> Self {
-        Self {
-            state: State::Handshake,
-        }
+        Self::default()
     }
 
-    /// True inside a message whose body is streamed, when no tail shows that a message is pending.
+    /// Returns true inside a body that is not kept: a message is pending although there is no tail.
     pub fn mid_body(&self) -> bool {
         matches!(self.state, State::Body(_))
     }
@@ -251,10 +242,9 @@ impl Decoder {
         self.pass_body(body, input, LENGTH_PREFIX + 1)
     }
 
-    /// Lets the part of the body that follows `header` bytes pass, and ends the message when that
-    /// was the last of it.
+    /// Counts the part of the body that follows `header` bytes. Ends the message with its last byte.
     fn pass_body(&mut self, mut body: Body, input: &[u8], header: usize) -> Decoded<'static> {
-        let available = input.get(header..).unwrap_or_default();
+        let available = input.get(header..).expect("the header was read");
         let part = available
             .get(..body.remaining_bytes as usize)
             .unwrap_or(available);
@@ -262,7 +252,7 @@ impl Decoder {
             body.ones += count_ones(part);
         }
         let consumed = header + part.len();
-        body.remaining_bytes -= u32::try_from(part.len()).unwrap_or(body.remaining_bytes);
+        body.remaining_bytes -= u32::try_from(part.len()).expect("it is at most what remained");
         if body.remaining_bytes > 0 {
             self.state = State::Body(body);
             return Decoded::Incomplete { consumed };

@@ -1,14 +1,14 @@
 //! Messages to bytes: what a seeder sends (BEP 3, BEP 6, BEP 10).
 //!
-//! Owns the framing of outgoing messages, appended to a peer's control buffer. The body of a block
-//! never passes here: only its header does. It must not know when a message is due.
+//! Each function appends a framed message to a peer's control buffer. Of a block, only the header is
+//! made here.
 
-use super::{id, message::Request};
+use super::message::{Request, id};
 
-/// Length prefix, id, index and begin: what stands before a block (BEP 3). Unit: bytes.
+/// Length prefix, id, index and begin: the bytes before a block (BEP 3). Unit: bytes.
 pub const PIECE_HEADER_LENGTH: usize = 13;
 
-/// A message of length zero, which only shows that we are alive.
+/// A message of length zero, which shows that we are alive.
 pub fn keep_alive(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; 4]);
 }
@@ -28,22 +28,25 @@ pub fn have_all(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0, 0, 0, 1, id::HAVE_ALL]);
 }
 
-/// We have every piece, said to a peer without the Fast bit: `pieces` ones, spare bits zero (BEP 3).
-pub fn bitfield_full(out: &mut Vec<u8>, pieces: u32) {
+/// A whole bitfield, which is sent in parts: head, ones, tail.
+#[cfg(test)]
+pub(crate) fn bitfield_full(out: &mut Vec<u8>, pieces: u32) {
     let ones = bitfield_full_head(out, pieces);
     let end = out.len() + ones;
     out.resize(end, 0xff);
     bitfield_full_tail(out, pieces);
 }
 
-/// What stands before the bytes of that message that are all ones; answers how many these are.
+/// We have every piece, for a peer without the Fast bit: `pieces` ones, spare bits zero (BEP 3).
+///
+/// Appends what precedes the bytes that are all ones. Returns the number of these bytes.
 pub fn bitfield_full_head(out: &mut Vec<u8>, pieces: u32) -> usize {
     out.extend_from_slice(&(1 + pieces.div_ceil(8)).to_be_bytes());
     out.push(id::BITFIELD);
     pieces as usize / 8
 }
 
-/// What follows them.
+/// Appends the last byte of a full bitfield, if it has spare bits.
 pub fn bitfield_full_tail(out: &mut Vec<u8>, pieces: u32) {
     if !pieces.is_multiple_of(8) {
         out.push(!(0xff_u8 >> (pieces % 8)));
@@ -58,7 +61,7 @@ pub fn reject(out: &mut Vec<u8>, request: Request) {
     out.extend_from_slice(&request.length.to_be_bytes());
 }
 
-/// A whole extended message (BEP 10); `extended_id` is the number the *peer* gave to it.
+/// A whole extended message (BEP 10); `extended_id` is the id that the *peer* gave to it.
 pub fn extended(out: &mut Vec<u8>, extended_id: u8, payload: &[u8]) {
     extended_header(out, extended_id, payload.len());
     out.extend_from_slice(payload);
@@ -72,10 +75,10 @@ pub(super) fn extended_header(out: &mut Vec<u8>, extended_id: u8, payload_length
     out.extend_from_slice(&[id::EXTENDED, extended_id]);
 }
 
-/// What stands before the bytes of a block (BEP 3). `request.length` is at most 128 KiB, which
-/// the layout has checked.
+/// The bytes before a block (BEP 3). `request.length` is at most 128 KiB, which the layout has
+/// checked.
 pub fn piece_header(request: Request) -> [u8; PIECE_HEADER_LENGTH] {
-    let [l0, l1, l2, l3] = request.length.saturating_add(9).to_be_bytes();
+    let [l0, l1, l2, l3] = (request.length + 9).to_be_bytes();
     let [i0, i1, i2, i3] = request.index.to_be_bytes();
     let [b0, b1, b2, b3] = request.begin.to_be_bytes();
     [l0, l1, l2, l3, id::PIECE, i0, i1, i2, i3, b0, b1, b2, b3]

@@ -1,9 +1,8 @@
 //! The dictionaries of the extension protocol (BEP 10) and of metadata exchange (BEP 9).
 //!
-//! Owns what we advertise, what we read from a peer's handshake, and the three metadata messages.
-//! We send sorted keys and read leniently.
+//! Our handshake, the peer's, and the three metadata messages. We send sorted keys and read leniently.
 
-use std::{fmt, net::IpAddr};
+use std::net::IpAddr;
 
 use thiserror::Error;
 
@@ -12,16 +11,13 @@ use crate::bencode::{BencodeError, Dictionary, Value};
 
 /// The extended id of the handshake itself (BEP 10).
 pub const HANDSHAKE_ID: u8 = 0;
-/// The number we give to metadata messages (BEP 9).
+/// The id we give to metadata messages (BEP 9).
 pub const OUR_UT_METADATA: u8 = 1;
-/// The number we give to `upload_only`, by which libtorrent says that it has become a seed.
+/// The id we give to `upload_only`, by which libtorrent says that it has become a seed.
 pub const OUR_UPLOAD_ONLY: u8 = 2;
 
 /// All metadata pieces but the last have this length (BEP 9). Unit: bytes.
 pub const METADATA_PIECE_LENGTH: u32 = 16 * 1024;
-
-/// How much of a client's name is kept: enough for every known one, and bounded in the log.
-const CLIENT_NAME_MAX_BYTES: usize = 64;
 
 /// Why an extended message cannot be understood.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -37,12 +33,12 @@ pub enum ExtensionError {
     NoPiece,
 }
 
-/// What we tell a peer in the handshake of BEP 10.
+/// Our handshake (BEP 10).
 #[derive(Clone, Copy, Debug)]
 pub struct OurHandshake<'a> {
     /// Length of the raw info dictionary (BEP 9). Unit: bytes.
     pub metadata_size: u32,
-    /// How many requests we queue for one peer.
+    /// The number of requests we queue for one peer.
     pub reqq: u32,
     /// We download nothing (BEP 21).
     pub upload_only: bool,
@@ -50,7 +46,7 @@ pub struct OurHandshake<'a> {
     pub version: &'a str,
     /// The peer's address as we see it.
     pub your_ip: IpAddr,
-    /// Where we listen.
+    /// The port we listen on.
     pub port: u16,
 }
 
@@ -83,66 +79,21 @@ impl OurHandshake<'_> {
     }
 }
 
-/// What a seeder wants to know from a peer's handshake of BEP 10.
+/// What a seeder needs of a peer's handshake (BEP 10).
 ///
-/// A later handshake adds to the first one: what it leaves out is unchanged.
+/// A later handshake changes the first one; keys that it leaves out are unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct TheirHandshake {
-    /// The number the peer gave to metadata messages; `None` when it gave none, or zero.
+    /// The id the peer gave to metadata messages; `None` if it gave none, or zero.
     pub ut_metadata: Option<u8>,
     /// The peer downloads nothing (BEP 21).
     pub upload_only: bool,
-    /// What the client calls itself.
-    pub client: Option<ClientName>,
-}
-
-/// The first bytes of a client's name, displayed without anything that could upset a log.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct ClientName {
-    bytes: [u8; CLIENT_NAME_MAX_BYTES],
-    length: u8,
-}
-
-impl ClientName {
-    fn new(name: &[u8]) -> Self {
-        let mut bytes = [0; CLIENT_NAME_MAX_BYTES];
-        let mut length = 0;
-        for (byte, part) in bytes.iter_mut().zip(name) {
-            *byte = *part;
-            length += 1;
-        }
-        Self { bytes, length }
-    }
-}
-
-impl fmt::Display for ClientName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self
-            .bytes
-            .get(..usize::from(self.length))
-            .unwrap_or_default();
-        for character in String::from_utf8_lossy(bytes).chars() {
-            let shown = if character.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                character
-            };
-            fmt::Write::write_char(formatter, shown)?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for ClientName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, formatter)
-    }
 }
 
 /// Reads a peer's handshake of BEP 10: the payload after the extended id.
 ///
-/// Unknown keys and known keys of the wrong type count as absent; only bytes that are no
-/// dictionary at all are an error.
+/// Unknown keys and known keys of the wrong type are ignored; only bytes that are not a dictionary
+/// are an error.
 pub fn parse_handshake(payload: &[u8]) -> Result<TheirHandshake, ExtensionError> {
     let mut theirs = TheirHandshake::default();
     for entry in Dictionary::open(payload)? {
@@ -156,7 +107,6 @@ pub fn parse_handshake(payload: &[u8]) -> Result<TheirHandshake, ExtensionError>
                 }
             }
             (b"upload_only", Value::Integer(flag)) => theirs.upload_only = flag.saturated() != 0,
-            (b"v", Value::Bytes(name)) => theirs.client = Some(ClientName::new(name)),
             _ => {}
         }
     }
@@ -173,17 +123,17 @@ pub fn parse_upload_only(payload: &[u8]) -> bool {
 pub enum MetadataMessage {
     /// The peer wants a piece.
     Request {
-        /// Which one; not checked against the metadata's size.
+        /// Not checked against the metadata's size.
         piece: u32,
     },
-    /// The peer sends a piece, which we did not ask for. The bytes after the dictionary are ignored.
+    /// The peer sends a piece that we did not request. The bytes after the dictionary are ignored.
     Data {
-        /// Which one.
+        /// The piece.
         piece: u32,
     },
-    /// The peer will not send a piece, which we did not ask for.
+    /// The peer will not send a piece that we did not request.
     Reject {
-        /// Which one.
+        /// The piece.
         piece: u32,
     },
     /// A type that must be ignored (BEP 9).
@@ -212,7 +162,7 @@ pub fn parse_metadata(payload: &[u8]) -> Result<MetadataMessage, ExtensionError>
 
 /// Appends the start of a data message (BEP 9); the caller appends `body_length` bytes of metadata.
 ///
-/// `their_id` is the number the *peer* gave to metadata messages, `total_size` the whole metadata's
+/// `their_id` is the id that the *peer* gave to metadata messages, `total_size` the whole metadata's
 /// length in bytes.
 pub fn metadata_data_header(
     out: &mut Vec<u8>,
@@ -312,8 +262,8 @@ mod tests {
         assert_eq!(encoded(mapped.into()), encoded(OURS.your_ip));
     }
 
-    /// Payload, `ut_metadata`, `upload_only`, client.
-    type Sample = (&'static [u8], Option<u8>, bool, Option<&'static str>);
+    /// Payload, `ut_metadata`, `upload_only`.
+    type Sample = (&'static [u8], Option<u8>, bool);
 
     #[test]
     fn handshakes_of_real_clients() {
@@ -324,68 +274,58 @@ mod tests {
                 11:upload_onlyi1e1:v18:libtorrent/2.0.9.06:yourip4:\x7f\0\0\x01e",
                 Some(2),
                 true,
-                Some("libtorrent/2.0.9.0"),
             ),
             (
                 b"d1:ei1e1:md11:ut_metadatai3e6:ut_pexi1ee13:metadata_sizei31235e1:pi51413e\
                 4:reqqi512e11:upload_onlyi0e1:v17:Transmission 3.00e",
                 Some(3),
                 false,
-                Some("Transmission 3.00"),
             ),
             (
                 b"d1:ei0e4:ipv616:\xfe\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\x011:md6:ut_pexi1ee1:pi51413e\
                 4:reqqi2000e1:v18:Transmission 4.0.56:yourip4:\x0a\0\0\x01e",
                 None,
                 false,
-                Some("Transmission 4.0.5"),
             ),
             (
                 b"d1:ei0e1:md11:ut_metadatai2e6:ut_pexi1ee13:metadata_sizei0e1:pi6881e4:reqqi2048e\
                 1:v17:libTorrent 0.13.8e",
                 Some(2),
                 false,
-                Some("libTorrent 0.13.8"),
             ),
             (
                 b"d1:md11:ut_metadatai9e6:ut_pexi8ee1:pi6881e1:v12:aria2/1.36.0e",
                 Some(9),
                 false,
-                Some("aria2/1.36.0"),
             ),
             // The example of BEP 10 (its length of the second name corrected).
             (
                 b"d1:md11:LT_metadatai1e7:\xc2\xb5T_PEXi2ee1:pi6881e1:v13:\xc2\xb5Torrent 1.2e",
                 None,
                 false,
-                Some("\u{b5}Torrent 1.2"),
             ),
             // The example of BEP 9.
             (
                 b"d1:md11:ut_metadatai3ee13:metadata_sizei31235ee",
                 Some(3),
                 false,
-                None,
             ),
         ];
-        for (payload, ut_metadata, upload_only, client) in samples {
+        for (payload, ut_metadata, upload_only) in samples {
             let theirs = parse_handshake(payload).unwrap();
             assert_eq!(theirs.ut_metadata, ut_metadata);
             assert_eq!(theirs.upload_only, upload_only);
-            let name = theirs.client.map(|name| name.to_string());
-            assert_eq!(name.as_deref(), client);
         }
     }
 
     #[test]
-    fn unsorted_unknown_and_mistyped_entries_are_passed_over() {
+    fn unsorted_unknown_and_mistyped_entries_are_ignored() {
         let theirs = parse_handshake(
             b"d1:v3:abc11:upload_only3:yes3:zzzlli1eed1:ai1eee1:md1:xle11:ut_metadatai5eee trailing",
         )
         .unwrap();
         assert_eq!(theirs.ut_metadata, Some(5));
         assert!(!theirs.upload_only);
-        assert_eq!(theirs.client.unwrap().to_string(), "abc");
         assert_eq!(
             parse_handshake(b"d1:mi1e1:vi2ee"),
             Ok(TheirHandshake::default())
@@ -422,14 +362,6 @@ mod tests {
         for length in 0..whole.len() {
             assert!(parse_handshake(&whole[..length]).is_err());
         }
-    }
-
-    #[test]
-    fn a_client_name_is_bounded_and_harmless_in_a_log() {
-        let name = ClientName::new(b"a\nb\x1b[31m\xff\xc2\x85c").to_string();
-        assert_eq!(name, "a\u{fffd}b\u{fffd}[31m\u{fffd}\u{fffd}c");
-        assert_eq!(ClientName::new(&[b'x'; 1000]).to_string(), "x".repeat(64));
-        assert_eq!(ClientName::new(b"").to_string(), "");
     }
 
     #[test]

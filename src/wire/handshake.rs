@@ -1,7 +1,7 @@
 //! The handshake of BEP 3: what opens a connection, and the extensions announced in it.
 //!
-//! Owns our 68 bytes, the meaning of the reserved bits and our peer id. Recognising the other
-//! side's bytes as they arrive is the decoder's work. It must not know sockets or torrents.
+//! Our 68 bytes, the meaning of the reserved bits, and our peer id. The decoder reads the other side's
+//! bytes.
 
 use super::message::{InfoHash, PeerId};
 
@@ -15,8 +15,6 @@ pub const HANDSHAKE_LENGTH: usize = 68;
 const EXTENDED_BIT: u8 = 0x10;
 /// Byte 7: the Fast extension (BEP 6).
 const FAST_BIT: u8 = 0x04;
-/// Byte 7: the distributed hash table (BEP 5).
-const DHT_BIT: u8 = 0x01;
 
 /// Client letters and version as in BEP 20, with the crate's version as four digits.
 const PEER_ID_PREFIX: &[u8; 8] = b"-HK0100-";
@@ -28,18 +26,15 @@ pub struct Extensions {
     pub fast: bool,
     /// Extended messages are understood (BEP 10).
     pub extended: bool,
-    /// The peer runs a DHT node (BEP 5).
-    pub dht: bool,
 }
 
 impl Extensions {
-    /// Reads the eight reserved bytes; bits without a meaning to us are passed over.
+    /// Reads the eight reserved bytes and ignores bits that are unknown to us.
     pub fn from_reserved(reserved: [u8; 8]) -> Self {
         let [_, _, _, _, _, byte_5, _, byte_7] = reserved;
         Self {
             fast: byte_7 & FAST_BIT != 0,
             extended: byte_5 & EXTENDED_BIT != 0,
-            dht: byte_7 & DHT_BIT != 0,
         }
     }
 }
@@ -69,8 +64,8 @@ pub fn new_peer_id(random: [u8; 12]) -> PeerId {
     const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut id = [0; 20];
     let suffix = random.iter().map(|byte| {
-        let place = usize::from(*byte) % ALPHABET.len();
-        ALPHABET.get(place).copied().unwrap_or(b'0')
+        let letter = ALPHABET.get(usize::from(*byte) % ALPHABET.len());
+        *letter.expect("a remainder is less than the divisor")
     });
     for (byte, part) in id
         .iter_mut()
@@ -112,19 +107,15 @@ mod tests {
             Extensions::from_reserved([0, 0, 0, 0, 0, 0, 0, 0x04]),
             Extensions { fast: true, ..none }
         );
-        assert_eq!(
-            Extensions::from_reserved([0, 0, 0, 0, 0, 0, 0, 0x01]),
-            Extensions { dht: true, ..none }
-        );
     }
 
     #[test]
-    fn reserved_bits_without_a_meaning_are_passed_over() {
+    fn unknown_reserved_bits_are_ignored() {
         let noise = [0xff, 0xff, 0xff, 0xff, 0xff, 0xef, 0xff, 0xfa];
         assert_eq!(Extensions::from_reserved(noise), Extensions::default());
         // What libtorrent 2 sends for a hybrid torrent: DHT, Fast, v2, extension protocol.
         let libtorrent = Extensions::from_reserved([0, 0, 0, 0, 0, 0x10, 0, 0x15]);
-        assert!(libtorrent.fast && libtorrent.extended && libtorrent.dht);
+        assert!(libtorrent.fast && libtorrent.extended);
     }
 
     #[test]

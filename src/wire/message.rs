@@ -1,8 +1,23 @@
-//! The vocabulary of the wire: identities, requests and the messages a peer may send.
-//!
-//! Owns the types only. It must not know how they are framed.
+//! The types of the wire: message ids, identities, requests and the messages a peer may send.
 
 use std::fmt;
+
+/// Message ids (BEP 3, BEP 6, BEP 10).
+pub(super) mod id {
+    pub(in crate::wire) const CHOKE: u8 = 0;
+    pub(in crate::wire) const UNCHOKE: u8 = 1;
+    pub(in crate::wire) const INTERESTED: u8 = 2;
+    pub(in crate::wire) const NOT_INTERESTED: u8 = 3;
+    pub(in crate::wire) const HAVE: u8 = 4;
+    pub(in crate::wire) const BITFIELD: u8 = 5;
+    pub(in crate::wire) const REQUEST: u8 = 6;
+    pub(in crate::wire) const PIECE: u8 = 7;
+    pub(in crate::wire) const CANCEL: u8 = 8;
+    pub(in crate::wire) const HAVE_ALL: u8 = 14;
+    pub(in crate::wire) const HAVE_NONE: u8 = 15;
+    pub(in crate::wire) const REJECT: u8 = 16;
+    pub(in crate::wire) const EXTENDED: u8 = 20;
+}
 
 /// The SHA-1 of the raw `info` dictionary, which names a torrent (BEP 3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,7 +52,7 @@ impl fmt::Debug for InfoHash {
     }
 }
 
-/// What a client calls itself in its handshake (BEP 3, BEP 20).
+/// The id of a client in its handshake (BEP 3, BEP 20).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerId(pub [u8; 20]);
 
@@ -48,39 +63,39 @@ pub struct Request {
     pub index: u32,
     /// The first byte in that piece.
     pub begin: u32,
-    /// How many bytes.
+    /// Length in bytes.
     pub length: u32,
 }
 
-/// What a peer sent. Bodies a seeder has no use for are not kept: they are skipped as they arrive.
+/// A message from a peer. Bodies that a seeder does not need are skipped as they arrive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Message<'a> {
     /// The first 48 bytes of the handshake: enough to answer it (BEP 3).
     Handshake {
         /// The eight bytes that announce extensions.
         reserved: [u8; 8],
-        /// The torrent that is asked for.
+        /// The torrent that the peer wants.
         info_hash: InfoHash,
     },
     /// The last 20 bytes of the handshake.
     PeerId(PeerId),
     /// A message of length zero.
     KeepAlive,
-    /// The peer will not serve us: no matter to a seeder.
+    /// The peer will not serve us, which a seeder ignores.
     Choke,
-    /// The peer would serve us: no matter to a seeder.
+    /// The peer would serve us, which a seeder ignores.
     Unchoke,
     /// The peer wants blocks.
     Interested,
-    /// The peer wants none for now; it stays connected.
+    /// The peer wants no blocks for now; it stays connected.
     NotInterested,
     /// The peer has completed this piece.
     Have(u32),
-    /// A whole bitfield has passed; only its size and its sum are kept.
+    /// A bitfield, of which only the length and the number of ones are kept.
     Bitfield {
-        /// Its body's length in bytes.
+        /// The length of its body in bytes.
         length_bytes: u32,
-        /// How many of its bits are set.
+        /// The number of bits that are set.
         ones: u32,
     },
     /// The peer wants a block.
@@ -93,12 +108,12 @@ pub enum Message<'a> {
     HaveNone,
     /// A message of the extension protocol (BEP 10).
     Extended {
-        /// 0 for the handshake, else a number that we advertised.
+        /// 0 for the handshake, else an id that we advertised.
         id: u8,
-        /// What follows the number.
+        /// The bytes after the id.
         payload: &'a [u8],
     },
-    /// A message that a seeder has no use for, already skipped.
+    /// A message that a seeder does not need, already skipped.
     Ignored {
         /// Its message id.
         id: u8,

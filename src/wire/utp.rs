@@ -1,8 +1,7 @@
 //! uTP (BEP 29), only enough to refuse it.
 //!
 //! Many clients try uTP first. Where the UDP port is bound, silence costs them a time-out before
-//! they turn to TCP; a reset turns them at once. Owns the two packet forms that takes. It must not
-//! know sockets, and it keeps no state.
+//! they turn to TCP; after a reset they turn at once.
 
 /// A packet header without extensions. Unit: bytes.
 pub const HEADER_LENGTH: usize = 20;
@@ -17,12 +16,12 @@ const NO_EXTENSION: u8 = 0;
 
 /// The answer to a datagram: a reset for a connection attempt, nothing for anything else.
 ///
-/// An attempt that carries an extension is left alone: Transmission 3.00, whose attempts have one,
+/// An attempt that carries an extension is ignored: Transmission 3.00, whose attempts have one,
 /// takes a reset for a failed peer and tries uTP again 15 minutes later, for ever, where silence
 /// makes it turn to TCP in the end. libtorrent's attempts have none, and turn to TCP at once.
 ///
-/// A reset in particular is never answered, or two such programs would talk for ever; and the
-/// answer is never longer than what it answers, so that it serves nobody as an amplifier.
+/// A reset is never answered, or two such programs would talk for ever. The answer is never longer
+/// than the datagram, so it is of no use as an amplifier.
 ///
 /// The id goes back as it came, which is what the initiator expects in every answer to a SYN, and
 /// `ack_nr` names the SYN: libtorrent checks both. There is no clock and no window here, so the
@@ -70,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syn_with_an_extension_is_left_alone() {
+    fn a_syn_with_an_extension_is_ignored() {
         let mut datagram = SYN.to_vec();
         if let Some(extension) = datagram.get_mut(1) {
             *extension = 2;
@@ -86,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_type_and_version_is_left_alone() {
+    fn every_other_type_and_version_is_ignored() {
         let mut datagram = SYN;
         for first in (0..=u8::MAX).filter(|byte| *byte != 0x41) {
             datagram[0] = first;
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn short_datagrams_and_dht_queries_are_left_alone() {
+    fn short_datagrams_and_dht_queries_are_ignored() {
         for length in 0..SYN.len() {
             assert_eq!(reset_for(&SYN[..length]), None);
         }

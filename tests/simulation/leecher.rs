@@ -181,7 +181,11 @@ impl Leecher {
                 session.must_be_gone_by = now.after(timeouts.message_ms + slack);
             }
             Kind::Quiet => session.must_be_gone_by = now.after(timeouts.idle_ms + slack),
-            Kind::Seed => encoder::bitfield_full(out, SHAPE.pieces),
+            Kind::Seed => {
+                let ones = encoder::bitfield_full_head(out, SHAPE.pieces);
+                out.resize(out.len() + ones, 0xff);
+                encoder::bitfield_full_tail(out, SHAPE.pieces);
+            }
             Kind::Metadata => {
                 encoder::extended(out, 0, b"d1:md11:ut_metadatai3eee");
                 for piece in 0..4 {

@@ -179,11 +179,11 @@ fn an_encrypted_or_foreign_handshake_is_refused_at_its_first_differing_byte() {
     let refused = Err(DecodeError::NotBitTorrent);
     assert_eq!(Decoder::new().decode(b"G"), refused);
     assert_eq!(Decoder::new().decode(&[0x7f; 96]), refused);
-    for place in 0..PROTOCOL.len() {
+    for at in 0..PROTOCOL.len() {
         let mut bytes = *PROTOCOL;
-        bytes[place] ^= 0x20;
-        assert_eq!(Decoder::new().decode(&bytes[..place]), Ok(INCOMPLETE));
-        assert_eq!(Decoder::new().decode(&bytes[..=place]), refused);
+        bytes[at] ^= 0x20;
+        assert_eq!(Decoder::new().decode(&bytes[..at]), Ok(INCOMPLETE));
+        assert_eq!(Decoder::new().decode(&bytes[..=at]), refused);
     }
 }
 
@@ -264,7 +264,7 @@ fn a_foreign_extended_message_of_a_mebibyte_is_skipped_without_a_tail() {
 #[test]
 fn a_bitfield_of_a_mebibyte_is_counted_in_odd_parts() {
     let body: Vec<u8> = (0..MAX_MESSAGE_LENGTH - 1)
-        .map(|place| place.wrapping_mul(31).to_le_bytes()[0])
+        .map(|at| at.wrapping_mul(31).to_le_bytes()[0])
         .collect();
     let ones = body.iter().map(|byte| byte.count_ones()).sum();
     let bytes = framed(5, &body);
