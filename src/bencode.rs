@@ -1,8 +1,8 @@
 //! A reader of bencode (BEP 3): what peers and trackers send, and metainfo files.
 //!
-//! It borrows from its input, allocates nothing and never recurses: the cost is one pass over the
-//! input, whatever the input. There are two grammars, because programs on the network write what
-//! no metainfo file should hold. See `Grammar`.
+//! It borrows from its input, allocates nothing and never recurses: any input costs one pass. There
+//! are two grammars, because programs on the network write what a metainfo file must not contain. See
+//! `Grammar`.
 
 use thiserror::Error;
 
@@ -33,7 +33,7 @@ pub enum BencodeError {
     /// The first value is not a dictionary.
     #[error("not a bencoded dictionary")]
     NotADictionary,
-    /// A byte that starts no value.
+    /// A byte that cannot start a value.
     #[error("unexpected byte at offset {0}")]
     Unexpected(usize),
     /// A number that is empty or holds something other than digits; in a strict dictionary also
@@ -89,8 +89,8 @@ impl Integer<'_> {
 
 /// The entries of one dictionary, in the order of the input, even if keys are unsorted or repeat.
 ///
-/// After the iterator has answered `None`, [`Dictionary::rest`] is what follows the dictionary.
-/// An error ends the iteration: where the next entry starts is unknown.
+/// After the iterator has returned `None`, [`Dictionary::rest`] is what follows the dictionary. An
+/// error ends the iteration.
 #[derive(Clone, Debug)]
 pub struct Dictionary<'a> {
     cursor: Cursor<'a>,
@@ -181,7 +181,7 @@ pub struct List<'a> {
 }
 
 impl<'a> List<'a> {
-    /// Starts a list, which is what a [`Value::List`] holds. Anything else has no items.
+    /// Starts a list, the content of a [`Value::List`]. Anything else has no items.
     pub fn open(input: &'a [u8]) -> Self {
         let mut cursor = Cursor::new(input, Grammar::Lenient);
         let is_over = !matches!(cursor.token(), Ok(Token::List));
@@ -220,7 +220,7 @@ pub fn offset_in(whole: &[u8], part: &[u8]) -> usize {
     offset
 }
 
-/// What can be read without knowing what is around it.
+/// The tokens of bencode.
 #[derive(Clone, Copy)]
 enum Token<'a> {
     Integer(Integer<'a>),

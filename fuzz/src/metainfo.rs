@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use hekate::torrent::layout::{Layout, Shape, Source};
+use hekate::torrent::layout::{ExtentSource, Layout, Shape};
 use hekate::torrent::metainfo::{MAX_PIECE_LENGTH_BYTES, Metainfo};
 
 /// Covering all pieces of all inputs would be slow: a piece length of one byte is legal.
@@ -57,7 +57,7 @@ pub fn check(data: &[u8]) {
         let mut left = length;
         for extent in layout.extents(offset, length) {
             left -= extent.length;
-            if let Source::File(file) = extent.source {
+            if let ExtentSource::File(file) = extent.source {
                 assert_eq!(covered[file as usize], extent.offset);
                 covered[file as usize] += extent.length;
             }

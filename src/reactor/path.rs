@@ -13,7 +13,7 @@ use super::transport::Written;
 use crate::peer::close::CloseReason;
 use crate::peer::session::{Event, Introduction};
 use crate::storage::FileKey;
-use crate::torrent::layout::Source;
+use crate::torrent::layout::ExtentSource;
 
 impl Connection {
     /// Reads once what the peer has sent: what is more than the buffer holds, some thousand messages,
@@ -168,7 +168,7 @@ impl Connection {
         };
         let offset = torrent.shape.offset_of(&first);
         for extent in torrent.layout.extents(offset, u64::from(first.length)) {
-            if let Source::File(file) = extent.source {
+            if let ExtentSource::File(file) = extent.source {
                 shared.storage.invalidate(FileKey {
                     torrent: torrent.id,
                     file,

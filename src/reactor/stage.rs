@@ -13,7 +13,7 @@ use crate::peer::session::{BlockFailure, Session};
 use crate::storage::{FileKey, Lookup, Storage, Trust};
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
-use crate::torrent::layout::{Extent, Source};
+use crate::torrent::layout::{Extent, ExtentSource};
 use crate::wire::encoder::piece_header;
 use crate::wire::message::Request;
 
@@ -169,7 +169,7 @@ impl Locator<'_> {
         let offset = torrent.shape.offset_of(request);
         let mut extents = torrent.layout.extents(offset, u64::from(request.length));
         for extent in extents.by_ref().take(EXTENTS_PER_BLOCK) {
-            let Source::File(file) = extent.source else {
+            let ExtentSource::File(file) = extent.source else {
                 self.bodies.push(Body::Zeros(extent.length));
                 continue;
             };

@@ -13,8 +13,8 @@ use sha1::{Digest, Sha1};
 
 use super::content::{ReadError, open_file};
 use super::ledger::{Hashed, HashesAt, Stamp, Stamps};
-use crate::torrent::catalogue::{METAINFO_MAX_BYTES, Torrent};
-use crate::torrent::layout::Source;
+use crate::torrent::catalogue::Torrent;
+use crate::torrent::layout::ExtentSource;
 use crate::torrent::metainfo;
 use crate::workers;
 
@@ -99,8 +99,8 @@ pub(super) fn files_of(torrent: &Torrent, piece: u32) -> impl Iterator<Item = u3
     let (start, length) = span(torrent, piece);
     let extents = torrent.layout.extents(start, length);
     extents.filter_map(|extent| match extent.source {
-        Source::File(file) => Some(file),
-        Source::Zeros => None,
+        ExtentSource::File(file) => Some(file),
+        ExtentSource::Zeros => None,
     })
 }
 
@@ -116,7 +116,7 @@ fn hash(torrent: &Torrent, piece: u32, hashes: Option<HashesAt>) -> Result<Hashe
     let mut stamps = Stamps::new();
     let (start, length) = span(torrent, piece);
     for extent in torrent.layout.extents(start, length) {
-        let Source::File(number) = extent.source else {
+        let ExtentSource::File(number) = extent.source else {
             buffer.fill(0);
             steps(&mut buffer, extent.length, |part, _| {
                 digest.update(part);
@@ -212,7 +212,8 @@ fn wanted(
 
 fn find_hashes(torrent: &Torrent, file: &File) -> io::Result<u64> {
     let mut raw = Vec::new();
-    file.take(METAINFO_MAX_BYTES).read_to_end(&mut raw)?;
+    file.take(metainfo::METAINFO_MAX_BYTES)
+        .read_to_end(&mut raw)?;
     match metainfo::piece_hashes_at(&raw, &torrent.info_hash) {
         Ok(Some(offset)) => Ok(offset),
         Ok(None) => Err(io::Error::new(

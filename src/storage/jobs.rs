@@ -18,7 +18,7 @@ use crate::library::catalogue::lookup::{LoadError, Query};
 use crate::peer::key::PeerKey;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
-use crate::torrent::layout::Source;
+use crate::torrent::layout::ExtentSource;
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
 use crate::workers;
@@ -221,7 +221,7 @@ fn gather(
     for extent in torrent.layout.extents(offset, u64::from(length)) {
         let wide = usize::try_from(extent.length).map_err(|_| ReadError::NoSuchRange)?;
         let (part, behind) = (rest.split_at_mut_checked(wide)).ok_or(ReadError::NoSuchRange)?;
-        if let Source::File(file) = extent.source {
+        if let ExtentSource::File(file) = extent.source {
             *current = Some(file);
             let (described, opened) = open_file(torrent, file)?;
             let read = hashing::stamp(&opened).and_then(|stamp| {

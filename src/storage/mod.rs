@@ -40,7 +40,7 @@ use crate::peer::key::PeerKey;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
-use crate::torrent::layout::Source;
+use crate::torrent::layout::ExtentSource;
 use crate::wire::message::InfoHash;
 pub use crate::workers::QueueFull;
 use crate::workers::{IDLE, Pool, PoolConfig};
@@ -259,8 +259,8 @@ impl Storage {
     ) -> Result<(), QueueFull> {
         let extents = torrent.layout.extents(offset, u64::from(length));
         let keys = extents.filter_map(|extent| match extent.source {
-            Source::File(file) => Some(FileKey::new(torrent, file)),
-            Source::Zeros => None,
+            ExtentSource::File(file) => Some(FileKey::new(torrent, file)),
+            ExtentSource::Zeros => None,
         });
         for key in keys {
             if self.has_failed(key) {

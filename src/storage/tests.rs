@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::sys;
-use crate::torrent::load::{Source, load};
+use crate::torrent::load::{TorrentSource, load};
 use crate::torrent::metainfo::Metainfo;
 
 /// No wait of a test takes longer, unless what is tested is broken.
@@ -72,7 +72,7 @@ impl Rig {
         raw.extend(b"ee");
         fs::write(directory.join("t.torrent"), &raw).unwrap();
         let info_hash = Metainfo::parse(&raw).unwrap().info_hash;
-        let source = Source {
+        let source = TorrentSource {
             metainfo: directory.join("t.torrent"),
             content: None,
         };

@@ -1,7 +1,6 @@
 //! A torrent that is loaded and served.
 //!
-//! Owns what is known of it while somebody asks for it. It must not know how torrents are found on
-//! disk, nor peers.
+//! A [`Torrent`] stays in memory while peers want it.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -13,7 +12,6 @@ use super::id::TorrentId;
 use super::layout::{Layout, Shape};
 use super::metainfo::Metainfo;
 use super::reader::FileStamp;
-pub use super::reader::METAINFO_MAX_BYTES;
 pub use super::refusal::{Refusal, RefusalReason};
 use crate::wire::message::InfoHash;
 
@@ -22,9 +20,9 @@ use crate::wire::message::InfoHash;
 pub struct Torrent {
     /// Unique in the process: a torrent that changes on disk gets another.
     pub id: TorrentId,
-    /// What names the torrent on the wire.
+    /// Its name on the wire.
     pub info_hash: InfoHash,
-    /// What tells legal requests.
+    /// Which requests are legal.
     pub shape: Shape,
     /// Where each byte is.
     pub layout: Layout,
@@ -33,10 +31,8 @@ pub struct Torrent {
     /// Where the raw `info` dictionary starts in the metainfo file, in bytes. Its length is
     /// [`Shape::metadata_length`].
     pub info_offset: u64,
-    /// That of the metainfo file when it was read.
+    /// The stamp of the metainfo file when it was read.
     pub metainfo_stamp: FileStamp,
-    /// Announce URLs in tiers (BEP 12), shared by all torrents that have the same.
-    pub announce: Arc<[Vec<String>]>,
     paths: Paths,
     metainfo_directory: Arc<Path>,
     metainfo_name: Box<OsStr>,
@@ -45,7 +41,7 @@ pub struct Torrent {
 /// One file of a [`Torrent`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ContentFile<'a> {
-    /// Relative to [`Torrent::root`]; empty for what is not on disk (padding and symlinks).
+    /// Relative to [`Torrent::root`]; empty for padding and symlinks, which are not on disk.
     pub path: &'a Path,
     /// Bytes.
     pub length: u64,
@@ -53,8 +49,8 @@ pub struct ContentFile<'a> {
     pub padding: bool,
 }
 
-/// Where a metainfo file and its content were found.
-pub(super) struct Place<'a> {
+/// Where a metainfo file and its content are.
+pub(super) struct Location<'a> {
     pub(super) metainfo_directory: &'a Arc<Path>,
     pub(super) metainfo_name: &'a OsStr,
     pub(super) metainfo_stamp: FileStamp,
@@ -62,12 +58,7 @@ pub(super) struct Place<'a> {
 }
 
 impl Torrent {
-    pub(super) fn new(
-        id: TorrentId,
-        metainfo: &Metainfo,
-        place: &Place<'_>,
-        announce: Arc<[Vec<String>]>,
-    ) -> Self {
+    pub(super) fn new(id: TorrentId, metainfo: &Metainfo, location: &Location<'_>) -> Self {
         let metadata_length = metainfo.info.end - metainfo.info.start;
         Torrent {
             id,
@@ -76,8 +67,8 @@ impl Torrent {
                 piece_length: metainfo.piece_length,
                 pieces: metainfo.pieces,
                 total_length: metainfo.total_length,
-                // A metainfo file has at most METAINFO_MAX_BYTES, which 32 bits hold.
-                metadata_length: u32::try_from(metadata_length).unwrap_or(u32::MAX),
+                metadata_length: u32::try_from(metadata_length)
+                    .expect("a metainfo file has at most METAINFO_MAX_BYTES"),
                 private: metainfo.private,
             },
             layout: Layout::new(
@@ -86,17 +77,16 @@ impl Torrent {
                     .iter()
                     .map(|file| (file.length, file.padding)),
             ),
-            root: Arc::clone(place.root),
+            root: Arc::clone(location.root),
             info_offset: metainfo.info.start,
-            metainfo_stamp: place.metainfo_stamp,
-            announce,
+            metainfo_stamp: location.metainfo_stamp,
             paths: Paths::new(metainfo.files.iter().map(|file| file.path.as_slice())),
-            metainfo_directory: Arc::clone(place.metainfo_directory),
-            metainfo_name: place.metainfo_name.into(),
+            metainfo_directory: Arc::clone(location.metainfo_directory),
+            metainfo_name: location.metainfo_name.into(),
         }
     }
 
-    /// The file with this index, which is the one of [`super::layout::Source::File`].
+    /// The file with this index, see [`super::layout::ExtentSource::File`].
     #[must_use]
     pub fn file(&self, index: u32) -> Option<ContentFile<'_>> {
         let index = usize::try_from(index).ok()?;
@@ -113,7 +103,7 @@ impl Torrent {
         (0..).map_while(|index| self.file(index))
     }
 
-    /// The file or directory that holds the content, as it may be shown.
+    /// The name of the file or directory that holds the content, for people.
     #[must_use]
     pub fn name(&self) -> Cow<'_, str> {
         self.files()
@@ -150,11 +140,8 @@ impl Paths {
         }
         Paths {
             bytes: bytes.into_boxed_slice(),
-            // METAINFO_MAX_BYTES of paths, with the torrent's name of at most 255 bytes before each,
-            // end below 2^32.
-            ends: ends
-                .into_iter()
-                .map(|end| u32::try_from(end).unwrap_or(u32::MAX))
+            ends: (ends.into_iter())
+                .map(|end| u32::try_from(end).expect("paths are bounded by the parser"))
                 .collect(),
         }
     }
@@ -180,29 +167,23 @@ mod tests {
 
     fn torrent(id: u32, raw: &str, root: &str) -> Torrent {
         let (root, directory) = (Arc::from(Path::new(root)), Arc::from(Path::new("/library")));
-        let place = Place {
+        let location = Location {
             metainfo_directory: &directory,
             metainfo_name: OsStr::new("x.torrent"),
             metainfo_stamp: FileStamp::default(),
             root: &root,
         };
         let metainfo = Metainfo::parse(raw.as_bytes()).unwrap();
-        Torrent::new(
-            TorrentId(id),
-            &metainfo,
-            &place,
-            metainfo.announce.clone().into(),
-        )
+        Torrent::new(TorrentId(id), &metainfo, &location)
     }
 
     #[test]
     fn a_torrent_holds_what_the_metainfo_file_says() {
-        let raw = single(20000, &(s("private") + "i1e")).replacen('d', "d8:announce3:url", 1);
+        let raw = single(20000, &(s("private") + "i1e"));
         let torrent = torrent(7, &raw, "/r");
         assert_eq!((torrent.id, torrent.name().as_ref()), (TorrentId(7), "n"));
         assert_eq!(torrent.metainfo_path(), Path::new("/library/x.torrent"));
         assert_eq!(*torrent.root, *Path::new("/r"));
-        assert_eq!(*torrent.announce, [vec!["url".to_owned()]]);
         let info = raw.find("d6:length").unwrap();
         assert_eq!(torrent.info_offset, info as u64);
         let shape = Shape {
@@ -240,6 +221,6 @@ mod tests {
     fn a_torrent_of_one_file_is_small() {
         let one = torrent(0, &single(5, ""), "/r");
         assert_eq!((&*one.paths.bytes, one.paths.ends.len()), (&b"n"[..], 0));
-        assert!(size_of::<Torrent>() <= 192, "{}", size_of::<Torrent>());
+        assert!(size_of::<Torrent>() <= 176, "{}", size_of::<Torrent>());
     }
 }

@@ -1,8 +1,9 @@
-//! Whether the content of a torrent is where it should be, and opening it.
+//! Finding and opening the content of a torrent.
 //!
-//! Owns the rule that nothing outside the content root is ever read: names are plain, and a
-//! symlink is followed only to where it stays below the root. It must not know torrents, and it
-//! blocks, so the loop must not call it.
+//! Nothing outside the content root is ever read: names are plain, and a symlink is followed only if its
+//! target is below the root.
+//!
+//! Blocks: not for the loop.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -17,16 +18,16 @@ use crate::sys::process;
 /// Why a file cannot be served. The paths are those below the content root.
 #[derive(Debug, Error)]
 pub enum ContentError {
-    /// Nothing there, or a symlink to nothing.
+    /// No such file, or a symlink to nothing.
     #[error("content {} is missing", Printable::path(.0))]
     Missing(PathBuf),
-    /// The file system does not let us.
+    /// The file system refuses to read it.
     #[error("content {} is unreadable: {}", Printable::path(.0), .1)]
     Unreadable(PathBuf, #[source] io::Error),
     /// A directory, device, pipe or socket.
     #[error("content {} is not a regular file", Printable::path(.0))]
     NotRegular(PathBuf),
-    /// Not the bytes that the metainfo file describes.
+    /// Another length than the metainfo file says.
     #[error("content {} has {found} bytes, not {expected}", Printable::path(path))]
     WrongSize {
         /// The file.
@@ -44,7 +45,7 @@ pub enum ContentError {
     Unsafe(PathBuf),
 }
 
-/// Finds the regular file at `relative` below `root`. The answer has no symlink below the root.
+/// Finds the regular file at `relative` below `root`. The result has no symlink below the root.
 ///
 /// # Errors
 /// A [`ContentError`], never [`ContentError::WrongSize`].
@@ -60,14 +61,14 @@ pub fn open(root: &Path, relative: &Path, length: u64) -> Result<File, ContentEr
     open_resolved(&resolve(root, relative)?, relative, length)
 }
 
-/// Checks many files while a library is read, and remembers the directory it has walked last.
+/// Checks many files while a library is read, and remembers the last directory.
 #[derive(Default)]
 pub struct Checker {
     plain_directory: PathBuf,
 }
 
 impl Checker {
-    /// Whether the file could be opened by [`open`].
+    /// Checks that [`open`] can open the file.
     ///
     /// # Errors
     /// A [`ContentError`].
@@ -97,22 +98,22 @@ fn examine(
         path = root.to_path_buf();
         for component in directory {
             path.push(component);
-            if look(&path, relative)?.is_symlink() {
+            if metadata_of(&path, relative)?.is_symlink() {
                 return follow(root, relative);
             }
         }
         plain_directory.clone_from(&path);
     }
     path.push(name);
-    let metadata = look(&path, relative)?;
+    let metadata = metadata_of(&path, relative)?;
     if metadata.is_symlink() {
         return follow(root, relative);
     }
     regular(path, &metadata, relative)
 }
 
-/// What is at `path` itself, without following it.
-fn look(path: &Path, relative: &Path) -> Result<Metadata, ContentError> {
+/// The metadata of `path` itself, which is not followed.
+fn metadata_of(path: &Path, relative: &Path) -> Result<Metadata, ContentError> {
     fs::symlink_metadata(path).map_err(|error| failed(relative, error))
 }
 
@@ -123,7 +124,7 @@ fn follow(root: &Path, relative: &Path) -> Result<PathBuf, ContentError> {
     if !path.starts_with(root.canonicalize().map_err(failed)?) {
         return Err(ContentError::Escapes(relative.to_path_buf()));
     }
-    let metadata = look(&path, relative)?;
+    let metadata = metadata_of(&path, relative)?;
     regular(path, &metadata, relative)
 }
 
@@ -135,8 +136,8 @@ fn regular(path: PathBuf, metadata: &Metadata, relative: &Path) -> Result<PathBu
 }
 
 fn open_resolved(path: &Path, relative: &Path, length: u64) -> Result<File, ContentError> {
-    // Should the file have been replaced since it was looked at: a symlink is not followed, and
-    // opening a pipe does not wait for a writer.
+    // The file may have been replaced since it was examined: a symlink is not followed, and opening a
+    // pipe does not wait for a writer.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
@@ -156,12 +157,13 @@ fn open_resolved(path: &Path, relative: &Path, length: u64) -> Result<File, Cont
     Ok(file)
 }
 
-/// A link leads elsewhere, or a disk has come where the sandbox could not permit one.
+/// A link leads out of the sandbox, or a disk was mounted where the sandbox could not allow one.
 const SANDBOX_REFUSES: &str =
     "the sandbox refuses it, see --content-root; restart if a disk was mounted there";
 
-/// An error of opening a file or a directory, which says so when it was the sandbox: the permissions
-/// of the path can be asked without opening it, and a sandbox has no part in the answer.
+/// An error of opening a file or a directory, with a message of its own if the sandbox was the cause:
+/// the permissions of the path can be checked without opening it, and the sandbox does not change
+/// them.
 #[must_use]
 pub fn explain(path: &Path, error: io::Error) -> io::Error {
     let kind = error.kind();
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_names_are_looked_up() {
+    fn only_plain_names_are_accepted() {
         let (_directory, root) = tree();
         for path in [
             "",
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_missing() {
+    fn absent_files_are_missing() {
         let (_directory, root) = tree();
         symlink("nowhere", root.join("dangling")).unwrap();
         for path in ["b", "d/x/f", "a/f", "dangling", "d\n"] {

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-/// Names a torrent that is or was served. A torrent that changes on disk gets another id, and an id
-/// that is free again is reused only after all 2³² have been.
+/// The id of a torrent that is or was served. A torrent that changes on disk gets another id. A free
+/// id is used again only after all 2³² were used.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct TorrentId(pub u32);
 
 impl TorrentId {
-    /// The next id; the first one follows the last.
+    /// The next id; the last one is followed by the first.
     #[must_use]
     pub fn following(self) -> Self {
         TorrentId(self.0.wrapping_add(1))

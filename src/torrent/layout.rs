@@ -1,7 +1,7 @@
 //! Block to file extents.
 //!
-//! Owns the arithmetic of pieces (BEP 3) and of the files that follow each other in a torrent
-//! (BEP 47 for padding). It is pure: it must not know paths, files on disk or peers.
+//! The arithmetic of pieces (BEP 3) and of the files that follow each other in a torrent (BEP 47 for
+//! padding). Pure.
 
 use std::ops::Range;
 
@@ -10,12 +10,12 @@ use crate::wire::message::Request;
 /// The longest block that is served. BEP 3 says 16 KiB; aria2 and rtorrent ask for as much as this.
 pub const MAX_BLOCK_BYTES: u32 = 128 * 1024;
 
-/// The numbers of a torrent that tell whether a request is legal.
+/// The sizes of a torrent, which decide whether a request is legal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shape {
     /// Bytes in each piece but the last. Never zero in a torrent that is served.
     pub piece_length: u32,
-    /// How many pieces there are.
+    /// The number of pieces.
     pub pieces: u32,
     /// Bytes in all files together, padding included.
     pub total_length: u64,
@@ -34,13 +34,12 @@ impl Shape {
         }
         let start = u64::from(index) * u64::from(self.piece_length);
         let left = self.total_length.checked_sub(start)?;
-        // What is left of the last piece is less than a piece, so it fits where a piece does.
         let length =
             u32::try_from(left).map_or(self.piece_length, |left| left.min(self.piece_length));
         (length > 0).then_some(length)
     }
 
-    /// Whether the block lies within one piece of the torrent and has 1 to [`MAX_BLOCK_BYTES`] bytes.
+    /// Returns true if the block lies within one piece and has 1 to [`MAX_BLOCK_BYTES`] bytes.
     #[must_use]
     pub fn accepts(&self, request: &Request) -> bool {
         (1..=MAX_BLOCK_BYTES).contains(&request.length)
@@ -58,21 +57,21 @@ impl Shape {
 
 /// Where the bytes of an extent come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Source {
+pub enum ExtentSource {
     /// The file with this index in the torrent.
     File(u32),
-    /// A padding file, which is zeros and need not be on disk (BEP 47).
+    /// A padding file: zeros, which need not be on disk (BEP 47).
     Zeros,
 }
 
 /// Bytes that lie together in one file. Never empty.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Extent {
-    /// The file, or none.
-    pub source: Source,
+    /// Where the bytes come from.
+    pub source: ExtentSource,
     /// The first byte in that file.
     pub offset: u64,
-    /// How many bytes.
+    /// Length in bytes.
     pub length: u64,
 }
 
@@ -83,21 +82,21 @@ const PADDING: u64 = 1 << 63;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Layout {
     total_length: u64,
-    /// The offset of each file, with [`PADDING`]. Empty for a torrent that is one file, which is
-    /// what most torrents of a large library are.
+    /// The offset of each file, with [`PADDING`]. Empty for a torrent of one file, as most torrents of
+    /// a large library are.
     starts: Box<[u64]>,
 }
 
 impl Layout {
     /// Lays files, given as length in bytes and whether they are padding, one after the other.
-    /// The sum must stay below 2^63, which [`super::metainfo`] sees to.
+    /// [`super::metainfo`] ensures that the sum is below 2^63.
     #[must_use]
     pub fn new(files: impl Iterator<Item = (u64, bool)>) -> Self {
         let mut total_length = 0_u64;
         let mut starts: Vec<u64> = files
             .map(|(length, padding)| {
                 let start = total_length | if padding { PADDING } else { 0 };
-                total_length = total_length.saturating_add(length);
+                total_length += length;
                 start
             })
             .collect();
@@ -108,12 +107,6 @@ impl Layout {
             total_length,
             starts: starts.into_boxed_slice(),
         }
-    }
-
-    /// How many files there are, padding included.
-    #[must_use]
-    pub fn files(&self) -> usize {
-        self.starts.len().max(1)
     }
 
     /// The length in bytes of a file and whether it is padding, `None` when there is no such file.
@@ -135,11 +128,11 @@ impl Layout {
         Some(start..start + length)
     }
 
-    /// The extents of a range of the torrent, in order. What lies beyond the end is left out.
-    /// A torrent of one file answers at once, others after a binary search.
+    /// The extents of a range of the torrent, in order. Bytes beyond the end are left out. The first is
+    /// found by binary search.
     #[must_use]
     pub fn extents(&self, offset: u64, length: u64) -> Extents<'_> {
-        // Of files that start at the same byte only the last can have any.
+        // If several files start at the same byte, only the last can have any.
         let file = self
             .starts
             .partition_point(|start| start & !PADDING <= offset)
@@ -178,9 +171,11 @@ impl Iterator for Extents<'_> {
             let start = entry & !PADDING;
             let length = self.layout.start_after(self.file).min(self.end) - self.offset;
             let extent = Extent {
-                source: match u32::try_from(self.file) {
-                    Ok(file) if entry & PADDING == 0 => Source::File(file),
-                    _ => Source::Zeros,
+                source: match entry & PADDING {
+                    0 => ExtentSource::File(
+                        u32::try_from(self.file).expect("a torrent has fewer files"),
+                    ),
+                    _ => ExtentSource::Zeros,
                 },
                 offset: self.offset - start,
                 length,
@@ -270,13 +265,16 @@ mod tests {
     fn one_file_needs_no_table() {
         let layout = Layout::new([(1000, false)].into_iter());
         assert!(layout.starts.is_empty());
-        assert_eq!((layout.files(), layout.file(0)), (1, Some((1000, false))));
+        assert_eq!(
+            (layout.file(0), layout.file(1)),
+            (Some((1000, false)), None)
+        );
         assert_eq!(layout.file(1), None);
         let all = |offset, length| layout.extents(offset, length).collect::<Vec<_>>();
         assert_eq!(
             all(100, 900),
             [Extent {
-                source: Source::File(0),
+                source: ExtentSource::File(0),
                 offset: 100,
                 length: 900
             }]
@@ -291,7 +289,7 @@ mod tests {
     fn lengths_and_padding_are_kept() {
         let files = [(0, false), (7, false), (9, true), (0, true), (0, false)];
         let layout = Layout::new(files.into_iter());
-        assert_eq!(layout.files(), files.len());
+        assert_eq!(layout.file(files.len()), None);
         for (index, file) in files.into_iter().enumerate() {
             assert_eq!(layout.file(index), Some(file));
         }
@@ -317,12 +315,12 @@ mod tests {
             &[(6, false)],
         ];
         for files in cases {
-            let bytes: Vec<(Source, u64)> = (0_u32..)
+            let bytes: Vec<(ExtentSource, u64)> = (0_u32..)
                 .zip(files)
                 .flat_map(|(index, (length, padding))| {
                     (0..*length).map(move |offset| match padding {
-                        true => (Source::Zeros, offset),
-                        false => (Source::File(index), offset),
+                        true => (ExtentSource::Zeros, offset),
+                        false => (ExtentSource::File(index), offset),
                     })
                 })
                 .collect();

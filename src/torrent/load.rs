@@ -1,41 +1,40 @@
 //! Loading one torrent whose metainfo file is known.
 //!
-//! Owns what is checked before it is served. It must not know how the file was found, nor who
-//! wants it. It blocks: not for the loop.
+//! Blocks: not for the loop.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::catalogue::{Place, RefusalReason, Torrent};
+use super::catalogue::{Location, RefusalReason, Torrent};
 use super::id::TorrentId;
-use super::reader::{Found, Reader};
+use super::reader::{Reader, StampedMetainfo};
 use crate::wire::message::InfoHash;
 
 /// Where a torrent is.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Source {
+pub struct TorrentSource {
     /// The metainfo file.
     pub metainfo: PathBuf,
-    /// Where its content lies; `None` means beside it.
+    /// The directory that holds its content; `None` means beside it.
     pub content: Option<PathBuf>,
 }
 
-/// Reads the torrent and looks at its content. It gets this id, see [`Torrent::id`]. `None` when the
+/// Reads the torrent and checks its content. It gets this id, see [`Torrent::id`]. `None` if the
 /// metainfo file is that of another torrent.
 ///
 /// # Errors
 /// A [`RefusalReason`] when it cannot be served.
 pub fn load(
     id: TorrentId,
-    source: &Source,
+    source: &TorrentSource,
     info_hash: InfoHash,
 ) -> Result<Option<Torrent>, RefusalReason> {
-    // A socket cannot be opened, which would be said in the words of the system.
+    // Opening a socket would fail with a message that names no file type.
     if !source.metainfo.metadata()?.is_file() {
         return Err(RefusalReason::NotRegular);
     }
     let mut reader = Reader::default();
-    let Found { metainfo, stamp } = reader.read(&source.metainfo)?;
+    let StampedMetainfo { metainfo, stamp } = reader.read(&source.metainfo)?;
     if metainfo.info_hash != info_hash {
         return Ok(None);
     }
@@ -46,14 +45,13 @@ pub fn load(
         None => Arc::clone(&directory),
     };
     reader.check(&root, &metainfo)?;
-    let place = Place {
+    let location = Location {
         metainfo_directory: &directory,
         metainfo_name: source.metainfo.file_name().unwrap_or_default(),
         metainfo_stamp: stamp,
         root: &root,
     };
-    let announce = metainfo.announce.clone().into();
-    Ok(Some(Torrent::new(id, &metainfo, &place, announce)))
+    Ok(Some(Torrent::new(id, &metainfo, &location)))
 }
 
 #[cfg(test)]
@@ -74,7 +72,7 @@ mod tests {
         fs::write(&metainfo, single(5, "")).unwrap();
         fs::create_dir(&content).unwrap();
         fs::write(content.join("n"), "12345").unwrap();
-        let mut source = Source {
+        let mut source = TorrentSource {
             metainfo,
             content: None,
         };
@@ -95,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_not_opened() {
+    fn a_socket_is_not_opened_as_a_metainfo_file() {
         let directory = tempfile::tempdir().unwrap();
         let metainfo = directory.path().join("a.torrent");
         let _socket = UnixListener::bind(&metainfo).unwrap();
         let content = None;
         let refused = load(
             TorrentId(0),
-            &Source { metainfo, content },
+            &TorrentSource { metainfo, content },
             InfoHash([0; 20]),
         )
         .unwrap_err();

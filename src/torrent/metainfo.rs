@@ -1,15 +1,14 @@
-//! What a metainfo file says (BEP 3, 12, 27, 47; the v1 side of BEP 52). Pure.
+//! Parsing a metainfo file (BEP 3, 12, 27, 47; the v1 side of BEP 52). Pure.
 //!
-//! Owns the reading and judging of the bytes of one `.torrent` file, which may be hostile. The
-//! piece hashes are counted and not kept, because seeding does not need them.
+//! The bytes may be hostile. Piece hashes are counted and not kept, because seeding does not need them.
 //!
-//! Decisions where programs differ, each as libtorrent has it unless it says otherwise:
+//! Where programs differ, this one does as libtorrent unless stated otherwise:
 //! bytes after the top-level dictionary are ignored; keys may be unsorted, and of a repeated key the
 //! first counts; with both `files` and `length` the former counts; `name.utf-8` and `path.utf-8`
 //! are preferred; names are bytes and need not be UTF-8; a symlink (BEP 47 attribute `l`) has no
-//! bytes in the torrent, whatever its length says, and is not looked for on disk. Unsafe names and
-//! repeated paths are refused, where libtorrent would rename: content under other names is content
-//! that is missing.
+//! bytes in the torrent, whatever its length says, and is not expected on disk. Unsafe names and
+//! repeated paths are refused, where libtorrent would rename: a seeder cannot find content under
+//! other names.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -21,6 +20,9 @@ use thiserror::Error;
 use super::printable::Printable;
 use crate::bencode::{self, BencodeError, Dictionary, List, Value};
 use crate::wire::message::InfoHash;
+
+/// The largest metainfo file that is read. Real ones reach 80 MB; it is held in memory whole.
+pub const METAINFO_MAX_BYTES: u64 = 128 * 1024 * 1024;
 
 /// The longest piece, the same as libtorrent's. Real ones end at 64 MiB to 256 MiB.
 pub const MAX_PIECE_LENGTH_BYTES: u32 = 512 * 1024 * 1024;
@@ -47,7 +49,7 @@ pub struct Metainfo {
     pub info: Range<u64>,
     /// Bytes in each piece but the last: 1 to [`MAX_PIECE_LENGTH_BYTES`].
     pub piece_length: u32,
-    /// How many pieces there are: at least one.
+    /// The number of pieces: at least one.
     pub pieces: u32,
     /// Bytes in all files together, padding included: at least 1, below 2^63.
     pub total_length: u64,
@@ -64,7 +66,7 @@ pub struct Metainfo {
 pub struct MetainfoFile {
     /// Raw bytes of the components below the content root, joined by `/`; the torrent's name comes
     /// first. Each is a plain name: not empty, `.` or `..`, without `/` and NUL. Empty for padding
-    /// and symlinks, which are not looked for.
+    /// and symlinks, which are not expected on disk.
     pub path: Vec<u8>,
     /// Bytes.
     pub length: u64,
@@ -72,7 +74,7 @@ pub struct MetainfoFile {
     pub padding: bool,
 }
 
-/// Which value of a metainfo file is meant.
+/// A value in a metainfo file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Field {
     /// A key of the top-level dictionary.
@@ -96,10 +98,10 @@ impl fmt::Display for Field {
 /// Why a metainfo file is refused. Each is shown as one line that names the field.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum MetainfoError {
-    /// Half a file.
+    /// The file is cut short.
     #[error("malformed bencode: the file ends in the middle of a value")]
     Truncated,
-    /// Something else than a metainfo file.
+    /// The file is not a dictionary.
     #[error("malformed bencode: the file does not start with a dictionary")]
     NotADictionary,
     /// Not bencode.
@@ -111,7 +113,7 @@ pub enum MetainfoError {
     /// A value has another type.
     #[error("{0} is not {1}")]
     WrongType(Field, &'static str),
-    /// A number cannot be what it stands for.
+    /// A number is too small or too large.
     #[error("{0} is out of range: {1}")]
     OutOfRange(Field, i64),
     /// A number that 64 bits do not hold, or lengths whose sum they do not.
@@ -142,7 +144,7 @@ pub enum MetainfoError {
     /// Every file is empty or padding.
     #[error("info has no content to serve: every file is empty or padding")]
     NothingToServe,
-    /// Only BEP 52 would do.
+    /// A torrent of BEP 52 only.
     #[error("info.pieces is missing: this is a v2-only torrent (BEP 52), which is not supported")]
     V2Only,
 }
@@ -224,8 +226,8 @@ fn info_dictionary(info: Option<Value<'_>>) -> Result<&[u8], MetainfoError> {
     }
 }
 
-/// The values of `announce` and `announce-list`. URLs that make no sense cost the torrent its
-/// tracker, not its peers.
+/// The values of `announce` and `announce-list`. A torrent with a bad URL loses its tracker and is
+/// served all the same.
 fn announce_tiers(
     single: Option<Value<'_>>,
     list: Option<Value<'_>>,
@@ -266,7 +268,7 @@ const LIST: &str = "a list";
 const BYTES: &str = "a byte string";
 const INTEGER: &str = "an integer";
 
-/// The `info` dictionary as it stands, before it is judged.
+/// The `info` dictionary, before it is checked.
 struct Info<'a> {
     name: Option<&'a [u8]>,
     name_utf8: Option<&'a [u8]>,
@@ -481,7 +483,7 @@ fn decode_entry<'a>(
     })
 }
 
-/// Puts the components of a path in place of those that were there.
+/// Replaces `components` by those of a path.
 fn decode_path<'a>(
     field: Field,
     path: Option<Value<'a>>,

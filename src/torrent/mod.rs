@@ -1,7 +1,7 @@
-//! Torrents: what a metainfo file says, where its bytes lie, and why one is not served.
+//! Torrents: parsing metainfo files, mapping bytes to files, and the reasons for refusals.
 //!
-//! `metainfo`, `layout`, `id` and `printable` are pure. `content`, `reader` and `load` look at the
-//! file system.
+//! `metainfo`, `layout`, `id` and `printable` are pure. `content`, `reader` and `load` read the file
+//! system.
 
 pub mod catalogue;
 pub mod content;

@@ -1,4 +1,4 @@
-//! Foreign bytes made safe for a line of the log.
+//! Untrusted bytes made safe for a line of the log.
 
 use std::fmt::{self, Write};
 use std::path::Path;

@@ -1,7 +1,6 @@
 //! Reading one metainfo file after the other, and checking their content.
 //!
-//! Owns the bound on what is read, and the stamp that tells whether a metainfo file has changed since.
-//! It must not know how the files are found, nor what becomes of them. It blocks: not for the loop.
+//! Blocks: not for the loop.
 
 use std::ffi::OsStr;
 use std::fs::{Metadata, OpenOptions};
@@ -11,13 +10,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::content::{Checker, ContentError, explain};
-use super::metainfo::Metainfo;
+use super::metainfo::{METAINFO_MAX_BYTES, Metainfo};
 use super::refusal::RefusalReason;
 
-/// The largest metainfo file that is read. Real ones reach 80 MB; it is held in memory whole.
-pub const METAINFO_MAX_BYTES: u64 = 128 * 1024 * 1024;
-
-/// A read buffer is kept from file to file unless one file has blown it up beyond this.
+/// A read buffer of at most this size is kept from file to file.
 const BUFFER_KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Memory that is kept from one file to the next.
@@ -29,15 +25,15 @@ pub struct Reader {
 
 /// A metainfo file as it is on disk.
 #[derive(Debug)]
-pub struct Found {
-    /// What it says.
+pub struct StampedMetainfo {
+    /// Its content.
     pub metainfo: Metainfo,
-    /// What tells whether it is still the same.
+    /// The stamp by which a change of the file is recognised.
     pub stamp: FileStamp,
 }
 
-/// The length and the time of the last change of a file: as long as both are the same, a file is
-/// taken to be the same. A copy that keeps times has the same stamp.
+/// The length of a file and the time of its last change. A file with the same stamp counts as
+/// unchanged. A copy that keeps times has the same stamp.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct FileStamp {
     /// Bytes, at most [`METAINFO_MAX_BYTES`] for a metainfo file that is read; more is `u32::MAX`.
@@ -64,14 +60,14 @@ fn modified_ns(metadata: &Metadata) -> i64 {
 }
 
 impl Reader {
-    /// Reads and judges a metainfo file.
+    /// Reads and parses a metainfo file.
     ///
     /// # Errors
-    /// A [`RefusalReason`] of the file itself; its content is not looked at.
-    pub fn read(&mut self, path: &Path) -> Result<Found, RefusalReason> {
+    /// A [`RefusalReason`] of the file itself; its content is not checked.
+    pub fn read(&mut self, path: &Path) -> Result<StampedMetainfo, RefusalReason> {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_KEPT_BYTES);
-        // Should a pipe have taken the place of the file: opening it does not wait for a writer.
+        // If it is a pipe by now, opening it does not wait for a writer.
         let mut options = OpenOptions::new();
         let options = options.read(true).custom_flags(libc::O_NONBLOCK);
         let file = options.open(path).map_err(|error| explain(path, error))?;
@@ -88,22 +84,22 @@ impl Reader {
         if self.buffer.len() as u64 > METAINFO_MAX_BYTES {
             return Err(RefusalReason::TooLarge);
         }
-        Ok(Found {
+        Ok(StampedMetainfo {
             metainfo: Metainfo::parse(&self.buffer)?,
             stamp: FileStamp::new(&metadata),
         })
     }
 
-    /// The bytes of the file that was read last.
+    /// The bytes of the last file.
     #[must_use]
     pub fn raw(&self) -> &[u8] {
         &self.buffer
     }
 
-    /// Checks that every file of a torrent is below `root` with its right length.
+    /// Checks that every file of a torrent is below `root` and has the right length.
     ///
     /// # Errors
-    /// The [`ContentError`] of the first file that is not right.
+    /// The [`ContentError`] of the first file that is not.
     pub fn check(&mut self, root: &Path, metainfo: &Metainfo) -> Result<(), ContentError> {
         for file in &metainfo.files {
             // A file without bytes is never read, so it may as well be missing.
@@ -116,7 +112,7 @@ impl Reader {
     }
 }
 
-/// The FNV-1a hash: small, and the same in every version of the program, as what is stored must be.
+/// The FNV-1a hash: small, and the same in every version of the program, since it is stored.
 pub(crate) struct Fnv(u64);
 
 impl Default for Fnv {
@@ -132,7 +128,7 @@ impl Fnv {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "that is what folding is")]
+    #[expect(clippy::cast_possible_truncation, reason = "folding drops bits")]
     pub(crate) fn fold(&self) -> u32 {
         (self.0 >> 32) as u32 ^ self.0 as u32
     }
@@ -147,7 +143,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     #[test]
-    fn a_pipe_is_not_waited_for() {
+    fn a_pipe_is_refused_without_waiting_for_a_writer() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("n.torrent");
         let made = Command::new("mkfifo").arg(&path).status().unwrap();

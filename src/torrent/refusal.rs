@@ -1,7 +1,6 @@
 //! Why a metainfo file is not served.
 //!
-//! Owns the reasons, each of which is shown as one line, and which names metainfo files have. It must
-//! not know who looks for them.
+//! The reasons, each of which is shown as one line, and the names of metainfo files.
 
 use std::fmt;
 use std::io;
@@ -10,9 +9,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::content::ContentError;
-use super::metainfo::MetainfoError;
+use super::metainfo::{METAINFO_MAX_BYTES, MetainfoError};
 use super::printable::Printable;
-use super::reader::METAINFO_MAX_BYTES;
 
 /// Something in the library that is not served.
 #[derive(Debug)]
@@ -34,13 +32,13 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Why it is not served. Each is shown as one line.
+/// Why something is not served. Each is shown as one line.
 #[derive(Debug, Error)]
 pub enum RefusalReason {
     /// A directory or metainfo file that the file system does not let us read.
     #[error("unreadable: {0}")]
     Unreadable(#[from] io::Error),
-    /// A directory of which more was expected.
+    /// A directory that should not be empty.
     #[error("an empty directory: is a disk not mounted?")]
     Empty,
     /// A symlink to a directory that the walk is in.
@@ -58,7 +56,7 @@ pub enum RefusalReason {
     /// The metainfo file cannot be used.
     #[error(transparent)]
     Metainfo(#[from] MetainfoError),
-    /// The content is not there.
+    /// The content is missing or wrong.
     #[error(transparent)]
     Content(#[from] ContentError),
     /// The torrent is served already.
@@ -67,18 +65,23 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
-    /// Whether nothing was found out, because no descriptor was left.
+    /// Returns true if the file could not be examined because no descriptor was left.
     #[must_use]
     pub fn is_lack_of_descriptors(&self) -> bool {
         let (Self::Unreadable(error) | Self::Content(ContentError::Unreadable(_, error))) = self
         else {
             return false;
         };
-        matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+        is_lack_of_descriptors(error)
     }
 }
 
-/// Whether a file found in a directory is taken for a metainfo file.
+/// Returns true if the process or the system has no descriptor left.
+pub(crate) fn is_lack_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Returns true if a file found in a directory counts as a metainfo file.
 pub(crate) fn is_metainfo_name(path: &Path) -> bool {
     path.extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("torrent"))

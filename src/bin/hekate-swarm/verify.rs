@@ -5,7 +5,7 @@
 //! hashes of the metainfo file. It reads files and must not know sockets.
 
 use crate::library::{Library, Target};
-use hekate::torrent::layout::Source;
+use hekate::torrent::layout::ExtentSource;
 use hekate::torrent::metainfo::Metainfo;
 use hekate::wire::message::Request;
 use sha1::{Digest, Sha1};
@@ -118,7 +118,7 @@ impl Verifier {
             let length = usize::try_from(extent.length).unwrap_or(usize::MAX);
             let (part, later) = rest.split_at_mut(length.min(rest.len()));
             rest = later;
-            let Source::File(index) = extent.source else {
+            let ExtentSource::File(index) = extent.source else {
                 continue;
             };
             if self.files.len() > OPEN_FILES {

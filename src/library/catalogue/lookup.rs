@@ -19,7 +19,7 @@ use crate::library::index::{Candidates, Index, IndexError};
 use crate::timers::Time;
 use crate::torrent::catalogue::{Refusal, RefusalReason, Torrent};
 use crate::torrent::id::TorrentId;
-use crate::torrent::load::{self, Source};
+use crate::torrent::load::{self, TorrentSource};
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
 
@@ -152,7 +152,7 @@ impl Query {
                 }
             }
         };
-        let source = Source {
+        let source = TorrentSource {
             metainfo,
             content: self.content.clone(),
         };

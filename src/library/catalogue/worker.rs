@@ -33,7 +33,7 @@ const SENT_AT_ONCE: usize = 1024;
 
 /// The pause before paths are examined again that needed a descriptor when none was left. Peers come
 /// and go faster.
-const DESCRIPTORS_RETRY: Duration = Duration::from_secs(1);
+const POSTPONED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Below a directory with more metainfo files than this, a refresh finds what has changed.
 const AFFECTED_MAX: usize = 20_000;
@@ -465,7 +465,7 @@ impl Worker {
             paths.sort_unstable();
             let everything = false;
             self.postponed.merge(Changes { paths, everything });
-            self.resume_at = Some(Instant::now() + DESCRIPTORS_RETRY);
+            self.resume_at = Some(Instant::now() + POSTPONED_PAUSE);
         }
     }
 

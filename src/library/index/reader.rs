@@ -37,7 +37,7 @@ pub(super) const READ_BYTES: usize = 1 << 20;
 const MAX_PATH_BYTES: u64 = 4096;
 
 /// The longest list of announce URLs that is believed: a metainfo file has no longer one.
-const MAX_TRACKERS_BYTES: u64 = crate::torrent::reader::METAINFO_MAX_BYTES;
+const MAX_TRACKERS_BYTES: u64 = crate::torrent::metainfo::METAINFO_MAX_BYTES;
 
 /// Records that are skipped rather than read as well, when the next one wanted is behind them: a
 /// page holds as many, and a read of two pages costs hardly more than that of one.

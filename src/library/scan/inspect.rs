@@ -18,7 +18,7 @@ use crate::wire::message::InfoHash;
 pub(in crate::library) const DESCRIPTORS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long to wait in between.
-pub(in crate::library) const DESCRIPTORS_RETRY: Duration = Duration::from_millis(100);
+pub(in crate::library) const DESCRIPTORS_POLL: Duration = Duration::from_millis(100);
 
 /// What was seen.
 pub(in crate::library) struct Inspection {
@@ -119,15 +119,11 @@ impl Inspection {
                 }
                 Err(reason) => {
                     log::warn!("rescan postponed: {reason}");
-                    thread::sleep(DESCRIPTORS_RETRY);
+                    thread::sleep(DESCRIPTORS_POLL);
                 }
             }
         }
     }
-}
-
-pub(in crate::library) fn is_lack_of_descriptors(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Of the file or directory that holds the content.

@@ -14,7 +14,7 @@ use walkdir::WalkDir;
 
 use crate::library::scan::build::Progress;
 use crate::torrent::content::{self, ContentError};
-use crate::torrent::layout::{Layout, Source};
+use crate::torrent::layout::{ExtentSource, Layout};
 use crate::torrent::metainfo::{Metainfo, MetainfoFile};
 
 /// A torrent whose content is hashed.
@@ -99,11 +99,11 @@ impl Hasher {
             let mut is_whole = true;
             for extent in torrent.layout.extents(start, piece_length) {
                 let read = match extent.source {
-                    Source::Zeros => {
+                    ExtentSource::Zeros => {
                         self.zeros(extent.length, &mut digest);
                         Ok(())
                     }
-                    Source::File(file) => {
+                    ExtentSource::File(file) => {
                         if extent.offset == 0 {
                             checked.faults.extend(self.examine(torrent, file).err());
                         }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::torrent::id::TorrentId;
-use crate::torrent::load::{Source, load};
+use crate::torrent::load::{TorrentSource, load};
 use crate::torrent::metainfo::Metainfo;
 
 /// Three files in pieces of 16 KiB: the first ends in piece 1, the second lies in it, the third
@@ -31,7 +31,7 @@ pub(in crate::storage) fn torrent(name: &str) -> (Arc<Torrent>, TempDir) {
         hashes.len()
     );
     let info_hash = Metainfo::parse(raw.as_bytes()).unwrap().info_hash;
-    let source = Source {
+    let source = TorrentSource {
         metainfo: directory.path().join("t.torrent"),
         content: None,
     };

@@ -107,7 +107,7 @@ fn the_announce_list_comes_before_the_announce_url() {
 }
 
 #[test]
-fn senseless_announce_urls_are_left_out() {
+fn malformed_announce_urls_are_ignored() {
     assert!(announce("8:announcei1e").is_empty());
     assert!(announce("8:announce2:  ").is_empty());
     assert!(announce("13:announce-listi1e").is_empty());
@@ -140,7 +140,7 @@ fn of_a_repeated_key_the_first_value_counts() {
 }
 
 #[test]
-fn a_deep_value_that_nobody_reads_is_passed_over() {
+fn a_deep_unread_value_is_skipped() {
     let tree = |levels: usize| s("file tree") + &"l".repeat(levels) + &"e".repeat(levels);
     assert!(parse(single(5, &tree(98))).is_ok());
     let error = parse(single(5, &tree(99))).unwrap_err();
@@ -152,7 +152,7 @@ fn a_deep_value_that_nobody_reads_is_passed_over() {
 }
 
 #[test]
-fn without_info_there_is_no_torrent() {
+fn a_file_without_info_is_refused() {
     let line = |raw: &[u8]| Metainfo::parse(raw).unwrap_err().to_string();
     assert_eq!(line(b"de"), "info is missing");
     assert_eq!(line(b"d4:infoi1ee"), "info is not a dictionary");
@@ -165,7 +165,7 @@ fn without_info_there_is_no_torrent() {
 }
 
 #[test]
-fn every_prefix_and_every_changed_byte_is_judged_without_a_panic() {
+fn no_prefix_and_no_changed_byte_causes_a_panic() {
     let raw = multi(5, &entry(5, &["a"], "4:attr1:x"), &(s("private") + "i1e"));
     for end in 0..raw.len() {
         assert!(Metainfo::parse(&raw.as_bytes()[..end]).is_err());
@@ -331,7 +331,7 @@ fn piece_hashes_must_fit_the_length() {
 }
 
 #[test]
-fn any_piece_length_up_to_the_bound_will_do() {
+fn any_piece_length_up_to_the_bound_is_accepted() {
     let with = |piece_length: i64| {
         let count = 5_u64.div_ceil(piece_length.unsigned_abs().max(1));
         single(5, "")

@@ -181,7 +181,7 @@ fn what_nobody_uses_is_forgotten_and_what_somebody_does_is_not() {
 fn query_copy(place: &Place, number: usize) -> Arc<Torrent> {
     let metainfo = place.path(&format!("{number:06}/t.torrent"));
     let content = None;
-    let source = Source { metainfo, content };
+    let source = TorrentSource { metainfo, content };
     let loaded = load::load(TorrentId(0), &source, place.hashes[number]).unwrap();
     Arc::new(loaded.unwrap())
 }

@@ -12,11 +12,9 @@ use std::time::Instant;
 use std::{thread, vec};
 
 use super::{Batch, Step};
-use crate::library::scan::inspect::{
-    DESCRIPTORS_PATIENCE, DESCRIPTORS_RETRY, is_lack_of_descriptors,
-};
+use crate::library::scan::inspect::{DESCRIPTORS_PATIENCE, DESCRIPTORS_POLL};
 use crate::torrent::content::explain;
-use crate::torrent::refusal::{Refusal, RefusalReason, is_metainfo_name};
+use crate::torrent::refusal::{Refusal, RefusalReason, is_lack_of_descriptors, is_metainfo_name};
 
 /// Files of one directory that are handed on together: enough that handing on costs nothing beside
 /// reading them, and few enough that all cores have some.
@@ -194,7 +192,7 @@ impl Walk {
                     if since.elapsed() >= DESCRIPTORS_PATIENCE {
                         return outcome;
                     }
-                    thread::sleep(DESCRIPTORS_RETRY);
+                    thread::sleep(DESCRIPTORS_POLL);
                 }
                 _ => {
                     self.lacking = None;
