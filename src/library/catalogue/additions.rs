@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::overlay::{Added, Change, Snapshot, is_served};
+use crate::library::index::format::TrackerListNo;
 use crate::library::index::{Entry, IndexError};
 
 pub(super) struct Additions<'a> {
     snapshot: &'a Snapshot,
-    lists: HashMap<u32, Arc<[Vec<String>]>>,
+    lists: HashMap<TrackerListNo, Arc<[Vec<String>]>>,
 }
 
 impl<'a> Additions<'a> {

@@ -282,7 +282,7 @@ impl<'a> OldFiles<'a> {
                     if self.unreadable.is_empty() {
                         log::warn!("{error}; this part of the index is ignored");
                     }
-                    self.unreadable.push(RecordNo(record));
+                    self.unreadable.push(record);
                 }
             }
         }

@@ -38,10 +38,14 @@ pub(in crate::library) const COUNTS_BYTES: usize = 16;
 /// Record numbers have 32 bits, of which the last is not used.
 pub const MAX_RECORDS: u32 = u32::MAX - 1;
 
-/// The number of a record within one index. Records stand in the order of their paths, so the number
-/// of a file changes from one index to the next; its [`TorrentId`](crate::torrent::id::TorrentId) stays.
+/// The number of a record within one index. Records are in the order of their paths, so the number of a
+/// file changes from one index to the next; its [`TorrentId`](crate::torrent::id::TorrentId) stays.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct RecordNo(pub u32);
+
+/// The number of a list of announce URLs within one index. Equal lists are stored once.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct TrackerListNo(pub u32);
 
 /// The sections of an index file, in their order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,7 +104,7 @@ pub(in crate::library) struct Section {
 }
 
 impl Section {
-    /// How many entries of this width, in bytes, it holds.
+    /// The number of entries of this width, in bytes.
     pub(in crate::library) fn entries(&self, width_bytes: usize) -> u64 {
         self.length / width_bytes as u64
     }
@@ -124,25 +128,20 @@ pub(in crate::library) enum HeaderError {
 
 impl Header {
     pub(in crate::library) fn section(&self, part: Part) -> Section {
-        let mut all = Part::ALL.iter().zip(&self.sections);
-        let found = all.find(|(other, _)| **other == part);
-        found.map(|(_, section)| *section).unwrap_or_default()
+        *(self.sections.get(part as usize)).expect("each part has a section")
     }
 
     pub(in crate::library) fn set_section(&mut self, part: Part, section: Section) {
-        for (other, place) in Part::ALL.iter().zip(&mut self.sections) {
-            if *other == part {
-                *place = section;
-            }
-        }
+        let slot = self.sections.get_mut(part as usize);
+        *slot.expect("each part has a section") = section;
     }
 
-    /// How many records there are.
+    /// The number of records.
     pub(in crate::library) fn records(&self) -> u64 {
         self.section(Part::Records).entries(RECORD_BYTES)
     }
 
-    /// The least length of the file, in bytes.
+    /// The minimum length of the file, in bytes.
     pub(in crate::library) fn end(&self) -> u64 {
         let ends = self
             .sections
@@ -183,7 +182,7 @@ impl Header {
                 checksum: fields.take(),
             };
         }
-        let covered = raw.get(..HEADER_USED_BYTES).unwrap_or_default();
+        let (covered, _) = raw.split_at(HEADER_USED_BYTES);
         if fields.take() != <[u8; CHECKSUM_BYTES]>::from(Sha1::digest(covered)) {
             return Err(HeaderError::Checksum);
         }
@@ -280,13 +279,13 @@ pub struct Facts {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::library) struct Record {
     pub(in crate::library) facts: Facts,
-    /// The number of its directory.
+    /// The index of its directory.
     pub(in crate::library) directory: u32,
     /// Where its name starts; 40 bits of it are kept.
     pub(in crate::library) name_offset: u64,
     pub(in crate::library) name_length: u8,
-    /// The number of its list of announce URLs.
-    pub(in crate::library) trackers: u32,
+    /// Its list of announce URLs.
+    pub(in crate::library) trackers: TrackerListNo,
 }
 
 impl Record {
@@ -303,7 +302,7 @@ impl Record {
         put(&mut rest, &self.facts.info_hash.0);
         put(&mut rest, &self.directory.to_le_bytes());
         put(&mut rest, &name.to_le_bytes());
-        put(&mut rest, &self.trackers.to_le_bytes());
+        put(&mut rest, &self.trackers.0.to_le_bytes());
         put(&mut rest, &self.facts.stamp.length.to_le_bytes());
         put(&mut rest, &self.facts.stamp.modified_ns.to_le_bytes());
         put(&mut rest, &self.facts.content_name.hash.to_le_bytes());
@@ -317,7 +316,7 @@ impl Record {
         let name = fields.u64();
         let [low, high, name_length, ..] = name.to_le_bytes();
         let low = u16::from_le_bytes([low, high]);
-        let trackers = fields.u32();
+        let trackers = TrackerListNo(fields.u32());
         let stamp = FileStamp {
             length: fields.u32(),
             modified_ns: i64::from_le_bytes(fields.take()),
@@ -344,8 +343,8 @@ impl Record {
     }
 }
 
-/// A directory with metainfo files in it. Its path ends where that of the next one starts, and so
-/// do its records.
+/// A directory with metainfo files in it. Its path and its records end where those of the next
+/// directory start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::library) struct Directory {
     pub(in crate::library) path_offset: u64,
@@ -382,8 +381,8 @@ pub(in crate::library) fn encode_strings<'a>(
     out: &mut Vec<u8>,
 ) {
     for string in strings {
-        // Paths and URLs come from files of at most METAINFO_MAX_BYTES, or from the system.
-        let length = u32::try_from(string.len()).unwrap_or(u32::MAX);
+        let length =
+            u32::try_from(string.len()).expect("paths and URLs are below METAINFO_MAX_BYTES");
         out.extend(length.to_le_bytes());
         out.extend(string);
     }
@@ -428,18 +427,17 @@ fn put(rest: &mut &mut [u8], bytes: &[u8]) {
     *rest = later;
 }
 
-/// Reads one field after the other. Entries are never short; a missing field would read as zero.
+/// Reads one field after the other.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> [u8; N] {
-        match self.0.split_first_chunk() {
-            Some((field, rest)) => {
-                self.0 = rest;
-                *field
-            }
-            None => [0; N],
-        }
+        let (field, rest) = self
+            .0
+            .split_first_chunk()
+            .expect("an entry has all its fields");
+        self.0 = rest;
+        *field
     }
 
     fn u32(&mut self) -> u32 {
@@ -550,7 +548,7 @@ mod tests {
                 directory: 0x1234_5678,
                 name_offset: (1 << 40) - 2,
                 name_length: 255,
-                trackers: 77,
+                trackers: TrackerListNo(77),
             };
             assert_eq!(Record::decode(&record.encode()), record);
             assert_eq!(prefix(&record.facts.info_hash), 0x0102_0304_0506_0708);
@@ -639,7 +637,7 @@ mod tests {
             directory: 7,
             name_offset: 0x05_0403_0201,
             name_length: 9,
-            trackers: 5,
+            trackers: TrackerListNo(5),
         };
         let mut expected = vec![0xaa; 20];
         expected.extend([7, 0, 0, 0]);

@@ -1,7 +1,7 @@
-//! Which torrent id stands for which record of an index, while indexes reindex each other.
+//! The map between torrent ids and the records of an index.
 //!
-//! Records stand in the order of their paths, so one that comes or goes shifts all behind it. The map is
-//! therefore made of runs, in which record numbers and ids count up together: at most two more for each
+//! Records are in the order of their paths, so one that comes or goes shifts all after it. The map is
+//! therefore made of runs in which record numbers and ids count up together: at most two more for each
 //! change of the library since the start, however many torrents it has.
 
 use crate::library::index::format::RecordNo;
@@ -14,7 +14,7 @@ pub struct Run {
     pub first_record: RecordNo,
     /// Its id.
     pub first_id: TorrentId,
-    /// How many there are; never zero.
+    /// The number of records; never zero.
     pub count: u32,
 }
 
@@ -51,7 +51,7 @@ impl IdMap {
         }
     }
 
-    /// How many records there are.
+    /// The number of records.
     #[must_use]
     pub fn records(&self) -> u32 {
         self.runs
@@ -62,7 +62,7 @@ impl IdMap {
     /// The least id above all in the map.
     #[must_use]
     pub fn end(&self) -> TorrentId {
-        let last = self.by_id.last().and_then(|index| self.run(*index));
+        let last = self.by_id.last().map(|index| self.run(*index));
         TorrentId(last.map_or(0, |run| run.first_id.0.saturating_add(run.count)))
     }
 
@@ -84,15 +84,15 @@ impl IdMap {
     /// The record of an id; `None` when it has none.
     #[must_use]
     pub fn record(&self, id: TorrentId) -> Option<RecordNo> {
-        let starts_before = |index: &u32| self.run(*index).is_some_and(|run| run.first_id <= id);
+        let starts_before = |index: &u32| self.run(*index).first_id <= id;
         let after = self.by_id.partition_point(starts_before);
-        let run = self.run(*self.by_id.get(after.checked_sub(1)?)?)?;
+        let run = self.run(*self.by_id.get(after.checked_sub(1)?)?);
         let within = id.0 - run.first_id.0;
         (within < run.count).then(|| RecordNo(run.first_record.0 + within))
     }
 
-    fn run(&self, index: u32) -> Option<Run> {
-        self.runs.get(index as usize).copied()
+    fn run(&self, index: u32) -> Run {
+        *(self.runs.get(index as usize)).expect("`by_id` has the indexes of `runs`")
     }
 }
 

@@ -6,13 +6,12 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::library::index::format::RecordNo;
 use crate::library::index::format::{
-    ContentName, DIRECTORY_BYTES, Directory, Part, RECORD_BYTES, Record,
+    ContentName, DIRECTORY_BYTES, Directory, Part, RECORD_BYTES, Record, RecordNo,
 };
 use crate::library::index::reader::{Entries, Entry, Index, IndexError, READ_BYTES};
 
-/// Bytes that are read in one go where a few records in a row are.
+/// Bytes of one read if few records in a row are wanted.
 const NEAR_BYTES: usize = 16 * 1024;
 
 impl Index {
@@ -73,21 +72,18 @@ impl Index {
     ) -> Result<Vec<RecordNo>, IndexError> {
         let mut found = Vec::new();
         let records = self.within(directory)?;
-        let mut window = self.window(Part::Records, READ_BYTES.min(records.len() * RECORD_BYTES));
+        let mut reader = self.reader(Part::Records, READ_BYTES.min(records.len() * RECORD_BYTES));
         for number in records {
-            let offset = u64::from(number) * RECORD_BYTES as u64;
-            let raw = window.at(offset, RECORD_BYTES as u64);
+            let raw = reader.entry(number.into());
             let raw = raw.map_err(|error| self.failed(Part::Records, error))?;
-            let raw = raw.try_into().unwrap_or(&[0; RECORD_BYTES]);
-            let record = Record::decode(raw);
-            if names.contains(&record.facts.content_name) {
+            if names.contains(&Record::decode(raw).facts.content_name) {
                 found.push(RecordNo(number));
             }
         }
         Ok(found)
     }
 
-    /// Those of the directories from the wanted one on that are not `above` it any more.
+    /// The records of the directories from this one on, as long as `is_before_end`.
     fn records_of(
         &self,
         directory: &Path,
@@ -108,7 +104,7 @@ impl Index {
         self.section(Part::Directories).entries(DIRECTORY_BYTES)
     }
 
-    /// How many directories at the beginning have a path that `is_before`.
+    /// The number of directories at the beginning whose path `is_before`.
     fn partition(&self, is_before: impl Fn(&Path) -> bool) -> Result<u64, IndexError> {
         let (mut start, mut end) = (0, self.directories());
         while start < end {
@@ -121,7 +117,7 @@ impl Index {
         Ok(start)
     }
 
-    /// The first record of a directory; behind the last directory, how many records there are.
+    /// The first record of a directory; after the last directory, the number of records.
     fn first_record(&self, directory: u64) -> Result<u32, IndexError> {
         if directory >= self.directories() {
             return Ok(self.records());
@@ -136,7 +132,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use crate::library::index::Index;
-    use crate::library::index::format::{ContentName, Facts, RecordNo, State};
+    use crate::library::index::format::{ContentName, Facts, RecordNo, State, TrackerListNo};
     use crate::library::index::writer::{NewRecord, Origin, Writer};
     use crate::torrent::reader::FileStamp;
     use crate::wire::message::InfoHash;
@@ -169,7 +165,7 @@ mod tests {
                 },
                 directory: path.parent().unwrap(),
                 name: path.file_name().unwrap().as_encoded_bytes(),
-                trackers: 0,
+                trackers: TrackerListNo(0),
             };
             writer.record(&record).unwrap();
         }

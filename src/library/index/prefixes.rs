@@ -1,11 +1,8 @@
 //! The first eight bytes of all info-hashes, in memory.
 //!
-//! The first eight bytes of all info-hashes, in memory: whether an info-hash may be in the index, without a
-//! read.
-//!
-//! Eight bytes are enough. Of 20 million torrents, one foreign info-hash in 10^12 is taken for a known one
-//! by chance, which costs a read. To make one on purpose needs the info-hash of a served torrent, and asking
-//! for that costs as much.
+//! They tell whether an info-hash may be in the index, without a read. Eight bytes are enough: with 20
+//! million torrents, one foreign info-hash in 10^12 passes by chance, which costs a read. To make one on
+//! purpose needs the info-hash of a served torrent, and asking for that costs as much.
 
 use std::ops::Range;
 
@@ -28,47 +25,46 @@ impl Prefixes {
         ascending.is_sorted().then_some(Prefixes(ascending))
     }
 
-    /// Where the number stands; empty when it is not there. More than one place when info-hashes
-    /// begin alike.
+    /// The positions of the number; empty if it is absent. More than one if info-hashes begin alike.
     #[must_use]
     pub fn find(&self, prefix: u64) -> Range<usize> {
         let first = self.first(prefix);
-        let equal = self.0.get(first..).unwrap_or_default();
-        let count = equal.iter().take_while(|other| **other == prefix).count();
-        first..first + count
+        let alike = self.0.iter().skip(first);
+        first..first + alike.take_while(|other| **other == prefix).count()
     }
 
-    /// The first place whose number is not less.
+    /// The first position whose number is not less.
     #[must_use]
     pub fn first(&self, prefix: u64) -> usize {
         let Range { start, end } = self.narrow(prefix);
-        let part = self.0.get(start..end).unwrap_or_default();
+        let part = self
+            .0
+            .get(start..end)
+            .expect("the range is within the numbers");
         start + part.partition_point(|other| *other < prefix)
     }
 
-    /// All places with the number of this one, which must be the first of them; empty behind the
+    /// All positions with the number of this one, which must be the first of them; empty after the
     /// last.
     #[must_use]
     pub fn alike(&self, first: usize) -> Range<usize> {
-        let rest = self.0.get(first..).unwrap_or_default();
-        let count = rest.iter().take_while(|other| rest.first() == Some(other));
-        first..first + count.count()
+        let rest = self.0.get(first..).expect("no position is beyond the end");
+        let alike = rest.iter().take_while(|other| rest.first() == Some(other));
+        first..first + alike.count()
     }
 
-    /// A range that holds the first place where the number is or would be.
+    /// A range that holds the first position where the number is or would be.
     fn narrow(&self, prefix: u64) -> Range<usize> {
         let (mut start, mut end) = (0, self.0.len());
-        // What is below `start` is less than `prefix`, and at least `low`; what is at `end` or
-        // beyond is not less, and at most `high`.
+        // Numbers below `start` are less than `prefix` and at least `low`; those from `end` on are not
+        // less and at most `high`.
         let (mut low, mut high) = (0, u64::MAX);
         for _ in 0..GUESSES {
             if end - start <= SMALL || prefix < low || prefix > high {
                 break;
             }
             let guess = start + share(end - start, prefix - low, high - low);
-            let Some(&found) = self.0.get(guess) else {
-                break;
-            };
+            let found = *self.0.get(guess).expect("a share is less than the whole");
             if found < prefix {
                 (start, low) = (guess + 1, found);
             } else {
@@ -82,8 +78,8 @@ impl Prefixes {
 /// `count` times `part` of `whole`, less than `count`.
 fn share(count: usize, part: u64, whole: u64) -> usize {
     let product = count as u128 * u128::from(part);
-    let place = product / (u128::from(whole) + 1);
-    usize::try_from(place).unwrap_or(0)
+    let share = product / (u128::from(whole) + 1);
+    usize::try_from(share).expect("it is less than `count`")
 }
 
 #[cfg(test)]

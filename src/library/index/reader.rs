@@ -1,11 +1,10 @@
 //! Reading an index file, none of which is trusted.
 //!
-//! Reading an index file. Nothing in the file is trusted: every read is within its section, every path stays
-//! below the root, and damage is an error with a name.
+//! Every read is within its section, every path stays below the root, and damage is an error with a
+//! name. The file is read, not mapped: a load from a mapping kills the process if the file was
+//! truncated.
 //!
-//! The file is read, not mapped: a load from a mapping kills the process if the file was truncated, where
-//! a read is an error. Only [`Index::find`] answers from memory; everything else may wait for the disk, so
-//! the loop must not call it.
+//! Blocks, except [`Index::find`], which searches in memory.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -18,29 +17,29 @@ use std::path::{Component, Path, PathBuf};
 use sha1::{Digest, Sha1};
 use thiserror::Error;
 
-use crate::library::index::format::Facts;
-use crate::library::index::format::RecordNo;
 use crate::library::index::format::{
-    self, DIRECTORY_BYTES, Directory, HEADER_BYTES, Header, HeaderError, OFFSET_BYTES,
-    POSITION_BYTES, PREFIX_BYTES, Part, RECORD_BYTES, Record, Section, State,
+    self, DIRECTORY_BYTES, Directory, Facts, HEADER_BYTES, Header, HeaderError, OFFSET_BYTES,
+    POSITION_BYTES, PREFIX_BYTES, Part, RECORD_BYTES, Record, RecordNo, Section, State,
+    TrackerListNo,
 };
 use crate::library::index::prefixes::Prefixes;
 use crate::library::index::section_reader::SectionReader;
 use crate::library::index::writer::Origin;
+use crate::torrent::metainfo::METAINFO_MAX_BYTES;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
 
-/// Bytes read in one go where all of a part is read.
+/// Bytes of one read if a whole section is read.
 pub(super) const READ_BYTES: usize = 1 << 20;
 
-/// The longest path of a directory that is believed: what the system takes (`PATH_MAX`).
+/// The longest path of a directory that is accepted (`PATH_MAX`).
 const MAX_PATH_BYTES: u64 = 4096;
 
-/// The longest list of announce URLs that is believed: a metainfo file has no longer one.
-const MAX_TRACKERS_BYTES: u64 = crate::torrent::metainfo::METAINFO_MAX_BYTES;
+/// The longest list of announce URLs that is accepted: a metainfo file cannot have a longer one.
+const MAX_TRACKERS_BYTES: u64 = METAINFO_MAX_BYTES;
 
-/// Records that are skipped rather than read as well, when the next one wanted is behind them: a
-/// page holds as many, and a read of two pages costs hardly more than that of one.
+/// Records between two wanted ones that are read too, instead of making another read: a page holds as
+/// many, and a read of two pages costs hardly more than that of one.
 const GAP: u32 = 80;
 
 /// Records in one read at most: 256 KiB.
@@ -59,17 +58,17 @@ pub struct IndexError {
 /// What is wrong with an index file.
 #[derive(Debug, Error)]
 pub enum Fault {
-    /// The file system does not let us.
+    /// The file system refuses to read it.
     #[error("unreadable: {0}")]
     Unreadable(#[from] io::Error),
-    /// Other bytes.
+    /// It does not start like an index.
     #[error("not an index file of hekate")]
     NotAnIndex,
     /// Written by another version of the program.
     #[error("has format {0}, this version reads format {version}: make it again with `hekate index`",
             version = format::VERSION)]
     Version(u32),
-    /// Shorter than it says.
+    /// It is shorter than its header says.
     #[error("truncated: {found} bytes of {expected}")]
     Truncated {
         /// Bytes that the header calls for.
@@ -90,27 +89,28 @@ pub struct Index {
     header: Header,
     prefixes: Prefixes,
     origin: Origin,
-    /// Records that are no torrents of their own, each with the one that is; ascending.
+    /// Records with the info-hash of another record that is served instead, each with that record;
+    /// ascending.
     duplicates: Vec<(RecordNo, RecordNo)>,
-    /// The same the other way round, each with those that stand back for it; ascending.
-    in_place_of: Vec<(RecordNo, RecordNo)>,
+    /// The same with the served record first; ascending.
+    duplicates_by_first: Vec<(RecordNo, RecordNo)>,
     counts: Counts,
 }
 
-/// How much an index holds.
+/// The number of torrents in an index.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counts {
     /// Torrents whose content was right.
     pub served: u64,
-    /// Metainfo files and directories that are of no use.
+    /// Metainfo files and directories that are refused.
     pub refused: u64,
 }
 
-/// Places in the index where an info-hash may be.
+/// Positions in the index where an info-hash may be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Candidates(pub(in crate::library) Range<usize>);
 
-/// A metainfo file as the index knows it.
+/// A metainfo file in the index.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// The number of its record, in the order of paths.
@@ -121,10 +121,10 @@ pub struct Entry {
     pub name: OsString,
     /// What is known of it.
     pub facts: Facts,
-    /// Whether another record with the same info-hash is served in place of it.
+    /// Whether another record with the same info-hash is served instead.
     pub duplicate: bool,
-    /// For [`Index::trackers`].
-    pub trackers: u32,
+    /// Its announce URLs, see [`Index::trackers`].
+    pub trackers: TrackerListNo,
 }
 
 /// A torrent of an index that is served.
@@ -132,18 +132,18 @@ pub struct Entry {
 pub struct Served {
     /// The number of its record.
     pub record: RecordNo,
-    /// Which.
+    /// Its info-hash.
     pub info_hash: InfoHash,
-    /// For [`Index::trackers`].
-    pub trackers: u32,
+    /// Its announce URLs, see [`Index::trackers`].
+    pub trackers: TrackerListNo,
 }
 
 impl Index {
-    /// Opens an index. Its header, the prefixes and their checksums are read, which is 8 bytes for
-    /// each torrent; the rest is only read when it is asked for, see [`Index::check`].
+    /// Opens an index. Reads and verifies its header, the prefixes (8 bytes for each torrent) and a few
+    /// small sections; the rest is read on demand, see [`Index::check`].
     ///
     /// # Errors
-    /// An [`IndexError`] for a file that is not whole.
+    /// An [`IndexError`] for a file that is not an index, or damaged.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
         Self::open_inner(path).map_err(|fault| IndexError {
             path: path.to_path_buf(),
@@ -181,17 +181,17 @@ impl Index {
         let mut records = numbers.map(|raw| RecordNo(u32::from_le_bytes(*raw)));
         let pairs = std::iter::from_fn(|| Some((records.next()?, records.next()?)));
         let duplicates: Vec<(RecordNo, RecordNo)> = pairs.collect();
-        let mut in_place_of: Vec<(RecordNo, RecordNo)> = duplicates
+        let mut duplicates_by_first: Vec<(RecordNo, RecordNo)> = duplicates
             .iter()
             .map(|(later, first)| (*first, *later))
             .collect();
-        in_place_of.sort_unstable();
+        duplicates_by_first.sort_unstable();
         if !duplicates.is_sorted() {
             return Err(Fault::Damaged(Part::Duplicates.name()));
         }
         Ok(Index {
             duplicates,
-            in_place_of,
+            duplicates_by_first,
             counts,
             path: path.to_path_buf(),
             file,
@@ -204,7 +204,7 @@ impl Index {
     /// Reads the whole file and compares it with its checksums.
     ///
     /// # Errors
-    /// An [`IndexError`] that names the part that is damaged.
+    /// An [`IndexError`] that names the damaged section.
     pub fn check(&self) -> Result<(), IndexError> {
         for part in Part::ALL {
             let section = self.header.section(part);
@@ -218,45 +218,45 @@ impl Index {
         Ok(())
     }
 
-    /// Different info-hashes in the index.
+    /// The number of different info-hashes in the index.
     #[must_use]
     pub fn torrents(&self) -> u64 {
         self.header.section(Part::Prefixes).entries(PREFIX_BYTES)
     }
 
-    /// Metainfo files in the index, among them duplicates and those that cannot be used.
+    /// The number of metainfo files in the index, duplicates and unusable ones included.
     #[must_use]
     pub fn records(&self) -> u32 {
         u32::try_from(self.header.records()).expect("the header is checked")
     }
 
-    /// How much it holds.
+    /// The number of served and of refused torrents.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// The same index with another directory where its paths start.
+    /// The same index with another root.
     #[must_use]
     pub fn at_root(mut self, root: PathBuf) -> Self {
         self.origin.root = root;
         self
     }
 
-    /// Where the paths start, and what was searched.
+    /// The root, and the directories that were searched.
     #[must_use]
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Where an info-hash may be; `None` when it is not in the index. From memory alone.
+    /// Where an info-hash may be; `None` if it is not in the index. Searches in memory.
     #[must_use]
     pub fn find(&self, info_hash: &InfoHash) -> Option<Candidates> {
         let found = self.prefixes.find(format::prefix(info_hash));
         (!found.is_empty()).then_some(Candidates(found))
     }
 
-    /// The entry of an info-hash among the places where it may be.
+    /// The entry of an info-hash, if it is at one of these positions.
     ///
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
@@ -265,21 +265,19 @@ impl Index {
         candidates: Candidates,
         info_hash: &InfoHash,
     ) -> Result<Option<Entry>, IndexError> {
-        for place in candidates.0 {
-            let raw = self.fixed::<POSITION_BYTES>(Part::Positions, place as u64)?;
-            let number = u32::from_le_bytes(raw);
-            let raw = self.fixed::<RECORD_BYTES>(Part::Records, number.into())?;
+        for position in candidates.0 {
+            let number = self.record_at(position)?;
+            let raw = self.fixed(Part::Records, number.0.into())?;
             let record = Record::decode(&raw);
             if record.facts.info_hash == *info_hash {
-                return self
-                    .complete(RecordNo(number), &record, &mut self.windows(0))
-                    .map(Some);
+                let entry = self.complete(number, &record, &mut self.readers(0));
+                return entry.map(Some);
             }
         }
         Ok(None)
     }
 
-    /// The metainfo file of a record, by its number.
+    /// The path of the metainfo file of a record.
     ///
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
@@ -287,20 +285,20 @@ impl Index {
         Ok(self.path_of(&self.record(record)?))
     }
 
-    /// The metainfo file of an entry, absolute.
+    /// The absolute path of the metainfo file of an entry.
     #[must_use]
     pub fn path_of(&self, entry: &Entry) -> PathBuf {
         let directory = self.origin.root.join(&entry.directory);
         directory.join(&entry.name)
     }
 
-    /// The entry of a record, by its number.
+    /// The entry of a record.
     ///
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
     pub fn record(&self, record: RecordNo) -> Result<Entry, IndexError> {
-        let raw = self.fixed::<RECORD_BYTES>(Part::Records, record.0.into())?;
-        self.complete(record, &Record::decode(&raw), &mut self.windows(0))
+        let raw = self.fixed(Part::Records, record.0.into())?;
+        self.complete(record, &Record::decode(&raw), &mut self.readers(0))
     }
 
     /// All entries in the order of their paths.
@@ -309,29 +307,29 @@ impl Index {
         self.entries_ahead(0..u32::MAX, READ_BYTES)
     }
 
-    /// The entries of some records, with so many bytes read in one go.
+    /// The entries of some records, with reads of this many bytes.
     pub(super) fn entries_ahead(&self, records: Range<u32>, ahead_bytes: usize) -> Entries<'_> {
         let all = self.records();
         Entries {
             index: self,
-            records: self.window(Part::Records, ahead_bytes),
-            windows: self.windows(ahead_bytes),
+            records: self.reader(Part::Records, ahead_bytes),
+            readers: self.readers(ahead_bytes),
             next: records.start,
             end: records.end.min(all),
         }
     }
 
-    /// Announce URLs in tiers (BEP 12), by their number in an [`Entry`].
+    /// Announce URLs in tiers (BEP 12).
     ///
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
-    pub fn trackers(&self, number: u32) -> Result<Vec<Vec<String>>, IndexError> {
+    pub fn trackers(&self, list: TrackerListNo) -> Result<Vec<Vec<String>>, IndexError> {
         let offset = |number| {
-            let raw = self.fixed::<OFFSET_BYTES>(Part::TrackerOffsets, number)?;
+            let raw = self.fixed(Part::TrackerOffsets, number)?;
             Ok(u64::from_le_bytes(raw))
         };
         let lists = self.header.section(Part::TrackerLists);
-        let number = u64::from(number);
+        let number = u64::from(list.0);
         let offsets = self.header.section(Part::TrackerOffsets);
         let start = offset(number)?;
         let end = match number + 1 < offsets.entries(OFFSET_BYTES) {
@@ -342,15 +340,15 @@ impl Index {
         if length > MAX_TRACKERS_BYTES {
             return Err(self.damaged(Part::TrackerOffsets));
         }
-        let mut window = SectionReader::new(&self.file, lists, 0);
-        let raw = window.at(start, length);
+        let mut reader = SectionReader::new(&self.file, lists, 0);
+        let raw = reader.at(start, length);
         let raw = raw.map_err(|error| self.failed(Part::TrackerLists, error))?;
         format::decode_trackers(raw).ok_or_else(|| self.damaged(Part::TrackerLists))
     }
 
-    /// Every torrent whose content was right when it was looked at, once, in the order of records.
+    /// Every torrent that is served, once, in the order of records.
     pub fn served(&self) -> impl Iterator<Item = Result<Served, IndexError>> + '_ {
-        let mut records = self.window(Part::Records, READ_BYTES);
+        let mut records = self.reader(Part::Records, READ_BYTES);
         let mut duplicates = self.duplicates.iter().map(|(later, _)| *later).peekable();
         let count = self.records();
         (0..count).filter_map(move |number| {
@@ -364,10 +362,9 @@ impl Index {
             if is_duplicate {
                 return None;
             }
-            let width = RECORD_BYTES as u64;
-            match records.at(u64::from(number) * width, width) {
+            match records.entry(number.into()) {
                 Ok(raw) => {
-                    let record = Record::decode(raw.try_into().unwrap_or(&[0; RECORD_BYTES]));
+                    let record = Record::decode(raw);
                     (record.facts.state == State::Served).then_some(Ok(Served {
                         record: RecordNo(number),
                         info_hash: record.facts.info_hash,
@@ -379,24 +376,25 @@ impl Index {
         })
     }
 
-    /// The torrents behind an info-hash in the order of info-hashes, whatever their state.
+    /// The torrents after an info-hash, in the order of info-hashes, in any state.
     pub fn following(
         &self,
         after: Option<&InfoHash>,
     ) -> impl Iterator<Item = Result<Entry, IndexError>> {
         let after = after.copied();
-        let mut place = after.map_or(0, |after| self.prefixes.first(format::prefix(&after)));
-        // Those that begin alike, which have no order among each other, the last first.
+        let mut position = after.map_or(0, |after| self.prefixes.first(format::prefix(&after)));
+        // Those with the same prefix, whose positions have no order, the last first.
         let mut alike: Vec<Entry> = Vec::new();
         std::iter::from_fn(move || {
             while alike.is_empty() {
-                let places = self.prefixes.alike(place);
-                if places.is_empty() {
+                let positions = self.prefixes.alike(position);
+                if positions.is_empty() {
                     return None;
                 }
-                place = places.end;
-                for place in places {
-                    match self.entry_at(place) {
+                position = positions.end;
+                for position in positions {
+                    let entry = (self.record_at(position)).and_then(|number| self.record(number));
+                    match entry {
                         Ok(entry) => alike.push(entry),
                         Err(error) => return Some(Err(error)),
                     }
@@ -408,18 +406,19 @@ impl Index {
         })
     }
 
-    /// The torrent at a place in the order of prefixes.
-    fn entry_at(&self, place: usize) -> Result<Entry, IndexError> {
-        let raw = self.fixed::<POSITION_BYTES>(Part::Positions, place as u64)?;
-        self.record(RecordNo(u32::from_le_bytes(raw)))
+    /// The record at a position in the order of prefixes.
+    fn record_at(&self, position: usize) -> Result<RecordNo, IndexError> {
+        let raw = self.fixed::<POSITION_BYTES>(Part::Positions, position as u64)?;
+        Ok(RecordNo(u32::from_le_bytes(raw)))
     }
 
-    /// Records with the info-hash of this one, which is served in place of them.
+    /// Records with the info-hash of this one, which is served instead of them.
     pub fn duplicates_of(&self, record: RecordNo) -> impl Iterator<Item = RecordNo> {
-        let first = self.in_place_of.partition_point(|pair| pair.0 < record);
-        let behind = self.in_place_of.get(first..).unwrap_or_default();
-        let of = behind.iter().take_while(move |pair| pair.0 == record);
-        of.map(|pair| pair.1)
+        let pairs = &self.duplicates_by_first;
+        let first = pairs.partition_point(|pair| pair.0 < record);
+        let pairs = pairs.iter().skip(first);
+        let pairs = pairs.take_while(move |pair| pair.0 == record);
+        pairs.map(|pair| pair.1)
     }
 
     /// The open file, to be locked.
@@ -427,14 +426,14 @@ impl Index {
         &self.file
     }
 
-    /// The record that is served in place of this one, if another is.
+    /// The record that is served instead of this one, if another is.
     pub fn first_of(&self, record: RecordNo) -> Option<RecordNo> {
         let found = self.duplicates.binary_search_by_key(&record, |pair| pair.0);
         Some(self.duplicates.get(found.ok()?)?.1)
     }
 
-    /// The info-hashes of records, which must ascend, in few reads. `None` for a record that there is
-    /// not.
+    /// The info-hashes of records, which must ascend, in few reads. `None` for a record that does not
+    /// exist.
     ///
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
@@ -455,14 +454,12 @@ impl Index {
             let known = run.partition_point(|record| record.0 < self.records());
             let (run, beyond) = run.split_at(known);
             let last = run.last().copied().unwrap_or(first);
-            let width = RECORD_BYTES as u64;
             let ahead_bytes = (last.0.saturating_sub(first.0) as usize + 1) * RECORD_BYTES;
-            let mut window = SectionReader::new(&self.file, section, ahead_bytes);
+            let mut reader = SectionReader::new(&self.file, section, ahead_bytes);
             for record in run {
-                let raw = window.at(u64::from(record.0) * width, width);
+                let raw = reader.entry(record.0.into());
                 let raw = raw.map_err(|error| self.failed(Part::Records, error))?;
-                let info_hash = raw.first_chunk().copied().map(InfoHash);
-                info_hashes.push(info_hash);
+                info_hashes.push(Some(Record::decode(raw).facts.info_hash));
             }
             info_hashes.extend(beyond.iter().map(|_| None));
         }
@@ -473,31 +470,35 @@ impl Index {
         self.header.section(part)
     }
 
-    pub(super) fn window(&self, part: Part, ahead_bytes: usize) -> SectionReader<'_> {
+    pub(super) fn reader(&self, part: Part, ahead_bytes: usize) -> SectionReader<'_> {
         SectionReader::new(&self.file, self.section(part), ahead_bytes)
     }
 
-    fn windows(&self, ahead_bytes: usize) -> Windows<'_> {
-        Windows {
-            names: self.window(Part::Names, ahead_bytes),
-            directories: self.window(Part::Directories, ahead_bytes),
-            paths: self.window(Part::DirectoryPaths, ahead_bytes),
+    fn readers(&self, ahead_bytes: usize) -> EntryReaders<'_> {
+        EntryReaders {
+            names: self.reader(Part::Names, ahead_bytes),
+            directories: self.reader(Part::Directories, ahead_bytes),
+            paths: self.reader(Part::DirectoryPaths, ahead_bytes),
         }
     }
 
-    /// The name of a metainfo file, by the number of its record.
+    /// The name of the metainfo file of a record.
     pub(super) fn name_of(&self, record: RecordNo) -> Result<OsString, IndexError> {
-        let raw = self.fixed::<RECORD_BYTES>(Part::Records, record.0.into())?;
-        self.name(&Record::decode(&raw), &mut self.windows(0))
+        let raw = self.fixed(Part::Records, record.0.into())?;
+        self.name(&Record::decode(&raw), &mut self.readers(0))
     }
 
-    /// The path of a directory by its number, relative to the root.
-    pub(super) fn directory_path(&self, number: u64) -> Result<PathBuf, IndexError> {
-        self.directory(number, &mut self.windows(0))
+    /// The path of a directory by its index, relative to the root.
+    pub(super) fn directory_path(&self, index: u64) -> Result<PathBuf, IndexError> {
+        self.directory(index, &mut self.readers(0))
     }
 
-    fn name(&self, record: &Record, windows: &mut Windows<'_>) -> Result<OsString, IndexError> {
-        let name = windows
+    fn name(
+        &self,
+        record: &Record,
+        readers: &mut EntryReaders<'_>,
+    ) -> Result<OsString, IndexError> {
+        let name = readers
             .names
             .at(record.name_offset, record.name_length.into());
         let name = OsStr::from_bytes(name.map_err(|error| self.failed(Part::Names, error))?);
@@ -511,13 +512,13 @@ impl Index {
         &self,
         number: RecordNo,
         record: &Record,
-        windows: &mut Windows<'_>,
+        readers: &mut EntryReaders<'_>,
     ) -> Result<Entry, IndexError> {
         Ok(Entry {
             facts: record.facts,
             record: number,
-            directory: self.directory(record.directory.into(), windows)?,
-            name: self.name(record, windows)?,
+            directory: self.directory(record.directory.into(), readers)?,
+            name: self.name(record, readers)?,
             duplicate: self.is_duplicate(number),
             trackers: record.trackers,
         })
@@ -528,25 +529,23 @@ impl Index {
         found.is_ok()
     }
 
-    fn directory(&self, number: u64, windows: &mut Windows<'_>) -> Result<PathBuf, IndexError> {
+    fn directory(&self, index: u64, readers: &mut EntryReaders<'_>) -> Result<PathBuf, IndexError> {
         let section = self.header.section(Part::Directories);
-        let mut start_of = |number: u64| {
-            let width = DIRECTORY_BYTES as u64;
-            let raw = windows.directories.at(number.saturating_mul(width), width);
+        let mut start_of = |index: u64| {
+            let raw = readers.directories.entry(index);
             let raw = raw.map_err(|error| self.failed(Part::Directories, error))?;
-            let raw = raw.try_into().unwrap_or(&[0; DIRECTORY_BYTES]);
             Ok(Directory::decode(raw).path_offset)
         };
-        let start = start_of(number)?;
-        let end = match number + 1 < section.entries(DIRECTORY_BYTES) {
-            true => start_of(number + 1)?,
+        let start = start_of(index)?;
+        let end = match index + 1 < section.entries(DIRECTORY_BYTES) {
+            true => start_of(index + 1)?,
             false => self.header.section(Part::DirectoryPaths).length,
         };
         let length = end.wrapping_sub(start);
         if length > MAX_PATH_BYTES {
             return Err(self.damaged(Part::Directories));
         }
-        let path = windows.paths.at(start, length);
+        let path = readers.paths.at(start, length);
         let path = path.map_err(|error| self.failed(Part::DirectoryPaths, error))?;
         let path = Path::new(OsStr::from_bytes(path));
         if !is_plain(path) {
@@ -559,16 +558,14 @@ impl Index {
     pub(super) fn fixed<const N: usize>(
         &self,
         part: Part,
-        number: u64,
+        index: u64,
     ) -> Result<[u8; N], IndexError> {
-        let mut raw = [0; N];
-        let mut window = SectionReader::new(&self.file, self.header.section(part), 0);
-        let bytes = window.at(number.saturating_mul(N as u64), N as u64);
-        raw.copy_from_slice(bytes.map_err(|error| self.failed(part, error))?);
-        Ok(raw)
+        let mut reader = self.reader(part, 0);
+        let raw = reader.entry(index);
+        raw.copied().map_err(|error| self.failed(part, error))
     }
 
-    /// A read beyond a part means that a number in another part is damaged.
+    /// A read beyond a section means that a number in another section is damaged.
     pub(super) fn failed(&self, part: Part, error: io::Error) -> IndexError {
         match error.kind() {
             ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => self.damaged(part),
@@ -588,26 +585,26 @@ impl Index {
     }
 }
 
-/// The parts that are read to make an [`Entry`] of a record.
-struct Windows<'a> {
+/// The sections that are read to make an [`Entry`] of a record.
+struct EntryReaders<'a> {
     names: SectionReader<'a>,
     directories: SectionReader<'a>,
     paths: SectionReader<'a>,
 }
 
-/// The iterator that [`Index::entries`] gives.
+/// The iterator of [`Index::entries`].
 pub struct Entries<'a> {
     index: &'a Index,
     records: SectionReader<'a>,
-    windows: Windows<'a>,
+    readers: EntryReaders<'a>,
     next: u32,
     end: u32,
 }
 
 impl Entries<'_> {
-    /// The number of the next record.
-    pub(in crate::library) fn upcoming(&self) -> u32 {
-        self.next
+    /// The next record.
+    pub(in crate::library) fn upcoming(&self) -> RecordNo {
+        RecordNo(self.next)
     }
 }
 
@@ -620,21 +617,17 @@ impl Iterator for Entries<'_> {
             return None;
         }
         self.next += 1;
-        let width = RECORD_BYTES as u64;
-        let entry = match self.records.at(u64::from(number) * width, width) {
+        Some(match self.records.entry(number.into()) {
             Ok(raw) => {
-                let raw = raw.try_into().unwrap_or(&[0; RECORD_BYTES]);
                 let record = Record::decode(raw);
-                self.index
-                    .complete(RecordNo(number), &record, &mut self.windows)
+                (self.index).complete(RecordNo(number), &record, &mut self.readers)
             }
             Err(error) => Err(self.index.failed(Part::Records, error)),
-        };
-        Some(entry)
+        })
     }
 }
 
-/// Whether a path is made of plain names only, so that it stays below what it is joined to.
+/// Returns true if a path is made of plain names, so that it stays below what it is joined to.
 fn is_plain(path: &Path) -> bool {
     let plain = |component| matches!(component, Component::Normal(_));
     path.components().all(plain) && !path.as_os_str().as_bytes().contains(&0)
@@ -669,7 +662,7 @@ fn read_prefixes(file: &File, section: &Section) -> Result<Prefixes, Fault> {
     Prefixes::new(numbers.into_boxed_slice()).ok_or(Fault::Damaged("prefixes"))
 }
 
-/// A part that is kept in memory.
+/// A section that is kept in memory.
 fn read_checked(file: &File, section: &Section, part: Part) -> Result<Vec<u8>, Fault> {
     let mut raw = Vec::new();
     let mut digest = Sha1::new();
@@ -683,7 +676,7 @@ fn read_checked(file: &File, section: &Section, part: Part) -> Result<Vec<u8>, F
     }
 }
 
-/// Opens an index that is as long as it should be.
+/// Opens an index and checks its length.
 fn open_header(path: &Path) -> Result<(File, Header), Fault> {
     let file = File::open(path)?;
     let found = file.metadata()?.len();

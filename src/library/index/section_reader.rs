@@ -8,13 +8,13 @@ use std::os::unix::fs::FileExt;
 
 use crate::library::index::format::Section;
 
-/// A view of a part of a file.
+/// Reads one section of a file.
 pub(super) struct SectionReader<'a> {
     file: &'a File,
     section: Section,
-    /// Bytes that are read at least, as far as the part goes.
+    /// The least number of bytes of a read, as far as the section goes.
     ahead_bytes: usize,
-    /// Where in the part `bytes` were.
+    /// The offset of `bytes` in the section.
     start: u64,
     bytes: Vec<u8>,
 }
@@ -30,10 +30,10 @@ impl<'a> SectionReader<'a> {
         }
     }
 
-    /// The bytes at an offset of the part.
+    /// The bytes at an offset of the section.
     ///
     /// # Errors
-    /// `InvalidInput` beyond the part; those of pread(2).
+    /// `InvalidInput` beyond the section; those of pread(2).
     pub(super) fn at(&mut self, offset: u64, length: u64) -> io::Result<&[u8]> {
         let end = offset.saturating_add(length);
         if end > self.section.length {
@@ -46,17 +46,25 @@ impl<'a> SectionReader<'a> {
             let wanted = usize::try_from(wanted).map_err(|_| ErrorKind::InvalidInput)?;
             self.start = offset;
             self.bytes.resize(wanted, 0);
-            let place = self.section.offset.saturating_add(offset);
-            if let Err(error) = self.file.read_exact_at(&mut self.bytes, place) {
+            let in_file = self.section.offset.saturating_add(offset);
+            if let Err(error) = self.file.read_exact_at(&mut self.bytes, in_file) {
                 self.bytes.clear();
                 return Err(error);
             }
         }
-        // Both fit, since the range is within what is held.
-        let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let rest = self.bytes.get(from..).unwrap_or_default();
-        Ok(rest.get(..length).unwrap_or_default())
+        let narrow = |bytes| usize::try_from(bytes).expect("the range is in memory");
+        let from = narrow(offset - self.start);
+        let bytes = self.bytes.get(from..from + narrow(length));
+        Ok(bytes.expect("the range is in memory"))
+    }
+
+    /// The fixed-width entry of this index.
+    ///
+    /// # Errors
+    /// As [`SectionReader::at`].
+    pub(super) fn entry<const N: usize>(&mut self, index: u64) -> io::Result<&[u8; N]> {
+        let bytes = self.at(index.saturating_mul(N as u64), N as u64)?;
+        Ok(bytes.try_into().expect("as many bytes were read"))
     }
 }
 
@@ -66,7 +74,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn every_range_of_the_part_is_read_and_nothing_beyond() {
+    fn every_range_of_the_section_is_read_and_nothing_beyond() {
         let mut file = tempfile::tempfile().unwrap();
         let bytes: Vec<u8> = (0..200).collect();
         file.write_all(&bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Sorting more pairs than memory should hold: sorted runs in a scratch file, and their merge.
+//! External sort of pairs: sorted runs in a scratch file, and their merge.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,13 +10,13 @@ use std::os::unix::fs::FileExt;
 /// touches the disk for it, and 20 million make five runs.
 const PAIRS_IN_MEMORY: usize = 4 << 20;
 
-/// Pairs read from a run in one go: 64 KiB.
+/// Pairs of one read from a run: 64 KiB.
 const PAIRS_IN_READ: usize = 4 << 10;
 
 /// Units: bytes of a pair in the scratch file.
 const PAIR_BYTES: usize = 12;
 
-/// A key, and the number of what it belongs to.
+/// A key and a number.
 pub(super) type Pair = (u64, u32);
 
 /// Takes pairs in any order.
@@ -29,7 +29,7 @@ pub(super) struct Sorter {
 }
 
 impl Sorter {
-    /// Sorts with the help of an empty file.
+    /// Sorts with this empty file for what exceeds memory.
     pub(super) fn new(scratch: File) -> Self {
         Self::with_capacity(scratch, PAIRS_IN_MEMORY)
     }
@@ -64,7 +64,7 @@ impl Sorter {
     /// All pairs in ascending order.
     pub(super) fn finish(mut self) -> io::Result<Sorted> {
         self.pairs.sort_unstable();
-        // Those in memory are a run like the others.
+        // The pairs in memory are a run like the others.
         self.pairs.reverse();
         let mut runs = vec![Run {
             next: 0,
@@ -97,16 +97,17 @@ struct Run {
     descending: Vec<Pair>,
 }
 
-/// Gives the pairs out in ascending order.
+/// Returns the pairs in ascending order.
 pub(super) struct Sorted {
     scratch: File,
     runs: Vec<Run>,
-    /// The least pair of each run that has any left, with the number of the run.
+    /// The least pair of each run that has any left, with the index of the run.
     heap: BinaryHeap<Reverse<(Pair, usize)>>,
 }
 
 impl Sorted {
-    pub(super) fn next(&mut self) -> io::Result<Option<Pair>> {
+    /// Removes the least pair.
+    pub(super) fn pop(&mut self) -> io::Result<Option<Pair>> {
         let Some(Reverse((pair, run))) = self.heap.pop() else {
             return Ok(None);
         };
@@ -114,15 +115,13 @@ impl Sorted {
         Ok(Some(pair))
     }
 
-    fn refill(&mut self, number: usize) -> io::Result<()> {
-        let Some(run) = self.runs.get_mut(number) else {
-            return Ok(());
-        };
+    fn refill(&mut self, index: usize) -> io::Result<()> {
+        let run = self.runs.get_mut(index).expect("runs are never removed");
         if run.descending.is_empty() {
             run.read(&self.scratch)?;
         }
         if let Some(pair) = run.descending.pop() {
-            self.heap.push(Reverse((pair, number)));
+            self.heap.push(Reverse((pair, index)));
         }
         Ok(())
     }
@@ -131,7 +130,7 @@ impl Sorted {
 impl Run {
     fn read(&mut self, scratch: &File) -> io::Result<()> {
         let end = self.end.min(self.next + PAIRS_IN_READ as u64);
-        let count = usize::try_from(end - self.next).unwrap_or(0);
+        let count = usize::try_from(end - self.next).expect("a read is small");
         let mut raw = vec![0; count * PAIR_BYTES];
         scratch.read_exact_at(&mut raw, self.next * PAIR_BYTES as u64)?;
         let (pairs, _) = raw.as_chunks::<PAIR_BYTES>();
@@ -155,7 +154,7 @@ mod tests {
             sorter.push(*pair).unwrap();
         }
         let mut sorted = sorter.finish().unwrap();
-        std::iter::from_fn(|| sorted.next().unwrap()).collect()
+        std::iter::from_fn(|| sorted.pop().unwrap()).collect()
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Writing an index file, so that a reader sees the old one or the new one.
 //!
-//! Writing an index file. A reader sees the old file or the new one, whatever happens in between: everything
-//! goes to a new file, which is renamed to the target when it is complete and on disk.
+//! Everything goes to a new file, which is renamed to the target when it is complete and on disk.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -12,10 +11,9 @@ use std::path::{Path, PathBuf};
 
 use sha1::{Digest, Sha1};
 
-use crate::library::index::format::Facts;
-use crate::library::index::format::RecordNo;
 use crate::library::index::format::{
-    self, Directory, HEADER_BYTES, Header, MAX_RECORDS, Part, RECORD_BYTES, Record, Section, State,
+    self, Directory, Facts, HEADER_BYTES, Header, MAX_RECORDS, Part, RECORD_BYTES, Record,
+    RecordNo, Section, State, TrackerListNo,
 };
 use crate::library::index::sort::{Pair, Sorter};
 use crate::locked;
@@ -29,7 +27,7 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// few; in one where every torrent has its own, the rest is stored as it comes (some 100 MiB here).
 const MAX_REMEMBERED_LISTS: usize = 1 << 20;
 
-/// Where the paths of an index start, and what was searched.
+/// The root of an index, and the directories that were searched.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Origin {
     /// All paths of the index are below it. Absolute.
@@ -37,11 +35,11 @@ pub struct Origin {
     /// Where all content lies; `None` means beside each metainfo file. Relative to the root when it
     /// is below.
     pub content: Option<PathBuf>,
-    /// What was searched, relative to the root.
+    /// The directories that were searched, relative to the root.
     pub searched: Vec<PathBuf>,
 }
 
-/// What is written of one metainfo file.
+/// One metainfo file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewRecord<'a> {
     /// Of the directory, relative to the root. Directories come in ascending order of their
@@ -52,20 +50,20 @@ pub struct NewRecord<'a> {
     /// What is known of it.
     pub facts: Facts,
     /// From [`Writer::trackers`].
-    pub trackers: u32,
+    pub trackers: TrackerListNo,
 }
 
-/// What an index came to hold.
+/// What was written.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Written {
     /// Different info-hashes.
     pub torrents: u32,
     /// Torrents that are served: their content is right, and no other has their info-hash.
     pub served: u64,
-    /// Numbers of records whose info-hash another record has that is served in place of it, with
-    /// that record. Ascending.
+    /// Records with the info-hash of another record that is served instead, each with that record.
+    /// Ascending.
     pub duplicates: Vec<(RecordNo, RecordNo)>,
-    /// Of the file.
+    /// The size of the file.
     pub bytes: u64,
 }
 
@@ -83,15 +81,15 @@ pub struct Writer {
     count: u32,
     /// Of these, those that are [`State::Served`].
     right: u64,
-    /// The place of the last record.
+    /// The directory of the last record.
     directory: Option<PathBuf>,
     name: Vec<u8>,
-    remembered: HashMap<Vec<u8>, u32>,
+    remembered: HashMap<Vec<u8>, TrackerListNo>,
 }
 
 impl Writer {
-    /// Starts the file that will replace `target`. It is beside it and is called the same with
-    /// `.new` behind; scratch files have no name.
+    /// Starts the file that will replace `target`. It has the same name with `.new` appended; scratch
+    /// files have no name.
     ///
     /// # Errors
     /// Those of the file system; `WouldBlock` while another process writes the same index.
@@ -101,7 +99,7 @@ impl Writer {
         let new = NewFile {
             _lock: file.try_clone()?,
             path,
-            is_placed: false,
+            is_renamed: false,
         };
         let mut records = Stream::new(file);
         records.out.seek(io::SeekFrom::Start(HEADER_BYTES as u64))?;
@@ -124,19 +122,19 @@ impl Writer {
         })
     }
 
-    /// The number of a list of announce URLs, which is written unless it is known.
+    /// Writes a list of announce URLs, unless it was written before.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn trackers(&mut self, tiers: &[Vec<String>]) -> io::Result<u32> {
+    pub fn trackers(&mut self, tiers: &[Vec<String>]) -> io::Result<TrackerListNo> {
         let mut raw = Vec::new();
         format::encode_trackers(tiers, &mut raw);
         if let Some(&number) = self.remembered.get(&raw) {
             return Ok(number);
         }
         let width = format::OFFSET_BYTES as u64;
-        let number =
-            u32::try_from(self.tracker_offsets.length / width).map_err(io::Error::other)?;
+        let number = u32::try_from(self.tracker_offsets.length / width);
+        let number = TrackerListNo(number.map_err(io::Error::other)?);
         let offset = self.tracker_lists.length;
         self.tracker_offsets.write(&offset.to_le_bytes())?;
         self.tracker_lists.write(&raw)?;
@@ -146,18 +144,18 @@ impl Writer {
         Ok(number)
     }
 
-    /// Whether a record is behind the last one. A reader finds paths by halving.
+    /// Returns true if a record comes after the last one. A reader finds paths by binary search.
     #[must_use]
     pub fn is_next(&self, directory: &Path, name: &[u8]) -> bool {
         let last = self.directory.as_deref();
         last.is_none_or(|last| (last, &*self.name) < (directory, name))
     }
 
-    /// Writes what is known of a metainfo file. Answers the number of its record.
+    /// Writes the record of a metainfo file.
     ///
     /// # Errors
     /// Those of the file system; `FileTooLarge` for more than [`MAX_RECORDS`], `InvalidInput` for
-    /// one that is not behind the last.
+    /// one that does not come after the last.
     pub fn record(&mut self, new: &NewRecord<'_>) -> io::Result<RecordNo> {
         let number = self.count;
         if !self.is_next(new.directory, new.name) {
@@ -197,9 +195,9 @@ impl Writer {
         Ok(RecordNo(number))
     }
 
-    /// Completes the file and puts it in place of the old one. `refused` more than what is in it
-    /// could not be read. What was there before stays whole
-    /// until the very end, also when this fails or the process is killed.
+    /// Completes the file and replaces the old one by it. `refused` counts files and directories that
+    /// are not in it. The old file stays whole until the end, also if this fails or the process is
+    /// killed.
     ///
     /// # Errors
     /// Those of the file system.
@@ -219,7 +217,7 @@ impl Writer {
         let mut sorted = self.sorter.finish()?;
         let mut alike: Vec<Pair> = Vec::new();
         loop {
-            let pair = sorted.next()?;
+            let pair = sorted.pop()?;
             let ends = alike
                 .first()
                 .is_some_and(|(key, _)| pair.is_none_or(|(next, _)| next != *key));
@@ -273,27 +271,26 @@ impl Writer {
         }
         file.write_all_at(&header.encode(), 0)?;
         file.sync_all()?;
-        new.place(&self.target)?;
+        new.rename_to(&self.target)?;
         written.bytes = end;
         Ok(written)
     }
 }
 
-/// The file that is being written, which does not stay where nothing comes of it: it may be what has
-/// filled the disk.
+/// The file that is being written. It is removed if it is not completed: it may have filled the disk.
 struct NewFile {
     path: PathBuf,
-    /// It is ours until this is closed.
+    /// Holds the lock until it is closed.
     _lock: File,
-    is_placed: bool,
+    is_renamed: bool,
 }
 
 impl NewFile {
-    /// Gives it the name that it is for.
-    fn place(mut self, target: &Path) -> io::Result<()> {
+    /// Replaces `target`.
+    fn rename_to(mut self, target: &Path) -> io::Result<()> {
         fs::rename(&self.path, target)?;
-        self.is_placed = true;
-        // It is whole and in place. Only a power cut could bring the old one back.
+        self.is_renamed = true;
+        // Only a power cut could bring the old file back.
         if let Err(error) = sync_directory(target) {
             let target = Printable::path(&target);
             log::warn!("{target} was replaced, but its directory cannot be synced: {error}");
@@ -304,7 +301,7 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if !self.is_placed {
+        if !self.is_renamed {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -347,8 +344,8 @@ fn read_record(file: &File, number: RecordNo, raw: &mut [u8; RECORD_BYTES]) -> i
     file.read_exact_at(raw, HEADER_BYTES as u64 + offset)
 }
 
-/// Leaves one record of each info-hash: the first whose content is right, or else the first. What
-/// is given has the same prefix.
+/// Keeps one record of each info-hash: the first that is served, or else the first. All of them have
+/// the same prefix.
 fn distinguish(
     file: &File,
     alike: &mut Vec<Pair>,
@@ -377,8 +374,8 @@ fn distinguish(
             std::collections::hash_map::Entry::Occupied(first) => {
                 duplicates.push((RecordNo(number), RecordNo(*first.get())));
             }
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(number);
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(number);
                 alike.push((prefix, number));
             }
         }
@@ -401,7 +398,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     longer.into()
 }
 
-/// Opens the file empty, for us alone.
+/// Opens the file empty and locks it.
 fn create_locked(path: &Path) -> io::Result<File> {
     let file = locked::open(path)?;
     file.set_len(0)?;
@@ -411,7 +408,7 @@ fn create_locked(path: &Path) -> io::Result<File> {
 /// An empty file without a name, beside `new`, which is locked.
 fn scratch(new: &Path) -> io::Result<File> {
     let path = with_suffix(new, ".scratch");
-    // One that is there was left by a process that was killed. To open it would follow a link.
+    // An existing one was left by a process that was killed. Opening it would follow a link.
     let _ = fs::remove_file(&path);
     let mut options = OpenOptions::new();
     let file = options
@@ -423,7 +420,7 @@ fn scratch(new: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes a rename outlast a power cut.
+/// Makes a rename survive a power cut.
 fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

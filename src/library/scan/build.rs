@@ -13,9 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use thiserror::Error;
 
-use crate::library::index::format::Facts;
-use crate::library::index::format::RecordNo;
-use crate::library::index::format::State;
+use crate::library::index::format::{Facts, RecordNo, State, TrackerListNo};
 use crate::library::index::writer::{NewRecord, Origin, Writer};
 use crate::library::index::{Entry, Index, IndexError};
 use crate::library::scan::inspect::Inspection;
@@ -294,7 +292,7 @@ struct Taker<'a> {
     progress: &'a Progress,
     previous: Option<Previous<'a>>,
     /// Lists of announce URLs by their number in the previous.
-    lists: HashMap<u32, u32>,
+    lists: HashMap<TrackerListNo, TrackerListNo>,
     summary: Summary,
     /// What is refused and not in the index.
     lost: u64,
@@ -334,7 +332,7 @@ impl Taker<'_> {
         Ok(())
     }
 
-    fn known(&mut self, number: u32, file: &File) -> io::Result<u32> {
+    fn known(&mut self, number: TrackerListNo, file: &File) -> io::Result<TrackerListNo> {
         if let Some(known) = self.lists.get(&number) {
             return Ok(*known);
         }
@@ -372,7 +370,7 @@ struct File {
 enum Announce {
     Read(Vec<Vec<String>>),
     /// As in the previous.
-    Known(u32),
+    Known(TrackerListNo),
 }
 
 impl File {

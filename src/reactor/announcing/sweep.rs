@@ -13,7 +13,7 @@ use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
 use mio::Waker;
 
 use crate::library::catalogue::overlay::Snapshot;
-use crate::library::index::format::RecordNo;
+use crate::library::index::format::{RecordNo, TrackerListNo};
 use crate::library::index::{Index, IndexError};
 use crate::torrent::id::TorrentId;
 use crate::tracker::runs::{RUN_IDS, Run, RunLists};
@@ -239,7 +239,7 @@ impl Stream {
 
     /// `false` when nobody wants it any more.
     fn stream(&self) -> Result<bool, IndexError> {
-        let mut known: HashMap<u32, u32> = HashMap::new();
+        let mut known: HashMap<TrackerListNo, u32> = HashMap::new();
         let mut making = Making::default();
         let mut runs = Vec::with_capacity(CHUNK_RUNS);
         for served in self.index.served() {
@@ -254,10 +254,9 @@ impl Stream {
             if runs.len() == CHUNK_RUNS && !self.send(IndexChunk::Runs(std::mem::take(&mut runs))) {
                 return Ok(false);
             }
-            let named = if self.lists_matter {
-                served.trackers
-            } else {
-                0
+            let named = match self.lists_matter {
+                true => served.trackers,
+                false => TrackerListNo(0),
             };
             let list = match known.get(&named) {
                 Some(list) => *list,
@@ -280,7 +279,7 @@ impl Stream {
         Ok(self.send(IndexChunk::Runs(runs)))
     }
 
-    fn list(&self, named: u32) -> Result<IndexChunk, IndexError> {
+    fn list(&self, named: TrackerListNo) -> Result<IndexChunk, IndexError> {
         let tiers = match self.lists_matter {
             true => self.index.trackers(named)?,
             false => Vec::new(),

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::{Entry, Fault, Index};
-use crate::library::index::format::State;
-use crate::library::index::format::{ContentName, Facts, RecordNo};
+use crate::library::index::format::{ContentName, Facts, RecordNo, State, TrackerListNo};
 use crate::library::index::writer::{NewRecord, Origin, Writer};
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
@@ -112,7 +111,7 @@ fn every_record_is_read_as_it_was_written() {
                 directory: format!("d/{:06}", number / 100).into(),
                 name: format!("{number:09}.torrent").into(),
                 duplicate: false,
-                trackers: number % 3,
+                trackers: TrackerListNo(number % 3),
             };
             assert_eq!(entry, expected);
             assert_eq!(lookup(&index, expected.facts.info_hash), Some(entry));
@@ -122,7 +121,7 @@ fn every_record_is_read_as_it_was_written() {
         for number in 0..1000 {
             assert_eq!(index.find(&hash((1 << 32) + number)), None);
         }
-        assert!(index.trackers(3).is_err());
+        assert!(index.trackers(TrackerListNo(3)).is_err());
         assert!(index.metainfo_path(RecordNo(count)).is_err());
     }
 }
@@ -143,7 +142,7 @@ fn info_hashes_that_begin_alike_are_told_apart() {
             },
             directory: Path::new(""),
             name: name.as_bytes(),
-            trackers: 0,
+            trackers: TrackerListNo(0),
         };
         writer.record(&record).unwrap();
         info_hash
