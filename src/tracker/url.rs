@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
 
-/// Longer URLs are refused: keys of private trackers take a hundred bytes.
+/// Longer URLs, with all bytes escaped that need it, are refused: keys of private trackers take a
+/// hundred bytes.
 pub const MAX_URL_BYTES: usize = 2048;
 
 /// How a tracker is spoken to.
@@ -119,9 +120,6 @@ impl TrackerUrl {
     /// A [`UrlError`] when nothing can be announced to it.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let text = text.trim();
-        if text.len() > MAX_URL_BYTES {
-            return Err(UrlError::TooLong);
-        }
         let (scheme, rest) = text.split_once("://").ok_or(UrlError::Scheme)?;
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "http" => Scheme::Http,
@@ -131,10 +129,18 @@ impl TrackerUrl {
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at_checked(end).ok_or(UrlError::Host)?;
-        Ok(Self {
-            site: parse_authority(scheme, authority)?,
-            path: printable_path(path, scheme),
-        })
+        Self::new(
+            parse_authority(scheme, authority)?,
+            printable_path(path, scheme),
+        )
+    }
+
+    /// Bounds the URL as it is requested: escaping makes a path up to three times as long.
+    fn new(site: Site, path: Box<str>) -> Result<Self, UrlError> {
+        if site.to_string().len() + path.len() > MAX_URL_BYTES {
+            return Err(UrlError::TooLong);
+        }
+        Ok(Self { site, path })
     }
 
     /// Reads the `Location` of a redirect that was the answer to a request for this URL
@@ -145,31 +151,26 @@ impl TrackerUrl {
     pub fn redirect(&self, location: &str) -> Result<Self, UrlError> {
         let location = location.trim();
         let from = self.site.scheme;
-        let mut url = if let Some(rest) = location.strip_prefix("//") {
+        let Self { site, path } = if let Some(rest) = location.strip_prefix("//") {
             Self::parse(&format!("{}://{rest}", from.as_str()))?
         } else if location.contains("://") {
             Self::parse(location)?
-        } else if location.len() > MAX_URL_BYTES {
-            return Err(UrlError::TooLong);
         } else {
             Self {
                 site: self.site.clone(),
                 path: printable_path(&self.absolute(location), from),
             }
         };
-        let to = url.site.scheme;
+        let to = site.scheme;
         if to == Scheme::Udp || (from == Scheme::Https && to == Scheme::Http) {
             return Err(UrlError::Downgrade { from, to });
         }
-        if !location.starts_with('?') {
-            url.path = without_dot_segments(&url.path).into();
-        }
-        url.path = without_ours(&url.path).into();
-        // A relative one stands beside our own path, which would grow with each of them.
-        if url.path.len() > MAX_URL_BYTES {
-            return Err(UrlError::TooLong);
-        }
-        Ok(url)
+        let path = if location.starts_with('?') {
+            path
+        } else {
+            without_dot_segments(&path).into()
+        };
+        Self::new(site, without_ours(&path).into())
     }
 
     /// Whether a redirect of this URL to another says no more than that the host is to be spoken to
@@ -452,11 +453,15 @@ mod tests {
     }
 
     #[test]
-    fn redirects_make_no_path_longer_than_a_url() {
-        let most = "x".repeat(MAX_URL_BYTES - 1);
+    fn a_url_is_bounded_in_the_form_that_is_requested() {
         let from = TrackerUrl::parse("http://a/d/announce").unwrap();
+        let most = "x".repeat(MAX_URL_BYTES - "http://a/".len());
         let to = from.redirect(&format!("/{most}")).unwrap();
-        assert_eq!(to.path.len(), MAX_URL_BYTES);
+        let shown = format!("{}{}", to.site, to.path);
+        assert_eq!(shown.len(), MAX_URL_BYTES);
+        assert_eq!(TrackerUrl::parse(&shown), Ok(to));
+        let escaped = format!("http://a/{}", "é".repeat(557));
+        assert_eq!(TrackerUrl::parse(&escaped), Err(UrlError::TooLong));
         for location in [format!("/{most}x"), most, "é".repeat(MAX_URL_BYTES / 3)] {
             assert_eq!(from.redirect(&location), Err(UrlError::TooLong));
         }
