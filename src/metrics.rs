@@ -32,6 +32,14 @@ impl Histogram {
         self.sum_us = self.sum_us.saturating_add(us);
     }
 
+    /// Adds what another has counted.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count += more;
+        }
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
+    }
+
     /// How much was counted.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -114,9 +122,9 @@ pub struct StorageCounters {
     pub resident: u64,
     /// Ranges that were handed to a reader.
     pub absent: u64,
-    /// Jobs that wait for a reader now.
+    /// Jobs that wait for a reader or a loader now.
     pub queued: u64,
-    /// Reader threads now.
+    /// Reader and loader threads now.
     pub readers: u64,
     /// How long a job took, from being queued to being done.
     pub jobs: Histogram,

@@ -61,6 +61,9 @@ impl Connections {
             return;
         }
         if let Err(reason) = work(connection, shared) {
+            if let Phase::Loading(asked) = connection.session.phase() {
+                shared.loads.leave(&asked.info_hash, key);
+            }
             connection.session.close(reason);
             self.closing.push_back(key);
             return;

@@ -1,22 +1,120 @@
-//! From an info-hash to a torrent: at once when it is loaded, else by a reader, while the peer waits.
+//! From an info-hash to a torrent: at once when it is loaded, else by a loader thread.
 //!
-//! Owns what happens between [`Phase::Loading`] and the answer to the handshake.
+//! Owns the threads that load torrents, and who waits for which torrent.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use mio::Waker;
 
 use super::Reactor;
 use super::connection::Connection;
 use super::shared::Shared;
-use crate::library::catalogue::lookup::{Answer, LoadError, Loaded};
+use crate::library::catalogue::lookup::{Answer, LoadError, LoadOutcome, Loaded, Query};
+use crate::metrics::StorageCounters;
 use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
-use crate::peer::session::Phase;
 use crate::torrent::catalogue::Torrent;
 use crate::wire::message::InfoHash;
+use crate::workers::{IDLE, Pool, PoolConfig, QueueFull};
+
+/// Threads that load torrents. A disk profits from several reads in its queue; each thread needs up
+/// to two descriptors.
+pub(super) const LOADERS: usize = 16;
+
+/// Most torrents that wait to be loaded, in some 3 MiB: many times more than peers that connect in the time of one read.
+const LOADS_MAX: usize = 16 * 1024;
+
+/// The torrents that are being loaded.
+pub(super) struct Loads {
+    pool: Pool<Query>,
+    /// Bounded by the connections: each waits for one torrent at most, and leaves when it closes.
+    under_way: HashMap<InfoHash, UnderWay>,
+}
+
+/// One job, however many peers wait for it.
+#[derive(Default)]
+struct UnderWay {
+    waiting: Vec<PeerKey>,
+    /// The torrent was added or removed since: the result is of no use.
+    is_stale: bool,
+}
+
+impl Loads {
+    /// Starts no thread yet.
+    pub(super) fn new(waker: Arc<Waker>) -> Self {
+        let config = PoolConfig {
+            role: "loader",
+            threads_max: LOADERS,
+            queued_max: LOADS_MAX,
+            idle: IDLE,
+            niceness: 0,
+        };
+        Self {
+            pool: Pool::new(waker, config),
+            under_way: HashMap::new(),
+        }
+    }
+
+    /// Has a torrent loaded for a peer, which joins those who wait for it already.
+    fn request(&mut self, peer: PeerKey, query: Query) -> Result<(), QueueFull> {
+        let info_hash = query.info_hash();
+        if !self.under_way.contains_key(&info_hash) {
+            self.pool.submit(query)?;
+        }
+        self.under_way
+            .entry(info_hash)
+            .or_default()
+            .waiting
+            .push(peer);
+        Ok(())
+    }
+
+    /// Forgets a peer that does not wait any longer. The load goes on: another may ask soon.
+    pub(super) fn leave(&mut self, info_hash: &InfoHash, peer: PeerKey) {
+        if let Some(load) = self.under_way.get_mut(info_hash) {
+            load.waiting.retain(|key| *key != peer);
+        }
+    }
+
+    /// A torrent was added or removed: its load, if one is under way, has to be repeated.
+    pub(super) fn outdate(&mut self, info_hash: &InfoHash) {
+        if let Some(load) = self.under_way.get_mut(info_hash) {
+            load.is_stale = true;
+        }
+    }
+
+    /// The snapshot of the library was replaced, from which all loads under way come.
+    pub(super) fn outdate_all(&mut self) {
+        self.under_way
+            .values_mut()
+            .for_each(|load| load.is_stale = true);
+    }
+
+    /// Takes the loads that have ended, each with those who wait for it.
+    fn take_finished(&mut self) -> Vec<(LoadOutcome, UnderWay)> {
+        let outcomes = self.pool.take_outcomes().into_iter();
+        outcomes
+            .map(|outcome| {
+                let load = self.under_way.remove(&outcome.info_hash);
+                let load = load.expect("an entry stays until its only job has ended");
+                (outcome, load)
+            })
+            .collect()
+    }
+
+    /// Counts the loads among the jobs that read from a disk.
+    pub(super) fn add_to(&self, counters: &mut StorageCounters) {
+        let load = self.pool.load();
+        counters.queued += load.queued;
+        counters.readers += load.threads;
+        counters.jobs.add(&load.durations);
+    }
+}
 
 impl Connection {
     /// Finds the torrent that the peer has named, or has it loaded: then nothing is read from the peer
-    /// until [`Connection::resume`], which the time-out of the handshake bounds.
+    /// until [`Connection::resume`]. The time-out of the handshake bounds the wait.
     pub(super) fn find_torrent(
         &mut self,
         info_hash: InfoHash,
@@ -27,11 +125,8 @@ impl Connection {
             Answer::Loaded(torrent) => self.resume(&torrent, shared),
             Answer::Known(query) => {
                 // The peer may come again, like one that found us at capacity.
-                if shared.storage.load(self.key, query).is_err() {
-                    shared.library.give_up(&info_hash);
-                    return Err(CloseReason::AtCapacity);
-                }
-                Ok(())
+                let requested = shared.loads.request(self.key, query);
+                requested.map_err(|QueueFull| CloseReason::AtCapacity)
             }
         }
     }
@@ -61,13 +156,15 @@ fn log_failure(error: &LoadError) {
 }
 
 impl Reactor {
-    /// Hands a torrent to those who wait for it, or lets them go when there is none.
-    pub(super) fn hand_out(
-        &mut self,
-        peers: &[PeerKey],
-        info_hash: InfoHash,
-        result: Result<Option<Arc<Torrent>>, LoadError>,
-    ) {
+    /// Hands out the torrents that were loaded, or disconnects those who wait for what is not served.
+    pub(super) fn finish_loads(&mut self) {
+        for (outcome, load) in self.shared.loads.take_finished() {
+            self.finish_load(outcome, &load);
+        }
+    }
+
+    fn finish_load(&mut self, outcome: LoadOutcome, load: &UnderWay) {
+        let LoadOutcome { info_hash, result } = outcome;
         let shared = &mut self.shared;
         if let Err(error) = &result {
             log_failure(error);
@@ -77,21 +174,19 @@ impl Reactor {
                 live.examine(path);
             }
         }
-        let loaded = shared.library.finish_load(info_hash, result, shared.now);
-        for &key in peers {
-            self.connections.visit(key, shared, |connection, shared| {
-                let Phase::Loading(asked) = connection.session.phase() else {
-                    unreachable!("a torrent is loaded for a peer that waits for it");
-                };
-                let asked = asked.info_hash;
-                match &loaded {
-                    Loaded::Torrent(torrent) => connection.resume(torrent, shared),
-                    Loaded::Gone => Err(CloseReason::UnknownTorrent),
-                    Loaded::ContentFailed => Err(CloseReason::ContentFailed),
-                    // It has come or gone while it was loaded: the peer may have asked after that.
-                    Loaded::Stale => connection.find_torrent(asked, shared),
-                }
-            });
+        let loaded = match load.is_stale {
+            true => None,
+            false => Some(shared.library.finish_load(info_hash, result, shared.now)),
+        };
+        for &key in &load.waiting {
+            self.connections
+                .visit(key, shared, |connection, shared| match &loaded {
+                    Some(Loaded::Torrent(torrent)) => connection.resume(torrent, shared),
+                    Some(Loaded::Gone) => Err(CloseReason::UnknownTorrent),
+                    Some(Loaded::ContentFailed) => Err(CloseReason::ContentFailed),
+                    // The peer may have asked after the torrent was added or removed.
+                    None => connection.find_torrent(info_hash, shared),
+                });
         }
     }
 }

@@ -340,11 +340,6 @@ impl Reactor {
                         self.unpark(key, |_, _| {});
                     }
                 }
-                Completion::Torrent {
-                    peers,
-                    info_hash,
-                    result,
-                } => self.hand_out(&peers, info_hash, result),
                 Completion::Metadata {
                     peer,
                     piece,
@@ -356,6 +351,7 @@ impl Reactor {
                 }
             }
         }
+        self.finish_loads();
     }
 
     /// Hands a piece of the info dictionary to the peer that asked for it.

@@ -97,6 +97,8 @@ impl Reactor {
     /// Everything at this moment.
     pub(super) fn snapshot(&self) -> Snapshot {
         let shared = &self.shared;
+        let mut storage = shared.storage.counters();
+        shared.loads.add_to(&mut storage);
         let (connected, named) = (self.connections.len() as u64, shared.activity.peers());
         let unchoked = shared.choker.unchoked() as u64;
         let waiting = shared.choker.waiting() as u64;
@@ -107,7 +109,7 @@ impl Reactor {
             started_unix_s: started.unwrap_or(Duration::ZERO).as_secs(),
             up_ms: shared.now.0,
             counters: shared.counters.clone(),
-            storage: shared.storage.counters(),
+            storage,
             bad_pieces: shared.storage.bad_pieces().take(LIMIT).collect(),
             library: self.library,
             active_torrents: shared.activity.torrents(),

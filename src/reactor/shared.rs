@@ -12,6 +12,7 @@ use mio::{Registry, Waker};
 use super::activity::Activity;
 use super::announcing::Announcing;
 use super::dial::Dialer;
+use super::loading::Loads;
 use super::outbox::{Body, Outbox};
 use crate::choker::Choker;
 use crate::config::{Config, Verify};
@@ -35,6 +36,7 @@ const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 pub(super) struct Shared {
     pub(super) now: Time,
     pub(super) library: Library,
+    pub(super) loads: Loads,
     pub(super) storage: Storage,
     pub(super) choker: Choker,
     pub(super) announcing: Announcing,
@@ -76,10 +78,12 @@ impl Shared {
             storage.check_pieces();
         }
         let identity = handshake::new_peer_id(std::array::from_fn(|_| fastrand::u8(..)));
+        let loads = Loads::new(Arc::clone(&waker));
         let announcing = Announcing::new(config, registry, waker, identity, port)?;
         Ok(Self {
             now,
             library: Library::default(),
+            loads,
             storage,
             choker: Choker::new(config.limits.choker),
             bucket: RateLimiter::new(config.limits.max_rate, UPLOAD_BURST, now),

@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 use mio::{Events, Interest, Poll, Waker};
 
 use super::connections::Connections;
+use super::loading::LOADERS;
 use super::shared::Shared;
 use super::tokens::{self, Source};
 use super::{EVENTS_PER_TURN, Reactor, RunError, Service, listener, signals};
@@ -29,7 +30,8 @@ use crate::workers::wake;
 
 /// Descriptors that are not for peers: listeners, epoll, the waker, logs, sockets to trackers, and
 /// the files that reader threads open for a moment. Mapped content needs none.
-const RESERVED_DESCRIPTORS: usize = 64 + 2 * StorageLimits::DEFAULT.readers + announcer::TOKENS;
+const RESERVED_DESCRIPTORS: usize =
+    64 + 2 * (StorageLimits::DEFAULT.readers + LOADERS) + announcer::TOKENS;
 
 /// How many peers may be connected when the process may have this many descriptors: what the
 /// configuration asks for, as far as [`RESERVED_DESCRIPTORS`] are left.

@@ -55,6 +55,7 @@ impl Reactor {
         }
         self.shared.announcing.replace_index(snapshot.clone());
         let old = self.shared.library.replace(snapshot, content, overrides);
+        self.shared.loads.outdate_all();
         self.count(counts);
         // Millions of torrents take their time to be forgotten. Without a thread, the loop takes it.
         if let Err(error) = workers::spawn("drop", move || drop(old)) {
@@ -74,12 +75,14 @@ impl Reactor {
                         library.remove(one.info_hash);
                     }
                     library.forget(&one.info_hash, one.id);
+                    self.shared.loads.outdate(&one.info_hash);
                     self.shared.announcing.remove(one.id, one.info_hash, now);
                     removed.push(one);
                 }
                 Change::Added(one) => {
                     let metainfo = one.metainfo.as_ref().filter(|_| !in_snapshot);
                     library.add(one.info_hash, one.id, metainfo.map(Arc::clone));
+                    self.shared.loads.outdate(&one.info_hash);
                     self.shared.announcing.add(&one, now);
                 }
             }

@@ -7,10 +7,8 @@ use std::sync::Arc;
 
 use super::FileKey;
 use super::content::{Content, ReadError};
-use crate::library::catalogue::lookup::LoadError;
 use crate::peer::key::PeerKey;
 use crate::torrent::catalogue::Torrent;
-use crate::wire::message::InfoHash;
 
 /// What the readers have done.
 #[derive(Debug)]
@@ -59,15 +57,6 @@ pub enum Completion {
         /// Whether it has the right hash.
         result: Result<bool, ReadError>,
     },
-    /// A torrent was loaded, or there is none to load.
-    Torrent {
-        /// All who asked for it.
-        peers: Vec<PeerKey>,
-        /// What they asked for.
-        info_hash: InfoHash,
-        /// `None` when the library does not have it after all.
-        result: Result<Option<Arc<Torrent>>, LoadError>,
-    },
 }
 
 impl Completion {
@@ -79,7 +68,6 @@ impl Completion {
             Self::Gathered { result, .. } => result.as_ref().err(),
             Self::Metadata { result, .. } => result.as_ref().err(),
             Self::Piece { result, .. } => result.as_ref().err(),
-            Self::Torrent { .. } => None,
         };
         // Neither of these says anything new of the content, and they may come by the thousand.
         error.filter(|e| !matches!(e, ReadError::FailedBefore | ReadError::QueueFull(_)))

@@ -14,17 +14,13 @@ use sha1::{Digest, Sha1};
 use super::content::{Content, ReadError, open_file};
 use super::ledger::Stamps;
 use super::{FileKey, hashing};
-use crate::library::catalogue::lookup::{LoadError, Query};
 use crate::peer::key::PeerKey;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
 use crate::torrent::layout::ExtentSource;
 use crate::torrent::reader::FileStamp;
-use crate::wire::message::InfoHash;
+use crate::wire::extension::METADATA_PIECE_LENGTH;
 use crate::workers;
-
-/// Bytes in each piece of the info dictionary but the last (BEP 9).
-const METADATA_PIECE_BYTES: u64 = 16 * 1024;
 
 /// See the module's text.
 pub(super) enum Job {
@@ -48,8 +44,6 @@ pub(super) enum Job {
         torrent: Arc<Torrent>,
         piece: u32,
     },
-    /// Read a torrent of the library.
-    Load { query: Query },
     /// See whether a mapped file is still the one at its path.
     Check { key: FileKey, content: Arc<Content> },
     /// Unmap a file when this is the last to hold it, which takes milliseconds for a large one.
@@ -86,10 +80,6 @@ pub(super) enum Outcome {
         piece: u32,
         result: Result<Vec<u8>, ReadError>,
     },
-    Loaded {
-        info_hash: InfoHash,
-        result: Result<Option<Arc<Torrent>>, LoadError>,
-    },
     Checked {
         key: FileKey,
         content: Arc<Content>,
@@ -105,10 +95,7 @@ impl workers::Job for Job {
             Self::Read { content, .. } => content.as_ref().map(|content| content.device()),
             Self::Check { content, .. } => Some(content.device()),
             // Unmapping waits for no device; what is not open yet may be on any.
-            Self::Gather { .. }
-            | Self::Metadata { .. }
-            | Self::Load { .. }
-            | Self::Release { .. } => None,
+            Self::Gather { .. } | Self::Metadata { .. } | Self::Release { .. } => None,
         }
     }
 
@@ -167,13 +154,6 @@ impl Job {
                 torrent: torrent.id,
                 piece,
                 result: attempt(sound, || read_metadata(torrent, piece)),
-            },
-            Self::Load { ref query } => Outcome::Loaded {
-                info_hash: query.info_hash(),
-                result: match sound {
-                    true => query.load(),
-                    false => Err(LoadError::Panicked),
-                },
             },
             Self::Check { key, ref content } => Outcome::Checked {
                 key,
@@ -243,12 +223,12 @@ fn gather(
 }
 
 fn read_metadata(torrent: &Torrent, piece: u32) -> Result<Vec<u8>, ReadError> {
-    let start = u64::from(piece) * METADATA_PIECE_BYTES;
+    let start = u64::from(piece) * u64::from(METADATA_PIECE_LENGTH);
     let left = u64::from(torrent.shape.metadata_length).saturating_sub(start);
     if left == 0 {
         return Err(ReadError::NoSuchRange);
     }
-    let length = left.min(METADATA_PIECE_BYTES);
+    let length = left.min(METADATA_PIECE_LENGTH.into());
     let path = torrent.metainfo_path();
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
     match read_info(torrent, &path, &mut bytes, start) {

@@ -34,14 +34,12 @@ use self::jobs::{Job, Outcome};
 use self::mappings::{Found, Mappings};
 pub use self::mappings::{IDLE_MS, REVALIDATE_MS};
 use self::residency::Residency;
-use crate::library::catalogue::lookup::Query;
 use crate::metrics::StorageCounters;
 use crate::peer::key::PeerKey;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
 use crate::torrent::layout::ExtentSource;
-use crate::wire::message::InfoHash;
 pub use crate::workers::QueueFull;
 use crate::workers::{IDLE, Pool, PoolConfig};
 
@@ -118,8 +116,6 @@ pub struct Storage {
     failed: LruCache<FileKey, Time>,
     /// Who waits for the range of a file that starts at this byte: one job, however many peers.
     reads: HashMap<(FileKey, u64), Vec<PeerKey>>,
-    /// Who waits for a torrent: one job, however many peers.
-    loads: HashMap<InfoHash, Vec<PeerKey>>,
     /// Answers that needed no reader.
     ready: Vec<Completion>,
     residency: Residency,
@@ -144,7 +140,6 @@ impl Storage {
             files: Mappings::new(mappings),
             failed: LruCache::sparse(FAILED_FILES_MAX),
             reads: HashMap::new(),
-            loads: HashMap::new(),
             ready: Vec::new(),
             residency: Residency::new(),
             pool: Pool::new(
@@ -304,21 +299,6 @@ impl Storage {
         }
     }
 
-    /// Has a torrent loaded. There is one job for each; later peers join those who wait for it.
-    ///
-    /// # Errors
-    /// [`QueueFull`]; then no [`Completion`] follows.
-    pub fn load(&mut self, peer: PeerKey, query: Query) -> Result<(), QueueFull> {
-        let info_hash = query.info_hash();
-        if let Some(peers) = self.loads.get_mut(&info_hash) {
-            peers.push(peer);
-            return Ok(());
-        }
-        self.pool.submit(Job::Load { query })?;
-        self.loads.insert(info_hash, vec![peer]);
-        Ok(())
-    }
-
     /// Hands out what has been done since the last time. For the loop, after it was woken.
     pub fn collect(&mut self, now: Time, completions: &mut Vec<Completion>) {
         self.now = now;
@@ -426,11 +406,6 @@ impl Storage {
                     result,
                 })
             }
-            Outcome::Loaded { info_hash, result } => Some(Completion::Torrent {
-                peers: self.loads.remove(&info_hash).unwrap_or_default(),
-                info_hash,
-                result,
-            }),
             Outcome::Checked {
                 key,
                 content,

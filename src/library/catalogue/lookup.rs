@@ -3,7 +3,7 @@
 //! Info-hashes that are not served are refused from memory, so a stranger cannot make the disk seek.
 //! Only [`Query::load`] blocks; everything else is for the loop.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use crate::torrent::id::TorrentId;
 use crate::torrent::load::{self, TorrentSource};
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
+use crate::workers;
 
 /// Loaded torrents that are kept while nobody uses them. One with few files takes half a kilobyte.
 pub const LOADED_MAX: usize = 1024;
@@ -102,9 +103,6 @@ pub enum Loaded {
     Gone,
     /// Its content is not right.
     ContentFailed,
-    /// It came or went while it was loaded: the result says nothing, and it has to be asked for
-    /// again.
-    Stale,
 }
 
 /// A load to be made, by a thread that may block.
@@ -167,6 +165,36 @@ impl Query {
     }
 }
 
+/// The result of [`Query::load`], and what was asked for.
+#[derive(Debug)]
+pub(crate) struct LoadOutcome {
+    pub(crate) info_hash: InfoHash,
+    pub(crate) result: Result<Option<Arc<Torrent>>, LoadError>,
+}
+
+impl workers::Job for Query {
+    type Outcome = LoadOutcome;
+
+    /// The device of the metainfo file is unknown before it is opened.
+    fn lane(&self) -> Option<u64> {
+        None
+    }
+
+    fn run(&self) -> Option<LoadOutcome> {
+        Some(LoadOutcome {
+            info_hash: self.info_hash,
+            result: self.load(),
+        })
+    }
+
+    fn lost(&self) -> Option<LoadOutcome> {
+        Some(LoadOutcome {
+            info_hash: self.info_hash,
+            result: Err(LoadError::Panicked),
+        })
+    }
+}
+
 /// The served torrents: a snapshot, what overrides it, and those that are loaded.
 pub struct Library {
     snapshot: Option<Snapshot>,
@@ -177,8 +205,6 @@ pub struct Library {
     /// A bit for each place in the index: those that were found to be withdrawn there. Empty while
     /// there are none.
     withdrawn: Vec<u64>,
-    /// What is being loaded, and whether it was removed or added meanwhile.
-    loading: HashMap<InfoHash, bool>,
 }
 
 impl Default for Library {
@@ -191,7 +217,6 @@ impl Default for Library {
             loaded: LruCache::unbounded(),
             failed: LruCache::sparse(FAILED_MAX),
             withdrawn: Vec::new(),
-            loading: HashMap::new(),
         }
     }
 }
@@ -214,8 +239,6 @@ impl Library {
         overrides: BTreeMap<InfoHash, Override>,
     ) -> impl Send + 'static {
         self.content = content.or_else(|| snapshot.content());
-        // Loads under way come from the snapshot before.
-        self.loading.values_mut().for_each(|stale| *stale = true);
         let withdrawn = std::mem::take(&mut self.withdrawn);
         let old = self.snapshot.replace(snapshot);
         (
@@ -225,11 +248,9 @@ impl Library {
         )
     }
 
-    /// A torrent is served from now on, from this metainfo file or from where the index says. Earlier
-    /// failures are forgotten, and a load under way is stale.
+    /// Serves a torrent from this metainfo file, or from where the index says. Forgets earlier failures.
     pub fn add(&mut self, info_hash: InfoHash, id: TorrentId, metainfo: Option<Arc<Path>>) {
         self.failed.pop(&info_hash);
-        self.outdate(&info_hash);
         if let Some(metainfo) = metainfo {
             self.overrides
                 .insert(info_hash, Override::Served(id, metainfo));
@@ -247,7 +268,6 @@ impl Library {
 
     /// Drops a removed torrent if it is loaded.
     pub fn forget(&mut self, info_hash: &InfoHash, id: TorrentId) {
-        self.outdate(info_hash);
         let loaded = self.loaded.peek(info_hash);
         if loaded.is_some_and(|torrent| torrent.id == id) {
             self.loaded.pop(info_hash);
@@ -270,15 +290,8 @@ impl Library {
         })
     }
 
-    /// Makes the result of a load under way count as stale.
-    fn outdate(&mut self, info_hash: &InfoHash) {
-        if let Some(stale) = self.loading.get_mut(info_hash) {
-            *stale = true;
-        }
-    }
-
-    /// Looks an info-hash up, in memory. The result of an [`Answer::Known`] query has to come back by
-    /// [`Library::finish_load`] or [`Library::give_up`].
+    /// Looks an info-hash up, in memory. The result of an [`Answer::Known`] query goes to
+    /// [`Library::finish_load`], unless the torrent was added or removed after the query was made.
     pub fn find(&mut self, info_hash: &InfoHash, now: Time) -> Answer {
         if let Some(torrent) = self.loaded.get(info_hash) {
             return Answer::Loaded(Arc::clone(torrent));
@@ -304,7 +317,6 @@ impl Library {
             }
             self.failed.pop(info_hash);
         }
-        self.loading.entry(*info_hash).or_insert(false);
         Answer::Known(Query {
             snapshot: snapshot.clone(),
             place,
@@ -320,9 +332,6 @@ impl Library {
         result: Result<Option<Arc<Torrent>>, LoadError>,
         now: Time,
     ) -> Loaded {
-        if self.loading.remove(&info_hash).unwrap_or(false) {
-            return Loaded::Stale;
-        }
         if let Ok(Some(torrent)) = result {
             self.make_room();
             self.loaded.put(info_hash, Arc::clone(&torrent));
@@ -364,11 +373,6 @@ impl Library {
         place
             .zip(bits)
             .is_some_and(|(place, bits)| bits >> (place % 64) & 1 == 1)
-    }
-
-    /// The load of a query does not take place.
-    pub fn give_up(&mut self, info_hash: &InfoHash) {
-        self.loading.remove(info_hash);
     }
 
     /// Drops the least recently used torrent that nobody holds, if there are too many.

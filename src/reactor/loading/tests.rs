@@ -14,8 +14,7 @@ use crate::config::Config;
 use crate::library::catalogue::lookup::Library;
 use crate::library::index::Index;
 use crate::library::scan::build::{self, Plan, Progress};
-use crate::peer::session::Upload;
-use crate::storage::Completion;
+use crate::peer::session::{Phase, Upload};
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;
 use crate::wire::handshake::PROTOCOL;
@@ -85,14 +84,13 @@ impl Rig {
         bytes
     }
 
-    /// What the readers have done.
-    fn completion(&mut self) -> Completion {
+    /// The one load that has ended.
+    fn finished(&mut self) -> (LoadOutcome, UnderWay) {
         let mut events = Events::with_capacity(1);
         self.poll.poll(&mut events, Some(DEADLINE)).unwrap();
-        let mut completions = Vec::new();
-        self.shared.storage.collect(Time(1), &mut completions);
-        assert_eq!(completions.len(), 1);
-        completions.pop().unwrap()
+        let mut finished = self.shared.loads.take_finished();
+        assert_eq!(finished.len(), 1);
+        finished.remove(0)
     }
 
     fn library_path(&self, name: &str) -> PathBuf {
@@ -141,11 +139,9 @@ fn a_handshake_may_be_cut_anywhere_while_the_torrent_is_loaded() {
         assert_eq!(held, end - 48, "nothing is read meanwhile");
         assert!(!connection.wants_to_receive(), "the loop would spin");
 
-        let Completion::Torrent { peers, result, .. } = rig.completion() else {
-            panic!("another completion");
-        };
-        assert_eq!(peers, [key(0)]);
-        let torrent = result.unwrap().unwrap();
+        let (outcome, load) = rig.finished();
+        assert_eq!(load.waiting, [key(0)]);
+        let torrent = outcome.result.unwrap().unwrap();
         connection.resume(&torrent, &mut rig.shared).unwrap();
         for _ in 0..10 {
             if !is_interested(&connection) {
@@ -168,12 +164,10 @@ fn whoever_asks_for_a_torrent_that_is_being_loaded_joins() {
         })
         .collect();
     assert!(peers.iter().all(|(peer, _)| is_loading(peer)));
-    let Completion::Torrent { peers, result, .. } = rig.completion() else {
-        panic!("another completion");
-    };
-    assert_eq!(peers, [key(0), key(1), key(2)]);
+    let (outcome, load) = rig.finished();
+    assert_eq!(load.waiting, [key(0), key(1), key(2)]);
     let library = &mut rig.shared.library;
-    library.finish_load(rig.info_hash, result, Time(1));
+    library.finish_load(rig.info_hash, outcome.result, Time(1));
 
     // Whoever comes now waits for nobody, even if the file is gone.
     fs::remove_file(rig.library_path("t.torrent")).unwrap();
@@ -193,21 +187,17 @@ fn whoever_waits_for_a_torrent_that_comes_meanwhile_has_it() {
     receive(&mut connection, &mut rig.shared);
     let library = &mut rig.shared.library;
     library.add(rig.info_hash, TorrentId(5), Some(new.into()));
-    let Completion::Torrent { result, .. } = rig.completion() else {
-        panic!("another completion");
-    };
-    let path = result.as_ref().unwrap_err().path();
-    assert!(path.is_some_and(|path| path.ends_with("t.torrent")));
-    let library = &mut rig.shared.library;
-    let loaded = library.finish_load(rig.info_hash, result, Time(1));
-    assert!(matches!(loaded, Loaded::Stale));
+    rig.shared.loads.outdate(&rig.info_hash);
+    let (outcome, load) = rig.finished();
+    let error = outcome.result.unwrap_err();
+    assert!(error.path().is_some_and(|path| path.ends_with("t.torrent")));
+    assert!(load.is_stale);
     let asked = rig.info_hash;
     connection.find_torrent(asked, &mut rig.shared).unwrap();
-    let Completion::Torrent { peers, result, .. } = rig.completion() else {
-        panic!("another completion");
-    };
-    assert_eq!(peers, [key(0)]);
-    let torrent = result.unwrap().unwrap();
+    let (outcome, load) = rig.finished();
+    assert_eq!(load.waiting, [key(0)]);
+    assert!(!load.is_stale);
+    let torrent = outcome.result.unwrap().unwrap();
     connection.resume(&torrent, &mut rig.shared).unwrap();
     assert_eq!(
         connection.torrent.as_ref().map(|torrent| torrent.id),
@@ -231,8 +221,23 @@ fn an_unknown_torrent_is_refused_without_a_reader() {
     let (mut connection, mut theirs) = rig.connect(key(1));
     theirs.write_all(&rig.handshake()).unwrap();
     receive(&mut connection, &mut rig.shared);
-    let Completion::Torrent { peers, .. } = rig.completion() else {
-        panic!("another completion");
+    let (_, load) = rig.finished();
+    assert_eq!(load.waiting, [key(1)]);
+}
+
+#[test]
+fn a_peer_that_leaves_does_not_wait_and_its_torrent_is_loaded_once() {
+    let mut rig = Rig::new();
+    let query = |rig: &mut Rig| match rig.shared.library.find(&rig.info_hash, Time(0)) {
+        Answer::Known(query) => query,
+        other => panic!("{other:?}"),
     };
-    assert_eq!(peers, [key(1)]);
+    for index in 0..3 {
+        let query = query(&mut rig);
+        rig.shared.loads.request(key(index), query).unwrap();
+    }
+    rig.shared.loads.leave(&rig.info_hash, key(1));
+    rig.shared.loads.outdate_all();
+    let (_, load) = rig.finished();
+    assert_eq!((load.waiting, load.is_stale), (vec![key(0), key(2)], true));
 }

@@ -143,11 +143,6 @@ fn what_is_added_is_asked_for_again_whatever_came_of_it_before() {
     assert!(matches!(loaded, Loaded::Gone));
     assert!(matches!(library.find(&hashes[1], NOW), Answer::Unknown));
     library.add(hashes[1], TorrentId(1), None);
-    query(library.find(&hashes[1], NOW));
-    // It was begun before the torrent came.
-    library.add(hashes[1], TorrentId(1), None);
-    let loaded = library.finish_load(hashes[1], Ok(None), NOW);
-    assert!(matches!(loaded, Loaded::Stale));
     load(&mut library, &hashes[1]);
 }
 
@@ -328,10 +323,5 @@ fn what_the_index_says_is_withdrawn_is_read_once_and_then_refused_from_memory() 
     library.add(withdrawn, TorrentId(7), Some(Path::new("/a").into()));
     assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
     drop(library.replace(Snapshot::new(index()), None, BTreeMap::new()));
-    assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
-    // What is being loaded then is what the other index has said.
-    drop(library.replace(Snapshot::new(index()), None, BTreeMap::new()));
-    let loaded = library.finish_load(withdrawn, Ok(None), later);
-    assert!(matches!(loaded, Loaded::Stale));
     assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
 }
