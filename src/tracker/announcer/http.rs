@@ -57,11 +57,16 @@ impl Announcer {
         if route.connections.len() >= route.max_connections() {
             return false;
         }
-        let room = self.connections.len() < MAX_CONNECTIONS || self.make_room();
+        let room = self.may_open();
         if !room {
             self.wake_at(number, now.after(NO_ROOM_MS));
         }
         room
+    }
+
+    /// Returns true if another connection may be opened. Closes an idle one if that takes it.
+    fn may_open(&mut self) -> bool {
+        self.connections.len() < MAX_CONNECTIONS || self.make_room()
     }
 
     /// The least loaded connection that can take one more.
@@ -100,6 +105,12 @@ impl Announcer {
         now: Time,
     ) {
         let found = self.find_room(number, family);
+        if found.is_none() && !self.may_open() {
+            // Both families were asked before either opened the last connection.
+            self.route(number, family).again.push_back(request);
+            self.wake_at(number, now.after(NO_ROOM_MS));
+            return;
+        }
         let key = match found.map_or_else(|| self.open(number, family, now), Ok) {
             Ok(key) => key,
             Err(why) => {
@@ -156,6 +167,7 @@ impl Announcer {
         self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
         let place = self.connections.vacant_entry();
         let key = place.key();
+        assert!(key < MAX_CONNECTIONS, "`may_open` was not asked");
         let token = (self.token)(FIRST_CONNECTION + key);
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.registry
@@ -404,3 +416,6 @@ impl Announcer {
         self.check_at = deadlines.min();
     }
 }
+
+#[cfg(test)]
+mod tests;
