@@ -32,7 +32,7 @@ INSTALL     ?= install
 
 .PHONY: help run build install uninstall deb static quick test test-deps test-packages \
 	test-clients test-trackers test-build test-binaries test-static lint check bench bench-seeders bench-quick \
-	 bench-pairs bench-library bench-announce deny fuzz docs clean
+	 bench-pairs bench-library bench-announce deny fuzz mutants size docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -253,6 +253,33 @@ fuzz:  ## run each fuzz target for FUZZ_SECONDS (installs cargo-fuzz)
 		$(CARGO) fuzz run --sanitizer none "$$target" "fuzz/found/$$target" "fuzz/corpus/$$target" \
 			-- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
+
+# The pure core, as a crate of its own: it builds in seconds, and it would not build if one of its
+# modules used a socket, a thread or the loop. The copy is changed in place, so that its dependencies
+# are compiled once. .cargo/mutants.toml lists what no test can tell from the original, with reasons.
+CORE          := bencode choker peer rate sys timers torrent wire
+MUTATED       ?= timers choker bencode torrent/layout torrent/metainfo peer/session
+MUTANTS       := $(abspath $(TARGET))/mutants
+CARGO_MUTANTS := 27.1.0
+
+mutants: $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS)  ## change the pure core line by line and see that a test fails, an hour (installs cargo-mutants in target/)
+	rm -rf '$(MUTANTS)/src' && mkdir -p '$(MUTANTS)/src'
+	cp -r $(wildcard $(addprefix src/,$(CORE) $(addsuffix .rs,$(CORE)))) '$(MUTANTS)/src'
+	for module in $(CORE); do echo "pub mod $$module;"; done >'$(MUTANTS)/src/lib.rs'
+	{ sed -n '/^\[package\]/,/^edition/p; /^\[dependencies\]/,/^$$/p; /^\[dev-dependencies\]/,/^$$/p' Cargo.toml; \
+		printf '%s\n' '[profile.dev]' 'debug = false' '[workspace]'; } >'$(MUTANTS)/Cargo.toml'
+	cp Cargo.lock '$(MUTANTS)'
+	PATH='$(TOOLS)/bin':"$$PATH" CARGO_TARGET_DIR='$(MUTANTS)/target' nice -n 19 $(CARGO) mutants --in-place \
+		--dir '$(MUTANTS)' --config .cargo/mutants.toml --output '$(MUTANTS)' --cap-lints true \
+		$(foreach file,$(MUTATED),--file src/$(file).rs)
+
+$(TOOLS)/cargo-mutants-$(CARGO_MUTANTS):
+	$(CARGO) install --quiet --debug --locked --root '$(TOOLS)' cargo-mutants@$(CARGO_MUTANTS)
+	@touch '$@'
+
+# What is counted, and what is not, stands in the script.
+size:  ## count the lines of the program, without tests, comments and blank lines
+	@python3 tests/tools/size.py
 
 # The test that compares them writes them when it is told to.
 docs:  ## write what comes from the code: tables in docs/, manual and completions in dist/
