@@ -15,10 +15,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Instant;
 
 use support::daemon::Daemon;
 use support::leecher::{self, DEADLINE, FAST, Leecher};
+use support::poll_until;
 use support::torrent::{Sample, TorrentBuilder};
 
 /// A tracker that names one peer in every answer, and passes on each request. With a gate, it answers
@@ -95,19 +95,16 @@ impl Scene {
 
     /// The next call.
     fn called(&self) -> TcpStream {
-        let until = Instant::now() + DEADLINE;
-        loop {
-            match self.leecher.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false).unwrap();
-                    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-                    return stream;
-                }
-                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        let (stream, _) = poll_until(DEADLINE, || {
+            let accepted = self.leecher.accept();
+            if let Err(error) = &accepted {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
             }
-            assert!(Instant::now() < until, "nobody has called");
-            thread::yield_now();
-        }
+            accepted
+        });
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
     }
 
     /// The 68 bytes that a caller says first.

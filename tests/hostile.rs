@@ -26,6 +26,7 @@ use support::daemon::Daemon;
 use support::leecher::{self, DEADLINE, FAST, FAST_AND_EXTENDED, Leecher, PLAIN, Seen};
 use support::strace::{self, Injection};
 use support::torrent::{Sample, TorrentBuilder};
+use support::wait_until;
 
 const BLOCK: u32 = 16 * 1024;
 
@@ -544,11 +545,9 @@ fn a_peer_that_never_reads_is_closed() {
     for number in 0..1900 {
         deaf.send(&leecher::request(number % sample.pieces, 0, BLOCK));
     }
-    let until = Instant::now() + DEADLINE;
-    while deaf.stream.write(&[0, 0, 0, 0]).is_ok() {
-        assert!(Instant::now() < until, "it is not closed");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_until(DEADLINE, "it is closed", || {
+        deaf.stream.write(&[0, 0, 0, 0]).is_err()
+    });
 }
 
 #[test]

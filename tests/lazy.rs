@@ -15,12 +15,13 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::daemon::Daemon;
 use support::leecher::{self, FAST, Leecher, PLAIN, Seen, request};
 use support::strace::{self, Injection};
 use support::torrent::{Sample, TorrentBuilder};
+use support::{poll_until, wait_until};
 
 const LAZY: &[&str] = &["--verify", "lazy"];
 
@@ -53,15 +54,13 @@ fn connect(daemon: &Daemon, sample: &Sample) -> Peer {
 impl Peer {
     /// The answer to a request, over as many connections as it takes.
     fn ask(&mut self, index: u32, begin: u32, length: u32) -> Seen {
-        let until = Instant::now() + leecher::DEADLINE;
-        loop {
-            if let Some(seen) = self.try_to_ask(index, begin, length) {
-                return seen;
+        poll_until(leecher::DEADLINE, || {
+            let seen = self.try_to_ask(index, begin, length);
+            if seen.is_none() {
+                self.leecher = None;
             }
-            self.leecher = None;
-            assert!(Instant::now() < until, "it is not served any more");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            seen.ok_or("no connection is answered")
+        })
     }
 
     fn try_to_ask(&mut self, index: u32, begin: u32, length: u32) -> Option<Seen> {
@@ -121,11 +120,9 @@ fn is_served(leecher: &mut Peer, sample: &Sample, index: u32) -> bool {
 
 /// Asks again and again until the piece is served or, as `wanted` says, is not.
 fn ask_until(leecher: &mut Peer, sample: &Sample, index: u32, wanted: bool) {
-    let until = Instant::now() + leecher::DEADLINE;
-    while is_served(leecher, sample, index) != wanted {
-        assert!(Instant::now() < until, "served = {wanted} never comes true");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_until(leecher::DEADLINE, &format!("served = {wanted}"), || {
+        is_served(leecher, sample, index) == wanted
+    });
 }
 
 /// Where the daemon answers for its figures.
@@ -212,18 +209,18 @@ fn a_piece_that_is_mended_is_served_again() {
     let bad = u32::try_from(bad).unwrap();
     assert!(matches!(leecher.ask(bad, 0, 1024), Seen::Reject { .. }));
     spoil(file, 299_999);
-    let until = Instant::now() + leecher::DEADLINE;
-    loop {
-        match leecher.ask(bad, 0, 1024) {
+    wait_until(
+        leecher::DEADLINE,
+        "the block is served again",
+        || match leecher.ask(bad, 0, 1024) {
             Seen::Piece { block, .. } => {
                 assert!(block == sample.block(bad, 0, 1024));
-                break;
+                true
             }
-            Seen::Reject { .. } => assert!(Instant::now() < until, "it stays refused"),
+            Seen::Reject { .. } => false,
             other => panic!("{other:?}"),
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        },
+    );
 }
 
 #[test]
@@ -346,11 +343,7 @@ fn who_waits_for_a_disk_does_not_wait_for_hashing() {
         let names = tasks.filter_map(|task| fs::read(task.ok()?.path().join("comm")).ok());
         names.filter(|name| name == b"hekate-hasher\n").count()
     };
-    let until = Instant::now() + leecher::DEADLINE;
-    while hashers() < 4 {
-        assert!(Instant::now() < until, "not all hash");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until(leecher::DEADLINE, "four threads hash", || hashers() == 4);
     assert!(is_served(&mut reads, &read, 0));
     // None of these was answered meanwhile.
     for leecher in &hashes {

@@ -15,12 +15,13 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::daemon::Daemon;
 use support::leecher::{self, FAST, Leecher, PLAIN};
 use support::strace::{self, Injection};
 use support::torrent::{Sample, TorrentBuilder};
+use support::{poll_until, wait_until};
 use tempfile::TempDir;
 
 /// How late a change may be taken up: a promise of the manual.
@@ -91,15 +92,10 @@ fn is_served(daemon: &Daemon, info_hash: [u8; 20]) -> bool {
 
 /// Waits until a torrent is served, or is not, no longer than that may take.
 fn expect(daemon: &Daemon, sample: &Sample, served: bool) {
-    let until = Instant::now() + PROMPT;
-    while is_served(daemon, sample.info_hash) != served {
-        assert!(
-            Instant::now() < until,
-            "{} too late",
-            sample.info_hash_hex()
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let what = format!("served = {served} of {}", sample.info_hash_hex());
+    wait_until(PROMPT, &what, || {
+        is_served(daemon, sample.info_hash) == served
+    });
 }
 
 #[test]
@@ -259,16 +255,13 @@ fn a_rescan_finds_what_is_not_noticed_and_a_copied_index_has_another_root() {
     let daemon = place.seed_with(&["--rescan", "1", "--content", &text(&content)]);
     leecher::download(daemon.address, &sample);
     fs::rename(&sample.files[0].path, place.path("aside/content")).unwrap();
-    let until = Instant::now() + leecher::DEADLINE;
-    while is_served(&daemon, sample.info_hash) {
-        assert!(Instant::now() < until);
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_until(leecher::DEADLINE, "it is refused", || {
+        !is_served(&daemon, sample.info_hash)
+    });
     fs::rename(place.path("aside/content"), &sample.files[0].path).unwrap();
-    while !is_served(&daemon, sample.info_hash) {
-        assert!(Instant::now() < until);
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_until(leecher::DEADLINE, "it is served again", || {
+        is_served(&daemon, sample.info_hash)
+    });
     drop(daemon);
     fs::rename(place.path("lib"), &elsewhere).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
@@ -363,11 +356,9 @@ fn a_refresh_that_is_killed_at_any_write_leaves_the_old_index() {
     let before = fs::read(&index).unwrap();
     // One refresh that is left alone says how many writes there are.
     let daemon = Daemon::start(writing(&place, &new, None, &log));
-    let until = Instant::now() + Duration::from_secs(20);
-    while fs::read(&index).unwrap() == before {
-        assert!(Instant::now() < until, "there is no refresh");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until(Duration::from_secs(20), "the index is refreshed", || {
+        fs::read(&index).unwrap() != before
+    });
     drop(daemon);
     let said = fs::read_to_string(&log).unwrap();
     fs::write(&index, &before).unwrap();
@@ -458,14 +449,7 @@ fn a_first_index_that_is_killed_is_whole_or_not_there() {
 
 /// What the status listener at a Unix socket answers, once it does.
 fn ask(socket: &Path, path: &str) -> String {
-    let until = Instant::now() + Duration::from_secs(20);
-    let mut stream = loop {
-        match UnixStream::connect(socket) {
-            Ok(stream) => break stream,
-            Err(error) => assert!(Instant::now() < until, "{error}"),
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let mut stream = poll_until(Duration::from_secs(20), || UnixStream::connect(socket));
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -483,10 +467,10 @@ fn the_status_says_how_far_the_first_index_is() {
     command.arg(format!("unix:{}", socket.display()));
     let started = std::thread::spawn(|| Daemon::start(command));
     let told = r#""phase":"indexing","indexed_files":3,"#;
-    let until = Instant::now() + Duration::from_secs(20);
-    while !ask(&socket, "/status.json").contains(told) {
-        assert!(Instant::now() < until, "{}", ask(&socket, "/status.json"));
-    }
+    poll_until(Duration::from_secs(20), || {
+        let status = ask(&socket, "/status.json");
+        status.contains(told).then_some(()).ok_or(status)
+    });
     let ready = ask(&socket, "/readyz");
     assert!(ready.starts_with("HTTP/1.1 503 ") && ready.ends_with("\r\n\r\nindexing\n"));
     assert!(ask(&socket, "/torrents?limit=5").starts_with("HTTP/1.1 503 "));
@@ -536,14 +520,12 @@ fn all_that_is_served_is_listed() {
     let mut wanted: Vec<String> = samples.iter().map(Sample::info_hash_hex).collect();
     wanted.sort();
     // The one that has gone cannot be loaded, and is refused, before it is known to have gone.
-    let until = Instant::now() + PROMPT;
-    loop {
+    poll_until(PROMPT, || {
         let listed = listed(&socket);
-        if listed == wanted {
-            break;
-        }
-        assert!(Instant::now() < until, "{listed:?} {wanted:?}");
-    }
+        (listed == wanted)
+            .then_some(())
+            .ok_or(format!("{listed:?} {wanted:?}"))
+    });
     let name = samples[0].metainfo_path.file_name().unwrap();
     let metainfo = place.path("lib").join(name);
     let metainfo = format!("\"metainfo\":\"{}\"", metainfo.display());
@@ -565,11 +547,9 @@ fn what_comes_while_no_descriptor_is_left_is_looked_at_later() {
     fs::write(&stays.metainfo_path, touched).unwrap();
     daemon.wait_for_line("rescan postponed");
     daemon.limit_descriptors(1024);
-    let until = Instant::now() + leecher::DEADLINE;
-    while !is_served(&daemon, comes.info_hash) {
-        assert!(Instant::now() < until, "it was not looked at again");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_until(leecher::DEADLINE, "it is inspected again", || {
+        is_served(&daemon, comes.info_hash)
+    });
     leecher::download(daemon.address, &stays);
 }
 
@@ -586,11 +566,9 @@ fn a_torrent_whose_content_no_descriptor_is_left_for_stays() {
     fs::write(&sample.metainfo_path, &sample.metainfo).unwrap();
     daemon.wait_for_line("rescan postponed");
     injection.end();
-    let until = Instant::now() + leecher::DEADLINE;
-    while !is_served(&daemon, sample.info_hash) {
-        assert!(Instant::now() < until, "it was not looked at again");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_until(leecher::DEADLINE, "it is inspected again", || {
+        is_served(&daemon, sample.info_hash)
+    });
     leecher::download(daemon.address, &sample);
     let log = daemon.log();
     assert!(!log.contains("0 torrents added, 1 removed"), "{log}");

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use support::daemon::Daemon;
 use support::leecher::{self, FAST, FAST_AND_EXTENDED, Leecher, PLAIN, Seen};
 use support::torrent::{Sample, TorrentBuilder};
+use support::wait_until;
 
 /// The usual request.
 const BLOCK: u32 = 16 * 1024;
@@ -335,16 +336,12 @@ fn a_full_house_refuses_and_has_room_again() {
     daemon.wait_for_line("found no free connection slot");
     drop(first);
     // Until the daemon has seen the first one go, the house is still full.
-    let until = Instant::now() + leecher::DEADLINE;
     let handshake = leecher::handshake(FAST, sample.info_hash, b"-TE0000-abcdefghijkl");
-    loop {
+    wait_until(leecher::DEADLINE, "the slot is free again", || {
         let mut next = leecher::dial(daemon.address);
         next.write_all(&handshake).ok();
-        if next.read(&mut [0]).unwrap_or(0) > 0 {
-            break;
-        }
-        assert!(Instant::now() < until, "the place is not free again");
-    }
+        next.read(&mut [0]).unwrap_or(0) > 0
+    });
 }
 
 #[test]
@@ -482,20 +479,18 @@ fn seed_unwatched(dir: &Path) -> Daemon {
     Daemon::seed_with(dir, &["--content".as_ref(), dir.as_os_str()])
 }
 
-/// Asks again, at a client's pace, until the block is served.
+/// Asks again until the block is served.
 fn heals(leecher: &mut Leecher, sample: &Sample, index: u32) {
-    let until = Instant::now() + leecher::DEADLINE;
-    loop {
+    wait_until(leecher::DEADLINE, "the block is served again", || {
         leecher.send(&leecher::request(index, 0, BLOCK));
         match leecher.until(|seen| matches!(seen, Seen::Piece { .. } | Seen::Reject { .. })) {
             Seen::Piece { block, .. } => {
                 assert!(block == sample.block(index, 0, BLOCK));
-                return;
+                true
             }
-            _ => assert!(Instant::now() < until, "it does not heal"),
+            _ => false,
         }
-        std::thread::sleep(Duration::from_millis(500));
-    }
+    });
 }
 
 #[test]

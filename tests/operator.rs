@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use support::daemon::Daemon;
 use support::leecher::{self, FAST, Leecher, Seen};
 use support::torrent::{Sample, TorrentBuilder};
+use support::wait_until;
 
 fn hekate(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_hekate"))
@@ -240,7 +241,9 @@ fn log_of_a_run(change: impl FnOnce(&mut Command, String)) -> (String, tempfile:
     );
     let mut child = command.spawn().unwrap();
     let log = || fs::read_to_string(&path).unwrap();
-    wait_for(|| log().contains("listening on"));
+    wait_until(leecher::DEADLINE, "it listens", || {
+        log().contains("listening on")
+    });
     child.kill().unwrap();
     child.wait().unwrap();
     (log(), dir)
@@ -405,23 +408,18 @@ fn the_log_file_is_opened_anew() {
         let status = Command::new("kill").args(["-s", name, &pid]).status();
         assert!(status.unwrap().success());
     };
-    wait_for(|| fs::read_to_string(&log).is_ok_and(|log| log.contains("listening on")));
+    wait_until(leecher::DEADLINE, "it listens", || {
+        fs::read_to_string(&log).is_ok_and(|log| log.contains("listening on"))
+    });
     fs::rename(&log, &moved).unwrap();
     signal("USR1");
-    wait_for(|| fs::read_to_string(&log).is_ok_and(|log| log.contains("log file reopened")));
+    wait_until(leecher::DEADLINE, "the log is reopened", || {
+        fs::read_to_string(&log).is_ok_and(|log| log.contains("log file reopened"))
+    });
     signal("TERM");
     assert!(child.wait().unwrap().success());
     assert!(fs::read_to_string(&log).unwrap().contains("stopped: "));
     assert!(!fs::read_to_string(&moved).unwrap().contains("stopped: "));
-}
-
-/// Waits until something becomes true that another process does.
-fn wait_for(mut is_true: impl FnMut() -> bool) {
-    let until = Instant::now() + leecher::DEADLINE;
-    while !is_true() {
-        assert!(Instant::now() < until, "it does not become true");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Blocks of 16 KiB: more than the buffers of two sockets hold, and no more than may be queued.
@@ -431,7 +429,7 @@ const STOPPED_REQUESTS: u32 = 1900;
 fn wait_until_full(leecher: &Leecher) {
     let mut buffer = vec![0; 32 << 20];
     let (mut before, mut unchanged) = (0, 0);
-    wait_for(|| {
+    wait_until(leecher::DEADLINE, "nothing more arrives", || {
         let waiting = leecher.stream.peek(&mut buffer).unwrap();
         unchanged = if waiting == before { unchanged + 1 } else { 0 };
         before = waiting;

@@ -16,11 +16,12 @@ mod support;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::daemon::Daemon;
 use support::leecher::{FAST, Leecher};
 use support::torrent::TorrentBuilder;
+use support::wait_until;
 
 /// Debian's browser; a machine without it is told of by `make test-deps`.
 const CHROMIUM: &str = "/usr/bin/chromium";
@@ -176,13 +177,9 @@ impl Browser {
     }
 
     fn wait_for(&mut self, expression: &str) {
-        let until = Instant::now() + DEADLINE;
-        while self.ask(&format!("String({expression})")) != "true" {
-            assert!(
-                Instant::now() < until,
-                "{expression}: not within {DEADLINE:?}"
-            );
-        }
+        wait_until(DEADLINE, expression, || {
+            self.ask(&format!("String({expression})")) == "true"
+        });
     }
 
     /// Shows the page in a window of this width, by day or by night, with something in each table.

@@ -17,10 +17,11 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::daemon::Daemon;
 use support::leecher::{self, FAST, Leecher};
+use support::poll_until;
 use support::torrent::{Sample, TorrentBuilder};
 
 /// A daemon with a status listener of its own.
@@ -215,16 +216,12 @@ fn scene_with_trackers() -> (Scene, [String; 3]) {
         torrent = torrent.announce(&[&format!("{tracker}/secret/announce")]);
     }
     let scene = Scene::seeding(&torrent, &[]);
-    let until = Instant::now() + Duration::from_secs(20);
-    let told = ["\"accepted\":1,", "\"refused\":1,", "retrying in"];
-    loop {
+    let expected = ["\"accepted\":1,", "\"refused\":1,", "retrying in"];
+    poll_until(Duration::from_secs(20), || {
         let json = scene.get("/status.json");
-        if told.iter().all(|told| json.contains(told)) {
-            break;
-        }
-        assert!(Instant::now() < until, "{json}");
-        std::thread::yield_now();
-    }
+        let all = expected.iter().all(|part| json.contains(part));
+        all.then_some(()).ok_or(json)
+    });
     (scene, trackers)
 }
 
@@ -302,14 +299,14 @@ fn hekate_status_prints_the_same() {
     (&stranger).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     read_to_end(stranger);
     drop(leecher);
-    let until = Instant::now() + leecher::DEADLINE;
-    let ended = loop {
+    let ended = poll_until(leecher::DEADLINE, || {
         let text = ask(&[]);
         if text.contains("1 peer closed") {
-            break text;
+            Ok(text)
+        } else {
+            Err(text)
         }
-        assert!(Instant::now() < until, "{text}");
-    };
+    });
     let line = ended.lines().find(|line| line.starts_with("ended     "));
     assert!(line.unwrap().contains("1 not bittorrent"), "{ended}");
     assert!(!ended.contains("busiest"), "nobody is connected: {ended}");

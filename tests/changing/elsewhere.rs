@@ -5,13 +5,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::mounts::Apart;
 use crate::scene::{Scene, builder};
 use crate::support::leecher;
 use crate::support::torrent::Sample;
+use crate::support::wait_until;
 
 /// Longer than it takes until what could not be loaded is tried again.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -101,10 +101,6 @@ fn what_could_not_be_loaded_is_tried_again() {
 }
 
 fn until_served_later(scene: &Scene, sample: &Sample) {
-    let start = Instant::now();
-    while !scene.is_served(sample) {
-        assert!(start.elapsed() < PATIENCE, "not tried again");
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_until(PATIENCE, "it is tried again", || scene.is_served(sample));
     leecher::download(scene.daemon.address, sample);
 }

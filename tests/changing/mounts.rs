@@ -7,12 +7,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::scene::{Scene, torrent};
 use crate::support::leecher;
 use crate::support::torrent::Sample;
+use crate::support::wait_until;
 
 /// A daemon in a mount namespace.
 pub(crate) struct Apart {
@@ -131,11 +130,7 @@ fn a_disk_whose_torrents_are_gone_is_in_use_no_more() {
             .join(sample.metainfo_path.file_name().unwrap()),
     )
     .unwrap();
-    let until = Instant::now() + leecher::DEADLINE;
-    while !unmount() {
-        assert!(Instant::now() < until, "the disk stays in use");
-        thread::sleep(Duration::from_millis(20));
-    }
+    wait_until(leecher::DEADLINE, "the disk is in use no more", unmount);
 }
 
 #[test]

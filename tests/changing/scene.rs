@@ -7,20 +7,17 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::support::daemon::Daemon;
 use crate::support::leecher::{self, FAST, Leecher, PLAIN};
 use crate::support::torrent::{Sample, TorrentBuilder};
+use crate::support::wait_until;
 
 /// How soon a change must be seen by peers.
 pub(crate) const BAR: Duration = Duration::from_secs(2);
-
-/// Between two questions.
-const PAUSE: Duration = Duration::from_millis(5);
 
 pub(crate) struct Scene {
     pub(crate) daemon: Daemon,
@@ -111,11 +108,9 @@ impl Scene {
         let lib = self.path("lib");
         if lib.exists() {
             let marker = torrent(MARKER, &lib);
-            let start = Instant::now();
-            while !self.is_served(&marker) {
-                assert!(start.elapsed() < leecher::DEADLINE, "nothing is noticed");
-                thread::sleep(PAUSE);
-            }
+            wait_until(leecher::DEADLINE, "a change is noticed", || {
+                self.is_served(&marker)
+            });
         }
     }
 
@@ -155,11 +150,7 @@ impl Scene {
 
     /// Waits for what must come to pass in time.
     pub(crate) fn until(&self, what: &str, is_so: impl Fn() -> bool) {
-        let start = Instant::now();
-        while !is_so() {
-            assert!(start.elapsed() < BAR, "not {what} within {BAR:?}");
-            thread::sleep(PAUSE);
-        }
+        wait_until(BAR, what, is_so);
     }
 
     /// A peer that is connected and unchoked.

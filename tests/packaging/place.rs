@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::wait_until;
+
 /// Tells the copy that it is one.
 const VARIABLE: &str = "HEKATE_PACKAGING_PLACE";
 /// Printed by the copy after its last assertion: an exit code of 0 alone would also come from a
@@ -198,10 +200,6 @@ pub(crate) fn shell(line: &str) -> String {
 }
 
 /// Asks until the answer is yes.
-pub(crate) fn wait_for(what: &str, mut ask: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !ask() {
-        assert!(Instant::now() < until, "{what}: not within {DEADLINE:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+pub(crate) fn wait_for(what: &str, ask: impl FnMut() -> bool) {
+    wait_until(DEADLINE, what, ask);
 }

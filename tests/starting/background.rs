@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 use socket2::{Domain, Socket, Type};
 
 use super::support::daemon::Daemon;
-use super::{NOBODY, Place, is_root, traced, wait_for};
+use super::{DEADLINE, NOBODY, Place, is_root, traced};
+use crate::support::wait_until;
 
 /// Ends the daemon of a pid file whatever becomes of the test.
 struct Held<'a>(&'a Path);
@@ -84,7 +85,7 @@ fn the_command_returns_when_the_daemon_listens_and_there_is_one_daemon() {
     assert!(told(&second).ends_with(&refused), "{}", told(&second));
 
     kill("TERM", &number);
-    wait_for(|| !is_running(&number));
+    wait_until(DEADLINE, "it ends", || !is_running(&number));
     assert!(!pid_file.exists());
 }
 
@@ -96,7 +97,7 @@ fn a_stale_pid_file_is_replaced() {
     assert_eq!(start(&place, &[]).status.code(), Some(0));
     let first = number_in(&pid_file).unwrap();
     kill("KILL", &first);
-    wait_for(|| !is_running(&first));
+    wait_until(DEADLINE, "the first ends", || !is_running(&first));
     assert!(pid_file.exists());
     let output = start(&place, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
@@ -168,7 +169,9 @@ fn signals_are_heard_as_soon_as_the_pid_file_names_the_process() {
     let mut command = traced(&place.command(), injection);
     command.arg("--pid-file").arg(&pid_file);
     let started = std::thread::spawn(|| Daemon::start(command));
-    wait_for(|| number_in(&pid_file).is_some());
+    wait_until(DEADLINE, "the PID file is written", || {
+        number_in(&pid_file).is_some()
+    });
     let number = number_in(&pid_file).unwrap();
     kill("HUP", &number);
     kill("USR1", &number);
@@ -208,7 +211,9 @@ fn nobody_else_listens_on_its_port_while_the_first_index_is_made() {
     let command = traced(&inner, "inject=fsync:delay_enter=3000000:when=1");
     let started = std::thread::spawn(|| Daemon::start(command));
     let state = place.path("state");
-    wait_for(|| fs::read_dir(&state).is_ok_and(|mut entries| entries.next().is_some()));
+    wait_until(DEADLINE, "the state is written", || {
+        fs::read_dir(&state).is_ok_and(|mut entries| entries.next().is_some())
+    });
     let refused = listen(address).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse);
     assert!(

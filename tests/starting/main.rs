@@ -24,7 +24,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::torrent::{Sample, TorrentBuilder};
 use tempfile::TempDir;
@@ -98,12 +98,4 @@ fn of_each_thread(pid: u32, word: &str) -> Vec<Vec<String>> {
     let values: Vec<Vec<String>> = values.collect();
     assert!(!values.is_empty());
     values
-}
-
-fn wait_for(mut met: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !met() {
-        assert!(Instant::now() < until, "it does not happen");
-        std::thread::yield_now();
-    }
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::support::daemon::Daemon;
 use super::support::leecher::{FAST, Leecher, dial, handshake};
-use super::{DEADLINE, Place, is_root, traced, wait_for};
+use super::{DEADLINE, Place, is_root, traced};
+use crate::support::wait_until;
 
 /// What the test listens with in place of a service manager.
 struct Manager(UnixDatagram);
@@ -123,7 +124,9 @@ fn until_it_listens_it_says_how_far_it_is_and_never_that_it_is_ready() {
     command.env("NOTIFY_SOCKET", place.path("run/notify"));
     let started = std::thread::spawn(|| Daemon::start(command));
     let state = place.path("state");
-    wait_for(|| std::fs::read_dir(&state).is_ok_and(|mut entries| entries.next().is_some()));
+    wait_until(DEADLINE, "the state is written", || {
+        std::fs::read_dir(&state).is_ok_and(|mut entries| entries.next().is_some())
+    });
     assert_eq!(manager.receive(), "STATUS=reading the library");
     let number = std::fs::read_to_string(&pid_file).unwrap();
     let sent = Command::new("kill")

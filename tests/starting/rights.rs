@@ -7,7 +7,8 @@ use std::process::Command;
 use super::support::daemon::Daemon;
 use super::support::leecher::{FAST, Leecher};
 use super::support::torrent::TorrentBuilder;
-use super::{NOBODY, Place, is_root, of_each_thread, set_mode};
+use super::{DEADLINE, NOBODY, Place, is_root, of_each_thread, set_mode};
+use crate::support::wait_until;
 
 const CAPABILITIES: [&str; 5] = ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"];
 
@@ -192,7 +193,7 @@ fn the_log_is_the_users_and_can_be_opened_anew() {
     }
     let mut child = command.spawn().unwrap();
     let has = |text: &str| fs::read_to_string(&log).is_ok_and(|log| log.contains(text));
-    super::wait_for(|| has("listening on"));
+    wait_until(DEADLINE, "it listens", || has("listening on"));
     fs::rename(&log, place.path("log/old")).unwrap();
     let number = child.id().to_string();
     let kill = |signal: &str| {
@@ -200,7 +201,7 @@ fn the_log_is_the_users_and_can_be_opened_anew() {
         assert!(killed.unwrap().success());
     };
     kill("USR1");
-    super::wait_for(|| has("log file reopened"));
+    wait_until(DEADLINE, "the log is reopened", || has("log file reopened"));
     kill("TERM");
     assert_eq!(child.wait().unwrap().code(), Some(0));
     if is_root() {
@@ -265,7 +266,9 @@ fn nothing_below_the_library_is_opened_for_writing() {
         let mut words = line.split_whitespace();
         words.next() == Some(&pid) && line.ends_with("+++ exited with 0 +++") && words.count() == 5
     };
-    super::wait_for(|| fs::read_to_string(&trace).is_ok_and(|trace| trace.lines().any(is_end)));
+    wait_until(DEADLINE, "the trace is complete", || {
+        fs::read_to_string(&trace).is_ok_and(|trace| trace.lines().any(is_end))
+    });
 
     let trace = fs::read_to_string(trace).unwrap();
     let library = library.to_str().unwrap();

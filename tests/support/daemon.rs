@@ -8,6 +8,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use super::poll_until;
+
 /// Longer than anything in these tests takes.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -141,14 +143,9 @@ impl Daemon {
 
     /// Waits for the end of the process.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let until = Instant::now() + DEADLINE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < until, "hekate does not end");
-            std::thread::yield_now();
-        }
+        poll_until(DEADLINE, || {
+            self.child.try_wait().unwrap().ok_or("hekate ends")
+        })
     }
 
     /// Fails the test when the daemon has died.

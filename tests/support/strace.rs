@@ -5,9 +5,10 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::daemon::Daemon;
+use super::wait_until;
 
 /// Longer than attaching takes.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -25,11 +26,7 @@ pub(crate) fn seed(dir: &Path, arguments: &[&str]) -> Daemon {
     let daemon = Daemon::start(command);
     let pid = daemon.pid();
     terminate(tracer_of(pid));
-    let until = Instant::now() + DEADLINE;
-    while tracer_of(pid) != 0 {
-        assert!(Instant::now() < until, "strace does not let go");
-        std::thread::yield_now();
-    }
+    wait_until(DEADLINE, "strace lets go", || tracer_of(pid) == 0);
     daemon
 }
 

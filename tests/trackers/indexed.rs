@@ -16,6 +16,7 @@ use crate::real::{self, Server};
 use crate::scripted::{Udp, honest, is_connect};
 use crate::support::daemon::Daemon;
 use crate::support::leecher::{FAST, Leecher};
+use crate::support::poll_until;
 use crate::support::torrent::TorrentBuilder;
 
 /// More than two blocks of 64, and no multiple of that.
@@ -124,19 +125,15 @@ impl Memory {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Waits until so many torrents have been started.
+    /// Waits until `count` torrents have been started.
     fn started(&self, count: usize) {
-        let until = Instant::now() + PATIENCE;
-        loop {
+        poll_until(PATIENCE, || {
             let seen = self.seen();
             let started = seen.iter().filter(|announce| announce.event == STARTED);
             let started = started.count();
-            if started >= count {
-                return;
-            }
-            assert!(Instant::now() < until, "{started} of {count} were started");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+            let all = (started >= count).then_some(());
+            all.ok_or(format!("{started} of {count} were started"))
+        });
     }
 }
 
@@ -161,14 +158,11 @@ fn end(mut daemon: Daemon) {
 }
 
 fn seeded(tracker: &Server, hashes: &[InfoHash], count: usize) {
-    let until = Instant::now() + PATIENCE;
-    loop {
+    poll_until(PATIENCE, || {
         let seeded = tracker.seeded_by_http(hashes);
-        if seeded == count {
-            return;
-        }
-        assert!(Instant::now() < until, "{seeded} are seeded, not {count}");
-    }
+        let all = (seeded == count).then_some(());
+        all.ok_or(format!("{seeded} are seeded, not {count}"))
+    });
 }
 
 #[test]
@@ -259,17 +253,16 @@ fn what_comes_and_goes_is_told_and_the_rest_keeps_its_info_hashes() {
     let new = InfoHash(new.info_hash);
     daemon.signal("HUP");
     daemon.wait_for_line("reloaded: ");
-    let until = Instant::now() + PATIENCE;
     let gone = library.hashes[20];
-    loop {
+    poll_until(PATIENCE, || {
         let seen = tracker.seen();
-        if of(&seen, STARTED).contains_key(&new) && of(&seen, STOPPED).contains_key(&gone) {
-            assert_eq!(of(&seen, STOPPED).len(), 1);
-            break;
+        let stopped = of(&seen, STOPPED);
+        if !of(&seen, STARTED).contains_key(&new) || !stopped.contains_key(&gone) {
+            return Err(format!("{:?}", seen.last()));
         }
-        assert!(Instant::now() < until, "{:?}", seen.last());
-        std::thread::sleep(Duration::from_millis(10));
-    }
+        assert_eq!(stopped.len(), 1);
+        Ok(())
+    });
     end(daemon);
     let mut all = library.hashes;
     all.push(new);
