@@ -407,7 +407,7 @@ fn truncated_content_ends_its_blocks_and_heals() {
     // The other file is served on, to the same peer.
     assert_eq!(leecher.block(100, 0, BLOCK), sample.block(100, 0, BLOCK));
     fs::write(broken, content).unwrap();
-    heals(&mut leecher, &sample, 40);
+    until_served_again(&daemon, &sample, 40);
     daemon.assert_alive();
 }
 
@@ -470,7 +470,7 @@ fn vanished_content_ends_its_blocks_and_heals() {
     };
     leecher.until(|seen| *seen == rejected);
     fs::rename(&away, &sample.files[0].path).unwrap();
-    heals(&mut leecher, &sample, 3);
+    until_served_again(&daemon, &sample, 3);
     daemon.assert_alive();
 }
 
@@ -479,9 +479,12 @@ fn seed_unwatched(dir: &Path) -> Daemon {
     Daemon::seed_with(dir, &["--content".as_ref(), dir.as_os_str()])
 }
 
-/// Asks again until the block is served.
-fn heals(leecher: &mut Leecher, sample: &Sample, index: u32) {
+/// Asks again until the block is served, over a new connection each time: too many rejected requests
+/// close one.
+fn until_served_again(daemon: &Daemon, sample: &Sample, index: u32) {
     wait_until(leecher::DEADLINE, "the block is served again", || {
+        let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+        leecher.until_unchoked();
         leecher.send(&leecher::request(index, 0, BLOCK));
         match leecher.until(|seen| matches!(seen, Seen::Piece { .. } | Seen::Reject { .. })) {
             Seen::Piece { block, .. } => {
