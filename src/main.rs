@@ -20,11 +20,10 @@ use hekate::daemon::notify::Notifier;
 use hekate::daemon::pid_file::PidFile;
 use hekate::daemon::rights::{self, RightsError};
 use hekate::daemon::sandbox::Places;
-use hekate::library::catalogue::live::Settings;
 use hekate::library::catalogue::refresh;
 use hekate::library::index::Index;
 use hekate::logging::Logging;
-use hekate::reactor::{self, Reactor, RunError, Service};
+use hekate::reactor::{self, Bound, Host};
 use hekate::status::client;
 use hekate::sys::process;
 
@@ -214,14 +213,14 @@ fn run(
         .transpose();
     let pid_file = pid_file.map_err(|error| Failure::Run(error.to_string()))?;
     let config_file = sources.path().to_owned();
-    let mut service = Service::new(sources, configured, logging.clone());
-    service.signals = Some(signals);
-    service.background = background;
-    service.passed = passed;
-    service.owner = plan.owner();
-    service.notifier = Notifier::from_environment();
+    let mut host = Host::new(sources, configured, logging.clone());
+    host.signals = Some(signals);
+    host.background = background;
+    host.passed = passed;
+    host.owner = plan.owner();
+    host.notifier = Notifier::from_environment();
     let give_up = || rights::give_up(&config, plan, &logging, || places(&config, &config_file));
-    let outcome = serve(&config, service, give_up).map_err(Failure::Run);
+    let outcome = serve(&config, host, give_up).map_err(Failure::Run);
     logging.settle(true);
     drop(pid_file);
     outcome
@@ -250,17 +249,12 @@ fn places(config: &Config, config_file: &Path) -> Places {
 
 fn serve(
     config: &Config,
-    service: Service,
+    host: Host,
     give_up: impl FnOnce() -> Result<Option<Arc<Places>>, RightsError>,
 ) -> Result<(), String> {
-    let mut reactor = Reactor::bind(config, service).map_err(|error| error.to_string())?;
-    reactor.restrict(give_up().map_err(|error| error.to_string())?);
-    if let Some(path) = config.library.verified() {
-        reactor.remember(&path);
-    }
-    let mut run = || {
-        reactor.keep(Settings::from(&config.library))?;
-        reactor.run()
-    };
-    run().map_err(|error: RunError| error.to_string())
+    let bound = Bound::bind(config, host).map_err(|error| error.to_string())?;
+    let places = give_up().map_err(|error| error.to_string())?;
+    let reactor = bound.start(&config.library, places);
+    let outcome = reactor.and_then(|mut reactor| reactor.run());
+    outcome.map_err(|error| error.to_string())
 }

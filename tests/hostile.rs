@@ -20,7 +20,7 @@ use hekate::config::{Config, LimitsConfig, StatusListen};
 use hekate::library::catalogue::live::Settings;
 use hekate::library::catalogue::lookup::Library;
 use hekate::library::catalogue::refresh;
-use hekate::reactor::{Reactor, Service};
+use hekate::reactor::{Bound, Host};
 use hekate::timers::Timeouts;
 use support::daemon::Daemon;
 use support::leecher::{self, DEADLINE, FAST, FAST_AND_EXTENDED, Leecher, PLAIN, Seen};
@@ -431,9 +431,9 @@ fn limited(timeouts: Timeouts, limits: LimitsConfig) -> (tempfile::TempDir, Samp
     });
     let index = index.unwrap();
     let counts = index.counts();
-    let mut reactor = Reactor::bind(&config, Service::default()).unwrap();
     let library = Library::of_index(index, None);
-    reactor.open(library, counts).unwrap();
+    let bound = Bound::bind(&config, Host::default()).unwrap();
+    let mut reactor = bound.serve(library, counts).unwrap();
     let address = reactor.addresses()[0];
     // It turns until the test process ends.
     std::thread::spawn(move || reactor.run());

@@ -4,22 +4,18 @@
 //! content that the peer is sent.
 
 use std::net::IpAddr;
-use std::ops::Range;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
 
 use super::dial::Called;
-use super::stage::{BATCH_BLOCKS, EXTENTS_PER_BLOCK};
+use super::outbox::{BATCH_BLOCKS, Gathered};
+use super::resident::ResidentRanges;
 use super::transport::Transport;
 use crate::peer::key::PeerKey;
 use crate::peer::session::Session;
 use crate::timers::{Alarm, Time};
 use crate::torrent::catalogue::Torrent;
-
-/// How long an answer "this range is resident" is believed: pages that were just there, or were
-/// just read in for this peer, are not evicted sooner unless memory is desperately short.
-const RESIDENT_BELIEVED_MS: u64 = 2_000;
 
 /// A connection in the slab. Idle, it costs its own size and nothing on the heap.
 pub(super) struct Connection {
@@ -38,10 +34,8 @@ pub(super) struct Connection {
     pub(super) accepted_at: Time,
     /// Bytes of blocks.
     pub(super) sent_bytes: u64,
-    /// What was last seen resident, or read in, for this peer: at most one window for each file,
-    /// and as many as the extents of a block that is sent from mappings.
-    pub(super) windows: Vec<Window>,
-    /// A block over many small extents, as the readers gathered it.
+    pub(super) resident: ResidentRanges,
+    /// The block over many small extents that a reader gathered last.
     pub(super) gathered: Option<Arc<Gathered>>,
 }
 
@@ -70,47 +64,6 @@ pub(super) enum Wait {
     Rate,
 }
 
-/// A range of one file that is resident, as of a moment.
-pub(super) struct Window {
-    pub(super) file: u32,
-    pub(super) range: Range<u64>,
-    pub(super) seen: Time,
-}
-
-impl Window {
-    /// Whether the window vouches for this range of this file.
-    fn covers(&self, file: u32, range: &Range<u64>, now: Time) -> bool {
-        self.file == file
-            && self.range.start <= range.start
-            && range.end <= self.range.end
-            && now.since(self.seen) <= RESIDENT_BELIEVED_MS
-    }
-}
-
-/// Remembers that a range is resident, in place of what was known of its file, or of the file
-/// that was looked at longest ago.
-pub(super) fn remember(windows: &mut Vec<Window>, window: Window) {
-    windows.retain(|known| known.file != window.file);
-    if windows.len() >= EXTENTS_PER_BLOCK {
-        windows.remove(0);
-    }
-    windows.push(window);
-}
-
-/// Whether the range is known to be resident.
-pub(super) fn is_known(windows: &[Window], file: u32, range: &Range<u64>, now: Time) -> bool {
-    windows.iter().any(|window| window.covers(file, range, now))
-}
-
-/// One block that was copied together from many small extents.
-pub(super) struct Gathered {
-    /// Where the block begins in the torrent, in bytes.
-    pub(super) offset: u64,
-    pub(super) length: u32,
-    /// Its bytes; empty when they could not be read.
-    pub(super) bytes: Box<[u8]>,
-}
-
 impl Connection {
     /// A peer has connected to us.
     pub(super) fn accepted(key: PeerKey, stream: TcpStream, address: IpAddr, now: Time) -> Self {
@@ -132,7 +85,7 @@ impl Connection {
             active_slot: None,
             accepted_at: now,
             sent_bytes: 0,
-            windows: Vec::new(),
+            resident: ResidentRanges::default(),
             gathered: None,
         }
     }
@@ -140,7 +93,7 @@ impl Connection {
     /// The peer has no slot any more, and nothing needs to be known for it.
     pub(super) fn choke(&mut self) {
         self.session.choke();
-        self.windows = Vec::new();
+        self.resident = ResidentRanges::default();
     }
 
     /// Whether what the peer has sent may be read now.
@@ -227,32 +180,6 @@ mod tests {
             session.sent(control, false, Time(0));
         }
         connection
-    }
-
-    fn window(file: u32, range: Range<u64>) -> Window {
-        let seen = Time(1000);
-        Window { file, range, seen }
-    }
-
-    #[test]
-    fn every_file_of_a_block_is_remembered() {
-        // Else, where the kernel cannot be asked, reading one would make us forget the other.
-        let mut windows = Vec::new();
-        for file in 1..=4 {
-            remember(&mut windows, window(file, 0..100));
-        }
-        let known = |windows: &[Window], file| is_known(windows, file, &(10..100), Time(3000));
-        assert!((1..=4).all(|file| known(&windows, file)));
-        remember(&mut windows, window(2, 5..100));
-        remember(&mut windows, window(5, 0..100));
-        assert_eq!(windows.len(), 4);
-        assert!(!known(&windows, 1) && (2..=5).all(|file| known(&windows, file)));
-        assert!(!is_known(&windows, 2, &(4..100), Time(3000)), "before it");
-        assert!(!is_known(&windows, 2, &(5..101), Time(3000)), "behind it");
-        assert!(
-            !is_known(&windows, 2, &(5..100), Time(3001)),
-            "too long ago"
-        );
     }
 
     #[test]

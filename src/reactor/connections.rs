@@ -1,38 +1,43 @@
 //! All connections of a loop, and the one door to each.
 //!
-//! Owns the slab, the run queue and who is to be closed. [`Connections::visit`] is how anything
-//! reaches a connection: it finds it by its key, and sees to its alarm, its place in the run queue
-//! and its end afterwards. Closing waits for the end of the turn, so that keys stay valid all turn.
+//! [`Connections::visit`] is how anything reaches a connection: it finds it by its key, and then arms
+//! its alarm, puts it into the run queue or marks it as closing. Closing waits for the end of the
+//! turn, so that keys stay valid all turn.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
+use mio::net::TcpStream;
+use mio::{Interest, Registry};
 use slab::Slab;
 
 use super::connection::Connection;
+use super::listener;
 use super::run_queue::RunQueue;
 use super::shared::Shared;
+use super::tokens::Source;
 use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
 use crate::peer::session::Phase;
+use crate::wire::message::InfoHash;
 
 /// The connections.
 pub(super) struct Connections {
     slab: Slab<Connection>,
-    /// How many there have been: the generation of the next one.
+    /// The generation of the next one.
     generation: u32,
     per_address: HashMap<IpAddr, usize>,
-    /// How many there may be.
+    /// The most that there may be.
     pub(super) max: usize,
-    /// How many there may be from one address.
+    /// The most that there may be from one address.
     pub(super) max_per_address: usize,
     pub(super) run_queue: RunQueue,
-    /// Those whose session is closing.
+    /// Connections whose session is closing.
     closing: VecDeque<PeerKey>,
 }
 
 impl Connections {
-    /// None yet.
+    /// Creates it without connections.
     pub(super) fn new(max: usize, max_per_address: usize) -> Self {
         Self {
             slab: Slab::new(),
@@ -45,9 +50,9 @@ impl Connections {
         }
     }
 
-    /// Does something with the connection that has this key, unless it is gone, replaced or about to
-    /// be closed. Whatever its deadlines, its readiness and its queues have become by that is then
-    /// acted on; an error closes it at the end of the turn.
+    /// Runs `work` on the connection with this key, unless it has gone or is closing. Its alarm and
+    /// its entry in the run queue follow what `work` has changed; an error closes it at the end of the
+    /// turn.
     pub(super) fn visit(
         &mut self,
         key: PeerKey,
@@ -62,39 +67,49 @@ impl Connections {
         }
         if let Err(reason) = work(connection, shared) {
             if let Phase::Loading(asked) = connection.session.phase() {
-                shared.loads.leave(&asked.info_hash, key);
+                shared.process.loads.leave(&asked.info_hash, key);
             }
             connection.session.close(reason);
             self.closing.push_back(key);
             return;
         }
-        let at = connection.session.poll_at(&shared.timeouts);
+        let at = connection.session.poll_at(&shared.process.timeouts);
         connection.alarm.arm(at, key, &mut shared.wheel);
         self.run_queue.enqueue(connection, shared.now);
     }
 
-    /// Adds a connection that `make` makes of its key. It is visited before anything else happens.
-    pub(super) fn insert(
+    /// Watches a stream, accepted or dialled, and adds the connection that `make` makes of it, which
+    /// is then visited. Returns false if it cannot be watched.
+    pub(super) fn register(
         &mut self,
         shared: &mut Shared,
-        make: impl FnOnce(PeerKey) -> Option<Connection>,
-    ) -> Option<PeerKey> {
+        registry: &Registry,
+        mut stream: TcpStream,
+        make: impl FnOnce(PeerKey, TcpStream) -> Connection,
+    ) -> bool {
+        listener::prepare(&stream, self.slab.len());
         let entry = self.slab.vacant_entry();
         let key = PeerKey {
             index: u32::try_from(entry.key()).expect("4 billion descriptors do not exist"),
             generation: self.generation,
         };
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = registry.register(&mut stream, Source::Peer(key).token(), interest) {
+            log::warn!("a connection cannot be polled: {error}");
+            return false;
+        }
         self.generation = self.generation.wrapping_add(1);
-        let connection = make(key)?;
+        let connection = make(key, stream);
         *(self.per_address)
             .entry(connection.transport.address())
             .or_default() += 1;
         entry.insert(connection);
         self.visit(key, shared, |_, _| Ok(()));
-        Some(key)
+        true
     }
 
-    /// Whether the next to receive from can wait for its turn to send. It is off the list then.
+    /// Takes a connection off the list to receive from. Returns true if receiving can wait for its turn
+    /// to send, or if it has gone.
     pub(super) fn defer(&mut self, key: PeerKey) -> bool {
         let may_defer = self.run_queue.may_defer();
         match self.slab.get_mut(key.index as usize) {
@@ -122,13 +137,13 @@ impl Connections {
         Some(connection)
     }
 
-    /// The keys of all.
+    /// All keys.
     pub(super) fn keys(&self) -> Vec<PeerKey> {
         let all = self.slab.iter();
         all.map(|(_, connection)| connection.key).collect()
     }
 
-    /// All, by their index in the slab.
+    /// All connections, by their index in the slab.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
         self.slab.iter().map(|(_, connection)| connection)
     }
@@ -143,23 +158,46 @@ impl Connections {
         self.slab.capacity()
     }
 
-    /// How many there are, those that are closing included.
+    /// The number of connections, closing ones included.
     pub(super) fn len(&self) -> usize {
         self.slab.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.slab.is_empty()
     }
 
-    /// Whether no further connection may be made, also when those that are closing have gone.
+    /// Returns true if no further connection may be made, also when the closing ones have gone.
     pub(super) fn is_at_capacity(&self) -> bool {
         self.slab.len() - self.closing.len() >= self.max
     }
 
-    /// How many connections come from an address.
-    pub(super) fn count_from(&self, address: IpAddr) -> usize {
+    /// Returns true if a peer at this address is connected for this torrent, whoever has dialled.
+    pub(super) fn has_peer(&self, ip: IpAddr, info_hash: &InfoHash) -> bool {
+        self.count_from(ip) > 0
+            && self.iter().any(|connection| {
+                let dialled = connection.called.as_ref().map(|called| &called.info_hash);
+                let torrent = connection.torrent.as_ref();
+                let loaded = torrent.map(|torrent| &torrent.info_hash);
+                connection.transport.address() == ip
+                    && (dialled == Some(info_hash) || loaded == Some(info_hash))
+            })
+    }
+
+    /// Why one more connection with this address may not be made, if so.
+    pub(super) fn refusal(&self, address: IpAddr) -> Option<CloseReason> {
+        if self.slab.len() >= self.max {
+            Some(CloseReason::AtCapacity)
+        } else if self.count_from(address) >= self.max_per_address {
+            Some(CloseReason::TooManyFromAddress)
+        } else {
+            None
+        }
+    }
+
+    /// The number of connections with this address.
+    fn count_from(&self, address: IpAddr) -> usize {
         self.per_address.get(&address).copied().unwrap_or(0)
     }
 }

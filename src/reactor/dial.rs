@@ -4,14 +4,9 @@
 //! made so is one like another once the handshakes are exchanged. It must not know trackers.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use super::Reactor;
-use super::connection::Connection;
-use super::transport::Transport;
-use crate::net;
 use crate::peer::close::CloseReason;
-use crate::peer::session::Session;
 use crate::timers::Time;
 use crate::wire::message::InfoHash;
 
@@ -43,8 +38,8 @@ const MAX_RESTING: usize = 16_384;
 
 /// Why somebody was called: kept until the connection ends.
 pub(super) struct Called {
-    info_hash: InfoHash,
-    address: SocketAddr,
+    pub(super) info_hash: InfoHash,
+    pub(super) address: SocketAddr,
 }
 
 /// An address, for one torrent or for all.
@@ -75,7 +70,7 @@ impl Dialer {
     }
 
     /// Nobody waits any more.
-    fn forget_waiting(&mut self) {
+    pub(super) fn forget_waiting(&mut self) {
         self.waiting.clear();
         self.offered.clear();
     }
@@ -92,7 +87,7 @@ impl Dialer {
 
     /// Whom to call now. Who rests, or whose torrent has been called for enough, is forgotten until
     /// a tracker names him again.
-    fn poll(&mut self, now: Time) -> Option<(InfoHash, SocketAddr)> {
+    pub(super) fn poll(&mut self, now: Time) -> Option<(InfoHash, SocketAddr)> {
         if self.waiting.is_empty() || now < self.next_at || !self.has_room() {
             return None;
         }
@@ -121,7 +116,8 @@ impl Dialer {
         None
     }
 
-    fn began(&mut self, info_hash: InfoHash, peer: SocketAddr) {
+    /// A connection is being made.
+    pub(super) fn began(&mut self, info_hash: InfoHash, peer: SocketAddr) {
         self.open.insert((info_hash, peer));
         *self.per_torrent.entry(info_hash).or_default() += 1;
         self.connecting += 1;
@@ -161,7 +157,7 @@ impl Dialer {
 
     /// Leaves an address alone: for all torrents when it could not be connected to, else for this
     /// one; for long unless it may come to want us again soon.
-    fn rest(
+    pub(super) fn rest(
         &mut self,
         info_hash: InfoHash,
         address: SocketAddr,
@@ -178,78 +174,6 @@ impl Dialer {
         };
         let failures = failures.saturating_add(u32::from(for_all));
         self.resting.insert(key, (failures, now.after(rest_ms)));
-    }
-}
-
-impl Called {
-    /// Whether this is the torrent that somebody was called for.
-    pub(super) fn is_for(&self, info_hash: &InfoHash) -> bool {
-        self.info_hash == *info_hash
-    }
-}
-
-impl Reactor {
-    /// Calls peers that trackers have named, as far as the limits allow.
-    pub(super) fn dial(&mut self) {
-        for (info_hash, peer) in self.shared.announcing.take_peers() {
-            self.shared.dialer.offer(info_hash, peer);
-        }
-        if self.stop_until.is_some() {
-            self.shared.dialer.forget_waiting();
-        }
-        let now = self.shared.now;
-        while let Some((info_hash, peer)) = self.shared.dialer.poll(now) {
-            self.call(info_hash, peer);
-        }
-    }
-
-    fn call(&mut self, info_hash: InfoHash, address: SocketAddr) {
-        let shared = &mut self.shared;
-        let source = shared.announcing.source(address.is_ipv6());
-        let Some(source) = source else { return };
-        let ip = address.ip();
-        let from_address = self.connections.count_from(ip);
-        let is_at_capacity = self.connections.len() >= self.connections.max;
-        let is_here = from_address > 0 && self.has_peer(ip, &info_hash);
-        if is_at_capacity || is_here || from_address >= self.connections.max_per_address {
-            return;
-        }
-        self.shared.counters.called += 1;
-        let called = Called { info_hash, address };
-        let stream = match net::connect(source, address) {
-            Ok(stream) => stream,
-            Err(error) => {
-                log::debug!("{address}: {error}");
-                self.shared.counters.calls_failed += 1;
-                let now = self.shared.now;
-                self.shared
-                    .dialer
-                    .rest(info_hash, address, true, false, now);
-                return;
-            }
-        };
-        let identity = self.shared.identity;
-        let registered = self.register(stream, |key, stream, now| {
-            let session = Session::dialled(now, info_hash, identity);
-            let transport = Transport::connecting(stream, ip);
-            let mut connection = Connection::new(key, transport, session, now);
-            connection.called = Some(Box::new(called));
-            connection
-        });
-        if registered {
-            self.shared.dialer.began(info_hash, address);
-        }
-    }
-
-    /// Whether somebody at this address is connected for this torrent, whoever has called.
-    fn has_peer(&self, ip: IpAddr, info_hash: &InfoHash) -> bool {
-        self.connections.iter().any(|connection| {
-            let called = connection.called.as_ref();
-            let torrent = connection.torrent.as_ref();
-            let is_called = called.is_some_and(|called| called.is_for(info_hash));
-            let is_here = torrent.is_some_and(|torrent| torrent.info_hash == *info_hash);
-            connection.transport.address() == ip && (is_called || is_here)
-        })
     }
 }
 

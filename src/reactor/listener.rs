@@ -1,20 +1,22 @@
-//! The listening sockets: TCP for peers, UDP only to refuse uTP.
-//!
-//! Owns binding and socket options. It must not know what is said over a connection.
+//! The listening sockets, TCP for peers and UDP only to refuse uTP, and the pace of accepting.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mio::net::{TcpListener, TcpStream, UdpSocket};
+use mio::{Interest, Registry};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::RunError;
+use super::tokens::Source;
 use crate::config::{Families, NetworkConfig};
 use crate::net::{bind_udp, lacks_family};
 use crate::sys;
+use crate::timers::Time;
 use crate::wire::utp;
 
-/// Connections that the kernel holds for us between two turns: a flash crowd arrives in
+/// Connections that the kernel queues between two turns: a flash crowd arrives in
 /// milliseconds, and a full backlog costs a peer a second or more. The kernel caps it at `somaxconn`.
 pub(super) const BACKLOG: i32 = 4096;
 
@@ -29,7 +31,17 @@ const CROWD_LOW_WATER_BYTES: u32 = 64 * 1024;
 /// Connections that get the deep bound: as many as cost 370 MB at most when none of them reads.
 const DEEP_CONNECTIONS: usize = 1024;
 
-/// uTP datagrams looked at in one turn: enough for a crowd, too few to starve the peers of TCP.
+/// Connections accepted from one listener in one turn, so that a flash crowd does not starve the
+/// peers that are connected.
+const ACCEPTS_PER_TURN: usize = 256;
+
+/// How long accepting pauses when descriptors or memory have run out.
+const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// How often the log says so: it may last for days.
+const ACCEPT_PAUSE_LOG_MS: u64 = 60_000;
+
+/// uTP datagrams answered in one turn: enough for a crowd, too few to starve the peers of TCP.
 const DATAGRAMS_PER_TURN: usize = 64;
 
 /// Why listening could not begin.
@@ -40,20 +52,128 @@ pub struct ListenError {
     source: io::Error,
 }
 
-/// A TCP listener, and the UDP socket of the same address if it could be had.
-pub(super) struct Listener {
-    pub(super) tcp: TcpListener,
-    pub(super) udp: Option<UdpSocket>,
-    pub(super) address: SocketAddr,
-    /// More connections may be waiting: a latch that only `WouldBlock` clears.
-    pub(super) readable: bool,
-    /// The same for datagrams.
-    pub(super) utp_readable: bool,
+/// The listening sockets of a loop. Without any, nothing is accepted.
+#[derive(Default)]
+pub(super) struct Acceptor {
+    listeners: Vec<Listener>,
+    /// Accepting pauses until then, after descriptors ran out.
+    paused_until: Option<Time>,
+    /// When the log said so last.
+    pause_logged: Option<Time>,
 }
 
-/// An address that is taken. Unless a service manager has opened it, whoever connects is refused
+impl Acceptor {
+    /// Begins to listen, and logs a line for each address.
+    pub(super) fn listen(
+        &mut self,
+        addresses: Vec<BoundAddress>,
+        registry: &Registry,
+    ) -> Result<(), RunError> {
+        for (index, address) in addresses.into_iter().enumerate() {
+            let mut listener = address.listen()?;
+            let token = Source::Listener(index).token();
+            registry.register(&mut listener.tcp, token, Interest::READABLE)?;
+            if let Some(udp) = &mut listener.udp {
+                registry.register(udp, Source::Utp(index).token(), Interest::READABLE)?;
+            }
+            log::info!("listening on {}", listener.address);
+            self.listeners.push(listener);
+        }
+        Ok(())
+    }
+
+    /// Closes the sockets: the kernel then refuses connections, and peers go elsewhere at once.
+    pub(super) fn close(&mut self) {
+        self.listeners.clear();
+    }
+
+    /// The addresses that are listened on.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        let all = self.listeners.iter();
+        all.map(|listener| listener.address).collect()
+    }
+
+    /// Connections may wait at this listener. After [`Acceptor::close`] there may be events left.
+    pub(super) fn listener_ready(&mut self, index: usize) {
+        if let Some(listener) = self.listeners.get_mut(index) {
+            listener.readable = true;
+        }
+    }
+
+    /// Datagrams may wait at this listener.
+    pub(super) fn utp_ready(&mut self, index: usize) {
+        if let Some(listener) = self.listeners.get_mut(index) {
+            listener.utp_readable = true;
+        }
+    }
+
+    /// When there is something to accept or to refuse: `now`, or when a pause ends.
+    pub(super) fn poll_at(&self, now: Time) -> Option<Time> {
+        let is_paused = self.paused_until.is_some();
+        let is_ready =
+            |listener: &Listener| listener.utp_readable || (listener.readable && !is_paused);
+        match self.listeners.iter().any(is_ready) {
+            true => Some(now),
+            false => self.paused_until,
+        }
+    }
+
+    /// Hands connections to `admit`, as many as a turn may take. Out of descriptors, it leaves them
+    /// in the backlog for a moment.
+    pub(super) fn accept(&mut self, now: Time, mut admit: impl FnMut(TcpStream, IpAddr)) {
+        if self.paused_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.paused_until = None;
+        for listener in &mut self.listeners {
+            for _ in 0..ACCEPTS_PER_TURN {
+                if !listener.readable {
+                    break;
+                }
+                match listener.accept() {
+                    Accepted::Peer(stream, address) => admit(stream, address),
+                    Accepted::Gone => {}
+                    Accepted::Drained => break,
+                    Accepted::Exhausted(error) => {
+                        self.pause(&error, now);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn pause(&mut self, error: &io::Error, now: Time) {
+        self.paused_until = Some(now.after(ACCEPT_PAUSE_MS));
+        let logged = self.pause_logged;
+        if logged.is_none_or(|logged| now.since(logged) >= ACCEPT_PAUSE_LOG_MS) {
+            self.pause_logged = Some(now);
+            log::warn!("accepting paused: {error}");
+        }
+    }
+
+    /// Answers uTP connection requests. It needs no descriptors, so it does not pause.
+    pub(super) fn refuse_utp(&mut self) {
+        for listener in &mut self.listeners {
+            listener.refuse_utp();
+        }
+    }
+}
+
+/// A TCP listener, and the UDP socket of the same address if it could be had.
+struct Listener {
+    tcp: TcpListener,
+    udp: Option<UdpSocket>,
+    address: SocketAddr,
+    /// More connections may be waiting: a latch that only `WouldBlock` clears.
+    readable: bool,
+    /// The same for datagrams.
+    utp_readable: bool,
+}
+
+/// An address that is bound. Unless a service manager has opened it, whoever connects is refused
 /// until it is listened on.
-pub(super) struct Bound {
+pub(super) struct BoundAddress {
     socket: Socket,
     udp: Option<UdpSocket>,
     pub(super) address: SocketAddr,
@@ -61,9 +181,9 @@ pub(super) struct Bound {
 
 /// Binds every address that the configuration names.
 ///
-/// With neither `--bind` nor `-6`, a machine without IPv6 is served over IPv4 alone.
-pub(super) fn bind_all(config: &NetworkConfig) -> Result<Vec<Bound>, ListenError> {
-    let mut bound_all: Vec<Bound> = Vec::new();
+/// With neither `--bind` nor `-6`, a machine without IPv6 is served over IPv4 only.
+pub(super) fn bind_all(config: &NetworkConfig) -> Result<Vec<BoundAddress>, ListenError> {
+    let mut bound_all: Vec<BoundAddress> = Vec::new();
     let mut port = config.port;
     let mut seen = HashSet::new();
     for (address, optional) in addresses(config) {
@@ -86,7 +206,7 @@ pub(super) fn bind_all(config: &NetworkConfig) -> Result<Vec<Bound>, ListenError
     Ok(bound_all)
 }
 
-impl Bound {
+impl BoundAddress {
     fn new(socket: Socket, address: SocketAddr) -> Self {
         // One that was passed may be for both families, and then uTP comes by both.
         let is_for_both = address.is_ipv6() && socket.only_v6().is_ok_and(|only_v6| !only_v6);
@@ -101,14 +221,14 @@ impl Bound {
     }
 
     /// Begins to listen.
-    pub(super) fn listen(self) -> Result<Listener, ListenError> {
+    fn listen(self) -> Result<Listener, ListenError> {
         let Self {
             socket,
             udp,
             address,
         } = self;
-        // As for binding, and so that those who are accepted leave nothing that the next run has to wait
-        // for. Nobody else can have listened meanwhile.
+        // Accepted connections inherit it, so that the next run need not wait for those of this one.
+        // Nobody else can have listened meanwhile.
         let listens = socket.set_reuse_address(true);
         match listens.and_then(|()| socket.listen(BACKLOG)) {
             Ok(()) => Ok(Listener {
@@ -150,7 +270,7 @@ fn addresses(config: &NetworkConfig) -> Vec<(IpAddr, bool)> {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<Bound> {
+fn bind(address: SocketAddr) -> io::Result<BoundAddress> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -163,24 +283,24 @@ fn bind(address: SocketAddr) -> io::Result<Bound> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    // What others may share with us, they may listen on before we do. See `Bound::listen`.
+    // An address that others may share, they may listen on before we do: see `BoundAddress::listen`.
     socket.set_reuse_address(false)?;
     let address = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Bound::new(socket, address))
+    Ok(BoundAddress::new(socket, address))
 }
 
-/// Takes over sockets that listen already.
-pub(super) fn adopt_all(sockets: Vec<Socket>) -> io::Result<Vec<Bound>> {
+/// Takes over sockets that a service manager has opened.
+pub(super) fn adopt_all(sockets: Vec<Socket>) -> io::Result<Vec<BoundAddress>> {
     let adopt = |socket: Socket| {
         let address = socket.local_addr()?.as_socket();
         let address = address.ok_or(ErrorKind::AddrNotAvailable)?;
-        Ok(Bound::new(socket, address))
+        Ok(BoundAddress::new(socket, address))
     };
     sockets.into_iter().map(adopt).collect()
 }
 
-/// What `accept` answered.
-pub(super) enum Accepted {
+/// The outcome of one accept(2).
+enum Accepted {
     /// A connection.
     Peer(TcpStream, IpAddr),
     /// This one failed before it began; others may wait.
@@ -193,7 +313,7 @@ pub(super) enum Accepted {
 
 impl Listener {
     /// Takes one waiting connection.
-    pub(super) fn accept(&mut self) -> Accepted {
+    fn accept(&mut self) -> Accepted {
         match self.tcp.accept() {
             // By a socket of both families, IPv4 comes as a part of IPv6.
             Ok((stream, address)) => Accepted::Peer(stream, address.ip().to_canonical()),
@@ -208,7 +328,7 @@ impl Listener {
     }
 
     /// Answers uTP connection requests with a reset, so that their senders turn to TCP at once.
-    pub(super) fn refuse_utp(&mut self) {
+    fn refuse_utp(&mut self) {
         let Some(udp) = self.udp.as_ref().filter(|_| self.utp_readable) else {
             return;
         };
@@ -241,7 +361,7 @@ fn is_exhaustion(error: &io::Error) -> bool {
 }
 
 /// Sets what an accepted connection needs. Failures are harmless and leave the kernel's defaults.
-/// `connected` counts those that are there already.
+/// `connected` is the number of connections before this one.
 pub(super) fn prepare(stream: &TcpStream, connected: usize) {
     let socket = SockRef::from(stream);
     // Messages leave in full batches; waiting for more only delays the last block of one.

@@ -7,14 +7,9 @@ use std::sync::Arc;
 
 use mio::Waker;
 
-use super::Reactor;
-use super::connection::Connection;
-use super::shared::Shared;
-use crate::library::catalogue::lookup::{Answer, LoadError, LoadOutcome, Loaded, Query};
+use crate::library::catalogue::lookup::{LoadOutcome, Query};
 use crate::metrics::StorageCounters;
-use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
-use crate::torrent::catalogue::Torrent;
 use crate::wire::message::InfoHash;
 use crate::workers::{IDLE, Pool, PoolConfig, QueueFull};
 
@@ -34,10 +29,10 @@ pub(super) struct Loads {
 
 /// One job, however many peers wait for it.
 #[derive(Default)]
-struct UnderWay {
-    waiting: Vec<PeerKey>,
+pub(super) struct UnderWay {
+    pub(super) waiting: Vec<PeerKey>,
     /// The torrent was added or removed since: the result is of no use.
-    is_stale: bool,
+    pub(super) is_stale: bool,
 }
 
 impl Loads {
@@ -57,7 +52,7 @@ impl Loads {
     }
 
     /// Has a torrent loaded for a peer, which joins those who wait for it already.
-    fn request(&mut self, peer: PeerKey, query: Query) -> Result<(), QueueFull> {
+    pub(super) fn request(&mut self, peer: PeerKey, query: Query) -> Result<(), QueueFull> {
         let info_hash = query.info_hash();
         if !self.under_way.contains_key(&info_hash) {
             self.pool.submit(query)?;
@@ -92,7 +87,7 @@ impl Loads {
     }
 
     /// Takes the loads that have ended, each with those who wait for it.
-    fn take_finished(&mut self) -> Vec<(LoadOutcome, UnderWay)> {
+    pub(super) fn take_finished(&mut self) -> Vec<(LoadOutcome, UnderWay)> {
         let outcomes = self.pool.take_outcomes().into_iter();
         outcomes
             .map(|outcome| {
@@ -111,85 +106,3 @@ impl Loads {
         counters.jobs.add(&load.durations);
     }
 }
-
-impl Connection {
-    /// Finds the torrent that the peer has named, or has it loaded: then nothing is read from the peer
-    /// until [`Connection::resume`]. The time-out of the handshake bounds the wait.
-    pub(super) fn find_torrent(
-        &mut self,
-        info_hash: InfoHash,
-        shared: &mut Shared,
-    ) -> Result<(), CloseReason> {
-        match shared.library.find(&info_hash, shared.now) {
-            Answer::Unknown => Err(CloseReason::UnknownTorrent),
-            Answer::Loaded(torrent) => self.resume(&torrent, shared),
-            Answer::Known(query) => {
-                // The peer may come again, like one that found us at capacity.
-                let requested = shared.loads.request(self.key, query);
-                requested.map_err(|QueueFull| CloseReason::AtCapacity)
-            }
-        }
-    }
-
-    /// Goes on with a peer whose torrent is loaded, and with what it has sent behind its info-hash.
-    pub(super) fn resume(
-        &mut self,
-        torrent: &Arc<Torrent>,
-        shared: &mut Shared,
-    ) -> Result<(), CloseReason> {
-        self.torrent = Some(Arc::clone(torrent));
-        let tail = (self.session).torrent_loaded(torrent.shape, shared.identity);
-        match tail.is_empty() {
-            true => Ok(()),
-            false => self.take(&tail, shared),
-        }
-    }
-}
-
-/// Logs why a torrent could not be loaded. Peers can cause this line often, so it is limited like any
-/// other; a change that follows from it has a line of its own.
-fn log_failure(error: &LoadError) {
-    match error {
-        LoadError::Withdrawn(_) => log::debug!("not served: {error}"),
-        _ => log::warn!("not served: {error}"),
-    }
-}
-
-impl Reactor {
-    /// Hands out the torrents that were loaded, or disconnects those who wait for what is not served.
-    pub(super) fn finish_loads(&mut self) {
-        for (outcome, load) in self.shared.loads.take_finished() {
-            self.finish_load(outcome, &load);
-        }
-    }
-
-    fn finish_load(&mut self, outcome: LoadOutcome, load: &UnderWay) {
-        let LoadOutcome { info_hash, result } = outcome;
-        let shared = &mut self.shared;
-        if let Err(error) = &result {
-            log_failure(error);
-            if let (Some(live), Some(path)) = (&self.live, error.path())
-                && !error.is_lack_of_descriptors()
-            {
-                live.examine(path);
-            }
-        }
-        let loaded = match load.is_stale {
-            true => None,
-            false => Some(shared.library.finish_load(info_hash, result, shared.now)),
-        };
-        for &key in &load.waiting {
-            self.connections
-                .visit(key, shared, |connection, shared| match &loaded {
-                    Some(Loaded::Torrent(torrent)) => connection.resume(torrent, shared),
-                    Some(Loaded::Gone) => Err(CloseReason::UnknownTorrent),
-                    Some(Loaded::ContentFailed) => Err(CloseReason::ContentFailed),
-                    // The peer may have asked after the torrent was added or removed.
-                    None => connection.find_torrent(info_hash, shared),
-                });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

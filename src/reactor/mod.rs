@@ -1,67 +1,79 @@
 //! The loop. Owns mio, the slab of connections and every other part as plain fields.
 //!
-//! `Reactor::turn` names the program: wait, read the clock once, accept, receive what is
-//! readable, collect what reader threads have done, speak to trackers, expire deadlines, rebalance upload slots, send
-//! what is ready, close what was marked. Nothing but the wait blocks. Closing is deferred, so that
-//! keys stay valid all turn. It imports everything and is imported by `main` and tests alone.
+//! [`Reactor::run`] repeats a turn: wait, read the clock once, accept, receive, collect the results
+//! of threads, announce, expire deadlines, rebalance upload slots, send, close. Only the wait blocks.
 
-mod accept;
 mod activity;
 mod announcing;
 mod connection;
 mod connections;
 mod dial;
+mod host;
+mod lifecycle;
 mod listener;
 mod loading;
 mod outbox;
 mod path;
 mod reload;
 mod report;
+mod resident;
 mod run_queue;
-mod service;
 mod shared;
 mod signals;
 mod stage;
-mod start;
 mod tokens;
 mod transport;
 mod update;
 
 use std::io;
-use std::ops::Range;
+use std::mem;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use mio::net::TcpStream;
 use mio::{Events, Poll, Waker};
 use signal_hook_mio::v1_0::Signals;
 
-use self::connection::{Connection, Gathered, Wait, Window, remember};
+use self::connection::{Connection, Wait};
 use self::connections::Connections;
-use self::listener::{Bound, Listener};
+use self::dial::Called;
+pub use self::host::Host;
+pub use self::lifecycle::Bound;
+use self::lifecycle::Phase;
+use self::listener::Acceptor;
+use self::loading::UnderWay;
+use self::outbox::Gathered;
 use self::reload::Reload;
-use self::report::PendingListing;
-pub use self::service::Service;
-use self::shared::Shared;
+use self::report::{Report, StatusService};
+use self::shared::{Process, Shared};
+use self::signals::SignalRequest;
 pub use self::signals::catch as catch_signals;
 use self::tokens::Source;
+use self::transport::Transport;
 use crate::choker::Verdict;
-use crate::library::catalogue::live::Live;
+use crate::library::catalogue::live::{Live, Update};
+use crate::library::catalogue::lookup::{LoadError, LoadOutcome, Loaded};
+use crate::library::index::Counts;
 use crate::logging;
-use crate::metrics::LibrarySize;
+use crate::metrics::{self, LibrarySize};
+use crate::net;
+use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
-use crate::peer::session::Phase;
-use crate::status::server::{StatusError, StatusServer};
+use crate::peer::session::{self, Session};
+use crate::status::server::StatusError;
 use crate::storage::{BadPiece, Completion};
 use crate::timers::Time;
+use crate::wire::message::InfoHash;
 
 /// Events taken from the kernel in one turn; the rest stays there for the next.
 const EVENTS_PER_TURN: usize = 1024;
 
-/// Blocks sent in one turn, all peers together: about a millisecond on one core, so that whoever
-/// knocks or asks meanwhile does not wait for a round of thousands.
+/// Bytes of blocks sent in one turn, all peers together: about a millisecond on one core, so that new
+/// connections and requests do not wait for a round of thousands.
 const SEND_BYTES_PER_TURN: u64 = 4 << 20;
 
-/// What one peer is sent at least in its turn when a rate is set: a usual block.
+/// The least that one peer is sent in its turn when a rate is set: a usual block.
 const SMALLEST_BUDGET_BYTES: u64 = 16 * 1024;
 
 /// Why seeding could not start or go on.
@@ -87,55 +99,85 @@ pub enum RunError {
     Io(#[from] io::Error),
 }
 
-/// The seeder.
+/// The seeder: one loop. A second loop would have all of it again, but for `control`,
+/// `status` and [`Shared::process`].
 pub struct Reactor {
     poll: Poll,
     events: Events,
-    signals: Signals,
     waker: Arc<Waker>,
-    service: Service,
-    reload: Option<Reload>,
-    live: Option<Live>,
-    /// There may be more updates of the library than were taken up.
-    updates_wait: bool,
-    /// Addresses that are taken, until they are listened on.
-    bound: Vec<Bound>,
-    listeners: Vec<Listener>,
-    /// Accepting rests until then, after descriptors ran out.
-    accept_rests_until: Option<Time>,
-    /// When the log said so last.
-    accept_rest_said: Option<Time>,
-    status: Option<StatusServer>,
-    /// Pages of torrents that are being read for clients of the status.
-    listings: Vec<PendingListing>,
-    library: LibrarySize,
+    /// A thread has woken the loop.
+    is_woken: bool,
     started: Instant,
-    started_at: SystemTime,
     /// When the last wait was over.
     woke: Instant,
-    /// Pages that the thread had waited for before it was the loop's.
-    faults_before: u64,
+    acceptor: Acceptor,
     connections: Connections,
-    /// How many the process may have.
-    descriptors: usize,
     shared: Shared,
-    woken: bool,
-    signalled: bool,
-    /// A stop was asked for, and takes until then at most.
-    stop_until: Option<Time>,
+    control: Control,
+    status: Option<StatusService>,
+}
+
+/// What one loop does for the process: signals, reloads, the library's updates.
+struct Control {
+    phase: Phase,
+    host: Host,
+    signals: Signals,
+    is_signalled: bool,
+    reload: Option<Reload>,
+    live: Option<Live>,
+    /// The library may have more updates than were applied.
+    has_updates: bool,
+    library: LibrarySize,
+    started_at: SystemTime,
+    /// Major page faults of the thread before it was the loop's.
+    faults_before: u64,
+    /// The limit of the process.
+    descriptors: usize,
+}
+
+impl Control {
+    fn is_stopping(&self) -> bool {
+        matches!(self.phase, Phase::Stopping { .. })
+    }
+
+    /// The phase as the status shows it.
+    fn reported_phase(&self) -> metrics::Phase {
+        match self.phase {
+            Phase::Starting(_) if self.indexed_files().is_some() => metrics::Phase::Indexing,
+            Phase::Starting(_) => metrics::Phase::Starting,
+            Phase::Serving => metrics::Phase::Serving,
+            Phase::Stopping { .. } => metrics::Phase::Stopping,
+        }
+    }
+
+    /// Files that the first scan has read so far.
+    fn indexed_files(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Starting(_) => self.live.as_ref()?.indexed_files(),
+            Phase::Serving | Phase::Stopping { .. } => None,
+        }
+    }
+
+    fn count(&mut self, counts: Counts) {
+        self.library = LibrarySize {
+            torrents: counts.served,
+            refused: counts.refused,
+        };
+    }
 }
 
 impl Reactor {
-    /// Turns until SIGTERM or SIGINT, and until peers have been let go then.
+    /// Turns until SIGTERM or SIGINT, and until peers have been disconnected then.
     ///
     /// # Errors
     ///
-    /// When waiting for events fails, which the kernel gives no reason to expect.
+    /// When waiting for events fails, which the kernel gives no reason to expect, or there is no
+    /// library to serve.
     pub fn run(&mut self) -> Result<(), RunError> {
         while !self.has_stopped() {
             self.turn()?;
         }
-        self.shared.storage.end();
+        self.shared.process.storage.end();
         let counters = &self.shared.counters;
         log::info!(
             "stopped: {} peers accepted, {} blocks and {} bytes sent",
@@ -150,35 +192,90 @@ impl Reactor {
         self.wait()?;
         self.attend()?;
         self.accept();
-        self.refuse_utp();
+        self.acceptor.refuse_utp();
         self.receive();
         self.collect();
         self.announce();
         self.expire();
         self.rebalance();
         self.send();
-        self.let_go();
+        self.close_finished();
         self.close();
         let took_us = u64::try_from(self.woke.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.shared.counters.turns.record(took_us);
         Ok(())
     }
 
-    /// Does what is asked from outside: by signals, or by the time.
+    /// Does what is requested from outside: by signals, by the library, by clients of the status.
     fn attend(&mut self) -> Result<(), RunError> {
-        if std::mem::take(&mut self.signalled) {
-            self.handle_signals();
+        if mem::take(&mut self.control.is_signalled) {
+            for request in signals::pending(&mut self.control.signals) {
+                match request {
+                    SignalRequest::Stop => self.begin_stop(),
+                    SignalRequest::Reload => self.begin_reload(),
+                    SignalRequest::ReopenLog => self.control.host.reopen_log(),
+                }
+            }
         }
         self.finish_reload();
         self.update()?;
         self.serve_status();
-        let (torrents, peers) = (self.library.torrents, self.connections.len());
-        let indexed_files = self.indexed_files();
-        self.service.tend(self.shared.now, || match indexed_files {
+        let indexed_files = self.control.indexed_files();
+        let (torrents, peers) = (self.control.library.torrents, self.connections.len());
+        let host = &mut self.control.host;
+        host.run_due(self.shared.now, || match indexed_files {
             Some(files) => format!("indexing, {files} files so far"),
             None => format!("{torrents} torrents, {peers} peers"),
         });
         Ok(())
+    }
+
+    /// Applies one update of the library, so that peers do not wait for many.
+    fn update(&mut self) -> Result<(), RunError> {
+        let update = match &self.control.live {
+            Some(live) if !self.control.is_stopping() => live.update(),
+            _ => None,
+        };
+        self.control.has_updates = update.is_some();
+        match update {
+            None => {}
+            Some(Update::Failed(message)) => return Err(RunError::Library(message)),
+            Some(Update::Snapshot(new)) => {
+                let counts = new.counts;
+                if let Phase::Starting(_) = self.control.phase {
+                    update::first_snapshot(&mut self.shared, new);
+                    return self.listen(counts);
+                }
+                update::replace_snapshot(&mut self.shared, new);
+                self.control.count(counts);
+            }
+            Some(Update::Changes {
+                changes,
+                in_snapshot,
+                counts,
+            }) => {
+                self.control.count(counts);
+                let (connections, shared) = (&mut self.connections, &mut self.shared);
+                update::apply_changes(connections, shared, changes, in_snapshot);
+            }
+        }
+        Ok(())
+    }
+
+    fn serve_status(&mut self) {
+        let Some(status) = &mut self.status else {
+            return;
+        };
+        let report = Report {
+            connections: &self.connections,
+            shared: &self.shared,
+            phase: self.control.reported_phase(),
+            indexed_files: self.control.indexed_files(),
+            library: self.control.library,
+            started_at: self.control.started_at,
+            faults_before: self.control.faults_before,
+        };
+        status.serve(self.poll.registry(), &self.waker, &report);
     }
 
     /// Waits for events or the nearest deadline, reads the clock and sets the latches.
@@ -190,40 +287,33 @@ impl Reactor {
         }
         self.woke = Instant::now();
         let elapsed_ms = self.woke.duration_since(self.started).as_millis();
-        self.shared.now = Time(u64::try_from(elapsed_ms).unwrap_or(u64::MAX));
-        let (now, sum) = (self.shared.now, self.shared.counters.payload_bytes);
-        self.shared.history.note(now, sum);
+        let shared = &mut self.shared;
+        shared.now =
+            Time(u64::try_from(elapsed_ms).expect("a process ends before 500 million years"));
+        let sent_bytes = shared.counters.payload_bytes;
+        shared.process.history.note(shared.now, sent_bytes);
         for event in &self.events {
             match Source::of(event.token()) {
-                Source::Waker => self.woken = true,
-                Source::Signals => self.signalled = true,
-                Source::Listener(number) => {
-                    if let Some(listener) = self.listeners.get_mut(number) {
-                        listener.readable = true;
-                    }
-                }
-                Source::Utp(number) => {
-                    if let Some(listener) = self.listeners.get_mut(number) {
-                        listener.utp_readable = true;
-                    }
-                }
-                Source::Tracker(number) => self.shared.announcing.handle_event(number, event),
+                Source::Waker => self.is_woken = true,
+                Source::Signals => self.control.is_signalled = true,
+                Source::Listener(index) => self.acceptor.listener_ready(index),
+                Source::Utp(index) => self.acceptor.utp_ready(index),
+                Source::Tracker(index) => shared.process.announcing.handle_event(index, event),
                 Source::Status => {
                     if let Some(status) = &mut self.status {
                         status.listener_ready();
                     }
                 }
-                Source::StatusClient(number) => {
+                Source::StatusClient(slot) => {
                     if let Some(status) = &mut self.status {
-                        status.client_ready(number);
+                        status.client_ready(slot);
                     }
                 }
                 Source::Peer(key) => {
-                    self.connections
-                        .visit(key, &mut self.shared, |connection, _| {
-                            connection.transport.handle_event(event);
-                            Ok(())
-                        });
+                    self.connections.visit(key, shared, |connection, _| {
+                        connection.transport.handle_event(event);
+                        Ok(())
+                    });
                 }
             }
         }
@@ -232,42 +322,62 @@ impl Reactor {
 
     /// How long the kernel may hold us: not at all when work is left over.
     fn timeout(&mut self) -> Option<Duration> {
-        let resting = self.accept_rests_until.is_some();
-        let accepts_wait = !resting && self.listeners.iter().any(|listener| listener.readable);
-        let utp_waits = self.listeners.iter().any(|listener| listener.utp_readable);
-        if accepts_wait || utp_waits || self.updates_wait || !self.connections.run_queue.is_empty()
-        {
+        let (shared, run_queue) = (&mut self.shared, &self.connections.run_queue);
+        let now = shared.now;
+        let accepts = self.acceptor.poll_at(now);
+        let announces = shared.process.announcing.next();
+        let is_due = |at: Option<Time>| at.is_some_and(|at| at <= now);
+        let has_work = self.control.has_updates || !run_queue.is_empty();
+        if has_work || is_due(accepts) || is_due(announces) {
             return Some(Duration::ZERO);
         }
-        let shared = &mut self.shared;
-        let announces = shared.announcing.next();
-        if announces.is_some_and(|at| at <= shared.now) {
-            return Some(Duration::ZERO);
-        }
-        let throttled =
-            self.connections.run_queue.is_throttled() || !shared.metadata_waits.is_empty();
-        let refill = match throttled {
-            true => shared.bucket.poll_at(shared.now, SMALLEST_BUDGET_BYTES),
+        let is_throttled = run_queue.is_throttled() || !shared.metadata_waits.is_empty();
+        let refill = match is_throttled {
+            true => shared.process.bucket.poll_at(now, SMALLEST_BUDGET_BYTES),
             false => None,
         };
+        let stop = match self.control.phase {
+            Phase::Stopping { until } if !self.connections.is_empty() => Some(until),
+            _ => None,
+        };
         let at_capacity = self.connections.is_at_capacity();
+        // A millisecond later, since the clock's fractions are cut off.
         [
+            accepts,
+            announces,
             shared.wheel.poll_at(),
             shared.choker.poll_at(at_capacity),
             refill,
-            self.connections.run_queue.stalled_until(),
-            self.accept_rests_until,
-            announces,
-            shared.dialer.next(),
-            self.service.next(),
-            shared.storage.next(),
-            self.status.as_ref().and_then(StatusServer::poll_at),
-            self.stop_until.filter(|_| !self.connections.is_empty()),
+            run_queue.stalled_until(),
+            shared.process.dialer.next(),
+            self.control.host.poll_at(),
+            shared.process.storage.next(),
+            self.status.as_ref().and_then(StatusService::poll_at),
+            stop,
         ]
         .into_iter()
         .flatten()
         .min()
-        .map(|at| Duration::from_millis(at.since(shared.now).saturating_add(1)))
+        .map(|at| Duration::from_millis(at.since(now).saturating_add(1)))
+    }
+
+    /// Accepts what waits at the listeners. A peer that is refused at once can go elsewhere; one that
+    /// is left in the backlog waits for nothing.
+    fn accept(&mut self) {
+        let (connections, shared) = (&mut self.connections, &mut self.shared);
+        let (registry, now) = (self.poll.registry(), shared.now);
+        let admit = |stream: TcpStream, address: IpAddr| {
+            if let Some(reason) = connections.refusal(address) {
+                log::debug!("{address}: {reason}");
+                shared.counters.ended(reason);
+                return;
+            }
+            let registered = connections.register(shared, registry, stream, |key, stream| {
+                Connection::accepted(key, stream, address, now)
+            });
+            shared.counters.accepted += u64::from(registered);
+        };
+        self.acceptor.accept(now, admit);
     }
 
     fn receive(&mut self) {
@@ -282,15 +392,16 @@ impl Reactor {
         }
     }
 
-    /// Hands out what the reader threads have done.
+    /// Hands the results of threads to the connections that wait for them.
     fn collect(&mut self) {
         let run_queue = &mut self.connections.run_queue;
-        run_queue.release_stalled(self.woken, self.shared.now);
-        if !std::mem::take(&mut self.woken) {
+        run_queue.release_stalled(self.is_woken, self.shared.now);
+        if !mem::take(&mut self.is_woken) {
             return;
         }
         let mut completions = Vec::new();
         self.shared
+            .process
             .storage
             .collect(self.shared.now, &mut completions);
         for completion in completions {
@@ -298,60 +409,106 @@ impl Reactor {
                 // Each file is tried again only seconds later, so this cannot flood the log.
                 log::warn!("cannot serve content: {error}");
             }
-            match completion {
-                Completion::Read {
-                    peers,
-                    key: file,
-                    range,
-                    result,
-                } => {
-                    // A reader has read it in: it is sent without asking again.
-                    let read = result.is_ok().then_some((file.file, range));
-                    self.unpark_readers(&peers, read.as_ref());
-                }
-                Completion::Gathered {
-                    peer,
-                    offset,
-                    length,
-                    result,
-                } => {
-                    self.unpark(peer, |connection, _| {
-                        let bytes = result.unwrap_or_default();
-                        connection.gathered = Some(Arc::new(Gathered {
-                            offset,
-                            length,
-                            bytes,
-                        }));
-                    });
-                }
-                Completion::Piece {
-                    peers,
-                    torrent,
-                    piece,
-                    result,
-                } => {
-                    if let Ok(false) = result {
-                        let torrent = &torrent;
-                        let bad = BadPiece { torrent, piece };
-                        // Once for each change of its files, so that each line counts.
-                        log::warn!(target: logging::EACH_COUNTS, "not served: {bad}");
-                    }
-                    for key in peers {
-                        self.unpark(key, |_, _| {});
-                    }
-                }
-                Completion::Metadata {
-                    peer,
-                    piece,
-                    result,
-                } => {
-                    self.shared.metadata_reading -= 1;
-                    let body = result.as_deref().ok();
-                    self.hand_metadata(peer, piece, body);
-                }
+            self.finish(completion);
+        }
+        for (outcome, load) in self.shared.process.loads.take_finished() {
+            self.finish_load(outcome, &load);
+        }
+    }
+
+    /// Hands a torrent that was loaded to the peers that wait for it, or closes them when there is
+    /// none. The library examines a metainfo file that failed.
+    fn finish_load(&mut self, outcome: LoadOutcome, load: &UnderWay) {
+        let LoadOutcome { info_hash, result } = outcome;
+        if let Err(error) = &result {
+            // Peers can cause this line often, so it is limited like any other; a change that follows
+            // from it has a line of its own.
+            match error {
+                LoadError::Withdrawn(_) => log::debug!("not served: {error}"),
+                _ => log::warn!("not served: {error}"),
+            }
+            if let (Some(live), Some(path)) = (&self.control.live, error.path())
+                && !error.is_lack_of_descriptors()
+            {
+                live.examine(path);
             }
         }
-        self.finish_loads();
+        let (library, now) = (&mut self.shared.process.library, self.shared.now);
+        let loaded = match load.is_stale {
+            true => None,
+            false => Some(library.finish_load(info_hash, result, now)),
+        };
+        for &key in &load.waiting {
+            self.connections
+                .visit(key, &mut self.shared, |connection, shared| match &loaded {
+                    Some(Loaded::Torrent(torrent)) => connection.resume(torrent, shared),
+                    Some(Loaded::Gone) => Err(CloseReason::UnknownTorrent),
+                    Some(Loaded::ContentFailed) => Err(CloseReason::ContentFailed),
+                    // The peer may have asked after the torrent was added or removed.
+                    None => connection.find_torrent(info_hash, shared),
+                });
+        }
+    }
+
+    /// Lets the connections continue that waited for this.
+    fn finish(&mut self, completion: Completion) {
+        match completion {
+            Completion::Read {
+                peers,
+                key: file,
+                range,
+                result,
+            } => {
+                // A reader has read it in: it is sent without asking again.
+                for key in peers {
+                    self.unpark(key, |connection, now| {
+                        if result.is_ok() {
+                            connection.resident.insert(file.file, range.clone(), now);
+                        }
+                    });
+                }
+            }
+            Completion::Gathered {
+                peer,
+                offset,
+                length,
+                result,
+            } => {
+                self.unpark(peer, |connection, _| {
+                    let bytes = result.unwrap_or_default();
+                    connection.gathered = Some(Arc::new(Gathered {
+                        offset,
+                        length,
+                        bytes,
+                    }));
+                });
+            }
+            Completion::Piece {
+                peers,
+                torrent,
+                piece,
+                result,
+            } => {
+                if let Ok(false) = result {
+                    let torrent = &torrent;
+                    let bad = BadPiece { torrent, piece };
+                    // Once for each change of its files, so that each line counts.
+                    log::warn!(target: logging::EACH_COUNTS, "not served: {bad}");
+                }
+                for key in peers {
+                    self.unpark(key, |_, _| {});
+                }
+            }
+            Completion::Metadata {
+                peer,
+                piece,
+                result,
+            } => {
+                self.shared.process.metadata_reading -= 1;
+                let body = result.as_deref().ok();
+                self.hand_metadata(peer, piece, body);
+            }
+        }
     }
 
     /// Hands a piece of the info dictionary to the peer that asked for it.
@@ -364,25 +521,66 @@ impl Reactor {
             });
     }
 
-    /// Lets those go on who waited for a range, remembering what was read of which file.
-    fn unpark_readers(&mut self, peers: &[PeerKey], read: Option<&(u32, Range<u64>)>) {
-        for &key in peers {
-            self.unpark(key, |connection, seen| {
-                if let Some((file, range)) = read {
-                    let (file, range) = (*file, range.clone());
-                    remember(&mut connection.windows, Window { file, range, seen });
-                }
-            });
-        }
-    }
-
-    /// Speaks to the trackers.
+    /// Announces to trackers, and dials the peers that they name.
     fn announce(&mut self) {
-        self.shared.announcing.turn(self.shared.now);
+        self.shared.process.announcing.turn(self.shared.now);
         self.dial();
     }
 
-    /// A reader has done what a connection waited for.
+    /// Dials peers that trackers have named, as far as the limits allow.
+    fn dial(&mut self) {
+        let Process {
+            announcing, dialer, ..
+        } = &mut self.shared.process;
+        for (info_hash, peer) in announcing.take_peers() {
+            dialer.offer(info_hash, peer);
+        }
+        if self.control.is_stopping() {
+            dialer.forget_waiting();
+        }
+        let now = self.shared.now;
+        while let Some((info_hash, address)) = self.shared.process.dialer.poll(now) {
+            self.dial_one(info_hash, address);
+        }
+    }
+
+    fn dial_one(&mut self, info_hash: InfoHash, address: SocketAddr) {
+        let source = self.shared.process.announcing.source(address.is_ipv6());
+        let Some(source) = source else { return };
+        let ip = address.ip();
+        let connections = &self.connections;
+        if connections.refusal(ip).is_some() || connections.has_peer(ip, &info_hash) {
+            return;
+        }
+        self.shared.counters.called += 1;
+        let called = Called { info_hash, address };
+        let stream = match net::connect(source, address) {
+            Ok(stream) => stream,
+            Err(error) => {
+                log::debug!("{address}: {error}");
+                self.shared.counters.calls_failed += 1;
+                let now = self.shared.now;
+                let dialer = &mut self.shared.process.dialer;
+                dialer.rest(info_hash, address, true, false, now);
+                return;
+            }
+        };
+        let identity = self.shared.process.identity;
+        let (connections, shared) = (&mut self.connections, &mut self.shared);
+        let (registry, now) = (self.poll.registry(), shared.now);
+        let registered = connections.register(shared, registry, stream, |key, stream| {
+            let session = Session::dialled(now, info_hash, identity);
+            let transport = Transport::connecting(stream, ip);
+            let mut connection = Connection::new(key, transport, session, now);
+            connection.called = Some(Box::new(called));
+            connection
+        });
+        if registered {
+            shared.process.dialer.began(info_hash, address);
+        }
+    }
+
+    /// A thread has done what a connection waited for.
     fn unpark(&mut self, key: PeerKey, change: impl FnOnce(&mut Connection, Time)) {
         self.connections
             .visit(key, &mut self.shared, |connection, shared| {
@@ -395,7 +593,7 @@ impl Reactor {
 
     fn expire(&mut self) {
         let now = self.shared.now;
-        self.shared.storage.tend(now);
+        self.shared.process.storage.tend(now);
         let mut due = Vec::new();
         self.shared.wheel.expire(now, &mut due);
         for key in due {
@@ -404,7 +602,7 @@ impl Reactor {
                     key,
                     &mut self.shared,
                     |connection, shared| match connection.alarm.fired(now) {
-                        true => connection.session.timeout(now, &shared.timeouts),
+                        true => connection.session.timeout(now, &shared.process.timeouts),
                         false => Ok(()),
                     },
                 );
@@ -433,9 +631,9 @@ impl Reactor {
         }
     }
 
-    /// Has metadata read for those who wait in line, as far as the rate limit has something for them.
+    /// Has metadata read for the connections that wait for the rate limit, as far as it allows.
     fn release_metadata(&mut self) {
-        while self.shared.metadata_may_go() {
+        while self.shared.has_budget_for_metadata() {
             let Some(key) = self.shared.metadata_waits.pop_front() else {
                 break;
             };
@@ -448,14 +646,14 @@ impl Reactor {
         }
     }
 
-    /// Sends control bytes first, then blocks, round the connections and no more than a turn may take.
+    /// Sends control bytes first, then blocks, round robin and no more than a turn may take.
     fn send(&mut self) {
         self.release_metadata();
         while let Some(key) = self.connections.run_queue.next_control() {
             self.send_to(key, 0);
         }
         let now = self.shared.now;
-        if self.shared.bucket.available(now) >= SMALLEST_BUDGET_BYTES {
+        if self.shared.process.bucket.available(now) >= SMALLEST_BUDGET_BYTES {
             self.connections.run_queue.release_throttled();
         }
         let before_bytes = self.shared.counters.payload_bytes;
@@ -467,12 +665,12 @@ impl Reactor {
             let Some(key) = self.connections.run_queue.next_sender() else {
                 break;
             };
-            let available_bytes = self.shared.bucket.available(now);
+            let available_bytes = self.shared.process.bucket.available(now);
             if available_bytes < SMALLEST_BUDGET_BYTES {
                 self.throttle(key);
                 continue;
             }
-            // A share of what the rate allows, so that those behind get theirs in the same turn.
+            // A share of what the rate allows, so that all get one in the same turn.
             let share_bytes = available_bytes / remaining as u64;
             let credit_bytes = self.shared.choker.credit_bytes(key);
             self.send_to(
@@ -505,22 +703,25 @@ impl Reactor {
             });
     }
 
-    /// Drops the connections that are to be closed. The kernel forgets a descriptor that is closed.
+    /// Drops the connections that are closing. The kernel forgets a descriptor that is closed.
     fn close(&mut self) {
         while let Some(mut connection) = self.connections.take_closing() {
-            let Phase::Closing { reason, was_open } = *connection.session.phase() else {
+            let session::Phase::Closing { reason, was_open } = *connection.session.phase() else {
                 unreachable!("only a closing session is taken");
             };
             let shared = &mut self.shared;
             shared.choker.disconnected(connection.key);
             if let Some(slot) = connection.active_slot
-                && let Some(torrent) = shared.activity.leave(slot)
+                && let Some(torrent) = shared.process.activity.leave(slot)
             {
-                shared.announcing.left(&torrent);
+                shared.process.announcing.left(&torrent);
             }
             if let Some(called) = connection.called.take() {
                 shared.counters.calls_failed += u64::from(!was_open);
-                shared.dialer.ended(&called, was_open, reason, shared.now);
+                shared
+                    .process
+                    .dialer
+                    .ended(&called, was_open, reason, shared.now);
             }
             shared.counters.ended(reason);
             shared.counters.rejected += u64::from(connection.session.take_rejected());

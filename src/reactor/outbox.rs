@@ -9,10 +9,27 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::connection::Gathered;
 use crate::storage::content::Content;
 use crate::sys::{self, MAX_SLICES, Slice};
 use crate::wire::encoder::PIECE_HEADER_LENGTH;
+
+/// Extents that a block may have in an outbox; one with more is gathered by a reader, so that a
+/// torrent of tiny files costs neither mappings nor slices by the thousand.
+pub(super) const EXTENTS_PER_BLOCK: usize = 4;
+
+/// Blocks that one peer is sent in one write: as many as the socket takes when it has drained. With
+/// more, thousands of peers would wait longer for their turns and gain nothing.
+pub(super) const BATCH_BLOCKS: usize = 16;
+
+/// One block that was copied together from many small extents.
+pub(super) struct Gathered {
+    /// Where the block begins in the torrent, in bytes.
+    pub(super) offset: u64,
+    /// The length that was requested, in bytes.
+    pub(super) length: u32,
+    /// Its bytes; empty when they could not be read.
+    pub(super) bytes: Box<[u8]>,
+}
 
 /// A part of the batch.
 enum Part {

@@ -5,15 +5,20 @@
 //! a leaf: framing and legality in `peer`, where a block lies in `stage`, the socket in `transport`.
 
 use std::mem;
+use std::sync::Arc;
 
 use super::connection::{Connection, Wait};
 use super::shared::Shared;
 use super::stage::{Stage, Staged};
 use super::transport::Written;
+use crate::library::catalogue::lookup::Answer;
 use crate::peer::close::CloseReason;
 use crate::peer::session::{Event, Introduction};
 use crate::storage::FileKey;
+use crate::torrent::catalogue::Torrent;
 use crate::torrent::layout::ExtentSource;
+use crate::wire::message::InfoHash;
+use crate::workers::QueueFull;
 
 impl Connection {
     /// Reads once what the peer has sent: what is more than the buffer holds, some thousand messages,
@@ -41,8 +46,8 @@ impl Connection {
     /// Hands bytes to the session, and carries out what they mean.
     pub(super) fn take(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<(), CloseReason> {
         let ours = Introduction {
-            peer_id: shared.identity,
-            port: shared.port,
+            peer_id: shared.process.identity,
+            port: shared.process.port,
             your_ip: self.transport.address(),
         };
         let mut bytes = bytes;
@@ -59,13 +64,13 @@ impl Connection {
             Event::TorrentWanted(info_hash) => return self.find_torrent(info_hash, shared),
             Event::Opened => {
                 if let Some(called) = &self.called {
-                    shared.dialer.connected(called);
+                    shared.process.dialer.connected(called);
                 }
                 let torrent = (self.torrent.as_ref()).expect("a session opens for a torrent");
-                let (slot, is_only) = shared.activity.join(torrent);
+                let (slot, is_only) = shared.process.activity.join(torrent);
                 self.active_slot = Some(slot);
                 if is_only {
-                    shared.announcing.joined(torrent, now);
+                    shared.process.announcing.joined(torrent, now);
                 }
                 shared.choker.connected(key, now);
             }
@@ -84,12 +89,45 @@ impl Connection {
         Ok(())
     }
 
+    /// Finds the torrent that the peer has named, or has it loaded: then nothing is read from the peer
+    /// until [`Connection::resume`]. The time-out of the handshake bounds the wait.
+    pub(super) fn find_torrent(
+        &mut self,
+        info_hash: InfoHash,
+        shared: &mut Shared,
+    ) -> Result<(), CloseReason> {
+        let process = &mut shared.process;
+        match process.library.find(&info_hash, shared.now) {
+            Answer::Unknown => Err(CloseReason::UnknownTorrent),
+            Answer::Loaded(torrent) => self.resume(&torrent, shared),
+            Answer::Known(query) => {
+                // The peer may come again, like one that found us at capacity.
+                let requested = process.loads.request(self.key, query);
+                requested.map_err(|QueueFull| CloseReason::AtCapacity)
+            }
+        }
+    }
+
+    /// Goes on with a peer whose torrent is loaded, and with what it has sent behind its info-hash.
+    pub(super) fn resume(
+        &mut self,
+        torrent: &Arc<Torrent>,
+        shared: &mut Shared,
+    ) -> Result<(), CloseReason> {
+        self.torrent = Some(Arc::clone(torrent));
+        let tail = (self.session).torrent_loaded(torrent.shape, shared.process.identity);
+        match tail.is_empty() {
+            true => Ok(()),
+            false => self.take(&tail, shared),
+        }
+    }
+
     /// Hands the pieces of the info dictionary that the peer may have now to the readers (BEP 9); while
     /// the rate limit has nothing for them, the peer waits in line.
     pub(super) fn fetch_metadata(&mut self, shared: &mut Shared) {
         let Some(torrent) = &self.torrent else { return };
         while self.session.wants_metadata() {
-            if !shared.metadata_may_go() {
+            if !shared.has_budget_for_metadata() {
                 if !mem::replace(&mut self.queued.for_metadata, true) {
                     shared.metadata_waits.push_back(self.key);
                 }
@@ -98,8 +136,8 @@ impl Connection {
             let Some(piece) = self.session.poll_metadata() else {
                 return;
             };
-            shared.metadata_reading += 1;
-            shared.storage.metadata(self.key, torrent, piece);
+            shared.process.metadata_reading += 1;
+            shared.process.storage.metadata(self.key, torrent, piece);
         }
     }
 
@@ -122,7 +160,7 @@ impl Connection {
             let mut stage = Stage {
                 key: self.key,
                 torrent: self.torrent.as_ref(),
-                windows: &mut self.windows,
+                resident: &mut self.resident,
                 gathered: self.gathered.as_ref(),
                 wait: &mut self.wait,
             };
@@ -169,7 +207,7 @@ impl Connection {
         let offset = torrent.shape.offset_of(&first);
         for extent in torrent.layout.extents(offset, u64::from(first.length)) {
             if let ExtentSource::File(file) = extent.source {
-                shared.storage.invalidate(FileKey {
+                shared.process.storage.invalidate(FileKey {
                     torrent: torrent.id,
                     file,
                 });
@@ -181,7 +219,7 @@ impl Connection {
     fn account(&mut self, taken_bytes: usize, is_full: bool, shared: &mut Shared) {
         let sent = self.session.sent(taken_bytes, is_full, shared.now);
         // The limit is the line's, which carries metadata and rejects as well.
-        shared.bucket.take(taken_bytes as u64);
+        shared.process.bucket.take(taken_bytes as u64);
         if let (Some(torrent), Some(slot)) = (&self.torrent, self.active_slot)
             && sent.payload_bytes > 0
         {
@@ -195,3 +233,6 @@ impl Connection {
         self.fetch_metadata(shared);
     }
 }
+
+#[cfg(test)]
+mod tests;

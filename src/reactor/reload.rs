@@ -9,12 +9,11 @@
 use std::path::PathBuf;
 
 use super::Reactor;
-use super::start::max_peers;
+use super::lifecycle::{Phase, max_peers};
 use crate::config::file::{Configured, Sources};
 use crate::config::{LimitsConfig, LiveConfig};
 use crate::daemon::sandbox::Places;
 use crate::library::catalogue::live::Settings;
-use crate::metrics::Phase;
 use crate::rate::{RateLimiter, UPLOAD_BURST};
 use crate::workers::{self, Pending};
 
@@ -31,37 +30,37 @@ impl Reactor {
     /// Starts a reload, or remembers that another is to follow the one under way. There is none while
     /// stopping.
     pub(super) fn begin_reload(&mut self) {
-        if self.stop_until.is_some() {
+        if self.control.is_stopping() {
             log::debug!("ignoring a reload while stopping");
             return;
         }
-        if let Some(reload) = &mut self.reload {
+        if let Some(reload) = &mut self.control.reload {
             reload.again = true;
             return;
         }
         // To a service manager the end of a reload is the word that peers are served: before they are,
         // there is nothing to tell.
-        let is_told = self.phase() == Phase::Serving;
+        let is_told = matches!(self.control.phase, Phase::Serving);
         if is_told {
-            self.service.notifier.reloading();
+            self.control.host.notifier.reloading();
         }
         if !self.spawn_reload(is_told) && is_told {
-            self.service.notifier.ready();
+            self.control.host.notifier.ready();
         }
     }
 
     /// Starts the thread of a reload. Answers whether there is one.
     fn spawn_reload(&mut self, is_told: bool) -> bool {
-        let Some((sources, running)) = &self.service.configuration else {
+        let Some((sources, running)) = &self.control.host.configuration else {
             return false;
         };
         log::info!("reloading");
         let (sources, running) = (sources.clone(), running.clone());
-        let places = self.service.places.clone();
+        let places = self.control.host.places.clone();
         let work = move || read(&sources, &running, places.as_deref());
         match workers::once("reload", &self.waker, work) {
             Ok(answer) => {
-                self.reload = Some(Reload {
+                self.control.reload = Some(Reload {
                     answer,
                     again: false,
                     is_told,
@@ -78,7 +77,9 @@ impl Reactor {
     /// Takes up what a reload has read. That ends it for the service manager: looking at a large library
     /// again, which begins then, takes longer than one waits.
     pub(super) fn finish_reload(&mut self) {
-        let Some(reload) = &self.reload else { return };
+        let Some(reload) = &self.control.reload else {
+            return;
+        };
         let (again, is_told) = (reload.again, reload.is_told);
         let Some(answer) = reload.answer.poll() else {
             return;
@@ -88,9 +89,9 @@ impl Reactor {
             Ok(Err(error)) => log::error!("reload failed, keeping the old configuration: {error}"),
             Ok(Ok(reloaded)) => self.apply_reload(reloaded),
         }
-        self.reload = None;
+        self.control.reload = None;
         if is_told {
-            self.service.notifier.ready();
+            self.control.host.notifier.ready();
         }
         if again {
             self.begin_reload();
@@ -106,10 +107,10 @@ impl Reactor {
             limits,
             log_levels,
         } = reloaded.configured.config.live();
-        if let Some(logging) = &self.service.logging {
+        if let Some(logging) = &self.control.host.logging {
             logging.set_filter(log_levels);
         }
-        self.connections.max = max_peers(limits, self.descriptors);
+        self.connections.max = max_peers(limits, self.control.descriptors);
         let LimitsConfig {
             choker,
             max_peers: _,
@@ -118,11 +119,11 @@ impl Reactor {
         } = limits;
         self.connections.max_per_address = max_peers_per_ip.unwrap_or(usize::MAX);
         self.shared.choker.configure(*choker);
-        self.shared.bucket = RateLimiter::new(*max_rate, UPLOAD_BURST, self.shared.now);
-        if let Some(live) = &self.live {
+        self.shared.process.bucket = RateLimiter::new(*max_rate, UPLOAD_BURST, self.shared.now);
+        if let Some(live) = &self.control.live {
             live.refresh(Settings::from(library));
         }
-        if let Some((_, running)) = &mut self.service.configuration {
+        if let Some((_, running)) = &mut self.control.host.configuration {
             *running = reloaded.configured;
         }
     }

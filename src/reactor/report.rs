@@ -2,27 +2,29 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mio::Waker;
+use mio::{Registry, Waker};
 use serde_json::{Value, json};
 
-use super::Reactor;
 use super::activity::Active;
 use super::connection::Connection;
+use super::connections::Connections;
+use super::shared::Shared;
 use super::tokens::Source;
 use crate::library::catalogue::listing::{Listing, Page};
 use crate::library::index::IndexError;
-use crate::metrics::{Peers, Phase, Snapshot, prometheus};
+use crate::metrics::{LibrarySize, Peers, Phase, Snapshot, prometheus};
 use crate::status::http::{self, Request, Status};
-use crate::status::server::ClientId;
+use crate::status::server::{ClientId, StatusServer};
 use crate::status::{self, report};
 use crate::sys;
+use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::wire::message::InfoHash;
 use crate::workers::{self, Pending};
 
-/// Entries in one answer when nothing is said.
+/// Entries in one answer when the request names no limit.
 const LIMIT: usize = 100;
 
 /// Entries in one answer at most: some hundred KiB, which the loop writes in less than a
@@ -35,8 +37,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// Pages of torrents that are read at the same time; each is a thread that may wait for a disk.
 const LISTINGS_MAX: usize = 4;
 
-/// A page of torrents that a thread reads for a client of the status.
-pub(super) struct PendingListing {
+/// A page of torrents that a thread reads for a client.
+struct PendingListing {
     client: ClientId,
     page: Pending<Result<Page, IndexError>>,
 }
@@ -48,33 +50,56 @@ impl PendingListing {
     }
 }
 
-impl Reactor {
-    /// Accepts the status listener's clients and answers their requests.
-    pub(super) fn serve_status(&mut self) {
-        let now = self.shared.now;
-        let Some(server) = &mut self.status else {
-            return;
-        };
+/// The status listener, and the answers that it waits for.
+pub(super) struct StatusService {
+    server: StatusServer,
+    listings: Vec<PendingListing>,
+}
+
+impl StatusService {
+    /// Answers the clients of `server` once it is registered.
+    pub(super) fn new(server: StatusServer) -> Self {
+        Self {
+            server,
+            listings: Vec::new(),
+        }
+    }
+
+    /// Begins to listen.
+    pub(super) fn register(&mut self, registry: &Registry) -> io::Result<()> {
+        self.server.register(registry, Source::Status.token())
+    }
+
+    /// A client waits to be accepted.
+    pub(super) fn listener_ready(&mut self) {
+        self.server.listener_ready();
+    }
+
+    /// The client in this slot may be read from or written to.
+    pub(super) fn client_ready(&mut self, slot: usize) {
+        self.server.client_ready(slot);
+    }
+
+    /// When [`StatusService::serve`] has something to do without an event.
+    pub(super) fn poll_at(&self) -> Option<Time> {
+        self.server.poll_at()
+    }
+
+    /// Accepts clients and answers their requests. Threads that read a page wake the loop by `waker`.
+    pub(super) fn serve(&mut self, registry: &Registry, waker: &Arc<Waker>, report: &Report<'_>) {
+        let now = report.shared.now;
         let token = |slot| Source::StatusClient(slot).token();
-        server.accept(self.poll.registry(), token, now);
-        self.finish_listings();
-        while let Some((client, request)) = self.status.as_mut().and_then(|server| server.poll(now))
-        {
-            if let Some(answer) = self.answer(client, &request) {
-                self.respond(client, answer);
+        self.server.accept(registry, token, now);
+        self.finish_listings(report);
+        while let Some((client, request)) = self.server.poll(now) {
+            if let Some(answer) = self.answer(client, &request, waker, report) {
+                self.server.respond(client, answer);
             }
         }
     }
 
-    fn respond(&mut self, client: ClientId, answer: Vec<u8>) {
-        let server = self.status.as_mut();
-        server
-            .expect("a request came from the server")
-            .respond(client, answer);
-    }
-
     /// Answers the clients whose page has been read.
-    fn finish_listings(&mut self) {
+    fn finish_listings(&mut self, report: &Report<'_>) {
         let mut at = 0;
         while let Some(pending) = self.listings.get(at) {
             let Some(read) = pending.page.poll() else {
@@ -83,36 +108,82 @@ impl Reactor {
             };
             let read = read.map(|read| read.map_err(|error| error.to_string()));
             let answer = match read.unwrap_or_else(|panicked| Err(panicked.to_string())) {
-                Ok(page) => self.listed(&page),
+                Ok(page) => report.listed(&page),
                 Err(error) => {
                     log::error!("cannot list torrents: {error}");
                     http::refusal(Status::InternalServerError)
                 }
             };
             let client = self.listings.swap_remove(at).client;
-            self.respond(client, answer);
+            self.server.respond(client, answer);
         }
     }
 
+    /// The answer to a request; `None` while a page of torrents is being read for it.
+    fn answer(
+        &mut self,
+        client: ClientId,
+        request: &Request,
+        waker: &Arc<Waker>,
+        report: &Report<'_>,
+    ) -> Option<Vec<u8>> {
+        if request.path != "/torrents" || request.query("busiest").is_some() {
+            return Some(report.answer(request));
+        }
+        let listing = match report.list(request) {
+            Ok(listing) => listing,
+            Err(status) => return Some(http::refusal(status)),
+        };
+        if self.listings.len() >= LISTINGS_MAX {
+            return Some(http::refusal(Status::ServiceUnavailable));
+        }
+        match PendingListing::start(client, listing, waker) {
+            Ok(pending) => {
+                self.listings.push(pending);
+                None
+            }
+            Err(error) => {
+                log::error!("cannot list torrents: {error}");
+                Some(http::refusal(Status::ServiceUnavailable))
+            }
+        }
+    }
+}
+
+/// What is reported: the loop at this moment.
+pub(super) struct Report<'a> {
+    pub(super) connections: &'a Connections,
+    pub(super) shared: &'a Shared,
+    pub(super) phase: Phase,
+    /// Files that the first scan has read so far.
+    pub(super) indexed_files: Option<u64>,
+    pub(super) library: LibrarySize,
+    pub(super) started_at: SystemTime,
+    /// Major page faults of this thread before it was the loop's.
+    pub(super) faults_before: u64,
+}
+
+impl Report<'_> {
     /// Everything at this moment.
-    pub(super) fn snapshot(&self) -> Snapshot {
+    fn snapshot(&self) -> Snapshot {
         let shared = &self.shared;
-        let mut storage = shared.storage.counters();
-        shared.loads.add_to(&mut storage);
-        let (connected, named) = (self.connections.len() as u64, shared.activity.peers());
+        let mut storage = shared.process.storage.counters();
+        shared.process.loads.add_to(&mut storage);
+        let connected = self.connections.len() as u64;
+        let named = shared.process.activity.peers();
         let unchoked = shared.choker.unchoked() as u64;
         let waiting = shared.choker.waiting() as u64;
         let started = self.started_at.duration_since(UNIX_EPOCH);
         Snapshot {
-            phase: self.phase(),
-            indexed_files: self.indexed_files(),
+            phase: self.phase,
+            indexed_files: self.indexed_files,
             started_unix_s: started.unwrap_or(Duration::ZERO).as_secs(),
             up_ms: shared.now.0,
             counters: shared.counters.clone(),
             storage,
-            bad_pieces: shared.storage.bad_pieces().take(LIMIT).collect(),
+            bad_pieces: shared.process.storage.bad_pieces().take(LIMIT).collect(),
             library: self.library,
-            active_torrents: shared.activity.torrents(),
+            active_torrents: shared.process.activity.torrents(),
             peers: Peers {
                 handshaking: connected.saturating_sub(named),
                 choked: named.saturating_sub(unchoked + waiting),
@@ -124,53 +195,14 @@ impl Reactor {
             late_faults: sys::major_faults()
                 .unwrap_or(0)
                 .saturating_sub(self.faults_before),
-            rate_bytes: shared.history.rate_bytes(),
-            minutes_bytes: shared.history.minutes(),
-            peak_bytes: shared.history.peak_bytes(),
-            trackers: shared.announcing.figures(shared.now),
+            rate_bytes: shared.process.history.rate_bytes(),
+            minutes_bytes: shared.process.history.minutes(),
+            peak_bytes: shared.process.history.peak_bytes(),
+            trackers: shared.process.announcing.figures(shared.now),
         }
     }
 
-    /// What is going on.
-    pub(super) fn phase(&self) -> Phase {
-        match (self.stop_until, self.listeners.is_empty()) {
-            (Some(_), _) => Phase::Stopping,
-            (None, true) if self.indexed_files().is_some() => Phase::Indexing,
-            (None, true) => Phase::Starting,
-            (None, false) => Phase::Serving,
-        }
-    }
-
-    /// How far the first index is.
-    pub(super) fn indexed_files(&self) -> Option<u64> {
-        let live = self.live.as_ref().filter(|_| self.listeners.is_empty());
-        live?.indexed_files()
-    }
-
-    /// The answer to a request; `None` while a page of torrents is being read for it.
-    fn answer(&mut self, client: ClientId, request: &Request) -> Option<Vec<u8>> {
-        if request.path != "/torrents" || request.query("busiest").is_some() {
-            return Some(self.whole_answer(request));
-        }
-        match self.list(request) {
-            Ok(_) if self.listings.len() >= LISTINGS_MAX => {
-                Some(http::refusal(Status::ServiceUnavailable))
-            }
-            Ok(listing) => match PendingListing::start(client, listing, &self.waker) {
-                Ok(pending) => {
-                    self.listings.push(pending);
-                    None
-                }
-                Err(error) => {
-                    log::error!("cannot list torrents: {error}");
-                    Some(http::refusal(Status::ServiceUnavailable))
-                }
-            },
-            Err(status) => Some(http::refusal(status)),
-        }
-    }
-
-    fn whole_answer(&self, request: &Request) -> Vec<u8> {
+    fn answer(&self, request: &Request) -> Vec<u8> {
         let ok = |kind: &str, body: &str| http::answer(Status::Ok, kind, body);
         match request.path.as_str() {
             "/" => ok("text/html; charset=utf-8", status::PAGE),
@@ -182,18 +214,20 @@ impl Reactor {
             ),
             "/status.json" => ok(JSON, &report::json(&self.snapshot())),
             "/status.txt" => ok(TEXT, &report::text(&self.snapshot())),
-            "/history.json" => ok(JSON, &report::history(self.shared.history.seconds())),
+            "/history.json" => ok(
+                JSON,
+                &report::history(self.shared.process.history.seconds()),
+            ),
             // The loop turns, or this would not be answered.
             "/healthz" => ok(TEXT, "ok\n"),
             "/readyz" => {
-                let phase = self.phase();
-                let status = match phase {
+                let status = match self.phase {
                     Phase::Serving => Status::Ok,
                     Phase::Starting | Phase::Indexing | Phase::Stopping => {
                         Status::ServiceUnavailable
                     }
                 };
-                http::answer(status, TEXT, &format!("{}\n", phase.as_str()))
+                http::answer(status, TEXT, &format!("{}\n", self.phase.as_str()))
             }
             "/torrents" => match self.busiest(request) {
                 Ok(busiest) => ok(JSON, &self.busiest_json(&busiest)),
@@ -211,19 +245,19 @@ impl Reactor {
         }
     }
 
-    /// The page of torrents that is asked for, which has to be read from disk.
+    /// The page of torrents that is requested, which a thread reads from disk.
     fn list(&self, request: &Request) -> Result<Listing, Status> {
         let after = match request.query("after") {
             Some(hex) => Some(InfoHash::from_hex(hex).ok_or(Status::BadRequest)?),
             None => None,
         };
-        let listing = self.shared.library.list(after, limit(request)?);
+        let listing = self.shared.process.library.list(after, limit(request)?);
         listing.ok_or(Status::ServiceUnavailable)
     }
 
-    /// The whole answer with a page that was read.
+    /// The answer with a page that was read.
     fn listed(&self, page: &Page) -> Vec<u8> {
-        let activity = &self.shared.activity;
+        let activity = &self.shared.process.activity;
         let torrents = page.torrents.iter().map(|listed| {
             let active = activity.find(listed.id);
             let rate = active.map_or(0, |active| active.rate_bytes(self.shared.now));
@@ -245,7 +279,7 @@ impl Reactor {
     fn busiest(&self, request: &Request) -> Result<Vec<&Active>, Status> {
         let limit = request.query("busiest").unwrap_or_default().parse();
         let limit: usize = limit.map_err(|_| Status::BadRequest)?;
-        let activity = &self.shared.activity;
+        let activity = &self.shared.process.activity;
         Ok(activity.busiest(self.shared.now, LIMIT_MAX.min(limit)))
     }
 
@@ -281,7 +315,7 @@ impl Reactor {
         })
     }
 
-    /// The connections from a place on; `next` is where the following ones begin.
+    /// Connections from a slot of the slab on; `next` is where the following ones begin.
     fn peers(&self, request: &Request) -> Result<String, Status> {
         let from = match request.query("from") {
             Some(from) => from.parse().map_err(|_| Status::BadRequest)?,

@@ -1,7 +1,4 @@
-//! What all connections share, passed down to each in its turn.
-//!
-//! Owns the parts that the path of a block runs through, as plain fields. It must not know sockets
-//! or which connections there are.
+//! What is passed down to each connection in its turn: the parts of its loop, and of the process.
 
 use std::collections::VecDeque;
 use std::io;
@@ -29,42 +26,50 @@ use crate::wire::extension::METADATA_PIECE_LENGTH;
 use crate::wire::handshake;
 use crate::wire::message::PeerId;
 
-/// The one receive buffer: many thousand requests, or four blocks of what nobody asked for.
+/// The receive buffer of a loop: many thousand requests, or four blocks that nobody asked for.
 const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 
-/// What all connections share, passed down to each in its turn.
+/// What the connections of one loop share. A second loop has one of its own, but for `process`.
 pub(super) struct Shared {
+    /// The time of this turn. The clock is read once, after the wait.
     pub(super) now: Time,
-    pub(super) library: Library,
-    pub(super) loads: Loads,
-    pub(super) storage: Storage,
     pub(super) choker: Choker,
-    pub(super) announcing: Announcing,
-    pub(super) dialer: Dialer,
-    pub(super) bucket: RateLimiter,
-    /// Who waits until the rate limit has something for metadata, in the order of arrival.
-    pub(super) metadata_waits: VecDeque<PeerKey>,
-    /// Pieces of metadata that are being read: the rate limit does not know of them yet.
-    pub(super) metadata_reading: u64,
     pub(super) wheel: Wheel,
-    pub(super) timeouts: Timeouts,
-    pub(super) identity: PeerId,
-    pub(super) port: u16,
+    pub(super) counters: Counters,
+    /// Connections that wait until the rate limit allows metadata, in the order of arrival.
+    pub(super) metadata_waits: VecDeque<PeerKey>,
+    /// Where every socket is read; a connection keeps only the tail of a half-received message.
+    pub(super) buffer: Box<[u8]>,
     pub(super) outbox: Outbox,
     /// The parts of the block that is being staged.
     pub(super) bodies: Vec<Body>,
-    /// Where every socket is read; a connection keeps only the tail of a half-received message.
-    pub(super) buffer: Box<[u8]>,
-    pub(super) counters: Counters,
-    pub(super) history: History,
+    pub(super) process: Process,
+}
+
+/// What there is once, however many loops there are.
+pub(super) struct Process {
+    pub(super) library: Library,
+    pub(super) loads: Loads,
+    pub(super) storage: Storage,
+    pub(super) announcing: Announcing,
+    pub(super) dialer: Dialer,
+    /// The upload limit (`--max-rate`).
+    pub(super) bucket: RateLimiter,
+    /// Pieces of metadata that are being read: the bucket has not been charged for them yet.
+    pub(super) metadata_reading: u64,
     pub(super) activity: Activity,
+    pub(super) history: History,
+    pub(super) identity: PeerId,
+    /// The port that peers are told.
+    pub(super) port: u16,
+    pub(super) timeouts: Timeouts,
 }
 
 impl Shared {
-    /// Everything at its beginning, at time zero, without torrents. The readers wake the loop by
-    /// `waker`; `port` is the one that peers are told.
+    /// Creates everything at time zero, without torrents. Threads wake the loop by `waker`.
     ///
     /// # Errors
+    ///
     /// Those of the sockets to trackers.
     pub(super) fn new(
         config: &Config,
@@ -73,41 +78,20 @@ impl Shared {
         port: u16,
     ) -> io::Result<Self> {
         let now = Time::default();
-        let mut storage = Storage::new(Arc::clone(&waker), StorageLimits::DEFAULT);
-        if config.library.verify == Verify::Lazy {
-            storage.check_pieces();
-        }
-        let identity = handshake::new_peer_id(std::array::from_fn(|_| fastrand::u8(..)));
-        let loads = Loads::new(Arc::clone(&waker));
-        let announcing = Announcing::new(config, registry, waker, identity, port)?;
         Ok(Self {
             now,
-            library: Library::default(),
-            loads,
-            storage,
             choker: Choker::new(config.limits.choker),
-            bucket: RateLimiter::new(config.limits.max_rate, UPLOAD_BURST, now),
-            metadata_waits: VecDeque::new(),
-            metadata_reading: 0,
             wheel: Wheel::new(now),
-            timeouts: config.timeouts,
-            announcing,
-            dialer: Dialer::default(),
-            identity,
-            port,
+            counters: Counters::default(),
+            metadata_waits: VecDeque::new(),
+            buffer: vec![0; RECEIVE_BUFFER_BYTES].into_boxed_slice(),
             outbox: Outbox::default(),
             bodies: Vec::new(),
-            buffer: vec![0; RECEIVE_BUFFER_BYTES].into_boxed_slice(),
-            counters: Counters::default(),
-            history: History::default(),
-            activity: Activity::default(),
+            process: Process::new(config, registry, waker, port)?,
         })
     }
-}
 
-impl Shared {
-    /// Enters what a peer was sent, once for all who count it: fairness, the torrent, trackers and
-    /// the process.
+    /// Records what a peer was sent, for all who count it.
     pub(super) fn record_sent(
         &mut self,
         key: PeerKey,
@@ -117,16 +101,43 @@ impl Shared {
     ) {
         let bytes = sent.payload_bytes;
         self.choker.sent(key, bytes, self.now);
-        self.activity.sent(active_slot, bytes, self.now);
-        self.announcing.uploaded(torrent, bytes);
         self.counters.payload_bytes += bytes;
         self.counters.blocks += u64::from(sent.blocks);
+        self.process.activity.sent(active_slot, bytes, self.now);
+        self.process.announcing.uploaded(torrent, bytes);
     }
 
-    /// Whether the rate limit has something for another piece of metadata.
-    pub(super) fn metadata_may_go(&mut self) -> bool {
-        let pieces = self.metadata_reading.saturating_add(1);
+    /// Returns true if the rate limit allows another piece of metadata.
+    pub(super) fn has_budget_for_metadata(&mut self) -> bool {
+        let pieces = self.process.metadata_reading.saturating_add(1);
         let bytes = pieces.saturating_mul(METADATA_PIECE_LENGTH.into());
-        self.bucket.available(self.now) >= bytes
+        self.process.bucket.available(self.now) >= bytes
+    }
+}
+
+impl Process {
+    fn new(config: &Config, registry: &Registry, waker: Arc<Waker>, port: u16) -> io::Result<Self> {
+        let mut storage = Storage::new(Arc::clone(&waker), StorageLimits::DEFAULT);
+        if config.library.verify == Verify::Lazy {
+            storage.check_pieces();
+        }
+        let identity = handshake::new_peer_id(std::array::from_fn(|_| fastrand::u8(..)));
+        let loads = Loads::new(Arc::clone(&waker));
+        let announcing = Announcing::new(config, registry, waker, identity, port)?;
+        let max_rate = config.limits.max_rate;
+        Ok(Self {
+            library: Library::default(),
+            loads,
+            storage,
+            announcing,
+            dialer: Dialer::default(),
+            bucket: RateLimiter::new(max_rate, UPLOAD_BURST, Time::default()),
+            metadata_reading: 0,
+            activity: Activity::default(),
+            history: History::default(),
+            identity,
+            port,
+            timeouts: config.timeouts,
+        })
     }
 }

@@ -5,9 +5,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::connection::{Gathered, Wait, Window, is_known, remember};
-use super::outbox::Body;
-use super::shared::Shared;
+use super::connection::Wait;
+use super::outbox::{BATCH_BLOCKS, Body, EXTENTS_PER_BLOCK, Gathered};
+use super::resident::ResidentRanges;
+use super::shared::{Process, Shared};
 use crate::peer::key::PeerKey;
 use crate::peer::session::{BlockFailure, Session};
 use crate::storage::{FileKey, Lookup, Storage, Trust};
@@ -16,14 +17,6 @@ use crate::torrent::catalogue::Torrent;
 use crate::torrent::layout::{Extent, ExtentSource};
 use crate::wire::encoder::piece_header;
 use crate::wire::message::Request;
-
-/// Extents that a block may have in an outbox; one with more is gathered by a reader, so that a
-/// torrent of tiny files costs neither mappings nor slices by the thousand.
-pub(super) const EXTENTS_PER_BLOCK: usize = 4;
-
-/// Blocks that one peer is sent in one write: as many as the socket takes when it has drained. With
-/// more, thousands of peers would wait longer for their turns and gain nothing.
-pub(super) const BATCH_BLOCKS: usize = 16;
 
 /// How far a file is read ahead inside a piece: a run that a disk reads in one sweep, and short
 /// enough that many peers take turns at it.
@@ -46,7 +39,7 @@ pub(super) enum Staged<'a> {
 pub(super) struct Stage<'a> {
     pub(super) key: PeerKey,
     pub(super) torrent: Option<&'a Arc<Torrent>>,
-    pub(super) windows: &'a mut Vec<Window>,
+    pub(super) resident: &'a mut ResidentRanges,
     pub(super) gathered: Option<&'a Arc<Gathered>>,
     pub(super) wait: &'a mut Wait,
 }
@@ -70,7 +63,7 @@ impl Stage<'_> {
         let Shared {
             outbox,
             bodies,
-            storage,
+            process: Process { storage, .. },
             now,
             ..
         } = shared;
@@ -87,7 +80,7 @@ impl Stage<'_> {
         let mut locator = Locator {
             key: self.key,
             torrent,
-            windows: self.windows,
+            resident: self.resident,
             gathered: self.gathered,
             wait: self.wait,
             storage,
@@ -133,7 +126,7 @@ impl Stage<'_> {
 struct Locator<'a> {
     key: PeerKey,
     torrent: &'a Arc<Torrent>,
-    windows: &'a mut Vec<Window>,
+    resident: &'a mut ResidentRanges,
     gathered: Option<&'a Arc<Gathered>>,
     wait: &'a mut Wait,
     storage: &'a mut Storage,
@@ -207,11 +200,10 @@ impl Locator<'_> {
                 return self.park(file, range);
             }
         };
-        if !is_known(self.windows, file, &wanted, self.now) {
+        if !self.resident.contain(file, &wanted, self.now) {
             let range = self.worth_reading(file, extent, request, following);
             if self.storage.is_resident(&content, range.clone()) {
-                let seen = self.now;
-                remember(self.windows, Window { file, range, seen });
+                self.resident.insert(file, range, self.now);
             } else if !self.storage.is_resident(&content, wanted.clone()) {
                 return self.park(file, range);
             }
@@ -252,9 +244,7 @@ impl Locator<'_> {
     {
         // A peer that asks for a byte here and there makes no disk read a megabyte for each.
         let in_order = request.length >= USUAL_BLOCK_BYTES
-            && (request.begin == 0
-                || (self.windows.iter())
-                    .any(|window| window.file == file && window.range.end == extent.offset));
+            && (request.begin == 0 || self.resident.end_at(file, extent.offset));
         let run_end = if in_order {
             let piece_length = self.torrent.shape.piece_length_of(request.index);
             piece_length.unwrap_or(request.begin)

@@ -11,10 +11,12 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::Config;
-use crate::library::catalogue::lookup::Library;
+use crate::library::catalogue::lookup::{Library, LoadOutcome};
 use crate::library::index::Index;
 use crate::library::scan::build::{self, Plan, Progress};
+use crate::peer::key::PeerKey;
 use crate::peer::session::{Phase, Upload};
+use crate::reactor::loading::UnderWay;
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;
 use crate::wire::handshake::PROTOCOL;
@@ -55,7 +57,7 @@ impl Rig {
         config.trackers.disabled = true;
         let shared = Shared::new(&config, poll.registry(), Arc::new(waker), 6969);
         let mut shared = shared.unwrap();
-        shared.library = library;
+        shared.process.library = library;
         Rig {
             poll,
             shared,
@@ -88,7 +90,7 @@ impl Rig {
     fn finished(&mut self) -> (LoadOutcome, UnderWay) {
         let mut events = Events::with_capacity(1);
         self.poll.poll(&mut events, Some(DEADLINE)).unwrap();
-        let mut finished = self.shared.loads.take_finished();
+        let mut finished = self.shared.process.loads.take_finished();
         assert_eq!(finished.len(), 1);
         finished.remove(0)
     }
@@ -166,7 +168,7 @@ fn whoever_asks_for_a_torrent_that_is_being_loaded_joins() {
     assert!(peers.iter().all(|(peer, _)| is_loading(peer)));
     let (outcome, load) = rig.finished();
     assert_eq!(load.waiting, [key(0), key(1), key(2)]);
-    let library = &mut rig.shared.library;
+    let library = &mut rig.shared.process.library;
     library.finish_load(rig.info_hash, outcome.result, Time(1));
 
     // Whoever comes now waits for nobody, even if the file is gone.
@@ -185,9 +187,9 @@ fn whoever_waits_for_a_torrent_that_comes_meanwhile_has_it() {
     let (mut connection, mut theirs) = rig.connect(key(0));
     theirs.write_all(&rig.handshake()).unwrap();
     receive(&mut connection, &mut rig.shared);
-    let library = &mut rig.shared.library;
+    let library = &mut rig.shared.process.library;
     library.add(rig.info_hash, TorrentId(5), Some(new.into()));
-    rig.shared.loads.outdate(&rig.info_hash);
+    rig.shared.process.loads.outdate(&rig.info_hash);
     let (outcome, load) = rig.finished();
     let error = outcome.result.unwrap_err();
     assert!(error.path().is_some_and(|path| path.ends_with("t.torrent")));
@@ -228,16 +230,16 @@ fn an_unknown_torrent_is_refused_without_a_reader() {
 #[test]
 fn a_peer_that_leaves_does_not_wait_and_its_torrent_is_loaded_once() {
     let mut rig = Rig::new();
-    let query = |rig: &mut Rig| match rig.shared.library.find(&rig.info_hash, Time(0)) {
+    let query = |rig: &mut Rig| match rig.shared.process.library.find(&rig.info_hash, Time(0)) {
         Answer::Known(query) => query,
         other => panic!("{other:?}"),
     };
     for index in 0..3 {
         let query = query(&mut rig);
-        rig.shared.loads.request(key(index), query).unwrap();
+        rig.shared.process.loads.request(key(index), query).unwrap();
     }
-    rig.shared.loads.leave(&rig.info_hash, key(1));
-    rig.shared.loads.outdate_all();
+    rig.shared.process.loads.leave(&rig.info_hash, key(1));
+    rig.shared.process.loads.outdate_all();
     let (_, load) = rig.finished();
     assert_eq!((load.waiting, load.is_stale), (vec![key(0), key(2)], true));
 }

@@ -1,0 +1,112 @@
+//! The host of the loop: where its configuration comes from, its log, and the service manager.
+
+use std::sync::Arc;
+
+use signal_hook_mio::v1_0::Signals;
+
+use crate::config::file::{Configured, Sources};
+use crate::daemon::activation::Passed;
+use crate::daemon::background::Background;
+use crate::daemon::identity::Owner;
+use crate::daemon::notify::Notifier;
+use crate::daemon::sandbox::Places;
+use crate::logging::Logging;
+use crate::timers::Time;
+
+/// How often suppressed lines of the log are summed up: as long as they are counted together.
+const LOG_SUMMARY_MS: u64 = 60_000;
+
+/// How often the service manager gets a line of status.
+const STATUS_MS: u64 = 10_000;
+
+/// Everything around the loop. The default is that of a test: nothing.
+#[derive(Default)]
+pub struct Host {
+    /// Where the configuration comes from, and the one in force.
+    pub configuration: Option<(Sources, Configured)>,
+    /// The log, which can be reopened or given other levels.
+    pub logging: Option<Logging>,
+    /// The service manager.
+    pub notifier: Notifier,
+    /// The parent process, which waits until the daemon listens.
+    pub background: Option<Background>,
+    /// Sockets that were open before the process began.
+    pub passed: Passed,
+    /// Signals that were caught before there was a loop.
+    pub signals: Option<Signals>,
+    /// The owner of the status socket, when it is not this process's user.
+    pub owner: Option<Owner>,
+    /// The paths that the sandbox leaves, if there is one.
+    pub places: Option<Arc<Places>>,
+    log_summed_at: Time,
+    watchdog_at: Time,
+    status_at: Time,
+    /// The status has changed since `status_at`.
+    has_news: bool,
+}
+
+impl Host {
+    /// A host whose configuration can be reloaded.
+    #[must_use]
+    pub fn new(sources: Sources, configured: Configured, logging: Logging) -> Self {
+        Self {
+            configuration: Some((sources, configured)),
+            logging: Some(logging),
+            ..Self::default()
+        }
+    }
+
+    /// When [`Host::run_due`] has something to do.
+    pub(super) fn poll_at(&self) -> Option<Time> {
+        let log = self.logging.as_ref();
+        let log = log.map(|_| self.log_summed_at.after(LOG_SUMMARY_MS));
+        let watchdog = self.notifier.watchdog_ms();
+        let watchdog = watchdog.map(|ms| self.watchdog_at.after(ms));
+        let status = self.notifier.is_heard().then(|| match self.has_news {
+            true => Time::default(),
+            false => self.status_at.after(STATUS_MS),
+        });
+        [log, watchdog, status].into_iter().flatten().min()
+    }
+
+    /// Does what is due. The watchdog is fed here and nowhere else, so that it notices a loop that
+    /// does not turn.
+    pub(super) fn run_due(&mut self, now: Time, status: impl FnOnce() -> String) {
+        if let Some(ms) = self.notifier.watchdog_ms()
+            && now.since(self.watchdog_at) >= ms
+        {
+            self.notifier.alive();
+            self.watchdog_at = now;
+        }
+        let is_due = self.has_news || now.since(self.status_at) >= STATUS_MS;
+        if self.notifier.is_heard() && is_due {
+            self.notifier.status(&status());
+            self.status_at = now;
+            self.has_news = false;
+        }
+        if now.since(self.log_summed_at) >= LOG_SUMMARY_MS
+            && let Some(logging) = &self.logging
+        {
+            logging.settle(false);
+            self.log_summed_at = now;
+        }
+    }
+
+    /// The daemon listens.
+    pub(super) fn listening(&mut self) {
+        self.notifier.ready();
+        self.has_news = true;
+        if let Some(background) = &self.background {
+            background.ready();
+        }
+    }
+
+    /// Opens the log file again, by its name.
+    pub(super) fn reopen_log(&self) {
+        let Some(logging) = &self.logging else { return };
+        match logging.reopen() {
+            Ok(()) => log::info!("log file reopened"),
+            Err(error) => log::error!("cannot reopen the log file, keeping the old one: {error}"),
+        }
+    }
+}

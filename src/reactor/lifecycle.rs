@@ -1,0 +1,319 @@
+//! The daemon's phases: binding before rights are dropped, listening, and the stop.
+
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use mio::{Events, Interest, Poll, Waker};
+use signal_hook_mio::v1_0::Signals;
+
+use super::connections::Connections;
+use super::host::Host;
+use super::listener::{self, Acceptor, BoundAddress};
+use super::loading::LOADERS;
+use super::report::StatusService;
+use super::shared::Shared;
+use super::signals;
+use super::tokens::{self, Source};
+use super::{Control, EVENTS_PER_TURN, Reactor, RunError};
+use crate::choker::ChokerConfig;
+use crate::config::{Config, LibraryConfig, LimitsConfig};
+use crate::daemon::sandbox::Places;
+use crate::daemon::sizing;
+use crate::library::catalogue::live::{Live, Settings};
+use crate::library::catalogue::lookup::Library;
+use crate::library::catalogue::refresh;
+use crate::library::index::Counts;
+use crate::metrics::LibrarySize;
+use crate::peer::close::CloseReason;
+use crate::status::server::StatusServer;
+use crate::storage::StorageLimits;
+use crate::sys;
+use crate::timers::Time;
+use crate::tracker::announcer;
+use crate::workers::wake;
+
+/// Descriptors that are not for peers: listeners, epoll, the waker, logs, sockets to trackers, and
+/// the files that reader threads open for a moment. Mapped content needs none.
+const RESERVED_DESCRIPTORS: usize =
+    64 + 2 * (StorageLimits::DEFAULT.readers + LOADERS) + announcer::TOKENS;
+
+/// How long a stop may take: a block of 16 KiB goes over any usable line in that time.
+const STOP_MS: u64 = 3_000;
+
+/// The most peers with this many descriptors: as many as are configured, as far as
+/// [`RESERVED_DESCRIPTORS`] are left.
+pub(super) fn max_peers(limits: &LimitsConfig, descriptors: usize) -> usize {
+    limits
+        .peers_wanted()
+        .min(descriptors.saturating_sub(RESERVED_DESCRIPTORS))
+        .max(1)
+}
+
+/// Where the daemon is. It only moves forward.
+pub(super) enum Phase {
+    /// Addresses are bound, and the first index is awaited.
+    Starting(Vec<BoundAddress>),
+    /// Peers are served.
+    Serving,
+    /// Peers are disconnected, and trackers are notified.
+    Stopping {
+        /// When peers that are in the middle of a block are disconnected as well.
+        until: Time,
+    },
+}
+
+/// What is taken from the system while the process still has all its rights: addresses, descriptors,
+/// signals. Nothing is read and nobody is served.
+pub struct Bound {
+    poll: Poll,
+    waker: Arc<Waker>,
+    signals: Signals,
+    host: Host,
+    addresses: Vec<BoundAddress>,
+    status: Option<StatusService>,
+    connections: Connections,
+    descriptors: usize,
+    shared: Shared,
+}
+
+impl Bound {
+    /// Takes descriptors and addresses.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be had, or the kernel refuses what the loop needs.
+    pub fn bind(config: &Config, mut host: Host) -> Result<Self, RunError> {
+        let descriptors = sys::raise_descriptor_limit()?;
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let max_peers = max_peers(&config.limits, descriptors);
+        log::info!("{descriptors} descriptors: room for {max_peers} peers");
+        let backlog = u64::from(listener::BACKLOG.unsigned_abs());
+        for warning in sizing::warnings(backlog, StorageLimits::DEFAULT.mappings as u64) {
+            log::warn!("{warning}");
+        }
+        if max_peers < config.limits.peers_wanted() {
+            log::warn!(
+                "{} peers were requested, but {descriptors} descriptors leave room for only {max_peers}",
+                config.limits.peers_wanted()
+            );
+        }
+        let poll = Poll::new()?;
+        let mut signals = match host.signals.take() {
+            Some(signals) => signals,
+            None => signals::catch()?,
+        };
+        let registry = poll.registry();
+        registry.register(&mut signals, Source::Signals.token(), Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(registry, Source::Waker.token())?);
+        let passed = mem::take(&mut host.passed);
+        let addresses = match passed.peers.is_empty() {
+            true => listener::bind_all(&config.network)?,
+            false => listener::adopt_all(passed.peers)?,
+        };
+        if addresses.len() > tokens::MAX_LISTENERS {
+            return Err(RunError::TooManyAddresses);
+        }
+        let port = addresses.first().ok_or(RunError::NoAddress)?.address.port();
+        let shared = Shared::new(config, registry, Arc::clone(&waker), port)?;
+        let status = StatusServer::open(&config.status, passed.status, host.owner)?;
+        let max_per_address = config.limits.max_peers_per_ip.unwrap_or(usize::MAX);
+        Ok(Self {
+            poll,
+            waker,
+            signals,
+            host,
+            addresses,
+            status: status.map(StatusService::new),
+            connections: Connections::new(max_peers, max_per_address),
+            descriptors,
+            shared,
+        })
+    }
+
+    /// Starts the thread that opens the library, which is served when it is open, and answers the
+    /// clients of the status from now on. For after rights are given up, which leaves only `places`
+    /// if there is a sandbox.
+    ///
+    /// # Errors
+    ///
+    /// When the thread or the status listener cannot be started.
+    pub fn start(
+        mut self,
+        config: &LibraryConfig,
+        places: Option<Arc<Places>>,
+    ) -> Result<Reactor, RunError> {
+        self.host.places = places;
+        if let Some(path) = config.verified() {
+            // If the directory cannot be made, neither can the file, which is logged.
+            let _ = path.parent().map(refresh::make_directory);
+            self.shared.process.storage.remember(&path);
+        }
+        self.host.notifier.status("reading the library");
+        let waker = Arc::clone(&self.waker);
+        let live = Live::start(Settings::from(config), move || wake(&waker))?;
+        if let Some(status) = &mut self.status {
+            status.register(self.poll.registry())?;
+        }
+        Ok(self.into_reactor(Some(live)))
+    }
+
+    /// Serves a library that never changes.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be listened on.
+    pub fn serve(self, library: Library, counts: Counts) -> Result<Reactor, RunError> {
+        let mut reactor = self.into_reactor(None);
+        reactor.shared.process.library = library;
+        reactor.listen(counts)?;
+        Ok(reactor)
+    }
+
+    fn into_reactor(self, live: Option<Live>) -> Reactor {
+        Reactor {
+            poll: self.poll,
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            waker: self.waker,
+            is_woken: false,
+            started: Instant::now(),
+            woke: Instant::now(),
+            acceptor: Acceptor::default(),
+            connections: self.connections,
+            shared: self.shared,
+            status: self.status,
+            control: Control {
+                phase: Phase::Starting(self.addresses),
+                host: self.host,
+                signals: self.signals,
+                is_signalled: false,
+                reload: None,
+                live,
+                has_updates: false,
+                library: LibrarySize::default(),
+                started_at: SystemTime::now(),
+                faults_before: 0,
+                descriptors: self.descriptors,
+            },
+        }
+    }
+}
+
+impl Reactor {
+    /// Listens, when the first library is there.
+    pub(super) fn listen(&mut self, counts: Counts) -> Result<(), RunError> {
+        let phase = mem::replace(&mut self.control.phase, Phase::Serving);
+        let Phase::Starting(addresses) = phase else {
+            unreachable!("the first library comes once");
+        };
+        self.control.count(counts);
+        log::info!(
+            "serving {} torrents to at most {} peers in {} slots; {} refused",
+            counts.served,
+            self.connections.max,
+            self.shared.choker.config().max_unchoked,
+            counts.refused
+        );
+        self.acceptor.listen(addresses, self.poll.registry())?;
+        self.control.faults_before = sys::major_faults().unwrap_or(0);
+        self.control.host.listening();
+        Ok(())
+    }
+
+    /// The addresses that are listened on.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.acceptor.addresses()
+    }
+
+    /// Accepts no more peers and sends no more blocks but those that are begun. A peer with the Fast
+    /// extension gets a reject for each request.
+    pub(super) fn begin_stop(&mut self) {
+        let control = &mut self.control;
+        if control.is_stopping() {
+            return;
+        }
+        let until = self.shared.now.after(STOP_MS);
+        control.phase = Phase::Stopping { until };
+        // A configuration that it has read would give slots again.
+        control.reload = None;
+        control.host.notifier.stopping();
+        log::info!(
+            "stopping: {} peers are disconnected",
+            self.connections.len()
+        );
+        self.shared.process.announcing.shutdown(self.shared.now);
+        self.acceptor.close();
+        let choker = &mut self.shared.choker;
+        choker.configure(ChokerConfig {
+            max_unchoked: 0,
+            ..choker.config()
+        });
+        for key in self.connections.keys() {
+            self.connections
+                .visit(key, &mut self.shared, |connection, shared| {
+                    shared.choker.disconnected(key);
+                    connection.choke();
+                    Ok(())
+                });
+        }
+    }
+
+    /// While stopping, closes the peers that have received everything, and at the end all of them.
+    pub(super) fn close_finished(&mut self) {
+        let Phase::Stopping { until } = self.control.phase else {
+            return;
+        };
+        let is_late = self.shared.now >= until;
+        for key in self.connections.keys() {
+            self.connections
+                .visit(key, &mut self.shared, |connection, _| {
+                    let session = &connection.session;
+                    match (session.has_control() || session.has_blocks()) && !is_late {
+                        true => Ok(()),
+                        false => Err(CloseReason::Shutdown),
+                    }
+                });
+        }
+    }
+
+    /// Returns true once a stop is complete: all peers are gone and the trackers are notified.
+    pub(super) fn has_stopped(&self) -> bool {
+        let is_announced = self.shared.process.announcing.is_done();
+        self.control.is_stopping() && self.connections.is_empty() && is_announced
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peers(max_unchoked: usize, max_peers: Option<usize>, descriptors: usize) -> usize {
+        let mut limits = LimitsConfig::default();
+        limits.choker.max_unchoked = max_unchoked;
+        limits.max_peers = max_peers;
+        super::max_peers(&limits, descriptors)
+    }
+
+    #[test]
+    fn ten_peers_for_each_slot_unless_configured() {
+        assert_eq!(peers(50, None, 20_000), 500);
+        assert_eq!(peers(50, Some(7), 20_000), 7);
+    }
+
+    #[test]
+    fn peers_never_exceed_what_descriptors_allow() {
+        let peers = peers(50, Some(1_000_000), 20_000);
+        assert_eq!(peers + RESERVED_DESCRIPTORS, 20_000);
+    }
+
+    #[test]
+    fn nineteen_thousand_peers_fit_in_twenty_thousand_descriptors() {
+        assert_eq!(peers(50, Some(19_000), 20_000), 19_000);
+    }
+
+    #[test]
+    fn a_tiny_limit_still_leaves_one() {
+        assert_eq!(peers(50, None, 10), 1);
+    }
+}
