@@ -14,7 +14,6 @@ use crate::config::Config;
 use crate::library::catalogue::live::Settings;
 use crate::library::catalogue::refresh;
 use crate::library::index::Index;
-use crate::library::index::format::State;
 use crate::library::scan::build::{self, Plan, Progress};
 use crate::library::scan::parallel;
 use crate::library::verify::report::{self, Sums};
@@ -130,8 +129,8 @@ pub fn list(config: &Config) -> Result<(), String> {
     };
     for entry in index.entries() {
         let entry = entry.map_err(|error| error.to_string())?;
-        if entry.facts.state == State::Served && !entry.duplicate {
-            let path = index.path_of(&entry);
+        if entry.is_served() {
+            let path = entry.path.to_path_buf();
             let path = Printable::path(&path);
             write(&format!("{}  {path}\n", entry.facts.info_hash))?;
         }

@@ -9,8 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::library::scan::build::Progress;
-use crate::library::scan::count;
+use crate::library::scan::build::{Progress, count_files};
 
 /// How often the line is drawn again on a terminal: often enough to look alive.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -41,7 +40,7 @@ pub fn show<T>(progress: &Progress, expected: Expected<'_>, work: impl FnOnce() 
             Expected::Files(files) => total.store(files, Ordering::Relaxed),
             Expected::Below(inputs) if is_terminal => {
                 scope.spawn(move || {
-                    let files = count::count(inputs, stop);
+                    let files = count_files(inputs, stop);
                     total.store(files.unwrap_or(0), Ordering::Relaxed);
                 });
             }

@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use hekate::library::index::Index;
 use hekate::library::index::format::RecordNo;
@@ -39,7 +38,7 @@ pub fn check(input: &[u8]) {
         };
         assert_eq!(entry.record.0 as usize, number);
         let _ = index.trackers(entry.trackers);
-        let _ = index.at(&index.path_of(&entry));
+        let _ = index.at(&entry.path);
         let _ = index.first_of(entry.record);
         let _ = index.duplicates_of(entry.record).count();
         found.push(entry);
@@ -48,9 +47,9 @@ pub fn check(input: &[u8]) {
         if let Some(candidates) = index.find(&entry.facts.info_hash) {
             let _ = index.entry(candidates, &entry.facts.info_hash);
         }
-        let _ = index.within(&entry.directory);
-        let _ = index.below(Path::new(entry.directory.as_os_str()));
-        assert!(!entry.name.as_bytes().contains(&b'/'));
+        let _ = index.within(&entry.path.directory);
+        let _ = index.below(&entry.path.directory);
+        assert!(!entry.path.name.as_bytes().contains(&b'/'));
     }
     let records = index.records();
     for served in index.served().take(READ_MAX).flatten() {

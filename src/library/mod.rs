@@ -10,6 +10,8 @@
 //! that say so, and [`index::Index::find`].
 
 pub mod catalogue;
+#[cfg(test)]
+mod fixture;
 pub mod index;
 pub mod scan;
 pub mod verify;

@@ -216,11 +216,10 @@ fn real(index: &Index, known: &[InfoHash]) -> io::Result<Vec<InfoHash>> {
             .entry(candidates, info_hash)
             .map_err(io::Error::other)?;
         let Some(entry) = entry else { continue };
-        let directory = index.origin().root.join(&entry.directory);
-        let Ok(found) = reader.read(&directory.join(&entry.name)) else {
+        let Ok(found) = reader.read(&entry.path.to_path_buf()) else {
             continue;
         };
-        if reader.check(&directory, &found.metainfo).is_ok() {
+        if reader.check(&entry.path.directory, &found.metainfo).is_ok() {
             times.push(start.elapsed());
             real.push(*info_hash);
         }

@@ -84,10 +84,11 @@ fn copy(index: &Index, writer: &mut Writer) -> io::Result<()> {
         let entry = entry.map_err(io::Error::other)?;
         let tiers = index.trackers(entry.trackers).map_err(io::Error::other)?;
         let trackers = writer.trackers(&tiers)?;
+        let directory = entry.path.directory.strip_prefix(&index.origin().root);
         writer.record(&NewRecord {
             facts: entry.facts,
-            directory: &entry.directory,
-            name: entry.name.as_encoded_bytes(),
+            directory: directory.map_err(io::Error::other)?,
+            name: entry.path.name.as_encoded_bytes(),
             trackers,
         })?;
     }

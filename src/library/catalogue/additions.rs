@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::overlay::{Added, Change, Snapshot, is_served};
+use super::overlay::{Added, Change, Snapshot};
 use crate::library::index::format::TrackerListNo;
 use crate::library::index::{Entry, IndexError};
 
@@ -21,7 +21,7 @@ impl<'a> Additions<'a> {
     /// The torrent of an entry. `None` when it is not served, or the index is damaged there.
     pub(super) fn added(&mut self, entry: Result<Entry, IndexError>) -> Option<Change> {
         let entry = entry.inspect_err(log_skipped).ok()?;
-        if !is_served(&entry) {
+        if !entry.is_served() {
             return None;
         }
         let announce = match self.lists.get(&entry.trackers) {

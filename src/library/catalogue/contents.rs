@@ -11,14 +11,13 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::overlay::{
-    Added, Change, Examined, FileState, Key, Merged, OverlayEntry, Override, Removed, Snapshot,
-    is_served,
+    Added, Change, Examined, FileState, Merged, OverlayEntry, Override, Removed, Snapshot,
 };
 use crate::library::index::format::State;
-use crate::library::index::{Counts, Entry, IndexError};
-use crate::library::scan::inspect::Inspection;
+use crate::library::index::{Counts, Entry, IndexError, MetainfoPath};
+use crate::library::scan::inspect::{ContentRoot, Inspection};
 use crate::library::scan::walk::is_away;
-use crate::torrent::catalogue::{Refusal, RefusalReason};
+use crate::torrent::catalogue::RefusalReason;
 use crate::torrent::id::TorrentId;
 use crate::torrent::reader::Reader;
 use crate::torrent::refusal::is_metainfo_name;
@@ -31,9 +30,9 @@ pub(super) struct Contents {
     content: Option<PathBuf>,
     /// Metainfo files that are configured by themselves, by any name.
     files: Vec<PathBuf>,
-    overlay: BTreeMap<Key, OverlayEntry>,
+    overlay: BTreeMap<MetainfoPath, OverlayEntry>,
     /// The paths in `overlay` of each info-hash.
-    by_hash: HashMap<InfoHash, Vec<Key>>,
+    by_hash: HashMap<InfoHash, Vec<MetainfoPath>>,
     /// The ids in `overlay`.
     ids: HashSet<TorrentId>,
     next_id: TorrentId,
@@ -80,7 +79,7 @@ impl Contents {
     }
 
     /// The last state of each path that was examined since the snapshot was made.
-    pub(super) fn overlay(&self) -> &BTreeMap<Key, OverlayEntry> {
+    pub(super) fn overlay(&self) -> &BTreeMap<MetainfoPath, OverlayEntry> {
         &self.overlay
     }
 
@@ -113,13 +112,8 @@ impl Contents {
         self.counts = merged.counts;
         self.by_hash.clear();
         self.ids.clear();
-        for (key, entry) in &merged.overlay {
-            let Some(file) = &entry.file else { continue };
-            self.ids.extend(file.id);
-            if file.facts.state != State::Unusable {
-                let keys = self.by_hash.entry(file.facts.info_hash).or_default();
-                keys.push(key.clone());
-            }
+        for (path, entry) in &merged.overlay {
+            entry.file.iter().for_each(|file| self.link(path, file));
         }
         self.overlay = merged.overlay;
     }
@@ -127,9 +121,9 @@ impl Contents {
     /// The overlay as the loop needs it, by info-hash.
     pub(super) fn overrides(&self) -> Result<BTreeMap<InfoHash, Override>, IndexError> {
         let mut overrides = BTreeMap::new();
-        for (key, entry) in &self.overlay {
-            if let Some(indexed) = self.snapshot.index.at(&key.path())?
-                && is_served(&indexed)
+        for (path, entry) in &self.overlay {
+            if let Some(indexed) = self.snapshot.index.at(path)?
+                && indexed.is_served()
             {
                 // Another path of the overlay may serve it.
                 let override_ = overrides.entry(indexed.facts.info_hash);
@@ -138,7 +132,7 @@ impl Contents {
             if let Some(file) = &entry.file
                 && let Some(id) = file.id
             {
-                let served = Override::Served(id, key.path().into());
+                let served = Override::Served(id, path.to_path_buf().into());
                 overrides.insert(file.facts.info_hash, served);
             }
         }
@@ -171,10 +165,10 @@ impl Contents {
 
     /// Whether a metainfo file and its content were right when last examined.
     pub(super) fn is_intact(&self, path: &Path) -> Result<bool, IndexError> {
-        let Some(key) = Key::new(path) else {
-            return Ok(true);
+        let file = match MetainfoPath::new(path) {
+            Some(path) => self.file(&path)?,
+            None => None,
         };
-        let file = self.file(&key)?;
         Ok(file.is_some_and(|file| file.facts.state == State::Served))
     }
 
@@ -193,11 +187,11 @@ impl Contents {
     }
 
     /// The last state of a path; `None` when there is no file.
-    fn file(&self, key: &Key) -> Result<Option<FileState>, IndexError> {
-        if let Some(entry) = self.overlay.get(key) {
+    fn file(&self, path: &MetainfoPath) -> Result<Option<FileState>, IndexError> {
+        if let Some(entry) = self.overlay.get(path) {
             return Ok(entry.file.clone());
         }
-        let entry = self.snapshot.index.at(&key.path())?;
+        let entry = self.snapshot.index.at(path)?;
         Ok(entry.map(|entry| self.file_state(&entry)))
     }
 
@@ -206,20 +200,18 @@ impl Contents {
         let id = self.snapshot.ids.id(entry.record);
         FileState {
             facts: entry.facts,
-            id: id.filter(|_| is_served(entry)),
-            reserved: id.filter(|_| !is_served(entry)),
+            id: id.filter(|_| entry.is_served()),
+            reserved: id.filter(|_| !entry.is_served()),
         }
     }
 
     /// Metainfo files of the snapshot that are gone, ascending.
-    pub(super) fn tombstones(&self) -> Vec<PathBuf> {
+    pub(super) fn tombstones(&self) -> Vec<MetainfoPath> {
         let gone = self
             .overlay
             .iter()
             .filter(|(_, entry)| entry.file.is_none());
-        let mut gone: Vec<PathBuf> = gone.map(|(key, _)| key.path()).collect();
-        gone.sort_unstable();
-        gone
+        gone.map(|(path, _)| path.clone()).collect()
     }
 
     fn is_wanted(&self, path: &Path) -> bool {
@@ -229,31 +221,26 @@ impl Contents {
     /// Examines one metainfo file.
     pub(super) fn examine(
         &mut self,
-        path: &Path,
+        file: &Path,
         examined: &mut Examined,
     ) -> Result<(), IndexError> {
-        let Some(key) = Key::new(path) else {
+        let Some(path) = MetainfoPath::new(file) else {
             return Ok(());
         };
-        let before = self.file(&key)?;
-        let mut inspection = match self.inspect(path, examined) {
-            Inspected::File(inspection) if self.is_foreign(path, &inspection)? => {
-                return self.remove(key, before, examined);
-            }
-            Inspected::File(inspection) => inspection,
-            Inspected::Absent => return self.remove(key, before, examined),
+        let before = self.file(&path)?;
+        let mut inspection = match self.inspect(file, examined) {
+            Inspected::File(inspection) if !self.is_foreign(&path, &inspection)? => inspection,
+            Inspected::File(_) | Inspected::Absent => return self.remove(path, before, examined),
             Inspected::Postponed => return Ok(()),
         };
-        let is_unreadable = matches!(inspection.refusal, Some(RefusalReason::Unreadable(_)));
-        let known = before
-            .as_ref()
-            .map_or(State::Unusable, |before| before.facts.state);
-        if is_unreadable && known != State::Unusable {
-            if let Some(reason) = inspection.refusal.filter(|_| known == State::Served) {
-                let path = path.to_path_buf();
-                examined.refused.push(Refusal { path, reason });
+        let state_before = before.as_ref().map(|before| before.facts.state);
+        if let Some(RefusalReason::Unreadable(_)) = inspection.refusal
+            && let Some(state @ (State::Served | State::Withdrawn)) = state_before
+        {
+            if let Some(reason) = inspection.refusal.filter(|_| state == State::Served) {
+                examined.refuse(file, reason);
             }
-            return self.withdraw(key, before, examined);
+            return self.withdraw(path, before, examined);
         }
         let is_same = before.as_ref().is_some_and(|before| {
             let (before, now) = (&before.facts, &inspection.facts);
@@ -264,33 +251,26 @@ impl Contents {
         if is_same {
             return Ok(());
         }
-        let of_content = inspection.facts.state == State::Withdrawn;
-        let removed = self.forget(&key, before, of_content, examined);
-        let mut file = FileState {
-            facts: inspection.facts,
-            id: None,
-            reserved: None,
-        };
-        if file.facts.state == State::Served {
-            match self.serving_file(&file.facts.info_hash, Some(&key))? {
-                Some(first) => inspection.refusal = duplicate(path, &first),
-                None => file.id = Some(self.add(path, &inspection, examined)),
+        let mut added = None;
+        if inspection.facts.state == State::Served {
+            match self.serving_file(&inspection.facts.info_hash, Some(&path))? {
+                Some(first) => inspection.refusal = duplicate(file, &first),
+                None => added = Some(self.added(file, &inspection)),
             }
         }
+        let after = FileState {
+            facts: inspection.facts,
+            id: added.as_ref().map(|added| added.id),
+            reserved: None,
+        };
         if let Some(reason) = inspection.refusal {
-            let path = path.to_path_buf();
-            examined.refused.push(Refusal { path, reason });
+            examined.refuse(file, reason);
         }
-        let again = file.id.map(|_| file.facts.info_hash);
-        self.keep(key, file);
-        match removed.filter(|removed| Some(*removed) != again) {
-            Some(removed) => self.promote(&removed, examined),
-            None => Ok(()),
-        }
+        self.set(path, before, Some(after), added, examined)
     }
 
     /// Whether the index is given and does not have this torrent in this file.
-    fn is_foreign(&self, path: &Path, inspection: &Inspection) -> Result<bool, IndexError> {
+    fn is_foreign(&self, path: &MetainfoPath, inspection: &Inspection) -> Result<bool, IndexError> {
         if !self.is_given {
             return Ok(false);
         }
@@ -298,7 +278,7 @@ impl Contents {
         Ok(entry.is_none_or(|entry| entry.facts.info_hash != inspection.facts.info_hash))
     }
 
-    /// Reads a metainfo file and looks for its content.
+    /// Reads a metainfo file and checks its content.
     fn inspect(&mut self, path: &Path, examined: &mut Examined) -> Inspected {
         match path.metadata() {
             Ok(metadata) if metadata.is_file() => {}
@@ -307,52 +287,38 @@ impl Contents {
             Ok(_) => return Inspected::File(Inspection::refused(RefusalReason::NotRegular)),
             Err(error) => return Inspected::File(Inspection::refused(error.into())),
         }
-        let root = match &self.content {
-            Some(content) if is_away(content) => None,
-            Some(content) => Some(content.clone()),
-            None => {
-                let directory = path.parent().unwrap_or(Path::new("/"));
-                let real = directory.canonicalize();
-                Some(real.unwrap_or_else(|_| directory.to_path_buf()))
-            }
-        };
+        let root = ContentRoot::new(self.content.clone());
+        let root = root.of(path.parent().unwrap_or(Path::new("/")));
         match Inspection::of(&mut self.reader, path, root.as_deref()) {
             Ok(inspection) => Inspected::File(inspection),
             Err(reason) => {
-                postpone(path, &reason, examined);
+                examined.postpone(path, &reason);
                 Inspected::Postponed
             }
         }
     }
 
-    /// Serves a torrent under a new id.
-    fn add(&mut self, path: &Path, inspection: &Inspection, examined: &mut Examined) -> TorrentId {
+    /// A torrent under a new id.
+    fn added(&mut self, file: &Path, inspection: &Inspection) -> Added {
         let id = self.unused_id(self.next_id);
         self.next_id = id.following();
-        examined.changes.push(Change::Added(Added {
+        Added {
             id,
             info_hash: inspection.facts.info_hash,
             announce: inspection.announce.as_slice().into(),
-            metainfo: Some(path.into()),
-        }));
-        id
+            metainfo: Some(file.into()),
+        }
     }
 
     /// Leaves a tombstone for a file that is gone.
     fn remove(
         &mut self,
-        key: Key,
+        path: MetainfoPath,
         before: Option<FileState>,
         examined: &mut Examined,
     ) -> Result<(), IndexError> {
-        if before.is_none() {
-            return Ok(());
-        }
-        let removed = self.forget(&key, before, false, examined);
-        let epoch = self.epoch;
-        self.overlay.insert(key, OverlayEntry { file: None, epoch });
-        match removed {
-            Some(removed) => self.promote(&removed, examined),
+        match before {
+            Some(_) => self.set(path, before, None, None, examined),
             None => Ok(()),
         }
     }
@@ -360,76 +326,85 @@ impl Contents {
     /// Stops serving a file that cannot be read now, and keeps what is known of it.
     fn withdraw(
         &mut self,
-        key: Key,
+        path: MetainfoPath,
         before: Option<FileState>,
         examined: &mut Examined,
     ) -> Result<(), IndexError> {
-        let Some(mut file) = before.filter(|before| before.facts.state == State::Served) else {
-            return Ok(());
-        };
-        let removed = self.forget(&key, Some(file.clone()), true, examined);
-        file.facts.state = State::Withdrawn;
-        file.id = None;
-        self.keep(key, file);
-        match removed {
-            Some(removed) => self.promote(&removed, examined),
-            None => Ok(()),
+        match before.clone() {
+            Some(mut after) if after.facts.state == State::Served => {
+                after.facts.state = State::Withdrawn;
+                after.id = None;
+                self.set(path, before, Some(after), None, examined)
+            }
+            _ => Ok(()),
         }
     }
 
-    /// Drops the last state of a path. Returns the info-hash that is no longer served, if one is.
-    fn forget(
+    /// Replaces the state of a path, by a tombstone if `after` is `None`. `added` is the torrent that is
+    /// served from it. The one that was served from it is served from another file, if there is one.
+    fn set(
         &mut self,
-        key: &Key,
+        path: MetainfoPath,
         before: Option<FileState>,
-        of_content: bool,
+        after: Option<FileState>,
+        added: Option<Added>,
         examined: &mut Examined,
-    ) -> Option<InfoHash> {
-        let before = before?;
-        let info_hash = before.facts.info_hash;
-        if let Some(keys) = self.by_hash.get_mut(&info_hash) {
-            keys.retain(|other| other != key);
-            if keys.is_empty() {
-                self.by_hash.remove(&info_hash);
+    ) -> Result<(), IndexError> {
+        let is_withdrawn = |file: &FileState| file.facts.state == State::Withdrawn;
+        let removed = before.and_then(|before| {
+            self.unlink(&path, &before);
+            Some(Removed {
+                id: before.id?,
+                info_hash: before.facts.info_hash,
+                of_content: after.as_ref().is_some_and(is_withdrawn),
+            })
+        });
+        if let Some(file) = &after {
+            self.link(&path, file);
+            match file.id {
+                Some(_) => self.counts.served += 1,
+                None => self.counts.refused += 1,
             }
         }
-        let Some(id) = before.id else {
-            // A directory counts as refused until a refresh, so this may be one too many.
-            self.counts.refused = self.counts.refused.saturating_sub(1);
-            return None;
-        };
-        self.ids.remove(&id);
-        self.counts.served = self.counts.served.saturating_sub(1);
-        examined.changes.push(Change::Removed(Removed {
-            id,
-            info_hash,
-            of_content,
-        }));
-        Some(info_hash)
+        let (file, epoch) = (after, self.epoch);
+        self.overlay.insert(path, OverlayEntry { file, epoch });
+        let added_hash = added.as_ref().map(|added| added.info_hash);
+        (examined.changes).extend(removed.map(Change::Removed));
+        examined.changes.extend(added.map(Change::Added));
+        match removed.map(|removed| removed.info_hash) {
+            Some(info_hash) if Some(info_hash) != added_hash => self.promote(&info_hash, examined),
+            _ => Ok(()),
+        }
     }
 
-    /// Takes the state of a path into the overlay.
-    fn keep(&mut self, key: Key, file: FileState) {
+    /// Takes the state of a path out of `by_hash`, `ids` and the counts.
+    fn unlink(&mut self, path: &MetainfoPath, file: &FileState) {
+        let info_hash = &file.facts.info_hash;
+        if let Some(paths) = self.by_hash.get_mut(info_hash) {
+            paths.retain(|other| other != path);
+            if paths.is_empty() {
+                self.by_hash.remove(info_hash);
+            }
+        }
+        // The counts of an index are not trusted, and of a refused directory they have one too many.
+        let counts = &mut self.counts;
         match file.id {
             Some(id) => {
-                self.ids.insert(id);
-                self.counts.served += 1;
+                self.ids.remove(&id);
+                counts.served = counts.served.saturating_sub(1);
             }
-            None => self.counts.refused += 1,
+            None => counts.refused = counts.refused.saturating_sub(1),
         }
-        if file.facts.state != State::Unusable {
-            let keys = self.by_hash.entry(file.facts.info_hash).or_default();
-            keys.push(key.clone());
-        }
-        let (file, epoch) = (Some(file), self.epoch);
-        self.overlay.insert(key, OverlayEntry { file, epoch });
     }
-}
 
-/// Leaves a path for later, because no descriptor was left.
-fn postpone(path: &Path, reason: &RefusalReason, examined: &mut Examined) {
-    log::warn!("rescan postponed: {reason}");
-    examined.postponed.push(path.to_path_buf());
+    /// Adds the state of a path in the overlay to `by_hash` and `ids`.
+    fn link(&mut self, path: &MetainfoPath, file: &FileState) {
+        self.ids.extend(file.id);
+        if file.facts.state != State::Unusable {
+            let paths = self.by_hash.entry(file.facts.info_hash).or_default();
+            paths.push(path.clone());
+        }
+    }
 }
 
 /// The refusal of a duplicate; `None` when both paths lead to one file.

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::overlay::{Override, Snapshot};
 use crate::library::index::IndexError;
-use crate::library::index::format::State;
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
@@ -67,13 +66,13 @@ impl Listing {
             }
             let overrides = self.overrides.binary_search_by_key(&info_hash, |one| one.0);
             if let Some(id) = snapshot.ids.id(entry.record)
-                && entry.facts.state == State::Served
+                && entry.is_served()
                 && overrides.is_err()
             {
                 torrents.push(Listed {
                     info_hash,
                     id,
-                    metainfo: snapshot.index.path_of(&entry),
+                    metainfo: entry.path.to_path_buf(),
                 });
             }
             if torrents.len() >= *limit || read >= ENTRIES_MAX {

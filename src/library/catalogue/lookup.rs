@@ -140,7 +140,7 @@ impl Query {
             Place::Among(candidates) => {
                 let entry = index.entry(candidates.clone(), &self.info_hash)?;
                 let Some(entry) = entry else { return Ok(None) };
-                let metainfo = index.path_of(&entry);
+                let metainfo = entry.path.to_path_buf();
                 if entry.facts.state != State::Served {
                     return Err(LoadError::Withdrawn(metainfo));
                 }

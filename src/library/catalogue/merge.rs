@@ -3,17 +3,15 @@
 //! The old contents and the new index are read side by side, from their beginning to their end.
 
 use std::cmp::Ordering;
-use std::collections::btree_map;
 use std::collections::{BTreeMap, HashSet};
-use std::iter::Peekable;
+use std::iter;
 use std::sync::Arc;
 
 use super::contents::Contents;
-use super::overlay::{FileState, Key, Merged, OverlayEntry, Removed, Snapshot, is_served};
-use crate::library::index::format::RecordNo;
-use crate::library::index::format::State;
+use super::overlay::{FileState, Merged, OverlayEntry, Removed, Snapshot};
+use crate::library::index::format::{RecordNo, State};
 use crate::library::index::id_map::IdMapBuilder;
-use crate::library::index::{Counts, Entries, Entry, Index, IndexError};
+use crate::library::index::{Counts, Entry, Index, IndexError, MetainfoPath};
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
@@ -39,7 +37,7 @@ pub(super) fn merge(
 ) -> Result<(Merged, Difference), IndexError> {
     let newer = contents.overlay().iter();
     let newer = newer.filter(|(_, entry)| entry.epoch >= epoch);
-    let overlay: BTreeMap<Key, OverlayEntry> = newer
+    let overlay: BTreeMap<MetainfoPath, OverlayEntry> = newer
         .map(|(key, entry)| (key.clone(), entry.clone()))
         .collect();
     let files = overlay.values().filter_map(|entry| entry.file.as_ref());
@@ -55,29 +53,17 @@ pub(super) fn merge(
         next_id: contents.next_id(),
         difference: Difference::default(),
     };
-    let mut old_files = OldFiles::new(contents);
-    let mut new_entries = KeyedEntries::of(&index).peekable();
-    let mut next_old = old_files.next();
-    loop {
+    let mut unreadable = Vec::new();
+    let old_files = old_files(contents, &mut unreadable);
+    let pairs = merge_join(old_files, index.entries(), |(old, _), new| match new {
+        Ok(new) => old.cmp(&new.path),
         // An error of the new index comes first and ends the merge.
-        let order = match (&next_old, new_entries.peek()) {
-            (None, None) => break,
-            (Some((old, _)), Some(Ok((new, _)))) => old.cmp(new),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) | (_, Some(Err(_))) => Ordering::Greater,
-        };
-        let old = match order.is_le() {
-            true => std::mem::replace(&mut next_old, old_files.next()),
-            false => None,
-        };
-        let new = match order.is_ge() {
-            true => new_entries.next().transpose()?,
-            false => None,
-        };
-        merging.merge_one(old, new)?;
+        Err(_) => Ordering::Greater,
+    });
+    for (old, new) in pairs {
+        merging.merge_one(old, new.transpose()?)?;
     }
-    drop(new_entries);
-    merging.drop_unreadable(&old_files.unreadable);
+    merging.remove_unreadable(&unreadable);
     let Merging {
         overlay,
         counts,
@@ -102,7 +88,7 @@ struct Merging<'a> {
     epoch: u32,
     /// Torrents that are served from paths in `overlay`, whatever the index says.
     served_by_overlay: HashSet<InfoHash>,
-    overlay: BTreeMap<Key, OverlayEntry>,
+    overlay: BTreeMap<MetainfoPath, OverlayEntry>,
     counts: Counts,
     ids: IdMapBuilder,
     next_id: TorrentId,
@@ -113,54 +99,55 @@ impl Merging<'_> {
     /// Merges the old state and the new entry of one path. Each entry gets an id.
     fn merge_one(
         &mut self,
-        old: Option<(Key, Option<FileState>)>,
-        new: Option<(Key, Entry)>,
+        old: Option<(MetainfoPath, Option<FileState>)>,
+        new: Option<Entry>,
     ) -> Result<(), IndexError> {
-        let key = (old.as_ref().map(|(key, _)| key)).or(new.as_ref().map(|(key, _)| key));
-        if let Some(entry) = key.and_then(|key| self.overlay.get(key)) {
+        let path = old.as_ref().map(|(path, _)| path);
+        let path = path.or(new.as_ref().map(|entry| &entry.path));
+        if let Some(entry) = path.and_then(|path| self.overlay.get(path)) {
             // The overlay is in force. The id of the record, if there is one, is not used.
-            let file = entry.file.as_ref().map(|file| file.id);
-            if let Some((_, entry)) = new {
-                *tally(&mut self.counts, is_served(&entry)) -= 1;
-                self.push_new_id();
+            if let Some(file) = &entry.file {
+                *tally(&mut self.counts, file.id.is_some()) += 1;
             }
-            if let Some(id) = file {
-                *tally(&mut self.counts, id.is_some()) += 1;
+            if let Some(entry) = new {
+                *tally(&mut self.counts, entry.is_served()) -= 1;
+                self.push_new_id();
             }
             return Ok(());
         }
         let old = old.and_then(|(_, file)| file);
-        let Some((key, entry)) = new else {
+        let Some(entry) = new else {
             self.remove(old.as_ref(), false);
             return Ok(());
         };
-        let served = is_served(&entry);
-        if served && self.served_by_overlay.contains(&entry.facts.info_hash) {
+        let is_served = entry.is_served();
+        if is_served && self.served_by_overlay.contains(&entry.facts.info_hash) {
             // It came at another path meanwhile, which serves it.
             self.remove(old.as_ref(), false);
-            self.lay_over(key, &entry, None);
+            self.lay_over(entry, None);
             self.push_new_id();
             return Ok(());
         }
-        if let Some(old) = old.as_ref().filter(|old| is_same(old, &entry))
-            && let Some(id) = old.id
-            && self.is_left_to_serve(&entry)?
-        {
-            self.lay_over(key, &entry, Some(id));
-            self.ids.push(id);
-            return Ok(());
-        }
-        let kept = old.as_ref().filter(|old| served && is_same(old, &entry));
-        if let Some(id) = kept.and_then(|old| old.id) {
-            self.ids.push(id);
-            return Ok(());
+        let unchanged = old.as_ref().filter(|old| {
+            let (old, new) = (&old.facts, &entry.facts);
+            old.info_hash == new.info_hash && old.stamp == new.stamp
+        });
+        if let Some(id) = unchanged.and_then(|old| old.id) {
+            let is_left_to_serve = self.is_left_to_serve(&entry)?;
+            if is_left_to_serve || is_served {
+                self.ids.push(id);
+                if is_left_to_serve {
+                    self.lay_over(entry, Some(id));
+                }
+                return Ok(());
+            }
         }
         self.remove(old.as_ref(), entry.facts.state == State::Withdrawn);
-        if served {
+        if is_served {
             self.difference.added.push(entry.record);
         }
         match old.and_then(|old| old.reserved) {
-            // The loop has not heard of this id.
+            // The loop has never had this id.
             Some(id) => self.ids.push(id),
             None => self.push_new_id(),
         }
@@ -176,17 +163,14 @@ impl Merging<'_> {
             return Ok(false);
         }
         match self.index.first_of(entry.record) {
-            Some(first) => {
-                let first = Key::of(self.index, &self.index.record(first)?);
-                Ok(self.overlay.contains_key(&first))
-            }
+            Some(first) => Ok(self.overlay.contains_key(&self.index.record(first)?.path)),
             None => Ok(false),
         }
     }
 
     /// Makes the overlay say whether a torrent is served from this file, against the index.
-    fn lay_over(&mut self, key: Key, entry: &Entry, id: Option<TorrentId>) {
-        *tally(&mut self.counts, is_served(entry)) -= 1;
+    fn lay_over(&mut self, entry: Entry, id: Option<TorrentId>) {
+        *tally(&mut self.counts, entry.is_served()) -= 1;
         *tally(&mut self.counts, id.is_some()) += 1;
         if id.is_some() {
             self.served_by_overlay.insert(entry.facts.info_hash);
@@ -197,22 +181,23 @@ impl Merging<'_> {
             reserved: None,
         });
         let epoch = self.epoch;
-        self.overlay.insert(key, OverlayEntry { file, epoch });
+        self.overlay
+            .insert(entry.path, OverlayEntry { file, epoch });
     }
 
     /// Removes the torrents of records that cannot be read.
-    fn drop_unreadable(&mut self, records: &[RecordNo]) {
-        let snapshot = self.contents.snapshot();
+    fn remove_unreadable(&mut self, records: &[RecordNo]) {
+        let Snapshot { index, ids } = self.contents.snapshot();
         for &record in records {
-            let found = snapshot.index.info_hashes(&[record]).unwrap_or_default();
-            let info_hash = found.first().copied().flatten();
-            if let Some(id) = snapshot.ids.id(record) {
-                self.difference.removed.push(Removed {
-                    id,
-                    info_hash: info_hash.unwrap_or(InfoHash([0; 20])),
-                    of_content: false,
-                });
-            }
+            let info_hashes = index.info_hashes(&[record]).unwrap_or_default();
+            // If that cannot be read either, the id is enough for announcing.
+            let info_hash = info_hashes.first().copied().flatten();
+            let id = ids.id(record).expect("each record has an id");
+            self.difference.removed.push(Removed {
+                id,
+                info_hash: info_hash.unwrap_or(InfoHash([0; 20])),
+                of_content: false,
+            });
         }
     }
 
@@ -243,95 +228,53 @@ fn tally(counts: &mut Counts, served: bool) -> &mut u64 {
     }
 }
 
-/// Whether a torrent keeps its id.
-fn is_same(old: &FileState, new: &Entry) -> bool {
-    old.facts.info_hash == new.facts.info_hash && old.facts.stamp == new.facts.stamp
-}
-
-/// The old state of each path, in the order of paths.
-struct OldFiles<'a> {
+/// The old state of each path, in the order of paths. Records that cannot be read are added to
+/// `unreadable`.
+fn old_files<'a>(
     contents: &'a Contents,
-    snapshot: KeyedEntries<'a>,
-    /// The next of the snapshot.
-    entry: Option<(Key, Entry)>,
-    overlay: Peekable<btree_map::Iter<'a, Key, OverlayEntry>>,
-    /// Records of the snapshot that cannot be read.
-    unreadable: Vec<RecordNo>,
-}
-
-impl<'a> OldFiles<'a> {
-    fn new(contents: &'a Contents) -> Self {
-        let mut old = OldFiles {
-            contents,
-            snapshot: KeyedEntries::of(&contents.snapshot().index),
-            entry: None,
-            overlay: contents.overlay().iter().peekable(),
-            unreadable: Vec::new(),
-        };
-        old.entry = old.next_readable();
-        old
-    }
-
-    /// The next entry of the snapshot that can be read.
-    fn next_readable(&mut self) -> Option<(Key, Entry)> {
+    unreadable: &'a mut Vec<RecordNo>,
+) -> impl Iterator<Item = (MetainfoPath, Option<FileState>)> {
+    let mut entries = contents.snapshot().index.entries();
+    let readable = iter::from_fn(move || {
         loop {
-            let record = self.snapshot.entries.upcoming();
-            match self.snapshot.next()? {
+            let record = entries.upcoming();
+            match entries.next()? {
                 Ok(entry) => return Some(entry),
                 Err(error) => {
-                    if self.unreadable.is_empty() {
+                    if unreadable.is_empty() {
                         log::warn!("{error}; this part of the index is ignored");
                     }
-                    self.unreadable.push(record);
+                    unreadable.push(record);
                 }
             }
         }
-    }
+    });
+    let order = |entry: &Entry, over: &(&MetainfoPath, _)| entry.path.cmp(over.0);
+    merge_join(readable, contents.overlay(), order).map(|(entry, over)| match over {
+        Some((path, over)) => (path.clone(), over.file.clone()),
+        None => {
+            let entry = entry.expect("a pair has an item of one side at least");
+            let file = contents.file_state(&entry);
+            (entry.path, Some(file))
+        }
+    })
 }
 
-impl Iterator for OldFiles<'_> {
-    type Item = (Key, Option<FileState>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let order = match (&self.entry, self.overlay.peek()) {
+/// Joins two ascending sequences. Items that are equal come together, each other one without a partner.
+fn merge_join<A, B>(
+    left: impl IntoIterator<Item = A>,
+    right: impl IntoIterator<Item = B>,
+    order: impl Fn(&A, &B) -> Ordering,
+) -> impl Iterator<Item = (Option<A>, Option<B>)> {
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    iter::from_fn(move || {
+        let order = match (left.peek(), right.peek()) {
             (None, None) => return None,
-            (Some((one, _)), Some((other, _))) => one.cmp(other),
+            (Some(one), Some(other)) => order(one, other),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
         };
-        let entry = match order.is_le() {
-            true => {
-                let next = self.next_readable();
-                std::mem::replace(&mut self.entry, next)
-            }
-            false => None,
-        };
-        if order.is_ge() {
-            let (key, over) = self.overlay.next()?;
-            return Some((key.clone(), over.file.clone()));
-        }
-        entry.map(|(key, entry)| (key, Some(self.contents.file_state(&entry))))
-    }
-}
-
-/// The entries of an index with their keys.
-struct KeyedEntries<'a> {
-    index: &'a Index,
-    entries: Entries<'a>,
-}
-
-impl<'a> KeyedEntries<'a> {
-    fn of(index: &'a Index) -> Self {
-        let entries = index.entries();
-        KeyedEntries { index, entries }
-    }
-}
-
-impl Iterator for KeyedEntries<'_> {
-    type Item = Result<(Key, Entry), IndexError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let entry = self.entries.next()?;
-        Some(entry.map(|entry| (Key::of(self.index, &entry), entry)))
-    }
+        let one = left.next_if(|_| order.is_le());
+        Some((one, right.next_if(|_| order.is_ge())))
+    })
 }

@@ -5,14 +5,13 @@
 //! in the loop ([`Override`]).
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::library::index::format::{Facts, State};
+use crate::library::index::format::Facts;
 use crate::library::index::id_map::IdMap;
-use crate::library::index::{Counts, Entry, Index};
-use crate::torrent::catalogue::Refusal;
+use crate::library::index::{Counts, Index, MetainfoPath};
+use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
@@ -87,33 +86,6 @@ pub enum Override {
     Served(TorrentId, Arc<Path>),
 }
 
-/// The path of a metainfo file. Keys have the order of an index: by directory, then by name.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct Key {
-    pub(super) directory: PathBuf,
-    pub(super) name: OsString,
-}
-
-impl Key {
-    pub(super) fn new(path: &Path) -> Option<Self> {
-        Some(Key {
-            directory: path.parent()?.to_path_buf(),
-            name: path.file_name()?.to_owned(),
-        })
-    }
-
-    pub(super) fn of(index: &Index, entry: &Entry) -> Self {
-        Key {
-            directory: index.origin().root.join(&entry.directory),
-            name: entry.name.clone(),
-        }
-    }
-
-    pub(super) fn path(&self) -> PathBuf {
-        self.directory.join(&self.name)
-    }
-}
-
 /// A metainfo file that exists.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct FileState {
@@ -155,16 +127,24 @@ pub(super) struct Examined {
     pub(super) postponed: Vec<PathBuf>,
 }
 
+impl Examined {
+    pub(super) fn refuse(&mut self, path: &Path, reason: RefusalReason) {
+        let path = path.to_path_buf();
+        self.refused.push(Refusal { path, reason });
+    }
+
+    /// Leaves a path for later, because no descriptor is left.
+    pub(super) fn postpone(&mut self, path: &Path, reason: &RefusalReason) {
+        log::warn!("rescan postponed: {reason}");
+        self.postponed.push(path.to_path_buf());
+    }
+}
+
 /// What replaces the contents of the catalogue after a new index was merged in.
 pub(super) struct Merged {
     pub(super) snapshot: Snapshot,
     /// What was examined while the index was made, and what it may have missed.
-    pub(super) overlay: BTreeMap<Key, OverlayEntry>,
+    pub(super) overlay: BTreeMap<MetainfoPath, OverlayEntry>,
     pub(super) counts: Counts,
     pub(super) next_id: TorrentId,
-}
-
-/// Whether a torrent is served from the file of this entry.
-pub(super) fn is_served(entry: &Entry) -> bool {
-    entry.facts.state == State::Served && !entry.duplicate
 }

@@ -11,7 +11,7 @@ use sha1::{Digest, Sha1};
 
 use super::index_cache;
 use super::source::{Settings, Source, log_refusals};
-use crate::library::index::{Fault, Index, IndexError};
+use crate::library::index::{Fault, Index, IndexError, MetainfoPath};
 use crate::library::scan::build::{self, BuildError, Depth, Plan, Previous, Progress};
 use crate::library::scan::parallel;
 use crate::library::scan::walk::is_away;
@@ -29,7 +29,7 @@ pub(super) struct Task {
     /// See [`Previous::quiet`].
     pub(super) quiet: bool,
     /// See [`Previous::gone`].
-    pub(super) gone: Vec<PathBuf>,
+    pub(super) gone: Vec<MetainfoPath>,
 }
 
 /// The file in which the index of these inputs is kept below a state directory.

@@ -17,7 +17,7 @@ const MAGIC: [u8; 8] = *b"hekatidx";
 pub const VERSION: u32 = 3;
 
 /// Where the first section starts, so that records do not share a page with the header.
-pub(in crate::library) const HEADER_BYTES: usize = 4096;
+pub(super) const HEADER_BYTES: usize = 4096;
 
 /// Bytes that the checksum of the header covers: magic, version, sections.
 const HEADER_USED_BYTES: usize = 8 + 4 + SECTIONS * SECTION_BYTES;
@@ -26,14 +26,14 @@ const SECTIONS: usize = 11;
 const SECTION_BYTES: usize = 8 + 8 + CHECKSUM_BYTES;
 const CHECKSUM_BYTES: usize = 20;
 
-/// Units: bytes of one entry.
-pub(in crate::library) const RECORD_BYTES: usize = 52;
-pub(in crate::library) const DIRECTORY_BYTES: usize = 12;
-pub(in crate::library) const OFFSET_BYTES: usize = 8;
-pub(in crate::library) const PREFIX_BYTES: usize = 8;
-pub(in crate::library) const POSITION_BYTES: usize = 4;
-pub(in crate::library) const DUPLICATE_BYTES: usize = 8;
-pub(in crate::library) const COUNTS_BYTES: usize = 16;
+/// Bytes of one entry.
+pub(super) const RECORD_BYTES: usize = 52;
+pub(super) const DIRECTORY_BYTES: usize = 12;
+pub(super) const OFFSET_BYTES: usize = 8;
+pub(super) const PREFIX_BYTES: usize = 8;
+pub(super) const POSITION_BYTES: usize = 4;
+pub(super) const DUPLICATE_BYTES: usize = 8;
+pub(super) const COUNTS_BYTES: usize = 16;
 
 /// Record numbers have 32 bits, of which the last is not used.
 pub const MAX_RECORDS: u32 = u32::MAX - 1;
@@ -49,7 +49,7 @@ pub struct TrackerListNo(pub u32);
 
 /// The sections of an index file, in their order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::library) enum Part {
+pub(super) enum Part {
     Records,
     Names,
     Directories,
@@ -64,7 +64,7 @@ pub(in crate::library) enum Part {
 }
 
 impl Part {
-    pub(in crate::library) const ALL: [Part; SECTIONS] = [
+    pub(super) const ALL: [Part; SECTIONS] = [
         Part::Records,
         Part::Names,
         Part::Directories,
@@ -78,47 +78,45 @@ impl Part {
         Part::Positions,
     ];
 
-    pub(in crate::library) fn name(self) -> &'static str {
+    /// Its name, and the bytes of one of its entries; 1 where entries differ in length.
+    fn name_and_width(self) -> (&'static str, usize) {
         match self {
-            Part::Records => "records",
-            Part::Names => "names",
-            Part::Directories => "directories",
-            Part::DirectoryPaths => "directory paths",
-            Part::TrackerLists => "tracker lists",
-            Part::TrackerOffsets => "tracker offsets",
-            Part::Duplicates => "duplicates",
-            Part::Counts => "counts",
-            Part::Origin => "origin",
-            Part::Prefixes => "prefixes",
-            Part::Positions => "positions",
+            Part::Records => ("records", RECORD_BYTES),
+            Part::Names => ("names", 1),
+            Part::Directories => ("directories", DIRECTORY_BYTES),
+            Part::DirectoryPaths => ("directory paths", 1),
+            Part::TrackerLists => ("tracker lists", 1),
+            Part::TrackerOffsets => ("tracker offsets", OFFSET_BYTES),
+            Part::Duplicates => ("duplicates", DUPLICATE_BYTES),
+            Part::Counts => ("counts", COUNTS_BYTES),
+            Part::Origin => ("origin", 1),
+            Part::Prefixes => ("prefixes", PREFIX_BYTES),
+            Part::Positions => ("positions", POSITION_BYTES),
         }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        self.name_and_width().0
     }
 }
 
 /// Where a section is in the file, and the SHA-1 of its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(in crate::library) struct Section {
-    pub(in crate::library) offset: u64,
-    pub(in crate::library) length: u64,
-    pub(in crate::library) checksum: [u8; CHECKSUM_BYTES],
-}
-
-impl Section {
-    /// The number of entries of this width, in bytes.
-    pub(in crate::library) fn entries(&self, width_bytes: usize) -> u64 {
-        self.length / width_bytes as u64
-    }
+pub(super) struct Section {
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    pub(super) checksum: [u8; CHECKSUM_BYTES],
 }
 
 /// The header of an index file.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(in crate::library) struct Header {
+pub(super) struct Header {
     sections: [Section; SECTIONS],
 }
 
 /// Why a header is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::library) enum HeaderError {
+pub(super) enum HeaderError {
     NotAnIndex,
     Version(u32),
     Checksum,
@@ -127,30 +125,28 @@ pub(in crate::library) enum HeaderError {
 }
 
 impl Header {
-    pub(in crate::library) fn section(&self, part: Part) -> Section {
+    pub(super) fn section(&self, part: Part) -> Section {
         *(self.sections.get(part as usize)).expect("each part has a section")
     }
 
-    pub(in crate::library) fn set_section(&mut self, part: Part, section: Section) {
+    pub(super) fn set_section(&mut self, part: Part, section: Section) {
         let slot = self.sections.get_mut(part as usize);
         *slot.expect("each part has a section") = section;
     }
 
-    /// The number of records.
-    pub(in crate::library) fn records(&self) -> u64 {
-        self.section(Part::Records).entries(RECORD_BYTES)
+    /// The number of entries in a section.
+    pub(super) fn entries(&self, part: Part) -> u64 {
+        self.section(part).length / part.name_and_width().1 as u64
     }
 
     /// The minimum length of the file, in bytes.
-    pub(in crate::library) fn end(&self) -> u64 {
-        let ends = self
-            .sections
-            .iter()
-            .map(|section| section.offset.saturating_add(section.length));
-        ends.max().unwrap_or(0)
+    pub(super) fn end(&self) -> u64 {
+        let ends = self.sections.iter();
+        let ends = ends.map(|section| section.offset.saturating_add(section.length));
+        ends.max().expect("there are sections")
     }
 
-    pub(in crate::library) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_BYTES);
         out.extend(MAGIC);
         out.extend(VERSION.to_le_bytes());
@@ -165,7 +161,7 @@ impl Header {
         out
     }
 
-    pub(in crate::library) fn decode(raw: &[u8; HEADER_BYTES]) -> Result<Self, HeaderError> {
+    pub(super) fn decode(raw: &[u8; HEADER_BYTES]) -> Result<Self, HeaderError> {
         let mut fields = Fields(raw);
         if fields.take() != MAGIC {
             return Err(HeaderError::NotAnIndex);
@@ -192,26 +188,18 @@ impl Header {
 
     /// Checks what reading relies on: whole entries, numbers of 32 bits, a position for each prefix.
     fn check(&self) -> Result<(), HeaderError> {
-        let widths = [
-            (Part::Records, RECORD_BYTES),
-            (Part::Directories, DIRECTORY_BYTES),
-            (Part::TrackerOffsets, OFFSET_BYTES),
-            (Part::Duplicates, DUPLICATE_BYTES),
-            (Part::Prefixes, PREFIX_BYTES),
-            (Part::Positions, POSITION_BYTES),
-        ];
-        let entries = |part, width| self.section(part).entries(width);
-        let whole = widths.iter().all(|(part, width)| {
-            self.section(*part).length.is_multiple_of(*width as u64)
-                && entries(*part, *width) <= u64::from(MAX_RECORDS)
-        });
-        let prefixes = entries(Part::Prefixes, PREFIX_BYTES);
-        if whole
-            && prefixes == entries(Part::Positions, POSITION_BYTES)
-            && prefixes <= self.records()
-            && entries(Part::Directories, DIRECTORY_BYTES) <= self.records()
-            && entries(Part::Duplicates, DUPLICATE_BYTES) <= self.records()
-            && self.section(Part::Counts).length == COUNTS_BYTES as u64
+        let is_whole = |part: Part| {
+            let width = part.name_and_width().1 as u64;
+            self.section(part).length.is_multiple_of(width)
+                && (width == 1 || self.entries(part) <= u64::from(MAX_RECORDS))
+        };
+        let records = self.entries(Part::Records);
+        if Part::ALL.into_iter().all(is_whole)
+            && self.entries(Part::Prefixes) == self.entries(Part::Positions)
+            && self.entries(Part::Prefixes) <= records
+            && self.entries(Part::Directories) <= records
+            && self.entries(Part::Duplicates) <= records
+            && self.entries(Part::Counts) == 1
         {
             Ok(())
         } else {
@@ -277,19 +265,19 @@ pub struct Facts {
 
 /// The record of a metainfo file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::library) struct Record {
-    pub(in crate::library) facts: Facts,
+pub(super) struct Record {
+    pub(super) facts: Facts,
     /// The index of its directory.
-    pub(in crate::library) directory: u32,
+    pub(super) directory: u32,
     /// Where its name starts; 40 bits of it are kept.
-    pub(in crate::library) name_offset: u64,
-    pub(in crate::library) name_length: u8,
+    pub(super) name_offset: u64,
+    pub(super) name_length: u8,
     /// Its list of announce URLs.
-    pub(in crate::library) trackers: TrackerListNo,
+    pub(super) trackers: TrackerListNo,
 }
 
 impl Record {
-    pub(in crate::library) fn encode(&self) -> [u8; RECORD_BYTES] {
+    pub(super) fn encode(&self) -> [u8; RECORD_BYTES] {
         let state = match self.facts.state {
             State::Served => 0_u16,
             State::Withdrawn => 1,
@@ -309,7 +297,7 @@ impl Record {
         out
     }
 
-    pub(in crate::library) fn decode(raw: &[u8; RECORD_BYTES]) -> Self {
+    pub(super) fn decode(raw: &[u8; RECORD_BYTES]) -> Self {
         let mut fields = Fields(raw);
         let info_hash = InfoHash(fields.take());
         let directory = fields.u32();
@@ -346,13 +334,13 @@ impl Record {
 /// A directory with metainfo files in it. Its path and its records end where those of the next
 /// directory start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::library) struct Directory {
-    pub(in crate::library) path_offset: u64,
-    pub(in crate::library) first_record: RecordNo,
+pub(super) struct Directory {
+    pub(super) path_offset: u64,
+    pub(super) first_record: RecordNo,
 }
 
 impl Directory {
-    pub(in crate::library) fn encode(&self) -> [u8; DIRECTORY_BYTES] {
+    pub(super) fn encode(&self) -> [u8; DIRECTORY_BYTES] {
         let mut out = [0; DIRECTORY_BYTES];
         let mut rest = out.as_mut_slice();
         put(&mut rest, &self.path_offset.to_le_bytes());
@@ -360,7 +348,7 @@ impl Directory {
         out
     }
 
-    pub(in crate::library) fn decode(raw: &[u8; DIRECTORY_BYTES]) -> Self {
+    pub(super) fn decode(raw: &[u8; DIRECTORY_BYTES]) -> Self {
         let mut fields = Fields(raw);
         Directory {
             path_offset: fields.u64(),
@@ -369,17 +357,54 @@ impl Directory {
     }
 }
 
+pub(super) fn encode_duplicate((later, first): (RecordNo, RecordNo)) -> [u8; DUPLICATE_BYTES] {
+    let mut out = [0; DUPLICATE_BYTES];
+    let mut rest = out.as_mut_slice();
+    put(&mut rest, &later.0.to_le_bytes());
+    put(&mut rest, &first.0.to_le_bytes());
+    out
+}
+
+pub(super) fn decode_duplicate(raw: &[u8; DUPLICATE_BYTES]) -> (RecordNo, RecordNo) {
+    let mut fields = Fields(raw);
+    (RecordNo(fields.u32()), RecordNo(fields.u32()))
+}
+
+/// The number of torrents in an index.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counts {
+    /// Torrents whose content was right.
+    pub served: u64,
+    /// Metainfo files and directories that are refused.
+    pub refused: u64,
+}
+
+impl Counts {
+    pub(super) fn encode(&self) -> [u8; COUNTS_BYTES] {
+        let mut out = [0; COUNTS_BYTES];
+        let mut rest = out.as_mut_slice();
+        put(&mut rest, &self.served.to_le_bytes());
+        put(&mut rest, &self.refused.to_le_bytes());
+        out
+    }
+
+    pub(super) fn decode(raw: &[u8; COUNTS_BYTES]) -> Self {
+        let mut fields = Fields(raw);
+        Counts {
+            served: fields.u64(),
+            refused: fields.u64(),
+        }
+    }
+}
+
 /// The first eight bytes of an info-hash as a number that sorts like them.
-pub(in crate::library) fn prefix(info_hash: &InfoHash) -> u64 {
+pub(super) fn prefix(info_hash: &InfoHash) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = info_hash.0;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// Appends byte strings, each after its length in 4 bytes.
-pub(in crate::library) fn encode_strings<'a>(
-    strings: impl Iterator<Item = &'a [u8]>,
-    out: &mut Vec<u8>,
-) {
+pub(super) fn encode_strings<'a>(strings: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
     for string in strings {
         let length =
             u32::try_from(string.len()).expect("paths and URLs are below METAINFO_MAX_BYTES");
@@ -389,7 +414,7 @@ pub(in crate::library) fn encode_strings<'a>(
 }
 
 /// Reads what [`encode_strings`] wrote; `None` when the bytes end within a string.
-pub(in crate::library) fn decode_strings(mut raw: &[u8]) -> Option<Vec<&[u8]>> {
+pub(super) fn decode_strings(mut raw: &[u8]) -> Option<Vec<&[u8]>> {
     let mut strings = Vec::new();
     while !raw.is_empty() {
         let (length, rest) = raw.split_first_chunk()?;
@@ -402,7 +427,7 @@ pub(in crate::library) fn decode_strings(mut raw: &[u8]) -> Option<Vec<&[u8]>> {
 }
 
 /// Appends announce URLs in tiers (BEP 12) as strings, with an empty one between two tiers.
-pub(in crate::library) fn encode_trackers(tiers: &[Vec<String>], out: &mut Vec<u8>) {
+pub(super) fn encode_trackers(tiers: &[Vec<String>], out: &mut Vec<u8>) {
     for (number, tier) in tiers.iter().enumerate() {
         let separator = (number > 0).then_some(b"".as_slice());
         let urls = tier.iter().map(String::as_bytes);
@@ -411,7 +436,7 @@ pub(in crate::library) fn encode_trackers(tiers: &[Vec<String>], out: &mut Vec<u
 }
 
 /// Reads what [`encode_trackers`] wrote; `None` when it is damaged.
-pub(in crate::library) fn decode_trackers(raw: &[u8]) -> Option<Vec<Vec<String>>> {
+pub(super) fn decode_trackers(raw: &[u8]) -> Option<Vec<Vec<String>>> {
     let strings = decode_strings(raw)?;
     let tiers = strings.split(|string| string.is_empty()).map(|tier| {
         let url = |url: &&[u8]| String::from_utf8(url.to_vec()).ok();
@@ -478,7 +503,7 @@ mod tests {
     fn a_header_is_read_as_it_was_written() {
         let header = header();
         assert_eq!(Header::decode(&raw(&header)), Ok(header.clone()));
-        assert_eq!(header.records(), 3);
+        assert_eq!(header.entries(Part::Records), 3);
         assert_eq!(header.section(Part::Names).length, 17);
         assert_eq!(header.end(), HEADER_BYTES as u64 + 442);
     }
@@ -587,19 +612,9 @@ mod tests {
     #[test]
     fn the_page_of_the_format_has_its_sections_and_widths() {
         let page = include_str!("../../../docs/INDEX.md");
-        let widths = [
-            (Part::Records, RECORD_BYTES),
-            (Part::Directories, DIRECTORY_BYTES),
-            (Part::TrackerOffsets, OFFSET_BYTES),
-            (Part::Duplicates, DUPLICATE_BYTES),
-            (Part::Counts, COUNTS_BYTES),
-            (Part::Prefixes, PREFIX_BYTES),
-            (Part::Positions, POSITION_BYTES),
-        ];
-        let row = |part: Part| {
-            let width = widths.iter().find(|(other, _)| *other == part);
-            let width = width.map_or(String::new(), |(_, width)| format!("{width} "));
-            format!("| {} | {width}| ", part.name())
+        let row = |part: Part| match part.name_and_width() {
+            (name, 1) => format!("| {name} | | "),
+            (name, width) => format!("| {name} | {width} | "),
         };
         let rows =
             Part::ALL.map(|part| page.find(&row(part)).unwrap_or_else(|| panic!("{part:?}")));

@@ -4,7 +4,7 @@
 //! - `writer`, `sort`: writing it, with an external sort. A reader sees the old file or the new one.
 //! - `reader`: opening and reading it. Nothing in the file is trusted.
 //! - `prefixes`: the section that is held in memory. It tells whether an info-hash may be in the index.
-//! - `paths`: finding records by their paths.
+//! - `paths`: the paths of metainfo files; finding records by them.
 //! - `section_reader`: reads within one section of the file.
 //! - `id_map`: the map between torrent ids and records, while indexes replace each other.
 
@@ -17,4 +17,6 @@ mod section_reader;
 mod sort;
 pub mod writer;
 
-pub use reader::{Candidates, Counts, Entries, Entry, Fault, Index, IndexError, Served};
+pub use format::Counts;
+pub use paths::MetainfoPath;
+pub use reader::{Candidates, Entries, Entry, Fault, Index, IndexError, Served};

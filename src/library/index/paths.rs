@@ -1,39 +1,63 @@
-//! Finding records by their paths, by binary search: directories by components, then files by name.
+//! The paths of metainfo files, and finding records by them: directories by components, then files by
+//! name, by binary search.
 //!
 //! Blocks.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::library::index::format::{
+use super::format::{
     ContentName, DIRECTORY_BYTES, Directory, Part, RECORD_BYTES, Record, RecordNo,
 };
-use crate::library::index::reader::{Entries, Entry, Index, IndexError, READ_BYTES};
+use super::reader::{Entries, Entry, Index, IndexError, READ_BYTES};
 
 /// Bytes of one read if few records in a row are wanted.
 const NEAR_BYTES: usize = 16 * 1024;
 
+/// The absolute path of a metainfo file. Paths have the order of an index: by the components of the
+/// directory, then by name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct MetainfoPath {
+    /// The directory.
+    pub directory: PathBuf,
+    /// The name in it.
+    pub name: OsString,
+}
+
+impl MetainfoPath {
+    /// `None` for a path without a name, such as `/`.
+    #[must_use]
+    pub fn new(path: &Path) -> Option<Self> {
+        Some(MetainfoPath {
+            directory: path.parent()?.to_path_buf(),
+            name: path.file_name()?.to_owned(),
+        })
+    }
+
+    /// The path in one piece.
+    #[must_use]
+    pub fn to_path_buf(&self) -> PathBuf {
+        self.directory.join(&self.name)
+    }
+}
+
 impl Index {
-    /// The entry of a metainfo file, by its absolute path.
+    /// The entry of a metainfo file.
     ///
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
-    pub fn at(&self, path: &Path) -> Result<Option<Entry>, IndexError> {
-        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-            return Ok(None);
-        };
-        let records = self.within(directory)?;
-        let (mut start, mut end) = (records.start, records.end);
-        while start < end {
-            let middle = start + (end - start) / 2;
-            match self.name_of(RecordNo(middle))?.as_os_str().cmp(name) {
-                std::cmp::Ordering::Less => start = middle + 1,
-                std::cmp::Ordering::Greater => end = middle,
-                std::cmp::Ordering::Equal => return self.record(RecordNo(middle)).map(Some),
-            }
+    pub fn at(&self, path: &MetainfoPath) -> Result<Option<Entry>, IndexError> {
+        let Range { start, end } = self.within(&path.directory)?;
+        let name_of = |record: u64| self.name_of(RecordNo(narrow(record)));
+        let found = partition(start.into()..end.into(), |record| {
+            Ok(name_of(record)? < path.name)
+        })?;
+        match found < end.into() && name_of(found)? == path.name {
+            true => self.record(RecordNo(narrow(found))).map(Some),
+            false => Ok(None),
         }
-        Ok(None)
     }
 
     /// The records of the files in a directory, not of those in directories below it.
@@ -74,9 +98,8 @@ impl Index {
         let records = self.within(directory)?;
         let mut reader = self.reader(Part::Records, READ_BYTES.min(records.len() * RECORD_BYTES));
         for number in records {
-            let raw = reader.entry(number.into());
-            let raw = raw.map_err(|error| self.failed(Part::Records, error))?;
-            if names.contains(&Record::decode(raw).facts.content_name) {
+            let record = Record::decode(reader.entry(number.into())?);
+            if names.contains(&record.facts.content_name) {
                 found.push(RecordNo(number));
             }
         }
@@ -95,31 +118,19 @@ impl Index {
                 && is_before_end(&directory.join("x"), directory);
             return Ok(if all { 0..self.records() } else { 0..0 });
         };
-        let first = self.partition(|path| path < wanted)?;
-        let end = self.partition(|path| path < wanted || is_before_end(path, wanted))?;
+        let directories = self.header().entries(Part::Directories);
+        let first = partition(0..directories, |index| {
+            Ok(*self.directory_path(index)? < *wanted)
+        })?;
+        let end = partition(first..directories, |index| {
+            Ok(is_before_end(&self.directory_path(index)?, wanted))
+        })?;
         Ok(self.first_record(first)?..self.first_record(end)?)
-    }
-
-    fn directories(&self) -> u64 {
-        self.section(Part::Directories).entries(DIRECTORY_BYTES)
-    }
-
-    /// The number of directories at the beginning whose path `is_before`.
-    fn partition(&self, is_before: impl Fn(&Path) -> bool) -> Result<u64, IndexError> {
-        let (mut start, mut end) = (0, self.directories());
-        while start < end {
-            let middle = start + (end - start) / 2;
-            match is_before(&self.directory_path(middle)?) {
-                true => start = middle + 1,
-                false => end = middle,
-            }
-        }
-        Ok(start)
     }
 
     /// The first record of a directory; after the last directory, the number of records.
     fn first_record(&self, directory: u64) -> Result<u32, IndexError> {
-        if directory >= self.directories() {
+        if directory >= self.header().entries(Part::Directories) {
             return Ok(self.records());
         }
         let raw = self.fixed::<DIRECTORY_BYTES>(Part::Directories, directory)?;
@@ -127,13 +138,33 @@ impl Index {
     }
 }
 
+/// The first of these numbers that is not before what is searched for.
+fn partition(
+    numbers: Range<u64>,
+    is_before: impl Fn(u64) -> Result<bool, IndexError>,
+) -> Result<u64, IndexError> {
+    let Range { mut start, mut end } = numbers;
+    while start < end {
+        let middle = start + (end - start) / 2;
+        match is_before(middle)? {
+            true => start = middle + 1,
+            false => end = middle,
+        }
+    }
+    Ok(start)
+}
+
+fn narrow(record: u64) -> u32 {
+    u32::try_from(record).expect("the header is checked")
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use crate::library::index::Index;
     use crate::library::index::format::{ContentName, Facts, RecordNo, State, TrackerListNo};
     use crate::library::index::writer::{NewRecord, Origin, Writer};
+    use crate::library::index::{Index, MetainfoPath};
     use crate::torrent::reader::FileStamp;
     use crate::wire::message::InfoHash;
 
@@ -181,10 +212,10 @@ mod tests {
     fn every_file_is_found_by_its_path_and_no_other() {
         let (_directory, index) = index("/r");
         for (number, path) in (0..).zip(PATHS) {
-            let found = index.at(&Path::new("/r").join(path)).unwrap().unwrap();
-            assert_eq!(found.record, RecordNo(number), "{path}");
-            let name = found.directory.join(&found.name);
-            assert_eq!(name, Path::new(path));
+            let path = MetainfoPath::new(&Path::new("/r").join(path)).unwrap();
+            let found = index.at(&path).unwrap().unwrap();
+            assert_eq!(found.record, RecordNo(number), "{path:?}");
+            assert_eq!(found.path, path);
         }
         for other in [
             "/r/a",
@@ -197,7 +228,9 @@ mod tests {
             "/",
             "",
         ] {
-            assert_eq!(index.at(Path::new(other)).unwrap(), None, "{other}");
+            let path = MetainfoPath::new(Path::new(other));
+            let found = path.and_then(|path| index.at(&path).unwrap());
+            assert_eq!(found, None, "{other}");
         }
     }
 
@@ -226,9 +259,10 @@ mod tests {
         let paths: Vec<PathBuf> = index
             .entries_of(2..5)
             .map(|entry| entry.unwrap())
-            .map(|entry| entry.directory.join(entry.name))
+            .map(|entry| entry.path.to_path_buf())
             .collect();
-        assert_eq!(paths, PATHS[2..5].iter().map(Path::new).collect::<Vec<_>>());
+        let expected = PATHS[2..5].iter().map(|path| Path::new("/r/s").join(path));
+        assert_eq!(paths, expected.collect::<Vec<_>>());
     }
 
     #[test]

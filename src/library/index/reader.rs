@@ -17,14 +17,15 @@ use std::path::{Component, Path, PathBuf};
 use sha1::{Digest, Sha1};
 use thiserror::Error;
 
-use crate::library::index::format::{
-    self, DIRECTORY_BYTES, Directory, Facts, HEADER_BYTES, Header, HeaderError, OFFSET_BYTES,
+use super::format::{
+    self, Counts, DUPLICATE_BYTES, Directory, Facts, HEADER_BYTES, Header, HeaderError,
     POSITION_BYTES, PREFIX_BYTES, Part, RECORD_BYTES, Record, RecordNo, Section, State,
     TrackerListNo,
 };
-use crate::library::index::prefixes::Prefixes;
-use crate::library::index::section_reader::SectionReader;
-use crate::library::index::writer::Origin;
+use super::paths::MetainfoPath;
+use super::prefixes::Prefixes;
+use super::section_reader::SectionReader;
+use super::writer::Origin;
 use crate::torrent::metainfo::METAINFO_MAX_BYTES;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
@@ -40,10 +41,10 @@ const MAX_TRACKERS_BYTES: u64 = METAINFO_MAX_BYTES;
 
 /// Records between two wanted ones that are read too, instead of making another read: a page holds as
 /// many, and a read of two pages costs hardly more than that of one.
-const GAP: u32 = 80;
+const GAP_MAX: u32 = 80;
 
 /// Records in one read at most: 256 KiB.
-const RUN: u32 = 5000;
+const READ_MAX: u32 = 5000;
 
 /// Why an index cannot be used. One line that names the file.
 #[derive(Debug, Error)]
@@ -81,6 +82,15 @@ pub enum Fault {
     Damaged(&'static str),
 }
 
+impl Fault {
+    pub(super) fn of(self, path: &Path) -> IndexError {
+        IndexError {
+            path: path.to_path_buf(),
+            fault: self,
+        }
+    }
+}
+
 /// An index file that is open.
 #[derive(Debug)]
 pub struct Index {
@@ -97,15 +107,6 @@ pub struct Index {
     counts: Counts,
 }
 
-/// The number of torrents in an index.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Counts {
-    /// Torrents whose content was right.
-    pub served: u64,
-    /// Metainfo files and directories that are refused.
-    pub refused: u64,
-}
-
 /// Positions in the index where an info-hash may be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Candidates(pub(in crate::library) Range<usize>);
@@ -115,16 +116,22 @@ pub struct Candidates(pub(in crate::library) Range<usize>);
 pub struct Entry {
     /// The number of its record, in the order of paths.
     pub record: RecordNo,
-    /// Of its directory, relative to the root.
-    pub directory: PathBuf,
-    /// Of the file.
-    pub name: OsString,
+    /// Its path.
+    pub path: MetainfoPath,
     /// What is known of it.
     pub facts: Facts,
     /// Whether another record with the same info-hash is served instead.
     pub duplicate: bool,
     /// Its announce URLs, see [`Index::trackers`].
     pub trackers: TrackerListNo,
+}
+
+impl Entry {
+    /// Whether a torrent is served from this file.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.facts.state == State::Served && !self.duplicate
+    }
 }
 
 /// A torrent of an index that is served.
@@ -145,10 +152,7 @@ impl Index {
     /// # Errors
     /// An [`IndexError`] for a file that is not an index, or damaged.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        Self::open_inner(path).map_err(|fault| IndexError {
-            path: path.to_path_buf(),
-            fault,
-        })
+        Self::open_inner(path).map_err(|fault| fault.of(path))
     }
 
     /// Where the library of an index lies, without reading the rest of the index.
@@ -156,48 +160,39 @@ impl Index {
     /// # Errors
     /// As [`Index::open`].
     pub fn origin_of(path: &Path) -> Result<Origin, IndexError> {
-        let origin = || {
-            let (file, header) = open_header(path)?;
-            read_origin(&file, &header.section(Part::Origin))
-        };
-        origin().map_err(|fault| IndexError {
-            path: path.to_path_buf(),
-            fault,
-        })
+        let origin = open_header(path).and_then(|(file, header)| read_origin(&file, &header));
+        origin.map_err(|fault| fault.of(path))
     }
 
     fn open_inner(path: &Path) -> Result<Self, Fault> {
         let (file, header) = open_header(path)?;
-        let prefixes = read_prefixes(&file, &header.section(Part::Prefixes))?;
-        let origin = read_origin(&file, &header.section(Part::Origin))?;
-        let raw = read_checked(&file, &header.section(Part::Counts), Part::Counts)?;
-        let mut counts = raw.as_chunks().0.iter().map(|raw| u64::from_le_bytes(*raw));
-        let counts = Counts {
-            served: counts.next().unwrap_or(0),
-            refused: counts.next().unwrap_or(0),
-        };
-        let raw = read_checked(&file, &header.section(Part::Duplicates), Part::Duplicates)?;
-        let numbers = raw.as_chunks().0.iter();
-        let mut records = numbers.map(|raw| RecordNo(u32::from_le_bytes(*raw)));
-        let pairs = std::iter::from_fn(|| Some((records.next()?, records.next()?)));
-        let duplicates: Vec<(RecordNo, RecordNo)> = pairs.collect();
-        let mut duplicates_by_first: Vec<(RecordNo, RecordNo)> = duplicates
-            .iter()
-            .map(|(later, first)| (*first, *later))
-            .collect();
-        duplicates_by_first.sort_unstable();
-        if !duplicates.is_sorted() {
+        let count = usize::try_from(header.entries(Part::Prefixes));
+        let mut prefixes = Vec::with_capacity(count.expect("the header is checked"));
+        read_checked(&file, &header, Part::Prefixes, |bytes| {
+            let (chunks, _) = bytes.as_chunks::<PREFIX_BYTES>();
+            prefixes.extend(chunks.iter().map(|raw| u64::from_le_bytes(*raw)));
+        })?;
+        let prefixes = Prefixes::new(prefixes.into_boxed_slice());
+        let raw = read_whole(&file, &header, Part::Counts)?;
+        let counts = raw.as_slice().try_into().map(Counts::decode);
+        let raw = read_whole(&file, &header, Part::Duplicates)?;
+        let (pairs, _) = raw.as_chunks::<DUPLICATE_BYTES>();
+        let duplicates: Vec<_> = pairs.iter().map(format::decode_duplicate).collect();
+        if !duplicates.is_sorted_by(|(one, _), (next, _)| one < next) {
             return Err(Fault::Damaged(Part::Duplicates.name()));
         }
+        let by_first = duplicates.iter().map(|(later, first)| (*first, *later));
+        let mut duplicates_by_first: Vec<_> = by_first.collect();
+        duplicates_by_first.sort_unstable();
         Ok(Index {
             duplicates,
             duplicates_by_first,
-            counts,
+            counts: counts.expect("the header is checked"),
             path: path.to_path_buf(),
+            prefixes: prefixes.ok_or(Fault::Damaged(Part::Prefixes.name()))?,
+            origin: read_origin(&file, &header)?,
             file,
             header,
-            prefixes,
-            origin,
         })
     }
 
@@ -207,13 +202,8 @@ impl Index {
     /// An [`IndexError`] that names the damaged section.
     pub fn check(&self) -> Result<(), IndexError> {
         for part in Part::ALL {
-            let section = self.header.section(part);
-            let mut digest = Sha1::new();
-            each_read(&self.file, &section, |bytes| digest.update(bytes))
-                .map_err(|error| self.error(error.into()))?;
-            if section.checksum != <[u8; 20]>::from(digest.finalize()) {
-                return Err(self.damaged(part));
-            }
+            let checked = read_checked(&self.file, &self.header, part, |_| ());
+            checked.map_err(|fault| fault.of(&self.path))?;
         }
         Ok(())
     }
@@ -221,13 +211,13 @@ impl Index {
     /// The number of different info-hashes in the index.
     #[must_use]
     pub fn torrents(&self) -> u64 {
-        self.header.section(Part::Prefixes).entries(PREFIX_BYTES)
+        self.header.entries(Part::Prefixes)
     }
 
     /// The number of metainfo files in the index, duplicates and unusable ones included.
     #[must_use]
     pub fn records(&self) -> u32 {
-        u32::try_from(self.header.records()).expect("the header is checked")
+        u32::try_from(self.header.entries(Part::Records)).expect("the header is checked")
     }
 
     /// The number of served and of refused torrents.
@@ -267,29 +257,13 @@ impl Index {
     ) -> Result<Option<Entry>, IndexError> {
         for position in candidates.0 {
             let number = self.record_at(position)?;
-            let raw = self.fixed(Part::Records, number.0.into())?;
-            let record = Record::decode(&raw);
+            let record = Record::decode(&self.fixed(Part::Records, number.0.into())?);
             if record.facts.info_hash == *info_hash {
-                let entry = self.complete(number, &record, &mut self.readers(0));
+                let entry = self.complete(number, &record, &mut self.path_readers(0));
                 return entry.map(Some);
             }
         }
         Ok(None)
-    }
-
-    /// The path of the metainfo file of a record.
-    ///
-    /// # Errors
-    /// An [`IndexError`] when the index is damaged or cannot be read.
-    pub fn metainfo_path(&self, record: RecordNo) -> Result<PathBuf, IndexError> {
-        Ok(self.path_of(&self.record(record)?))
-    }
-
-    /// The absolute path of the metainfo file of an entry.
-    #[must_use]
-    pub fn path_of(&self, entry: &Entry) -> PathBuf {
-        let directory = self.origin.root.join(&entry.directory);
-        directory.join(&entry.name)
     }
 
     /// The entry of a record.
@@ -298,7 +272,7 @@ impl Index {
     /// An [`IndexError`] when the index is damaged or cannot be read.
     pub fn record(&self, record: RecordNo) -> Result<Entry, IndexError> {
         let raw = self.fixed(Part::Records, record.0.into())?;
-        self.complete(record, &Record::decode(&raw), &mut self.readers(0))
+        self.complete(record, &Record::decode(&raw), &mut self.path_readers(0))
     }
 
     /// All entries in the order of their paths.
@@ -309,13 +283,11 @@ impl Index {
 
     /// The entries of some records, with reads of this many bytes.
     pub(super) fn entries_ahead(&self, records: Range<u32>, ahead_bytes: usize) -> Entries<'_> {
-        let all = self.records();
         Entries {
             index: self,
             records: self.reader(Part::Records, ahead_bytes),
-            readers: self.readers(ahead_bytes),
-            next: records.start,
-            end: records.end.min(all),
+            path_readers: self.path_readers(ahead_bytes),
+            range: records.start..records.end.min(self.records()),
         }
     }
 
@@ -324,26 +296,33 @@ impl Index {
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
     pub fn trackers(&self, list: TrackerListNo) -> Result<Vec<Vec<String>>, IndexError> {
-        let offset = |number| {
-            let raw = self.fixed(Part::TrackerOffsets, number)?;
-            Ok(u64::from_le_bytes(raw))
-        };
-        let lists = self.header.section(Part::TrackerLists);
-        let number = u64::from(list.0);
-        let offsets = self.header.section(Part::TrackerOffsets);
-        let start = offset(number)?;
-        let end = match number + 1 < offsets.entries(OFFSET_BYTES) {
-            true => offset(number + 1)?,
-            false => lists.length,
+        let mut offsets = self.reader(Part::TrackerOffsets, 0);
+        let mut lists = self.reader(Part::TrackerLists, 0);
+        let offset = |raw: &[u8; format::OFFSET_BYTES]| u64::from_le_bytes(*raw);
+        let tables = (&mut offsets, &mut lists);
+        let raw = self.between(tables, list.0.into(), MAX_TRACKERS_BYTES, offset)?;
+        format::decode_trackers(raw).ok_or_else(|| self.damaged(Part::TrackerLists))
+    }
+
+    /// The bytes of an entry without a fixed length: a table has the offset of each entry, which ends
+    /// where the next one starts.
+    fn between<'a, const N: usize>(
+        &self,
+        (table, section): (&mut SectionReader<'_>, &'a mut SectionReader<'_>),
+        index: u64,
+        max_bytes: u64,
+        offset: impl Fn(&[u8; N]) -> u64,
+    ) -> Result<&'a [u8], IndexError> {
+        let start = offset(table.entry(index)?);
+        let end = match index + 1 < self.header.entries(table.part) {
+            true => offset(table.entry(index + 1)?),
+            false => self.header.section(section.part).length,
         };
         let length = end.wrapping_sub(start);
-        if length > MAX_TRACKERS_BYTES {
-            return Err(self.damaged(Part::TrackerOffsets));
+        if length > max_bytes {
+            return Err(self.damaged(table.part));
         }
-        let mut reader = SectionReader::new(&self.file, lists, 0);
-        let raw = reader.at(start, length);
-        let raw = raw.map_err(|error| self.failed(Part::TrackerLists, error))?;
-        format::decode_trackers(raw).ok_or_else(|| self.damaged(Part::TrackerLists))
+        section.at(start, length)
     }
 
     /// Every torrent that is served, once, in the order of records.
@@ -351,28 +330,18 @@ impl Index {
         let mut records = self.reader(Part::Records, READ_BYTES);
         let mut duplicates = self.duplicates.iter().map(|(later, _)| *later).peekable();
         let count = self.records();
-        (0..count).filter_map(move |number| {
-            let mut is_duplicate = false;
-            while duplicates
-                .next_if(|next| *next <= RecordNo(number))
-                .is_some()
-            {
-                is_duplicate = true;
-            }
-            if is_duplicate {
-                return None;
-            }
-            match records.entry(number.into()) {
-                Ok(raw) => {
-                    let record = Record::decode(raw);
-                    (record.facts.state == State::Served).then_some(Ok(Served {
-                        record: RecordNo(number),
-                        info_hash: record.facts.info_hash,
-                        trackers: record.trackers,
-                    }))
-                }
-                Err(error) => Some(Err(self.failed(Part::Records, error))),
-            }
+        (0..count).map(RecordNo).filter_map(move |number| {
+            let is_duplicate = duplicates.next_if_eq(&number).is_some();
+            let record = match records.entry(number.0.into()) {
+                Ok(raw) => Record::decode(raw),
+                Err(error) => return Some(Err(error)),
+            };
+            let is_served = record.facts.state == State::Served && !is_duplicate;
+            is_served.then_some(Ok(Served {
+                record: number,
+                info_hash: record.facts.info_hash,
+                trackers: record.trackers,
+            }))
         })
     }
 
@@ -438,44 +407,45 @@ impl Index {
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
     pub fn info_hashes(&self, records: &[RecordNo]) -> Result<Vec<Option<InfoHash>>, IndexError> {
-        let section = self.section(Part::Records);
         let mut info_hashes = Vec::with_capacity(records.len());
-        let mut rest = records;
-        while let Some(&first) = rest.first() {
-            let in_a_run = |pair: &&[RecordNo]| match pair {
-                [one, other] => {
-                    other.0.saturating_sub(one.0) <= GAP && other.0.saturating_sub(first.0) < RUN
-                }
-                _ => false,
-            };
-            let count = 1 + rest.windows(2).take_while(in_a_run).count();
-            let (run, behind) = rest.split_at(count);
-            rest = behind;
-            let known = run.partition_point(|record| record.0 < self.records());
-            let (run, beyond) = run.split_at(known);
-            let last = run.last().copied().unwrap_or(first);
-            let ahead_bytes = (last.0.saturating_sub(first.0) as usize + 1) * RECORD_BYTES;
-            let mut reader = SectionReader::new(&self.file, section, ahead_bytes);
-            for record in run {
-                let raw = reader.entry(record.0.into());
-                let raw = raw.map_err(|error| self.failed(Part::Records, error))?;
-                info_hashes.push(Some(Record::decode(raw).facts.info_hash));
+        let distance = |one: &RecordNo, next: &RecordNo| next.0.saturating_sub(one.0);
+        for near in records.chunk_by(|one, next| distance(one, next) <= GAP_MAX) {
+            let span = near.first().zip(near.last());
+            let span = span.map_or(0, |(first, last)| distance(first, last).min(READ_MAX));
+            let mut reader = self.reader(Part::Records, (span as usize + 1) * RECORD_BYTES);
+            for record in near {
+                info_hashes.push(match record.0 < self.records() {
+                    true => {
+                        let record = Record::decode(reader.entry(record.0.into())?);
+                        Some(record.facts.info_hash)
+                    }
+                    false => None,
+                });
             }
-            info_hashes.extend(beyond.iter().map(|_| None));
         }
         Ok(info_hashes)
     }
 
-    pub(super) fn section(&self, part: Part) -> Section {
-        self.header.section(part)
+    pub(super) fn header(&self) -> &Header {
+        &self.header
     }
 
     pub(super) fn reader(&self, part: Part, ahead_bytes: usize) -> SectionReader<'_> {
-        SectionReader::new(&self.file, self.section(part), ahead_bytes)
+        let section = self.header.section(part);
+        SectionReader::new((&self.file, &self.path), part, section, ahead_bytes)
     }
 
-    fn readers(&self, ahead_bytes: usize) -> EntryReaders<'_> {
-        EntryReaders {
+    /// The bytes of one fixed-width entry.
+    pub(super) fn fixed<const N: usize>(
+        &self,
+        part: Part,
+        index: u64,
+    ) -> Result<[u8; N], IndexError> {
+        self.reader(part, 0).entry(index).copied()
+    }
+
+    fn path_readers(&self, ahead_bytes: usize) -> PathReaders<'_> {
+        PathReaders {
             names: self.reader(Part::Names, ahead_bytes),
             directories: self.reader(Part::Directories, ahead_bytes),
             paths: self.reader(Part::DirectoryPaths, ahead_bytes),
@@ -485,68 +455,27 @@ impl Index {
     /// The name of the metainfo file of a record.
     pub(super) fn name_of(&self, record: RecordNo) -> Result<OsString, IndexError> {
         let raw = self.fixed(Part::Records, record.0.into())?;
-        self.name(&Record::decode(&raw), &mut self.readers(0))
+        self.name(&Record::decode(&raw), &mut self.path_readers(0))
     }
 
     /// The path of a directory by its index, relative to the root.
     pub(super) fn directory_path(&self, index: u64) -> Result<PathBuf, IndexError> {
-        self.directory(index, &mut self.readers(0))
+        self.directory(index, &mut self.path_readers(0))
     }
 
-    fn name(
-        &self,
-        record: &Record,
-        readers: &mut EntryReaders<'_>,
-    ) -> Result<OsString, IndexError> {
-        let name = readers
-            .names
-            .at(record.name_offset, record.name_length.into());
-        let name = OsStr::from_bytes(name.map_err(|error| self.failed(Part::Names, error))?);
+    fn name(&self, record: &Record, readers: &mut PathReaders<'_>) -> Result<OsString, IndexError> {
+        let length = record.name_length.into();
+        let name = OsStr::from_bytes(readers.names.at(record.name_offset, length)?);
         if !is_plain(Path::new(name)) || Path::new(name).components().count() != 1 {
             return Err(self.damaged(Part::Names));
         }
         Ok(name.to_owned())
     }
 
-    fn complete(
-        &self,
-        number: RecordNo,
-        record: &Record,
-        readers: &mut EntryReaders<'_>,
-    ) -> Result<Entry, IndexError> {
-        Ok(Entry {
-            facts: record.facts,
-            record: number,
-            directory: self.directory(record.directory.into(), readers)?,
-            name: self.name(record, readers)?,
-            duplicate: self.is_duplicate(number),
-            trackers: record.trackers,
-        })
-    }
-
-    fn is_duplicate(&self, record: RecordNo) -> bool {
-        let found = self.duplicates.binary_search_by_key(&record, |pair| pair.0);
-        found.is_ok()
-    }
-
-    fn directory(&self, index: u64, readers: &mut EntryReaders<'_>) -> Result<PathBuf, IndexError> {
-        let section = self.header.section(Part::Directories);
-        let mut start_of = |index: u64| {
-            let raw = readers.directories.entry(index);
-            let raw = raw.map_err(|error| self.failed(Part::Directories, error))?;
-            Ok(Directory::decode(raw).path_offset)
-        };
-        let start = start_of(index)?;
-        let end = match index + 1 < section.entries(DIRECTORY_BYTES) {
-            true => start_of(index + 1)?,
-            false => self.header.section(Part::DirectoryPaths).length,
-        };
-        let length = end.wrapping_sub(start);
-        if length > MAX_PATH_BYTES {
-            return Err(self.damaged(Part::Directories));
-        }
-        let path = readers.paths.at(start, length);
-        let path = path.map_err(|error| self.failed(Part::DirectoryPaths, error))?;
+    fn directory(&self, index: u64, readers: &mut PathReaders<'_>) -> Result<PathBuf, IndexError> {
+        let tables = (&mut readers.directories, &mut readers.paths);
+        let offset = |raw: &_| Directory::decode(raw).path_offset;
+        let path = self.between(tables, index, MAX_PATH_BYTES, offset)?;
         let path = Path::new(OsStr::from_bytes(path));
         if !is_plain(path) {
             return Err(self.damaged(Part::DirectoryPaths));
@@ -554,39 +483,32 @@ impl Index {
         Ok(path.to_path_buf())
     }
 
-    /// The bytes of one fixed-width entry.
-    pub(super) fn fixed<const N: usize>(
+    fn complete(
         &self,
-        part: Part,
-        index: u64,
-    ) -> Result<[u8; N], IndexError> {
-        let mut reader = self.reader(part, 0);
-        let raw = reader.entry(index);
-        raw.copied().map_err(|error| self.failed(part, error))
-    }
-
-    /// A read beyond a section means that a number in another section is damaged.
-    pub(super) fn failed(&self, part: Part, error: io::Error) -> IndexError {
-        match error.kind() {
-            ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => self.damaged(part),
-            _ => self.error(error.into()),
-        }
+        number: RecordNo,
+        record: &Record,
+        readers: &mut PathReaders<'_>,
+    ) -> Result<Entry, IndexError> {
+        let directory = self.directory(record.directory.into(), readers)?;
+        Ok(Entry {
+            facts: record.facts,
+            record: number,
+            path: MetainfoPath {
+                directory: self.origin.root.join(directory),
+                name: self.name(record, readers)?,
+            },
+            duplicate: self.first_of(number).is_some(),
+            trackers: record.trackers,
+        })
     }
 
     fn damaged(&self, part: Part) -> IndexError {
-        self.error(Fault::Damaged(part.name()))
-    }
-
-    fn error(&self, fault: Fault) -> IndexError {
-        IndexError {
-            path: self.path.clone(),
-            fault,
-        }
+        Fault::Damaged(part.name()).of(&self.path)
     }
 }
 
-/// The sections that are read to make an [`Entry`] of a record.
-struct EntryReaders<'a> {
+/// Readers of the sections that the path of a record is in.
+struct PathReaders<'a> {
     names: SectionReader<'a>,
     directories: SectionReader<'a>,
     paths: SectionReader<'a>,
@@ -596,15 +518,14 @@ struct EntryReaders<'a> {
 pub struct Entries<'a> {
     index: &'a Index,
     records: SectionReader<'a>,
-    readers: EntryReaders<'a>,
-    next: u32,
-    end: u32,
+    path_readers: PathReaders<'a>,
+    range: Range<u32>,
 }
 
 impl Entries<'_> {
-    /// The next record.
+    /// The record that comes next.
     pub(in crate::library) fn upcoming(&self) -> RecordNo {
-        RecordNo(self.next)
+        RecordNo(self.range.start)
     }
 }
 
@@ -612,18 +533,11 @@ impl Iterator for Entries<'_> {
     type Item = Result<Entry, IndexError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let number = self.next;
-        if number >= self.end {
-            return None;
-        }
-        self.next += 1;
-        Some(match self.records.entry(number.into()) {
-            Ok(raw) => {
-                let record = Record::decode(raw);
-                (self.index).complete(RecordNo(number), &record, &mut self.readers)
-            }
-            Err(error) => Err(self.index.failed(Part::Records, error)),
-        })
+        let number = self.range.next()?;
+        let record = self.records.entry(number.into()).map(Record::decode);
+        let complete =
+            |record| (self.index).complete(RecordNo(number), &record, &mut self.path_readers);
+        Some(record.and_then(complete))
     }
 }
 
@@ -633,47 +547,40 @@ fn is_plain(path: &Path) -> bool {
     path.components().all(plain) && !path.as_os_str().as_bytes().contains(&0)
 }
 
-fn each_read(file: &File, section: &Section, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+/// Reads a section and compares it with its checksum.
+fn read_checked(
+    file: &File,
+    header: &Header,
+    part: Part,
+    mut take: impl FnMut(&[u8]),
+) -> Result<(), Fault> {
+    let Section {
+        offset,
+        length,
+        checksum,
+    } = header.section(part);
     let mut buffer = vec![0; READ_BYTES];
-    let (mut offset, end) = (section.offset, section.offset + section.length);
-    while offset < end {
-        let length = usize::try_from(end - offset).unwrap_or(READ_BYTES);
-        let (now, _) = buffer.split_at_mut(length.min(READ_BYTES));
-        file.read_exact_at(now, offset)?;
-        take(now);
-        offset += now.len() as u64;
-    }
-    Ok(())
-}
-
-fn read_prefixes(file: &File, section: &Section) -> Result<Prefixes, Fault> {
-    let count = usize::try_from(section.entries(PREFIX_BYTES));
-    let count = count.map_err(|_| Fault::Damaged("prefixes"))?;
-    let mut numbers = Vec::with_capacity(count);
     let mut digest = Sha1::new();
-    each_read(file, section, |bytes| {
-        digest.update(bytes);
-        let (prefixes, _) = bytes.as_chunks::<PREFIX_BYTES>();
-        numbers.extend(prefixes.iter().map(|raw| u64::from_le_bytes(*raw)));
-    })?;
-    if section.checksum != <[u8; 20]>::from(digest.finalize()) {
-        return Err(Fault::Damaged("prefixes"));
+    let (mut at, end) = (offset, offset + length);
+    while at < end {
+        let step = usize::try_from(end - at).map_or(READ_BYTES, |left| left.min(READ_BYTES));
+        let (now, _) = buffer.split_at_mut(step);
+        file.read_exact_at(now, at)?;
+        digest.update(&*now);
+        take(now);
+        at += step as u64;
     }
-    Prefixes::new(numbers.into_boxed_slice()).ok_or(Fault::Damaged("prefixes"))
+    match checksum == <[u8; 20]>::from(digest.finalize()) {
+        true => Ok(()),
+        false => Err(Fault::Damaged(part.name())),
+    }
 }
 
 /// A section that is kept in memory.
-fn read_checked(file: &File, section: &Section, part: Part) -> Result<Vec<u8>, Fault> {
+fn read_whole(file: &File, header: &Header, part: Part) -> Result<Vec<u8>, Fault> {
     let mut raw = Vec::new();
-    let mut digest = Sha1::new();
-    each_read(file, section, |bytes| {
-        digest.update(bytes);
-        raw.extend_from_slice(bytes);
-    })?;
-    match section.checksum == <[u8; 20]>::from(digest.finalize()) {
-        true => Ok(raw),
-        false => Err(Fault::Damaged(part.name())),
-    }
+    read_checked(file, header, part, |bytes| raw.extend_from_slice(bytes))?;
+    Ok(raw)
 }
 
 /// Opens an index and checks its length.
@@ -705,8 +612,8 @@ fn open_header(path: &Path) -> Result<(File, Header), Fault> {
     Ok((file, header))
 }
 
-fn read_origin(file: &File, section: &Section) -> Result<Origin, Fault> {
-    let raw = read_checked(file, section, Part::Origin)?;
+fn read_origin(file: &File, header: &Header) -> Result<Origin, Fault> {
+    let raw = read_whole(file, header, Part::Origin)?;
     let strings = format::decode_strings(&raw).unwrap_or_default();
     let mut paths = strings
         .iter()

@@ -5,12 +5,17 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
-use crate::library::index::format::Section;
+use super::format::{Part, Section};
+use super::reader::{Fault, IndexError};
 
 /// Reads one section of a file.
 pub(super) struct SectionReader<'a> {
     file: &'a File,
+    /// Of the file, for errors.
+    path: &'a Path,
+    pub(super) part: Part,
     section: Section,
     /// The least number of bytes of a read, as far as the section goes.
     ahead_bytes: usize,
@@ -20,9 +25,16 @@ pub(super) struct SectionReader<'a> {
 }
 
 impl<'a> SectionReader<'a> {
-    pub(super) fn new(file: &'a File, section: Section, ahead_bytes: usize) -> Self {
+    pub(super) fn new(
+        (file, path): (&'a File, &'a Path),
+        part: Part,
+        section: Section,
+        ahead_bytes: usize,
+    ) -> Self {
         SectionReader {
             file,
+            path,
+            part,
             section,
             ahead_bytes,
             start: 0,
@@ -33,8 +45,20 @@ impl<'a> SectionReader<'a> {
     /// The bytes at an offset of the section.
     ///
     /// # Errors
-    /// `InvalidInput` beyond the section; those of pread(2).
-    pub(super) fn at(&mut self, offset: u64, length: u64) -> io::Result<&[u8]> {
+    /// [`Fault::Damaged`] beyond the section: then a number in another section is wrong.
+    /// [`Fault::Unreadable`] with an error of pread(2).
+    pub(super) fn at(&mut self, offset: u64, length: u64) -> Result<&[u8], IndexError> {
+        let (path, part) = (self.path, self.part);
+        self.read(offset, length).map_err(|error| {
+            let fault = match error.kind() {
+                ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => Fault::Damaged(part.name()),
+                _ => Fault::Unreadable(error),
+            };
+            fault.of(path)
+        })
+    }
+
+    fn read(&mut self, offset: u64, length: u64) -> io::Result<&[u8]> {
         let end = offset.saturating_add(length);
         if end > self.section.length {
             return Err(ErrorKind::InvalidInput.into());
@@ -62,7 +86,7 @@ impl<'a> SectionReader<'a> {
     ///
     /// # Errors
     /// As [`SectionReader::at`].
-    pub(super) fn entry<const N: usize>(&mut self, index: u64) -> io::Result<&[u8; N]> {
+    pub(super) fn entry<const N: usize>(&mut self, index: u64) -> Result<&[u8; N], IndexError> {
         let bytes = self.at(index.saturating_mul(N as u64), N as u64)?;
         Ok(bytes.try_into().expect("as many bytes were read"))
     }
@@ -72,6 +96,15 @@ impl<'a> SectionReader<'a> {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    fn reader(file: &File, section: Section, ahead_bytes: usize) -> SectionReader<'_> {
+        SectionReader::new(
+            (file, Path::new("index")),
+            Part::Names,
+            section,
+            ahead_bytes,
+        )
+    }
 
     #[test]
     fn every_range_of_the_section_is_read_and_nothing_beyond() {
@@ -84,15 +117,17 @@ mod tests {
             ..Section::default()
         };
         for ahead in [0, 7, 1000] {
-            let mut window = SectionReader::new(&file, section, ahead);
+            let mut reader = reader(&file, section, ahead);
             for (offset, length) in [(0, 10), (5, 10), (149, 1), (150, 0), (3, 147), (0, 1)] {
                 let expected = &bytes[20 + offset..20 + offset + length];
-                let found = window.at(offset as u64, length as u64).unwrap();
+                let found = reader.at(offset as u64, length as u64).unwrap();
                 assert_eq!(found, expected);
             }
             for (offset, length) in [(150, 1), (0, 151), (u64::MAX, 1), (1, u64::MAX)] {
-                let error = window.at(offset, length).unwrap_err();
+                let error = reader.read(offset, length).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::InvalidInput);
+                let error = reader.at(offset, length).unwrap_err();
+                assert!(matches!(error.fault, Fault::Damaged("names")), "{error}");
             }
         }
     }
@@ -106,10 +141,10 @@ mod tests {
             length: 20,
             ..Section::default()
         };
-        let mut window = SectionReader::new(&file, section, 4);
-        assert_eq!(window.at(0, 8).unwrap(), [0; 8]);
-        let error = window.at(5, 8).unwrap_err();
+        let mut reader = reader(&file, section, 4);
+        assert_eq!(reader.at(0, 8).unwrap(), [0; 8]);
+        let error = reader.read(5, 8).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
-        assert_eq!(window.at(0, 2).unwrap(), [0; 2]);
+        assert_eq!(reader.at(0, 2).unwrap(), [0; 2]);
     }
 }

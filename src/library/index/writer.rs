@@ -3,7 +3,7 @@
 //! Everything goes to a new file, which is renamed to the target when it is complete and on disk.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 
 use sha1::{Digest, Sha1};
 
-use crate::library::index::format::{
-    self, Directory, Facts, HEADER_BYTES, Header, MAX_RECORDS, Part, RECORD_BYTES, Record,
+use super::format::{
+    self, Counts, Directory, Facts, HEADER_BYTES, Header, MAX_RECORDS, Part, RECORD_BYTES, Record,
     RecordNo, Section, State, TrackerListNo,
 };
-use crate::library::index::sort::{Pair, Sorter};
+use super::sort::{Pair, Sorter};
 use crate::locked;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
@@ -71,19 +71,17 @@ pub struct Written {
 pub struct Writer {
     target: PathBuf,
     new: NewFile,
-    records: Stream,
-    names: Stream,
-    directories: Stream,
-    directory_paths: Stream,
-    tracker_lists: Stream,
-    tracker_offsets: Stream,
+    streams: Streams,
     sorter: Sorter,
-    count: u32,
-    /// Of these, those that are [`State::Served`].
-    right: u64,
+    records: u32,
+    /// Records that are [`State::Served`].
+    served: u64,
+    directories: u32,
     /// The directory of the last record.
     directory: Option<PathBuf>,
+    /// The name of the last record.
     name: Vec<u8>,
+    lists: u32,
     remembered: HashMap<Vec<u8>, TrackerListNo>,
 }
 
@@ -95,28 +93,29 @@ impl Writer {
     /// Those of the file system; `WouldBlock` while another process writes the same index.
     pub fn create(target: &Path) -> io::Result<Self> {
         let path = with_suffix(target, ".new");
-        let file = create_locked(&path)?;
+        let mut file = locked::open(&path)?;
+        file.set_len(0)?;
+        file.seek(io::SeekFrom::Start(HEADER_BYTES as u64))?;
+        let records = Stream::new(file.try_clone()?);
         let new = NewFile {
-            _lock: file.try_clone()?,
+            file,
             path,
             is_renamed: false,
         };
-        let mut records = Stream::new(file);
-        records.out.seek(io::SeekFrom::Start(HEADER_BYTES as u64))?;
-        let scratch = || scratch(&new.path);
+        let mut streams = vec![records];
+        for _ in Part::ALL.iter().skip(1) {
+            streams.push(Stream::new(scratch(&new.path)?));
+        }
         Ok(Writer {
             target: target.to_path_buf(),
-            records,
-            names: Stream::new(scratch()?),
-            directories: Stream::new(scratch()?),
-            directory_paths: Stream::new(scratch()?),
-            tracker_lists: Stream::new(scratch()?),
-            tracker_offsets: Stream::new(scratch()?),
-            sorter: Sorter::new(scratch()?),
-            count: 0,
-            right: 0,
+            streams: Streams(streams),
+            sorter: Sorter::new(scratch(&new.path)?),
+            records: 0,
+            served: 0,
+            directories: 0,
             directory: None,
             name: Vec::new(),
+            lists: 0,
             remembered: HashMap::new(),
             new,
         })
@@ -132,12 +131,12 @@ impl Writer {
         if let Some(&number) = self.remembered.get(&raw) {
             return Ok(number);
         }
-        let width = format::OFFSET_BYTES as u64;
-        let number = u32::try_from(self.tracker_offsets.length / width);
-        let number = TrackerListNo(number.map_err(io::Error::other)?);
-        let offset = self.tracker_lists.length;
-        self.tracker_offsets.write(&offset.to_le_bytes())?;
-        self.tracker_lists.write(&raw)?;
+        let number = TrackerListNo(self.lists);
+        self.lists = self.lists.checked_add(1).ok_or(ErrorKind::FileTooLarge)?;
+        let offset = self.streams.of(Part::TrackerLists).length;
+        self.streams
+            .write(Part::TrackerOffsets, &offset.to_le_bytes())?;
+        self.streams.write(Part::TrackerLists, &raw)?;
         if self.remembered.len() < MAX_REMEMBERED_LISTS {
             self.remembered.insert(raw, number);
         }
@@ -157,42 +156,42 @@ impl Writer {
     /// Those of the file system; `FileTooLarge` for more than [`MAX_RECORDS`], `InvalidInput` for
     /// one that does not come after the last.
     pub fn record(&mut self, new: &NewRecord<'_>) -> io::Result<RecordNo> {
-        let number = self.count;
+        let number = RecordNo(self.records);
         if !self.is_next(new.directory, new.name) {
             return Err(ErrorKind::InvalidInput.into());
         }
-        if number >= MAX_RECORDS {
+        if number.0 >= MAX_RECORDS {
             return Err(ErrorKind::FileTooLarge.into());
         }
         if self.directory.as_deref() != Some(new.directory) {
             let directory = Directory {
-                path_offset: self.directory_paths.length,
-                first_record: RecordNo(number),
+                path_offset: self.streams.of(Part::DirectoryPaths).length,
+                first_record: number,
             };
-            self.directories.write(&directory.encode())?;
+            self.streams.write(Part::Directories, &directory.encode())?;
             let path = new.directory.as_os_str().as_bytes();
-            self.directory_paths.write(path)?;
+            self.streams.write(Part::DirectoryPaths, path)?;
             self.directory = Some(new.directory.to_path_buf());
+            self.directories += 1;
         }
-        let directories = self.directories.length / format::DIRECTORY_BYTES as u64;
         let record = Record {
             facts: new.facts,
-            directory: u32::try_from(directories - 1).map_err(io::Error::other)?,
-            name_offset: self.names.length,
+            directory: self.directories - 1,
+            name_offset: self.streams.of(Part::Names).length,
             name_length: u8::try_from(new.name.len()).map_err(io::Error::other)?,
             trackers: new.trackers,
         };
-        self.names.write(new.name)?;
+        self.streams.write(Part::Names, new.name)?;
         self.name.clear();
         self.name.extend(new.name);
-        self.records.write(&record.encode())?;
+        self.streams.write(Part::Records, &record.encode())?;
         if new.facts.state != State::Unusable {
-            self.sorter
-                .push((format::prefix(&new.facts.info_hash), number))?;
+            let prefix = format::prefix(&new.facts.info_hash);
+            self.sorter.push((prefix, number.0))?;
         }
-        self.count += 1;
-        self.right += u64::from(new.facts.state == State::Served);
-        Ok(RecordNo(number))
+        self.records += 1;
+        self.served += u64::from(new.facts.state == State::Served);
+        Ok(number)
     }
 
     /// Completes the file and replaces the old one by it. `refused` counts files and directories that
@@ -202,77 +201,56 @@ impl Writer {
     /// # Errors
     /// Those of the file system.
     pub fn finish(self, origin: &Origin, refused: u64) -> io::Result<Written> {
-        let mut header = Header::default();
-        let mut written = Written::default();
-        let mut right = self.right;
-        let new = self.new;
-        let scratch = || scratch(&new.path);
-        let (mut prefixes, mut positions) = (Stream::new(scratch()?), Stream::new(scratch()?));
-        let mut stored_origin = Stream::new(scratch()?);
-        stored_origin.write(&encode_origin(origin))?;
-
-        let (mut file, section) = self.records.finish(HEADER_BYTES as u64)?;
-        header.set_section(Part::Records, section);
-        let mut end = section.offset + section.length;
+        let Writer {
+            new, mut streams, ..
+        } = self;
+        let mut written = Written {
+            served: self.served,
+            ..Written::default()
+        };
+        // Records are read back from the file.
+        streams.of(Part::Records).out.flush()?;
         let mut sorted = self.sorter.finish()?;
         let mut alike: Vec<Pair> = Vec::new();
-        loop {
-            let pair = sorted.pop()?;
-            let ends = alike
-                .first()
-                .is_some_and(|(key, _)| pair.is_none_or(|(next, _)| next != *key));
-            if ends {
-                distinguish(&file, &mut alike, &mut written.duplicates)?;
-                for (prefix, position) in alike.drain(..) {
-                    prefixes.write(&prefix.to_le_bytes())?;
-                    positions.write(&position.to_le_bytes())?;
+        let mut next = sorted.pop()?;
+        while let Some(pair) = next {
+            alike.push(pair);
+            next = sorted.pop()?;
+            if next.is_none_or(|next| next.0 != pair.0) {
+                drop_duplicates(&new.file, &mut alike, &mut written)?;
+                for (prefix, record) in alike.drain(..) {
+                    streams.write(Part::Prefixes, &prefix.to_le_bytes())?;
+                    streams.write(Part::Positions, &record.to_le_bytes())?;
                     written.torrents += 1;
                 }
             }
-            match pair {
-                Some(pair) => alike.push(pair),
-                None => break,
+        }
+        written.duplicates.sort_unstable();
+        for pair in &written.duplicates {
+            streams.write(Part::Duplicates, &format::encode_duplicate(*pair))?;
+        }
+        let counts = Counts {
+            served: written.served,
+            refused: refused + u64::from(self.records) - written.served,
+        };
+        streams.write(Part::Counts, &counts.encode())?;
+        streams.write(Part::Origin, &encode_origin(origin))?;
+
+        let mut header = Header::default();
+        written.bytes = HEADER_BYTES as u64;
+        for (part, stream) in Part::ALL.into_iter().zip(streams.0) {
+            let (mut scratch, section) = stream.finish(written.bytes)?;
+            header.set_section(part, section);
+            written.bytes += section.length;
+            // The records are in the file already.
+            if part != Part::Records {
+                scratch.rewind()?;
+                io::copy(&mut scratch, &mut &new.file)?;
             }
         }
-        drop(sorted);
-        written.duplicates.sort_unstable();
-        let mut duplicates = Stream::new(scratch()?);
-        let mut raw = [0; RECORD_BYTES];
-        for &(later, first) in &written.duplicates {
-            duplicates.write(&later.0.to_le_bytes())?;
-            duplicates.write(&first.0.to_le_bytes())?;
-            read_record(&file, later, &mut raw)?;
-            right -= u64::from(Record::decode(&raw).facts.state == State::Served);
-        }
-        written.served = right;
-        let refused = refused + u64::from(self.count) - right;
-        let mut counts = Stream::new(scratch()?);
-        counts.write(&right.to_le_bytes())?;
-        counts.write(&refused.to_le_bytes())?;
-
-        file.seek(io::SeekFrom::Start(end))?;
-        for (part, stream) in [
-            (Part::Names, self.names),
-            (Part::Directories, self.directories),
-            (Part::DirectoryPaths, self.directory_paths),
-            (Part::TrackerLists, self.tracker_lists),
-            (Part::TrackerOffsets, self.tracker_offsets),
-            (Part::Duplicates, duplicates),
-            (Part::Counts, counts),
-            (Part::Origin, stored_origin),
-            (Part::Prefixes, prefixes),
-            (Part::Positions, positions),
-        ] {
-            let (mut scratch, section) = stream.finish(end)?;
-            scratch.rewind()?;
-            io::copy(&mut scratch, &mut file)?;
-            header.set_section(part, section);
-            end += section.length;
-        }
-        file.write_all_at(&header.encode(), 0)?;
-        file.sync_all()?;
+        new.file.write_all_at(&header.encode(), 0)?;
+        new.file.sync_all()?;
         new.rename_to(&self.target)?;
-        written.bytes = end;
         Ok(written)
     }
 }
@@ -280,8 +258,8 @@ impl Writer {
 /// The file that is being written. It is removed if it is not completed: it may have filled the disk.
 struct NewFile {
     path: PathBuf,
-    /// Holds the lock until it is closed.
-    _lock: File,
+    /// Locked until it is closed.
+    file: File,
     is_renamed: bool,
 }
 
@@ -304,6 +282,20 @@ impl Drop for NewFile {
         if !self.is_renamed {
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// One stream for each section, in the order of [`Part::ALL`].
+struct Streams(Vec<Stream>);
+
+impl Streams {
+    fn of(&mut self, part: Part) -> &mut Stream {
+        let stream = self.0.get_mut(part as usize);
+        stream.expect("each section has a stream")
+    }
+
+    fn write(&mut self, part: Part, bytes: &[u8]) -> io::Result<()> {
+        self.of(part).write(bytes)
     }
 }
 
@@ -339,45 +331,31 @@ impl Stream {
     }
 }
 
-fn read_record(file: &File, number: RecordNo, raw: &mut [u8; RECORD_BYTES]) -> io::Result<()> {
-    let offset = u64::from(number.0) * RECORD_BYTES as u64;
-    file.read_exact_at(raw, HEADER_BYTES as u64 + offset)
-}
-
 /// Keeps one record of each info-hash: the first that is served, or else the first. All of them have
 /// the same prefix.
-fn distinguish(
-    file: &File,
-    alike: &mut Vec<Pair>,
-    duplicates: &mut Vec<(RecordNo, RecordNo)>,
-) -> io::Result<()> {
+fn drop_duplicates(file: &File, alike: &mut Vec<Pair>, written: &mut Written) -> io::Result<()> {
     if alike.len() < 2 {
         return Ok(());
     }
     let mut records = Vec::with_capacity(alike.len());
-    for &(prefix, number) in alike.iter() {
+    for pair in alike.drain(..) {
         let mut raw = [0; RECORD_BYTES];
-        read_record(file, RecordNo(number), &mut raw)?;
-        let record = Record::decode(&raw);
-        records.push((
-            record.facts.state != State::Served,
-            number,
-            prefix,
-            record.facts.info_hash,
-        ));
+        let offset = u64::from(pair.1) * RECORD_BYTES as u64;
+        file.read_exact_at(&mut raw, HEADER_BYTES as u64 + offset)?;
+        let Facts {
+            state, info_hash, ..
+        } = Record::decode(&raw).facts;
+        records.push((state == State::Served, pair, info_hash));
     }
-    records.sort_unstable_by_key(|(wrong, number, ..)| (*wrong, *number));
-    alike.clear();
-    let mut seen: HashMap<InfoHash, u32> = HashMap::new();
-    for (_, number, prefix, info_hash) in records {
-        match seen.entry(info_hash) {
-            std::collections::hash_map::Entry::Occupied(first) => {
-                duplicates.push((RecordNo(number), RecordNo(*first.get())));
-            }
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(number);
-                alike.push((prefix, number));
-            }
+    records.sort_unstable_by_key(|(is_served, pair, _)| (!is_served, *pair));
+    let mut first_of: HashMap<InfoHash, u32> = HashMap::new();
+    for (is_served, pair, info_hash) in records {
+        let first = *first_of.entry(info_hash).or_insert(pair.1);
+        if first == pair.1 {
+            alike.push(pair);
+        } else {
+            (written.duplicates).push((RecordNo(pair.1), RecordNo(first)));
+            written.served -= u64::from(is_served);
         }
     }
     Ok(())
@@ -398,24 +376,12 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     longer.into()
 }
 
-/// Opens the file empty and locks it.
-fn create_locked(path: &Path) -> io::Result<File> {
-    let file = locked::open(path)?;
-    file.set_len(0)?;
-    Ok(file)
-}
-
 /// An empty file without a name, beside `new`, which is locked.
 fn scratch(new: &Path) -> io::Result<File> {
     let path = with_suffix(new, ".scratch");
     // An existing one was left by a process that was killed. Opening it would follow a link.
     let _ = fs::remove_file(&path);
-    let mut options = OpenOptions::new();
-    let file = options
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
+    let file = File::create_new(&path)?;
     fs::remove_file(&path)?;
     Ok(file)
 }

@@ -2,25 +2,83 @@
 //!
 //! Blocks.
 
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use super::walk::is_away;
 use crate::library::index::format::{ContentName, Facts, State};
 use crate::torrent::catalogue::RefusalReason;
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::reader::{FileStamp, Reader};
 use crate::wire::message::InfoHash;
 
-/// How long a file is tried again while no descriptor is left. Peers come and go faster; a system that
-/// has none for longer is in need of its administrator.
-pub(in crate::library) const DESCRIPTORS_PATIENCE: Duration = Duration::from_secs(60);
+/// How long something is tried again while no descriptor is left. Peers come and go faster; a system
+/// that has none for longer needs its administrator.
+const DESCRIPTORS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long to wait in between.
-pub(in crate::library) const DESCRIPTORS_POLL: Duration = Duration::from_millis(100);
+const DESCRIPTORS_POLL: Duration = Duration::from_millis(100);
 
-/// What was seen.
+/// Waits for a descriptor.
+#[derive(Default)]
+pub(in crate::library) struct DescriptorWait {
+    since: Option<Instant>,
+}
+
+impl DescriptorWait {
+    /// Waits a moment after this failure. Returns false if that would take too long altogether.
+    pub(in crate::library) fn wait(&mut self, failure: &dyn Display) -> bool {
+        let since = self.since.get_or_insert_with(|| {
+            log::warn!("rescan postponed: {failure}");
+            Instant::now()
+        });
+        if since.elapsed() >= DESCRIPTORS_PATIENCE {
+            return false;
+        }
+        thread::sleep(DESCRIPTORS_POLL);
+        true
+    }
+}
+
+/// Where content lies.
+#[derive(Clone, Debug)]
+pub(in crate::library) enum ContentRoot {
+    /// Beside each metainfo file.
+    Beside,
+    /// Below this directory.
+    Below(PathBuf),
+    /// Below this directory, whose disk is not mounted.
+    Away(PathBuf),
+}
+
+impl ContentRoot {
+    /// Below the directory, if there is one.
+    pub(in crate::library) fn new(directory: Option<PathBuf>) -> Self {
+        match directory {
+            None => ContentRoot::Beside,
+            Some(path) if is_away(&path) => ContentRoot::Away(path),
+            Some(path) => ContentRoot::Below(path),
+        }
+    }
+
+    /// The directory of the content of metainfo files in this one; `None` while it is away.
+    pub(in crate::library) fn of(&self, directory: &Path) -> Option<PathBuf> {
+        match self {
+            ContentRoot::Below(root) => Some(root.clone()),
+            ContentRoot::Away(_) => None,
+            // If the directory is gone, each file in it will be reported as gone.
+            ContentRoot::Beside => {
+                let real = directory.canonicalize();
+                Some(real.unwrap_or_else(|_| directory.to_path_buf()))
+            }
+        }
+    }
+}
+
+/// What was found.
 pub(in crate::library) struct Inspection {
     pub(in crate::library) facts: Facts,
     pub(in crate::library) announce: Vec<Vec<String>>,
@@ -29,7 +87,7 @@ pub(in crate::library) struct Inspection {
 }
 
 impl Inspection {
-    /// A file that is of no use.
+    /// A metainfo file that cannot be used.
     pub(in crate::library) fn refused(reason: RefusalReason) -> Self {
         Inspection {
             facts: Facts {
@@ -43,25 +101,25 @@ impl Inspection {
         }
     }
 
-    /// Reads a metainfo file and looks at its content below `root`, unless that is away.
+    /// Reads a metainfo file and checks its content below `root`, unless that is away (`None`).
     ///
     /// # Errors
-    /// When no descriptor was left, so that nothing is known of either.
+    /// A lack of descriptors, with which nothing is known of either.
     pub(in crate::library) fn of(
         reader: &mut Reader,
         path: &Path,
         root: Option<&Path>,
     ) -> Result<Self, RefusalReason> {
-        Self::catch_panic(reader, |reader| Self::look(reader, path, root))
+        Self::catch_panic(reader, |reader| Self::read(reader, path, root))
     }
 
     /// A file that makes a parser panic costs no other torrent. The panic itself has been reported on
     /// standard error.
     fn catch_panic(
         reader: &mut Reader,
-        look: impl FnOnce(&mut Reader) -> Result<Self, RefusalReason>,
+        read: impl FnOnce(&mut Reader) -> Result<Self, RefusalReason>,
     ) -> Result<Self, RefusalReason> {
-        let inspection = catch_unwind(AssertUnwindSafe(|| look(reader)));
+        let inspection = catch_unwind(AssertUnwindSafe(|| read(reader)));
         inspection.unwrap_or_else(|_| {
             *reader = Reader::default();
             let defect = io::Error::other("reading it panicked, a defect of hekate");
@@ -69,7 +127,7 @@ impl Inspection {
         })
     }
 
-    fn look(reader: &mut Reader, path: &Path, root: Option<&Path>) -> Result<Self, RefusalReason> {
+    fn read(reader: &mut Reader, path: &Path, root: Option<&Path>) -> Result<Self, RefusalReason> {
         let found = match reader.read(path) {
             Ok(found) => found,
             Err(reason) if reason.is_lack_of_descriptors() => return Err(reason),
@@ -104,23 +162,18 @@ impl Inspection {
         })
     }
 
-    /// The same, which tries again while no descriptor is left, so that nobody is turned away for that.
+    /// The same; tries again while no descriptor is left, so that no torrent is lost by that.
     pub(in crate::library) fn with_retries(
         reader: &mut Reader,
         path: &Path,
         root: Option<&Path>,
     ) -> Self {
-        let begun = Instant::now();
+        let mut lack = DescriptorWait::default();
         loop {
             match Self::of(reader, path, root) {
                 Ok(inspection) => return inspection,
-                Err(reason) if begun.elapsed() >= DESCRIPTORS_PATIENCE => {
-                    return Self::refused(reason);
-                }
-                Err(reason) => {
-                    log::warn!("rescan postponed: {reason}");
-                    thread::sleep(DESCRIPTORS_POLL);
-                }
+                Err(reason) if lack.wait(&reason) => {}
+                Err(reason) => return Self::refused(reason),
             }
         }
     }

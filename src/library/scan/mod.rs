@@ -3,12 +3,10 @@
 //! - `walk`: metainfo files below directories, in the order of the index. Symlinks are followed.
 //! - `merge_walk`: the same beside an earlier index, with what that knows of each file.
 //! - `inspect`: one metainfo file and its content.
-//! - `build`: all of it, on all cores, written to an index file.
-//! - `count`: how many files there are, to show progress.
+//! - `build`: all of it, on all cores, written to an index file. It counts files first, to show progress.
 //! - `parallel`: work on all cores with results in order.
 
 pub mod build;
-pub mod count;
 pub(in crate::library) mod inspect;
 mod merge_walk;
 pub mod parallel;

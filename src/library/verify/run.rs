@@ -187,7 +187,7 @@ fn jobs<'a>(
                 .content
                 .or_else(|| origin.content.as_ref().map(below));
             Box::new(index.entries().flat_map(move |entry| match entry {
-                Ok(entry) => opener.open(origin.root.join(entry.directory).join(entry.name)),
+                Ok(entry) => opener.open(entry.path.to_path_buf()),
                 Err(error) => vec![Job::Pass(Finding::Index(error))],
             }))
         }

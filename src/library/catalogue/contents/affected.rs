@@ -1,18 +1,15 @@
-//! Which metainfo files a change on disk may affect.
-//!
 //! Which metainfo files a change on disk may affect: the path itself, all files below it, or those
 //! whose content it is.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
-use std::fs;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-use super::{Contents, is_absence, postpone};
-use crate::library::catalogue::overlay::{Affected, Examined, Key};
-use crate::library::index::IndexError;
+use super::{Contents, is_absence};
+use crate::library::catalogue::overlay::{Affected, Examined, OverlayEntry};
 use crate::library::index::format::ContentName;
+use crate::library::index::{IndexError, MetainfoPath};
 use crate::library::scan::walk::{self, Step};
 use crate::torrent::refusal::is_metainfo_name;
 
@@ -28,34 +25,22 @@ impl Contents {
         examined: &mut Examined,
     ) -> Result<Affected, IndexError> {
         let metadata = path.metadata();
-        let is_directory = metadata.as_ref().is_ok_and(fs::Metadata::is_dir);
-        let mut affected = match is_directory || metadata.is_err() {
-            true => self.affected_below(path, most, examined)?,
-            false => Affected::Files(Vec::new()),
-        };
-        if let Affected::Files(files) = &mut affected
-            && !is_directory
-            && self.is_wanted(path)
-        {
-            files.push(path.to_path_buf());
+        let is_directory = metadata.as_ref().is_ok_and(|metadata| metadata.is_dir());
+        // Itself, unless it is a directory.
+        let mut itself = Vec::new();
+        if !is_directory && self.is_wanted(path) {
+            itself.push(path.to_path_buf());
         }
-        Ok(affected)
-    }
-
-    /// The metainfo files that are or were below a path.
-    fn affected_below(
-        &mut self,
-        path: &Path,
-        most: usize,
-        examined: &mut Examined,
-    ) -> Result<Affected, IndexError> {
+        if metadata.is_ok() && !is_directory {
+            return Ok(Affected::Files(itself));
+        }
         let records = self.snapshot.index.below(path)?;
         if records.len() > most {
             return Ok(Affected::ManyKnown);
         }
         let (mut found, mut away) = (Vec::new(), Vec::new());
-        match path.metadata() {
-            Ok(metadata) if metadata.is_dir() => {
+        match metadata {
+            Ok(_) => {
                 for step in walk::below(path, &self.input_of(path)) {
                     match step {
                         Step::Batch(batch) => {
@@ -64,7 +49,7 @@ impl Contents {
                         }
                         Step::Refused(refusal) if refusal.reason.is_lack_of_descriptors() => {
                             // The files below are not gone.
-                            postpone(path, &refusal.reason, examined);
+                            examined.postpone(path, &refusal.reason);
                             return Ok(Affected::Files(Vec::new()));
                         }
                         Step::Refused(refusal) => examined.refused.push(refusal),
@@ -79,12 +64,13 @@ impl Contents {
                 // It may exist, or be a link to a disk that is not mounted.
                 away.push(path.to_path_buf());
             }
-            _ => {}
+            Err(_) => {}
         }
         found.sort_unstable();
-        let mut gone: Vec<PathBuf> = self.overlay_below(path).map(Key::path).collect();
+        let overlay = self.overlay_below(path);
+        let mut gone: Vec<PathBuf> = overlay.map(|(path, _)| path.to_path_buf()).collect();
         for entry in self.snapshot.index.entries_of(records) {
-            gone.push(self.snapshot.index.path_of(&entry?));
+            gone.push(entry?.path.to_path_buf());
         }
         gone.sort_unstable();
         gone.dedup();
@@ -93,6 +79,7 @@ impl Contents {
             gone = self.withdraw_below(away, gone, examined)?;
         }
         gone.append(&mut found);
+        gone.append(&mut itself);
         Ok(Affected::Files(gone))
     }
 
@@ -111,24 +98,23 @@ impl Contents {
         let (below, others): (Vec<PathBuf>, Vec<PathBuf>) = files
             .into_iter()
             .partition(|file| file.ancestors().skip(1).any(is_away));
-        for key in below.iter().filter_map(|file| Key::new(file)) {
-            let before = self.file(&key)?;
-            self.withdraw(key, before, examined)?;
+        for path in below.iter().filter_map(|file| MetainfoPath::new(file)) {
+            let before = self.file(&path)?;
+            self.withdraw(path, before, examined)?;
         }
         Ok(others)
     }
 
-    fn overlay_below<'a>(&'a self, directory: &'a Path) -> impl Iterator<Item = &'a Key> {
-        let first = Key {
+    fn overlay_below<'a>(
+        &'a self,
+        directory: &'a Path,
+    ) -> impl Iterator<Item = (&'a MetainfoPath, &'a OverlayEntry)> {
+        let first = MetainfoPath {
             directory: directory.to_path_buf(),
             name: OsString::new(),
         };
-        let behind = self
-            .overlay
-            .range((Bound::Included(first), Bound::Unbounded));
-        behind
-            .map(|(key, _)| key)
-            .take_while(move |key| key.directory.starts_with(directory))
+        let rest = (self.overlay).range((Bound::Included(first), Bound::Unbounded));
+        rest.take_while(move |(path, _)| path.directory.starts_with(directory))
     }
 
     /// The metainfo files whose content may be at these paths, where content lies beside metainfo
@@ -143,15 +129,16 @@ impl Contents {
         }
         for (directory, names) in self.names_of_content(paths) {
             for record in self.snapshot.index.tagged(directory, &names)? {
-                found.push(self.snapshot.index.metainfo_path(record)?);
+                found.push(self.snapshot.index.record(record)?.path.to_path_buf());
             }
-            let within = self.overlay_below(directory);
-            let within = within.filter(|key| key.directory == directory);
-            let named = within.filter(|key| {
-                let file = self.overlay.get(*key).and_then(|entry| entry.file.as_ref());
-                file.is_some_and(|file| names.contains(&file.facts.content_name))
-            });
-            found.extend(named.map(Key::path));
+            for (path, entry) in self.overlay_below(directory) {
+                if path.directory == directory
+                    && let Some(file) = &entry.file
+                    && names.contains(&file.facts.content_name)
+                {
+                    found.push(path.to_path_buf());
+                }
+            }
         }
         Ok(found)
     }

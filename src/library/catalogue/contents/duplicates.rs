@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::{Contents, Inspected};
-use crate::library::catalogue::overlay::{Examined, FileState, Key, is_served};
-use crate::library::index::IndexError;
+use crate::library::catalogue::overlay::{Examined, FileState};
 use crate::library::index::format::State;
+use crate::library::index::{Entry, IndexError, MetainfoPath};
 use crate::wire::message::InfoHash;
 
 impl Contents {
@@ -14,24 +14,27 @@ impl Contents {
     pub(super) fn serving_file(
         &self,
         info_hash: &InfoHash,
-        but: Option<&Key>,
+        but: Option<&MetainfoPath>,
     ) -> Result<Option<PathBuf>, IndexError> {
-        for key in self.by_hash.get(info_hash).into_iter().flatten() {
-            let file = self.overlay.get(key).and_then(|entry| entry.file.as_ref());
-            if Some(key) != but && file.is_some_and(|file| file.id.is_some()) {
-                return Ok(Some(key.path()));
+        for path in self.by_hash.get(info_hash).into_iter().flatten() {
+            let file = self.overlay.get(path).and_then(|entry| entry.file.as_ref());
+            if Some(path) != but && file.is_some_and(|file| file.id.is_some()) {
+                return Ok(Some(path.to_path_buf()));
             }
         }
-        let index = &self.snapshot.index;
-        let Some(candidates) = index.find(info_hash) else {
+        let Some(entry) = self.indexed(info_hash)? else {
             return Ok(None);
         };
-        let Some(entry) = index.entry(candidates, info_hash)? else {
-            return Ok(None);
-        };
-        let key = Key::of(index, &entry);
-        let is_in_force = Some(&key) != but && !self.overlay.contains_key(&key);
-        Ok((is_in_force && is_served(&entry)).then(|| key.path()))
+        let is_in_force = Some(&entry.path) != but && !self.overlay.contains_key(&entry.path);
+        Ok((is_in_force && entry.is_served()).then(|| entry.path.to_path_buf()))
+    }
+
+    /// The entry of the snapshot from which a torrent is served.
+    fn indexed(&self, info_hash: &InfoHash) -> Result<Option<Entry>, IndexError> {
+        match self.snapshot.index.find(info_hash) {
+            Some(candidates) => self.snapshot.index.entry(candidates, info_hash),
+            None => Ok(None),
+        }
     }
 
     /// Serves a torrent that was just removed from another file with the same info-hash.
@@ -40,34 +43,29 @@ impl Contents {
         info_hash: &InfoHash,
         examined: &mut Examined,
     ) -> Result<(), IndexError> {
-        let keys = self.by_hash.get(info_hash);
-        let mut keys: Vec<Key> = keys.cloned().unwrap_or_default();
+        let mut paths = self.by_hash.get(info_hash).cloned().unwrap_or_default();
         let index = &self.snapshot.index;
-        if let Some(candidates) = index.find(info_hash)
-            && let Some(entry) = index.entry(candidates, info_hash)?
-        {
+        if let Some(entry) = self.indexed(info_hash)? {
             for record in index.duplicates_of(entry.record) {
-                keys.push(Key::of(index, &index.record(record)?));
+                paths.push(index.record(record)?.path);
             }
         }
-        for key in keys {
-            if let Some(file) = self.file(&key)?
-                && file.facts.info_hash == *info_hash
-                && file.id.is_none()
-                && let path = key.path()
-                && let Inspected::File(inspection) = self.inspect(&path, examined)
+        for path in paths {
+            let file = path.to_path_buf();
+            if let Some(before) = self.file(&path)?
+                && before.facts.info_hash == *info_hash
+                && before.id.is_none()
+                && let Inspected::File(inspection) = self.inspect(&file, examined)
                 && inspection.facts.state == State::Served
                 && inspection.facts.info_hash == *info_hash
             {
-                self.forget(&key, Some(file), false, examined);
-                let id = Some(self.add(&path, &inspection, examined));
-                let promoted = FileState {
+                let added = self.added(&file, &inspection);
+                let after = FileState {
                     facts: inspection.facts,
-                    id,
+                    id: Some(added.id),
                     reserved: None,
                 };
-                self.keep(key, promoted);
-                break;
+                return self.set(path, Some(before), Some(after), Some(added), examined);
             }
         }
         Ok(())
@@ -81,14 +79,14 @@ impl Contents {
     ) -> Result<(), IndexError> {
         let mut info_hashes = BTreeSet::new();
         let index = &self.snapshot.index;
-        for (key, entry) in &self.overlay {
+        for (path, entry) in &self.overlay {
             if let Some(file) = &entry.file
                 && file.facts.state == State::Served
                 && file.id.is_none()
             {
                 info_hashes.insert(file.facts.info_hash);
             }
-            if let Some(indexed) = index.at(&key.path())?
+            if let Some(indexed) = index.at(path)?
                 && index.duplicates_of(indexed.record).next().is_some()
             {
                 info_hashes.insert(indexed.facts.info_hash);

@@ -4,83 +4,26 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tempfile::TempDir;
-
 use super::*;
 use crate::library::catalogue::merge::{Difference, merge};
 use crate::library::catalogue::overlay::Affected;
+use crate::library::fixture::DiskLibrary;
 use crate::library::index::Index;
-use crate::library::scan::build::{self, Depth, Plan, Progress};
-use crate::torrent::metainfo::Metainfo;
-use crate::torrent::metainfo::samples::{s, single};
+use crate::library::scan::build::Depth;
 
 /// Torrents of a directory, and as many that come at once: a tag of 14 bits for each would be one of
 /// another some ten times.
 const MANY: usize = 400;
 
-/// A library on disk.
-struct Place {
-    _directory: TempDir,
-    base: PathBuf,
+fn contents_of(library: &DiskLibrary) -> Contents {
+    let snapshot = Snapshot::new(library.refresh(None, Depth::Content, &[]));
+    Contents::new(snapshot, None, Vec::new(), false)
 }
 
-impl Place {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let base = directory.path().canonicalize().unwrap();
-        fs::create_dir(base.join("lib")).unwrap();
-        Place {
-            _directory: directory,
-            base,
-        }
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.base.join("lib").join(path)
-    }
-
-    /// A torrent of the file `name` with its content beside it.
-    fn torrent(&self, directory: &str, name: &str) -> InfoHash {
-        let raw = single(7, "").replace("4:name1:n", &(s("name") + &s(name)));
-        let directory = self.path(directory);
-        fs::create_dir_all(&directory).unwrap();
-        fs::write(directory.join(name), [1; 7]).unwrap();
-        fs::write(directory.join(format!("{name}.torrent")), &raw).unwrap();
-        Metainfo::parse(raw.as_bytes()).unwrap().info_hash
-    }
-
-    fn remove(&self, path: &str) -> PathBuf {
-        let path = self.path(path);
-        fs::remove_file(&path).unwrap();
-        path
-    }
-
-    /// Makes an index over the one before.
-    fn index(&self, before: Option<&Index>) -> Index {
-        self.index_without(before, &[])
-    }
-
-    /// The same, while these were seen to go.
-    fn index_without(&self, before: Option<&Index>, gone: &[PathBuf]) -> Index {
-        let plan = Plan {
-            inputs: vec![self.path("")],
-            content: None,
-            target: self.base.join("index"),
-            threads: 1,
-        };
-        let previous = before.map(|index| build::Previous {
-            index,
-            depth: Depth::Content,
-            quiet: true,
-            gone,
-        });
-        build::refresh(&plan, previous, &Progress::default(), |_| ()).unwrap();
-        Index::open(&plan.target).unwrap()
-    }
-
-    fn contents(&self) -> Contents {
-        Contents::new(Snapshot::new(self.index(None)), None, Vec::new(), false)
-    }
+/// Makes an index over that of the contents.
+fn next_index(library: &DiskLibrary, contents: &Contents) -> Arc<Index> {
+    let before = Some(&*contents.snapshot.index);
+    Arc::new(library.refresh(before, Depth::Content, &[]))
 }
 
 /// Examines what a change of this path affects. Returns the changes: info-hashes with their ids, removed
@@ -123,9 +66,10 @@ fn merge_in(contents: &mut Contents, index: Arc<Index>) -> Difference {
 }
 
 /// Makes and merges a new index. Returns the ids of what has gone and of what has come.
-fn refresh(place: &Place, contents: &mut Contents) -> (Vec<u32>, Vec<u32>) {
+fn refresh(library: &DiskLibrary, contents: &mut Contents) -> (Vec<u32>, Vec<u32>) {
     contents.begin_refresh();
-    let index = place.index_without(Some(&contents.snapshot.index), &contents.tombstones());
+    let before = Some(&*contents.snapshot.index);
+    let index = library.refresh(before, Depth::Content, &contents.tombstones());
     let difference = merge_in(contents, Arc::new(index));
     let removed = difference.removed.iter().map(|removed| removed.id.0);
     let ids = &contents.snapshot.ids;
@@ -136,31 +80,28 @@ fn refresh(place: &Place, contents: &mut Contents) -> (Vec<u32>, Vec<u32>) {
 
 /// The id under which a path is served.
 fn number(contents: &Contents, path: &Path) -> Option<u32> {
-    contents
-        .file(&Key::new(path).unwrap())
-        .unwrap()?
-        .id
-        .map(|id| id.0)
+    let file = contents.file(&MetainfoPath::new(path).unwrap());
+    file.unwrap()?.id.map(|id| id.0)
 }
 
 #[test]
 fn a_file_that_comes_or_goes_is_reported_once() {
-    let place = Place::new();
-    let [a, b] = ["a", "b"].map(|name| place.torrent("x", name));
-    let mut contents = place.contents();
+    let library = DiskLibrary::new();
+    let [a, b] = ["a", "b"].map(|name| library.torrent("x", name));
+    let mut contents = contents_of(&library);
     assert_eq!(contents.counts.served, 2);
-    assert_eq!(examine(&mut contents, &place.path("x/a.torrent")), []);
-    let path = place.remove("x/a.torrent");
+    assert_eq!(examine(&mut contents, &library.path("x/a.torrent")), []);
+    let path = library.remove("x/a.torrent");
     assert_eq!(examine(&mut contents, &path), [('-', a, 0)]);
     assert_eq!(examine(&mut contents, &path), []);
-    let c = place.torrent("y", "c");
-    assert_eq!(examine(&mut contents, &place.path("y")), [('+', c, 2)]);
-    assert_eq!(examine(&mut contents, &place.path("y")), []);
+    let c = library.torrent("y", "c");
+    assert_eq!(examine(&mut contents, &library.path("y")), [('+', c, 2)]);
+    assert_eq!(examine(&mut contents, &library.path("y")), []);
     // What comes back is another, and all below a directory goes with it.
-    place.torrent("x", "a");
+    library.torrent("x", "a");
     assert_eq!(examine(&mut contents, &path), [('+', a, 3)]);
-    fs::remove_dir_all(place.path("x")).unwrap();
-    let mut gone = examine(&mut contents, &place.path("x"));
+    fs::remove_dir_all(library.path("x")).unwrap();
+    let mut gone = examine(&mut contents, &library.path("x"));
     gone.sort_unstable();
     let mut wanted = [('-', a, 3), ('-', b, 1)];
     wanted.sort_unstable();
@@ -172,16 +113,16 @@ fn a_file_that_comes_or_goes_is_reported_once() {
             && matches!(overrides[&b], Override::Tombstone)
     );
     assert!(
-        matches!(&overrides[&c], Override::Served(TorrentId(2), at) if **at == *place.path("y/c.torrent"))
+        matches!(&overrides[&c], Override::Served(TorrentId(2), at) if **at == *library.path("y/c.torrent"))
     );
 }
 
 #[test]
 fn a_torrent_is_withdrawn_while_its_content_is_wrong() {
-    let place = Place::new();
-    let a = place.torrent("x", "a");
-    let mut contents = place.contents();
-    let content = place.path("x/a");
+    let library = DiskLibrary::new();
+    let a = library.torrent("x", "a");
+    let mut contents = contents_of(&library);
+    let content = library.path("x/a");
     fs::write(&content, [1; 3]).unwrap();
     let mut examined = Examined::default();
     let changes = examine_into(&mut contents, &content, &mut examined);
@@ -192,22 +133,22 @@ fn a_torrent_is_withdrawn_while_its_content_is_wrong() {
     assert_eq!(examine(&mut contents, &content), [('+', a, 1)]);
     assert_eq!((contents.counts.served, contents.counts.refused), (1, 0));
     // The same for one that is not in the index.
-    let b = place.torrent("x", "b");
+    let b = library.torrent("x", "b");
     assert_eq!(
-        examine(&mut contents, &place.path("x/b.torrent")),
+        examine(&mut contents, &library.path("x/b.torrent")),
         [('+', b, 2)]
     );
-    let content = place.remove("x/b");
+    let content = library.remove("x/b");
     assert_eq!(examine(&mut contents, &content), [('!', b, 2)]);
 }
 
 #[test]
 fn a_directory_that_is_suddenly_empty_counts_as_away() {
-    let place = Place::new();
-    let a = place.torrent("d/deep", "a");
-    place.torrent("e", "b");
-    let mut contents = place.contents();
-    let (disk, aside) = (place.path("d"), place.base.join("aside"));
+    let library = DiskLibrary::new();
+    let a = library.torrent("d/deep", "a");
+    library.torrent("e", "b");
+    let mut contents = contents_of(&library);
+    let (disk, aside) = (library.path("d"), library.base.join("aside"));
     fs::rename(&disk, &aside).unwrap();
     fs::create_dir(&disk).unwrap();
     let mut examined = Examined::default();
@@ -215,13 +156,13 @@ fn a_directory_that_is_suddenly_empty_counts_as_away() {
     assert_eq!(changes, [('!', a, 0)]);
     assert_eq!(examine_into(&mut contents, &disk, &mut examined), []);
     assert_eq!((contents.counts.served, contents.counts.refused), (1, 1));
-    assert_eq!(refresh(&place, &mut contents), (vec![], vec![]));
+    assert_eq!(refresh(&library, &mut contents), (vec![], vec![]));
     assert_eq!((contents.counts.served, contents.counts.refused), (1, 1));
     assert!(examined.refused.is_empty());
     fs::remove_dir(&disk).unwrap();
     fs::rename(&aside, &disk).unwrap();
-    let told = examine(&mut contents, &disk);
-    assert_eq!((told.len(), told[0].0, told[0].1), (1, '+', a));
+    let changes = examine(&mut contents, &disk);
+    assert_eq!((changes.len(), changes[0].0, changes[0].1), (1, '+', a));
     // Neither is lost what the file system has an error for: a link to itself.
     fs::rename(&disk, &aside).unwrap();
     std::os::unix::fs::symlink(&disk, &disk).unwrap();
@@ -232,115 +173,115 @@ fn a_directory_that_is_suddenly_empty_counts_as_away() {
     assert_eq!(examine(&mut contents, &disk)[0].0, '+');
     // One that was emptied file by file is not.
     for path in ["d/deep/a", "d/deep/a.torrent"] {
-        let path = place.remove(path);
+        let path = library.remove(path);
         examine(&mut contents, &path);
     }
-    refresh(&place, &mut contents);
+    refresh(&library, &mut contents);
     assert_eq!((contents.counts.served, contents.counts.refused), (1, 0));
     assert_eq!(contents.snapshot.index.records(), 1);
 }
 
 #[test]
 fn content_of_the_right_size_keeps_the_id_of_its_torrent() {
-    let place = Place::new();
-    place.torrent("x", "a");
-    let mut contents = place.contents();
-    let content = place.path("x/a");
+    let library = DiskLibrary::new();
+    library.torrent("x", "a");
+    let mut contents = contents_of(&library);
+    let content = library.path("x/a");
     fs::write(&content, [2; 7]).unwrap();
     assert_eq!(examine(&mut contents, &content), []);
-    fs::rename(place.path("x/a.torrent"), place.path("aside")).unwrap();
-    fs::write(place.path("x/new"), [3; 7]).unwrap();
-    fs::rename(place.path("x/new"), &content).unwrap();
-    fs::rename(place.path("aside"), place.path("x/a.torrent")).unwrap();
+    fs::rename(library.path("x/a.torrent"), library.path("aside")).unwrap();
+    fs::write(library.path("x/new"), [3; 7]).unwrap();
+    fs::rename(library.path("x/new"), &content).unwrap();
+    fs::rename(library.path("aside"), library.path("x/a.torrent")).unwrap();
     assert_eq!(examine(&mut contents, &content), []);
-    assert_eq!(refresh(&place, &mut contents), (vec![], vec![]));
-    assert_eq!(number(&contents, &place.path("x/a.torrent")), Some(0));
+    assert_eq!(refresh(&library, &mut contents), (vec![], vec![]));
+    assert_eq!(number(&contents, &library.path("x/a.torrent")), Some(0));
 }
 
 #[test]
 fn too_many_files_below_a_directory_are_not_examined_one_by_one() {
-    let place = Place::new();
+    let library = DiskLibrary::new();
     for name in ["a", "b", "c"] {
-        place.torrent("x", name);
+        library.torrent("x", name);
     }
-    let mut contents = place.contents();
+    let mut contents = contents_of(&library);
     for name in ["d", "e", "f", "g"] {
-        place.torrent("y", name);
+        library.torrent("y", name);
     }
     let mut examined = Examined::default();
     let affected = contents
-        .affected(&place.path("x"), 2, &mut examined)
+        .affected(&library.path("x"), 2, &mut examined)
         .unwrap();
     assert_eq!(affected, Affected::ManyKnown);
     let affected = contents
-        .affected(&place.path("y"), 3, &mut examined)
+        .affected(&library.path("y"), 3, &mut examined)
         .unwrap();
     assert_eq!(affected, Affected::ManyNew);
-    place.remove("x/b.torrent");
-    fs::rename(place.path("y/d.torrent"), place.path("x/0.torrent")).unwrap();
+    library.remove("x/b.torrent");
+    fs::rename(library.path("y/d.torrent"), library.path("x/0.torrent")).unwrap();
     let affected = contents
-        .affected(&place.path("x"), 4, &mut examined)
+        .affected(&library.path("x"), 4, &mut examined)
         .unwrap();
     // What is gone comes first, so that what has its info-hash elsewhere is no duplicate.
-    let expected = ["b", "0", "a", "c"].map(|name| place.path(&format!("x/{name}.torrent")));
+    let expected = ["b", "0", "a", "c"].map(|name| library.path(&format!("x/{name}.torrent")));
     assert_eq!(affected, Affected::Files(expected.to_vec()));
 }
 
 #[test]
 fn new_content_in_a_large_directory_is_no_reason_to_read_its_torrents() {
-    let place = Place::new();
+    let library = DiskLibrary::new();
     for number in 0..MANY {
-        place.torrent("x", &format!("old-{number}"));
+        library.torrent("x", &format!("old-{number}"));
     }
-    let contents = place.contents();
-    let new = (0..MANY).map(|number| place.path(&format!("x/new-{number}")));
-    let metainfo = (0..MANY).map(|number| place.path(&format!("x/new-{number}.torrent")));
+    let contents = contents_of(&library);
+    let new = (0..MANY).map(|number| library.path(&format!("x/new-{number}")));
+    let metainfo = (0..MANY).map(|number| library.path(&format!("x/new-{number}.torrent")));
     let mut paths: Vec<PathBuf> = new.chain(metainfo).collect();
     assert!(contents.files_of_content(&paths).unwrap().is_empty());
-    paths.push(place.path("x/old-7"));
+    paths.push(library.path("x/old-7"));
     assert_eq!(
         contents.files_of_content(&paths).unwrap(),
-        [place.path("x/old-7.torrent")]
+        [library.path("x/old-7.torrent")]
     );
 }
 
 #[test]
 fn a_file_that_a_given_index_does_not_name_is_not_served() {
-    let place = Place::new();
-    let [a, b] = ["a", "b"].map(|name| place.torrent("x", name));
-    let mut contents = place.contents();
+    let library = DiskLibrary::new();
+    let [a, b] = ["a", "b"].map(|name| library.torrent("x", name));
+    let mut contents = contents_of(&library);
     contents.is_given = true;
-    place.torrent("y", "c");
-    assert_eq!(examine(&mut contents, &place.path("y/c.torrent")), []);
-    let path = place.path("x/a.torrent");
-    fs::rename(&path, place.path("aside")).unwrap();
-    fs::rename(place.path("y/c.torrent"), &path).unwrap();
+    library.torrent("y", "c");
+    assert_eq!(examine(&mut contents, &library.path("y/c.torrent")), []);
+    let path = library.path("x/a.torrent");
+    fs::rename(&path, library.path("aside")).unwrap();
+    fs::rename(library.path("y/c.torrent"), &path).unwrap();
     assert_eq!(examine(&mut contents, &path), [('-', a, 0)]);
     assert_eq!(examine(&mut contents, &path), []);
-    fs::rename(place.path("aside"), &path).unwrap();
+    fs::rename(library.path("aside"), &path).unwrap();
     assert_eq!(examine(&mut contents, &path), [('+', a, 2)]);
-    let gone = place.remove("x/b.torrent");
+    let gone = library.remove("x/b.torrent");
     assert_eq!(examine(&mut contents, &gone), [('-', b, 1)]);
 }
 
 #[test]
 fn a_duplicate_is_promoted_when_the_served_file_goes() {
-    let place = Place::new();
+    let library = DiskLibrary::new();
     for directory in ["x", "y", "z"] {
-        place.torrent(directory, "a");
+        library.torrent(directory, "a");
     }
-    let mut contents = place.contents();
-    let a = place.torrent("w", "a");
+    let mut contents = contents_of(&library);
+    let a = library.torrent("w", "a");
     // One that comes while another is served stands back, wherever it is.
-    assert_eq!(examine(&mut contents, &place.path("w/a.torrent")), []);
+    assert_eq!(examine(&mut contents, &library.path("w/a.torrent")), []);
     assert_eq!(contents.counts.served, 1);
-    let first = place.remove("x/a.torrent");
-    let told = examine(&mut contents, &first);
-    assert_eq!(told[0], ('-', a, 0));
-    assert_eq!((told.len(), told[1].0, told[1].1), (2, '+', a));
+    let first = library.remove("x/a.torrent");
+    let changes = examine(&mut contents, &first);
+    assert_eq!(changes[0], ('-', a, 0));
+    assert_eq!((changes.len(), changes[1].0, changes[1].1), (2, '+', a));
     // One after the other, until none is left.
     let mut left = ["w", "y", "z"]
-        .map(|at| place.path(at).join("a.torrent"))
+        .map(|at| library.path(at).join("a.torrent"))
         .to_vec();
     for rest in (0..3).rev() {
         let served = left
@@ -348,30 +289,30 @@ fn a_duplicate_is_promoted_when_the_served_file_goes() {
             .position(|path| number(&contents, path).is_some());
         let path = left.remove(served.unwrap());
         fs::remove_file(&path).unwrap();
-        let told: Vec<char> = examine(&mut contents, &path)
+        let changes: Vec<char> = examine(&mut contents, &path)
             .iter()
-            .map(|told| told.0)
+            .map(|changes| changes.0)
             .collect();
-        assert_eq!(told, if rest > 0 { vec!['-', '+'] } else { vec!['-'] });
+        assert_eq!(changes, if rest > 0 { vec!['-', '+'] } else { vec!['-'] });
     }
     assert_eq!(contents.counts, Counts::default());
 }
 
 #[test]
 fn a_new_index_keeps_the_ids_of_unchanged_torrents() {
-    let place = Place::new();
+    let library = DiskLibrary::new();
     for name in ["b", "d", "f"] {
-        place.torrent("x", name);
+        library.torrent("x", name);
     }
-    let mut contents = place.contents();
+    let mut contents = contents_of(&library);
     // One has been seen to come, one not; one is gone, unseen.
-    place.torrent("x", "c");
-    examine(&mut contents, &place.path("x/c.torrent"));
-    place.torrent("x", "a");
-    place.remove("x/d.torrent");
-    let (removed, added) = refresh(&place, &mut contents);
+    library.torrent("x", "c");
+    examine(&mut contents, &library.path("x/c.torrent"));
+    library.torrent("x", "a");
+    library.remove("x/d.torrent");
+    let (removed, added) = refresh(&library, &mut contents);
     assert_eq!(removed, [1]);
-    let path = |name: &str| place.path("x").join(format!("{name}.torrent"));
+    let path = |name: &str| library.path("x").join(format!("{name}.torrent"));
     let numbers = ["b", "c", "f"].map(|name| number(&contents, &path(name)));
     assert_eq!(numbers, [Some(0), Some(3), Some(2)]);
     let new = number(&contents, &path("a")).unwrap();
@@ -380,27 +321,27 @@ fn a_new_index_keeps_the_ids_of_unchanged_torrents() {
     assert_eq!(number(&contents, &path("d")), None);
     assert!(contents.overlay.is_empty() && contents.overrides().unwrap().is_empty());
     assert_eq!(contents.counts.served, 4);
-    assert_eq!(refresh(&place, &mut contents), (vec![], vec![]));
+    assert_eq!(refresh(&library, &mut contents), (vec![], vec![]));
 }
 
 #[test]
 fn what_is_examined_while_an_index_is_made_stays_over_it() {
-    let place = Place::new();
+    let library = DiskLibrary::new();
     for name in ["a", "b"] {
-        place.torrent("x", name);
+        library.torrent("x", name);
     }
-    let mut contents = place.contents();
+    let mut contents = contents_of(&library);
     contents.begin_refresh();
-    let index = Arc::new(place.index(Some(&contents.snapshot.index)));
-    let gone = place.remove("x/a.torrent");
+    let index = next_index(&library, &contents);
+    let gone = library.remove("x/a.torrent");
     examine(&mut contents, &gone);
-    let c = place.torrent("x", "c");
-    examine(&mut contents, &place.path("x/c.torrent"));
+    let c = library.torrent("x", "c");
+    examine(&mut contents, &library.path("x/c.torrent"));
     let difference = merge_in(&mut contents, index);
     assert!(difference.removed.is_empty() && difference.added.is_empty());
     assert_eq!(number(&contents, &gone), None);
-    assert_eq!(number(&contents, &place.path("x/b.torrent")), Some(1));
-    assert_eq!(number(&contents, &place.path("x/c.torrent")), Some(2));
+    assert_eq!(number(&contents, &library.path("x/b.torrent")), Some(1));
+    assert_eq!(number(&contents, &library.path("x/c.torrent")), Some(2));
     assert_eq!(contents.counts.served, 2);
     let overrides = contents.overrides().unwrap();
     assert_eq!(overrides.len(), 2);
@@ -415,8 +356,8 @@ fn assert_one_server(contents: &Contents, paths: &[PathBuf], info_hash: &InfoHas
         .collect();
     assert_eq!(served.len(), 1, "{served:?}");
     let numbers = paths.iter().filter_map(|path| number(contents, path));
-    let told = contents.overrides().unwrap().remove(info_hash);
-    match told {
+    let changes = contents.overrides().unwrap().remove(info_hash);
+    match changes {
         Some(Override::Served(number, at)) => {
             assert_eq!(*at, **served[0]);
             assert_eq!(numbers.collect::<Vec<u32>>(), [number.0]);
@@ -427,22 +368,22 @@ fn assert_one_server(contents: &Contents, paths: &[PathBuf], info_hash: &InfoHas
             let index = &contents.snapshot.index;
             let entry = index.entry(index.find(info_hash).unwrap(), info_hash);
             let entry = entry.unwrap().unwrap();
-            assert_eq!(index.path_of(&entry), *served[0]);
+            assert_eq!(entry.path.to_path_buf(), *served[0]);
         }
     }
 }
 
 #[test]
 fn a_duplicate_that_comes_while_an_index_is_made_leaves_one_that_serves() {
-    let place = Place::new();
-    let hash = place.torrent("m", "x");
-    let mut contents = place.contents();
+    let library = DiskLibrary::new();
+    let hash = library.torrent("m", "x");
+    let mut contents = contents_of(&library);
     contents.begin_refresh();
     // It sorts before the one that is served, and both looks see it.
-    place.torrent("a", "x");
-    let paths = ["a/x.torrent", "m/x.torrent"].map(|path| place.path(path));
+    library.torrent("a", "x");
+    let paths = ["a/x.torrent", "m/x.torrent"].map(|path| library.path(path));
     assert_eq!(examine(&mut contents, &paths[0]), []);
-    let index = Arc::new(place.index(Some(&contents.snapshot.index)));
+    let index = next_index(&library, &contents);
     merge_in(&mut contents, index);
     assert_one_server(&contents, &paths, &hash);
     assert_eq!(
@@ -456,23 +397,23 @@ fn a_duplicate_that_comes_while_an_index_is_made_leaves_one_that_serves() {
 
 #[test]
 fn a_torrent_that_moves_while_an_index_is_made_has_one_id() {
-    let place = Place::new();
-    let hash = place.torrent("a", "x");
-    place.torrent("m", "x");
-    let mut contents = place.contents();
+    let library = DiskLibrary::new();
+    let hash = library.torrent("a", "x");
+    library.torrent("m", "x");
+    let mut contents = contents_of(&library);
     contents.begin_refresh();
     // The walk has been there; then the first goes, and the other takes over.
-    let index = Arc::new(place.index(Some(&contents.snapshot.index)));
-    let paths = ["a/x.torrent", "m/x.torrent"].map(|path| place.path(path));
-    let content = place.remove("a/x");
+    let index = next_index(&library, &contents);
+    let paths = ["a/x.torrent", "m/x.torrent"].map(|path| library.path(path));
+    let content = library.remove("a/x");
     assert_eq!(examine(&mut contents, &content).len(), 2);
     assert!(number(&contents, &paths[1]).is_some());
     merge_in(&mut contents, index);
     assert_one_server(&contents, &paths, &hash);
     // The one that was seen to be right again while the next is made.
     contents.begin_refresh();
-    let index = Arc::new(place.index(Some(&contents.snapshot.index)));
-    place.torrent("a", "x");
+    let index = next_index(&library, &contents);
+    library.torrent("a", "x");
     examine(&mut contents, &content);
     merge_in(&mut contents, index);
     assert_one_server(&contents, &paths, &hash);
@@ -487,76 +428,81 @@ fn a_torrent_that_moves_while_an_index_is_made_has_one_id() {
 
 #[test]
 fn records_of_a_damaged_old_index_are_removed_and_added() {
-    let place = Place::new();
+    let library = DiskLibrary::new();
     for name in ["aaa", "bbb", "ccc"] {
-        place.torrent("x", name);
+        library.torrent("x", name);
     }
-    let mut contents = place.contents();
+    let mut contents = contents_of(&library);
     // The name of the second becomes a path.
-    let path = place.base.join("index");
+    let path = library.target();
     let mut raw = fs::read(&path).unwrap();
     let at = raw.windows(11).position(|name| name == b"bbb.torrent");
     raw[at.unwrap()] = b'/';
     fs::write(&path, raw).unwrap();
     contents.begin_refresh();
-    let index = Arc::new(place.index(Some(&contents.snapshot.index)));
+    let index = next_index(&library, &contents);
     let before = contents.next_id;
     let difference = merge_in(&mut contents, index);
     assert_eq!(contents.counts.served, 3);
     let removed: Vec<u32> = difference.removed.iter().map(|gone| gone.id.0).collect();
     assert_eq!(removed, [1]);
-    let number =
-        |name: &str| number(&contents, &place.path("x").join(format!("{name}.torrent"))).unwrap();
+    let number = |name: &str| {
+        number(
+            &contents,
+            &library.path("x").join(format!("{name}.torrent")),
+        )
+        .unwrap()
+    };
     assert_eq!((number("aaa"), number("ccc")), (0, 2));
     assert!(number("bbb") >= before.0);
 }
 
 #[test]
 fn a_torrent_that_comes_and_goes_with_its_disk_uses_one_id_each_time() {
-    let place = Place::new();
-    place.torrent("d", "a");
-    place.torrent("e", "b");
-    let mut contents = place.contents();
-    let (disk, aside) = (place.path("d"), place.base.join("aside"));
-    let path = place.path("d/a.torrent");
+    let library = DiskLibrary::new();
+    library.torrent("d", "a");
+    library.torrent("e", "b");
+    let mut contents = contents_of(&library);
+    let (disk, aside) = (library.path("d"), library.base.join("aside"));
+    let path = library.path("d/a.torrent");
     for time in 0..3 {
         fs::rename(&disk, &aside).unwrap();
         fs::create_dir(&disk).unwrap();
-        assert_eq!(refresh(&place, &mut contents).0.len(), 1);
+        assert_eq!(refresh(&library, &mut contents).0.len(), 1);
         assert_eq!(number(&contents, &path), None);
         fs::remove_dir(&disk).unwrap();
         fs::rename(&aside, &disk).unwrap();
-        assert_eq!(refresh(&place, &mut contents), (vec![], vec![2 + time]));
+        assert_eq!(refresh(&library, &mut contents), (vec![], vec![2 + time]));
         assert_eq!(number(&contents, &path), Some(2 + time));
         assert_eq!(contents.next_id, TorrentId(3 + time));
     }
-    assert_eq!(number(&contents, &place.path("e/b.torrent")), Some(1));
+    assert_eq!(number(&contents, &library.path("e/b.torrent")), Some(1));
 }
 
 #[test]
 fn ids_that_wrap_around_skip_those_in_use() {
-    let place = Place::new();
+    let library = DiskLibrary::new();
     for name in ["a", "b"] {
-        place.torrent("x", name);
+        library.torrent("x", name);
     }
-    let mut contents = place.contents();
-    place.torrent("y", "c");
-    examine(&mut contents, &place.path("y"));
+    let mut contents = contents_of(&library);
+    library.torrent("y", "c");
+    examine(&mut contents, &library.path("y"));
     contents.next_id = TorrentId(u32::MAX);
     for name in ["d", "e"] {
-        place.torrent("z", name);
+        library.torrent("z", name);
     }
-    let mut told: Vec<u32> = examine(&mut contents, &place.path("z"))
+    let mut changes: Vec<u32> = examine(&mut contents, &library.path("z"))
         .iter()
-        .map(|told| told.2)
+        .map(|changes| changes.2)
         .collect();
-    told.sort_unstable();
-    assert_eq!(told, [3, u32::MAX]);
+    changes.sort_unstable();
+    assert_eq!(changes, [3, u32::MAX]);
     contents.next_id = TorrentId(u32::MAX);
     for name in ["f", "g"] {
-        place.torrent("w", name);
+        library.torrent("w", name);
     }
-    let (_, mut added) = refresh(&place, &mut contents);
+    let (_, mut added) = refresh(&library, &mut contents);
     added.sort_unstable();
     assert_eq!(added, [4, 5]);
 }

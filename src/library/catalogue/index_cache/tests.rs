@@ -4,59 +4,29 @@ use std::fs::{self, File, FileTimes};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use tempfile::TempDir;
-
 use super::*;
 use crate::library::catalogue::live::{Settings, Source};
 use crate::library::catalogue::refresh::{first, open, state_path};
+use crate::library::fixture::DiskLibrary;
 use crate::library::index::format::State;
 use crate::library::scan::build::Progress;
-use crate::torrent::metainfo::samples::{s, single};
 
-struct Place {
-    _directory: TempDir,
-    base: PathBuf,
+fn settings(library: &DiskLibrary, directories: &[&str]) -> Settings {
+    let inputs = directories.iter().map(|path| library.path(path));
+    let inputs: Vec<PathBuf> = inputs.collect();
+    let state = state_path(&library.base.join("state"), &inputs, None);
+    Settings {
+        source: Source::Inputs { inputs, state },
+        content: None,
+        rescan: None,
+    }
 }
 
-impl Place {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let base = directory.path().canonicalize().unwrap();
-        Place {
-            _directory: directory,
-            base,
-        }
-    }
-
-    fn torrent(&self, directory: &str, name: &str) -> PathBuf {
-        let raw = single(7, "").replace("4:name1:n", &(s("name") + &s(name)));
-        let directory = self.base.join(directory);
-        fs::create_dir_all(&directory).unwrap();
-        fs::write(directory.join(name), [1; 7]).unwrap();
-        let path = directory.join(format!("{name}.torrent"));
-        fs::write(&path, &raw).unwrap();
-        path
-    }
-
-    fn settings(&self, directories: &[&str]) -> Settings {
-        let inputs = directories
-            .iter()
-            .map(|directory| self.base.join(directory));
-        let inputs: Vec<PathBuf> = inputs.collect();
-        let state = state_path(&self.base.join("state"), &inputs, None);
-        Settings {
-            source: Source::Inputs { inputs, state },
-            content: None,
-            rescan: None,
-        }
-    }
-
-    fn indexes(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.base.join("state")).unwrap();
-        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-        paths.sort();
-        paths
-    }
+fn indexes(library: &DiskLibrary) -> Vec<PathBuf> {
+    let entries = fs::read_dir(library.base.join("state")).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
 }
 
 /// Changes the bytes of a file and nothing else that is seen from outside.
@@ -71,37 +41,38 @@ fn spoil(path: &PathBuf) {
 
 #[test]
 fn one_more_directory_costs_no_reading_of_the_others() {
-    let place = Place::new();
-    let known = place.torrent("a", "one");
+    let library = DiskLibrary::new();
+    library.torrent("a", "one");
+    let known = library.path("a/one.torrent");
     let makes = |directories: &[&str]| {
-        let settings = place.settings(directories);
+        let settings = settings(&library, directories);
         assert!(open(&settings).unwrap().is_none());
         first(&settings, &Progress::default()).unwrap()
     };
     drop(makes(&["a"]));
     drop(makes(&["c"]));
     spoil(&known);
-    place.torrent("b", "two");
+    library.torrent("b", "two");
     let index = makes(&["a", "b"]);
     let states: Vec<State> = index
         .entries()
         .map(|entry| entry.unwrap().facts.state)
         .collect();
     assert_eq!(states, [State::Served, State::Served]);
-    assert_eq!(place.indexes().len(), 3);
+    assert_eq!(indexes(&library).len(), 3);
 }
 
 #[test]
 fn what_nobody_has_used_for_long_is_removed() {
-    let place = Place::new();
-    place.torrent("a", "one");
+    let library = DiskLibrary::new();
+    library.torrent("a", "one");
     let [old, held, young] = ["x", "y", "z"].map(|name| {
-        place.torrent(name, name);
-        let settings = place.settings(&[name]);
+        library.torrent(name, name);
+        let settings = settings(&library, &[name]);
         first(&settings, &Progress::default()).unwrap()
     });
     let path = |name| {
-        let Source::Inputs { state, .. } = place.settings(&[name]).source else {
+        let Source::Inputs { state, .. } = settings(&library, &[name]).source else {
             panic!("there are inputs");
         };
         state
@@ -114,14 +85,14 @@ fn what_nobody_has_used_for_long_is_removed() {
     }
     let left = path("q").with_extension(NEW);
     fs::write(&left, "by one who was killed").unwrap();
-    fs::write(place.base.join("state/notes.index"), "not ours").unwrap();
+    fs::write(library.base.join("state/notes.index"), "not ours").unwrap();
     drop((old, young));
-    drop(first(&place.settings(&["a"]), &Progress::default()).unwrap());
+    drop(first(&settings(&library, &["a"]), &Progress::default()).unwrap());
     let mut wanted = vec![path("y"), path("z"), path("a")];
-    wanted.push(place.base.join("state/notes.index"));
+    wanted.push(library.base.join("state/notes.index"));
     wanted.sort();
-    assert_eq!(place.indexes(), wanted);
+    assert_eq!(indexes(&library), wanted);
     drop(held);
-    drop(first(&place.settings(&["a", "x"]), &Progress::default()).unwrap());
+    drop(first(&settings(&library, &["a", "x"]), &Progress::default()).unwrap());
     assert!(!path("y").exists());
 }

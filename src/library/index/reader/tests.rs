@@ -7,23 +7,17 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{Entry, Fault, Index};
+use super::{Entry, Fault, Index, MetainfoPath};
 use crate::library::index::format::{ContentName, Facts, RecordNo, State, TrackerListNo};
 use crate::library::index::writer::{NewRecord, Origin, Writer};
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
 
-/// A directory for an index.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        Place(tempfile::tempdir().unwrap())
-    }
-
-    fn index(&self) -> PathBuf {
-        self.0.path().join("index")
-    }
+/// A directory, and the path of an index in it.
+fn scratch() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("index");
+    (directory, target)
 }
 
 fn entries(index: &Index) -> Vec<Entry> {
@@ -79,10 +73,10 @@ fn made_up(target: &Path, count: u32) {
 
 #[test]
 fn every_record_is_read_as_it_was_written() {
-    let place = Place::new();
+    let (_directory, target) = scratch();
     for count in [0, 1, 100, 3000] {
-        made_up(&place.index(), count);
-        let index = Index::open(&place.index()).unwrap();
+        made_up(&target, count);
+        let index = Index::open(&target).unwrap();
         index.check().unwrap();
         assert_eq!((index.torrents(), index.records()), (count.into(), count));
         assert_eq!(index.origin().root, Path::new("/srv"));
@@ -108,8 +102,10 @@ fn every_record_is_read_as_it_was_written() {
                     },
                 },
                 record: RecordNo(number),
-                directory: format!("d/{:06}", number / 100).into(),
-                name: format!("{number:09}.torrent").into(),
+                path: MetainfoPath {
+                    directory: format!("/srv/d/{:06}", number / 100).into(),
+                    name: format!("{number:09}.torrent").into(),
+                },
                 duplicate: false,
                 trackers: TrackerListNo(number % 3),
             };
@@ -122,14 +118,14 @@ fn every_record_is_read_as_it_was_written() {
             assert_eq!(index.find(&hash((1 << 32) + number)), None);
         }
         assert!(index.trackers(TrackerListNo(3)).is_err());
-        assert!(index.metainfo_path(RecordNo(count)).is_err());
+        assert!(index.record(RecordNo(count)).is_err());
     }
 }
 
 #[test]
 fn info_hashes_that_begin_alike_are_told_apart() {
-    let place = Place::new();
-    let mut writer = Writer::create(&place.index()).unwrap();
+    let (_directory, target) = scratch();
+    let mut writer = Writer::create(&target).unwrap();
     let mut alike = |last: u8, name: &str| {
         let mut info_hash = InfoHash([7; 20]);
         info_hash.0[19] = last;
@@ -156,10 +152,10 @@ fn info_hashes_that_begin_alike_are_told_apart() {
         written.duplicates,
         [(2, 0), (3, 1)].map(|(later, first)| (RecordNo(later), RecordNo(first)))
     );
-    let index = Index::open(&place.index()).unwrap();
+    let index = Index::open(&target).unwrap();
     assert_eq!((index.torrents(), index.records()), (3, 5));
     for (info_hash, name) in [(one, "a"), (two, "b"), (three, "e")] {
-        assert_eq!(lookup(&index, info_hash).unwrap().name, name);
+        assert_eq!(lookup(&index, info_hash).unwrap().path.name, name);
     }
     // The same first eight bytes are not enough.
     assert_eq!(lookup(&index, InfoHash([7; 20])), None);
@@ -167,12 +163,12 @@ fn info_hashes_that_begin_alike_are_told_apart() {
 
 #[test]
 fn a_file_that_is_cut_short_anywhere_is_refused() {
-    let place = Place::new();
-    made_up(&place.index(), 50);
-    let whole = fs::read(place.index()).unwrap();
+    let (_directory, target) = scratch();
+    made_up(&target, 50);
+    let whole = fs::read(&target).unwrap();
     for length in (0..whole.len()).step_by(97).chain([whole.len() - 1]) {
-        fs::write(place.index(), &whole[..length]).unwrap();
-        let error = Index::open(&place.index()).unwrap_err();
+        fs::write(&target, &whole[..length]).unwrap();
+        let error = Index::open(&target).unwrap_err();
         let line = error.to_string();
         match error.fault {
             Fault::NotAnIndex => assert!(length < 8),
@@ -182,31 +178,30 @@ fn a_file_that_is_cut_short_anywhere_is_refused() {
             }
             fault => panic!("{fault}"),
         }
-        assert!(line.starts_with(&format!("index {}: ", place.index().display())));
+        assert!(line.starts_with(&format!("index {}: ", &target.display())));
         assert!(!line.contains('\n'));
     }
 }
 
 #[test]
 fn no_damaged_byte_goes_unnoticed_or_leads_astray() {
-    let place = Place::new();
-    made_up(&place.index(), 12);
-    let whole = fs::read(place.index()).unwrap();
+    let (_directory, target) = scratch();
+    made_up(&target, 12);
+    let whole = fs::read(&target).unwrap();
     let used = 8 + 4 + 9 * 36 + 20;
-    let file = File::options().write(true).open(place.index()).unwrap();
+    let file = File::options().write(true).open(&target).unwrap();
     for at in (0..used).chain(4096..whole.len()) {
         for change in [1, 0x80] {
             file.write_all_at(&[whole[at] ^ change], at as u64).unwrap();
-            match Index::open(&place.index()) {
+            match Index::open(&target) {
                 Err(error) => assert!(!matches!(error.fault, Fault::Unreadable(_)), "{error}"),
                 Ok(index) => {
                     let error = index.check().unwrap_err();
                     assert!(matches!(error.fault, Fault::Damaged(_)), "{error}");
                     // Whatever is read stays in the file and below the root.
                     for entry in index.entries().flatten() {
-                        let path = index.origin().root.join(entry.directory);
-                        assert!(path.starts_with("/srv"));
-                        assert!(!entry.name.as_bytes().contains(&b'/'));
+                        assert!(entry.path.directory.starts_with("/srv"));
+                        assert!(!entry.path.name.as_bytes().contains(&b'/'));
                         let _ = index.trackers(entry.trackers);
                     }
                     for number in 0..12 {
@@ -220,18 +215,18 @@ fn no_damaged_byte_goes_unnoticed_or_leads_astray() {
         }
         file.write_all_at(&[whole[at]], at as u64).unwrap();
     }
-    Index::open(&place.index()).unwrap().check().unwrap();
+    Index::open(&target).unwrap().check().unwrap();
 }
 
 #[test]
 fn other_files_and_other_versions_are_refused_by_name() {
-    let place = Place::new();
-    let line = || Index::open(&place.index()).unwrap_err().fault.to_string();
+    let (_directory, target) = scratch();
+    let line = || Index::open(&target).unwrap_err().fault.to_string();
     assert!(line().starts_with("unreadable: "));
-    fs::write(place.index(), [b'x'; 5000]).unwrap();
+    fs::write(&target, [b'x'; 5000]).unwrap();
     assert_eq!(line(), "not an index file of hekate");
-    made_up(&place.index(), 1);
-    let file = File::options().write(true).open(place.index()).unwrap();
+    made_up(&target, 1);
+    let file = File::options().write(true).open(&target).unwrap();
     file.write_all_at(&[9], 8).unwrap();
     assert_eq!(
         line(),
@@ -241,31 +236,31 @@ fn other_files_and_other_versions_are_refused_by_name() {
 
 #[test]
 fn the_old_index_stays_until_the_new_one_is_whole() {
-    let place = Place::new();
-    made_up(&place.index(), 5);
-    let mut writer = Writer::create(&place.index()).unwrap();
-    let busy = Writer::create(&place.index()).map(drop).unwrap_err();
+    let (directory, target) = scratch();
+    made_up(&target, 5);
+    let mut writer = Writer::create(&target).unwrap();
+    let busy = Writer::create(&target).map(drop).unwrap_err();
     assert_eq!(busy.kind(), std::io::ErrorKind::WouldBlock);
     writer.trackers(&[]).unwrap();
-    assert_eq!(Index::open(&place.index()).unwrap().records(), 5);
+    assert_eq!(Index::open(&target).unwrap().records(), 5);
     drop(writer);
-    assert_eq!(Index::open(&place.index()).unwrap().records(), 5);
-    assert!(!place.0.path().join("index.new").exists());
+    assert_eq!(Index::open(&target).unwrap().records(), 5);
+    assert!(!directory.path().join("index.new").exists());
     // Nor does it stay where it cannot be put in place.
-    let writer = Writer::create(&place.0.path().join("taken")).unwrap();
-    fs::create_dir(place.0.path().join("taken")).unwrap();
+    let writer = Writer::create(&directory.path().join("taken")).unwrap();
+    fs::create_dir(directory.path().join("taken")).unwrap();
     assert!(writer.finish(&Origin::default(), 0).is_err());
-    fs::remove_dir(place.0.path().join("taken")).unwrap();
+    fs::remove_dir(directory.path().join("taken")).unwrap();
     // A link of somebody else is no way to another file.
-    fs::write(place.0.path().join("victim"), "his").unwrap();
-    std::os::unix::fs::symlink("victim", place.0.path().join("index.new.scratch")).unwrap();
-    made_up(&place.index(), 5);
-    assert_eq!(fs::read(place.0.path().join("victim")).unwrap(), b"his");
-    fs::remove_file(place.0.path().join("victim")).unwrap();
+    fs::write(directory.path().join("victim"), "his").unwrap();
+    std::os::unix::fs::symlink("victim", directory.path().join("index.new.scratch")).unwrap();
+    made_up(&target, 5);
+    assert_eq!(fs::read(directory.path().join("victim")).unwrap(), b"his");
+    fs::remove_file(directory.path().join("victim")).unwrap();
     // What is left of a writer that was killed is no hindrance, and does not stay.
-    made_up(&place.index(), 6);
-    assert_eq!(Index::open(&place.index()).unwrap().records(), 6);
-    let names: Vec<_> = fs::read_dir(place.0.path())
+    made_up(&target, 6);
+    assert_eq!(Index::open(&target).unwrap().records(), 6);
+    let names: Vec<_> = fs::read_dir(directory.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
         .collect();
@@ -274,19 +269,19 @@ fn the_old_index_stays_until_the_new_one_is_whole() {
 
 #[test]
 fn a_reader_keeps_the_index_that_it_has_opened() {
-    let place = Place::new();
-    made_up(&place.index(), 5);
-    let index = Index::open(&place.index()).unwrap();
-    made_up(&place.index(), 9);
+    let (_directory, target) = scratch();
+    made_up(&target, 5);
+    let index = Index::open(&target).unwrap();
+    made_up(&target, 9);
     index.check().unwrap();
     assert_eq!(entries(&index).len(), 5);
 }
 
 #[test]
 fn info_hashes_are_read_by_the_batch_whatever_the_gaps() {
-    let place = Place::new();
-    made_up(&place.index(), 20_000);
-    let index = Index::open(&place.index()).unwrap();
+    let (_directory, target) = scratch();
+    made_up(&target, 20_000);
+    let index = Index::open(&target).unwrap();
     let mut random = fastrand::Rng::with_seed(8);
     for step in [1, 2, 50, 79, 80, 81, 3000] {
         let mut records: Vec<u32> = Vec::new();
@@ -314,8 +309,8 @@ fn info_hashes_are_read_by_the_batch_whatever_the_gaps() {
 
 #[test]
 fn each_torrent_that_is_served_is_there_once() {
-    let place = Place::new();
-    let mut writer = Writer::create(&place.index()).unwrap();
+    let (_directory, target) = scratch();
+    let mut writer = Writer::create(&target).unwrap();
     let trackers = writer.trackers(&[]).unwrap();
     let states = [State::Served, State::Withdrawn, State::Unusable];
     let mut expected = Vec::new();
@@ -344,7 +339,7 @@ fn each_torrent_that_is_served_is_there_once() {
         }
     }
     writer.finish(&Origin::default(), 0).unwrap();
-    let index = Index::open(&place.index()).unwrap();
+    let index = Index::open(&target).unwrap();
     let served = index.served().map(Result::unwrap);
     let served: Vec<_> = served
         .map(|served| (served.record.0, served.info_hash))

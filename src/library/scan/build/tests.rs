@@ -5,70 +5,22 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use tempfile::TempDir;
-
-use super::{BuildError, Depth, Plan, Previous, Progress, Summary, build, refresh};
+use super::{BuildError, Depth, Plan, Previous, Progress, Summary, build, count_files, refresh};
+use crate::library::fixture::DiskLibrary;
 use crate::library::index::format::State;
-use crate::library::index::{Entry, Index};
-use crate::torrent::metainfo::samples::{s, single};
+use crate::library::index::{Entry, Index, MetainfoPath};
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
 
-/// A directory for an index, and one for torrents.
-struct Place {
-    _directory: TempDir,
-    previous: PathBuf,
-}
-
-impl Place {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let previous = directory.path().canonicalize().unwrap();
-        fs::create_dir(previous.join("lib")).unwrap();
-        Place {
-            _directory: directory,
-            previous,
-        }
-    }
-
-    fn index(&self) -> PathBuf {
-        self.previous.join("index")
-    }
-
-    fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
-        let path = self.previous.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes).unwrap();
-    }
-
-    /// A torrent of the file `name` with its content beside it.
-    fn torrent(&self, directory: &str, name: &str, length: usize) {
-        let raw = single(length as u64, "").replace("4:name1:n", &(s("name") + &s(name)));
-        let raw = raw.replacen('d', &("d".to_owned() + &s("announce") + &s("http://t/")), 1);
-        self.write(&format!("{directory}/{name}.torrent"), raw);
-        self.write(&format!("{directory}/{name}"), vec![1; length]);
-    }
-
-    fn plan(&self) -> Plan {
-        Plan {
-            inputs: vec![self.previous.join("lib")],
-            content: None,
-            target: self.index(),
-            threads: 2,
-        }
-    }
-
-    fn build(&self) -> (Summary, Vec<String>) {
-        let plan = self.plan();
-        let mut lines = Vec::new();
-        let previous = format!("{}/lib/", self.previous.display());
-        let progress = Progress::default();
-        let summary = build(&plan, &progress, |refusal| {
-            lines.push(refusal.to_string().replace(&previous, ""));
-        });
-        (summary.unwrap(), lines)
-    }
+fn built(library: &DiskLibrary) -> (Summary, Vec<String>) {
+    let mut lines = Vec::new();
+    let prefix = library.path("").to_str().unwrap().to_owned();
+    let summary = build(&library.plan(), &Progress::default(), |refusal| {
+        lines.push(refusal.to_string().replace(&prefix, ""));
+    });
+    (summary.unwrap(), lines)
 }
 
 fn entries(index: &Index) -> Vec<Entry> {
@@ -76,7 +28,12 @@ fn entries(index: &Index) -> Vec<Entry> {
 }
 
 fn paths(index: &Index) -> Vec<PathBuf> {
-    let path = |entry: Entry| entry.directory.join(entry.name);
+    let path = |entry: Entry| {
+        let path = entry.path.to_path_buf();
+        path.strip_prefix(&index.origin().root)
+            .unwrap()
+            .to_path_buf()
+    };
     entries(index).into_iter().map(path).collect()
 }
 
@@ -86,22 +43,18 @@ fn lookup(index: &Index, info_hash: InfoHash) -> Option<Entry> {
 
 #[test]
 fn a_tree_of_torrents_becomes_an_index() {
-    let place = Place::new();
-    place.torrent("lib/b", "two", 5);
-    place.torrent("lib/a/deep", "one", 6);
-    place.torrent("lib", "top", 7);
-    place.torrent("lib/b", "gone", 8);
-    fs::remove_file(place.previous.join("lib/b/gone")).unwrap();
-    place.write("lib/b/bad.torrent", "no bencode");
-    place.write("lib/b/notes.txt", "");
-    fs::create_dir(place.previous.join("lib/c")).unwrap();
-    fs::copy(
-        place.previous.join("lib/top.torrent"),
-        place.previous.join("lib/c/again.torrent"),
-    )
-    .unwrap();
-    place.write("lib/c/top", [1; 7]);
-    let (summary, lines) = place.build();
+    let library = DiskLibrary::new();
+    library.torrent("b", "two");
+    library.torrent("a/deep", "one");
+    library.torrent("", "top");
+    library.torrent("b", "gone");
+    fs::remove_file(library.path("b/gone")).unwrap();
+    library.write("b/bad.torrent", "no bencode");
+    library.write("b/notes.txt", "");
+    fs::create_dir(library.path("c")).unwrap();
+    fs::copy(library.path("top.torrent"), library.path("c/again.torrent")).unwrap();
+    library.write("c/top", [1; 7]);
+    let (summary, lines) = built(&library);
     assert_eq!(
         lines,
         [
@@ -114,10 +67,10 @@ fn a_tree_of_torrents_becomes_an_index() {
         torrents: 4,
         withdrawn: 1,
         refused: 3,
-        bytes: fs::metadata(place.index()).unwrap().len(),
+        bytes: fs::metadata(library.target()).unwrap().len(),
     };
     assert_eq!(summary, expected);
-    let index = Index::open(&place.index()).unwrap();
+    let index = Index::open(&library.target()).unwrap();
     index.check().unwrap();
     let expected = [
         "top.torrent",
@@ -129,12 +82,8 @@ fn a_tree_of_torrents_becomes_an_index() {
     ];
     assert_eq!(paths(&index), expected.map(PathBuf::from));
     for entry in entries(&index) {
-        let path = place
-            .previous
-            .join("lib")
-            .join(&entry.directory)
-            .join(&entry.name);
-        let state = match entry.name.to_str().unwrap() {
+        let path = entry.path.to_path_buf();
+        let state = match entry.path.name.to_str().unwrap() {
             "bad.torrent" => State::Unusable,
             "gone.torrent" => State::Withdrawn,
             _ => State::Served,
@@ -154,46 +103,41 @@ fn a_tree_of_torrents_becomes_an_index() {
 
 #[test]
 fn directories_that_overlap_hold_a_torrent_once() {
-    let place = Place::new();
-    place.torrent("lib/a", "one", 5);
-    symlink("a", place.previous.join("lib/alias")).unwrap();
-    let (summary, lines) = place.build();
+    let library = DiskLibrary::new();
+    library.torrent("a", "one");
+    symlink("a", library.path("alias")).unwrap();
+    let (summary, lines) = built(&library);
     assert_eq!((summary.torrents, summary.refused), (1, 0), "{lines:?}");
 }
 
 /// Every entry, found by its path.
 fn assert_each_is_found(index: &Index) {
     let all = entries(index);
-    let place = |entry: &Entry| (entry.directory.clone(), entry.name.clone());
-    assert!(all.is_sorted_by(|one, other| place(one) < place(other)));
+    assert!(all.is_sorted_by(|one, other| one.path < other.path));
     for entry in all {
-        let found = index.at(&index.path_of(&entry)).unwrap();
+        let found = index.at(&entry.path).unwrap();
         assert_eq!(found.as_ref(), Some(&entry));
-        let within = index.within(&index.origin().root.join(&entry.directory));
+        let within = index.within(&entry.path.directory);
         assert!(within.unwrap().contains(&entry.record.0), "{entry:?}");
     }
 }
 
 #[test]
 fn what_is_behind_links_has_its_place_in_the_order() {
-    let place = Place::new();
-    place.torrent("mnt/x", "y", 5);
-    place.torrent("mnt/x/deep", "z", 6);
-    place.torrent("lib/a", "one", 7);
-    place.torrent("lib/c", "two", 8);
-    place.torrent("lib", "top", 9);
-    place.torrent("lib", "a-first", 10);
+    let library = DiskLibrary::new();
+    library.torrent("../mnt/x", "y");
+    library.torrent("../mnt/x/deep", "z");
+    library.torrent("a", "one");
+    library.torrent("c", "two");
+    library.torrent("", "top");
+    library.torrent("", "a-first");
     let links = ["lib/b", "lib/d", "lib/a/n", "lib/k.torrents"];
     for link in links {
-        symlink(place.previous.join("mnt/x"), place.previous.join(link)).unwrap();
+        symlink(library.base.join("mnt/x"), library.base.join(link)).unwrap();
     }
-    symlink(
-        place.previous.join("lib/top.torrent"),
-        place.previous.join("lib/m.torrent"),
-    )
-    .unwrap();
-    place.build();
-    let index = Index::open(&place.index()).unwrap();
+    symlink(library.path("top.torrent"), library.path("m.torrent")).unwrap();
+    built(&library);
+    let index = Index::open(&library.target()).unwrap();
     assert_each_is_found(&index);
     assert_eq!(entries(&index).len(), 5 + 2 * links.len());
     let previous = Previous {
@@ -203,25 +147,25 @@ fn what_is_behind_links_has_its_place_in_the_order() {
         gone: &[],
     };
     // The same again, with one more between them.
-    place.torrent("lib/b2", "new", 11);
-    let plan = place.plan();
+    library.torrent("b2", "new");
+    let plan = library.plan();
     refresh(&plan, Some(previous), &Progress::default(), |_| ()).unwrap();
-    let index = Index::open(&place.index()).unwrap();
+    let index = Index::open(&library.target()).unwrap();
     assert_each_is_found(&index);
     assert_eq!(entries(&index).len(), 6 + 2 * links.len());
 }
 
 #[test]
 fn what_cannot_be_read_is_kept_until_it_can() {
-    let place = Place::new();
-    place.torrent("lib/disk", "a", 5);
-    place.torrent("lib/disk/deep", "b", 6);
-    place.torrent("lib/other", "c", 7);
-    place.torrent("far", "d", 8);
-    symlink(place.previous.join("far"), place.previous.join("lib/far")).unwrap();
-    place.build();
-    let again = |gone: &[PathBuf]| {
-        let index = Index::open(&place.index()).unwrap();
+    let library = DiskLibrary::new();
+    library.torrent("disk", "a");
+    library.torrent("disk/deep", "b");
+    library.torrent("other", "c");
+    library.torrent("../far", "d");
+    symlink(library.base.join("far"), library.path("far")).unwrap();
+    built(&library);
+    let again = |gone: &[MetainfoPath]| {
+        let index = Index::open(&library.target()).unwrap();
         let previous = Previous {
             index: &index,
             depth: Depth::Metainfo,
@@ -229,87 +173,112 @@ fn what_cannot_be_read_is_kept_until_it_can() {
             gone,
         };
         let mut lines = 0;
-        let summary = refresh(&place.plan(), Some(previous), &Progress::default(), |_| {
-            lines += 1;
-        });
+        let summary = refresh(
+            &library.plan(),
+            Some(previous),
+            &Progress::default(),
+            |_| {
+                lines += 1;
+            },
+        );
         let summary = summary.unwrap();
-        assert_each_is_found(&Index::open(&place.index()).unwrap());
+        assert_each_is_found(&Index::open(&library.target()).unwrap());
         (summary.torrents, summary.withdrawn, lines)
     };
-    let disk = place.previous.join("lib/disk");
-    let aside = place.previous.join("aside");
+    let disk = library.path("disk");
+    let aside = library.base.join("aside");
     fs::rename(&disk, &aside).unwrap();
     // An error of the file system: a link to itself.
     symlink(&disk, &disk).unwrap();
     assert_eq!(again(&[]), (4, 2, 1));
     fs::remove_file(&disk).unwrap();
-    // An empty place to mount something at, and a link to nowhere.
+    // An empty library to mount something at, and a link to nowhere.
     fs::create_dir(&disk).unwrap();
-    fs::rename(place.previous.join("far"), place.previous.join("farther")).unwrap();
+    fs::rename(library.base.join("far"), library.base.join("farther")).unwrap();
     assert_eq!(again(&[]), (4, 3, 0));
     fs::remove_dir(&disk).unwrap();
     fs::rename(&aside, &disk).unwrap();
-    fs::rename(place.previous.join("farther"), place.previous.join("far")).unwrap();
+    fs::rename(library.base.join("farther"), library.base.join("far")).unwrap();
     assert_eq!(again(&[]), (4, 0, 0));
     // What was seen to go is not waited for, nor what is in a directory with something else in it.
     fs::remove_dir_all(disk.join("deep")).unwrap();
     fs::remove_dir_all(&disk).unwrap();
     fs::create_dir(&disk).unwrap();
-    assert_eq!(again(&[disk.join("a.torrent")]), (3, 1, 0));
+    assert_eq!(
+        again(&[MetainfoPath::new(&disk.join("a.torrent")).unwrap()]),
+        (3, 1, 0)
+    );
     fs::write(disk.join("lost+found"), "").unwrap();
     assert_eq!(again(&[]), (2, 0, 0));
 }
 
 #[test]
 fn content_may_lie_elsewhere_and_nothing_to_index_is_an_error() {
-    let place = Place::new();
-    place.torrent("lib", "n", 5);
-    fs::rename(place.previous.join("lib/n"), place.previous.join("n")).unwrap();
+    let library = DiskLibrary::new();
+    library.torrent("", "n");
+    fs::rename(library.path("n"), library.base.join("n")).unwrap();
     let mut plan = Plan {
-        inputs: vec![place.previous.join("lib")],
-        content: Some(place.previous.clone()),
-        target: place.index(),
+        inputs: vec![library.path("")],
+        content: Some(library.base.clone()),
+        target: library.target(),
         threads: 1,
     };
     let run = |plan: &Plan| build(plan, &Progress::default(), |_| ());
     assert_eq!(run(&plan).unwrap().withdrawn, 0);
-    let index = Index::open(&place.index()).unwrap();
-    assert_eq!(index.origin().content.as_ref(), Some(&place.previous));
-    assert_eq!(index.origin().root, place.previous.join("lib"));
-    plan.content = Some(place.previous.join("nowhere"));
+    let index = Index::open(&library.target()).unwrap();
+    assert_eq!(index.origin().content.as_ref(), Some(&library.base));
+    assert_eq!(index.origin().root, library.path(""));
+    plan.content = Some(library.base.join("nowhere"));
     assert!(matches!(run(&plan), Err(BuildError::Content(..))));
-    plan.inputs = vec![place.previous.join("nowhere")];
+    plan.inputs = vec![library.base.join("nowhere")];
     plan.content = None;
     assert!(matches!(run(&plan), Err(BuildError::Nothing(Some(_)))));
-    plan.inputs = vec![place.previous.join("lib")];
-    plan.target = place.previous.join("no/such/directory/index");
+    plan.inputs = vec![library.path("")];
+    plan.target = library.base.join("no/such/directory/index");
     assert!(matches!(run(&plan), Err(BuildError::Write(..))));
 }
 
 #[test]
 fn links_in_a_circle_and_names_in_no_encoding_are_no_trouble() {
-    let place = Place::new();
-    place.torrent("lib/x", "a", 3);
-    symlink(place.previous.join("lib"), place.previous.join("lib/x/up")).unwrap();
-    symlink("again", place.previous.join("lib/again")).unwrap();
+    let library = DiskLibrary::new();
+    library.torrent("x", "a");
+    symlink(library.path(""), library.path("x/up")).unwrap();
+    symlink("again", library.path("again")).unwrap();
     let name = OsStr::from_bytes(b"\xff\xfe.torrent");
-    let odd = place.previous.join("lib/x").join(name);
-    fs::rename(place.previous.join("lib/x/a.torrent"), &odd).unwrap();
-    place.build();
-    let index = Index::open(&place.index()).unwrap();
+    let odd = library.path("x").join(name);
+    fs::rename(library.path("x/a.torrent"), &odd).unwrap();
+    built(&library);
+    let index = Index::open(&library.target()).unwrap();
     let entries = entries(&index);
     let states: Vec<State> = entries.iter().map(|entry| entry.facts.state).collect();
     assert_eq!(states, [State::Served]);
-    assert_eq!(index.path_of(&entries[0]), odd);
+    assert_eq!(entries[0].path.to_path_buf(), odd);
+}
+
+#[test]
+fn files_are_counted_until_stop_is_set() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["a.torrent", "b.torrent", "notes", "named"] {
+        fs::write(directory.path().join(name), "").unwrap();
+    }
+    let inputs = [directory.path().to_path_buf()];
+    let stop = AtomicBool::new(false);
+    assert_eq!(count_files(&inputs, &stop), Some(2));
+    assert_eq!(
+        count_files(&[directory.path().join("named")], &stop),
+        Some(1)
+    );
+    stop.store(true, Relaxed);
+    assert_eq!(count_files(&inputs, &stop), None);
 }
 
 #[test]
 fn a_metainfo_file_over_the_limit_is_refused_without_being_read() {
-    let place = Place::new();
-    place.torrent("lib", "a", 3);
-    let huge = fs::File::create(place.previous.join("lib/b.torrent")).unwrap();
+    let library = DiskLibrary::new();
+    library.torrent("", "a");
+    let huge = fs::File::create(library.path("b.torrent")).unwrap();
     huge.set_len(1 << 40).unwrap();
-    let (summary, lines) = place.build();
+    let (summary, lines) = built(&library);
     assert_eq!((summary.torrents, summary.refused), (1, 1), "{lines:?}");
     assert!(lines[0].starts_with("b.torrent: "), "{lines:?}");
 }

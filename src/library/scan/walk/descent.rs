@@ -8,11 +8,10 @@ use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
-use std::{thread, vec};
+use std::vec;
 
 use super::{Batch, Step};
-use crate::library::scan::inspect::{DESCRIPTORS_PATIENCE, DESCRIPTORS_POLL};
+use crate::library::scan::inspect::DescriptorWait;
 use crate::torrent::content::explain;
 use crate::torrent::refusal::{Refusal, RefusalReason, is_lack_of_descriptors, is_metainfo_name};
 
@@ -41,8 +40,7 @@ pub(super) struct Walk {
     ready: VecDeque<Step>,
     /// Whether a directory is tried again while no descriptor is left.
     is_patient: bool,
-    /// Since when none is.
-    lacking: Option<Instant>,
+    lack: DescriptorWait,
 }
 
 /// A directory that the walk is in.
@@ -182,20 +180,13 @@ impl Walk {
     /// again.
     fn list(&mut self, path: &Path) -> io::Result<Listing> {
         loop {
-            let outcome = self.read(path);
-            match &outcome {
-                Err(error) if self.is_patient && is_lack_of_descriptors(error) => {
-                    let since = self.lacking.get_or_insert_with(|| {
-                        log::warn!("rescan postponed: {error}");
-                        Instant::now()
-                    });
-                    if since.elapsed() >= DESCRIPTORS_PATIENCE {
-                        return outcome;
-                    }
-                    thread::sleep(DESCRIPTORS_POLL);
-                }
-                _ => {
-                    self.lacking = None;
+            match self.read(path) {
+                Err(error)
+                    if self.is_patient
+                        && is_lack_of_descriptors(&error)
+                        && self.lack.wait(&error) => {}
+                outcome => {
+                    self.lack = DescriptorWait::default();
                     return outcome;
                 }
             }
