@@ -4,6 +4,9 @@
 //! A torrent costs 64 bytes beside its name. The prefixes, duplicates, counts and the origin are read
 //! into memory when an index is opened; everything else when it is needed.
 
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
 use sha1::{Digest, Sha1};
 
 use crate::torrent::reader::{FileStamp, Fnv};
@@ -261,6 +264,33 @@ pub struct Facts {
     pub content_name: ContentName,
     /// Of the metainfo file.
     pub stamp: FileStamp,
+}
+
+/// The absolute path of a metainfo file. Paths have the order of an index: by the components of the
+/// directory, then by name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct MetainfoPath {
+    /// The directory.
+    pub directory: PathBuf,
+    /// The name in it.
+    pub name: OsString,
+}
+
+impl MetainfoPath {
+    /// `None` for a path without a name, such as `/`.
+    #[must_use]
+    pub fn new(path: &Path) -> Option<Self> {
+        Some(MetainfoPath {
+            directory: path.parent()?.to_path_buf(),
+            name: path.file_name()?.to_owned(),
+        })
+    }
+
+    /// The path in one piece.
+    #[must_use]
+    pub fn to_path_buf(&self) -> PathBuf {
+        self.directory.join(&self.name)
+    }
 }
 
 /// The record of a metainfo file.

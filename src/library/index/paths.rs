@@ -1,47 +1,19 @@
-//! The paths of metainfo files, and finding records by them: directories by components, then files by
-//! name, by binary search.
+//! Finding records by their paths: directories by components, then files by name.
 //!
-//! Blocks.
+//! Both are binary searches. Blocks.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::error::IndexError;
 use super::format::{
-    ContentName, DIRECTORY_BYTES, Directory, Part, RECORD_BYTES, Record, RecordNo,
+    ContentName, DIRECTORY_BYTES, Directory, MetainfoPath, Part, RECORD_BYTES, Record, RecordNo,
 };
-use super::reader::{Entries, Entry, Index, IndexError, READ_BYTES};
+use super::reader::{Entries, Entry, Index, READ_BYTES};
 
 /// Bytes of one read if few records in a row are wanted.
 const NEAR_BYTES: usize = 16 * 1024;
-
-/// The absolute path of a metainfo file. Paths have the order of an index: by the components of the
-/// directory, then by name.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct MetainfoPath {
-    /// The directory.
-    pub directory: PathBuf,
-    /// The name in it.
-    pub name: OsString,
-}
-
-impl MetainfoPath {
-    /// `None` for a path without a name, such as `/`.
-    #[must_use]
-    pub fn new(path: &Path) -> Option<Self> {
-        Some(MetainfoPath {
-            directory: path.parent()?.to_path_buf(),
-            name: path.file_name()?.to_owned(),
-        })
-    }
-
-    /// The path in one piece.
-    #[must_use]
-    pub fn to_path_buf(&self) -> PathBuf {
-        self.directory.join(&self.name)
-    }
-}
 
 impl Index {
     /// The entry of a metainfo file.

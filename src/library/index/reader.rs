@@ -8,26 +8,24 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
 use sha1::{Digest, Sha1};
-use thiserror::Error;
 
+use super::error::{Fault, IndexError};
 use super::format::{
     self, Counts, DUPLICATE_BYTES, Directory, Facts, HEADER_BYTES, Header, HeaderError,
-    POSITION_BYTES, PREFIX_BYTES, Part, RECORD_BYTES, Record, RecordNo, Section, State,
-    TrackerListNo,
+    MetainfoPath, POSITION_BYTES, PREFIX_BYTES, Part, RECORD_BYTES, Record, RecordNo, Section,
+    State, TrackerListNo,
 };
-use super::paths::MetainfoPath;
 use super::prefixes::Prefixes;
 use super::section_reader::SectionReader;
 use super::writer::Origin;
 use crate::torrent::metainfo::METAINFO_MAX_BYTES;
-use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
 
 /// Bytes of one read if a whole section is read.
@@ -45,51 +43,6 @@ const GAP_MAX: u32 = 80;
 
 /// Records in one read at most: 256 KiB.
 const READ_MAX: u32 = 5000;
-
-/// Why an index cannot be used. One line that names the file.
-#[derive(Debug, Error)]
-#[error("index {}: {fault}", Printable::path(&path))]
-pub struct IndexError {
-    /// The index file.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    pub fault: Fault,
-}
-
-/// What is wrong with an index file.
-#[derive(Debug, Error)]
-pub enum Fault {
-    /// The file system refuses to read it.
-    #[error("unreadable: {0}")]
-    Unreadable(#[from] io::Error),
-    /// It does not start like an index.
-    #[error("not an index file of hekate")]
-    NotAnIndex,
-    /// Written by another version of the program.
-    #[error("has format {0}, this version reads format {version}: make it again with `hekate index`",
-            version = format::VERSION)]
-    Version(u32),
-    /// It is shorter than its header says.
-    #[error("truncated: {found} bytes of {expected}")]
-    Truncated {
-        /// Bytes that the header calls for.
-        expected: u64,
-        /// Bytes there are.
-        found: u64,
-    },
-    /// The bytes are not those that were written.
-    #[error("damaged ({0}): make it again with `hekate index`")]
-    Damaged(&'static str),
-}
-
-impl Fault {
-    pub(super) fn of(self, path: &Path) -> IndexError {
-        IndexError {
-            path: path.to_path_buf(),
-            fault: self,
-        }
-    }
-}
 
 /// An index file that is open.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::error::{Fault, IndexError};
 use super::format::{Part, Section};
-use super::reader::{Fault, IndexError};
 
 /// Reads one section of a file.
 pub(super) struct SectionReader<'a> {

@@ -2,46 +2,16 @@
 //!
 //! Blocks.
 
-use std::fmt::Display;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-use std::{io, thread};
 
-use super::walk::is_away;
+use super::walk::{DescriptorWait, is_away};
 use crate::library::index::format::{ContentName, Facts, State};
 use crate::torrent::catalogue::RefusalReason;
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::reader::{FileStamp, Reader};
 use crate::wire::message::InfoHash;
-
-/// How long something is tried again while no descriptor is left. Peers come and go faster; a system
-/// that has none for longer needs its administrator.
-const DESCRIPTORS_PATIENCE: Duration = Duration::from_secs(60);
-
-/// How long to wait in between.
-const DESCRIPTORS_POLL: Duration = Duration::from_millis(100);
-
-/// Waits for a descriptor.
-#[derive(Default)]
-pub(in crate::library) struct DescriptorWait {
-    since: Option<Instant>,
-}
-
-impl DescriptorWait {
-    /// Waits a moment after this failure. Returns false if that would take too long altogether.
-    pub(in crate::library) fn wait(&mut self, failure: &dyn Display) -> bool {
-        let since = self.since.get_or_insert_with(|| {
-            log::warn!("rescan postponed: {failure}");
-            Instant::now()
-        });
-        if since.elapsed() >= DESCRIPTORS_PATIENCE {
-            return false;
-        }
-        thread::sleep(DESCRIPTORS_POLL);
-        true
-    }
-}
 
 /// Where content lies.
 #[derive(Clone, Debug)]

@@ -1,7 +1,6 @@
 //! Finding metainfo files, in the order of an index.
 //!
-//! Finding metainfo files, in the order of an index: directories by the components of their paths, and in
-//! each directory the files before the subdirectories.
+//! The order is by the components of paths, in each directory the files before the subdirectories.
 //!
 //! `descent` reads the directories. Blocks.
 
@@ -11,8 +10,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub(in crate::library) use self::descent::LINKS_MAX;
 use self::descent::Walk;
+pub(in crate::library) use self::descent::{DescriptorWait, LINKS_MAX};
 use crate::torrent::catalogue::Refusal;
 
 /// Files of one directory, in the order of their names.

@@ -1,8 +1,10 @@
-//! Which metainfo files a change on disk may affect: the path itself, all files below it, or those
-//! whose content it is.
+//! Which metainfo files a change on disk may affect.
+//!
+//! They are the path itself, all files below it, and those whose content it is.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
+use std::fs;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +27,7 @@ impl Contents {
         examined: &mut Examined,
     ) -> Result<Affected, IndexError> {
         let metadata = path.metadata();
-        let is_directory = metadata.as_ref().is_ok_and(|metadata| metadata.is_dir());
+        let is_directory = metadata.as_ref().is_ok_and(fs::Metadata::is_dir);
         // Itself, unless it is a directory.
         let mut itself = Vec::new();
         if !is_directory && self.is_wanted(path) {

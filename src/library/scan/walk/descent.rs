@@ -4,14 +4,15 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::vec;
+use std::time::{Duration, Instant};
+use std::{thread, vec};
 
 use super::{Batch, Step};
-use crate::library::scan::inspect::DescriptorWait;
 use crate::torrent::content::explain;
 use crate::torrent::refusal::{Refusal, RefusalReason, is_lack_of_descriptors, is_metainfo_name};
 
@@ -23,6 +24,34 @@ const BATCH_NAMES: usize = 64;
 /// directories that each link to the eleven others are 95,040 paths with four, which takes a second,
 /// and 80 million with eight.
 pub(in crate::library) const LINKS_MAX: usize = 4;
+
+/// How long something is tried again while no descriptor is left. Peers come and go faster; a system
+/// that has none for longer needs its administrator.
+const DESCRIPTORS_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long to wait in between.
+const DESCRIPTORS_POLL: Duration = Duration::from_millis(100);
+
+/// Waits for a descriptor.
+#[derive(Default)]
+pub(in crate::library) struct DescriptorWait {
+    since: Option<Instant>,
+}
+
+impl DescriptorWait {
+    /// Waits a moment after this failure. Returns false if that would take too long altogether.
+    pub(in crate::library) fn wait(&mut self, failure: &dyn Display) -> bool {
+        let since = self.since.get_or_insert_with(|| {
+            log::warn!("rescan postponed: {failure}");
+            Instant::now()
+        });
+        if since.elapsed() >= DESCRIPTORS_PATIENCE {
+            return false;
+        }
+        thread::sleep(DESCRIPTORS_POLL);
+        true
+    }
+}
 
 /// What a directory is known by, whatever its path.
 type Identity = (u64, u64);

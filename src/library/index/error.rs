@@ -1,0 +1,54 @@
+//! Why an index cannot be used.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::format;
+use crate::torrent::printable::Printable;
+
+/// Why an index cannot be used. One line that names the file.
+#[derive(Debug, Error)]
+#[error("index {}: {fault}", Printable::path(&path))]
+pub struct IndexError {
+    /// The index file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub fault: Fault,
+}
+
+/// What is wrong with an index file.
+#[derive(Debug, Error)]
+pub enum Fault {
+    /// The file system refuses to read it.
+    #[error("unreadable: {0}")]
+    Unreadable(#[from] io::Error),
+    /// It does not start like an index.
+    #[error("not an index file of hekate")]
+    NotAnIndex,
+    /// Written by another version of the program.
+    #[error("has format {0}, this version reads format {version}: make it again with `hekate index`",
+            version = format::VERSION)]
+    Version(u32),
+    /// It is shorter than its header says.
+    #[error("truncated: {found} bytes of {expected}")]
+    Truncated {
+        /// Bytes that the header calls for.
+        expected: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+    /// The bytes are not those that were written.
+    #[error("damaged ({0}): make it again with `hekate index`")]
+    Damaged(&'static str),
+}
+
+impl Fault {
+    pub(super) fn of(self, path: &Path) -> IndexError {
+        IndexError {
+            path: path.to_path_buf(),
+            fault: self,
+        }
+    }
+}
