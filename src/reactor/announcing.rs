@@ -23,6 +23,7 @@ use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
 use crate::tracker::announce::Identity;
 use crate::tracker::announcer::{Announcer, AnnouncerConfig, Limits};
+use crate::tracker::family::{Family, PerFamily};
 use crate::tracker::shard::Shard;
 use crate::wire::message::{InfoHash, PeerId};
 
@@ -39,7 +40,7 @@ pub(super) struct Announcing {
     /// There may be more of an index than one turn takes.
     more: bool,
     /// Where announces and calls come from.
-    sources: [Option<IpAddr>; 2],
+    sources: PerFamily<Option<IpAddr>>,
 }
 
 impl Announcing {
@@ -204,7 +205,8 @@ impl Announcing {
 
     /// Where calls come from, unless that family is not served.
     pub(super) fn source(&self, is_v6: bool) -> Option<IpAddr> {
-        self.sources.get(usize::from(is_v6)).copied().flatten()
+        let family = if is_v6 { Family::V6 } else { Family::V4 };
+        self.sources[family]
     }
 
     /// How the trackers do.
@@ -227,7 +229,7 @@ impl Announcing {
 }
 
 /// Where announces come from: peers are told the address that the tracker sees.
-fn sources(config: &NetworkConfig) -> [Option<IpAddr>; 2] {
+fn sources(config: &NetworkConfig) -> PerFamily<Option<IpAddr>> {
     let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     let pick = |unspecified: IpAddr| {
         let served = match config.families {
@@ -244,7 +246,7 @@ fn sources(config: &NetworkConfig) -> [Option<IpAddr>; 2] {
         };
         source.filter(|_| served)
     };
-    any.map(pick)
+    any.map(pick).into()
 }
 
 #[cfg(test)]
@@ -260,7 +262,8 @@ mod tests {
                 .collect(),
             ..NetworkConfig::default()
         };
-        sources(&config).map(|source| source.map(|source| source.to_string()))
+        let sources = sources(&config);
+        Family::ALL.map(|family| sources[family].map(|source| source.to_string()))
     }
 
     #[test]

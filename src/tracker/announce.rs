@@ -65,19 +65,6 @@ pub struct Announce {
     pub event: Event,
 }
 
-/// An announce that is under way, as sockets remember it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Request {
-    /// Its entry of the schedule.
-    pub(super) entry: u32,
-    /// The event that it reports.
-    pub(super) told: Event,
-    /// Whether it has been refused for a connection id that was too old (BEP 15).
-    pub(super) renewed: bool,
-    /// Its redirect, by the number that the announcer has given it.
-    pub(super) detour: Option<usize>,
-}
-
 /// When the tracker wants to hear of the torrent again. Both are within bounds, in seconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Terms {

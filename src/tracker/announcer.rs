@@ -1,52 +1,55 @@
-//! The announcer: every tracker of the library, driven by the loop.
+//! The announcer: announces a library to all its trackers, driven by the loop.
 //!
-//! Owns the schedule, the trackers and their sockets. Each turn it takes what has arrived, finds
-//! what is late, and gives each tracker that has something to do as many announces as its pace and
-//! its connections allow; nothing here blocks. It must not know peers or content: the loop tells it
-//! which torrents there are, which of them have peers, and how much was uploaded.
+//! It coordinates parts that own their fields: the schedule says which torrent is due where, the
+//! transports carry requests and answer events, redirects and the report count, wakes say when which
+//! tracker has something to do. Nothing here blocks.
+//!
+//! `dispatch.rs` takes announces from the schedule to the transports, `outcome.rs` their events back.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+mod dispatch;
+mod http;
+mod outcome;
+mod report;
+mod transport;
+mod udp;
+mod wakes;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::{fmt, io};
 
 use mio::event::Event as Readiness;
 use mio::{Registry, Token, Waker};
-use rustls::ClientConfig;
-use slab::Slab;
 
+use self::http::HttpTransport;
+use self::report::{Report, TrackerStatus};
+use self::transport::Endpoint;
+use self::udp::UdpTransport;
+use self::wakes::Wakes;
 use super::announce::Identity;
 use super::callees::Callees;
-use super::connection::Connection;
-use super::datagrams::Datagrams;
 use super::family::{Family, PerFamily};
 use super::lists::{ListId, SkippedUrl, TrackerId};
 use super::redirects::Redirects;
+use super::request::RouteId;
 use super::resolver::Resolver;
-use super::route::Route;
+use super::route::{Health, Route};
+use super::runs::{self, Run};
 use super::schedule::Schedule;
 use super::target::Target;
 use super::url::Site;
+use crate::metrics::trackers::{TrackerState, TrackerSums, Trackers};
 use crate::rate::{Burst, RateLimiter};
 use crate::table::Table;
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
-mod callable;
-mod dispatch;
-mod figures;
-mod http;
-mod indexed;
-mod names;
-mod outcome;
-mod redirected;
-mod udp;
-
-/// Connections to all trackers together. When they are used up, idle ones make room.
+/// Connections to all trackers together. When all are in use, idle ones are closed.
 pub const MAX_CONNECTIONS: usize = 128;
 
-/// How many tokens the announcer takes: one for each family's datagrams, then one for each connection.
+/// Tokens that the announcer takes: one for the datagrams of each family, then one for each connection.
 pub const TOKENS: usize = FIRST_CONNECTION + MAX_CONNECTIONS;
 
 /// Tokens before this one are of datagrams.
@@ -62,26 +65,23 @@ const ANNOUNCE_BURST: Burst = Burst {
     min_units: 1,
 };
 
-/// How often lateness is looked at.
-const LOOK_MS: u64 = 10_000;
-
-/// The read buffer, shared by all connections.
-const BUFFER_BYTES: usize = 16 * 1024;
+/// How often lateness is checked.
+const CHECK_MS: u64 = 10_000;
 
 /// Every time-out, in milliseconds. Tests shorten them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// From the request for a connection to the connection, TLS included.
+    /// For making a connection, TLS included.
     pub connect_ms: u64,
-    /// From the request, or the answer before it, to the last byte of its answer.
+    /// From a request, or the answer before it, to the last byte of its answer.
     pub answer_ms: u64,
     /// A connection without a request is closed; servers do so after about as long.
     pub idle_ms: u64,
     /// A UDP packet is sent again, for the first time (BEP 15).
     pub resend_ms: u64,
-    /// The first rest of a tracker that has failed. It doubles.
+    /// The first back-off of a tracker that failed. It doubles.
     pub backoff_ms: u64,
-    /// What telling the trackers may take at the end.
+    /// For announcing `stopped` at the end.
     pub shutdown_ms: u64,
 }
 
@@ -98,25 +98,25 @@ impl Default for Limits {
     }
 }
 
-/// What the announcer is told at the start.
+/// How the announcer is set up.
 #[derive(Clone, Debug)]
 pub struct AnnouncerConfig {
     /// Who announces.
     pub identity: Identity,
-    /// Where announces come from, by IPv4 and by IPv6: any address when it is unspecified, none when
-    /// that family is not served.
-    pub sources: [Option<IpAddr>; 2],
+    /// Addresses that announces come from: any address if it is unspecified, none for a family that is
+    /// not served.
+    pub sources: PerFamily<Option<IpAddr>>,
     /// Requests a second to one tracker at most.
     pub max_per_second: Option<u32>,
     /// Trackers in place of those of the torrents.
     pub override_with: Option<Arc<[Vec<String>]>>,
-    /// Whose peers are asked for.
+    /// Torrents whose peers are dialled.
     pub callees: Callees,
     /// Every time-out.
     pub limits: Limits,
 }
 
-/// What has been done, in numbers.
+/// Totals of all trackers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
     /// Requests that were sent, repeated ones included.
@@ -136,48 +136,68 @@ pub struct Counters {
 /// One tracker.
 #[derive(Debug)]
 struct Tracker {
-    site: Site,
     target: Target,
     routes: PerFamily<Route>,
     limiter: RateLimiter,
-    tracker_id: Option<Box<[u8]>>,
-    /// When it is looked at next, as it stands in `wakes`.
-    wake: Option<Time>,
-    /// Name resolution and redirects that failed in a row, and until when they rest.
+    /// Name resolutions that failed in a row, and when the next one is tried.
     failures: u32,
     retry_at: Time,
     /// Announces that are not urgent wait until then, so that they leave in batches.
     gathers_until: Time,
-    warned_at: Option<Time>,
-    late: Option<Time>,
-    tally: figures::Tally,
-    redirects: Redirects,
-    /// Requests of its queue that were redirected, and requests that were redirected to it.
-    away: usize,
-    visitors: usize,
-    /// Sites that have a number because its redirects lead there.
-    guests: Vec<TrackerId>,
 }
 
 impl Tracker {
+    /// `generation` is one that no other site with the same id has had.
     fn new(site: &Site, generation: u32, max_per_second: Option<u32>, now: Time) -> Self {
         Self {
-            site: site.clone(),
             target: Target::new(site, generation),
-            routes: Default::default(),
+            routes: PerFamily::default(),
             limiter: RateLimiter::new(max_per_second.map(u64::from), ANNOUNCE_BURST, now),
-            tracker_id: None,
-            wake: None,
             failures: 0,
             retry_at: now,
             gathers_until: now,
-            warned_at: None,
-            late: None,
-            tally: figures::Tally::default(),
-            redirects: Redirects::default(),
-            away: 0,
-            visitors: 0,
-            guests: Vec::new(),
+        }
+    }
+
+    /// Where it is reached now by one family.
+    fn endpoint(&self, family: Family, limits: &Limits) -> Option<Endpoint<'_>> {
+        let route = &self.routes[family];
+        Some(Endpoint {
+            site: self.target.site(),
+            address: route.address()?,
+            is_up: route.health == Health::Up,
+            connect_timeout_ms: route.connect_timeout_ms(limits.resend_ms),
+        })
+    }
+
+    /// Returns true if requests are to be sent before others.
+    fn has_again(&self) -> bool {
+        self.routes.iter().any(|route| !route.again.is_empty())
+    }
+
+    /// Returns true if it answers by a family.
+    fn is_up(&self) -> bool {
+        self.routes.iter().any(|route| route.health == Health::Up)
+    }
+
+    /// The best that can be said of it.
+    fn state(&self, now: Time) -> TrackerState {
+        let mut routes = self.routes.iter();
+        if self.is_up() {
+            return TrackerState::Up;
+        }
+        if routes.clone().any(|route| route.health == Health::Probing) {
+            return TrackerState::Probing;
+        }
+        let backing_off = routes.clone().filter_map(|route| match route.health {
+            Health::BackingOff(until) => Some(until),
+            _ => None,
+        });
+        let name = Some(self.retry_at).filter(|until| *until > now && self.failures > 0);
+        match name.or_else(|| backing_off.min()) {
+            Some(until) => TrackerState::Resting(until.since(now).div_ceil(1000)),
+            None if routes.any(|route| route.failures > 0) => TrackerState::Probing,
+            None => TrackerState::New,
         }
     }
 }
@@ -186,41 +206,28 @@ impl Tracker {
 #[derive(Debug)]
 pub struct Announcer {
     config: AnnouncerConfig,
-    registry: Registry,
-    /// The token for a number.
-    token: fn(usize) -> Token,
     schedule: Schedule,
     trackers: Table<TrackerId, Tracker>,
-    /// When to look at which tracker.
-    wakes: BTreeSet<(Time, TrackerId)>,
-    /// Those that something has happened to in this turn.
-    touched: Vec<TrackerId>,
+    wakes: Wakes,
     resolver: Resolver,
-    /// Comes with the addresses of the first HTTPS tracker.
-    tls: Option<Arc<ClientConfig>>,
-    connections: Slab<Connection>,
-    detours: Slab<redirected::Detour>,
-    /// Connections with something to do.
-    ready: Vec<usize>,
-    /// No connection is late before that.
-    check_at: Option<Time>,
-    datagrams: Datagrams,
+    http: HttpTransport,
+    udp: UdpTransport,
+    redirects: Redirects,
+    report: Report,
     with_peers: BTreeMap<TorrentId, InfoHash>,
+    /// Peers that trackers have named since [`Announcer::take_peers`].
+    peers: Vec<(InfoHash, SocketAddr)>,
     /// The lists of trackers of an index that is being added, by their positions there.
     index_lists: Vec<ListId>,
-    looked: Time,
-    counters: Counters,
-    named: figures::Named,
-    callable: callable::Callable,
+    checked_at: Time,
     random: fastrand::Rng,
-    buffer: Vec<u8>,
     /// Everything ends then.
     stops_at: Option<Time>,
     done: bool,
 }
 
 impl Announcer {
-    /// Opens its sockets. `token` names them, by a number below [`TOKENS`] each.
+    /// Opens the sockets. `token` gives the token of each number below [`TOKENS`].
     ///
     /// # Errors
     /// Those of the sockets.
@@ -231,30 +238,22 @@ impl Announcer {
         waker: Arc<Waker>,
         now: Time,
     ) -> io::Result<Self> {
-        let datagrams = Datagrams::new(config.sources, registry, [token(0), token(1)])?;
+        let tokens = PerFamily::from([token(0), token(1)]);
         Ok(Self {
-            config,
-            registry: registry.try_clone()?,
-            token,
             schedule: Schedule::default(),
             trackers: Table::default(),
-            wakes: BTreeSet::new(),
-            touched: Vec::new(),
+            wakes: Wakes::default(),
             resolver: Resolver::new(waker),
-            tls: None,
-            connections: Slab::new(),
-            detours: Slab::new(),
-            ready: Vec::new(),
-            check_at: None,
-            datagrams,
+            http: HttpTransport::new(&config, registry, token)?,
+            udp: UdpTransport::new(&config, registry, tokens)?,
+            config,
+            redirects: Redirects::default(),
+            report: Report::default(),
             with_peers: BTreeMap::new(),
+            peers: Vec::new(),
             index_lists: Vec::new(),
-            looked: now,
-            counters: Counters::default(),
-            named: figures::Named::default(),
-            callable: callable::Callable::default(),
+            checked_at: now,
             random: fastrand::Rng::new(),
-            buffer: vec![0; BUFFER_BYTES],
             stops_at: None,
             done: false,
         })
@@ -276,12 +275,11 @@ impl Announcer {
         self.wake_trackers_of(list, now);
     }
 
-    /// The number of a list of trackers, whose trackers are known from then on. `whose` it is, is
-    /// for the log.
+    /// The id of a list of trackers, which are added. The log names its owner.
     fn intern(
         &mut self,
         announce: &Arc<[Vec<String>]>,
-        whose: &dyn fmt::Display,
+        owner: &dyn fmt::Display,
         now: Time,
     ) -> ListId {
         let mut skipped = Vec::new();
@@ -290,25 +288,27 @@ impl Announcer {
         for reason in skipped {
             match reason {
                 SkippedUrl::Invalid(error) => {
-                    log::debug!("{whose}: tracker skipped: {error}");
+                    log::debug!("{owner}: tracker skipped: {error}");
                 }
-                SkippedUrl::TooMany => log::warn!("{whose}: tracker skipped: too many trackers"),
+                SkippedUrl::TooMany => log::warn!("{owner}: tracker skipped: too many trackers"),
             }
         }
-        self.know_trackers(now);
+        self.add_trackers(now);
         list
     }
 
-    /// Makes those trackers known that have been given a number.
-    fn know_trackers(&mut self, now: Time) {
+    /// Adds those trackers that have been given an id.
+    fn add_trackers(&mut self, now: Time) {
         let sites = self.schedule.lists().sites();
         for (_, site) in sites.iter().skip(self.trackers.len()) {
             let tracker = Tracker::new(site, 0, self.config.max_per_second, now);
             self.trackers.push(tracker);
+            self.redirects.add();
+            self.report.add(site);
         }
     }
 
-    /// Ends announcing a torrent. Trackers that know of it are told.
+    /// Ends announcing a torrent: trackers that know it are sent `stopped`.
     pub fn remove(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) {
         self.with_peers.remove(&torrent);
         let list = self.schedule.list_of(torrent);
@@ -337,73 +337,120 @@ impl Announcer {
         self.schedule.uploaded(torrent, bytes);
     }
 
-    /// The socket of that number is ready.
-    pub fn handle_event(&mut self, number: usize, event: &Readiness) {
-        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
-        let writable = event.is_writable() || event.is_write_closed() || event.is_error();
-        match number {
-            0 => self.datagrams.ready(Family::V4, readable, writable),
-            1 => self.datagrams.ready(Family::V6, readable, writable),
-            number => {
-                let key = number.saturating_sub(FIRST_CONNECTION);
-                if let Some(connection) = self.connections.get_mut(key) {
-                    connection.readable |= readable;
-                    connection.writable |= writable;
-                    self.list(key);
-                }
+    /// Begins to add an index: its lists of trackers come before the torrents that have them. A
+    /// torrent that is removed meanwhile is not announced if it comes later.
+    pub fn begin_index(&mut self) {
+        self.schedule.begin_index();
+    }
+
+    /// Adds the next list of trackers of an index. Positions count from 0.
+    pub fn add_list(&mut self, announce: &Arc<[Vec<String>]>, now: Time) {
+        let list = self.intern(announce, &"the index", now);
+        // It may be no torrent's until `end_index`.
+        self.schedule.lists_mut().hold(list);
+        self.index_lists.push(list);
+    }
+
+    /// Begins to announce torrents of an index.
+    pub fn add_run(&mut self, run: &Run<u32>, now: Time) {
+        if self.stops_at.is_some() {
+            return;
+        }
+        let list = |position: u32| {
+            let list = self.index_lists.get(position as usize);
+            *list.expect("an index sends each list before the torrents that have it")
+        };
+        let run = run.map(u64::MAX, list);
+        self.schedule.add_run(&run, now);
+        for (torrent, info_hash) in self.with_peers.range(runs::ids(run.number)) {
+            self.schedule.joined(*torrent, *info_hash, now);
+        }
+        let mut woken = None;
+        for (_, list) in run.members() {
+            if woken.replace(list) != Some(list) {
+                self.wake_trackers_of(list, now);
             }
         }
     }
 
-    /// Does everything that there is to do now.
+    /// All of an index has been added.
+    pub fn end_index(&mut self) {
+        self.schedule.end_index();
+        for list in std::mem::take(&mut self.index_lists) {
+            self.schedule.lists_mut().release(list);
+        }
+    }
+
+    /// At most `most` torrents of an index that are announced next, to be answered with
+    /// [`Announcer::learn`].
+    pub fn unread(&mut self, most: usize) -> Vec<TorrentId> {
+        self.schedule.unread(most)
+    }
+
+    /// Takes the info-hashes of torrents; `None` for one that cannot be read.
+    pub fn learn(&mut self, info_hashes: &[(TorrentId, Option<InfoHash>)], now: Time) {
+        let mut lists: Vec<ListId> = Vec::new();
+        for &(torrent, info_hash) in info_hashes {
+            let list = self.schedule.learn(torrent, info_hash);
+            lists.extend(list.filter(|list| lists.last() != Some(list)));
+        }
+        lists.sort_unstable();
+        lists.dedup();
+        for list in lists {
+            self.wake_trackers_of(list, now);
+        }
+    }
+
+    /// Takes the peers that trackers have named, each with its torrent.
+    pub fn take_peers(&mut self) -> Vec<(InfoHash, SocketAddr)> {
+        std::mem::take(&mut self.peers)
+    }
+
+    /// The socket with that number is ready.
+    pub fn handle_event(&mut self, number: usize, event: &Readiness) {
+        match number {
+            0 => self.udp.handle_event(Family::V4, event),
+            1 => self.udp.handle_event(Family::V6, event),
+            number => self.http.handle_event(number - FIRST_CONNECTION, event),
+        }
+    }
+
+    /// Does everything that is due.
     pub fn turn(&mut self, now: Time) {
         self.collect_names(now);
-        self.drive_connections(now);
-        self.drive_datagrams(now);
-        self.close_late_connections(now);
-        self.name_trackers();
-        self.look(now);
-        while let Some(&(at, tracker)) = self.wakes.first() {
-            if at > now {
-                break;
-            }
-            self.wakes.pop_first();
-            self.trackers[tracker].wake = None;
-            self.touched.push(tracker);
-        }
-        let mut touched = std::mem::take(&mut self.touched);
-        touched.sort_unstable();
-        touched.dedup();
-        for tracker in touched.drain(..) {
+        self.http.begin_turn();
+        self.handle_transport_events(now);
+        self.udp.begin_turn(now);
+        self.handle_transport_events(now);
+        self.http.expire(now);
+        self.handle_transport_events(now);
+        self.report.name_trackers(&self.schedule);
+        self.check_lateness(now);
+        for tracker in self.wakes.take_due(now) {
             self.pump(tracker, now);
         }
-        // What pumping has touched is looked at in the next turn.
-        touched.append(&mut self.touched);
-        self.touched = touched;
-        self.send_requests(now);
-        let mut arrivals = Vec::new();
-        self.datagrams.flush(&mut arrivals);
-        self.handle_arrivals(arrivals, now);
+        self.http.flush();
+        self.udp.flush();
+        self.handle_transport_events(now);
         if let Some(stops_at) = self.stops_at {
-            self.done = stops_at <= now || self.nothing_left();
+            self.done = stops_at <= now || self.is_idle();
         }
     }
 
-    /// When [`Announcer::turn`] is to be called next, unless an event comes first.
+    /// When to call [`Announcer::turn`], unless an event comes first. Time 0 is at once.
     #[must_use]
     pub fn poll_at(&self) -> Option<Time> {
-        if !self.touched.is_empty() || !self.ready.is_empty() || self.datagrams.is_readable() {
-            return Some(Time::default());
-        }
-        let wake = self.wakes.first().map(|(at, _)| *at);
-        let datagrams = self.datagrams.poll_at(self.config.limits.resend_ms);
-        let look = (!self.trackers.is_empty()).then(|| self.looked.after(LOOK_MS));
-        let times = [wake, datagrams, self.check_at, look, self.stops_at];
+        let check = (!self.trackers.is_empty()).then(|| self.checked_at.after(CHECK_MS));
+        let (wake, http, udp) = (
+            self.wakes.poll_at(),
+            self.http.poll_at(),
+            self.udp.poll_at(),
+        );
+        let times = [wake, http, udp, check, self.stops_at];
         times.into_iter().flatten().min()
     }
 
-    /// From now on trackers are only told that torrents are not served any more, for as long as
-    /// [`Limits::shutdown_ms`].
+    /// Announces nothing but `stopped` from now on, for [`Limits::shutdown_ms`] at most.
     pub fn shutdown(&mut self, now: Time) {
         if self.stops_at.is_some() {
             return;
@@ -411,62 +458,102 @@ impl Announcer {
         self.stops_at = Some(now.after(self.config.limits.shutdown_ms));
         self.schedule.stop(self.with_peers.keys().copied());
         for tracker in self.trackers.ids() {
-            self.wake_at(tracker, now);
+            self.wakes.wake_at(tracker, now);
         }
     }
 
-    /// Whether everybody has been told that could be, or the time for it is over.
+    /// Returns true if the shutdown is over.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.done
     }
 
-    /// What has been done.
+    /// Totals of all trackers.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.counters
+        let (connections, most_connections) = self.http.opened();
+        let total = self.report.total();
+        Counters {
+            sent: total.sent,
+            accepted: total.accepted,
+            refused: total.refused,
+            failed: total.failed,
+            connections,
+            most_connections,
+        }
+    }
+
+    /// The figures of the trackers. Costs the same however many there are.
+    #[must_use]
+    pub fn figures(&self, now: Time) -> Trackers {
+        let named = self.report.named().iter();
+        let statuses: Vec<TrackerStatus> = named.map(|id| self.status(*id, now)).collect();
+        let connections = self.http.open_count() as u64;
+        self.report
+            .figures(&statuses, connections, &self.schedule, now)
+    }
+
+    fn status(&self, tracker: TrackerId, now: Time) -> TrackerStatus {
+        let (connections, in_flight) = self.http.load(tracker);
+        TrackerStatus {
+            state: self.trackers[tracker].state(now),
+            connections,
+            in_flight: in_flight + self.udp.in_flight(tracker),
+        }
+    }
+
+    /// Finds trackers that are late, and brings torrents with peers to the front there.
+    fn check_lateness(&mut self, now: Time) {
+        if now.since(self.checked_at) < CHECK_MS {
+            return;
+        }
+        self.checked_at = now;
+        let mut others = TrackerSums::default();
+        let mut is_late = false;
+        for tracker in self.trackers.ids() {
+            let late_s = self.schedule.lateness_s(tracker, now);
+            let torrents = self.schedule.members(tracker);
+            is_late |= late_s > 0;
+            self.report.check_lateness(tracker, late_s, torrents, now);
+            if !self.report.named().contains(&tracker) {
+                others.in_flight += self.status(tracker, now).in_flight;
+                others.torrents += u64::from(torrents);
+                others.late_s = others.late_s.max(late_s);
+            }
+        }
+        self.report.set_others(others);
+        if is_late && self.stops_at.is_none() {
+            let with_peers = self.with_peers.iter();
+            let waiting: Vec<ListId> = with_peers
+                .filter_map(|(torrent, info_hash)| self.schedule.joined(*torrent, *info_hash, now))
+                .collect();
+            for list in waiting {
+                self.wake_trackers_of(list, now);
+            }
+        }
     }
 
     fn wake_trackers_of(&mut self, list: ListId, now: Time) {
-        for position in 0..self.schedule.lists().trackers(list).len() {
-            if let Some(listed) = self.schedule.lists().trackers(list).get(position) {
-                self.wake_at(listed.tracker, now);
-            }
+        for listed in self.schedule.lists().trackers(list) {
+            self.wakes.wake_at(listed.tracker, now);
         }
     }
 
-    /// Looks at a tracker at that time, or before.
-    fn wake_at(&mut self, number: TrackerId, at: Time) {
-        let tracker = &mut self.trackers[number];
-        if let Some(before) = tracker.wake {
-            if before <= at {
-                return;
-            }
-            self.wakes.remove(&(before, number));
-        }
-        tracker.wake = Some(at);
-        self.wakes.insert((at, number));
+    fn route(&mut self, route: RouteId) -> &mut Route {
+        &mut self.trackers[route.tracker].routes[route.family]
     }
 
-    fn route(&mut self, tracker: TrackerId, family: Family) -> &mut Route {
-        &mut self.trackers[tracker].routes[family]
-    }
-
-    fn source(&self, family: Family) -> Option<IpAddr> {
-        self.config.sources.get(family as usize).copied().flatten()
-    }
-
-    /// Whether nobody is left to be told, at the end.
-    fn nothing_left(&self) -> bool {
-        self.touched.is_empty()
-            && self.trackers.iter().all(|(number, tracker)| {
-                let idle = tracker.routes.iter().all(|route| route.again.is_empty());
-                idle && self.schedule.is_idle(number)
-            })
-            && self
-                .connections
-                .iter()
-                .all(|(_, connection)| connection.in_flight.is_empty())
-            && self.datagrams.is_idle()
+    /// Returns true if nothing is left to be sent or answered.
+    fn is_idle(&self) -> bool {
+        let is_idle = |(id, tracker): (TrackerId, &Tracker)| {
+            !tracker.has_again() && self.schedule.is_idle(id)
+        };
+        !self.wakes.has_news()
+            && self.trackers.iter().all(is_idle)
+            && self.http.is_idle()
+            && self.udp.is_idle()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,43 +1,39 @@
 //! One connection to an HTTP tracker, with TLS or without, and the requests that are on it.
-//!
-//! Owns the stream and the order of answers. It must not know what an answer means for a torrent,
-//! nor whether another connection may be opened.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use mio::event::Event as Readiness;
 use mio::net::TcpStream;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
-use super::announce::Request;
-use super::family::Family;
-use super::lists::TrackerId;
+use super::request::{Request, RouteId};
 use super::response::{Reader, Response, ResponseError};
 use super::url::{Scheme, Site};
 use crate::net;
 use crate::timers::Time;
 
-/// Bytes read in one turn, so that a tracker that never stops starves nobody.
+/// Bytes read in one turn, so that a tracker that never stops does not starve others.
 const BUDGET_BYTES: usize = 128 * 1024;
 
 /// Why a connection has ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum End {
-    /// By the tracker, between two responses or before the first.
+    /// The tracker closed it, between two responses or before the first.
     #[error("the connection was closed")]
     Closed,
-    /// By the system or the network.
+    /// An error of the socket or of TLS.
     #[error("{0}")]
     Io(io::Error),
-    /// What came makes no sense.
+    /// The response is malformed.
     #[error(transparent)]
     Response(#[from] ResponseError),
-    /// A response to nothing.
+    /// More responses than requests.
     #[error("a response came without a request")]
-    Unasked,
+    Unrequested,
     /// No connection, or no whole response, in time.
     #[error("no answer in time")]
     TimedOut,
@@ -46,51 +42,49 @@ pub(super) enum End {
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) tracker: TrackerId,
-    pub(super) family: Family,
-    /// That of the tracker's target when it was opened.
-    pub(super) generation: u32,
-    /// What has not been answered, in the order sent.
+    pub(super) route: RouteId,
+    pub(super) site: Site,
+    /// Requests that are not answered, in the order sent.
     pub(super) in_flight: VecDeque<Request>,
-    /// How many may be on it at the same time.
+    /// The most requests that may be on it at the same time.
     pub(super) depth: usize,
     /// Requests may follow each other without waiting for the end of a batch.
-    pub(super) proven: bool,
-    /// The most that were on it at the same time since it last carried none.
+    pub(super) is_proven: bool,
+    /// The most requests that were on it at the same time since it last carried none.
     pub(super) batch: usize,
     /// Responses that have come.
     pub(super) answered: u32,
-    /// The last of them said that the connection ends.
+    /// The last of them announced that the connection ends.
     pub(super) closing: bool,
-    /// It is not only asked for: a connection that was refused is no fault of its request.
-    pub(super) connected: bool,
+    /// The connection is made. Before that, its end is not the fault of a request.
+    pub(super) is_connected: bool,
     /// A part of the batch has been answered.
     answering: bool,
-    /// When a request was put on it last.
+    /// When a request was last put on it.
     pub(super) pushed_at: Time,
     /// When the last response came.
     pub(super) answered_at: Time,
-    /// When it has waited for too long.
+    /// It is closed then, unless something happens on it.
     pub(super) deadline: Time,
-    pub(super) stream: TcpStream,
-    pub(super) readable: bool,
-    pub(super) writable: bool,
-    /// Whether it is in the list of those with something to do.
-    pub(super) listed: bool,
+    /// It is in the queue of those with something to do.
+    pub(super) is_queued: bool,
+    stream: TcpStream,
+    readable: bool,
+    writable: bool,
     tls: Option<Box<ClientConnection>>,
     out: Vec<u8>,
     sent: usize,
     reader: Reader,
 }
 
-/// Whether reading is to go on.
+/// Whether reading goes on.
 #[derive(Debug)]
 pub(super) enum Progress {
-    /// Nothing more has come.
+    /// Not before the socket is readable again.
     Blocked,
-    /// More may be there: in the next turn.
+    /// In the next turn.
     More,
-    /// It is of no more use.
+    /// No, the connection has ended.
     Ended(End),
 }
 
@@ -100,6 +94,7 @@ impl Connection {
     /// # Errors
     /// Those of the socket, and of a host name that no certificate can have.
     pub(super) fn open(
+        route: RouteId,
         site: &Site,
         source: IpAddr,
         address: SocketAddr,
@@ -120,24 +115,23 @@ impl Connection {
         // Do not delay a request in the hope of more to send with it.
         stream.set_nodelay(true)?;
         Ok(Self {
-            tracker: TrackerId::MIN,
-            family: Family::V4,
-            generation: 0,
+            route,
+            site: site.clone(),
             in_flight: VecDeque::new(),
             depth: 1,
-            proven: false,
+            is_proven: false,
             batch: 0,
-            answering: false,
-            pushed_at: Time::default(),
             answered: 0,
             closing: false,
-            connected: false,
+            is_connected: false,
+            answering: false,
+            pushed_at: Time::default(),
             answered_at: Time::default(),
             deadline: Time::default(),
+            is_queued: false,
             stream,
             readable: false,
             writable: false,
-            listed: false,
             tls,
             out: Vec::new(),
             sent: 0,
@@ -145,28 +139,43 @@ impl Connection {
         })
     }
 
-    /// Whether it has been connected just now.
-    pub(super) fn connects(&mut self) -> bool {
-        let before = self.connected;
-        self.connected = before || (self.writable && self.stream.peer_addr().is_ok());
-        self.connected != before
+    /// The socket is ready.
+    pub(super) fn handle_event(&mut self, event: &Readiness) {
+        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
     }
 
-    /// Whether another request may be put on it.
+    /// The socket, to be registered.
+    pub(super) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// Returns true if it has been connected just now.
+    pub(super) fn connects(&mut self) -> bool {
+        let before = self.is_connected;
+        self.is_connected = before || (self.writable && self.stream.peer_addr().is_ok());
+        self.is_connected != before
+    }
+
+    /// Returns true if another request may be put on it.
     pub(super) fn has_room(&self) -> bool {
-        let gathers = self.proven || !self.answering;
+        let gathers = self.is_proven || !self.answering;
         !self.closing && gathers && self.in_flight.len() < self.depth
     }
 
-    /// Puts a request on it, whose bytes `write` appends.
-    pub(super) fn push(&mut self, request: Request, now: Time, write: impl FnOnce(&mut Vec<u8>)) {
-        write(&mut self.out);
+    /// Where the bytes of a request are appended, before [`Self::push`].
+    pub(super) fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// Puts a request on it, whose bytes were appended.
+    pub(super) fn push(&mut self, request: Request, now: Time) {
         self.in_flight.push_back(request);
         self.batch = self.batch.max(self.in_flight.len());
         self.pushed_at = now;
     }
 
-    /// How large the batch was, when all of it has been answered.
+    /// The size of the batch, if all of it has been answered.
     pub(super) fn whole_batch(&mut self) -> Option<usize> {
         let whole = self.in_flight.is_empty();
         whole.then(|| std::mem::take(&mut self.batch))
@@ -175,16 +184,14 @@ impl Connection {
     /// Sends what waits, as far as the socket takes it.
     ///
     /// # Errors
-    /// Why the connection is of no more use.
+    /// Why the connection has ended.
     pub(super) fn send(&mut self) -> Result<(), End> {
-        let outcome = self.write_all();
-        match outcome {
-            Ok(()) => Ok(()),
+        match self.write_all() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.writable = false;
                 Ok(())
             }
-            Err(error) => Err(End::Io(error)),
+            written => written.map_err(End::Io),
         }
     }
 
@@ -216,7 +223,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what has come, and answers which requests it answers.
+    /// Reads what has come, and appends each response with its request.
     pub(super) fn receive(
         &mut self,
         buffer: &mut [u8],
@@ -244,8 +251,7 @@ impl Connection {
         Progress::Blocked
     }
 
-    /// Plain bytes; none when the tracker has closed. What comes from the socket is taken off the
-    /// budget.
+    /// Reads plain bytes; none at the end. Bytes of the socket are taken off the budget.
     fn read(&mut self, buffer: &mut [u8], budget: &mut usize) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else {
             let length = self.stream.read(buffer)?;
@@ -275,7 +281,7 @@ impl Connection {
         response: Response,
         answers: &mut Vec<(Request, Response)>,
     ) -> Result<(), End> {
-        let request = self.in_flight.pop_front().ok_or(End::Unasked)?;
+        let request = self.in_flight.pop_front().ok_or(End::Unrequested)?;
         self.answered += 1;
         self.answering = !self.in_flight.is_empty();
         self.closing = !response.keep_alive;
@@ -287,7 +293,7 @@ impl Connection {
         }
     }
 
-    /// The tracker has closed: that may end a response.
+    /// The tracker has closed the connection, which may end a response.
     fn finish(&mut self, answers: &mut Vec<(Request, Response)>) -> End {
         match self.reader.finish() {
             Ok(Some(response)) => match self.answer(response, answers) {
@@ -299,7 +305,7 @@ impl Connection {
         }
     }
 
-    /// Whether sending or reading may go on now.
+    /// Returns true if sending or reading may go on now.
     pub(super) fn is_ready(&self) -> bool {
         let waits =
             self.sent < self.out.len() || self.tls.as_ref().is_some_and(|tls| tls.wants_write());
@@ -307,8 +313,8 @@ impl Connection {
     }
 }
 
-/// Plain bytes of TLS; none when the other side has closed. `WouldBlock` when the stream has no more,
-/// or the budget has not: much may come that holds no plain byte.
+/// Reads plain bytes of TLS; none at the end. `WouldBlock` when the stream or the budget has no more:
+/// much may come that holds no plain byte.
 fn decrypt(
     tls: &mut ClientConnection,
     stream: &mut (impl Read + Write),
@@ -319,7 +325,7 @@ fn decrypt(
     loop {
         match tls.reader().read(buffer) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            // Many servers end without saying so; responses have a length of their own.
+            // Many servers end without a close_notify; responses have a length of their own.
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
             outcome => return outcome,
         }
@@ -328,7 +334,7 @@ fn decrypt(
         }
         *budget = budget.saturating_sub(tls.read_tls(stream)?);
         let processed = tls.process_new_packets();
-        // The handshake goes on, or the other side is told what was wrong.
+        // The handshake goes on, or an alert is sent.
         while *writable && tls.wants_write() {
             match tls.write_tls(stream) {
                 Ok(_) => {}

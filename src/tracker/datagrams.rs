@@ -1,24 +1,23 @@
 //! UDP to trackers (BEP 15): packets in batches, and which of them have been answered.
 //!
-//! Owns a socket for each family and the table of what is under way. Answers count only from the
-//! address that was asked and with its transaction id, which is drawn from the kernel's random
-//! bytes. It must not know connection ids, nor whether a tracker is well: it tells what arrived and
-//! what did not.
+//! An answer counts only if it comes from the address that was asked and has its transaction id, which
+//! is drawn from the kernel's random bytes.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::AsFd;
 
+use mio::event::Event as Readiness;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use socket2::{SockAddr, SockRef};
 
-use super::announce::Request;
 use super::family::{Family, PerFamily};
-use super::lists::TrackerId;
 use super::peers;
+use super::request::{Request, RouteId};
 use super::udp::{self, Packet};
 use crate::net;
 use crate::sys::{self, Inbox, MAX_DATAGRAMS};
@@ -28,36 +27,67 @@ use crate::timers::Time;
 /// milliseconds, or not at all. It is still sent again only when BEP 15 says so.
 const LOST_MS: u64 = 2000;
 
-/// Room for answers that come while the loop does something else: ten thousand. The kernel gives
-/// what `rmem_max` allows.
+/// The receive buffer: ten thousand answers may come while the loop does something else. The kernel
+/// grants what `rmem_max` allows.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Batches of answers read in one turn, so that peers are not starved.
+/// Batches of answers read from one socket in one turn, so that peers are not starved.
 const BATCHES_PER_TURN: usize = 16;
 
 /// Random bytes fetched with one call: ids for a batch of packets.
 const RANDOM_BYTES: usize = 256;
 
 /// What was sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub(super) enum Sent {
     Connect,
     Announce(Request),
 }
 
 /// A packet that has not been answered.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Flight {
-    pub(super) tracker: TrackerId,
-    pub(super) family: Family,
+    pub(super) route: RouteId,
     pub(super) sent: Sent,
     /// When it was sent first.
-    pub(super) at: Time,
+    pub(super) sent_at: Time,
     /// How often it was sent again.
-    pub(super) tries: u32,
+    pub(super) resends: u32,
     /// It no longer counts as under way.
-    pub(super) lost: bool,
+    pub(super) is_lost: bool,
     address: SocketAddr,
+}
+
+impl Flight {
+    pub(super) fn new(route: RouteId, address: SocketAddr, sent: Sent, now: Time) -> Self {
+        Self {
+            route,
+            sent_at: now,
+            resends: 0,
+            is_lost: sent == Sent::Connect,
+            sent,
+            address,
+        }
+    }
+
+    /// The announce, if it was one.
+    pub(super) fn into_request(self) -> Option<Request> {
+        match self.sent {
+            Sent::Announce(request) => Some(request),
+            Sent::Connect => None,
+        }
+    }
+
+    /// Returns true if a packet from this address answers it.
+    fn is_answered_by(&self, packet: &Packet, from: SocketAddr) -> bool {
+        let is_connect = self.sent == Sent::Connect;
+        self.address == from
+            && match packet {
+                Packet::Connected { .. } => is_connect,
+                Packet::Announced { .. } => !is_connect,
+                Packet::Failed { .. } => true,
+            }
+    }
 }
 
 /// What has happened to a packet.
@@ -65,10 +95,10 @@ pub(super) struct Flight {
 pub(super) enum Arrival {
     /// It was answered, and is forgotten. The answer named these peers.
     Answered(Flight, Packet, Vec<SocketAddr>),
-    /// It was not answered within [`LOST_MS`].
-    Lost(Flight),
-    /// It was not answered when it was to be sent again.
-    Overdue(u32, Flight),
+    /// A packet of this route was not answered within [`LOST_MS`].
+    Lost(RouteId),
+    /// The packet of this transaction was not answered when it was to be sent again.
+    Overdue(u32),
     /// The system would not send it, and it is forgotten.
     Unsent(Flight, ErrorKind),
 }
@@ -78,8 +108,8 @@ struct Channel {
     socket: UdpSocket,
     readable: bool,
     writable: bool,
-    /// Packets that wait for the end of the turn or for the socket: what they are, where to, and
-    /// their bytes in `bytes`.
+    /// Packets that wait for the end of the turn or for the socket: transaction, destination, and the
+    /// range of their bytes in `bytes`.
     waiting: VecDeque<(u32, SockAddr, Range<usize>)>,
     bytes: Vec<u8>,
 }
@@ -89,36 +119,37 @@ struct Channel {
 pub(super) struct Datagrams {
     channels: PerFamily<Option<Channel>>,
     flights: HashMap<u32, Flight>,
-    /// Their transactions by tracker and family: thousands of trackers may fall silent at once, and
-    /// each has its own withdrawn.
-    by_route: BTreeSet<(TrackerId, Family, u32)>,
-    /// What is not lost yet, in the order sent.
+    /// Transactions by route: thousands of trackers may fall silent at once, and the packets of each
+    /// are withdrawn.
+    by_route: BTreeSet<(RouteId, u32)>,
+    /// Announces that are not lost yet, in the order sent.
     young: VecDeque<(Time, u32)>,
-    /// When to send again what is lost, or was a request for a connection.
+    /// When to send lost announces and connect requests again.
     deadlines: BTreeSet<(Time, u32)>,
     inbox: Inbox,
     random: Vec<u8>,
-    scratch: Vec<u8>,
 }
 
 impl Datagrams {
-    /// Opens a socket for each family that has a source address, with the token of its number.
+    /// Opens a socket for each family that has a source address.
     ///
     /// # Errors
     /// Those of the sockets, unless the machine lacks the family.
     pub(super) fn new(
-        sources: [Option<IpAddr>; 2],
+        sources: PerFamily<Option<IpAddr>>,
         registry: &Registry,
-        tokens: [Token; 2],
+        tokens: PerFamily<Token>,
     ) -> io::Result<Self> {
         let mut channels: PerFamily<Option<Channel>> = PerFamily::default();
-        for ((channel, source), token) in channels.iter_mut().zip(sources).zip(tokens) {
-            let Some(source) = source else { continue };
+        for family in Family::ALL {
+            let Some(source) = sources[family] else {
+                continue;
+            };
             match open(source) {
                 Ok(mut socket) => {
                     let interest = Interest::READABLE | Interest::WRITABLE;
-                    registry.register(&mut socket, token, interest)?;
-                    *channel = Some(Channel {
+                    registry.register(&mut socket, tokens[family], interest)?;
+                    channels[family] = Some(Channel {
                         socket,
                         readable: true,
                         writable: true,
@@ -138,94 +169,72 @@ impl Datagrams {
             deadlines: BTreeSet::new(),
             inbox: Inbox::default(),
             random: Vec::new(),
-            scratch: Vec::new(),
         })
     }
 
-    fn channel(&mut self, family: Family) -> Option<&mut Channel> {
-        self.channels[family].as_mut()
-    }
-
-    /// Whether there is a socket of that family.
+    /// Returns true if there is a socket of that family.
     pub(super) fn has(&self, family: Family) -> bool {
         self.channels[family].is_some()
     }
 
-    /// The socket may be read or written again.
-    pub(super) fn ready(&mut self, family: Family, readable: bool, writable: bool) {
-        if let Some(channel) = self.channel(family) {
-            channel.readable |= readable;
-            channel.writable |= writable;
+    /// The socket of a family is ready.
+    pub(super) fn handle_event(&mut self, family: Family, event: &Readiness) {
+        if let Some(channel) = &mut self.channels[family] {
+            channel.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+            channel.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
         }
     }
 
-    /// Sends a packet with a new transaction id, which is given to `write`. It is to be sent again
-    /// at `deadline`.
-    pub(super) fn send(
-        &mut self,
-        (tracker, family): (TrackerId, Family),
-        address: SocketAddr,
-        sent: Sent,
-        (now, deadline): (Time, Time),
-        write: impl FnOnce(&mut Vec<u8>, u32),
-    ) -> io::Result<()> {
-        let transaction = self.transaction()?;
-        let flight = Flight {
-            tracker,
-            family,
-            sent,
-            at: now,
-            tries: 0,
-            lost: sent == Sent::Connect,
-            address,
-        };
-        self.flights.insert(transaction, flight);
-        self.by_route.insert((tracker, family, transaction));
-        if flight.lost {
-            self.deadlines.insert((deadline, transaction));
-        } else {
-            self.young.push_back((now, transaction));
-        }
-        self.transmit(transaction, write);
-        Ok(())
-    }
-
-    /// Sends a lost packet again.
-    pub(super) fn send_again(
+    /// Sends a connect request, which is overdue at `deadline`.
+    pub(super) fn send_connect(
         &mut self,
         transaction: u32,
+        flight: Flight,
         deadline: Time,
-        write: impl FnOnce(&mut Vec<u8>, u32),
+        packet: &[u8],
     ) {
-        if let Some(flight) = self.flights.get_mut(&transaction) {
-            flight.tries += 1;
-            self.deadlines.insert((deadline, transaction));
-            self.transmit(transaction, write);
-        }
+        self.deadlines.insert((deadline, transaction));
+        self.send(transaction, flight, packet);
     }
 
-    fn transmit(&mut self, transaction: u32, write: impl FnOnce(&mut Vec<u8>, u32)) {
-        let Some(&Flight {
-            family, address, ..
-        }) = self.flights.get(&transaction)
-        else {
-            return;
-        };
-        let mut packet = std::mem::take(&mut self.scratch);
-        write(&mut packet, transaction);
-        if let Some(channel) = self.channel(family) {
-            let start = channel.bytes.len();
-            channel.bytes.extend_from_slice(&packet);
-            let range = start..channel.bytes.len();
-            channel
-                .waiting
-                .push_back((transaction, address.into(), range));
-        }
-        self.scratch = packet;
+    /// Sends an announce, which is lost after [`LOST_MS`].
+    pub(super) fn send_announce(&mut self, transaction: u32, flight: Flight, packet: &[u8]) {
+        self.young.push_back((flight.sent_at, transaction));
+        self.send(transaction, flight, packet);
+    }
+
+    fn send(&mut self, transaction: u32, flight: Flight, packet: &[u8]) {
+        self.enqueue(transaction, flight.route.family, flight.address, packet);
+        self.by_route.insert((flight.route, transaction));
+        self.flights.insert(transaction, flight);
+    }
+
+    /// Sends a lost packet again, which is overdue at `deadline`.
+    pub(super) fn send_again(&mut self, transaction: u32, deadline: Time, packet: &[u8]) {
+        let flight = self.flights.get_mut(&transaction);
+        let flight = flight.expect("a packet that is sent again is in flight");
+        flight.resends += 1;
+        let (family, address) = (flight.route.family, flight.address);
+        self.deadlines.insert((deadline, transaction));
+        self.enqueue(transaction, family, address, packet);
+    }
+
+    fn enqueue(&mut self, transaction: u32, family: Family, address: SocketAddr, packet: &[u8]) {
+        let channel = self.channels[family].as_mut();
+        let channel = channel.expect("addresses of a family without a socket are not used");
+        let start = channel.bytes.len();
+        channel.bytes.extend_from_slice(packet);
+        let range = start..channel.bytes.len();
+        channel
+            .waiting
+            .push_back((transaction, address.into(), range));
     }
 
     /// An id that is not in use and that nobody can guess.
-    fn transaction(&mut self) -> io::Result<u32> {
+    ///
+    /// # Errors
+    /// Those of getrandom(2).
+    pub(super) fn transaction(&mut self) -> io::Result<u32> {
         loop {
             if let Some(at) = self.random.len().checked_sub(size_of::<u32>())
                 && let Some(bytes) = self.random.get(at..).and_then(<[u8]>::first_chunk)
@@ -242,40 +251,34 @@ impl Datagrams {
         }
     }
 
-    /// Forgets a packet, and answers what it was.
+    /// A packet that has not been answered.
+    pub(super) fn flight(&self, transaction: u32) -> Option<&Flight> {
+        self.flights.get(&transaction)
+    }
+
+    /// Forgets a packet, and returns it.
     pub(super) fn forget(&mut self, transaction: u32) -> Option<Flight> {
         let flight = self.flights.remove(&transaction)?;
-        self.by_route
-            .remove(&(flight.tracker, flight.family, transaction));
+        self.by_route.remove(&(flight.route, transaction));
         Some(flight)
     }
 
-    /// Whether a packet is still waited for.
-    pub(super) fn waits_for(&self, transaction: u32) -> bool {
-        self.flights.contains_key(&transaction)
-    }
-
-    /// Whether nothing is under way.
+    /// Returns true if nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         debug_assert_eq!(self.by_route.len(), self.flights.len());
         self.flights.is_empty()
     }
 
-    /// Forgets all that is under way to a tracker, and answers which announces that were.
-    pub(super) fn withdraw(&mut self, tracker: TrackerId, family: Family) -> Vec<Request> {
-        let all = (tracker, family, 0)..=(tracker, family, u32::MAX);
-        let transactions: Vec<u32> = self.by_route.range(all).map(|(_, _, id)| *id).collect();
+    /// Forgets all that is under way on a route, and returns the announces.
+    pub(super) fn withdraw(&mut self, route: RouteId) -> Vec<Request> {
+        let all = self.by_route.range((route, 0)..=(route, u32::MAX));
+        let transactions: Vec<u32> = all.map(|(_, transaction)| *transaction).collect();
         let withdrawn = transactions.into_iter().filter_map(|id| self.forget(id));
-        withdrawn
-            .filter_map(|flight| match flight.sent {
-                Sent::Announce(request) => Some(request),
-                Sent::Connect => None,
-            })
-            .collect()
+        withdrawn.filter_map(Flight::into_request).collect()
     }
 
     /// Writes what waits, as far as the sockets take it.
-    pub(super) fn flush(&mut self, arrivals: &mut Vec<Arrival>) {
+    pub(super) fn flush(&mut self, arrivals: &mut VecDeque<Arrival>) {
         let mut unsent = Vec::new();
         for channel in self.channels.iter_mut().flatten() {
             while channel.writable && !channel.waiting.is_empty() {
@@ -296,7 +299,7 @@ impl Datagrams {
                         channel.writable = false;
                     }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    // The first one cannot be sent: there is no way to its address.
+                    // The first one cannot be sent: there is no route to its address.
                     Err(error) => {
                         let first = channel.waiting.pop_front();
                         unsent.extend(first.map(|(transaction, ..)| (transaction, error.kind())));
@@ -313,8 +316,8 @@ impl Datagrams {
         }
     }
 
-    /// Reads answers. What nobody was asked for is passed over.
-    pub(super) fn receive(&mut self, arrivals: &mut Vec<Arrival>) {
+    /// Reads answers. Packets that answer nothing are ignored.
+    pub(super) fn receive(&mut self, arrivals: &mut VecDeque<Arrival>) {
         for channel in self.channels.iter_mut().flatten() {
             for _ in 0..BATCHES_PER_TURN {
                 if !channel.readable {
@@ -333,45 +336,40 @@ impl Datagrams {
                         continue;
                     };
                     let transaction = packet.transaction();
-                    let asked = self.flights.get(&transaction);
-                    let fits = asked.is_some_and(|flight| {
-                        let is_connect = flight.sent == Sent::Connect;
-                        flight.address == from
-                            && match packet {
-                                Packet::Connected { .. } => is_connect,
-                                Packet::Announced { .. } => !is_connect,
-                                Packet::Failed { .. } => true,
-                            }
-                    });
-                    if fits && let Some(flight) = self.flights.remove(&transaction) {
-                        self.by_route
-                            .remove(&(flight.tracker, flight.family, transaction));
-                        let is_v6 = flight.family == Family::V6;
-                        let peers = match packet {
-                            Packet::Announced { .. } => peers::from_packet(datagram, is_v6),
-                            _ => Vec::new(),
-                        };
-                        arrivals.push(Arrival::Answered(flight, packet, peers));
+                    let Entry::Occupied(entry) = self.flights.entry(transaction) else {
+                        continue;
+                    };
+                    if !entry.get().is_answered_by(&packet, from) {
+                        continue;
                     }
+                    let flight = entry.remove();
+                    self.by_route.remove(&(flight.route, transaction));
+                    let is_v6 = flight.route.family == Family::V6;
+                    let peers = match (&flight.sent, &packet) {
+                        (Sent::Announce(request), Packet::Announced { .. })
+                            if request.wants_peers =>
+                        {
+                            peers::from_packet(datagram, is_v6)
+                        }
+                        _ => Vec::new(),
+                    };
+                    arrivals.push_back(Arrival::Answered(flight, packet, peers));
                 }
             }
         }
     }
 
-    /// Whether a socket may have more to read.
+    /// Returns true if a socket may have more to read.
     pub(super) fn is_readable(&self) -> bool {
         let mut channels = self.channels.iter().flatten();
         channels.any(|channel| channel.readable)
     }
 
-    /// Finds what was not answered. `resend_ms` is when a lost packet is sent again.
-    pub(super) fn expire(&mut self, now: Time, resend_ms: u64, arrivals: &mut Vec<Arrival>) {
+    /// Finds packets that were not answered. `resend_ms` is when a lost announce is sent again.
+    pub(super) fn expire(&mut self, now: Time, resend_ms: u64, arrivals: &mut VecDeque<Arrival>) {
         while let Some(&(at, transaction)) = self.young.front() {
-            let Some(flight) = self
-                .flights
-                .get_mut(&transaction)
-                .filter(|flight| flight.at == at)
-            else {
+            let flight = self.flights.get_mut(&transaction);
+            let Some(flight) = flight.filter(|flight| flight.sent_at == at) else {
                 self.young.pop_front();
                 continue;
             };
@@ -379,18 +377,15 @@ impl Datagrams {
                 break;
             }
             self.young.pop_front();
-            flight.lost = true;
+            flight.is_lost = true;
             self.deadlines.insert((at.after(resend_ms), transaction));
-            arrivals.push(Arrival::Lost(*flight));
+            arrivals.push_back(Arrival::Lost(flight.route));
         }
-        while let Some(&(at, transaction)) = self.deadlines.first() {
-            if at > now {
-                break;
-            }
+        while let Some(&(at, transaction)) = self.deadlines.first()
+            && at <= now
+        {
             self.deadlines.pop_first();
-            if let Some(&flight) = self.flights.get(&transaction) {
-                arrivals.push(Arrival::Overdue(transaction, flight));
-            }
+            arrivals.push_back(Arrival::Overdue(transaction));
         }
     }
 

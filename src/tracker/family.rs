@@ -1,5 +1,6 @@
 //! The two families of addresses: a tracker knows a peer by one of each (BEP 7).
 
+use std::net::IpAddr;
 use std::ops::{Index, IndexMut};
 
 /// Which addresses an announce comes from.
@@ -14,6 +15,15 @@ pub enum Family {
 impl Family {
     /// Both, IPv4 first.
     pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The family of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
+    }
 }
 
 /// One value for each family.

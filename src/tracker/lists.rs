@@ -16,11 +16,6 @@ pub const MAX_TRACKERS: usize = 10_000;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TrackerId(pub(super) u32);
 
-impl TrackerId {
-    /// Below every other id, for ranges.
-    pub(super) const MIN: TrackerId = TrackerId(0);
-}
-
 impl RowId for TrackerId {
     fn from_index(index: usize) -> Self {
         Self(u32::try_from(index).expect("trackers are bounded by MAX_TRACKERS"))

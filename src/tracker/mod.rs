@@ -1,8 +1,7 @@
 //! Announcing a library to its trackers.
 //!
-//! Owns everything between a torrent's list of trackers and the answers of those trackers. Formats
-//! and schedule are pure; sockets are driven by the loop's one `mio::Poll`, through a range of
-//! tokens. It must not know peers: which torrents have some is told to it as a value.
+//! Formats, schedule, health and redirects are pure. Sockets are driven by the loop's one `mio::Poll`,
+//! through a range of tokens.
 
 pub mod announce;
 pub mod announcer;
@@ -14,8 +13,10 @@ pub mod family;
 pub mod http;
 pub mod lists;
 pub mod peers;
+mod pipelining;
 mod queue;
 mod redirects;
+mod request;
 mod resolver;
 pub mod response;
 mod route;

@@ -63,11 +63,11 @@ pub struct Ended {
 
 /// An announce to be made: which one, and what it says.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Due<'a> {
+pub struct Due {
     /// What it says.
     pub announce: Announce,
-    /// The path at its tracker.
-    pub path: &'a str,
+    /// Path and query at its tracker.
+    pub path: Arc<str>,
 }
 
 /// Every torrent at every tracker.
@@ -351,15 +351,21 @@ impl Schedule {
     }
 
     /// Begins an announce by one family. `None` when there is nothing to be said there.
-    pub fn begin(&mut self, entry: u32, family: Family) -> Option<Due<'_>> {
-        self.due(entry, family)?;
+    pub fn begin(&mut self, entry: u32, family: Family) -> Option<Due> {
+        let due = self.due(entry, family)?;
         self.entries.set_busy(entry, family, true);
-        self.due(entry, family)
+        Some(due)
+    }
+
+    /// Returns true if an entry has something to announce by one family.
+    #[must_use]
+    pub fn has_due(&self, entry: u32, family: Family) -> bool {
+        self.due(entry, family).is_some()
     }
 
     /// What an entry has to say by one family.
     #[must_use]
-    pub fn due(&self, entry: u32, family: Family) -> Option<Due<'_>> {
+    pub fn due(&self, entry: u32, family: Family) -> Option<Due> {
         let record = self.torrents.find(self.torrent(entry)?, &self.lists)?;
         let Hash::Known(info_hash) = record.hash else {
             return None;
@@ -382,7 +388,7 @@ impl Schedule {
                 uploaded: record.uploaded,
                 event,
             },
-            path: &listed.path,
+            path: Arc::clone(&listed.path),
         })
     }
 

@@ -34,7 +34,9 @@ pub(crate) fn config() -> AnnouncerConfig {
             port: 6969,
             ip: None,
         },
-        sources: ["127.0.0.1", "::1"].map(|source| Some(source.parse().unwrap())),
+        sources: ["127.0.0.1", "::1"]
+            .map(|source| source.parse().ok())
+            .into(),
         max_per_second: None,
         override_with: None,
         callees: Callees::default(),

@@ -1,45 +1,56 @@
-//! The announcer's part for giving each tracker as much as it can take, and no more.
-//!
-//! Owns when a tracker is looked at and which families an announce goes by. It must not know how an
-//! announce travels, nor what comes of it.
+//! From the schedule to the transports: each tracker is given as many announces as it can take.
 
+use super::http::HttpSlot;
+use super::outcome::RedirectError;
+use super::transport::{Full, TransportEvent};
+use super::udp::UdpSlot;
 use super::{Announcer, BATCH_MS};
 use crate::timers::Time;
-use crate::tracker::announce::Request;
-use crate::tracker::family::Family;
+use crate::tracker::family::{Family, PerFamily};
 use crate::tracker::lists::TrackerId;
+use crate::tracker::request::{Request, RouteId};
+use crate::tracker::route::backoff_ms;
+use crate::tracker::schedule::Outcome;
+use crate::tracker::target::TargetError;
 use crate::tracker::url::Scheme;
 
 /// Announces that one tracker is given in one turn; the rest waits for the next.
 const DISPATCH_PER_TURN: usize = 512;
 
-/// Torrents that are begun at the end in one turn, whether there is anything to be said or not.
+/// The same at the end, when most torrents have nothing to announce.
 const STOPS_PER_TURN: usize = 4096;
 
+/// Room for one request on a transport.
+#[derive(Clone, Copy, Debug)]
+enum Slot {
+    Http(HttpSlot),
+    Udp(UdpSlot),
+}
+
 /// Whether a tracker can take an announce by one family.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Room {
-    Some,
-    /// It will soon: the others wait, so that each torrent is announced by both.
-    NotYet,
-    /// It cannot, and nobody waits for it.
+    Free(Slot),
+    /// It will soon: the other family waits, so that each torrent is announced by both.
+    Awaited,
+    /// It cannot, and nothing waits for it.
     None,
 }
 
-/// What has come of making the next announce of a tracker.
+/// What became of the next announce of a tracker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
-    /// It has been made, or it was found that there is nothing to be said.
-    Made,
+    /// It was sent, or it had nothing to say.
+    Done,
     /// None is due.
-    Nothing,
-    /// The tracker can take none now, and is looked at again when it can.
+    NothingDue,
+    /// The tracker can take none now, and is woken when it can.
     Blocked,
 }
 
 impl Announcer {
-    /// Gives a tracker as much as it can take now, and sees to it that it is looked at again.
-    pub(super) fn pump(&mut self, number: TrackerId, now: Time) {
+    /// Gives a tracker as much as it can take now, and makes sure that it is woken for the rest.
+    pub(super) fn pump(&mut self, id: TrackerId, now: Time) {
         let stopping = self.stops_at.is_some();
         let steps = if stopping {
             STOPS_PER_TURN
@@ -48,10 +59,9 @@ impl Announcer {
         };
         let mut is_stuck = false;
         for step in 0..steps {
-            let due = self.schedule.poll_at(number, now);
-            let tracker = &mut self.trackers[number];
-            let again = tracker.routes.iter().any(|route| !route.again.is_empty());
-            let again = again && !is_stuck;
+            let due = self.schedule.poll_at(id, now);
+            let tracker = &mut self.trackers[id];
+            let again = !is_stuck && tracker.has_again();
             let Some(mut at) = (if again { Some(now) } else { due }) else {
                 return;
             };
@@ -65,117 +75,281 @@ impl Announcer {
                 at = at.max(tracker.retry_at);
             }
             if at > now {
-                self.wake_at(number, at);
+                self.wakes.wake_at(id, at);
                 return;
             }
-            let before = tracker.target.generation;
-            if tracker.target.ask(now) {
-                let generation = tracker.target.generation;
-                let site = tracker.target.site();
-                let is_https = site.scheme == Scheme::Https;
-                self.resolver.ask(number, generation, &site.host, is_https);
-                if generation != before {
-                    self.start_anew(number);
-                }
-            }
-            match self.dispatch(number, now) {
-                Step::Made => {}
-                // What goes first has to wait, and its route says when it need not any more.
-                Step::Nothing => is_stuck = true,
+            self.resolve_when_due(id, now);
+            match self.dispatch(id, now) {
+                Step::Done => {}
+                // The requests that go first have to wait, and an event says when they need not.
+                Step::NothingDue => is_stuck = true,
                 Step::Blocked => return,
             }
         }
-        self.touched.push(number);
+        self.wakes.wake_now(id);
+    }
+
+    /// Asks for the addresses of a tracker when they are not known, or old.
+    fn resolve_when_due(&mut self, id: TrackerId, now: Time) {
+        let target = &mut self.trackers[id].target;
+        let before = target.generation;
+        if target.ask(now) {
+            let generation = target.generation;
+            let site = target.site();
+            let is_https = site.scheme == Scheme::Https;
+            self.resolver.ask(id, generation, &site.host, is_https);
+            if generation != before {
+                self.reset_routes(id);
+            }
+        }
+    }
+
+    /// Takes the answers of the resolver.
+    pub(super) fn collect_names(&mut self, now: Time) {
+        for answer in self.resolver.collect() {
+            let id = answer.tracker;
+            if let Some(tls) = answer.tls {
+                self.http.set_tls(tls);
+            }
+            let tracker = &mut self.trackers[id];
+            if tracker.target.generation != answer.generation {
+                continue;
+            }
+            self.wakes.wake_now(id);
+            let is_usable = |family| self.config.sources[family].is_some() && self.udp.has(family);
+            let addresses = answer.addresses.map(|mut addresses| {
+                addresses.retain(|address| is_usable(Family::of(*address)));
+                addresses
+            });
+            match tracker.target.resolved(addresses, now) {
+                Ok(addresses) => {
+                    tracker.failures = 0;
+                    for family in Family::ALL {
+                        let own = addresses.iter().copied();
+                        let own = own.filter(|address| Family::of(*address) == family);
+                        let own = own.collect();
+                        self.set_addresses(
+                            RouteId {
+                                tracker: id,
+                                family,
+                            },
+                            own,
+                            now,
+                        );
+                    }
+                }
+                Err(error) if !tracker.target.is_known() => {
+                    self.fail_to_resolve(id, &error, now);
+                }
+                // The addresses from before are still used.
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Takes the addresses of a tracker by one family. Without one, nothing waits there any more.
+    fn set_addresses(&mut self, route: RouteId, addresses: Vec<std::net::IpAddr>, now: Time) {
+        let is_nowhere = addresses.is_empty();
+        if self.route(route).set_addresses(addresses) {
+            self.udp.disconnect(route);
+        }
+        if is_nowhere {
+            self.abandon(route, None, now);
+        }
+    }
+
+    fn fail_to_resolve(&mut self, id: TrackerId, error: &TargetError, now: Time) {
+        let chance = self.random.u32(..);
+        let tracker = &mut self.trackers[id];
+        tracker.failures = tracker.failures.saturating_add(1);
+        let first_ms = self.config.limits.backoff_ms;
+        let backoff_ms = backoff_ms(tracker.failures, first_ms, chance);
+        tracker.retry_at = now.after(backoff_ms);
+        tracker.target.reset();
+        let what = format_args!("{error}; retrying in {} s", backoff_ms / 1000);
+        self.report.warn(id, what, now);
+        for family in Family::ALL {
+            self.set_addresses(
+                RouteId {
+                    tracker: id,
+                    family,
+                },
+                Vec::new(),
+                now,
+            );
+        }
+        self.wakes.wake_now(id);
+    }
+
+    /// Another server is at the site of a tracker: nothing that is known of the former one holds, and
+    /// its requests are sent again.
+    pub(super) fn reset_routes(&mut self, id: TrackerId) {
+        for family in Family::ALL {
+            let route = RouteId {
+                tracker: id,
+                family,
+            };
+            let requests = self.http.reset(route);
+            let mut again = std::mem::take(self.route(route)).again;
+            again.extend(requests);
+            self.route(route).again = again;
+        }
+        self.wakes.wake_now(id);
     }
 
     /// Makes the next announce of a tracker, if one is due, by each family that can take it.
-    fn dispatch(&mut self, number: TrackerId, now: Time) -> Step {
+    fn dispatch(&mut self, id: TrackerId, now: Time) -> Step {
         let stopping = self.stops_at.is_some();
-        let tracker = &mut self.trackers[number];
+        let tracker = &mut self.trackers[id];
         if let Some(at) = tracker.limiter.poll_at(now, 1) {
-            self.wake_at(number, at.max(now.after(BATCH_MS)));
+            self.wakes.wake_at(id, at.max(now.after(BATCH_MS)));
             return Step::Blocked;
         }
-        let mut requests = [None; 2];
-        let (mut open, mut is_waited_for) = ([false; 2], false);
-        for (family, open) in Family::ALL.into_iter().zip(&mut open) {
-            match self.room(number, family, now) {
-                Room::Some => *open = true,
-                Room::NotYet => is_waited_for = true,
+        let mut slots: PerFamily<Option<Slot>> = PerFamily::default();
+        let mut is_awaited = false;
+        self.http.release_slots();
+        for family in Family::ALL {
+            let route = RouteId {
+                tracker: id,
+                family,
+            };
+            match self.reserve(route, now) {
+                Room::Free(slot) => slots[family] = Some(slot),
+                Room::Awaited => is_awaited = true,
                 Room::None => {}
             }
-            if *open && let Some(request) = self.route(number, family).again.pop_front() {
-                self.send(number, family, request, now);
-                return Step::Made;
+            if let Some(slot) = slots[family]
+                && let Some(request) = self.route(route).again.pop_front()
+            {
+                self.send_again(slot, request, now);
+                return Step::Done;
             }
         }
-        // At the end, nobody waits for a tracker that cannot be reached.
-        let is_open = open.contains(&true) || stopping;
-        if is_waited_for || !is_open || self.waits_for_detours(number) {
+        // At the end, nothing waits for a tracker that cannot be reached.
+        let is_open = stopping || slots.iter().any(Option::is_some);
+        let is_full = self.redirects.is_full(id, self.trackers[id].is_up());
+        if is_awaited || !is_open || is_full {
             return Step::Blocked;
         }
-        // What was put on the stage may not be due yet.
-        let Some(entry) = self.schedule.take(number, now) else {
-            return Step::Nothing;
+        // The entry that is prefetched may not be due yet.
+        let Some(entry) = self.schedule.take(id, now) else {
+            return Step::NothingDue;
         };
-        for ((family, open), request) in Family::ALL.into_iter().zip(open).zip(&mut requests) {
-            let due = if open {
-                self.schedule.begin(entry, family)
-            } else {
-                None
-            };
-            *request = due.map(|due| Request {
-                entry,
-                told: due.announce.event,
-                renewed: false,
-                detour: None,
-            });
+        let requests = Family::ALL.map(|family| {
+            let slot = slots[family]?;
+            Some((
+                slot,
+                self.begin(
+                    entry,
+                    RouteId {
+                        tracker: id,
+                        family,
+                    },
+                )?,
+            ))
+        });
+        self.schedule.dispatched(id, entry);
+        for (slot, request) in requests.into_iter().flatten() {
+            self.send(slot, request, now);
         }
-        self.schedule.dispatched(number, entry);
-        for (family, request) in Family::ALL.into_iter().zip(requests) {
-            if let Some(request) = request {
-                self.send(number, family, request, now);
-            }
-        }
-        Step::Made
+        Step::Done
     }
 
-    /// Whether a tracker can take an announce by one family.
-    fn room(&mut self, number: TrackerId, family: Family, now: Time) -> Room {
-        let tracker = &mut self.trackers[number];
-        let scheme = tracker.target.site().scheme;
-        let route = &mut tracker.routes[family];
-        if !route.wake(now) {
-            if let Some(until) = route.retry_at() {
-                self.wake_at(number, until);
+    /// Begins the announce of an entry on a route, if there is something to announce.
+    pub(super) fn begin(&mut self, entry: u32, origin: RouteId) -> Option<Request> {
+        let due = self.schedule.begin(entry, origin.family)?;
+        Some(Request {
+            entry,
+            origin,
+            wants_peers: self.config.callees.has(&due.announce.info_hash),
+            announce: due.announce,
+            path: due.path,
+            is_renewed: false,
+            redirect: None,
+        })
+    }
+
+    /// Reserves room for one request on a route.
+    fn reserve(&mut self, route: RouteId, now: Time) -> Room {
+        let id = route.tracker;
+        if !self.route(route).is_usable(now) {
+            if let Some(until) = self.route(route).retry_at() {
+                self.wakes.wake_at(id, until);
             }
             return Room::None;
         }
-        let has_room = match scheme {
-            Scheme::Udp => self.can_send_packet(number, family, now),
-            Scheme::Http | Scheme::Https => self.can_send_request(number, family, now),
+        let tracker = &self.trackers[id];
+        let endpoint = tracker.endpoint(route.family, &self.config.limits);
+        let endpoint = endpoint.expect("a usable route has an address");
+        let reserved = match endpoint.site.scheme {
+            Scheme::Udp => self.udp.reserve(route, &endpoint, now).map(Slot::Udp),
+            Scheme::Http | Scheme::Https => {
+                self.http.reserve(route, &endpoint, now).map(Slot::Http)
+            }
         };
-        let is_waited_for = self.route(number, family).is_waited_for();
-        match (has_room, is_waited_for) {
-            (true, _) => Room::Some,
-            (false, true) => Room::NotYet,
-            (false, false) => Room::None,
+        match reserved {
+            Ok(slot) => return Room::Free(slot),
+            Err(Full::UntilEvent) => {}
+            Err(Full::Until(at)) => self.wakes.wake_at(id, at),
+            Err(Full::Failed(why)) => self.fail(route, None, &why, now),
+        }
+        if self.route(route).is_awaited() {
+            Room::Awaited
+        } else {
+            Room::None
         }
     }
 
-    fn send(&mut self, number: TrackerId, family: Family, request: Request, now: Time) {
-        if self.is_redirected(number, family, request, now)
-            || !self.may_be_sent(number, family, request, now)
+    /// Sends a request that has waited, unless there is nothing to announce any more.
+    fn send_again(&mut self, slot: Slot, request: Request, now: Time) {
+        let family = request.origin.family;
+        if self.schedule.has_due(request.entry, family) {
+            self.send(slot, request, now);
+        } else {
+            let request = self.redirects.end(request);
+            self.finish(request, Outcome::Returned, now);
+        }
+    }
+
+    /// Why a redirected request may not be sent to the address of its target.
+    pub(super) fn refused_address(&self, request: &Request) -> Option<RedirectError> {
+        let (origin, route) = (request.origin.tracker, request.route());
+        let address = self.trackers[route.tracker].routes[route.family].address()?;
+        let is_allowed =
+            origin == route.tracker || self.trackers[origin].target.may_lead_to(address);
+        (!is_allowed).then_some(RedirectError::Private(address))
+    }
+
+    /// Sends a request where its path leads.
+    fn send(&mut self, slot: Slot, request: Request, now: Time) {
+        let (origin, route) = (request.origin.tracker, request.route());
+        if request.redirect.is_none()
+            && let Some(to) = self.redirects.find(origin, &request.path, now).cloned()
         {
+            self.follow(request, to, 1, now);
             return;
         }
-        let tracker = &mut self.trackers[number];
+        if let Some(error) = self.refused_address(&request) {
+            self.dead_end(request, &error, now);
+            return;
+        }
+        let tracker = &mut self.trackers[route.tracker];
         tracker.limiter.take(1);
-        self.counters.sent += 1;
-        tracker.tally.sent += 1;
-        match tracker.target.site().scheme {
-            Scheme::Udp => self.send_packet(number, family, request, now),
-            Scheme::Http | Scheme::Https => self.send_request(number, family, request, now),
+        self.report.count(route.tracker, |sums| &mut sums.sent);
+        let endpoint = tracker.endpoint(route.family, &self.config.limits);
+        let endpoint = endpoint.expect("it has an address");
+        let sent = match slot {
+            Slot::Http(slot) => self.http.send(slot, &endpoint, request, now),
+            Slot::Udp(slot) => self.udp.send(slot, &endpoint, request, now),
+        };
+        if let Err((request, why)) = sent {
+            let failed = TransportEvent::Failed {
+                route,
+                blamed: None,
+                returned: vec![request],
+                why,
+            };
+            self.handle_transport_event(failed, now);
         }
     }
 }

@@ -1,421 +1,551 @@
-//! The announcer's part for HTTP trackers: connections, what a response means, what a break means.
-//!
-//! Owns when connections are opened and closed. It must not know how bytes become responses.
+//! The HTTP transport: connections to all trackers, and which requests go on them.
 
-use std::net::SocketAddr;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use mio::Interest;
+use mio::event::Event as Readiness;
+use mio::{Interest, Registry, Token};
+use rustls::ClientConfig;
+use slab::Slab;
 
-use super::{Announcer, FIRST_CONNECTION, MAX_CONNECTIONS};
+use super::transport::{Endpoint, Full, TransportEvent};
+use super::{AnnouncerConfig, FIRST_CONNECTION, Limits, MAX_CONNECTIONS};
 use crate::timers::Time;
-use crate::tracker::announce::Request;
-use crate::tracker::announce::{self, Announce};
+use crate::tracker::announce::{self, Identity, PEERS_TO_CALL, PEERS_WANTED};
 use crate::tracker::connection::{Connection, End, Progress};
-use crate::tracker::family::Family;
+use crate::tracker::family::{Family, PerFamily};
 use crate::tracker::http;
 use crate::tracker::lists::TrackerId;
 use crate::tracker::peers;
+use crate::tracker::pipelining::{ConnectionEnd, ConnectionMode, Pipelining};
+use crate::tracker::request::{Request, RouteId};
 use crate::tracker::response::Response;
-use crate::tracker::route::ConnectionMode;
-use crate::tracker::schedule::Outcome;
 use crate::tracker::url::TrackerUrl;
 
-/// `Retry-After` is heeded up to an hour.
+/// The longest `Retry-After` that is honoured: an hour.
 const MAX_RETRY_AFTER_S: u64 = 3600;
 
 /// How long the rest of the first batch is waited for, once its first answer has come.
 const TRIAL_MS: u64 = 2000;
 
-/// A connection that is closed this long after its last answer was closed for resting.
-const RESTED_MS: u64 = 1000;
+/// A connection that is closed this long after its last answer was closed for being idle.
+const IDLE_CLOSE_MS: u64 = 1000;
 
-/// When a tracker is looked at again that found no room for its connection.
-const NO_ROOM_MS: u64 = 1000;
+/// When a tracker is tried again for whose connection there was no room.
+pub(super) const NO_ROOM_MS: u64 = 1000;
 
-impl Announcer {
-    /// Has a connection looked at in the next turn.
-    pub(super) fn list(&mut self, key: usize) {
+/// The read buffer, shared by all connections.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Room for one request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HttpSlot {
+    route: RouteId,
+    /// The connection that carries it; `None` if one is to be opened.
+    connection: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+struct HttpRoute {
+    connections: Vec<usize>,
+    pipelining: Pipelining,
+}
+
+/// Connections to all trackers.
+#[derive(Debug)]
+pub(super) struct HttpTransport {
+    identity: Identity,
+    /// Addresses that connections are made from; none for a family that is not served.
+    sources: PerFamily<Option<IpAddr>>,
+    limits: Limits,
+    registry: Registry,
+    /// The token of each connection.
+    token: fn(usize) -> Token,
+    /// Comes with the addresses of the first HTTPS tracker.
+    tls: Option<Arc<ClientConfig>>,
+    connections: Slab<Connection>,
+    routes: HashMap<RouteId, HttpRoute>,
+    /// A `tracker id` that a tracker gave is repeated to it (BEP 3).
+    tracker_ids: HashMap<TrackerId, Box<[u8]>>,
+    reserved: Vec<HttpSlot>,
+    /// Connections with something to do, in the next turn and in this one.
+    ready: Vec<usize>,
+    driven: VecDeque<usize>,
+    /// Responses that have been read, and connections that have ended, in this turn. The end of a
+    /// connection is decided after its responses, and one by one: when the first makes its tracker
+    /// back off, the others have no meaning any more.
+    responses: VecDeque<(usize, Request, Response)>,
+    ends: VecDeque<(usize, End)>,
+    /// No connection is late before that.
+    check_at: Option<Time>,
+    buffer: Vec<u8>,
+    opened: u64,
+    most_open: usize,
+}
+
+impl HttpTransport {
+    pub(super) fn new(
+        config: &AnnouncerConfig,
+        registry: &Registry,
+        token: fn(usize) -> Token,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            identity: config.identity,
+            sources: config.sources,
+            limits: config.limits,
+            registry: registry.try_clone()?,
+            token,
+            tls: None,
+            connections: Slab::new(),
+            routes: HashMap::new(),
+            tracker_ids: HashMap::new(),
+            reserved: Vec::new(),
+            ready: Vec::new(),
+            driven: VecDeque::new(),
+            responses: VecDeque::new(),
+            ends: VecDeque::new(),
+            check_at: None,
+            buffer: vec![0; BUFFER_BYTES],
+            opened: 0,
+            most_open: 0,
+        })
+    }
+
+    /// Speaks TLS with this configuration from now on.
+    pub(super) fn set_tls(&mut self, tls: Arc<ClientConfig>) {
+        self.tls = Some(tls);
+    }
+
+    /// Repeats this `tracker id` to a tracker from now on (BEP 3).
+    pub(super) fn set_tracker_id(&mut self, tracker: TrackerId, id: Box<[u8]>) {
+        self.tracker_ids.insert(tracker, id);
+    }
+
+    /// The socket of a connection is ready.
+    pub(super) fn handle_event(&mut self, key: usize, event: &Readiness) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.handle_event(event);
+            self.enqueue(key);
+        }
+    }
+
+    /// Puts a connection into the queue of those with something to do.
+    fn enqueue(&mut self, key: usize) {
         if let Some(connection) = self.connections.get_mut(key)
-            && !connection.listed
+            && !connection.is_queued
         {
-            connection.listed = true;
+            connection.is_queued = true;
             self.ready.push(key);
         }
     }
 
-    /// Whether there is room for a request, on a connection or for one.
-    pub(super) fn can_send_request(
+    /// Gives up the slots that are reserved.
+    pub(super) fn release_slots(&mut self) {
+        self.reserved.clear();
+    }
+
+    /// Reserves room for one request, on a connection or on one to be opened.
+    pub(super) fn reserve(
         &mut self,
-        number: TrackerId,
-        family: Family,
+        route: RouteId,
+        endpoint: &Endpoint<'_>,
         now: Time,
-    ) -> bool {
-        if self.find_room(number, family).is_some() {
-            return true;
-        }
-        let route = self.route(number, family);
-        if route.connections.len() >= route.max_connections() {
-            return false;
-        }
-        let room = self.may_open();
-        if !room {
-            self.wake_at(number, now.after(NO_ROOM_MS));
-        }
-        room
-    }
-
-    /// Returns true if another connection may be opened. Closes an idle one if that takes it.
-    fn may_open(&mut self) -> bool {
-        self.connections.len() < MAX_CONNECTIONS || self.make_room()
-    }
-
-    /// The least loaded connection that can take one more.
-    fn find_room(&self, number: TrackerId, family: Family) -> Option<usize> {
-        let tracker = &self.trackers[number];
-        let route = &tracker.routes[family];
-        let keys = route.connections.iter().copied();
-        let usable = keys.filter_map(|key| Some((key, self.connections.get(key)?)));
-        let usable = usable.filter(|(_, connection)| {
-            connection.generation == tracker.target.generation && connection.has_room()
-        });
-        let least = usable.min_by_key(|(_, connection)| connection.in_flight.len());
-        least.map(|(key, _)| key)
-    }
-
-    /// Closes a connection without requests, if there is one.
-    fn make_room(&mut self) -> bool {
-        let mut idle = self.connections.iter();
-        let idle = idle.find(|(_, connection)| connection.in_flight.is_empty());
-        match idle.map(|(key, _)| key) {
-            Some(key) => {
-                self.forget(key);
-                true
+    ) -> Result<HttpSlot, Full> {
+        let state = self.routes.entry(route).or_default();
+        let open = state.connections.iter();
+        let usable = open.filter(|key| connection(&self.connections, **key).has_room());
+        let least = usable.min_by_key(|key| connection(&self.connections, **key).in_flight.len());
+        let found = least.copied();
+        if found.is_none() {
+            if state.connections.len() >= state.pipelining.max_connections(endpoint.is_up) {
+                return Err(Full::UntilEvent);
             }
-            None => false,
+            let opening = self
+                .reserved
+                .iter()
+                .filter(|slot| slot.connection.is_none());
+            if self.connections.len() + opening.count() >= MAX_CONNECTIONS && !self.close_idle() {
+                return Err(Full::Until(now.after(NO_ROOM_MS)));
+            }
         }
+        let slot = HttpSlot {
+            route,
+            connection: found,
+        };
+        self.reserved.push(slot);
+        Ok(slot)
     }
 
-    /// Puts a request on a connection, for which [`Announcer::can_send_request`] has said that there
-    /// is room.
-    pub(super) fn send_request(
+    /// Closes a connection without requests. Returns true if there was one.
+    fn close_idle(&mut self) -> bool {
+        let mut open = self.connections.iter();
+        let idle = open.find(|(key, connection)| {
+            let mut reserved = self.reserved.iter();
+            connection.in_flight.is_empty() && reserved.all(|slot| slot.connection != Some(*key))
+        });
+        let idle = idle.map(|(key, _)| key);
+        idle.map(|key| self.close(key)).is_some()
+    }
+
+    /// Puts a request on the connection of a slot.
+    ///
+    /// # Errors
+    /// Gives the request back, with the reason, if no connection can be opened.
+    pub(super) fn send(
         &mut self,
-        number: TrackerId,
-        family: Family,
+        slot: HttpSlot,
+        endpoint: &Endpoint<'_>,
         request: Request,
         now: Time,
-    ) {
-        let found = self.find_room(number, family);
-        if found.is_none() && !self.may_open() {
-            // Both families were asked before either opened the last connection.
-            self.route(number, family).again.push_back(request);
-            self.wake_at(number, now.after(NO_ROOM_MS));
-            return;
-        }
-        let key = match found.map_or_else(|| self.open(number, family, now), Ok) {
-            Ok(key) => key,
-            Err(why) => {
-                self.finish(number, family, request, Outcome::Returned, now);
-                self.fail(number, family, None, &why, now);
-                return;
-            }
+    ) -> Result<(), (Request, String)> {
+        let key = match slot.connection {
+            Some(key) => key,
+            None => match self.open(slot.route, endpoint, now) {
+                Ok(key) => key,
+                Err(error) => return Err((request, error.to_string())),
+            },
         };
-        let identity = &self.config.identity;
-        let Some(due) = self.schedule.due(request.entry, family) else {
-            // It was given up at the end, when nothing but `stopped` is said.
-            let (home, request) = self.come_home(number, request);
-            self.finish(home, family, request, Outcome::Returned, now);
-            return;
-        };
-        let announce = Announce {
-            event: request.told,
-            ..due.announce
-        };
-        let peers_wanted = self.peers_wanted(&announce.info_hash);
-        let tracker = &self.trackers[number];
         let url = TrackerUrl {
-            site: tracker.target.site().clone(),
-            path: self.detour_path(request).unwrap_or(due.path).into(),
+            site: endpoint.site.clone(),
+            path: request.target_path().into(),
         };
-        let tracker_id = tracker.tracker_id.as_deref();
-        if let Some(connection) = self.connections.get_mut(key) {
-            if connection.in_flight.is_empty() && connection.connected {
-                connection.deadline = now.after(self.config.limits.answer_ms);
-                self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
-            }
-            connection.push(request, now, |out| {
-                http::write_request(out, &url, identity, &announce, peers_wanted, tracker_id);
-            });
+        let peers_wanted = if request.wants_peers {
+            PEERS_TO_CALL
+        } else {
+            PEERS_WANTED
+        };
+        let tracker_id = self.tracker_ids.get(&slot.route.tracker);
+        let connection = connection_mut(&mut self.connections, key);
+        if connection.in_flight.is_empty() && connection.is_connected {
+            connection.deadline = now.after(self.limits.answer_ms);
+            self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
         }
-        self.list(key);
+        http::write_request(
+            connection.output(),
+            &url,
+            &self.identity,
+            &request.announce,
+            peers_wanted,
+            tracker_id.map(|id| &**id),
+        );
+        connection.push(request, now);
+        self.enqueue(key);
+        Ok(())
     }
 
-    fn open(&mut self, number: TrackerId, family: Family, now: Time) -> Result<usize, String> {
-        let source = self.source(family).ok_or("there is no such family")?;
-        let tracker = &mut self.trackers[number];
-        let site = tracker.target.site();
-        let route = &mut tracker.routes[family];
-        let address = route.address().ok_or("there is no address")?;
-        let address = SocketAddr::new(address, site.port);
-        let opened = Connection::open(site, source, address, self.tls.as_ref());
-        let mut connection = opened.map_err(|error| error.to_string())?;
-        connection.tracker = number;
-        connection.family = family;
-        connection.generation = tracker.target.generation;
-        connection.depth = route.first_depth();
-        connection.proven = route.is_proven();
-        connection.deadline = now.after(self.config.limits.connect_ms);
+    fn open(&mut self, route: RouteId, endpoint: &Endpoint<'_>, now: Time) -> io::Result<usize> {
+        let source = self.sources[route.family];
+        let source = source.expect("addresses of a family without a source are not used");
+        let site = endpoint.site;
+        let address = endpoint.socket_address();
+        let mut connection = Connection::open(route, site, source, address, self.tls.as_ref())?;
+        let state = self.routes.entry(route).or_default();
+        connection.depth = state.pipelining.first_depth(endpoint.is_up);
+        connection.is_proven = state.pipelining.is_proven();
+        connection.deadline = now.after(self.limits.connect_ms);
         self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
-        let place = self.connections.vacant_entry();
-        let key = place.key();
-        assert!(key < MAX_CONNECTIONS, "`may_open` was not asked");
+        let entry = self.connections.vacant_entry();
+        let key = entry.key();
+        assert!(key < MAX_CONNECTIONS, "more connections than slots");
         let token = (self.token)(FIRST_CONNECTION + key);
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.registry
-            .register(&mut connection.stream, token, interest)
-            .map_err(|error| error.to_string())?;
-        place.insert(connection);
-        route.connections.push(key);
-        self.counters.connections += 1;
-        let open = self.connections.len();
-        self.counters.most_connections = self.counters.most_connections.max(open);
+            .register(connection.stream(), token, interest)?;
+        entry.insert(connection);
+        state.connections.push(key);
+        self.opened += 1;
+        self.most_open = self.most_open.max(self.connections.len());
         Ok(key)
     }
 
-    /// Closes a connection, and answers what was on it.
-    pub(super) fn discard(&mut self, key: usize) -> Vec<Request> {
-        let Some(mut connection) = self.connections.try_remove(key) else {
-            return Vec::new();
-        };
-        self.registry.deregister(&mut connection.stream).ok();
-        self.ready.retain(|listed| *listed != key);
-        connection.in_flight.into()
+    /// Closes a connection, and takes it out of every table.
+    fn close(&mut self, key: usize) -> Connection {
+        let mut connection = self.connections.remove(key);
+        // The system forgets a closed socket in any case.
+        self.registry.deregister(connection.stream()).ok();
+        self.ready.retain(|ready| *ready != key);
+        let route = self.routes.get_mut(&connection.route);
+        let route = route.expect("a connection is of a route");
+        route.connections.retain(|open| *open != key);
+        connection
     }
 
-    /// Closes a connection that its route is to know nothing of any more.
-    fn forget(&mut self, key: usize) -> Vec<Request> {
-        if let Some(connection) = self.connections.get(key) {
-            let (number, family) = (connection.tracker, connection.family);
-            let route = self.route(number, family);
-            route.connections.retain(|open| *open != key);
+    /// Closes the connections of a route. Returns the requests that were on them.
+    pub(super) fn abandon(&mut self, route: RouteId) -> Vec<Request> {
+        let state = self.routes.get(&route);
+        let keys = state.map_or_else(Vec::new, |state| state.connections.clone());
+        let closed = keys.into_iter().map(|key| self.close(key));
+        closed.flat_map(|connection| connection.in_flight).collect()
+    }
+
+    /// Another server is at a route from now on. Returns the requests that the former one has not
+    /// answered, or whose answers have not been handled.
+    pub(super) fn reset(&mut self, route: RouteId) -> Vec<Request> {
+        let responses = std::mem::take(&mut self.responses).into_iter();
+        let (former, other): (VecDeque<_>, VecDeque<_>) =
+            responses.partition(|(_, request, _)| request.route() == route);
+        self.responses = other;
+        let mut requests: Vec<Request> =
+            former.into_iter().map(|(_, request, _)| request).collect();
+        requests.extend(self.abandon(route));
+        self.routes.remove(&route);
+        requests
+    }
+
+    /// Forgets all that is known of a tracker, whose routes were reset.
+    pub(super) fn forget(&mut self, tracker: TrackerId) {
+        self.tracker_ids.remove(&tracker);
+    }
+
+    /// Begins a turn: connections that are ready are read and written by [`Self::poll_event`].
+    pub(super) fn begin_turn(&mut self) {
+        self.driven.extend(self.ready.drain(..));
+    }
+
+    /// Has [`Self::poll_event`] close connections that waited for too long, or that nobody needs.
+    pub(super) fn expire(&mut self, now: Time) {
+        if self.check_at.is_none_or(|at| at > now) {
+            return;
         }
-        self.discard(key)
+        self.check_at = None;
+        for (key, Connection { deadline, .. }) in &self.connections {
+            if *deadline <= now {
+                self.ends.push_back((key, End::TimedOut));
+            } else {
+                self.check_at = self.check_at.into_iter().chain([*deadline]).min();
+            }
+        }
     }
 
-    /// Reads and writes where something is to be done.
-    pub(super) fn drive_connections(&mut self, now: Time) {
-        let mut answers = Vec::new();
-        let mut buffer = std::mem::take(&mut self.buffer);
+    /// Writes what waits.
+    pub(super) fn flush(&mut self) {
         for key in std::mem::take(&mut self.ready) {
-            let Some(connection) = self.connections.get_mut(key) else {
-                continue;
-            };
-            connection.listed = false;
-            if connection.connects() {
-                connection.deadline = now.after(self.config.limits.answer_ms);
-            }
-            let mut progress = connection.receive(&mut buffer, &mut answers);
-            if !matches!(progress, Progress::Ended(_))
-                && let Err(end) = connection.send()
-            {
-                progress = Progress::Ended(end);
-            }
-            let (number, family) = (connection.tracker, connection.family);
-            let generation = connection.generation;
-            for (request, response) in answers.drain(..) {
-                self.progress(key, &response, now);
-                self.response(number, family, generation, request, &response, now);
-            }
-            match progress {
-                Progress::Blocked => self.list_if_ready(key),
-                Progress::More => self.list(key),
-                Progress::Ended(end) => self.ended(key, &end, now),
-            }
-        }
-        self.buffer = buffer;
-    }
-
-    fn list_if_ready(&mut self, key: usize) {
-        if self.connections.get(key).is_some_and(Connection::is_ready) {
-            self.list(key);
-        }
-    }
-
-    /// Writes the requests of this turn.
-    pub(super) fn send_requests(&mut self, now: Time) {
-        for key in std::mem::take(&mut self.ready) {
-            let Some(connection) = self.connections.get_mut(key) else {
-                continue;
-            };
-            connection.listed = false;
+            let connection = connection_mut(&mut self.connections, key);
+            connection.is_queued = false;
             match connection.send() {
-                Ok(()) => self.list_if_ready(key),
-                Err(end) => self.ended(key, &end, now),
+                Ok(()) if connection.is_ready() => self.enqueue(key),
+                Ok(()) => {}
+                Err(end) => self.ends.push_back((key, end)),
             }
         }
     }
 
-    /// A connection has brought an answer, and may carry more now.
-    fn progress(&mut self, key: usize, response: &Response, now: Time) {
+    /// The next thing that has happened in this turn.
+    pub(super) fn poll_event(&mut self, now: Time) -> Option<TransportEvent> {
+        loop {
+            if let Some((key, request, response)) = self.responses.pop_front() {
+                self.account(key, request.route(), &response, now);
+                return Some(event_of(request, response));
+            }
+            if let Some((key, end)) = self.ends.pop_front() {
+                if self.connections.contains(key) {
+                    return Some(self.handle_end(key, &end, now));
+                }
+            } else {
+                let key = self.driven.pop_front()?;
+                self.drive(key, now);
+            }
+        }
+    }
+
+    /// Reads and writes a connection.
+    fn drive(&mut self, key: usize, now: Time) {
+        // It may have been closed by a former event of this turn.
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let waits = !connection.in_flight.is_empty();
-        let limits = &self.config.limits;
-        let wait_ms = match (waits, connection.proven) {
-            (true, true) => limits.answer_ms,
-            // Whoever answers the first of a batch and forgets the rest is not waited for.
-            (true, false) => {
+        connection.is_queued = false;
+        if connection.connects() {
+            connection.deadline = now.after(self.limits.answer_ms);
+        }
+        let mut answers = Vec::new();
+        let mut progress = connection.receive(&mut self.buffer, &mut answers);
+        if !matches!(progress, Progress::Ended(_))
+            && let Err(end) = connection.send()
+        {
+            progress = Progress::Ended(end);
+        }
+        let is_ready = connection.is_ready();
+        let answers = answers.into_iter();
+        self.responses
+            .extend(answers.map(|(request, response)| (key, request, response)));
+        match progress {
+            Progress::Ended(end) => self.ends.push_back((key, end)),
+            Progress::More => self.enqueue(key),
+            Progress::Blocked if is_ready => self.enqueue(key),
+            Progress::Blocked => {}
+        }
+    }
+
+    /// A connection has brought a response, and may carry more requests now.
+    fn account(&mut self, key: usize, route: RouteId, response: &Response, now: Time) {
+        // It may have been closed by a former event of this turn.
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let limits = &self.limits;
+        let wait_ms = match (connection.in_flight.is_empty(), connection.is_proven) {
+            (false, true) => limits.answer_ms,
+            // A server that answers the first of a batch and forgets the rest is not waited for.
+            (false, false) => {
                 let first_ms = now.since(connection.pushed_at);
                 TRIAL_MS.max(2 * first_ms).min(limits.answer_ms)
             }
-            (false, _) => limits.idle_ms,
+            (true, _) => limits.idle_ms,
         };
         connection.answered_at = now;
         connection.deadline = now.after(wait_ms);
         self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
-        let (number, family) = (connection.tracker, connection.family);
-        {
-            let route = &mut self.trackers[number].routes[family];
-            let before = route.mode;
-            let batch = connection.whole_batch();
-            if response.keep_alive {
-                connection.depth = route.deepen(connection.depth, batch, response.may_pipeline);
-                connection.proven = route.is_proven();
-            }
-            if route.mode != before {
-                self.log_mode(number, family);
-            }
-        }
-        self.touched.push(number);
-    }
-
-    fn log_mode(&self, number: TrackerId, family: Family) {
-        let tracker = &self.trackers[number];
-        let what = match tracker.routes[family].mode {
-            ConnectionMode::OneAtATime => "accepts only one request at a time",
-            ConnectionMode::Closing => "closes the connection after each response",
-            _ => return,
-        };
-        log::info!("tracker {}: {what}", tracker.site);
-    }
-
-    fn response(
-        &mut self,
-        number: TrackerId,
-        family: Family,
-        generation: u32,
-        request: Request,
-        response: &Response,
-        now: Time,
-    ) {
-        if matches!(response.status, 301 | 302 | 303 | 307 | 308)
-            && let Some(location) = &response.location
-        {
-            let is_permanent = matches!(response.status, 301 | 308);
-            let redirect = (location.as_str(), is_permanent);
-            self.redirected(number, family, generation, request, redirect, now);
-            return;
-        }
-        match announce::parse_answer(&response.body) {
-            Ok(answer) => {
-                self.named_peers(number, family, request, || {
-                    peers::from_answer(&response.body)
-                });
-                self.answered(number, family, request, answer, now);
-            }
-            Err(error) => {
-                let ok = (200..300).contains(&response.status);
-                let why = if ok {
-                    error.to_string()
-                } else {
-                    format!("status {}", response.status)
-                };
-                self.senseless(number, family, request, response, &why, now);
+        let batch = connection.whole_batch();
+        if response.keep_alive {
+            let state = self.routes.get_mut(&route);
+            let pipelining = &mut state.expect("a connection is of a route").pipelining;
+            let before = pipelining.mode();
+            let depth = connection.depth;
+            connection.depth = pipelining.handle_answer(depth, batch, response.may_pipeline);
+            connection.is_proven = pipelining.is_proven();
+            if pipelining.mode() != before {
+                log_mode(connection, pipelining.mode());
             }
         }
     }
 
-    /// A response came that no tracker sends: a busy server, another server, a broken one.
-    fn senseless(
-        &mut self,
-        number: TrackerId,
-        family: Family,
-        request: Request,
-        response: &Response,
-        why: &str,
-        now: Time,
-    ) {
-        let busy = matches!(response.status, 429 | 503);
-        let route = self.route(number, family);
-        if let (true, Some(wait_s)) = (busy, response.retry_after_s) {
-            let wait_s = wait_s.clamp(1, MAX_RETRY_AFTER_S);
-            route.back_off(now, wait_s * 1000);
-            self.warn_throttled(number, format_args!("is busy; retrying in {wait_s} s"), now);
-            self.finish(number, family, request, Outcome::Returned, now);
-            self.abandon(number, family, None, now);
-        } else if route.strike() || busy {
-            self.fail(number, family, Some(request), why, now);
-        } else {
-            self.warn_throttled(number, format_args!("{why}; this announce failed"), now);
-            self.finish(number, family, request, Outcome::Failed, now);
+    /// A connection has ended.
+    fn handle_end(&mut self, key: usize, end: &End, now: Time) -> TransportEvent {
+        let mut connection = self.close(key);
+        let route = connection.route;
+        let mut lost: Vec<Request> = std::mem::take(&mut connection.in_flight).into();
+        let answered = connection.answered;
+        let was_idle = answered > 0 && now.since(connection.answered_at) > IDLE_CLOSE_MS;
+        // Closing an idle connection says nothing about the server.
+        if lost.is_empty() && was_idle {
+            return TransportEvent::Room(route);
         }
-    }
-
-    /// A connection is of no more use.
-    fn ended(&mut self, key: usize, end: &End, now: Time) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        let (number, family) = (connection.tracker, connection.family);
-        let (answered, said) = (connection.answered, connection.closing);
-        let (connected, batch) = (connection.connected, connection.batch);
-        let rested = answered > 0 && now.since(connection.answered_at) > RESTED_MS;
-        let mut lost = self.forget(key);
-        self.touched.push(number);
-        let route = self.route(number, family);
-        // Whoever closes a connection that rests shows nothing by it.
-        if lost.is_empty() && rested {
-            return;
+        let state = self.routes.get_mut(&route);
+        let pipelining = &mut state.expect("it was of the connection").pipelining;
+        let is_changed = pipelining.handle_end(ConnectionEnd {
+            answered,
+            lost: lost.len(),
+            batch: connection.batch,
+            is_announced: connection.closing,
+        });
+        if is_changed {
+            log_mode(&connection, pipelining.mode());
         }
-        let changed = route.ended(answered, lost.len(), batch, said);
-        // A break is the fault of pipelining, or of nobody where something had been answered.
+        // Pipelining is to blame for a break, or nothing where something had been answered.
         let broke = matches!(end, End::Closed | End::Io(_));
-        let piped = changed && route.mode == ConnectionMode::OneAtATime;
-        let excused = said || piped || (answered > 0 && broke);
-        if excused || lost.is_empty() {
-            route.again.extend(lost);
-        } else {
-            let blamed = connected.then(|| lost.remove(0));
-            for request in lost {
-                self.finish(number, family, request, Outcome::Returned, now);
-            }
-            self.fail(number, family, blamed, &end.to_string(), now);
+        let was_piped = is_changed && pipelining.mode() == ConnectionMode::OneAtATime;
+        if connection.closing || was_piped || (answered > 0 && broke) || lost.is_empty() {
+            return TransportEvent::Again(route, lost);
         }
-        if changed {
-            self.log_mode(number, family);
+        // A connection that was refused is not the fault of its request.
+        let blamed = connection.is_connected.then(|| lost.remove(0));
+        TransportEvent::Failed {
+            route,
+            blamed,
+            returned: lost,
+            why: end.to_string(),
         }
     }
 
-    /// Closes connections that wait for too long, or that nobody needs.
-    pub(super) fn close_late_connections(&mut self, now: Time) {
-        if self.check_at.is_none_or(|at| at > now) {
-            return;
+    /// When there is something to do without an event of a socket. Time 0 is at once.
+    pub(super) fn poll_at(&self) -> Option<Time> {
+        if self.ready.is_empty() {
+            self.check_at
+        } else {
+            Some(Time::default())
         }
-        let late = |connection: &Connection| connection.deadline <= now;
-        let keys = self.connections.iter();
-        let keys = keys
-            .filter(|(_, connection)| late(connection))
-            .map(|(key, _)| key);
-        for key in keys.collect::<Vec<_>>() {
-            self.ended(key, &End::TimedOut, now);
+    }
+
+    /// Returns true if no request is on a connection.
+    pub(super) fn is_idle(&self) -> bool {
+        let mut open = self.connections.iter();
+        open.all(|(_, connection)| connection.in_flight.is_empty())
+    }
+
+    /// Open connections to a tracker, and requests on them.
+    pub(super) fn load(&self, tracker: TrackerId) -> (u64, u64) {
+        let (mut connections, mut in_flight) = (0, 0);
+        for family in Family::ALL {
+            let route = self.routes.get(&RouteId { tracker, family });
+            for key in route.iter().flat_map(|route| &route.connections) {
+                connections += 1;
+                in_flight += connection(&self.connections, *key).in_flight.len() as u64;
+            }
         }
-        let deadlines = self
-            .connections
-            .iter()
-            .map(|(_, connection)| connection.deadline);
-        self.check_at = deadlines.min();
+        (connections, in_flight)
+    }
+
+    /// Open connections to all trackers.
+    pub(super) fn open_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Connections that were opened, and the most that were open at the same time.
+    pub(super) fn opened(&self) -> (u64, usize) {
+        (self.opened, self.most_open)
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// An open connection: whatever holds its key forgets it when the connection is closed.
+fn connection(connections: &Slab<Connection>, key: usize) -> &Connection {
+    connections
+        .get(key)
+        .expect("a key is of an open connection")
+}
+
+fn connection_mut(connections: &mut Slab<Connection>, key: usize) -> &mut Connection {
+    let connection = connections.get_mut(key);
+    connection.expect("a key is of an open connection")
+}
+
+fn log_mode(connection: &Connection, mode: ConnectionMode) {
+    let what = match mode {
+        ConnectionMode::OneAtATime => "accepts only one request at a time",
+        ConnectionMode::Closing => "closes the connection after each response",
+        ConnectionMode::Pipelined => return,
+    };
+    log::info!("tracker {}: {what}", connection.site);
+}
+
+/// What a response means for its request.
+fn event_of(request: Request, response: Response) -> TransportEvent {
+    if matches!(response.status, 301 | 302 | 303 | 307 | 308)
+        && let Some(location) = response.location
+    {
+        return TransportEvent::Redirected {
+            request,
+            location,
+            is_permanent: matches!(response.status, 301 | 308),
+        };
+    }
+    match announce::parse_answer(&response.body) {
+        Ok(answer) => {
+            let peers = if request.wants_peers {
+                peers::from_answer(&response.body)
+            } else {
+                Vec::new()
+            };
+            TransportEvent::Answered(request, answer, peers)
+        }
+        Err(error) => {
+            let is_busy = matches!(response.status, 429 | 503);
+            if let (true, Some(wait_s)) = (is_busy, response.retry_after_s) {
+                return TransportEvent::Busy(request, wait_s.clamp(1, MAX_RETRY_AFTER_S));
+            }
+            let is_success = (200..300).contains(&response.status);
+            let why = if is_success {
+                error.to_string()
+            } else {
+                format!("status {}", response.status)
+            };
+            TransportEvent::Senseless {
+                request,
+                why,
+                is_busy,
+            }
+        }
+    }
+}

@@ -1,50 +1,153 @@
-//! The announcer's part for how announces end: for the schedule, for the tracker, and for the log.
-//!
-//! Owns what success and failure bring about. It must not know how an announce travelled.
+//! From the transports to the schedule: what answers, failures and redirects bring about.
 
-use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
-use super::{Announcer, LOOK_MS};
+use super::transport::TransportEvent;
+use super::{Announcer, Tracker};
 use crate::timers::Time;
 use crate::tracker::announce::Answer;
-use crate::tracker::announce::Request;
-use crate::tracker::family::Family;
-use crate::tracker::lists::{ListId, TrackerId};
+use crate::tracker::lists::TrackerId;
+use crate::tracker::peers::may_be_called;
+use crate::tracker::redirects::{MAX_REDIRECTS, TargetChoice};
+use crate::tracker::request::{RedirectTarget, Request, RouteId};
 use crate::tracker::route::Health;
 use crate::tracker::schedule::{Ended, Outcome};
+use crate::tracker::url::{Site, TrackerUrl, UrlError};
 
-/// A tracker that is announced to this much too late is worth a line in the log.
-const LATE_S: u64 = 300;
+/// Peers that wait to be fetched. They are fetched each turn, so that only a flood of answers is cut.
+const MAX_PEERS_WAITING: usize = 4096;
 
-/// A tracker is warned about no more often than this.
-const WARN_MS: u64 = 10 * 60 * 1000;
+/// The back-off of a tracker whose redirect was of no use, unless it is known to answer other
+/// requests. It does not double: the next request may have another path, and one a second does no
+/// harm.
+const REDIRECT_BACKOFF_MS: u64 = 1000;
+
+/// A tracker is known to answer if it did within this time: a third of a usual interval.
+const ANSWERS_MS: u64 = 10 * 60 * 1000;
+
+/// Why a redirect is not followed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RedirectError {
+    #[error("redirects: {0}")]
+    Url(#[from] UrlError),
+    #[error("redirects more than {MAX_REDIRECTS} times")]
+    Loop,
+    #[error("redirects to {0}, which is not a public address")]
+    Private(IpAddr),
+    #[error("redirects to {0}, which does not answer")]
+    Silent(Site),
+    #[error("redirects to an address that does not answer")]
+    Unanswered,
+    #[error("redirects to too many sites")]
+    TooMany,
+}
 
 impl Announcer {
-    /// A tracker has answered an announce.
-    pub(super) fn answered(
-        &mut self,
-        number: TrackerId,
-        family: Family,
-        request: Request,
-        answer: Answer,
-        now: Time,
-    ) {
-        let home = self.home(number, request);
-        if home != number {
-            self.route(number, family).answered(now);
+    /// Handles everything that has happened on the transports.
+    pub(super) fn handle_transport_events(&mut self, now: Time) {
+        while let Some(event) = self.http.poll_event(now) {
+            self.handle_transport_event(event, now);
         }
-        let torrents = self.schedule.members(home);
-        let tracker = &mut self.trackers[home];
-        let was_up = tracker
-            .routes
-            .iter()
-            .any(|route| route.health == Health::Up);
-        let route = &mut tracker.routes[family];
-        if route.answered(now) && !was_up {
-            log::info!(
-                "tracker {}: answers; it has {torrents} torrents",
-                tracker.site
-            );
+        while let Some(event) = self.udp.poll_event(now) {
+            self.handle_transport_event(event, now);
+        }
+    }
+
+    /// Handles one event.
+    pub(super) fn handle_transport_event(&mut self, event: TransportEvent, now: Time) {
+        match event {
+            TransportEvent::Answered(request, answer, peers) => {
+                self.keep_peers(&request, peers);
+                self.handle_answer(request, answer, now);
+            }
+            TransportEvent::Redirected {
+                request,
+                location,
+                is_permanent,
+            } => self.handle_redirect(request, &location, is_permanent, now),
+            TransportEvent::Busy(request, wait_s) => {
+                let route = request.route();
+                self.route(route).back_off(now, wait_s * 1000);
+                let what = format_args!("is busy; retrying in {wait_s} s");
+                self.report.warn(route.tracker, what, now);
+                self.finish(request, Outcome::Returned, now);
+                self.abandon(route, None, now);
+            }
+            TransportEvent::Senseless {
+                request,
+                why,
+                is_busy,
+            } => {
+                let route = request.route();
+                if self.route(route).strike() || is_busy {
+                    self.fail(route, Some(request), &why, now);
+                } else {
+                    let what = format_args!("{why}; this announce failed");
+                    self.report.warn(route.tracker, what, now);
+                    self.finish(request, Outcome::Failed, now);
+                }
+            }
+            TransportEvent::Unanswered(request) => self.finish(request, Outcome::Failed, now),
+            TransportEvent::Again(route, requests) => {
+                self.route(route).again.extend(requests);
+                self.wakes.wake_now(route.tracker);
+            }
+            TransportEvent::Failed {
+                route,
+                blamed,
+                returned,
+                why,
+            } => {
+                for request in returned {
+                    self.finish(request, Outcome::Returned, now);
+                }
+                self.fail(route, blamed, &why, now);
+            }
+            TransportEvent::Silent(route) => {
+                let resend_ms = self.config.limits.resend_ms;
+                let state = self.route(route);
+                state.fall_silent(now);
+                let wait_s = state.connect_timeout_ms(resend_ms) / 1000;
+                let what = format_args!("does not answer; retrying, next time-out {wait_s} s");
+                self.report.warn(route.tracker, what, now);
+                self.abandon(route, None, now);
+            }
+            TransportEvent::Resent(route) => {
+                self.report.count(route.tracker, |sums| &mut sums.sent);
+            }
+            TransportEvent::Room(route) => self.wakes.wake_now(route.tracker),
+        }
+    }
+
+    /// Keeps the peers of an answer that may be dialled, while the torrent is served.
+    fn keep_peers(&mut self, request: &Request, peers: Vec<SocketAddr>) {
+        let address = self.route(request.route()).address();
+        let (Some(address), true) = (
+            address,
+            self.schedule.has_due(request.entry, request.origin.family),
+        ) else {
+            return;
+        };
+        let room = MAX_PEERS_WAITING.saturating_sub(self.peers.len());
+        let info_hash = request.announce.info_hash;
+        let peers = peers.into_iter();
+        let peers = peers.filter(|peer| may_be_called(*peer, address));
+        self.peers
+            .extend(peers.map(|peer| (info_hash, peer)).take(room));
+    }
+
+    /// A tracker has answered an announce.
+    fn handle_answer(&mut self, request: Request, answer: Answer, now: Time) {
+        let (origin, route) = (request.origin, request.route());
+        if origin != route {
+            self.route(route).handle_answer(now);
+        }
+        let tracker = &mut self.trackers[origin.tracker];
+        let was_up = tracker.is_up();
+        if tracker.routes[origin.family].handle_answer(now) && !was_up {
+            let torrents = self.schedule.members(origin.tracker);
+            let site = self.report.site(origin.tracker);
+            log::info!("tracker {site}: answers; it has {torrents} torrents");
         }
         let outcome = match answer {
             Answer::Accepted {
@@ -52,165 +155,233 @@ impl Announcer {
                 tracker_id,
                 warning,
             } => {
-                self.counters.accepted += 1;
-                tracker.tally.accepted += 1;
-                if tracker_id.is_some() {
-                    self.trackers[number].tracker_id = tracker_id;
+                self.report.count(origin.tracker, |sums| &mut sums.accepted);
+                if let Some(id) = tracker_id {
+                    self.http.set_tracker_id(route.tracker, id);
                 }
                 if let Some(warning) = warning {
-                    self.warn_throttled(home, format_args!("warns: {warning}"), now);
+                    let what = format_args!("warns: {warning}");
+                    self.report.warn(origin.tracker, what, now);
                 }
                 Outcome::Accepted(terms)
             }
             Answer::Refused { reason, retry } => {
-                self.counters.refused += 1;
-                tracker.tally.refused += 1;
-                let torrent = self.schedule.due(request.entry, family);
-                if let Some(torrent) = torrent.map(|due| due.announce.info_hash) {
-                    self.warn_throttled(home, format_args!("refuses {torrent}: {reason}"), now);
-                }
+                self.report.count(origin.tracker, |sums| &mut sums.refused);
+                let torrent = request.announce.info_hash;
+                let what = format_args!("refuses {torrent}: {reason}");
+                self.report.warn(origin.tracker, what, now);
                 Outcome::Refused(retry)
             }
         };
-        self.finish(number, family, request, outcome, now);
+        self.finish(request, outcome, now);
     }
 
-    /// An announce has ended, one way or another. One that was redirected has had its try: it would
-    /// be redirected again, and again.
-    pub(super) fn finish(
-        &mut self,
-        number: TrackerId,
-        family: Family,
-        request: Request,
-        mut outcome: Outcome,
-        now: Time,
-    ) {
-        let was_redirected = request.detour.is_some();
-        let (home, request) = self.come_home(number, request);
+    /// An announce has ended. If it was redirected it has had its try: sent again, it would be
+    /// redirected again.
+    pub(super) fn finish(&mut self, request: Request, mut outcome: Outcome, now: Time) {
+        let route = request.route();
+        let was_redirected = request.redirect.is_some();
+        let request = self.redirects.end(request);
+        let origin = request.origin;
         if was_redirected && outcome == Outcome::Returned {
             outcome = Outcome::Failed;
         }
         if outcome == Outcome::Failed {
-            self.counters.failed += 1;
-            let tracker = &mut self.trackers[home];
-            tracker.tally.failed += 1;
+            self.report.count(origin.tracker, |sums| &mut sums.failed);
+            if was_redirected {
+                self.redirects.forget(origin.tracker, &request.path);
+                self.blame_redirect(origin, &RedirectError::Unanswered, now);
+            }
         }
         let ended = Ended {
-            family,
-            told: request.told,
+            family: origin.family,
+            told: request.announce.event,
             outcome,
         };
         let chance = self.random.u32(..);
-        if was_redirected && outcome == Outcome::Failed {
-            self.forget_redirect(home, family, request);
-            let why = format_args!("redirects to an address that does not answer");
-            self.astray(home, family, why, now);
-        }
         self.schedule
-            .finish(home, request.entry, ended, now, chance);
-        self.touched.extend([home, number]);
+            .finish(origin.tracker, request.entry, ended, now, chance);
+        self.wakes.wake_now(origin.tracker);
+        self.wakes.wake_now(route.tracker);
     }
 
-    /// Gives up all that is under way by one family; `blamed` is a request that brought it about.
-    pub(super) fn abandon(
-        &mut self,
-        number: TrackerId,
-        family: Family,
-        blamed: Option<Request>,
-        now: Time,
-    ) {
-        let route = self.route(number, family);
-        let mut returned: Vec<Request> = route.again.drain(..).collect();
-        for key in std::mem::take(&mut route.connections) {
-            returned.extend(self.discard(key));
-        }
-        returned.extend(self.datagrams.withdraw(number, family));
+    /// Gives up all that is under way on a route. `blamed` is a request that brought it about.
+    pub(super) fn abandon(&mut self, route: RouteId, blamed: Option<Request>, now: Time) {
+        let mut returned: Vec<Request> = self.route(route).again.drain(..).collect();
+        returned.extend(self.http.abandon(route));
+        returned.extend(self.udp.abandon(route));
         if let Some(request) = blamed {
-            self.finish(number, family, request, Outcome::Failed, now);
+            self.finish(request, Outcome::Failed, now);
         }
         for request in returned {
-            self.finish(number, family, request, Outcome::Returned, now);
+            self.finish(request, Outcome::Returned, now);
         }
-        self.touched.push(number);
+        self.wakes.wake_now(route.tracker);
     }
 
-    /// A tracker has failed by one family: it is left alone for a while.
-    pub(super) fn fail(
-        &mut self,
-        number: TrackerId,
-        family: Family,
-        blamed: Option<Request>,
-        why: &str,
-        now: Time,
-    ) {
+    /// A tracker has failed by one family, which backs off.
+    pub(super) fn fail(&mut self, route: RouteId, blamed: Option<Request>, why: &str, now: Time) {
         let first_ms = self.config.limits.backoff_ms;
         let chance = self.random.u32(..);
-        let route = self.route(number, family);
-        let backoff_ms = route.fail(now, first_ms, chance);
-        self.warn_throttled(
-            number,
-            format_args!("{why}; retrying in {} s", backoff_ms.div_ceil(1000)),
-            now,
-        );
-        self.abandon(number, family, blamed, now);
+        let backoff_ms = self.route(route).fail(now, first_ms, chance);
+        let what = format_args!("{why}; retrying in {} s", backoff_ms.div_ceil(1000));
+        self.report.warn(route.tracker, what, now);
+        self.abandon(route, blamed, now);
     }
 
-    /// Says once in a while what is wrong with a tracker.
-    pub(super) fn warn_throttled(
+    /// A request was answered with a redirect.
+    pub(super) fn handle_redirect(
         &mut self,
-        number: TrackerId,
-        what: fmt::Arguments<'_>,
+        request: Request,
+        location: &str,
+        is_permanent: bool,
         now: Time,
     ) {
-        let tracker = &mut self.trackers[number];
-        tracker.tally.trouble = Some((what.to_string(), now));
-        let due = tracker
-            .warned_at
-            .is_none_or(|before| now.since(before) >= WARN_MS);
-        if due {
-            tracker.warned_at = Some(now);
-            log::warn!("tracker {}: {what}", tracker.site);
-        } else {
-            log::debug!("tracker {}: {what}", tracker.site);
+        let asked = request.route().tracker;
+        let hops = request.hops();
+        let from = TrackerUrl {
+            site: self.trackers[asked].target.site().clone(),
+            path: request.target_path().into(),
+        };
+        let request = self.redirects.end(request);
+        let origin = request.origin;
+        self.wakes.wake_now(origin.tracker);
+        if !self.schedule.has_due(request.entry, origin.family) {
+            self.finish(request, Outcome::Returned, now);
+            return;
+        }
+        let to = match from.redirect(location) {
+            Ok(to) => to,
+            Err(error) => {
+                self.dead_end(request, &error.into(), now);
+                return;
+            }
+        };
+        log::debug!(
+            "tracker {}: redirects to {}",
+            self.report.site(asked),
+            to.site
+        );
+        if from.moves_to_tls(&to) {
+            self.trackers[asked].target.move_to(to.site, now);
+            self.reset_routes(asked);
+            match hops {
+                0 => self.route(origin).again.push_back(request),
+                _ => self.follow(request, from, hops, now),
+            }
+            return;
+        }
+        let is_remembered = |known: Option<&TrackerUrl>| known == Some(&from);
+        let known = self.redirects.find(origin.tracker, &request.path, now);
+        if is_permanent && (hops == 0 || is_remembered(known)) {
+            // Redirects in a row are remembered by where they end.
+            self.redirects
+                .remember(origin.tracker, &request.path, to.clone(), now);
+        }
+        self.follow(request, to, hops + 1, now);
+    }
+
+    /// Puts a request that is not redirected yet behind the requests of the target of a redirect.
+    pub(super) fn follow(&mut self, request: Request, to: TrackerUrl, hops: u32, now: Time) {
+        let target = match self.redirect_target(request.origin, &to.site, hops, now) {
+            Ok(tracker) => RedirectTarget {
+                tracker,
+                path: to.path,
+                hops,
+            },
+            Err(error) => {
+                self.dead_end(request, &error, now);
+                return;
+            }
+        };
+        match self.redirects.begin(request, target) {
+            Ok(request) => {
+                let route = request.route();
+                self.route(route).again.push_back(request);
+                self.wakes.wake_now(route.tracker);
+            }
+            Err(request) => self.dead_end(request, &RedirectError::TooMany, now),
         }
     }
 
-    /// Finds trackers that are behind, and brings torrents with peers to the front there.
-    pub(super) fn look(&mut self, now: Time) {
-        if now.since(self.looked) < LOOK_MS {
-            return;
+    /// The tracker at a site that a redirect leads to, if a request may be sent there now.
+    fn redirect_target(
+        &mut self,
+        origin: RouteId,
+        site: &Site,
+        hops: u32,
+        now: Time,
+    ) -> Result<TrackerId, RedirectError> {
+        if hops > MAX_REDIRECTS {
+            return Err(RedirectError::Loop);
         }
-        self.looked = now;
-        self.look_at_others(now);
-        let mut any = false;
-        for number in self.trackers.ids() {
-            let tracker = &mut self.trackers[number];
-            let late_s = self.schedule.lateness_s(number, now);
-            any |= late_s > 0;
-            if late_s >= LATE_S {
-                if tracker
-                    .late
-                    .is_none_or(|before| now.since(before) >= WARN_MS)
-                {
-                    tracker.late = Some(now);
-                    log::warn!(
-                        "tracker {}: announces are {late_s} s late ({} torrents)",
-                        tracker.site,
-                        self.schedule.members(number)
-                    );
-                }
-            } else if tracker.late.take().is_some() {
-                log::info!("tracker {}: announces are on time again", tracker.site);
+        let lists = self.schedule.lists();
+        let choice = self.redirects.choose_target(origin.tracker, site, lists);
+        let id = match choice.ok_or(RedirectError::TooMany)? {
+            TargetChoice::Known(target) => target,
+            TargetChoice::Add => {
+                let target = self.schedule.add_unlisted(site);
+                let target = target.ok_or(RedirectError::TooMany)?;
+                self.add_trackers(now);
+                self.redirects.add_target(origin.tracker, target);
+                target
             }
+            TargetChoice::Replace(target) => {
+                self.replace_tracker(target, site, now);
+                self.redirects.add_target(origin.tracker, target);
+                target
+            }
+        };
+        let has_requests = self.redirects.has_requests(id);
+        let tracker = &mut self.trackers[id];
+        let route = &mut tracker.routes[origin.family];
+        let is_well = if tracker.target.is_known() {
+            // One request finds out whether it answers again, and nothing waits for that.
+            route.is_usable(now) && (route.is_awaited() || !has_requests)
+        } else {
+            tracker.retry_at <= now
+        };
+        is_well
+            .then_some(id)
+            .ok_or_else(|| RedirectError::Silent(site.clone()))
+    }
+
+    /// Gives the id of a tracker that no torrent names, and that no request is at, to another site.
+    fn replace_tracker(&mut self, id: TrackerId, site: &Site, now: Time) {
+        self.reset_routes(id);
+        self.http.forget(id);
+        self.schedule.lists_mut().replace_unlisted(id, site);
+        let generation = self.trackers[id].target.generation.wrapping_add(1);
+        self.trackers[id] = Tracker::new(site, generation, self.config.max_per_second, now);
+        self.redirects.replace(id);
+        self.report.replace(id, site);
+    }
+
+    /// The redirect of a request cannot be followed.
+    pub(super) fn dead_end(&mut self, request: Request, why: &RedirectError, now: Time) {
+        let request = self.redirects.end(request);
+        let origin = request.origin;
+        self.redirects.forget(origin.tracker, &request.path);
+        self.finish(request, Outcome::Failed, now);
+        self.blame_redirect(origin, why, now);
+    }
+
+    /// A redirect of a tracker was of no use. That does not hold up other requests of a tracker that
+    /// is known to answer.
+    fn blame_redirect(&mut self, origin: RouteId, why: &RedirectError, now: Time) {
+        let route = self.route(origin);
+        let answers = now.since(route.answered_at) < ANSWERS_MS;
+        let backs_off = match route.health {
+            Health::Up => !answers,
+            Health::New | Health::Probing => true,
+            Health::BackingOff(_) => return,
+        };
+        if backs_off {
+            route.back_off(now, REDIRECT_BACKOFF_MS);
         }
-        if any && self.stops_at.is_none() {
-            let joined = self.with_peers.iter();
-            let waiting: Vec<ListId> = joined
-                .filter_map(|(torrent, info_hash)| self.schedule.joined(*torrent, *info_hash, now))
-                .collect();
-            for list in waiting {
-                self.wake_trackers_of(list, now);
-            }
+        self.report.warn(origin.tracker, format_args!("{why}"), now);
+        if backs_off {
+            self.abandon(origin, None, now);
         }
     }
 }

@@ -1,266 +1,359 @@
-//! The announcer's part for UDP trackers (BEP 15): connection ids, windows, retransmission.
-//!
-//! Owns what an arrival means for a tracker. It must not know sockets.
+//! The UDP transport (BEP 15): connection ids, windows, and when packets are sent again.
 
-use std::io::ErrorKind;
+use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::net::SocketAddr;
 
-use super::Announcer;
+use mio::event::Event as Readiness;
+use mio::{Registry, Token};
+
+use super::AnnouncerConfig;
+use super::transport::{Endpoint, Full, TransportEvent};
 use crate::timers::Time;
-use crate::tracker::announce::Request;
-use crate::tracker::announce::{Announce, Answer, PEERS_WANTED, Retry};
-use crate::tracker::datagrams::{Arrival, Flight, Sent};
-use crate::tracker::family::Family;
+use crate::tracker::announce::{Answer, Identity, PEERS_TO_CALL, PEERS_WANTED, Retry};
+use crate::tracker::datagrams::{Arrival, Datagrams, Flight, Sent};
+use crate::tracker::family::{Family, PerFamily};
 use crate::tracker::lists::TrackerId;
-use crate::tracker::schedule::Outcome;
+use crate::tracker::request::{Request, RouteId};
 use crate::tracker::udp::{self, Packet};
+use crate::tracker::window::Window;
 
 /// An announce that was lost this often, while others were answered, is not answered at all.
 const MAX_RESENDS: u32 = 3;
 
-impl Announcer {
-    /// Whether an announce may be sent. Asks for a connection id where there is none.
-    pub(super) fn can_send_packet(&mut self, number: TrackerId, family: Family, now: Time) -> bool {
-        let resend_ms = self.config.limits.resend_ms;
-        let tracker = &mut self.trackers[number];
-        let port = tracker.target.site().port;
-        let route = &mut tracker.routes[family];
-        if route.connection(now).is_some() {
-            return route.window.has_room();
-        }
-        if let (false, Some(address)) = (route.connecting, route.address()) {
-            let deadline = now.after(route.connect_ms(resend_ms));
-            let sent = self.datagrams.send(
-                (number, family),
-                SocketAddr::new(address, port),
-                Sent::Connect,
-                (now, deadline),
-                |out, transaction| {
-                    out.clear();
-                    out.extend_from_slice(&udp::connect_request(transaction));
-                },
-            );
-            match sent {
-                Ok(()) => route.connecting = true,
-                Err(error) => self.fail(number, family, None, &error.to_string(), now),
-            }
-        }
-        false
+/// A connection id is used for less than its minute, since packets take time (BEP 15).
+const CONNECTION_MS: u64 = 55_000;
+
+/// Room for one announce.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UdpSlot {
+    route: RouteId,
+    connection: u64,
+}
+
+#[derive(Debug, Default)]
+struct UdpRoute {
+    window: Window,
+    /// The connection id, and since when it is known.
+    connection: Option<(u64, Time)>,
+    /// A connection id has been requested.
+    is_connecting: bool,
+    /// When something was last answered.
+    answered_at: Time,
+}
+
+impl UdpRoute {
+    /// The connection id, while it may be used.
+    fn connection(&self, now: Time) -> Option<u64> {
+        let (connection, since) = self.connection?;
+        (now.since(since) < CONNECTION_MS).then_some(connection)
+    }
+}
+
+/// Packets to all trackers.
+#[derive(Debug)]
+pub(super) struct UdpTransport {
+    identity: Identity,
+    /// A packet is sent again after this time, for the first time (BEP 15).
+    resend_ms: u64,
+    datagrams: Datagrams,
+    routes: HashMap<RouteId, UdpRoute>,
+    /// What has not been handled in this turn.
+    arrivals: VecDeque<Arrival>,
+    packet: Vec<u8>,
+}
+
+impl UdpTransport {
+    /// Opens a socket for each family that has a source.
+    ///
+    /// # Errors
+    /// Those of the sockets, unless the machine lacks the family.
+    pub(super) fn new(
+        config: &AnnouncerConfig,
+        registry: &Registry,
+        tokens: PerFamily<Token>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            identity: config.identity,
+            resend_ms: config.limits.resend_ms,
+            datagrams: Datagrams::new(config.sources, registry, tokens)?,
+            routes: HashMap::new(),
+            arrivals: VecDeque::new(),
+            packet: Vec::new(),
+        })
     }
 
-    /// Sends an announce, for which [`Announcer::can_send_packet`] has said that it may be sent.
-    pub(super) fn send_packet(
+    /// Returns true if there is a socket of that family.
+    pub(super) fn has(&self, family: Family) -> bool {
+        self.datagrams.has(family)
+    }
+
+    /// The socket of a family is ready.
+    pub(super) fn handle_event(&mut self, family: Family, event: &Readiness) {
+        self.datagrams.handle_event(family, event);
+    }
+
+    /// Reserves room for one announce. Requests a connection id if there is none.
+    pub(super) fn reserve(
         &mut self,
-        number: TrackerId,
-        family: Family,
+        route: RouteId,
+        endpoint: &Endpoint<'_>,
+        now: Time,
+    ) -> Result<UdpSlot, Full> {
+        let state = self.routes.entry(route).or_default();
+        if let Some(connection) = state.connection(now) {
+            let has_room = state.window.has_room();
+            let slot = has_room.then_some(UdpSlot { route, connection });
+            return slot.ok_or(Full::UntilEvent);
+        }
+        if !state.is_connecting {
+            let transaction = self.datagrams.transaction();
+            let transaction = transaction.map_err(|error| Full::Failed(error.to_string()))?;
+            state.is_connecting = true;
+            self.packet.clear();
+            self.packet
+                .extend_from_slice(&udp::connect_request(transaction));
+            let flight = Flight::new(route, endpoint.socket_address(), Sent::Connect, now);
+            let deadline = now.after(endpoint.connect_timeout_ms);
+            self.datagrams
+                .send_connect(transaction, flight, deadline, &self.packet);
+        }
+        Err(Full::UntilEvent)
+    }
+
+    /// Sends an announce.
+    ///
+    /// # Errors
+    /// Gives the request back, with the reason, if the system has no random bytes.
+    pub(super) fn send(
+        &mut self,
+        slot: UdpSlot,
+        endpoint: &Endpoint<'_>,
         request: Request,
         now: Time,
-    ) {
-        let deadline = now.after(self.config.limits.resend_ms);
-        let identity = self.config.identity;
-        let due = self.schedule.due(request.entry, family);
-        let peers_wanted = due.as_ref().map_or(PEERS_WANTED, |due| {
-            self.peers_wanted(&due.announce.info_hash)
-        });
-        let tracker = &mut self.trackers[number];
-        let port = tracker.target.site().port;
-        let route = &mut tracker.routes[family];
-        let (Some(due), Some(connection), Some(address)) =
-            (due, route.connection(now), route.address())
-        else {
-            self.finish(number, family, request, Outcome::Returned, now);
-            return;
+    ) -> Result<(), (Request, String)> {
+        let transaction = match self.datagrams.transaction() {
+            Ok(transaction) => transaction,
+            Err(error) => return Err((request, error.to_string())),
         };
-        let announce = Announce {
-            event: request.told,
-            ..due.announce
-        };
-        let announce = (&announce, peers_wanted);
-        let sent = self.datagrams.send(
-            (number, family),
-            SocketAddr::new(address, port),
-            Sent::Announce(request),
-            (now, deadline),
-            |out, transaction| {
-                udp::write_announce(out, connection, transaction, &identity, announce, due.path);
-            },
+        write_announce(
+            &mut self.packet,
+            &self.identity,
+            slot.connection,
+            transaction,
+            &request,
         );
-        match sent {
-            Ok(()) => route.window.sent(),
-            Err(error) => self.fail(number, family, Some(request), &error.to_string(), now),
-        }
-    }
-
-    /// Reads what has come by UDP, and finds what has not.
-    pub(super) fn drive_datagrams(&mut self, now: Time) {
-        let mut arrivals = Vec::new();
-        self.datagrams.receive(&mut arrivals);
+        let sent = Sent::Announce(request);
+        let flight = Flight::new(slot.route, endpoint.socket_address(), sent, now);
         self.datagrams
-            .expire(now, self.config.limits.resend_ms, &mut arrivals);
-        self.handle_arrivals(arrivals, now);
+            .send_announce(transaction, flight, &self.packet);
+        let state = self.routes.get_mut(&slot.route);
+        state.expect("a slot is of a route").window.sent();
+        Ok(())
     }
 
-    pub(super) fn handle_arrivals(&mut self, arrivals: Vec<Arrival>, now: Time) {
-        for arrival in arrivals {
-            match arrival {
+    /// Begins a turn: reads what has come, and finds what is late.
+    pub(super) fn begin_turn(&mut self, now: Time) {
+        self.datagrams.receive(&mut self.arrivals);
+        self.datagrams
+            .expire(now, self.resend_ms, &mut self.arrivals);
+    }
+
+    /// Writes what waits.
+    pub(super) fn flush(&mut self) {
+        self.datagrams.flush(&mut self.arrivals);
+    }
+
+    /// The next thing that has happened in this turn.
+    pub(super) fn poll_event(&mut self, now: Time) -> Option<TransportEvent> {
+        loop {
+            let event = match self.arrivals.pop_front()? {
                 Arrival::Answered(flight, packet, peers) => {
-                    if let Sent::Announce(request) = flight.sent {
-                        self.named_peers(flight.tracker, flight.family, request, || peers);
-                    }
-                    self.packet(&flight, packet, now);
+                    Some(self.handle_answer(flight, packet, peers, now))
                 }
-                Arrival::Lost(flight) => {
-                    let route = self.route(flight.tracker, flight.family);
-                    route.window.lost(now);
-                    self.touched.push(flight.tracker);
+                Arrival::Lost(route) => {
+                    self.routes.entry(route).or_default().window.lost(now);
+                    Some(TransportEvent::Room(route))
                 }
-                Arrival::Overdue(transaction, flight) => self.overdue(transaction, &flight, now),
-                Arrival::Unsent(flight, kind) => self.unsent(&flight, kind, now),
+                Arrival::Overdue(transaction) => self.handle_overdue(transaction, now),
+                Arrival::Unsent(flight, kind) => Some(TransportEvent::Failed {
+                    route: flight.route,
+                    blamed: None,
+                    returned: flight.into_request().into_iter().collect(),
+                    why: kind.to_string(),
+                }),
+            };
+            if event.is_some() {
+                return event;
             }
         }
     }
 
-    fn packet(&mut self, flight: &Flight, packet: Packet, now: Time) {
-        let (number, family) = (flight.tracker, flight.family);
-        self.touched.push(number);
-        let route = self.route(number, family);
-        if flight.tries == 0 {
-            route.window.took(now.since(flight.at));
+    fn handle_answer(
+        &mut self,
+        flight: Flight,
+        packet: Packet,
+        peers: Vec<SocketAddr>,
+        now: Time,
+    ) -> TransportEvent {
+        let route = flight.route;
+        let state = self.routes.entry(route).or_default();
+        if flight.resends == 0 {
+            state.window.took(now.since(flight.sent_at));
         }
-        if !flight.lost {
-            route.window.answered();
+        if !flight.is_lost {
+            state.window.answered();
         }
-        match (flight.sent, packet) {
-            (Sent::Connect, Packet::Connected { connection, .. }) => {
-                route.set_connection(Some(connection), now);
-                // It answers; whether it takes announces is another matter, but nobody waits.
-                route.answered_at = now;
-            }
-            (Sent::Connect, packet) => {
+        let was_connected = state.connection(flight.sent_at).is_some();
+        let mut request = match flight.sent {
+            Sent::Announce(request) => request,
+            Sent::Connect => {
                 let why = match packet {
-                    Packet::Failed { reason, .. } => format!("refuses connections: {reason}"),
-                    _ => "sent a response of the wrong type".to_owned(),
-                };
-                self.fail(number, family, None, &why, now);
-            }
-            (Sent::Announce(request), Packet::Announced { terms, .. }) => {
-                let answer = Answer::Accepted {
-                    terms,
-                    tracker_id: None,
-                    warning: None,
-                };
-                self.answered(number, family, request, answer, now);
-            }
-            (Sent::Announce(request), Packet::Failed { reason, .. }) => {
-                // An id that is too old is refused in words. A fresh one shows what was meant.
-                let about_id = reason.to_ascii_lowercase().contains("connection");
-                if about_id && !request.renewed {
-                    if route.connection(flight.at).is_some() {
-                        route.set_connection(None, now);
+                    Packet::Connected { connection, .. } => {
+                        state.connection = Some((connection, now));
+                        state.is_connecting = false;
+                        state.answered_at = now;
+                        return TransportEvent::Room(route);
                     }
-                    route.again.push_back(Request {
-                        renewed: true,
-                        ..request
-                    });
-                    return;
+                    Packet::Failed { reason, .. } => format!("refuses connections: {reason}"),
+                    Packet::Announced { .. } => "sent a response of the wrong type".to_owned(),
+                };
+                return TransportEvent::Failed {
+                    route,
+                    blamed: None,
+                    returned: Vec::new(),
+                    why,
+                };
+            }
+        };
+        let answer = match packet {
+            Packet::Connected { .. } => return TransportEvent::Unanswered(request),
+            Packet::Announced { terms, .. } => Answer::Accepted {
+                terms,
+                tracker_id: None,
+                warning: None,
+            },
+            Packet::Failed { reason, .. } => {
+                // An id that is too old is refused in words. A fresh one shows what was meant.
+                let is_about_id = reason.to_ascii_lowercase().contains("connection");
+                if is_about_id && !request.is_renewed {
+                    if was_connected {
+                        state.connection = None;
+                        state.is_connecting = false;
+                    }
+                    request.is_renewed = true;
+                    return TransportEvent::Again(route, vec![request]);
                 }
-                let answer = Answer::Refused {
+                Answer::Refused {
                     reason,
                     retry: Retry::Unsaid,
-                };
-                self.answered(number, family, request, answer, now);
+                }
             }
-            (Sent::Announce(request), Packet::Connected { .. }) => {
-                self.finish(number, family, request, Outcome::Failed, now);
-            }
-        }
+        };
+        state.answered_at = now;
+        TransportEvent::Answered(request, answer, peers)
     }
 
-    /// A packet is to be sent again (BEP 15), or its tracker answers nothing any more.
-    fn overdue(&mut self, transaction: u32, flight: &Flight, now: Time) {
-        // The first one that a silent tracker leaves unanswered withdraws the others: they say no more.
-        if !self.datagrams.waits_for(transaction) {
-            return;
+    /// A packet is to be sent again (BEP 15), unless its tracker answers nothing any more.
+    fn handle_overdue(&mut self, transaction: u32, now: Time) -> Option<TransportEvent> {
+        // The first packet that a silent tracker leaves unanswered withdraws the others.
+        let flight = self.datagrams.flight(transaction)?;
+        let route = flight.route;
+        let state = self.routes.entry(route).or_default();
+        let Sent::Announce(request) = &flight.sent else {
+            return Some(TransportEvent::Silent(route));
+        };
+        if state.answered_at <= flight.sent_at {
+            return Some(TransportEvent::Silent(route));
         }
-        let (number, family) = (flight.tracker, flight.family);
-        let resend_ms = self.config.limits.resend_ms;
-        let identity = self.config.identity;
-        let peers_wanted = match flight.sent {
-            Sent::Announce(request) => {
-                let due = self.schedule.due(request.entry, family);
-                due.map_or(PEERS_WANTED, |due| {
-                    self.peers_wanted(&due.announce.info_hash)
-                })
-            }
-            Sent::Connect => PEERS_WANTED,
-        };
-        let tracker = &mut self.trackers[number];
-        let route = &mut tracker.routes[family];
-        let silent = route.answered_at <= flight.at;
-        let Sent::Announce(request) = flight.sent else {
-            self.silence(number, family, now);
-            return;
-        };
-        if silent {
-            self.silence(number, family, now);
-            return;
-        }
-        if flight.tries >= MAX_RESENDS {
-            self.datagrams.forget(transaction);
-            self.finish(number, family, request, Outcome::Failed, now);
-            return;
-        }
-        let (Some(connection), Some(due)) = (
-            route.connection(now),
-            self.schedule.due(request.entry, family),
-        ) else {
-            // It goes with a new connection id, as a new packet.
-            self.datagrams.forget(transaction);
-            route.again.push_back(request);
-            self.touched.push(number);
-            return;
-        };
-        let announce = Announce {
-            event: request.told,
-            ..due.announce
-        };
-        let announce = (&announce, peers_wanted);
-        self.counters.sent += 1;
-        tracker.tally.sent += 1;
-        let deadline = now.after(resend_ms << (flight.tries + 1));
-        self.datagrams
-            .send_again(transaction, deadline, |out, transaction| {
-                udp::write_announce(out, connection, transaction, &identity, announce, due.path);
-            });
-    }
-
-    fn silence(&mut self, number: TrackerId, family: Family, now: Time) {
-        let resend_ms = self.config.limits.resend_ms;
-        let route = self.route(number, family);
-        route.fall_silent(now);
-        let waits_s = route.connect_ms(resend_ms) / 1000;
-        self.warn_throttled(
-            number,
-            format_args!("does not answer; retrying, next time-out {waits_s} s"),
-            now,
-        );
-        self.abandon(number, family, None, now);
-    }
-
-    fn unsent(&mut self, flight: &Flight, kind: ErrorKind, now: Time) {
-        let blamed = match flight.sent {
-            Sent::Announce(request) => Some(request),
-            Sent::Connect => None,
-        };
-        if let Some(request) = blamed {
-            self.finish(
-                flight.tracker,
-                flight.family,
+        let is_given_up = flight.resends >= MAX_RESENDS;
+        if !is_given_up && let Some(connection) = state.connection(now) {
+            write_announce(
+                &mut self.packet,
+                &self.identity,
+                connection,
+                transaction,
                 request,
-                Outcome::Returned,
-                now,
             );
+            let deadline = now.after(self.resend_ms << (flight.resends + 1));
+            self.datagrams
+                .send_again(transaction, deadline, &self.packet);
+            return Some(TransportEvent::Resent(route));
         }
-        self.fail(flight.tracker, flight.family, None, &kind.to_string(), now);
+        let request = self.datagrams.forget(transaction)?.into_request()?;
+        Some(if is_given_up {
+            TransportEvent::Unanswered(request)
+        } else {
+            // It goes with a new connection id, as a new packet.
+            TransportEvent::Again(route, vec![request])
+        })
+    }
+
+    /// The tracker is at another address of this family, or has none.
+    pub(super) fn disconnect(&mut self, route: RouteId) {
+        if let Some(state) = self.routes.get_mut(&route) {
+            state.connection = None;
+        }
+    }
+
+    /// Forgets all that is under way to a tracker, and what is known of it. Returns the announces.
+    pub(super) fn abandon(&mut self, route: RouteId) -> Vec<Request> {
+        self.routes.remove(&route);
+        self.datagrams.withdraw(route)
+    }
+
+    /// When there is something to do without an event of a socket. Time 0 is at once.
+    pub(super) fn poll_at(&self) -> Option<Time> {
+        if self.datagrams.is_readable() {
+            Some(Time::default())
+        } else {
+            self.datagrams.poll_at(self.resend_ms)
+        }
+    }
+
+    /// Returns true if nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.datagrams.is_idle()
+    }
+
+    /// Announces that are under way to a tracker, without those that are taken for lost.
+    pub(super) fn in_flight(&self, tracker: TrackerId) -> u64 {
+        let routes = Family::ALL.map(|family| self.routes.get(&RouteId { tracker, family }));
+        let in_flight = routes.into_iter().flatten();
+        in_flight
+            .map(|route| u64::from(route.window.under_way))
+            .sum()
+    }
+}
+
+fn write_announce(
+    packet: &mut Vec<u8>,
+    identity: &Identity,
+    connection: u64,
+    transaction: u32,
+    request: &Request,
+) {
+    let peers_wanted = if request.wants_peers {
+        PEERS_TO_CALL
+    } else {
+        PEERS_WANTED
+    };
+    let announce = (&request.announce, peers_wanted);
+    let path = request.target_path();
+    udp::write_announce(packet, connection, transaction, identity, announce, path);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_id_is_used_for_less_than_a_minute() {
+        let route = UdpRoute {
+            connection: Some((7, Time(1000))),
+            ..UdpRoute::default()
+        };
+        assert_eq!(route.connection(Time(55_999)), Some(7));
+        assert_eq!(route.connection(Time(56_000)), None);
     }
 }

@@ -1,0 +1,213 @@
+//! The figures of trackers, and warnings that do not repeat themselves.
+
+use std::cmp::Reverse;
+use std::fmt;
+
+use crate::metrics::trackers::{MAX_NAMED, TrackerFigures, TrackerState, TrackerSums, Trackers};
+use crate::table::Table;
+use crate::timers::Time;
+use crate::tracker::lists::TrackerId;
+use crate::tracker::schedule::Schedule;
+use crate::tracker::url::Site;
+
+/// A tracker that is announced to this much too late is worth a line in the log.
+const LATE_S: u64 = 300;
+
+/// A tracker is warned about no more often than this.
+const WARN_MS: u64 = 10 * 60 * 1000;
+
+/// One tracker.
+#[derive(Debug)]
+struct Row {
+    site: Site,
+    /// Requests, and how they ended.
+    sums: TrackerSums,
+    /// The last warning, and its time.
+    trouble: Option<(String, Time)>,
+    warned_at: Option<Time>,
+    late_warned_at: Option<Time>,
+}
+
+impl Row {
+    fn new(site: &Site) -> Self {
+        Self {
+            site: site.clone(),
+            sums: TrackerSums::default(),
+            trouble: None,
+            warned_at: None,
+            late_warned_at: None,
+        }
+    }
+}
+
+/// The state of a tracker and its transports at a moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TrackerStatus {
+    pub(super) state: TrackerState,
+    pub(super) connections: u64,
+    pub(super) in_flight: u64,
+}
+
+/// The figures of all trackers.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    rows: Table<TrackerId, Row>,
+    /// The sums of all rows, those of replaced trackers included.
+    total: TrackerSums,
+    /// Trackers that are shown by name.
+    named: Vec<TrackerId>,
+    /// Trackers that were considered for a name, and those among them that no torrent names.
+    considered: (usize, usize),
+    /// Torrents, lateness and requests of the others when they were last summed up.
+    others: TrackerSums,
+}
+
+impl Report {
+    /// Adds the next tracker.
+    pub(super) fn add(&mut self, site: &Site) {
+        self.rows.push(Row::new(site));
+    }
+
+    /// A tracker is at another site from now on.
+    pub(super) fn replace(&mut self, tracker: TrackerId, site: &Site) {
+        self.rows[tracker] = Row::new(site);
+    }
+
+    /// The site under which a tracker is shown.
+    pub(super) fn site(&self, tracker: TrackerId) -> &Site {
+        &self.rows[tracker].site
+    }
+
+    /// Counts something that has happened at a tracker.
+    pub(super) fn count(&mut self, tracker: TrackerId, figure: fn(&mut TrackerSums) -> &mut u64) {
+        *figure(&mut self.total) += 1;
+        *figure(&mut self.rows[tracker].sums) += 1;
+    }
+
+    /// All that was counted.
+    pub(super) fn total(&self) -> &TrackerSums {
+        &self.total
+    }
+
+    /// Logs what is wrong with a tracker, as a warning once in [`WARN_MS`].
+    pub(super) fn warn(&mut self, tracker: TrackerId, what: fmt::Arguments<'_>, now: Time) {
+        let row = &mut self.rows[tracker];
+        row.trouble = Some((what.to_string(), now));
+        if is_due(row.warned_at, now) {
+            row.warned_at = Some(now);
+            log::warn!("tracker {}: {what}", row.site);
+        } else {
+            log::debug!("tracker {}: {what}", row.site);
+        }
+    }
+
+    /// Logs that a tracker is behind, or no longer.
+    pub(super) fn check_lateness(
+        &mut self,
+        tracker: TrackerId,
+        late_s: u64,
+        torrents: u32,
+        now: Time,
+    ) {
+        let row = &mut self.rows[tracker];
+        if late_s >= LATE_S {
+            if is_due(row.late_warned_at, now) {
+                row.late_warned_at = Some(now);
+                log::warn!(
+                    "tracker {}: announces are {late_s} s late ({torrents} torrents)",
+                    row.site
+                );
+            }
+        } else if row.late_warned_at.take().is_some() {
+            log::info!("tracker {}: announces are on time again", row.site);
+        }
+    }
+
+    /// Trackers that are shown by name.
+    pub(super) fn named(&self) -> &[TrackerId] {
+        &self.named
+    }
+
+    /// Names new trackers as long as fewer than [`MAX_NAMED`] are named: those with the most torrents
+    /// first. A tracker stays named, or its figures would jump. One that only redirects lead to is not
+    /// named: it changes, and what is announced there counts for the tracker that redirects.
+    pub(super) fn name_trackers(&mut self, schedule: &Schedule) {
+        let lists = schedule.lists();
+        let count = (self.rows.len(), lists.unlisted_count());
+        let free = MAX_NAMED - self.named.len();
+        if std::mem::replace(&mut self.considered, count) == count || free == 0 {
+            return;
+        }
+        let is_new =
+            |tracker: &TrackerId| !self.named.contains(tracker) && !lists.is_unlisted(*tracker);
+        let mut new: Vec<TrackerId> = self.rows.ids().filter(is_new).collect();
+        new.sort_by_key(|tracker| Reverse(schedule.members(*tracker)));
+        self.named.extend(new.into_iter().take(free));
+    }
+
+    /// Takes over the sums of the trackers that are not shown by name.
+    pub(super) fn set_others(&mut self, others: TrackerSums) {
+        self.others = others;
+    }
+
+    /// The figures, with the status of each tracker of [`Report::named`]. Costs the same however many
+    /// trackers there are.
+    pub(super) fn figures(
+        &self,
+        statuses: &[TrackerStatus],
+        connections: u64,
+        schedule: &Schedule,
+        now: Time,
+    ) -> Trackers {
+        let named = self.named.iter().zip(statuses);
+        let named: Vec<TrackerFigures> = named
+            .map(|(tracker, status)| self.figures_of(*tracker, *status, schedule, now))
+            .collect();
+        let mut shown = TrackerSums::default();
+        for tracker in &named {
+            shown.add(&tracker.sums);
+        }
+        let all = &self.total;
+        Trackers {
+            others: (self.rows.len() - named.len()) as u64,
+            other: TrackerSums {
+                // A replaced tracker takes what it had sent along.
+                sent: all.sent.saturating_sub(shown.sent),
+                accepted: all.accepted.saturating_sub(shown.accepted),
+                refused: all.refused.saturating_sub(shown.refused),
+                failed: all.failed.saturating_sub(shown.failed),
+                connections: connections.saturating_sub(shown.connections),
+                ..self.others
+            },
+            named,
+        }
+    }
+
+    fn figures_of(
+        &self,
+        tracker: TrackerId,
+        status: TrackerStatus,
+        schedule: &Schedule,
+        now: Time,
+    ) -> TrackerFigures {
+        let row = &self.rows[tracker];
+        let trouble = row.trouble.as_ref();
+        TrackerFigures {
+            site: row.site.to_string(),
+            host: row.site.host.to_string(),
+            state: status.state,
+            trouble: trouble.map(|(what, at)| (what.clone(), now.since(*at) / 1000)),
+            sums: TrackerSums {
+                torrents: schedule.members(tracker).into(),
+                late_s: schedule.lateness_s(tracker, now),
+                connections: status.connections,
+                in_flight: status.in_flight,
+                ..row.sums
+            },
+        }
+    }
+}
+
+fn is_due(before: Option<Time>, now: Time) -> bool {
+    before.is_none_or(|before| now.since(before) >= WARN_MS)
+}
