@@ -284,7 +284,7 @@ size:  ## count the lines of the program, without tests, comments and blank line
 # The test that compares them writes them when it is told to.
 docs:  ## write what comes from the code: tables in docs/, manual and completions in dist/
 	HEKATE_WRITE_DOCS=1 $(CARGO) test --locked --test docs -q the_tables_of
-	HEKATE_WRITE_DOCS=1 $(CARGO) test --locked --test manual -q what_lies_in_dist
+	HEKATE_WRITE_DOCS=1 $(CARGO) test --locked --test manual -q the_files_of_dist
 
 clean:  ## remove everything that was built
 	$(CARGO) clean

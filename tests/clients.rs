@@ -102,8 +102,8 @@ fn prove_lazily(scene: &Path) {
         log().contains(" is bad: ")
     });
     // A client says so when it was sent a piece that is not what its hash says.
-    let told = fs::read_to_string(task.home.join("client.log")).unwrap();
-    assert!(!told.contains("hash_failed"), "{told}");
+    let log = fs::read_to_string(task.home.join("client.log")).unwrap();
+    assert!(!log.contains("hash_failed"), "{log}");
     fs::write(&spoilt, &right).unwrap();
     // It asks for the piece again and again until it is let go, and then rests for a minute.
     drop(client);

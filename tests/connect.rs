@@ -123,7 +123,7 @@ fn ends(mut stream: TcpStream) -> bool {
 }
 
 #[test]
-fn a_peer_that_a_tracker_names_is_called_and_served() {
+fn a_peer_named_by_a_tracker_is_dialled_and_served() {
     let scene = Scene::new();
     let mut daemon = scene.seed(&["all"]);
     let (stream, handshake) = scene.greeted();
@@ -150,7 +150,7 @@ fn a_peer_that_a_tracker_names_is_called_and_served() {
 }
 
 #[test]
-fn nobody_is_called_without_being_asked_for() {
+fn peers_are_dialled_only_with_the_option() {
     for whose in [&[][..], &["0123456789012345678901234567890123456789"]] {
         let scene = Scene::new();
         let mut daemon = scene.seed(whose);
@@ -166,7 +166,7 @@ fn nobody_is_called_without_being_asked_for() {
 }
 
 #[test]
-fn a_torrent_asks_by_its_info_hash() {
+fn one_torrent_is_selected_by_its_info_hash() {
     let scene = Scene::new();
     let other = "0123456789012345678901234567890123456789";
     let _daemon = scene.seed(&[other, &scene.sample.info_hash_hex()]);
@@ -174,7 +174,7 @@ fn a_torrent_asks_by_its_info_hash() {
 }
 
 #[test]
-fn whoever_answers_for_another_torrent_or_not_at_all_is_let_go() {
+fn a_dialled_peer_that_answers_for_another_torrent_or_not_at_all_is_closed() {
     let scene = Scene::new();
     let daemon = scene.seed(&["all"]);
     let (mut stream, _) = scene.greeted();
@@ -199,7 +199,7 @@ fn the_process_itself_is_not_served() {
 }
 
 #[test]
-fn a_peer_that_is_here_already_is_not_called() {
+fn a_connected_peer_is_not_dialled() {
     let (gate, gated) = mpsc::channel();
     let scene = Scene::with_tracker_behind(Some(gated));
     let mut daemon = scene.seed(&["all"]);

@@ -131,7 +131,7 @@ fn a_message_may_be_split_at_every_byte() {
 }
 
 #[test]
-fn what_is_not_bittorrent_is_closed_at_once() {
+fn a_connection_that_is_not_bittorrent_is_closed_at_once() {
     let mut scene = scene(&[]);
     for opening in [
         b"GET / HTTP/1.1\r\n\r\n".to_vec(),
@@ -158,7 +158,7 @@ fn assert_closed(stream: &mut std::net::TcpStream) {
 }
 
 #[test]
-fn an_unknown_torrent_is_closed_without_a_word() {
+fn a_handshake_for_an_unknown_torrent_is_closed_without_an_answer() {
     let mut scene = scene(&[]);
     let mut stream = leecher::dial(scene.daemon.address);
     let handshake = leecher::handshake(FAST, [9; 20], b"-TE0000-abcdefghijkl");
@@ -226,7 +226,7 @@ fn a_malformed_extension_handshake_is_survived() {
 }
 
 #[test]
-fn a_seed_is_of_no_use_to_a_seeder() {
+fn a_peer_that_is_a_seed_is_closed() {
     let mut scene = scene(&[]);
     let pieces = scene.sample.pieces;
     assert_eq!(pieces % 8, 0);
@@ -299,7 +299,7 @@ fn a_flood_of_requests_while_choked_is_rejected_one_by_one() {
 }
 
 #[test]
-fn a_peer_that_floods_and_never_reads_is_not_listened_to() {
+fn a_peer_that_floods_and_never_reads_is_not_read_from() {
     let mut scene = scene(&[]);
     let mut deaf = scene.leecher(FAST);
     deaf.stream.set_nonblocking(true).unwrap();
@@ -346,7 +346,7 @@ fn a_cancelled_request_is_answered_too() {
 }
 
 #[test]
-fn without_a_descriptor_left_the_rest_goes_on() {
+fn connected_peers_are_served_while_descriptors_are_exhausted() {
     let mut scene = scene(&[]);
     // Making the index took more than serving it does, so the limit comes when that is done.
     scene.daemon.leave_no_descriptor();
@@ -370,7 +370,7 @@ fn without_a_descriptor_left_the_rest_goes_on() {
 }
 
 #[test]
-fn a_reader_that_cannot_be_started_is_tried_again() {
+fn a_reader_thread_that_cannot_be_started_is_retried() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(1)
         .length(4 << 20)
@@ -495,7 +495,7 @@ fn an_idle_connection_is_closed() {
 }
 
 #[test]
-fn who_wants_nothing_gives_way_in_a_full_house_and_in_no_other() {
+fn an_idle_peer_is_closed_at_capacity_only() {
     let limits = LimitsConfig {
         choker: ChokerConfig {
             max_unchoked: 1,
@@ -564,7 +564,7 @@ fn keep_alives_are_sent() {
 }
 
 #[test]
-fn a_peer_that_waits_for_a_slot_hears_more_often() {
+fn a_peer_that_waits_for_a_slot_gets_keep_alives_more_often() {
     let timeouts = Timeouts {
         waiting_keep_alive_ms: 100,
         ..patient()

@@ -23,12 +23,12 @@ use tempfile::TempDir;
 /// The signal of a process that writes beyond its limit on the size of files.
 const SIGXFSZ: i32 = 25;
 
-struct Place {
+struct Fixture {
     directory: TempDir,
     samples: Vec<Sample>,
 }
 
-impl Place {
+impl Fixture {
     fn new(torrents: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let write = |seed| {
@@ -36,7 +36,7 @@ impl Place {
             builder.write(&directory.path().join("lib")).unwrap()
         };
         let samples = (0..torrents).map(write).collect();
-        Place { directory, samples }
+        Fixture { directory, samples }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -78,11 +78,11 @@ fn hashes(path: &Path) -> Vec<[u8; 20]> {
 
 #[test]
 fn the_index_of_a_library_holds_every_torrent() {
-    let place = Place::new(30);
-    fs::remove_file(&place.samples[3].files[0].path).unwrap();
-    let output = place.index(None);
+    let fixture = Fixture::new(30);
+    fs::remove_file(&fixture.samples[3].files[0].path).unwrap();
+    let output = fixture.index(None);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let bytes = fs::metadata(place.path("index")).unwrap().len();
+    let bytes = fs::metadata(fixture.path("index")).unwrap().len();
     let lines = text(&output.stdout);
     assert!(
         lines.contains("sample-3.torrent: content sample-3 is missing\n"),
@@ -94,42 +94,42 @@ fn the_index_of_a_library_holds_every_torrent() {
         )),
         "{lines}"
     );
-    let mut expected: Vec<[u8; 20]> = place.samples.iter().map(|made| made.info_hash).collect();
+    let mut expected: Vec<[u8; 20]> = fixture.samples.iter().map(|made| made.info_hash).collect();
     expected.sort_unstable();
-    assert_eq!(hashes(&place.path("index")), expected);
+    assert_eq!(hashes(&fixture.path("index")), expected);
 }
 
 #[test]
 fn killed_at_any_write_the_old_index_is_as_it_was() {
-    let place = Place::new(20);
-    assert!(place.index(None).status.success());
-    let old = fs::read(place.path("index")).unwrap();
+    let fixture = Fixture::new(20);
+    assert!(fixture.index(None).status.success());
+    let old = fs::read(fixture.path("index")).unwrap();
     for seed in 20..150 {
         let builder = TorrentBuilder::new(seed).length(10);
-        builder.write(&place.path("lib")).unwrap();
+        builder.write(&fixture.path("lib")).unwrap();
     }
     let mut limit_blocks = 0;
     loop {
-        let output = place.index(Some(limit_blocks));
+        let output = fixture.index(Some(limit_blocks));
         if output.status.success() {
             break;
         }
         assert_eq!(output.status.signal(), Some(SIGXFSZ), "{output:?}");
         assert!(
-            fs::read(place.path("index")).unwrap() == old,
+            fs::read(fixture.path("index")).unwrap() == old,
             "{limit_blocks}"
         );
         limit_blocks += 1;
     }
-    let size = fs::metadata(place.path("index")).unwrap().len();
+    let size = fs::metadata(fixture.path("index")).unwrap().len();
     assert_eq!(limit_blocks, size.div_ceil(512));
-    assert_eq!(hashes(&place.path("index")).len(), 150);
-    assert!(!place.path("index.new").exists());
+    assert_eq!(hashes(&fixture.path("index")).len(), 150);
+    assert!(!fixture.path("index.new").exists());
 }
 
 #[test]
-fn what_cannot_be_indexed_is_an_error_in_one_line() {
-    let place = Place::new(1);
+fn index_errors_are_one_line() {
+    let fixture = Fixture::new(1);
     for (arguments, line) in [
         (
             ["index", "gone", "-o", "index"],
@@ -140,7 +140,7 @@ fn what_cannot_be_indexed_is_an_error_in_one_line() {
             "cannot write no/index: ",
         ),
     ] {
-        let output = place.hekate(&arguments);
+        let output = fixture.hekate(&arguments);
         assert_eq!(output.status.code(), Some(1));
         let lines = text(&output.stderr);
         assert!(
@@ -151,17 +151,17 @@ fn what_cannot_be_indexed_is_an_error_in_one_line() {
 }
 
 #[test]
-fn verify_tells_good_from_bad_by_its_exit_code() {
-    let place = Place::new(5);
-    let output = place.hekate(&["verify", "lib"]);
+fn verify_exits_with_0_for_good_and_3_for_bad_content() {
+    let fixture = Fixture::new(5);
+    let output = fixture.hekate(&["verify", "lib"]);
     let good = "5 torrents, 0 bad, 0 refused; 0 pieces missing, 0 corrupt; 0 extra files\n";
     assert_eq!(text(&output.stdout), good);
     assert_eq!(output.status.code(), Some(0));
 
-    place.index(None);
-    fs::write(&place.samples[2].files[0].path, [0; 102]).unwrap();
+    fixture.index(None);
+    fs::write(&fixture.samples[2].files[0].path, [0; 102]).unwrap();
     for arguments in [&["verify", "lib"][..], &["verify", "--index", "index"]] {
-        let output = place.hekate(arguments);
+        let output = fixture.hekate(arguments);
         let lines = text(&output.stdout);
         assert!(
             lines.ends_with(
@@ -172,7 +172,7 @@ fn verify_tells_good_from_bad_by_its_exit_code() {
         );
         assert_eq!(output.status.code(), Some(3));
     }
-    let output = place.hekate(&["verify", "--json", "lib/sample-2.torrent"]);
+    let output = fixture.hekate(&["verify", "--json", "lib/sample-2.torrent"]);
     let lines = text(&output.stdout);
     assert!(
         lines.contains("\"state\":\"bad\",\"pieces\":1,\"files\":[],\"absent\":[],\"corrupt\":[0]")
@@ -180,28 +180,28 @@ fn verify_tells_good_from_bad_by_its_exit_code() {
     assert_eq!(lines.lines().count(), 2);
     assert_eq!(output.status.code(), Some(3));
 
-    let output = place.hekate(&["verify", "--index", "lib"]);
+    let output = fixture.hekate(&["verify", "--index", "lib"]);
     assert_eq!(output.status.code(), Some(1));
-    let output = place.hekate(&["verify", "gone"]);
+    let output = fixture.hekate(&["verify", "gone"]);
     assert_eq!(output.status.code(), Some(3));
 }
 
 #[test]
 fn an_index_that_was_copied_is_verified_where_its_library_is_now() {
-    let place = Place::new(3);
-    place.index(None);
-    fs::rename(place.path("lib"), place.path("moved")).unwrap();
-    let output = place.hekate(&["verify", "--index", "index"]);
+    let fixture = Fixture::new(3);
+    fixture.index(None);
+    fs::rename(fixture.path("lib"), fixture.path("moved")).unwrap();
+    let output = fixture.hekate(&["verify", "--index", "index"]);
     assert_eq!(output.status.code(), Some(3));
-    let output = place.hekate(&["verify", "--index", "index", "--root", "moved"]);
+    let output = fixture.hekate(&["verify", "--index", "index", "--root", "moved"]);
     let good = "3 torrents, 0 bad, 0 refused; 0 pieces missing, 0 corrupt; 0 extra files\n";
     assert_eq!(text(&output.stdout), good);
     assert_eq!(output.status.code(), Some(0));
 }
 
 #[test]
-fn a_terminal_shows_a_bar_though_there_was_no_index_before() {
-    let place = Place::new(4);
+fn a_terminal_shows_a_progress_bar_for_the_first_index() {
+    let fixture = Fixture::new(4);
     // It waits for the disk when all files are in it, for longer than the bar is drawn again.
     let hekate = env!("CARGO_BIN_EXE_hekate");
     let strace = "strace -D -f -o /dev/null -e inject=fsync:delay_enter=2000000:when=1";
@@ -211,7 +211,7 @@ fn a_terminal_shows_a_bar_though_there_was_no_index_before() {
             &format!("{strace} {hekate} index lib -o index"),
             "/dev/null",
         ])
-        .current_dir(place.directory.path())
+        .current_dir(fixture.directory.path())
         .output()
         .unwrap();
     let shown = text(&output.stdout);
@@ -223,10 +223,10 @@ fn a_terminal_shows_a_bar_though_there_was_no_index_before() {
 }
 
 #[test]
-fn verifying_nothing_is_no_success() {
-    let place = Place::new(1);
-    fs::create_dir_all(place.path("unmounted")).unwrap();
-    let output = place.hekate(&["verify", "unmounted", "lib"]);
+fn verifying_no_torrent_is_a_failure() {
+    let fixture = Fixture::new(1);
+    fs::create_dir_all(fixture.path("unmounted")).unwrap();
+    let output = fixture.hekate(&["verify", "unmounted", "lib"]);
     assert_eq!(
         text(&output.stdout),
         "unmounted: an empty directory: is a disk not mounted?\n\
@@ -234,8 +234,8 @@ fn verifying_nothing_is_no_success() {
     );
     assert_eq!(output.status.code(), Some(3));
 
-    fs::create_dir_all(place.path("unmounted/lost+found")).unwrap();
-    let output = place.hekate(&["verify", "unmounted"]);
+    fs::create_dir_all(fixture.path("unmounted/lost+found")).unwrap();
+    let output = fixture.hekate(&["verify", "unmounted"]);
     assert_eq!(output.status.code(), Some(1));
     let error = "hekate: no torrents to verify\n";
     assert!(text(&output.stderr).ends_with(error));

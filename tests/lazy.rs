@@ -182,7 +182,7 @@ fn without_the_option_content_is_served_as_it_is() {
 }
 
 #[test]
-fn a_peer_that_cannot_be_told_is_let_go() {
+fn a_peer_without_rejects_is_closed_at_a_bad_piece() {
     let dir = tempfile::tempdir().unwrap();
     let sample = three_files().write(dir.path()).unwrap();
     spoil(&sample.files[0].path, 0);
@@ -196,7 +196,7 @@ fn a_peer_that_cannot_be_told_is_let_go() {
 }
 
 #[test]
-fn a_piece_that_is_mended_is_served_again() {
+fn a_repaired_piece_is_served_again() {
     let dir = tempfile::tempdir().unwrap();
     let sample = three_files().write(dir.path()).unwrap();
     let file = &sample.files[2].path;
@@ -289,7 +289,7 @@ fn many_files_in_one_piece_are_hashed_together() {
 }
 
 #[test]
-fn a_crowd_has_a_large_piece_hashed_once() {
+fn many_peers_cause_one_hashing_of_a_large_piece() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(82)
         .piece_length(64 << 20)
@@ -317,7 +317,7 @@ fn a_crowd_has_a_large_piece_hashed_once() {
 }
 
 #[test]
-fn who_waits_for_a_disk_does_not_wait_for_hashing() {
+fn reading_does_not_wait_for_hashing() {
     let dir = tempfile::tempdir().unwrap();
     let read = three_files().write(dir.path()).unwrap();
     let hashed = TorrentBuilder::new(83)
@@ -355,7 +355,7 @@ fn who_waits_for_a_disk_does_not_wait_for_hashing() {
 }
 
 /// A daemon that remembers what it has verified in a directory, and where it answers for its figures.
-fn remembering(dir: &Path, state: &Path) -> (Daemon, SocketAddr) {
+fn seed_with_state(dir: &Path, state: &Path) -> (Daemon, SocketAddr) {
     let mut arguments = LAZY.to_vec();
     arguments.extend(["--status", "127.0.0.1:0", "--state-dir"]);
     arguments.push(state.to_str().unwrap());
@@ -375,19 +375,19 @@ fn hashed_for(daemon: &Daemon, status: SocketAddr, sample: &Sample, pieces: &[u3
 }
 
 #[test]
-fn what_was_verified_is_not_hashed_again_after_a_restart() {
-    let place = tempfile::tempdir().unwrap();
-    let [library, state] = ["library", "state"].map(|name| place.path().join(name));
+fn verified_pieces_are_not_hashed_again_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let [library, state] = ["library", "state"].map(|name| directory.path().join(name));
     fs::create_dir(&library).unwrap();
     let sample = three_files().write(&library).unwrap();
-    let (mut daemon, status) = remembering(&library, &state);
+    let (mut daemon, status) = seed_with_state(&library, &state);
     assert_eq!(hashed_for(&daemon, status, &sample, &[0, 1, 2, 3]), 4);
     daemon.signal("TERM");
     assert!(daemon.wait().success());
 
     // Of the three files the last changes, which piece 0 has nothing of.
     spoil(&sample.files[2].path, 299_999);
-    let (mut daemon, status) = remembering(&library, &state);
+    let (mut daemon, status) = seed_with_state(&library, &state);
     assert_eq!(hashed_for(&daemon, status, &sample, &[0]), 0);
     assert_eq!(hashed_for(&daemon, status, &sample, &[2, 3, 1]), 3);
     let mut leecher = connect(&daemon, &sample);
@@ -397,7 +397,7 @@ fn what_was_verified_is_not_hashed_again_after_a_restart() {
 
     // What was bad is hashed again, for it may have been mended.
     spoil(&sample.files[2].path, 299_999);
-    let (daemon, status) = remembering(&library, &state);
+    let (daemon, status) = seed_with_state(&library, &state);
     let last = sample.pieces - 1;
     let mut leecher = connect(&daemon, &sample);
     ask_until(&mut leecher, &sample, last, true);
@@ -405,22 +405,22 @@ fn what_was_verified_is_not_hashed_again_after_a_restart() {
 }
 
 #[test]
-fn what_is_remembered_may_be_damaged_or_in_use_and_nothing_is_served_that_is_wrong() {
-    let place = tempfile::tempdir().unwrap();
-    let [library, state] = ["library", "state"].map(|name| place.path().join(name));
+fn a_damaged_or_locked_file_of_verified_pieces_serves_no_bad_piece() {
+    let directory = tempfile::tempdir().unwrap();
+    let [library, state] = ["library", "state"].map(|name| directory.path().join(name));
     fs::create_dir(&library).unwrap();
     fs::create_dir(&state).unwrap();
     let sample = three_files().write(&library).unwrap();
     fs::write(state.join("verified"), "hekate verified 1\nrubbish").unwrap();
-    let (mut first, status) = remembering(&library, &state);
+    let (mut first, status) = seed_with_state(&library, &state);
     assert_eq!(hashed_for(&first, status, &sample, &[0]), 1);
 
-    let (mut second, status) = remembering(&library, &state);
+    let (mut second, status) = seed_with_state(&library, &state);
     second.wait_for_line("verified: another process has it: verified pieces are not saved");
     assert_eq!(hashed_for(&second, status, &sample, &[0]), 1);
 
     first.signal("TERM");
     assert!(first.wait().success());
-    let (third, status) = remembering(&library, &state);
+    let (third, status) = seed_with_state(&library, &state);
     assert_eq!(hashed_for(&third, status, &sample, &[0]), 0);
 }

@@ -87,21 +87,21 @@ fn many_files() -> TorrentBuilder {
 }
 
 #[test]
-fn a_single_file() {
+fn single_file_torrents_load() {
     for length in [1, 16_383, 16_384, 16_385, 40_000, 65_536] {
         assert_read_as_made(&TorrentBuilder::new(length).length(length));
     }
 }
 
 #[test]
-fn pieces_of_any_length() {
+fn torrents_with_unusual_piece_lengths_load() {
     for piece_length in [1000, 1 << 14, 12_345, 1 << 20, 64 << 20] {
         assert_read_as_made(&many_files().piece_length(piece_length));
     }
 }
 
 #[test]
-fn padding_of_every_kind() {
+fn torrents_with_padding_files_load() {
     let pad = |length| {
         many_files()
             .padding(length)
@@ -116,7 +116,7 @@ fn padding_of_every_kind() {
 }
 
 #[test]
-fn names_of_every_kind() {
+fn torrents_with_unusual_names_load() {
     assert_read_as_made(&many_files().name("naïve 猫").file("ä/ö.ü", 12));
     assert_read_as_made(&many_files().name(b"\xc4\xe3").file(b"\xff/\xfe", 12));
     let both = many_files().name(b"\xc4\xe3").name_utf8("你");
@@ -124,7 +124,7 @@ fn names_of_every_kind() {
 }
 
 #[test]
-fn private_and_unsorted_and_with_a_newline_at_the_end() {
+fn private_unsorted_and_newline_terminated_torrents_load() {
     let builder = many_files().private().unsorted().trailing(b"\n");
     let builder = builder
         .announce(&["http://a/x", "http://b/x"])
@@ -146,7 +146,7 @@ fn private_and_unsorted_and_with_a_newline_at_the_end() {
 }
 
 #[test]
-fn content_below_another_directory() {
+fn content_is_found_below_a_content_directory() {
     let (torrents, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let sample = many_files()
         .write_apart(torrents.path(), root.path())

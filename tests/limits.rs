@@ -17,7 +17,7 @@ use support::leecher::{self, FAST_AND_EXTENDED, Leecher, Seen};
 use support::torrent::TorrentBuilder;
 
 #[test]
-fn metadata_waits_for_the_rate() {
+fn metadata_waits_for_the_upload_limit() {
     let dir = tempfile::tempdir().unwrap();
     // A megabyte of hashes.
     let builder = TorrentBuilder::new(26).piece_length(16);
@@ -49,7 +49,7 @@ fn metadata_waits_for_the_rate() {
 }
 
 #[test]
-fn what_the_kernel_allows_too_little_of_is_said_at_the_start() {
+fn low_kernel_limits_are_logged_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     TorrentBuilder::new(27).write(dir.path()).unwrap();
     // The limit is that of a network, so one of its own is made.

@@ -27,18 +27,18 @@ use tempfile::TempDir;
 /// How late a change may be taken up: a promise of the manual.
 const PROMPT: Duration = Duration::from_secs(2);
 
-struct Place {
+struct Fixture {
     directory: TempDir,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let place = Place { directory };
+        let fixture = Fixture { directory };
         for name in ["lib", "aside"] {
-            fs::create_dir(place.path(name)).unwrap();
+            fs::create_dir(fixture.path(name)).unwrap();
         }
-        place
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -99,18 +99,18 @@ fn expect(daemon: &Daemon, sample: &Sample, served: bool) {
 }
 
 #[test]
-fn a_torrent_that_is_renamed_into_place_is_served_at_once_and_one_that_goes_is_not() {
-    let place = Place::new();
-    let (stays, comes) = (place.torrent("lib", 1), place.torrent("aside", 2));
-    let mut daemon = place.seed();
+fn a_torrent_renamed_into_the_library_is_served_at_once_and_a_removed_one_is_not() {
+    let fixture = Fixture::new();
+    let (stays, comes) = (fixture.torrent("lib", 1), fixture.torrent("aside", 2));
+    let mut daemon = fixture.seed();
     assert!(!is_served(&daemon, comes.info_hash));
-    place.rename(&comes, "lib");
+    fixture.rename(&comes, "lib");
     expect(&daemon, &comes, true);
     leecher::download(daemon.address, &comes);
     let mut leecher = Leecher::connect(daemon.address, comes.info_hash, FAST);
     leecher.until_unchoked();
     fs::remove_file(
-        place
+        fixture
             .path("lib")
             .join(comes.metainfo_path.file_name().unwrap()),
     )
@@ -122,10 +122,10 @@ fn a_torrent_that_is_renamed_into_place_is_served_at_once_and_one_that_goes_is_n
 }
 
 #[test]
-fn content_that_changes_withdraws_its_torrent_until_it_is_right_again() {
-    let place = Place::new();
-    let (changes, stays) = (place.torrent("lib", 1), place.torrent("lib", 2));
-    let mut daemon = place.seed();
+fn changed_content_withdraws_its_torrent_until_it_is_restored() {
+    let fixture = Fixture::new();
+    let (changes, stays) = (fixture.torrent("lib", 1), fixture.torrent("lib", 2));
+    let mut daemon = fixture.seed();
     let mut leecher = Leecher::connect(daemon.address, changes.info_hash, FAST);
     leecher.until_unchoked();
     let content = fs::read(&changes.files[0].path).unwrap();
@@ -136,7 +136,7 @@ fn content_that_changes_withdraws_its_torrent_until_it_is_right_again() {
     fs::write(&changes.files[0].path, content).unwrap();
     expect(&daemon, &changes, true);
     leecher::download(daemon.address, &changes);
-    let aside = place.path("aside").join("content");
+    let aside = fixture.path("aside").join("content");
     fs::rename(&changes.files[0].path, &aside).unwrap();
     expect(&daemon, &changes, false);
     fs::rename(&aside, &changes.files[0].path).unwrap();
@@ -145,36 +145,38 @@ fn content_that_changes_withdraws_its_torrent_until_it_is_right_again() {
 }
 
 #[test]
-fn a_directory_of_many_that_is_moved_in_is_one_batch() {
-    let place = Place::new();
-    let many: Vec<Sample> = (10..310).map(|seed| place.torrent("aside", seed)).collect();
-    let mut daemon = place.seed();
-    fs::rename(place.path("aside"), place.path("lib/many")).unwrap();
+fn a_moved_in_directory_of_many_torrents_is_one_batch() {
+    let fixture = Fixture::new();
+    let many: Vec<Sample> = (10..310)
+        .map(|seed| fixture.torrent("aside", seed))
+        .collect();
+    let mut daemon = fixture.seed();
+    fs::rename(fixture.path("aside"), fixture.path("lib/many")).unwrap();
     daemon.wait_for_line("300 torrents added, 0 removed: 300 now");
     for sample in &many {
         expect(&daemon, sample, true);
     }
-    fs::rename(place.path("lib/many"), place.path("aside")).unwrap();
+    fs::rename(fixture.path("lib/many"), fixture.path("aside")).unwrap();
     daemon.wait_for_line("0 torrents added, 300 removed: 0 now");
     expect(&daemon, &many[17], false);
 }
 
 #[test]
-fn a_restart_serves_what_the_index_says_and_finds_what_has_changed_meanwhile() {
-    let place = Place::new();
+fn a_restart_serves_the_index_and_finds_changes_made_while_stopped() {
+    let fixture = Fixture::new();
     let (stays, goes, comes) = (
-        place.torrent("lib", 1),
-        place.torrent("lib", 2),
-        place.torrent("aside", 3),
+        fixture.torrent("lib", 1),
+        fixture.torrent("lib", 2),
+        fixture.torrent("aside", 3),
     );
-    fs::write(place.path("lib/rubbish.torrent"), "rubbish").unwrap();
-    let mut daemon = place.seed();
+    fs::write(fixture.path("lib/rubbish.torrent"), "rubbish").unwrap();
+    let mut daemon = fixture.seed();
     daemon.wait_for_line("serving 2 torrents");
     daemon.wait_for_line("rubbish.torrent: malformed bencode");
     drop(daemon);
-    place.rename(&comes, "lib");
+    fixture.rename(&comes, "lib");
     fs::remove_file(&goes.metainfo_path).unwrap();
-    let mut daemon = place.seed();
+    let mut daemon = fixture.seed();
     // That is what the index says.
     daemon.wait_for_line("serving 2 torrents to at most 500 peers in 50 slots; 1 refused");
     daemon.wait_for_line("rubbish.torrent: malformed bencode");
@@ -184,32 +186,32 @@ fn a_restart_serves_what_the_index_says_and_finds_what_has_changed_meanwhile() {
 }
 
 #[test]
-fn an_index_that_is_damaged_or_deleted_is_made_anew() {
-    let place = Place::new();
-    let sample = place.torrent("lib", 1);
-    drop(place.seed());
+fn a_damaged_or_deleted_index_is_made_again() {
+    let fixture = Fixture::new();
+    let sample = fixture.torrent("lib", 1);
+    drop(fixture.seed());
     for damage in ["hekatidx and nothing else", "another file"] {
-        fs::write(place.index(), damage).unwrap();
-        let mut daemon = place.seed();
+        fs::write(fixture.index(), damage).unwrap();
+        let mut daemon = fixture.seed();
         daemon.wait_for_line(": rebuilding it");
         leecher::download(daemon.address, &sample);
     }
-    fs::remove_dir_all(place.path("state")).unwrap();
-    leecher::download(place.seed().address, &sample);
+    fs::remove_dir_all(fixture.path("state")).unwrap();
+    leecher::download(fixture.seed().address, &sample);
 }
 
 #[test]
-fn a_root_that_is_away_takes_its_torrents_with_it_and_heals() {
-    let place = Place::new();
-    let samples: Vec<Sample> = (1..6).map(|seed| place.torrent("lib", seed)).collect();
-    let mut daemon = place.seed();
+fn torrents_of_a_missing_root_are_withdrawn_and_served_again() {
+    let fixture = Fixture::new();
+    let samples: Vec<Sample> = (1..6).map(|seed| fixture.torrent("lib", seed)).collect();
+    let mut daemon = fixture.seed();
     let mut leecher = Leecher::connect(daemon.address, samples[0].info_hash, FAST);
     leecher.until_unchoked();
-    fs::rename(place.path("lib"), place.path("away")).unwrap();
+    fs::rename(fixture.path("lib"), fixture.path("away")).unwrap();
     leecher.until_closed();
     expect(&daemon, &samples[1], false);
     daemon.wait_for_line("is empty or missing");
-    fs::rename(place.path("away"), place.path("lib")).unwrap();
+    fs::rename(fixture.path("away"), fixture.path("lib")).unwrap();
     for sample in &samples {
         expect(&daemon, sample, true);
     }
@@ -217,12 +219,12 @@ fn a_root_that_is_away_takes_its_torrents_with_it_and_heals() {
     drop(daemon);
 
     // Away from the start on.
-    fs::rename(place.path("lib"), place.path("away")).unwrap();
-    fs::create_dir(place.path("lib")).unwrap();
-    let daemon = place.seed();
+    fs::rename(fixture.path("lib"), fixture.path("away")).unwrap();
+    fs::create_dir(fixture.path("lib")).unwrap();
+    let daemon = fixture.seed();
     expect(&daemon, &samples[1], false);
-    fs::remove_dir(place.path("lib")).unwrap();
-    fs::rename(place.path("away"), place.path("lib")).unwrap();
+    fs::remove_dir(fixture.path("lib")).unwrap();
+    fs::rename(fixture.path("away"), fixture.path("lib")).unwrap();
     for sample in &samples {
         expect(&daemon, sample, true);
     }
@@ -231,11 +233,11 @@ fn a_root_that_is_away_takes_its_torrents_with_it_and_heals() {
 }
 
 #[test]
-fn the_second_of_equal_torrents_takes_over_from_the_first() {
-    let place = Place::new();
-    let first = place.torrent("lib/a", 1);
-    let second = place.torrent("lib/b", 1);
-    let mut daemon = place.seed();
+fn a_duplicate_is_served_when_the_served_file_is_removed() {
+    let fixture = Fixture::new();
+    let first = fixture.torrent("lib/a", 1);
+    let second = fixture.torrent("lib/b", 1);
+    let mut daemon = fixture.seed();
     daemon.wait_for_line("the same info-hash as ");
     fs::remove_file(&first.metainfo_path).unwrap();
     daemon.wait_for_line("1 torrents added, 1 removed: 1 now");
@@ -246,27 +248,27 @@ fn the_second_of_equal_torrents_takes_over_from_the_first() {
 }
 
 #[test]
-fn a_rescan_finds_what_is_not_noticed_and_a_copied_index_has_another_root() {
-    let place = Place::new();
-    let (content, elsewhere) = (place.path("content"), place.path("elsewhere"));
+fn a_rescan_finds_unnoticed_changes_and_a_copied_index_has_another_root() {
+    let fixture = Fixture::new();
+    let (content, elsewhere) = (fixture.path("content"), fixture.path("elsewhere"));
     let builder = TorrentBuilder::new(1).length(1000);
-    let sample = builder.write_apart(&place.path("lib"), &content).unwrap();
+    let sample = builder.write_apart(&fixture.path("lib"), &content).unwrap();
     let text = |path: &Path| path.to_str().unwrap().to_owned();
-    let daemon = place.seed_with(&["--rescan", "1", "--content", &text(&content)]);
+    let daemon = fixture.seed_with(&["--rescan", "1", "--content", &text(&content)]);
     leecher::download(daemon.address, &sample);
-    fs::rename(&sample.files[0].path, place.path("aside/content")).unwrap();
+    fs::rename(&sample.files[0].path, fixture.path("aside/content")).unwrap();
     wait_until(leecher::DEADLINE, "it is refused", || {
         !is_served(&daemon, sample.info_hash)
     });
-    fs::rename(place.path("aside/content"), &sample.files[0].path).unwrap();
+    fs::rename(fixture.path("aside/content"), &sample.files[0].path).unwrap();
     wait_until(leecher::DEADLINE, "it is served again", || {
         is_served(&daemon, sample.info_hash)
     });
     drop(daemon);
-    fs::rename(place.path("lib"), &elsewhere).unwrap();
+    fs::rename(fixture.path("lib"), &elsewhere).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
     command.args(["seed", "-v", "--bind", "127.0.0.1", "--port", "0"]);
-    command.arg("--index").arg(place.index());
+    command.arg("--index").arg(fixture.index());
     command.arg("--root").arg(&elsewhere);
     let daemon = Daemon::start(command);
     // The index may say that the content was away.
@@ -275,7 +277,7 @@ fn a_rescan_finds_what_is_not_noticed_and_a_copied_index_has_another_root() {
 }
 
 /// `hekate seed` below strace, which does something to a system call.
-fn injected(place: &Place, injection: &str) -> Command {
+fn injected(fixture: &Fixture, injection: &str) -> Command {
     let mut command = Command::new("strace");
     command
         .args(["-D", "-f", "-o", "/dev/null", "-e"])
@@ -283,14 +285,14 @@ fn injected(place: &Place, injection: &str) -> Command {
         .arg(env!("CARGO_BIN_EXE_hekate"))
         .args(["seed", "--config", "/dev/null", "--bind", "127.0.0.1"])
         .args(["--port", "0", "--state-dir"])
-        .arg(place.path("state"))
-        .arg(place.path("lib"));
+        .arg(fixture.path("state"))
+        .arg(fixture.path("lib"));
     command
 }
 
 /// Has a run killed when it makes this system call for the time with this number.
-fn kill_at(place: &Place, call: &str, when: usize) {
-    let mut command = injected(place, &format!("{call}:signal=KILL:when={when}"));
+fn kill_at(fixture: &Fixture, call: &str, when: usize) {
+    let mut command = injected(fixture, &format!("{call}:signal=KILL:when={when}"));
     let status = command
         .args(["--status", "off"])
         .output()
@@ -304,23 +306,23 @@ const KILLED_AT: [&str; 3] = ["fsync", "rename", "fsync"];
 
 #[test]
 fn a_refresh_that_is_killed_leaves_the_old_index_or_the_new() {
-    let place = Place::new();
-    let mut samples = vec![place.torrent("lib", 1)];
-    drop(place.seed());
+    let fixture = Fixture::new();
+    let mut samples = vec![fixture.torrent("lib", 1)];
+    drop(fixture.seed());
     for (seed, (number, call)) in (2..).zip(KILLED_AT.iter().enumerate()) {
-        samples.push(place.torrent("lib", seed));
-        let before = fs::read(place.index()).unwrap();
+        samples.push(fixture.torrent("lib", seed));
+        let before = fs::read(fixture.index()).unwrap();
         let when = 1 + KILLED_AT[..number]
             .iter()
             .filter(|other| *other == call)
             .count();
-        kill_at(&place, call, when);
-        let after = fs::read(place.index()).unwrap();
+        kill_at(&fixture, call, when);
+        let after = fs::read(fixture.index()).unwrap();
         assert_eq!(after == before, number < 2, "{call} {when}");
-        let index = hekate::library::index::Index::open(&place.index()).unwrap();
+        let index = hekate::library::index::Index::open(&fixture.index()).unwrap();
         index.check().unwrap();
         drop(index);
-        let daemon = place.seed();
+        let daemon = fixture.seed();
         expect(&daemon, samples.last().unwrap(), true);
     }
 }
@@ -329,7 +331,7 @@ fn a_refresh_that_is_killed_leaves_the_old_index_or_the_new() {
 const WRITES: &str = "write,pwrite64,copy_file_range,sendfile";
 
 /// `hekate seed` below strace, which sees what is written to the new index and may do something to it.
-fn writing(place: &Place, new: &Path, injection: Option<&str>, log: &Path) -> Command {
+fn writing(fixture: &Fixture, new: &Path, injection: Option<&str>, log: &Path) -> Command {
     let mut command = Command::new("strace");
     command.args(["-D", "-f", "-P"]).arg(new).arg("-o").arg(log);
     command.args(["-e", &format!("trace={WRITES}")]);
@@ -340,22 +342,22 @@ fn writing(place: &Place, new: &Path, injection: Option<&str>, log: &Path) -> Co
         .arg(env!("CARGO_BIN_EXE_hekate"))
         .args(["seed", "--config", "/dev/null", "--bind", "127.0.0.1"])
         .args(["--port", "0", "--status", "off", "--state-dir"])
-        .arg(place.path("state"))
-        .arg(place.path("lib"));
+        .arg(fixture.path("state"))
+        .arg(fixture.path("lib"));
     command
 }
 
 #[test]
 fn a_refresh_that_is_killed_at_any_write_leaves_the_old_index() {
-    let place = Place::new();
-    place.torrent("lib", 1);
-    drop(place.seed());
-    let (index, log) = (place.index(), place.path("log"));
+    let fixture = Fixture::new();
+    fixture.torrent("lib", 1);
+    drop(fixture.seed());
+    let (index, log) = (fixture.index(), fixture.path("log"));
     let new = index.with_extension("index.new");
-    let came = place.torrent("lib", 2);
+    let came = fixture.torrent("lib", 2);
     let before = fs::read(&index).unwrap();
     // One refresh that is left alone says how many writes there are.
-    let daemon = Daemon::start(writing(&place, &new, None, &log));
+    let daemon = Daemon::start(writing(&fixture, &new, None, &log));
     wait_until(Duration::from_secs(20), "the index is refreshed", || {
         fs::read(&index).unwrap() != before
     });
@@ -368,7 +370,7 @@ fn a_refresh_that_is_killed_at_any_write_leaves_the_old_index() {
         let count = said.lines().filter(|line| line.contains(&begins)).count();
         for when in 1..=count {
             let injection = format!("inject={call}:signal=KILL:when={when}");
-            let output = writing(&place, &new, Some(&injection), &log).output();
+            let output = writing(&fixture, &new, Some(&injection), &log).output();
             let status = output.unwrap().status;
             assert_eq!(status.signal(), Some(9), "{call} {when}: {status}");
             assert!(fs::read(&index).unwrap() == before, "{call} {when}");
@@ -380,18 +382,18 @@ fn a_refresh_that_is_killed_at_any_write_leaves_the_old_index() {
         .unwrap()
         .check()
         .unwrap();
-    expect(&place.seed(), &came, true);
+    expect(&fixture.seed(), &came, true);
 }
 
 #[test]
-fn a_directory_that_cannot_be_read_for_a_while_keeps_its_place() {
-    let place = Place::new();
-    let (stays, behind) = (place.torrent("lib", 1), place.torrent("lib/disk", 2));
-    let state = place.path("state");
+fn a_directory_that_is_unreadable_for_a_while_stays_watched() {
+    let fixture = Fixture::new();
+    let (stays, behind) = (fixture.torrent("lib", 1), fixture.torrent("lib/disk", 2));
+    let state = fixture.path("state");
     let arguments = ["--state-dir", state.to_str().unwrap()];
-    let mut daemon = strace::seed(&place.path("lib"), &arguments);
+    let mut daemon = strace::seed(&fixture.path("lib"), &arguments);
     expect(&daemon, &behind, true);
-    let at = place.path("lib/disk");
+    let at = fixture.path("lib/disk");
     let lacking = Injection::begin_at(&daemon, &at, "openat", "error=EMFILE");
     daemon.signal("HUP");
     daemon.wait_for_line("rescan postponed");
@@ -412,36 +414,36 @@ fn a_directory_that_cannot_be_read_for_a_while_keeps_its_place() {
 }
 
 #[test]
-fn a_first_index_that_is_killed_is_whole_or_not_there() {
-    for (call, when, there) in [
+fn a_killed_first_index_is_complete_or_absent() {
+    for (call, when, exists) in [
         ("fsync", 1, false),
         ("rename", 1, false),
         ("fsync", 2, true),
     ] {
-        let place = Place::new();
-        let samples = [place.torrent("lib", 1), place.torrent("lib", 2)];
-        kill_at(&place, call, when);
-        let names = |place: &Place| -> Vec<PathBuf> {
-            let entries = fs::read_dir(place.path("state")).unwrap();
+        let fixture = Fixture::new();
+        let samples = [fixture.torrent("lib", 1), fixture.torrent("lib", 2)];
+        kill_at(&fixture, call, when);
+        let names = |fixture: &Fixture| -> Vec<PathBuf> {
+            let entries = fs::read_dir(fixture.path("state")).unwrap();
             entries.map(|entry| entry.unwrap().path()).collect()
         };
         let is_index = |path: &&PathBuf| path.extension().is_some_and(|name| name == "index");
-        let indexes = names(&place).iter().filter(is_index).count();
-        assert_eq!(indexes, usize::from(there), "{call} {when}");
-        if there {
-            let index = hekate::library::index::Index::open(&place.index()).unwrap();
+        let indexes = names(&fixture).iter().filter(is_index).count();
+        assert_eq!(indexes, usize::from(exists), "{call} {when}");
+        if exists {
+            let index = hekate::library::index::Index::open(&fixture.index()).unwrap();
             index.check().unwrap();
         }
-        let daemon = place.seed();
+        let daemon = fixture.seed();
         for sample in &samples {
             expect(&daemon, sample, true);
             leecher::download(daemon.address, sample);
         }
         drop(daemon);
-        if !there {
+        if !exists {
             // What the first had begun is gone. The refresh of an index that was there may have
             // been at work just now.
-            let left = names(&place);
+            let left = names(&fixture);
             assert!(left.iter().all(|path| is_index(&path)), "{left:?}");
         }
     }
@@ -457,19 +459,19 @@ fn ask(socket: &Path, path: &str) -> String {
 }
 
 #[test]
-fn the_status_says_how_far_the_first_index_is() {
-    let place = Place::new();
-    let samples: Vec<Sample> = (1..4).map(|seed| place.torrent("lib", seed)).collect();
+fn the_status_shows_the_progress_of_the_first_index() {
+    let fixture = Fixture::new();
+    let samples: Vec<Sample> = (1..4).map(|seed| fixture.torrent("lib", seed)).collect();
     // All files are in it when it waits for the disk.
-    let mut command = injected(&place, "fsync:delay_enter=5000000:when=1");
-    let socket = place.path("status");
+    let mut command = injected(&fixture, "fsync:delay_enter=5000000:when=1");
+    let socket = fixture.path("status");
     command.arg("--status");
     command.arg(format!("unix:{}", socket.display()));
     let started = std::thread::spawn(|| Daemon::start(command));
-    let told = r#""phase":"indexing","indexed_files":3,"#;
+    let expected = r#""phase":"indexing","indexed_files":3,"#;
     poll_until(Duration::from_secs(20), || {
         let status = ask(&socket, "/status.json");
-        status.contains(told).then_some(()).ok_or(status)
+        status.contains(expected).then_some(()).ok_or(status)
     });
     let ready = ask(&socket, "/readyz");
     assert!(ready.starts_with("HTTP/1.1 503 ") && ready.ends_with("\r\n\r\nindexing\n"));
@@ -479,8 +481,8 @@ fn the_status_says_how_far_the_first_index_is() {
     assert!(text.contains(" is indexing, 3 files so far, up "), "{text}");
     let daemon = started.join().unwrap();
     assert!(ask(&socket, "/readyz").starts_with("HTTP/1.1 200 "));
-    let told = r#""phase":"serving","indexed_files":null,"#;
-    assert!(ask(&socket, "/status.json").contains(told));
+    let expected = r#""phase":"serving","indexed_files":null,"#;
+    assert!(ask(&socket, "/status.json").contains(expected));
     for sample in &samples {
         expect(&daemon, sample, true);
     }
@@ -503,19 +505,19 @@ fn listed(socket: &Path) -> Vec<String> {
 }
 
 #[test]
-fn all_that_is_served_is_listed() {
-    let place = Place::new();
-    let mut samples: Vec<Sample> = (1..8).map(|seed| place.torrent("lib", seed)).collect();
-    let socket = place.path("status");
-    let daemon = place.seed_with(&["--status", &format!("unix:{}", socket.display())]);
+fn every_served_torrent_is_listed() {
+    let fixture = Fixture::new();
+    let mut samples: Vec<Sample> = (1..8).map(|seed| fixture.torrent("lib", seed)).collect();
+    let socket = fixture.path("status");
+    let daemon = fixture.seed_with(&["--status", &format!("unix:{}", socket.display())]);
     // Some are in the index, some have come, one has gone.
-    samples.extend((8..11).map(|seed| place.torrent("aside", seed)));
+    samples.extend((8..11).map(|seed| fixture.torrent("aside", seed)));
     for sample in &samples[7..] {
-        place.rename(sample, "lib");
+        fixture.rename(sample, "lib");
         expect(&daemon, sample, true);
     }
     let gone = samples.remove(2);
-    place.rename(&gone, "aside");
+    fixture.rename(&gone, "aside");
     expect(&daemon, &gone, false);
     let mut wanted: Vec<String> = samples.iter().map(Sample::info_hash_hex).collect();
     wanted.sort();
@@ -527,21 +529,21 @@ fn all_that_is_served_is_listed() {
             .ok_or(format!("{listed:?} {wanted:?}"))
     });
     let name = samples[0].metainfo_path.file_name().unwrap();
-    let metainfo = place.path("lib").join(name);
+    let metainfo = fixture.path("lib").join(name);
     let metainfo = format!("\"metainfo\":\"{}\"", metainfo.display());
     assert!(ask(&socket, "/torrents").contains(&metainfo));
     assert!(ask(&socket, "/torrents?after=xyz").starts_with("HTTP/1.1 400 "));
 }
 
 #[test]
-fn what_comes_while_no_descriptor_is_left_is_looked_at_later() {
-    let place = Place::new();
-    let stays = place.torrent("lib", 1);
-    let comes = place.torrent("aside", 2);
-    let mut daemon = place.seed();
+fn torrents_added_while_descriptors_are_exhausted_are_examined_later() {
+    let fixture = Fixture::new();
+    let stays = fixture.torrent("lib", 1);
+    let comes = fixture.torrent("aside", 2);
+    let mut daemon = fixture.seed();
     leecher::download(daemon.address, &stays);
     daemon.leave_no_descriptor();
-    place.rename(&comes, "lib");
+    fixture.rename(&comes, "lib");
     // One that is served is touched as well, and must not be withdrawn for that.
     let touched = fs::read(&stays.metainfo_path).unwrap();
     fs::write(&stays.metainfo_path, touched).unwrap();
@@ -554,10 +556,10 @@ fn what_comes_while_no_descriptor_is_left_is_looked_at_later() {
 }
 
 #[test]
-fn a_torrent_whose_content_no_descriptor_is_left_for_stays() {
-    let place = Place::new();
-    let sample = place.torrent("lib", 1);
-    let mut daemon = strace::seed(&place.path("lib"), &[]);
+fn a_torrent_stays_when_its_content_cannot_be_opened_for_lack_of_descriptors() {
+    let fixture = Fixture::new();
+    let sample = fixture.torrent("lib", 1);
+    let mut daemon = strace::seed(&fixture.path("lib"), &[]);
     let content = &sample.files[0].path;
     let injection = Injection::begin_at(&daemon, content, "openat", "error=EMFILE");
     // A peer asks for it, and a change has it looked at.

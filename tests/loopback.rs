@@ -89,7 +89,7 @@ fn a_plain_peer_gets_every_byte_of_an_odd_torrent() {
 }
 
 #[test]
-fn a_fast_peer_is_told_have_all_and_gets_every_byte() {
+fn a_fast_peer_gets_have_all_and_every_byte() {
     let dir = tempfile::tempdir().unwrap();
     let sample = odd_torrent(dir.path());
     let daemon = Daemon::seed(dir.path());
@@ -101,7 +101,7 @@ fn a_fast_peer_is_told_have_all_and_gets_every_byte() {
 }
 
 #[test]
-fn our_reserved_bits_are_ours_and_never_an_echo() {
+fn reserved_bits_are_never_echoed() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(2).write(dir.path()).unwrap();
     let daemon = Daemon::seed(dir.path());
@@ -124,7 +124,7 @@ fn forty_eight_bytes_are_enough_for_an_answer() {
 }
 
 #[test]
-fn the_metadata_can_be_had_by_a_magnet_link() {
+fn a_magnet_link_gets_the_metadata() {
     let dir = tempfile::tempdir().unwrap();
     // More than two metadata pieces of 16 KiB.
     let sample = TorrentBuilder::new(4)
@@ -217,7 +217,7 @@ fn a_request_before_interested_counts_as_interested() {
 }
 
 #[test]
-fn slots_go_round_when_credit_is_used_up() {
+fn slots_rotate_when_credit_is_used_up() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(6)
         .length(2_000_000)
@@ -246,7 +246,7 @@ fn slots_go_round_when_credit_is_used_up() {
 }
 
 #[test]
-fn the_rate_limit_holds() {
+fn the_upload_limit_holds() {
     let dir = tempfile::tempdir().unwrap();
     let length = 2 << 20;
     let sample = TorrentBuilder::new(7)
@@ -267,7 +267,7 @@ fn the_rate_limit_holds() {
 }
 
 #[test]
-fn a_word_does_not_wait_for_the_rate_of_the_blocks() {
+fn control_bytes_do_not_wait_for_the_upload_limit() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(20)
         .length(2_000_000)
@@ -298,7 +298,7 @@ fn a_word_does_not_wait_for_the_rate_of_the_blocks() {
 }
 
 #[test]
-fn metadata_counts_against_the_rate() {
+fn metadata_counts_against_the_upload_limit() {
     let dir = tempfile::tempdir().unwrap();
     // A dictionary of six pieces of 16 KiB.
     let sample = TorrentBuilder::new(19)
@@ -326,7 +326,7 @@ fn metadata_counts_against_the_rate() {
 }
 
 #[test]
-fn a_full_house_refuses_and_has_room_again() {
+fn peers_are_refused_at_capacity_and_accepted_afterwards() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(8).write(dir.path()).unwrap();
     let mut daemon = Daemon::seed_with(dir.path(), &["--max-peers", "1"]);
@@ -345,7 +345,7 @@ fn a_full_house_refuses_and_has_room_again() {
 }
 
 #[test]
-fn one_address_has_no_more_than_its_share() {
+fn connections_from_one_address_are_limited() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(9).write(dir.path()).unwrap();
     let daemon = Daemon::seed_with(dir.path(), &["--max-peers-per-ip", "2"]);
@@ -375,7 +375,7 @@ fn a_utp_connection_request_is_reset_at_once() {
 }
 
 #[test]
-fn truncated_content_ends_its_blocks_and_heals() {
+fn truncated_content_rejects_its_blocks_until_restored() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(11)
         .name("two")
@@ -412,7 +412,7 @@ fn truncated_content_ends_its_blocks_and_heals() {
 }
 
 #[test]
-fn a_batch_that_reaches_a_cut_does_not_stall() {
+fn a_batch_across_a_truncation_does_not_stall() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(18)
         .length(1 << 20)
@@ -451,7 +451,7 @@ fn a_batch_that_reaches_a_cut_does_not_stall() {
 }
 
 #[test]
-fn vanished_content_ends_its_blocks_and_heals() {
+fn missing_content_rejects_its_blocks_until_restored() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(12)
         .length(1 << 20)
@@ -497,7 +497,7 @@ fn until_served_again(daemon: &Daemon, sample: &Sample, index: u32) {
 }
 
 #[test]
-fn the_list_names_what_is_valid_and_why_others_are_not() {
+fn list_prints_valid_torrents_and_the_reasons_of_refusals() {
     let dir = tempfile::tempdir().unwrap();
     let good = TorrentBuilder::new(13).write(dir.path()).unwrap();
     let short = TorrentBuilder::new(14).write(dir.path()).unwrap();
@@ -528,7 +528,7 @@ fn the_list_names_what_is_valid_and_why_others_are_not() {
 }
 
 #[test]
-fn a_stop_that_was_asked_for_is_a_success() {
+fn a_requested_stop_exits_with_0() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(15).write(dir.path()).unwrap();
     for signal in ["TERM", "INT"] {
@@ -541,7 +541,7 @@ fn a_stop_that_was_asked_for_is_a_success() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_an_error_that_names_it() {
+fn a_port_in_use_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();
     TorrentBuilder::new(16).write(dir.path()).unwrap();
     let daemon = Daemon::seed(dir.path());
@@ -557,7 +557,7 @@ fn a_port_that_is_taken_is_an_error_that_names_it() {
 }
 
 #[test]
-fn an_address_that_is_named_twice_is_listened_on_once() {
+fn a_repeated_address_is_listened_on_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut daemon = Daemon::seed_with(dir.path(), &["--bind", "127.0.0.1", "-N", "1"]);
     daemon.signal("TERM");
@@ -567,7 +567,7 @@ fn an_address_that_is_named_twice_is_listened_on_once() {
 }
 
 #[test]
-fn addresses_that_are_all_of_another_family_are_an_error() {
+fn addresses_only_of_an_absent_family_are_an_error() {
     let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
         .args(["seed", "-6", "--bind", "127.0.0.1", "/nowhere"])
         .output()
@@ -581,7 +581,7 @@ fn addresses_that_are_all_of_another_family_are_an_error() {
 }
 
 #[test]
-fn content_may_lie_elsewhere() {
+fn content_is_found_in_a_separate_directory() {
     let torrents = tempfile::tempdir().unwrap();
     let content = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(17)

@@ -42,7 +42,7 @@ fn write_config(dir: &Path, content: &str) -> String {
 }
 
 #[test]
-fn the_default_configuration_is_printed_and_is_right_once_it_names_a_directory() {
+fn the_printed_default_configuration_is_valid_once_it_names_a_directory() {
     let dir = tempfile::tempdir().unwrap();
     let printed = hekate(&["config", "--default"]);
     assert_eq!(printed.status.code(), Some(0));
@@ -59,7 +59,7 @@ fn the_default_configuration_is_printed_and_is_right_once_it_names_a_directory()
 }
 
 #[test]
-fn a_wrong_configuration_is_78_with_the_line_and_wrong_usage_is_2() {
+fn an_invalid_configuration_exits_with_78_and_names_the_line_and_wrong_usage_exits_with_2() {
     let dir = tempfile::tempdir().unwrap();
     let path = write_config(dir.path(), "dirs = [\"/srv\"]\n\nmax-peer = 3\n");
     for command in ["config", "seed"] {
@@ -69,16 +69,16 @@ fn a_wrong_configuration_is_78_with_the_line_and_wrong_usage_is_2() {
         }
         let output = hekate(&arguments);
         assert_eq!(output.status.code(), Some(78));
-        let told =
+        let message =
             format!("hekate: {path}:3: unknown key \"max-peer\"; did you mean \"max-peers\"?\n");
-        assert_eq!(text(&output.stderr), told);
+        assert_eq!(text(&output.stderr), message);
     }
     assert_eq!(hekate(&["seed", "--port", "x"]).status.code(), Some(2));
     assert_eq!(hekate(&["config"]).status.code(), Some(2));
 }
 
 #[test]
-fn what_the_file_says_is_served() {
+fn directories_of_the_configuration_file_are_served() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(50).write(dir.path()).unwrap();
     let content = format!("dirs = [{:?}]\nport = 0\nbind = '127.0.0.1'\n", dir.path());
@@ -91,9 +91,9 @@ fn what_the_file_says_is_served() {
 }
 
 #[test]
-fn what_is_said_on_the_command_line_replaces_what_the_file_serves() {
-    let place = tempfile::tempdir().unwrap();
-    let directory = |name: &str| place.path().join(name);
+fn directories_on_the_command_line_replace_those_of_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = |name: &str| directory.path().join(name);
     let samples = ["a", "b", "c"].map(|name| {
         let seed = u64::from(name.as_bytes()[0]);
         TorrentBuilder::new(seed).write(&directory(name)).unwrap()
@@ -103,7 +103,7 @@ fn what_is_said_on_the_command_line_replaces_what_the_file_serves() {
     let made = hekate(&["index", directory("a").to_str().unwrap(), "-o", index]);
     assert!(made.status.success());
     let listed = |content: &str, arguments: &[&str]| {
-        let path = write_config(place.path(), content);
+        let path = write_config(directory.path(), content);
         let mut all = vec!["seed", "--list", "--config", &path];
         all.extend(arguments);
         let output = hekate(&all);
@@ -126,7 +126,7 @@ fn what_is_said_on_the_command_line_replaces_what_the_file_serves() {
 }
 
 #[test]
-fn a_list_is_no_run_and_leaves_the_log_file_alone() {
+fn list_does_not_touch_the_log_file() {
     let dir = tempfile::tempdir().unwrap();
     TorrentBuilder::new(51).write(dir.path()).unwrap();
     let log = dir.path().join("log");
@@ -139,7 +139,7 @@ fn a_list_is_no_run_and_leaves_the_log_file_alone() {
 }
 
 #[test]
-fn a_start_that_fails_is_said_whatever_is_logged() {
+fn a_failed_start_is_reported_at_every_log_level() {
     let dir = tempfile::tempdir().unwrap();
     let gone = dir.path().join("gone");
     let log = dir.path().join("log");
@@ -158,25 +158,25 @@ fn a_start_that_fails_is_said_whatever_is_logged() {
         text(&output.stderr)
     };
     for (levels, further) in [("off", &[][..]), ("off", &["--log-file", log])] {
-        let told = start(levels, further);
+        let message = start(levels, further);
         assert!(
-            told.starts_with(&format!("hekate: index {gone}: ")),
-            "{told}"
+            message.starts_with(&format!("hekate: index {gone}: ")),
+            "{message}"
         );
-        assert_eq!(told.lines().count(), 1, "{told}");
+        assert_eq!(message.lines().count(), 1, "{message}");
     }
     // What is said of one component leaves the others as they are.
-    let told = start("storage=debug", &[]);
-    let last = told.lines().last().unwrap();
+    let message = start("storage=debug", &[]);
+    let last = message.lines().last().unwrap();
     assert!(
         last.contains(" ERROR hekate: ") && last.contains(gone),
-        "{told}"
+        "{message}"
     );
-    assert!(told.contains(" INFO  reactor: "), "{told}");
+    assert!(message.contains(" INFO  reactor: "), "{message}");
 }
 
 #[test]
-fn a_quiet_run_leaves_a_quiet_log() {
+fn a_run_without_incidents_logs_its_start_and_stop_only() {
     let dir = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(52).write(dir.path()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
@@ -261,7 +261,7 @@ fn each_line_of_the_log_has_a_time_a_level_and_a_component() {
 }
 
 #[test]
-fn the_levels_of_components_are_obeyed() {
+fn log_levels_of_components_apply() {
     let (log, _) = log_of_a_run(|command, _| {
         command.args(["--log", "info,library=error"]);
     });
@@ -269,7 +269,7 @@ fn the_levels_of_components_are_obeyed() {
 }
 
 #[test]
-fn the_journal_is_given_priorities_and_no_times() {
+fn the_journal_gets_priorities_and_no_times() {
     let (log, _) = log_of_a_run(|command, stream| {
         command.env("JOURNAL_STREAM", stream);
     });
@@ -318,7 +318,7 @@ impl Configured {
 }
 
 #[test]
-fn a_reload_serves_what_has_come_and_lets_go_of_what_is_gone() {
+fn a_reload_serves_added_directories_and_drops_removed_ones() {
     let library = tempfile::tempdir().unwrap();
     let old = TorrentBuilder::new(60).write(library.path()).unwrap();
     let stays = TorrentBuilder::new(61).write(library.path()).unwrap();
@@ -347,7 +347,7 @@ fn a_reload_serves_what_has_come_and_lets_go_of_what_is_gone() {
 }
 
 #[test]
-fn a_wrong_configuration_keeps_the_old_one_and_says_so() {
+fn a_reload_of_an_invalid_configuration_keeps_the_old_one_and_logs_it() {
     let library = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(63).write(library.path()).unwrap();
     let mut scene = Configured::start(library, "");
@@ -360,7 +360,7 @@ fn a_wrong_configuration_keeps_the_old_one_and_says_so() {
 }
 
 #[test]
-fn a_reload_changes_limits_and_levels_and_says_what_needs_a_restart() {
+fn a_reload_changes_limits_and_levels_and_logs_what_needs_a_restart() {
     let library = tempfile::tempdir().unwrap();
     let sample = TorrentBuilder::new(64).write(library.path()).unwrap();
     let mut scene = Configured::start(library, "");
@@ -381,7 +381,7 @@ fn a_reload_changes_limits_and_levels_and_says_what_needs_a_restart() {
 }
 
 #[test]
-fn the_log_file_is_opened_anew() {
+fn sigusr1_reopens_the_log_file() {
     let dir = tempfile::tempdir().unwrap();
     let library = tempfile::tempdir().unwrap();
     TorrentBuilder::new(65).write(library.path()).unwrap();
@@ -457,7 +457,7 @@ fn in_the_middle(change: impl FnOnce(&mut Command)) -> (Daemon, Leecher, tempfil
     (daemon, leecher, dir)
 }
 
-/// The same, told to stop.
+/// The same, message to stop.
 fn stop_in_the_middle() -> (Daemon, Leecher, tempfile::TempDir) {
     let (mut daemon, leecher, dir) = in_the_middle(|_| {});
     daemon.signal("TERM");
@@ -466,7 +466,7 @@ fn stop_in_the_middle() -> (Daemon, Leecher, tempfile::TempDir) {
 }
 
 #[test]
-fn a_stop_finishes_the_block_that_is_begun_and_answers_every_request() {
+fn a_stop_finishes_the_block_in_transit_and_answers_every_request() {
     let (mut daemon, mut leecher, _dir) = stop_in_the_middle();
     let (mut answers, mut choked) = (0, false);
     loop {
@@ -482,7 +482,7 @@ fn a_stop_finishes_the_block_that_is_begun_and_answers_every_request() {
 }
 
 #[test]
-fn while_it_stops_nothing_is_reloaded_and_nobody_hears_that_it_is_ready() {
+fn a_stopping_daemon_neither_reloads_nor_reports_ready() {
     let run = tempfile::tempdir().unwrap();
     let path = run.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();

@@ -253,7 +253,7 @@ fn scene() -> Option<Scene> {
 }
 
 #[test]
-fn every_text_can_be_read_by_day_and_by_night() {
+fn every_text_has_contrast_in_light_and_dark_mode() {
     let Some(mut scene) = scene() else { return };
     let mut grounds = Vec::new();
     for scheme in ["light", "dark"] {
@@ -272,7 +272,7 @@ fn every_text_can_be_read_by_day_and_by_night() {
 }
 
 #[test]
-fn a_phone_shows_all_of_it_without_moving_it_sideways() {
+fn a_phone_shows_the_page_without_scrolling_sideways() {
     let Some(mut scene) = scene() else { return };
     for width in [320, 390, 1280] {
         scene.browser.open(&scene.url, width, "light");
@@ -286,7 +286,7 @@ fn a_phone_shows_all_of_it_without_moving_it_sideways() {
 }
 
 #[test]
-fn the_keyboard_reaches_everything_and_is_seen_to() {
+fn the_keyboard_reaches_every_control_with_visible_focus() {
     let Some(mut scene) = scene() else { return };
     let browser = &mut scene.browser;
     browser.open(&scene.url, 1280, "light");

@@ -29,24 +29,24 @@ const OTHER_READS: u64 = 200;
 /// What the memory of a process may vary by. A hundred bytes for each handshake are more.
 const MEMORY_VARIES_KB: u64 = 150;
 
-struct Place {
+struct Fixture {
     directory: TempDir,
     samples: Vec<Sample>,
 }
 
-impl Place {
+impl Fixture {
     /// A library with an index.
     fn new(torrents: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut place = Place {
+        let mut fixture = Fixture {
             directory,
             samples: Vec::new(),
         };
         for seed in 0..torrents {
-            place.add(seed);
+            fixture.add(seed);
         }
-        place.index();
-        place
+        fixture.index();
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -107,51 +107,51 @@ fn reads(daemon: &Daemon) -> u64 {
 }
 
 #[test]
-fn a_reload_takes_up_an_index_that_was_made_anew() {
-    let mut place = Place::new(2);
-    let mut daemon = place.seed();
-    let mut leaves = Leecher::connect(daemon.address, place.samples[0].info_hash, FAST);
+fn a_reload_opens_a_new_index() {
+    let mut fixture = Fixture::new(2);
+    let mut daemon = fixture.seed();
+    let mut leaves = Leecher::connect(daemon.address, fixture.samples[0].info_hash, FAST);
     leaves.until_unchoked();
-    fs::remove_file(&place.samples[0].metainfo_path).unwrap();
-    place.add(7);
-    place.index();
+    fs::remove_file(&fixture.samples[0].metainfo_path).unwrap();
+    fixture.add(7);
+    fixture.index();
     daemon.signal("HUP");
     daemon.wait_for_line("reloaded: 2 torrents, 2 before");
     leaves.until_closed();
-    expect_refused(&daemon, place.samples[0].info_hash);
-    leecher::download(daemon.address, &place.samples[1]);
-    leecher::download(daemon.address, &place.samples[2]);
-    fs::write(place.path("index"), "rubbish").unwrap();
+    expect_refused(&daemon, fixture.samples[0].info_hash);
+    leecher::download(daemon.address, &fixture.samples[1]);
+    leecher::download(daemon.address, &fixture.samples[2]);
+    fs::write(fixture.path("index"), "rubbish").unwrap();
     daemon.signal("HUP");
     daemon.wait_for_line("reload failed, still serving the old library: ");
-    leecher::download(daemon.address, &place.samples[2]);
+    leecher::download(daemon.address, &fixture.samples[2]);
 }
 
 #[test]
 fn every_torrent_of_an_index_is_served_and_no_other() {
-    let mut place = Place::new(20);
-    place.add(20);
-    let mut daemon = place.seed();
+    let mut fixture = Fixture::new(20);
+    fixture.add(20);
+    let mut daemon = fixture.seed();
     daemon.wait_for_line("serving 20 torrents");
-    for sample in &place.samples[..20] {
+    for sample in &fixture.samples[..20] {
         leecher::download(daemon.address, sample);
     }
-    expect_refused(&daemon, place.samples[20].info_hash);
+    expect_refused(&daemon, fixture.samples[20].info_hash);
 }
 
 #[test]
-fn nothing_is_read_before_it_is_asked_for() {
-    let place = Place::new(3);
-    fs::rename(place.path("lib"), place.path("away")).unwrap();
-    let daemon = place.seed();
-    fs::rename(place.path("away"), place.path("lib")).unwrap();
-    leecher::download(daemon.address, &place.samples[1]);
+fn torrents_are_read_only_when_requested() {
+    let fixture = Fixture::new(3);
+    fs::rename(fixture.path("lib"), fixture.path("away")).unwrap();
+    let daemon = fixture.seed();
+    fs::rename(fixture.path("away"), fixture.path("lib")).unwrap();
+    leecher::download(daemon.address, &fixture.samples[1]);
 }
 
 #[test]
 fn a_flood_of_unknown_info_hashes_makes_no_disk_work_and_no_growth() {
-    let place = Place::new(2);
-    let daemon = place.seed();
+    let fixture = Fixture::new(2);
+    let daemon = fixture.seed();
     let flood = |numbers: std::ops::Range<u32>| {
         for number in numbers {
             let mut info_hash = [0; 20];
@@ -169,15 +169,15 @@ fn a_flood_of_unknown_info_hashes_makes_no_disk_work_and_no_growth() {
         after.1 < before.1 + MEMORY_VARIES_KB,
         "{before:?} {after:?}"
     );
-    leecher::download(daemon.address, &place.samples[0]);
+    leecher::download(daemon.address, &fixture.samples[0]);
     assert!(reads(&daemon) > after.0, "reads are not seen");
 }
 
 #[test]
 fn a_torrent_whose_metainfo_file_was_replaced_is_refused_and_others_are_served() {
-    let place = Place::new(3);
-    let mut daemon = place.seed();
-    let [replaced, other, third] = &place.samples[..] else {
+    let fixture = Fixture::new(3);
+    let mut daemon = fixture.seed();
+    let [replaced, other, third] = &fixture.samples[..] else {
         panic!();
     };
     fs::copy(&other.metainfo_path, &replaced.metainfo_path).unwrap();
@@ -196,12 +196,12 @@ fn lines_with(log: &str, text: &str) -> usize {
 }
 
 #[test]
-fn an_index_that_cannot_be_read_is_said_once_and_counted() {
-    let place = Place::new(12);
-    let mut daemon = place.seed();
-    let index = fs::File::options().write(true).open(place.path("index"));
+fn read_errors_of_an_index_are_logged_once_and_counted() {
+    let fixture = Fixture::new(12);
+    let mut daemon = fixture.seed();
+    let index = fs::File::options().write(true).open(fixture.path("index"));
     index.unwrap().set_len(4096).unwrap();
-    for sample in &place.samples {
+    for sample in &fixture.samples {
         expect_refused(&daemon, sample.info_hash);
     }
     daemon.signal("TERM");
@@ -211,29 +211,29 @@ fn an_index_that_cannot_be_read_is_said_once_and_counted() {
 }
 
 #[test]
-fn every_torrent_that_is_withdrawn_is_named() {
-    let place = Place::new(12);
-    let mut daemon = place.seed();
-    for sample in &place.samples {
+fn every_withdrawn_torrent_is_logged() {
+    let fixture = Fixture::new(12);
+    let mut daemon = fixture.seed();
+    for sample in &fixture.samples {
         fs::remove_file(&sample.files[0].path).unwrap();
         expect_refused(&daemon, sample.info_hash);
     }
     // Peers can have the same said often, so these lines are held back; what comes of it is not.
-    for sample in &place.samples {
+    for sample in &fixture.samples {
         daemon.wait_for_line(&format!(
             "refused: {}: content",
             sample.metainfo_path.display()
         ));
     }
-    assert_eq!(daemon.count_lines("refused: "), place.samples.len());
+    assert_eq!(daemon.count_lines("refused: "), fixture.samples.len());
 }
 
 #[test]
-fn what_is_not_in_the_index_is_not_served_in_place_of_what_is() {
-    let mut place = Place::new(2);
-    let mut daemon = place.seed();
-    place.add(2);
-    let [replaced, stays, new] = &place.samples[..] else {
+fn a_metainfo_file_swapped_for_another_torrent_is_not_served() {
+    let mut fixture = Fixture::new(2);
+    let mut daemon = fixture.seed();
+    fixture.add(2);
+    let [replaced, stays, new] = &fixture.samples[..] else {
         panic!();
     };
     fs::copy(&new.metainfo_path, &replaced.metainfo_path).unwrap();
@@ -244,9 +244,9 @@ fn what_is_not_in_the_index_is_not_served_in_place_of_what_is() {
 }
 
 #[test]
-fn what_is_no_index_is_an_error_in_one_line() {
-    let place = Place::new(1);
-    fs::write(place.path("index"), "d8:announce").unwrap();
+fn a_file_that_is_no_index_is_an_error_in_one_line() {
+    let fixture = Fixture::new(1);
+    fs::write(fixture.path("index"), "d8:announce").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
         .args([
             "seed",
@@ -256,7 +256,7 @@ fn what_is_no_index_is_an_error_in_one_line() {
             "off",
             "--index",
         ])
-        .arg(place.path("index"))
+        .arg(fixture.path("index"))
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -268,14 +268,14 @@ fn what_is_no_index_is_an_error_in_one_line() {
 
 #[test]
 fn the_torrents_of_an_index_are_listed() {
-    let place = Place::new(3);
+    let fixture = Fixture::new(3);
     let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
         .args(["seed", "--config", "/dev/null", "--list", "--index"])
-        .arg(place.path("index"))
+        .arg(fixture.path("index"))
         .output()
         .unwrap();
     let lines = String::from_utf8(output.stdout).unwrap();
-    let hash = place.samples[2].info_hash_hex();
+    let hash = fixture.samples[2].info_hash_hex();
     assert!(
         lines.contains(&hash) && lines.ends_with("3 valid, 0 refused\n"),
         "{lines}"

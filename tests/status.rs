@@ -113,7 +113,7 @@ fn request(path: &str, host: &str) -> String {
 }
 
 #[test]
-fn figures_move_during_a_download() {
+fn metrics_change_during_a_download() {
     let scene = Scene::start();
     assert_eq!(scene.metric("hekate_torrents"), 1.0);
     assert_eq!(scene.metric("hekate_torrents_refused"), 1.0);
@@ -226,7 +226,7 @@ fn scene_with_trackers() -> (Scene, [String; 3]) {
 }
 
 #[test]
-fn trackers_are_seen_and_their_keys_are_not() {
+fn trackers_are_shown_without_their_passkeys() {
     let (scene, [good, refusing, dead]) = scene_with_trackers();
     for outcome in ["accepted", "refused"] {
         let labels = format!("tracker=\"127.0.0.1\",outcome=\"{outcome}\"");
@@ -244,11 +244,14 @@ fn trackers_are_seen_and_their_keys_are_not() {
     let up =
         format!("{{\"tracker\":\"{good}\",\"state\":\"up\",\"rests_seconds\":0,\"trouble\":null");
     assert!(json.contains(&up), "{json}");
-    let told = format!(
+    let expected = format!(
         "\"trouble\":\"refuses {}: <b>never</b\"",
         scene.sample.info_hash_hex()
     );
-    assert!(json.contains(&refusing) && json.contains(&told), "{json}");
+    assert!(
+        json.contains(&refusing) && json.contains(&expected),
+        "{json}"
+    );
     assert!(
         json.contains(&format!("{{\"tracker\":\"{dead}\",\"state\":\"resting\"")),
         "{json}"
@@ -267,7 +270,7 @@ fn trackers_are_seen_and_their_keys_are_not() {
 }
 
 #[test]
-fn hekate_status_prints_the_same() {
+fn hekate_status_prints_the_status_text() {
     let scene = Scene::start();
     let mut leecher = scene.leecher();
     leecher.block(0, 0, 16384);
@@ -322,15 +325,15 @@ fn hekate_status_prints_the_same() {
         .output()
         .unwrap();
     assert_eq!(nobody.status.code(), Some(1));
-    let told = String::from_utf8(nobody.stderr).unwrap();
+    let stderr = String::from_utf8(nobody.stderr).unwrap();
     assert!(
-        told.starts_with("hekate: unix:/nowhere: No such file"),
-        "{told}"
+        stderr.starts_with("hekate: unix:/nowhere: No such file"),
+        "{stderr}"
     );
 }
 
 #[test]
-fn only_get_and_only_by_names_that_nobody_else_can_have() {
+fn only_get_with_a_local_host_header_is_answered() {
     let scene = Scene::start_with(&["--status-host", "seed.example"]);
     for (request, status) in [
         (request("/healthz", "localhost"), 200),
@@ -354,7 +357,7 @@ fn only_get_and_only_by_names_that_nobody_else_can_have() {
 }
 
 #[test]
-fn those_who_ask_slowly_make_room_and_keep_nobody_waiting() {
+fn slow_status_clients_are_closed_and_delay_nobody() {
     let scene = Scene::start();
     let slow: Vec<TcpStream> = (0..40)
         .map(|_| {
@@ -378,7 +381,7 @@ fn those_who_ask_slowly_make_room_and_keep_nobody_waiting() {
 }
 
 #[test]
-fn whoever_goes_on_writing_behind_the_request_is_let_go() {
+fn a_status_client_that_writes_on_is_closed() {
     let scene = Scene::start();
     let mut flood = scene.connect();
     let request = request("/healthz", "localhost");
@@ -395,7 +398,7 @@ fn whoever_goes_on_writing_behind_the_request_is_let_go() {
 }
 
 #[test]
-fn an_answer_is_read_in_pieces_by_a_reader_that_takes_its_time() {
+fn a_slow_reader_gets_the_whole_answer() {
     let scene = Scene::start();
     let socket = scene.connect();
     socket2::SockRef::from(&socket)
@@ -413,7 +416,7 @@ fn an_answer_is_read_in_pieces_by_a_reader_that_takes_its_time() {
 }
 
 #[test]
-fn the_listener_may_be_a_unix_socket_and_leaves_none_behind() {
+fn a_unix_status_socket_is_removed_at_exit() {
     let dir = tempfile::tempdir().unwrap();
     TorrentBuilder::new(71).write(dir.path()).unwrap();
     let path = dir.path().join("status");
@@ -438,7 +441,7 @@ fn the_listener_may_be_a_unix_socket_and_leaves_none_behind() {
 }
 
 #[test]
-fn a_status_address_that_is_asked_for_and_taken_is_an_error() {
+fn a_status_address_in_use_is_an_error() {
     let scene = Scene::start();
     let address = scene.status.to_string();
     let output = Command::new(env!("CARGO_BIN_EXE_hekate"))
@@ -464,7 +467,7 @@ fn a_status_address_that_is_asked_for_and_taken_is_an_error() {
     );
 }
 
-/// Debian's browser; a machine without it is told of by `make test-deps`.
+/// Debian's browser; a machine without it is stderr of by `make test-deps`.
 const CHROMIUM: &str = "/usr/bin/chromium";
 
 /// What the page shows after some seconds, as a browser has it.
@@ -500,8 +503,8 @@ fn shown<'a>(page: &'a str, id: &str) -> &'a str {
 
 /// Whether there is a browser, or must be one.
 fn has_a_browser() -> bool {
-    let is_there = Path::new(CHROMIUM).exists();
-    if !is_there && std::env::var_os("HEKATE_SKIP_MISSING_CLIENTS").is_some() {
+    let is_installed = Path::new(CHROMIUM).exists();
+    if !is_installed && std::env::var_os("HEKATE_SKIP_MISSING_CLIENTS").is_some() {
         println!("skipped: {CHROMIUM} is not installed");
         return false;
     }
@@ -532,7 +535,7 @@ fn the_page_shows_bad_pieces_where_pieces_are_hashed() {
 }
 
 #[test]
-fn the_page_shows_the_figures_in_a_browser_and_they_move() {
+fn the_page_shows_changing_figures_in_a_browser() {
     if !has_a_browser() {
         return;
     }

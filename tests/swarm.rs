@@ -27,7 +27,7 @@ const LENGTH: u64 = 700_000;
 
 /// What the seeder does wrong.
 #[derive(Clone, Copy, PartialEq)]
-enum Manner {
+enum Behaviour {
     Honest,
     /// Sends zeros.
     Corrupt,
@@ -43,7 +43,7 @@ struct Stage {
     address: SocketAddr,
 }
 
-fn stage(manner: Manner) -> Stage {
+fn stage(behaviour: Behaviour) -> Stage {
     let directory = tempfile::tempdir().unwrap();
     let builder = TorrentBuilder::new(1).piece_length(65536);
     let sample = builder.file("a", 300_000).file("b", LENGTH - 300_000);
@@ -57,11 +57,11 @@ fn stage(manner: Manner) -> Stage {
         for (number, stream) in listener.incoming().enumerate() {
             let (content, info_hash) = (Arc::clone(&content), served.info_hash);
             // The first connection only looks whether somebody serves.
-            if manner == Manner::Refusing && number > 0 {
+            if behaviour == Behaviour::Refusing && number > 0 {
                 continue;
             }
             // A leecher that leaves is an error here and nowhere else.
-            thread::spawn(move || serve(stream?, &content, info_hash, manner));
+            thread::spawn(move || serve(stream?, &content, info_hash, behaviour));
         }
     });
     Stage {
@@ -75,7 +75,7 @@ fn serve(
     mut stream: TcpStream,
     content: &[u8],
     info_hash: [u8; 20],
-    manner: Manner,
+    behaviour: Behaviour,
 ) -> io::Result<()> {
     let mut handshake = [0; 68];
     stream.read_exact(&mut handshake)?;
@@ -83,7 +83,7 @@ fn serve(
     hello.extend(info_hash);
     hello.extend(b"-TS0001-000000000000");
     hello.extend([0, 0, 0, 1, 14]);
-    if manner != Manner::Choking {
+    if behaviour != Behaviour::Choking {
         hello.extend([0, 0, 0, 1, 1]);
     }
     stream.write_all(&hello)?;
@@ -98,8 +98,8 @@ fn serve(
             let mut answer = (length + 9).to_be_bytes().to_vec();
             answer.push(7);
             answer.extend(&message[1..9]);
-            match manner {
-                Manner::Corrupt => answer.resize(answer.len() + length as usize, 0),
+            match behaviour {
+                Behaviour::Corrupt => answer.resize(answer.len() + length as usize, 0),
                 _ => answer.extend(&content[start..start + length as usize]),
             }
             stream.write_all(&answer)?;
@@ -135,7 +135,7 @@ fn number(report: &Value, path: &str) -> f64 {
 
 #[test]
 fn an_honest_seeder_is_measured_and_verified() {
-    let stage = stage(Manner::Honest);
+    let stage = stage(Behaviour::Honest);
     let content = stage.sample.root.to_str().unwrap();
     for options in [
         &["--content", content, "--verify", "1", "--peers", "5"][..],
@@ -165,8 +165,8 @@ fn an_honest_seeder_is_measured_and_verified() {
 }
 
 #[test]
-fn other_bytes_are_noticed() {
-    let stage = stage(Manner::Corrupt);
+fn wrong_content_is_detected() {
+    let stage = stage(Behaviour::Corrupt);
     let content = stage.sample.root.to_str().unwrap();
     for options in [
         &["--verify", "1"][..],
@@ -180,7 +180,7 @@ fn other_bytes_are_noticed() {
 
 #[test]
 fn leechers_leave_when_they_are_complete() {
-    let stage = stage(Manner::Honest);
+    let stage = stage(Behaviour::Honest);
     let report = load(&stage, &["--leave", "--peers", "7", "--seconds", "60"]);
     assert_eq!(number(&report, "/ended/completed"), 7.0);
     assert_eq!(number(&report, "/blocks/all"), 7.0 * 43.0);
@@ -188,8 +188,8 @@ fn leechers_leave_when_they_are_complete() {
 }
 
 #[test]
-fn a_crowd_of_every_kind_comes_and_goes() {
-    let stage = stage(Manner::Honest);
+fn active_slow_stalled_idle_and_replaced_peers_run_together() {
+    let stage = stage(Behaviour::Honest);
     let crowd = "--peers 4 --slow 3 --slow-rate 100000 --stalled 2 --idle 6 --churn 50";
     let options: Vec<&str> = crowd.split(' ').collect();
     let report = load(&stage, &options);
@@ -205,11 +205,11 @@ fn a_crowd_of_every_kind_comes_and_goes() {
 }
 
 #[test]
-fn the_refused_and_the_unserved_are_counted() {
-    let refusing = stage(Manner::Refusing);
+fn refused_and_choked_peers_are_counted() {
+    let refusing = stage(Behaviour::Refusing);
     let report = load(&refusing, &["--peers", "5", "--return-after", "100"]);
     assert!(number(&report, "/ended/refused") >= 15.0);
-    let choking = stage(Manner::Choking);
+    let choking = stage(Behaviour::Choking);
     let report = load(&choking, &["--peers", "5"]);
     assert_eq!(number(&report, "/peers/shaken"), 5.0);
     assert_eq!(number(&report, "/peers/unchoked"), 0.0);
@@ -217,8 +217,8 @@ fn the_refused_and_the_unserved_are_counted() {
 }
 
 #[test]
-fn nothing_to_load_is_said_in_one_line() {
-    let stage = stage(Manner::Honest);
+fn an_unreachable_seeder_is_an_error_in_one_line() {
+    let stage = stage(Behaviour::Honest);
     let output = Command::new(env!("CARGO_BIN_EXE_hekate-swarm"))
         .args(["load", "--ready", "0", "--address", "127.0.0.1:1"])
         .arg("--torrent")

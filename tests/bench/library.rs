@@ -237,8 +237,8 @@ fn known(index: &Index, random: &mut fastrand::Rng) -> io::Result<Vec<InfoHash>>
         let entry = entry.map_err(io::Error::other)?;
         if known.len() < QUESTIONS {
             known.push(entry.facts.info_hash);
-        } else if let Some(place) = known.get_mut(random.usize(..=number)) {
-            *place = entry.facts.info_hash;
+        } else if let Some(sample) = known.get_mut(random.usize(..=number)) {
+            *sample = entry.facts.info_hash;
         }
     }
     random.shuffle(&mut known);
@@ -290,8 +290,8 @@ fn measure_verify(library: &Path) -> io::Result<()> {
 fn percentiles(mut times: Vec<Duration>) -> String {
     times.sort_unstable();
     let at = |per_mille: usize| {
-        let place = times.len() * per_mille / 1000;
-        let time = times.get(place).or(times.last()).copied();
+        let rank = times.len() * per_mille / 1000;
+        let time = times.get(rank).or(times.last()).copied();
         time.unwrap_or_default().as_secs_f64() * 1e6
     };
     format!(

@@ -69,17 +69,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything, with the torrents of `content` for the peers.
 pub(crate) fn measure(content: &Path) -> io::Result<()> {
-    let place = content.with_file_name("live");
-    let _ = fs::remove_dir_all(&place);
-    watches(&place)?;
-    let pool = make_pool(&place, "changing")?;
+    let directory = content.with_file_name("live");
+    let _ = fs::remove_dir_all(&directory);
+    watches(&directory)?;
+    let pool = make_pool(&directory, "changing")?;
     // As many as are there while the others change, and never change themselves.
-    let still = make_pool(&place, "still")?;
+    let still = make_pool(&directory, "still")?;
     for torrent in still.iter().step_by(2) {
         torrent.come()?;
     }
     let first = any_torrent(content)?;
-    let (state, library) = (place.join("state"), place.join("lib"));
+    let (state, library) = (directory.join("state"), directory.join("lib"));
     let arguments = [
         OsStr::new("--state-dir"),
         state.as_os_str(),
@@ -99,7 +99,7 @@ pub(crate) fn measure(content: &Path) -> io::Result<()> {
     let changing = swarm(&daemon, content, CHANGING_S, |swarm| {
         ask_while(&daemon, swarm, Changing::change, others)
     })?;
-    told(&quiet, &changing)?;
+    print_comparison(&quiet, &changing)?;
     for torrent in others.iter().filter(|torrent| torrent.here.exists()) {
         torrent.go()?;
     }
@@ -107,12 +107,12 @@ pub(crate) fn measure(content: &Path) -> io::Result<()> {
     thread::sleep(2 * BAR);
     flood(&daemon, content, &quiet.1)?;
     drop(daemon);
-    fs::remove_dir_all(&place)
+    fs::remove_dir_all(&directory)
 }
 
 /// What watching a directory costs.
-fn watches(place: &Path) -> io::Result<()> {
-    let root = place.join("watched");
+fn watches(directory: &Path) -> io::Result<()> {
+    let root = directory.join("watched");
     for number in 0..WATCHED {
         let directory = root.join(format!("{:03}", number / 1000));
         fs::create_dir_all(directory.join(format!("document-{number:06}")))?;
@@ -160,15 +160,15 @@ impl Changing {
 }
 
 /// Makes the torrents, all of them away.
-fn make_pool(place: &Path, kind: &str) -> io::Result<Vec<Changing>> {
+fn make_pool(directory: &Path, kind: &str) -> io::Result<Vec<Changing>> {
     let piece = Sha1::digest([0]);
     (0..POOL)
         .map(|number| {
             let name = format!("{kind}-{number}");
             let part = (number / PER_DIRECTORY).to_string();
             let (here, away) = (
-                place.join("lib").join(kind).join(&part),
-                place.join("away").join(kind).join(&part),
+                directory.join("lib").join(kind).join(&part),
+                directory.join("away").join(kind).join(&part),
             );
             fs::create_dir_all(&here)?;
             fs::create_dir_all(&away)?;
@@ -378,7 +378,7 @@ fn answer(
     }
 }
 
-fn told(quiet: &(Answers, Felt), changing: &(Answers, Felt)) -> io::Result<()> {
+fn print_comparison(quiet: &(Answers, Felt), changing: &(Answers, Felt)) -> io::Result<()> {
     for (what, (answers, felt)) in [
         ("nothing changes", quiet),
         ("2,000 changes a second", changing),

@@ -46,20 +46,20 @@ impl Used {
     pub(crate) fn until(&self, later: &Used) -> io::Result<String> {
         let seconds = later.at.duration_since(self.at).as_secs_f64();
         let percent = |ticks: u64| 100.0 * to_f64(ticks) / TICKS_A_SECOND / seconds;
-        let mut told = Vec::new();
+        let mut shares = Vec::new();
         let mut ours = 0;
         for (name, now) in &later.ticks {
             let used = now.saturating_sub(self.ticks.get(name).copied().unwrap_or(0));
             ours += used;
             if percent(used) >= 0.5 {
-                told.push(format!("{name} {:.0} %", percent(used)));
+                shares.push(format!("{name} {:.0} %", percent(used)));
             }
         }
         let others = (later.all.saturating_sub(self.all)).saturating_sub(ours);
-        told.push(format!("all else {:.0} %", percent(others)));
+        shares.push(format!("all else {:.0} %", percent(others)));
         let load = fs::read_to_string("/proc/loadavg")?;
         let load = load.split(' ').next().unwrap_or_default();
-        Ok(format!("{}; load {load}", told.join(", ")))
+        Ok(format!("{}; load {load}", shares.join(", ")))
     }
 }
 

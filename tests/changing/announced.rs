@@ -8,7 +8,7 @@ use crate::real;
 use crate::scene::{Scene, torrent};
 
 #[test]
-fn what_comes_is_announced_and_what_goes_is_stopped() {
+fn added_torrents_are_announced_and_removed_ones_stopped() {
     let aside = tempfile::tempdir().unwrap();
     let samples = [1, 2].map(|seed| torrent(seed, aside.path()));
     let hashes = samples.each_ref().map(|sample| InfoHash(sample.info_hash));

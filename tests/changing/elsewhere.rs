@@ -27,7 +27,7 @@ fn torrents(base: &Path, metainfo: &str) -> Vec<Sample> {
 }
 
 #[test]
-fn content_on_a_disk_that_comes_and_goes_is_served_while_it_is_there() {
+fn content_on_a_removable_disk_is_served_while_mounted() {
     let mut samples = Vec::new();
     let arguments = ["--no-landlock", "--content", "{base}/disk", "{base}/lib"];
     let mut apart = Apart::bare(&arguments, |base| samples = torrents(base, "lib"));
@@ -50,7 +50,7 @@ fn content_on_a_disk_that_comes_and_goes_is_served_while_it_is_there() {
 }
 
 #[test]
-fn an_index_of_a_disk_that_comes_and_goes_is_served_while_it_is_there() {
+fn an_index_of_a_removable_disk_is_served_while_mounted() {
     let mut samples = Vec::new();
     let arguments = [
         "--no-landlock",
@@ -85,7 +85,7 @@ fn an_index_of_a_disk_that_comes_and_goes_is_served_while_it_is_there() {
 }
 
 #[test]
-fn what_could_not_be_loaded_is_tried_again() {
+fn a_torrent_that_failed_to_load_is_retried() {
     let mut samples = Vec::new();
     let arguments = ["--content", "{base}/spare", "{base}/lib"];
     let mut scene = Scene::bare(&[], &arguments, |base| samples = torrents(base, "lib"));

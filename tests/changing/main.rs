@@ -32,7 +32,7 @@ use support::torrent::{Sample, TorrentBuilder};
 const CROWD: u64 = 10_000;
 
 #[test]
-fn a_torrent_is_served_however_it_comes() {
+fn written_renamed_and_linked_torrents_are_served() {
     let scene = Scene::new(|base| {
         torrent(0, &base.join("lib"));
     });
@@ -62,7 +62,7 @@ fn a_torrent_is_served_however_it_comes() {
 }
 
 #[test]
-fn whole_directories_come_and_go() {
+fn moved_in_directories_are_served_and_moved_out_ones_are_not() {
     let scene = Scene::new(|_| ());
     let samples = [1, 2, 3].map(|seed| scene.torrent(seed, &format!("away/d/{seed}/x")));
     scene.rename("away/d", "lib/d");
@@ -88,7 +88,7 @@ fn whole_directories_come_and_go() {
 }
 
 #[test]
-fn a_torrent_that_was_removed_closes_its_peers_and_is_refused() {
+fn a_removed_torrent_closes_its_peers_and_is_refused() {
     let scene = Scene::new(|base| {
         torrent(1, &base.join("lib"));
         torrent(2, &base.join("lib"));
@@ -108,7 +108,7 @@ fn a_torrent_that_was_removed_closes_its_peers_and_is_refused() {
 }
 
 #[test]
-fn a_torrent_that_lies_at_two_places_is_served_until_the_last_is_gone() {
+fn a_duplicate_torrent_is_served_until_its_last_file_is_removed() {
     let scene = Scene::new(|base| {
         torrent(1, &base.join("lib/a"));
         torrent(1, &base.join("lib/b"));
@@ -128,7 +128,7 @@ fn a_torrent_that_lies_at_two_places_is_served_until_the_last_is_gone() {
 }
 
 #[test]
-fn a_torrent_that_was_changed_is_replaced() {
+fn a_changed_torrent_is_replaced() {
     let scene = Scene::new(|base| {
         torrent(1, &base.join("lib"));
         torrent(2, &base.join("lib"));
@@ -204,7 +204,7 @@ fn a_torrent_is_withdrawn_while_its_content_is_wrong() {
 }
 
 #[test]
-fn content_that_is_written_in_place_at_its_full_size_keeps_its_peers() {
+fn content_overwritten_at_its_full_size_keeps_its_peers() {
     let mut scene = Scene::new(|base| {
         torrent(1, &base.join("lib"));
     });
@@ -226,7 +226,7 @@ fn content_that_is_written_in_place_at_its_full_size_keeps_its_peers() {
 }
 
 #[test]
-fn a_root_that_is_away_takes_its_torrents_with_it_and_comes_back() {
+fn torrents_of_a_missing_root_are_refused_until_it_returns() {
     let scene = Scene::with(&[], |base| {
         torrent(1, &base.join("lib/d"));
         fs::rename(base.join("lib"), base.join("later")).unwrap();
@@ -242,7 +242,7 @@ fn a_root_that_is_away_takes_its_torrents_with_it_and_comes_back() {
 }
 
 #[test]
-fn a_root_that_is_away_takes_no_torrents_of_another() {
+fn a_missing_root_leaves_the_torrents_of_others_served() {
     let other = tempfile::tempdir().unwrap();
     let stays = torrent(500, other.path());
     let mut scene = Scene::with(&[other.path().to_str().unwrap()], |base| {

@@ -91,7 +91,7 @@ impl Apart {
 }
 
 #[test]
-fn a_mount_takes_its_torrents_with_it_and_brings_them_back() {
+fn unmounting_withdraws_torrents_and_mounting_serves_them_again() {
     let apart = Apart::new(|base| {
         torrent(1, &base.join("lib"));
         fs::create_dir(base.join("lib/disk")).unwrap();
@@ -116,7 +116,7 @@ fn a_mount_takes_its_torrents_with_it_and_brings_them_back() {
 }
 
 #[test]
-fn a_disk_whose_torrents_are_gone_is_in_use_no_more() {
+fn a_disk_can_be_unmounted_when_its_torrents_are_removed() {
     let apart = Apart::new(|base| fs::create_dir(base.join("lib/disk")).unwrap());
     apart.mount("lib/disk");
     let sample = apart.torrent(2, "lib/disk/d");
@@ -134,7 +134,7 @@ fn a_disk_whose_torrents_are_gone_is_in_use_no_more() {
 }
 
 #[test]
-fn a_root_that_is_mounted_later_is_served_from_then_on() {
+fn a_root_mounted_after_the_start_is_served() {
     // Empty at the start, as a mount point is: so the sandbox expects a disk there.
     let apart = Apart::new(|_| {});
     let hidden = apart.scene.torrent(1, "lib");
@@ -149,7 +149,7 @@ fn a_root_that_is_mounted_later_is_served_from_then_on() {
 }
 
 #[test]
-fn a_disk_that_comes_to_a_content_root_is_read() {
+fn content_on_a_disk_mounted_at_a_content_root_is_found() {
     let disks = tempfile::tempdir().unwrap();
     let point = disks.path().join("one");
     fs::create_dir(&point).unwrap();
@@ -174,7 +174,7 @@ fn a_disk_that_comes_to_a_content_root_is_read() {
 const BELOW_THE_ROOT: &str = "/media";
 
 #[test]
-fn a_disk_that_comes_directly_below_the_root_needs_a_restart_which_is_said() {
+fn a_disk_mounted_directly_below_the_filesystem_root_needs_a_restart_and_is_logged() {
     assert_allowed();
     let entries = fs::read_dir(BELOW_THE_ROOT).map(Iterator::count);
     assert_eq!(
@@ -184,8 +184,8 @@ fn a_disk_that_comes_directly_below_the_root_needs_a_restart_which_is_said() {
     );
     let scene = Scene::within(UNSHARE, &[BELOW_THE_ROOT], |_| {});
     let mut apart = Apart { scene };
-    let told = format!("a disk mounted at {BELOW_THE_ROOT} later");
-    let line = apart.scene.daemon.wait_for_line(&told);
+    let expected = format!("a disk mounted at {BELOW_THE_ROOT} later");
+    let line = apart.scene.daemon.wait_for_line(&expected);
     assert!(line.contains("WARN") && line.contains("restart"), "{line}");
     apart.mount(BELOW_THE_ROOT);
     let sample = apart.torrent(1, BELOW_THE_ROOT);
@@ -205,11 +205,11 @@ fn a_disk_that_comes_directly_below_the_root_needs_a_restart_which_is_said() {
     apart.mount(BELOW_THE_ROOT);
     let sample = apart.torrent(1, BELOW_THE_ROOT);
     apart.scene.until_served(&sample);
-    assert!(!apart.scene.daemon.log().contains(&told));
+    assert!(!apart.scene.daemon.log().contains(&expected));
 }
 
 #[test]
-fn a_mount_of_what_is_there_elsewhere_is_noticed() {
+fn a_bind_mount_is_noticed() {
     let apart = Apart::new(|base| {
         fs::create_dir(base.join("lib/disk")).unwrap();
         torrent(1, &base.join("away/d"));

@@ -28,7 +28,7 @@ pub(crate) enum Need {
 }
 
 impl Need {
-    fn is_there(self) -> bool {
+    fn is_installed(self) -> bool {
         match self {
             Self::Program(name) => {
                 env::split_paths(&search_path()).any(|dir| dir.join(name).is_file())
@@ -57,7 +57,7 @@ pub(crate) fn are_met(test: &str, needs: &[Need]) -> bool {
     let absent: Vec<_> = common
         .iter()
         .chain(needs)
-        .filter(|need| !need.is_there())
+        .filter(|need| !need.is_installed())
         .map(|need| need.name())
         .collect();
     if !absent.is_empty() {

@@ -112,7 +112,7 @@ fn configuration() -> String {
 }
 
 #[test]
-fn what_lies_in_dist_is_what_the_code_says() {
+fn the_files_of_dist_match_the_code() {
     let files = written();
     let is_writing = std::env::var_os("HEKATE_WRITE_DOCS").is_some();
     for (name, wanted) in &files {
@@ -157,7 +157,7 @@ fn run(command: &mut Command) -> String {
 }
 
 #[test]
-fn man_reads_every_page_without_a_warning() {
+fn man_renders_every_page_without_a_warning() {
     let pages = fs::read_dir(dist().join("man")).unwrap();
     let pages: Vec<PathBuf> = pages.map(|page| page.unwrap().path()).collect();
     assert!(pages.len() > 8, "{pages:?}");

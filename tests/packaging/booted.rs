@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
+use super::machine::{self, shell, text, try_shell, wait_for};
 use super::package::{self, download, fill};
-use super::place::{self, shell, text, try_shell, wait_for};
 
 const CONFIGURATION: &str = "/etc/hekate/hekate.toml";
 const PEERS: &str = "127.0.0.1:6969";
@@ -62,7 +62,7 @@ fn install(package: &Path) {
 #[test]
 fn systemd_starts_reloads_watches_and_stops_it() {
     let name = "booted::systemd_starts_reloads_watches_and_stops_it";
-    place::boot(name, package::build, |package| {
+    machine::boot(name, package::build, |package| {
         install(package);
         shell("systemctl is-enabled hekate.service");
         wait_for_property("StatusText", "0 torrents, 0 peers");
@@ -208,9 +208,9 @@ fn loosened() {
 }
 
 #[test]
-fn peers_wait_at_the_socket_of_systemd_instead_of_being_refused() {
-    let name = "booted::peers_wait_at_the_socket_of_systemd_instead_of_being_refused";
-    place::boot(name, package::build, |package| {
+fn peers_wait_at_the_socket_of_systemd_while_the_daemon_starts() {
+    let name = "booted::peers_wait_at_the_socket_of_systemd_while_the_daemon_starts";
+    machine::boot(name, package::build, |package| {
         install(package);
         let sample = fill(101);
         shell("systemctl stop hekate.service && systemctl enable --now hekate.socket");
@@ -253,9 +253,9 @@ fn peers_wait_at_the_socket_of_systemd_instead_of_being_refused() {
 }
 
 #[test]
-fn a_kernel_without_landlock_is_told_of_and_serves() {
-    let name = "booted::a_kernel_without_landlock_is_told_of_and_serves";
-    place::boot(name, package::build, |package| {
+fn a_kernel_without_landlock_is_logged_and_serves() {
+    let name = "booted::a_kernel_without_landlock_is_logged_and_serves";
+    machine::boot(name, package::build, |package| {
         install(package);
         assert!(journal(6).contains("sandbox: active"));
         // What such a kernel answers.

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::place::wait_for;
+use super::machine::wait_for;
 use super::support::daemon::Daemon;
 use super::support::leecher;
 use super::support::torrent::TorrentBuilder;
@@ -64,7 +64,7 @@ fn samples(status: SocketAddr) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_dashboard_shows_what_is_served_and_nothing_else() {
+fn the_dashboard_uses_exported_metrics() {
     let shown = metrics(&dist("grafana.json"));
     let served = served();
     assert!(served.len() > 20, "{served:?}");
@@ -77,7 +77,7 @@ fn the_dashboard_shows_what_is_served_and_nothing_else() {
 }
 
 #[test]
-fn alerts_are_made_of_what_is_served() {
+fn alerts_use_exported_metrics() {
     let named = metrics(&dist("alerts.yml"));
     let served = served();
     assert!(named.len() > 5 && named.is_subset(&served), "{named:?}");

@@ -7,8 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
+use super::machine::{self, shell, try_shell, wait_for};
 use super::package::make;
-use super::place::{self, shell, try_shell, wait_for};
 use super::support::leecher::{FAST, Leecher};
 use super::support::torrent::{Sample, TorrentBuilder};
 
@@ -22,7 +22,7 @@ fn build() -> std::path::PathBuf {
         .args(["target", "list", "--installed"])
         .output();
     let installed = installed
-        .map(|output| place::text(&output.stdout))
+        .map(|output| machine::text(&output.stdout))
         .unwrap_or_default();
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     assert!(
@@ -30,7 +30,7 @@ fn build() -> std::path::PathBuf {
         "no Rust for {target}: make test-deps"
     );
     make("static");
-    place::target().join(target).join("debug/hekate")
+    machine::target().join(target).join("debug/hekate")
 }
 
 /// What stands behind a word at the beginning of a line of the Dockerfile.
@@ -117,9 +117,9 @@ fn serve(user: &str, sample: &Sample) -> String {
 #[test]
 fn the_static_file_serves_from_an_empty_read_only_root_as_any_user() {
     let name = "image::the_static_file_serves_from_an_empty_read_only_root_as_any_user";
-    place::run(name, build, |binary| {
+    machine::run(name, build, |binary| {
         let linked = try_shell(&format!("ldd {} 2>&1", binary.display()));
-        let linked = place::text(&linked.stdout);
+        let linked = machine::text(&linked.stdout);
         let is_static = ["statically linked", "not a dynamic executable"];
         assert!(
             is_static.iter().any(|words| linked.contains(words)),

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::machine::{self, shell, text, try_shell, wait_for};
 use super::package::{self, download, fill, pid};
-use super::place::{self, shell, text, try_shell, wait_for};
 
 const SCRIPT: &str = "/etc/init.d/hekate";
 const LOG: &str = "/var/log/hekate/hekate.log";
@@ -29,7 +29,7 @@ fn is_alive(pid: u32) -> bool {
 }
 
 #[test]
-fn the_scripts_are_without_a_complaint() {
+fn shellcheck_accepts_the_scripts() {
     let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist");
     let scripts = [
         "hekate.init",
@@ -46,7 +46,7 @@ fn the_scripts_are_without_a_complaint() {
 #[test]
 fn the_script_starts_reloads_restarts_and_stops() {
     let name = "init::the_script_starts_reloads_restarts_and_stops";
-    place::run(name, package::build, |package| {
+    machine::run(name, package::build, |package| {
         installed(package);
         let sample = fill(90);
         assert_eq!(script("status"), Some(3));
@@ -94,9 +94,9 @@ fn rotated() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said_by_the_exit_code() {
-    let name = "init::what_cannot_be_done_is_said_by_the_exit_code";
-    place::run(name, package::build, |package| {
+fn the_exit_code_tells_failures_apart() {
+    let name = "init::the_exit_code_tells_failures_apart";
+    machine::run(name, package::build, |package| {
         installed(package);
         assert_eq!(script(""), Some(2));
         assert_eq!(script("dance"), Some(2));
@@ -123,10 +123,10 @@ fn what_cannot_be_done_is_said_by_the_exit_code() {
         for action in ["reload", "force-reload"] {
             let output = try_shell(&format!("{SCRIPT} {action}"));
             assert_eq!(output.status.code(), Some(6), "{action}");
-            let told = text(&output.stderr);
-            assert!(told.contains("unknown key \"max-peer\""), "{told}");
+            let output = text(&output.stderr);
+            assert!(output.contains("unknown key \"max-peer\""), "{output}");
         }
-        assert!(!log_has("reload", 1), "the daemon is told nevertheless");
+        assert!(!log_has("reload", 1), "the daemon is output nevertheless");
         assert!(pid() == running && is_alive(running));
         assert_eq!(script("stop"), Some(0));
         assert_eq!(script("start"), Some(6));
@@ -135,9 +135,9 @@ fn what_cannot_be_done_is_said_by_the_exit_code() {
 }
 
 #[test]
-fn the_pid_file_of_a_daemon_that_starts_meanwhile_stays() {
-    let name = "init::the_pid_file_of_a_daemon_that_starts_meanwhile_stays";
-    place::run(name, package::build, |package| {
+fn stopping_keeps_the_pid_file_of_a_new_daemon() {
+    let name = "init::stopping_keeps_the_pid_file_of_a_new_daemon";
+    machine::run(name, package::build, |package| {
         installed(package);
         // Another start comes and is done while this one runs its first program.
         shell(
@@ -154,11 +154,11 @@ END
         );
         assert_eq!(script("status"), Some(3));
         let output = try_shell(&format!("{SCRIPT} start"));
-        let told = text(&output.stdout) + &text(&output.stderr);
-        assert_eq!(script("status"), Some(0), "{told}");
+        let output = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(script("status"), Some(0), "{output}");
         let running = pid();
         assert!(is_alive(running));
-        assert_eq!(shell("pgrep -c -x hekate").trim(), "1", "{told}");
+        assert_eq!(shell("pgrep -c -x hekate").trim(), "1", "{output}");
         assert_eq!(script("stop"), Some(0));
         assert!(!is_alive(running));
     });
@@ -167,7 +167,7 @@ END
 #[test]
 fn the_script_needs_neither_lsb_nor_start_stop_daemon() {
     let name = "init::the_script_needs_neither_lsb_nor_start_stop_daemon";
-    place::run(name, package::build, |package| {
+    machine::run(name, package::build, |package| {
         installed(package);
         shell("rm -r /lib/lsb && rm /usr/sbin/start-stop-daemon");
         // And it heeds the settings.
@@ -186,14 +186,14 @@ fn the_script_needs_neither_lsb_nor_start_stop_daemon() {
 }
 
 #[test]
-fn make_install_puts_the_same_there() {
-    let name = "init::make_install_puts_the_same_there";
-    place::run(name, package::build, |_| {
+fn make_install_installs_the_files_of_the_package() {
+    let name = "init::make_install_installs_the_files_of_the_package";
+    machine::run(name, package::build, |_| {
         let make = |target: &str| {
             shell(&format!(
                 "make -C {} --no-print-directory CARGO=false PROFILE=dev CARGO_TARGET_DIR={} {target}",
                 env!("CARGO_MANIFEST_DIR"),
-                place::target().display()
+                machine::target().display()
             ))
         };
         make("install");

@@ -16,8 +16,8 @@ mod booted;
 mod dashboard;
 mod image;
 mod init;
+mod machine;
 mod package;
-mod place;
 #[path = "../support/mod.rs"]
 mod support;
 mod unit;

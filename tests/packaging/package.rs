@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::place::{self, shell, text, try_shell, wait_for};
+use super::machine::{self, shell, text, try_shell, wait_for};
 use super::support::torrent::{Sample, TorrentBuilder};
 
 const PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 6969);
@@ -31,16 +31,16 @@ pub(crate) fn build() -> PathBuf {
 pub(crate) fn make(target: &str) -> String {
     let mut command = Command::new("make");
     // What cargo tells a test would make it build anew what reads these variables.
-    let told = std::env::vars_os().map(|(name, _)| name);
-    let is_told = |name: &OsString| name.to_string_lossy().starts_with("CARGO_");
-    for name in told.filter(|name| is_told(name) && name != "CARGO_HOME") {
+    let variables = std::env::vars_os().map(|(name, _)| name);
+    let is_of_cargo = |name: &OsString| name.to_string_lossy().starts_with("CARGO_");
+    for name in variables.filter(|name| is_of_cargo(name) && name != "CARGO_HOME") {
         command.env_remove(name);
     }
     let output = command
         .args(["--no-print-directory", "PROFILE=dev", target])
         .arg(format!("CARGO={}", env!("CARGO")))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("CARGO_TARGET_DIR", place::target())
+        .env("CARGO_TARGET_DIR", machine::target())
         .env_remove("MAKEFLAGS")
         .output()
         .unwrap();
@@ -124,7 +124,7 @@ fn longest_drop(during: impl FnOnce()) -> Duration {
 #[test]
 fn a_package_is_installed_upgraded_removed_and_purged() {
     let name = "package::a_package_is_installed_upgraded_removed_and_purged";
-    place::run(name, build, |package| {
+    machine::run(name, build, |package| {
         installed(package);
         let sample = fill(80);
         shell("service hekate reload");
@@ -216,18 +216,18 @@ fn purged(sample: &Sample) {
 const MEANT: &[&str] = &["bogus-mail-host", "initial-upload-closes-no-bugs"];
 
 #[test]
-fn lintian_has_no_complaint() {
+fn lintian_accepts_the_package() {
     let package = build();
     let output = Command::new("lintian")
         .arg("--allow-root")
         .arg(&package)
         .output();
     let said = text(&output.expect("lintian: make test-deps").stdout);
-    let complaints: Vec<&str> = said
+    let findings: Vec<&str> = said
         .lines()
         .filter(|line| !MEANT.iter().any(|tag| line.contains(tag)))
         .collect();
-    assert!(complaints.is_empty(), "{said}");
+    assert!(findings.is_empty(), "{said}");
 }
 
 #[test]

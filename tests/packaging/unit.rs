@@ -1,7 +1,7 @@
 //! The unit and the socket of systemd, as systemd reads them.
 
+use super::machine::{self, shell, text, try_shell};
 use super::package;
-use super::place::{self, shell, text, try_shell};
 
 /// What systemd-analyze gives at most, from 0 (best) to 10. What is left is that anybody may call,
 /// which is what Hekate is for, and that a group may read a status socket.
@@ -14,9 +14,9 @@ const OLDER: &[&str] = &[
 ];
 
 #[test]
-fn systemd_accepts_the_unit_and_finds_it_closed() {
-    let name = "unit::systemd_accepts_the_unit_and_finds_it_closed";
-    place::run(name, package::build, |package| {
+fn systemd_analyze_accepts_the_unit_and_its_exposure() {
+    let name = "unit::systemd_analyze_accepts_the_unit_and_its_exposure";
+    machine::run(name, package::build, |package| {
         shell(&format!("dpkg -i {}", package.display()));
         for unit in ["hekate.service", "hekate.socket"] {
             let output = try_shell(&format!(

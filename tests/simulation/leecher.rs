@@ -501,12 +501,12 @@ impl Session {
             }
             20 if body[0] == 3 => {
                 let answer = extension::parse_metadata(&body[1..]).unwrap();
-                let (piece, is_there) = match answer {
+                let (piece, has_data) = match answer {
                     MetadataMessage::Data { piece } => (piece, true),
                     MetadataMessage::Reject { piece } => (piece, false),
                     other => panic!("{other:?}"),
                 };
-                assert_eq!(is_there, piece < 2);
+                assert_eq!(has_data, piece < 2);
                 assert!(
                     self.open_metadata.remove(&piece).is_some(),
                     "answered twice"

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use socket2::{Domain, Socket, Type};
 
 use super::support::daemon::Daemon;
-use super::{DEADLINE, NOBODY, Place, is_root, traced};
+use super::{DEADLINE, Fixture, NOBODY, is_root, traced};
 use crate::support::wait_until;
 
 /// Ends the daemon of a pid file whatever becomes of the test.
@@ -41,10 +41,10 @@ fn is_running(number: &str) -> bool {
     stat.is_ok_and(|stat| !stat.contains(") Z ") || threads > 1)
 }
 
-/// Starts a daemon with names of files, which are relative to the place.
-fn start(place: &Place, more: &[&str]) -> Output {
-    let mut command = place.command();
-    command.current_dir(place.path(""));
+/// Starts a daemon with file names relative to the fixture.
+fn start(fixture: &Fixture, more: &[&str]) -> Output {
+    let mut command = fixture.command();
+    command.current_dir(fixture.path(""));
     command.args(["--daemon", "--pid-file", "run/pid", "--log-file", "log/log"]);
     command.args(["--config", "/dev/null", "--status", "off"]);
     if is_root() {
@@ -53,18 +53,18 @@ fn start(place: &Place, more: &[&str]) -> Output {
     command.args(more).output().unwrap()
 }
 
-fn told(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]
-fn the_command_returns_when_the_daemon_listens_and_there_is_one_daemon() {
-    let place = Place::new();
-    let pid_file = place.path("run/pid");
+fn the_command_returns_when_the_daemon_listens_and_a_second_daemon_is_refused() {
+    let fixture = Fixture::new();
+    let pid_file = fixture.path("run/pid");
     let _held = Held(&pid_file);
-    let output = start(&place, &[]);
-    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-    let log = fs::read_to_string(place.path("log/log")).unwrap();
+    let output = start(&fixture, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let log = fs::read_to_string(fixture.path("log/log")).unwrap();
     assert!(log.contains("listening on 127.0.0.1:"), "{log}");
     let number = number_in(&pid_file).unwrap();
     assert!(is_running(&number));
@@ -79,10 +79,10 @@ fn the_command_returns_when_the_daemon_listens_and_there_is_one_daemon() {
     assert_ne!(fields[3], number);
     assert_eq!(fields[4], "0");
 
-    let second = start(&place, &[]);
+    let second = start(&fixture, &[]);
     assert_eq!(second.status.code(), Some(1));
     let refused = format!("run/pid: hekate is already running, as process {number}\n");
-    assert!(told(&second).ends_with(&refused), "{}", told(&second));
+    assert!(stderr(&second).ends_with(&refused), "{}", stderr(&second));
 
     kill("TERM", &number);
     wait_until(DEADLINE, "it ends", || !is_running(&number));
@@ -91,23 +91,23 @@ fn the_command_returns_when_the_daemon_listens_and_there_is_one_daemon() {
 
 #[test]
 fn a_stale_pid_file_is_replaced() {
-    let place = Place::new();
-    let pid_file = place.path("run/pid");
+    let fixture = Fixture::new();
+    let pid_file = fixture.path("run/pid");
     let _held = Held(&pid_file);
-    assert_eq!(start(&place, &[]).status.code(), Some(0));
+    assert_eq!(start(&fixture, &[]).status.code(), Some(0));
     let first = number_in(&pid_file).unwrap();
     kill("KILL", &first);
     wait_until(DEADLINE, "the first ends", || !is_running(&first));
     assert!(pid_file.exists());
-    let output = start(&place, &[]);
-    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let output = start(&fixture, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_ne!(number_in(&pid_file).unwrap(), first);
 }
 
 #[test]
-fn who_starts_it_hears_why_it_does_not() {
-    let place = Place::new();
-    let pid_file = place.path("run/pid");
+fn a_failed_start_in_the_background_is_reported_to_the_caller() {
+    let fixture = Fixture::new();
+    let pid_file = fixture.path("run/pid");
     let _held = Held(&pid_file);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -124,49 +124,49 @@ fn who_starts_it_hears_why_it_does_not() {
         .args(common)
         .args(["--bind", "127.0.0.1", "--port", &port]);
     command.arg("--pid-file").arg(&pid_file);
-    command.arg("--log-file").arg(place.path("log/log"));
-    let output = command.arg(place.path("library")).output().unwrap();
+    command.arg("--log-file").arg(fixture.path("log/log"));
+    let output = command.arg(fixture.path("library")).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let reason = format!("hekate: cannot listen on 127.0.0.1:{port}: ");
-    assert!(told(&output).contains(&reason), "{}", told(&output));
+    assert!(stderr(&output).contains(&reason), "{}", stderr(&output));
     assert!(!pid_file.exists(), "a start that fails leaves no pid file");
 
     let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
     let output = command
         .args(common)
-        .arg(place.path("library"))
+        .arg(fixture.path("library"))
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(78));
     assert!(
-        told(&output).contains("daemon needs log-file"),
+        stderr(&output).contains("daemon needs log-file"),
         "{}",
-        told(&output)
+        stderr(&output)
     );
 
     let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
     command
         .args(common)
         .arg("--log-file")
-        .arg(place.path("log/log"));
+        .arg(fixture.path("log/log"));
     let command = command
         .args(["--user", "no-such-user"])
-        .arg(place.path("library"));
+        .arg(fixture.path("library"));
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(78));
     assert_eq!(
-        told(&output),
+        stderr(&output),
         "hekate: user: no such user: \"no-such-user\"\n"
     );
 }
 
 #[test]
-fn signals_are_heard_as_soon_as_the_pid_file_names_the_process() {
-    let place = Place::new();
-    let pid_file = place.path("run/pid");
+fn signals_are_handled_once_the_pid_file_is_written() {
+    let fixture = Fixture::new();
+    let pid_file = fixture.path("run/pid");
     // The loop is made after that file, and takes its time here.
     let injection = "inject=epoll_create1:delay_enter=2000000:when=1";
-    let mut command = traced(&place.command(), injection);
+    let mut command = traced(&fixture.command(), injection);
     command.arg("--pid-file").arg(&pid_file);
     let started = std::thread::spawn(|| Daemon::start(command));
     wait_until(DEADLINE, "the PID file is written", || {
@@ -201,16 +201,18 @@ fn used_port() -> SocketAddr {
 }
 
 #[test]
-fn nobody_else_listens_on_its_port_while_the_first_index_is_made() {
-    let place = Place::new();
+fn the_port_is_reserved_while_the_first_index_is_made() {
+    let fixture = Fixture::new();
     let address = used_port();
     let mut inner = Command::new(env!("CARGO_BIN_EXE_hekate"));
     inner.args(["seed", "--bind", "127.0.0.1", "--no-tracker", "--port"]);
     inner.arg(address.port().to_string()).arg("--state-dir");
-    inner.arg(place.path("state")).arg(place.path("library"));
+    inner
+        .arg(fixture.path("state"))
+        .arg(fixture.path("library"));
     let command = traced(&inner, "inject=fsync:delay_enter=3000000:when=1");
     let started = std::thread::spawn(|| Daemon::start(command));
-    let state = place.path("state");
+    let state = fixture.path("state");
     wait_until(DEADLINE, "the state is written", || {
         fs::read_dir(&state).is_ok_and(|mut entries| entries.next().is_some())
     });

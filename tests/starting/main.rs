@@ -36,12 +36,12 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const NOBODY: &str = "nobody";
 
 /// Directories that everybody may read, and those for the daemon, which everybody may write.
-struct Place {
+struct Fixture {
     directory: TempDir,
     sample: Sample,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         set_mode(directory.path(), 0o755);

@@ -1,4 +1,4 @@
-//! The service manager: what it is told, and the sockets that it passes.
+//! The service manager: what it is status, and the sockets that it passes.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use super::support::daemon::Daemon;
 use super::support::leecher::{FAST, Leecher, dial, handshake};
-use super::{DEADLINE, Place, is_root, traced};
+use super::{DEADLINE, Fixture, is_root, traced};
 use crate::support::wait_until;
 
-/// What the test listens with in place of a service manager.
+/// A socket on which the test plays the service manager.
 struct Manager(UnixDatagram);
 
 impl Manager {
-    /// One whose socket is in the place, where everybody may write.
-    fn new(place: &Place) -> Self {
-        let path = place.path("run/notify");
+    /// One whose socket is in the shared directory, where everybody may write.
+    fn new(fixture: &Fixture) -> Self {
+        let path = fixture.path("run/notify");
         let manager = Manager(UnixDatagram::bind(&path).unwrap());
         manager.0.set_read_timeout(Some(DEADLINE)).unwrap();
         super::set_mode(&path, 0o777);
@@ -27,7 +27,7 @@ impl Manager {
 
     fn receive(&self) -> String {
         let mut message = [0; 4096];
-        let length = self.0.recv(&mut message).expect("the manager is told");
+        let length = self.0.recv(&mut message).expect("the manager is status");
         String::from_utf8(message[..length].to_vec()).unwrap()
     }
 
@@ -51,12 +51,12 @@ fn monotonic_us(message: &str) -> u64 {
 }
 
 #[test]
-fn the_service_manager_is_told_each_step_in_order() {
-    let place = Place::new();
-    let manager = Manager::new(&place);
-    let mut command = place.command();
+fn the_service_manager_gets_each_step_in_order() {
+    let fixture = Fixture::new();
+    let manager = Manager::new(&fixture);
+    let mut command = fixture.command();
     command
-        .env("NOTIFY_SOCKET", place.path("run/notify"))
+        .env("NOTIFY_SOCKET", fixture.path("run/notify"))
         .env("WATCHDOG_USEC", "300000");
     if is_root() {
         command.args(["--user", super::NOBODY]);
@@ -68,12 +68,12 @@ fn the_service_manager_is_told_each_step_in_order() {
     );
     let ready = format!("READY=1\nMAINPID={}", daemon.pid());
     assert_eq!(manager.next_but(&["WATCHDOG=1"]), ready);
-    // What it does now is told at once: the watchdog hears of it ten times in between at most.
-    let told = (0..10).map(|_| manager.receive());
-    let told = told.into_iter().find(|message| message != "WATCHDOG=1");
-    assert_eq!(told.as_deref(), Some("STATUS=1 torrents, 0 peers"));
+    // What it does now is status at once: the watchdog hears of it ten times in between at most.
+    let status = (0..10).map(|_| manager.receive());
+    let status = status.into_iter().find(|message| message != "WATCHDOG=1");
+    assert_eq!(status.as_deref(), Some("STATUS=1 torrents, 0 peers"));
     // It listened before it said so.
-    Leecher::connect(daemon.address, place.sample.info_hash, FAST).until_unchoked();
+    Leecher::connect(daemon.address, fixture.sample.info_hash, FAST).until_unchoked();
 
     let began = Instant::now();
     for _ in 0..4 {
@@ -95,18 +95,18 @@ fn the_service_manager_is_told_each_step_in_order() {
 }
 
 #[test]
-fn the_service_manager_hears_every_ten_seconds_how_it_goes() {
-    let place = Place::new();
-    let manager = Manager::new(&place);
-    let mut command = place.command();
-    command.env("NOTIFY_SOCKET", place.path("run/notify"));
+fn the_service_manager_gets_a_status_every_ten_seconds() {
+    let fixture = Fixture::new();
+    let manager = Manager::new(&fixture);
+    let mut command = fixture.command();
+    command.env("NOTIFY_SOCKET", fixture.path("run/notify"));
     let _daemon = Daemon::start(command);
     assert!(
         manager
             .next_but(&["STATUS=reading "])
             .starts_with("READY=1")
     );
-    // At once, in place of what it said before, and then every ten seconds.
+    // At once, instead of the status before, and then every ten seconds.
     assert_eq!(manager.receive(), "STATUS=1 torrents, 0 peers");
     let began = Instant::now();
     assert_eq!(manager.receive(), "STATUS=1 torrents, 0 peers");
@@ -114,16 +114,19 @@ fn the_service_manager_hears_every_ten_seconds_how_it_goes() {
 }
 
 #[test]
-fn until_it_listens_it_says_how_far_it_is_and_never_that_it_is_ready() {
-    let place = Place::new();
-    let manager = Manager::new(&place);
+fn before_listening_the_status_shows_progress_and_not_ready() {
+    let fixture = Fixture::new();
+    let manager = Manager::new(&fixture);
     // All files are in the index when it waits for the disk, for longer than there is no word.
-    let mut command = traced(&place.command(), "inject=fsync:delay_enter=11000000:when=1");
-    let pid_file = place.path("run/pid");
+    let mut command = traced(
+        &fixture.command(),
+        "inject=fsync:delay_enter=11000000:when=1",
+    );
+    let pid_file = fixture.path("run/pid");
     command.arg("--pid-file").arg(&pid_file);
-    command.env("NOTIFY_SOCKET", place.path("run/notify"));
+    command.env("NOTIFY_SOCKET", fixture.path("run/notify"));
     let started = std::thread::spawn(|| Daemon::start(command));
-    let state = place.path("state");
+    let state = fixture.path("state");
     wait_until(DEADLINE, "the state is written", || {
         std::fs::read_dir(&state).is_ok_and(|mut entries| entries.next().is_some())
     });
@@ -143,12 +146,12 @@ fn until_it_listens_it_says_how_far_it_is_and_never_that_it_is_ready() {
 }
 
 #[test]
-fn a_loop_that_hangs_is_silent() {
-    let place = Place::new();
-    let manager = Manager::new(&place);
-    let mut command = place.command();
+fn a_hanging_loop_sends_no_watchdog_message() {
+    let fixture = Fixture::new();
+    let manager = Manager::new(&fixture);
+    let mut command = fixture.command();
     command
-        .env("NOTIFY_SOCKET", place.path("run/notify"))
+        .env("NOTIFY_SOCKET", fixture.path("run/notify"))
         .env("WATCHDOG_USEC", "100000");
     let daemon = Daemon::start(command);
     let ready = manager.next_but(&["STATUS=", "WATCHDOG=1"]);
@@ -174,8 +177,8 @@ fn a_loop_that_hangs_is_silent() {
 }
 
 /// A command whose standard output is passed on as descriptor 3, as a service manager passes it.
-fn with_socket(place: &Place, socket: OwnedFd, name: &str) -> Command {
-    let inner = place.command();
+fn with_socket(fixture: &Fixture, socket: OwnedFd, name: &str) -> Command {
+    let inner = fixture.command();
     let mut command = Command::new("sh");
     let script = "LISTEN_PID=$$ exec \"$@\" 3>&1 >/dev/null";
     command.args(["-c", script, "sh"]).arg(inner.get_program());
@@ -186,40 +189,40 @@ fn with_socket(place: &Place, socket: OwnedFd, name: &str) -> Command {
 }
 
 #[test]
-fn peers_come_by_a_socket_that_was_passed() {
-    let place = Place::new();
+fn a_passed_socket_accepts_peers() {
+    let fixture = Fixture::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     // It listens already, so that whoever comes early only waits.
     let mut early = dial(address);
-    let hello = handshake(FAST, place.sample.info_hash, b"-XX0000-abcdefghijkl");
+    let hello = handshake(FAST, fixture.sample.info_hash, b"-XX0000-abcdefghijkl");
     early.write_all(&hello).unwrap();
-    let daemon = Daemon::start(with_socket(&place, listener.into(), "hekate.socket"));
+    let daemon = Daemon::start(with_socket(&fixture, listener.into(), "hekate.socket"));
     assert_eq!(daemon.address, address);
     let mut answer = [0; 68];
     early.read_exact(&mut answer).unwrap();
-    assert_eq!(answer[28..48], place.sample.info_hash);
-    Leecher::connect(address, place.sample.info_hash, FAST).until_unchoked();
+    assert_eq!(answer[28..48], fixture.sample.info_hash);
+    Leecher::connect(address, fixture.sample.info_hash, FAST).until_unchoked();
 }
 
 #[test]
-fn a_socket_of_both_families_serves_both_and_calls_ipv4_by_its_name() {
-    let place = Place::new();
+fn a_dual_stack_socket_serves_both_families_and_logs_plain_ipv4_addresses() {
+    let fixture = Fixture::new();
     let listener = TcpListener::bind("[::]:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut command = with_socket(&place, listener.into(), "hekate.socket");
+    let mut command = with_socket(&fixture, listener.into(), "hekate.socket");
     command.args(["-v", "--max-peers-per-ip", "1", "--config", "/dev/null"]);
-    let status = format!("unix:{}", place.path("run/status").display());
+    let status = format!("unix:{}", fixture.path("run/status").display());
     command.args(["--status", &status]);
     let mut daemon = Daemon::start(command);
     let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut leecher = Leecher::connect(v4, place.sample.info_hash, FAST);
+    let mut leecher = Leecher::connect(v4, fixture.sample.info_hash, FAST);
     leecher.until_unchoked();
     let mut second = dial(v4);
     assert!(matches!(second.read(&mut [0; 1]), Ok(0) | Err(_)));
     let line = daemon.wait_for_line("has too many connections from its address");
     assert!(line.contains(" 127.0.0.1: "), "{line}");
-    // Whoever comes by uTP is told at once that there is none, by either family.
+    // Whoever comes by uTP is status at once that there is none, by either family.
     for (from, to) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1")] {
         let socket = UdpSocket::bind(from).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -232,11 +235,11 @@ fn a_socket_of_both_families_serves_both_and_calls_ipv4_by_its_name() {
 }
 
 #[test]
-fn the_status_is_at_a_socket_that_was_passed_and_that_stays() {
-    let place = Place::new();
-    let path = place.path("run/status");
+fn a_passed_status_socket_is_used_and_not_removed() {
+    let fixture = Fixture::new();
+    let path = fixture.path("run/status");
     let listener = UnixListener::bind(&path).unwrap();
-    let mut daemon = Daemon::start(with_socket(&place, listener.into(), "status"));
+    let mut daemon = Daemon::start(with_socket(&fixture, listener.into(), "status"));
     let mut status = Command::new(env!("CARGO_BIN_EXE_hekate"));
     let at = format!("unix:{}", path.display());
     status.args(["status", "--config", "/dev/null", "--status", &at]);
@@ -248,19 +251,19 @@ fn the_status_is_at_a_socket_that_was_passed_and_that_stays() {
 }
 
 #[test]
-fn a_socket_that_is_none_is_refused() {
-    let place = Place::new();
-    let path = place.path("run/datagrams");
+fn a_passed_descriptor_that_is_no_listening_socket_is_refused() {
+    let fixture = Fixture::new();
+    let path = fixture.path("run/datagrams");
     let socket = UnixDatagram::bind(&path).unwrap();
-    let mut command = with_socket(&place, socket.into(), "peers");
+    let mut command = with_socket(&fixture, socket.into(), "peers");
     let output = command
         .args(["--config", "/dev/null"])
         .stderr(Stdio::piped());
     let output = output.spawn().unwrap().wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(
-        told,
+        status,
         "hekate: the passed socket \"peers\" is not a stream socket\n"
     );
 }

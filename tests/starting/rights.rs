@@ -7,7 +7,7 @@ use std::process::Command;
 use super::support::daemon::Daemon;
 use super::support::leecher::{FAST, Leecher};
 use super::support::torrent::TorrentBuilder;
-use super::{DEADLINE, NOBODY, Place, is_root, of_each_thread, set_mode};
+use super::{DEADLINE, Fixture, NOBODY, is_root, of_each_thread, set_mode};
 use crate::support::wait_until;
 
 const CAPABILITIES: [&str; 5] = ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"];
@@ -19,16 +19,16 @@ fn number_of(name: &str) -> (String, String) {
 }
 
 #[test]
-fn root_becomes_the_user_for_good_in_every_thread() {
-    let place = Place::new();
-    let mut command = place.command();
+fn root_becomes_the_user_irrevocably_in_every_thread() {
+    let fixture = Fixture::new();
+    let mut command = fixture.command();
     if !is_root() {
         eprintln!("not root: only that nobody else can be become is checked");
         command.args(["--user", "root", "--config", "/dev/null"]);
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(78));
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(told, "hekate: user: only root can become user \"root\"\n");
+        let output = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output, "hekate: user: only root can become user \"root\"\n");
         return;
     }
     command.args(["--user", NOBODY]);
@@ -37,7 +37,7 @@ fn root_becomes_the_user_for_good_in_every_thread() {
     let line = format!("running as user nobody ({user}), group {group}, without capabilities");
     daemon.wait_for_line(&line);
     // A reader thread has been there as well.
-    let mut leecher = Leecher::connect(daemon.address, place.sample.info_hash, FAST);
+    let mut leecher = Leecher::connect(daemon.address, fixture.sample.info_hash, FAST);
     leecher.until_unchoked();
     leecher.block(0, 0, 16 * 1024);
     let threads = of_each_thread(daemon.pid(), "Uid:");
@@ -63,9 +63,9 @@ fn root_becomes_the_user_for_good_in_every_thread() {
 }
 
 #[test]
-fn root_that_stays_root_is_warned_and_no_new_privs_can_be_left_out() {
-    let place = Place::new();
-    let mut command = place.command();
+fn running_as_root_is_warned_about_and_no_new_privs_can_be_disabled() {
+    let fixture = Fixture::new();
+    let mut command = fixture.command();
     command.arg("--allow-new-privs");
     let mut daemon = Daemon::start(command);
     for found in of_each_thread(daemon.pid(), "NoNewPrivs:") {
@@ -83,13 +83,13 @@ fn root_that_stays_root_is_warned_and_no_new_privs_can_be_left_out() {
 }
 
 #[test]
-fn the_group_can_be_another_and_is_the_only_one() {
+fn a_separate_group_can_be_set_and_is_the_only_group() {
     if !is_root() {
         eprintln!("not root: nothing can be checked here that is not by the other tests");
         return;
     }
-    let place = Place::new();
-    let mut command = place.command();
+    let fixture = Fixture::new();
+    let mut command = fixture.command();
     command.args(["--user", "nobody:daemon"]);
     let daemon = Daemon::start(command);
     let group = hekate::sys::process::group_by_name("daemon")
@@ -101,15 +101,15 @@ fn the_group_can_be_another_and_is_the_only_one() {
 }
 
 #[test]
-fn what_links_lead_to_is_refused_unless_it_is_named_or_the_sandbox_is_off() {
-    let place = Place::new();
+fn links_out_of_the_library_are_refused_unless_the_target_is_named_or_the_sandbox_is_off() {
+    let fixture = Fixture::new();
     let outside = tempfile::tempdir().unwrap();
     let other = TorrentBuilder::new(51)
         .name("other")
         .write(outside.path())
         .unwrap();
-    symlink(outside.path(), place.path("library/link")).unwrap();
-    let mut daemon = Daemon::start(place.command());
+    symlink(outside.path(), fixture.path("library/link")).unwrap();
+    let mut daemon = Daemon::start(fixture.command());
     daemon.wait_for_line("sandbox: active");
     let line = daemon.wait_for_line("the sandbox refuses it, see --content-root");
     assert!(line.contains("/link"), "{line}");
@@ -117,8 +117,8 @@ fn what_links_lead_to_is_refused_unless_it_is_named_or_the_sandbox_is_off() {
     drop(daemon);
     let named = outside.path().to_str().unwrap().to_owned();
     for more in [&["--content-root", &named][..], &["--no-landlock"]] {
-        fs::remove_dir_all(place.path("state")).unwrap();
-        let mut command = place.command();
+        fs::remove_dir_all(fixture.path("state")).unwrap();
+        let mut command = fixture.command();
         command.args(more);
         let mut daemon = Daemon::start(command);
         daemon.wait_for_line("serving 2 torrents");
@@ -132,14 +132,14 @@ fn what_links_lead_to_is_refused_unless_it_is_named_or_the_sandbox_is_off() {
 }
 
 #[test]
-fn a_reload_after_rights_are_gone_keeps_what_is_right() {
-    let place = Place::new();
+fn a_reload_after_dropping_privileges_keeps_what_is_valid() {
+    let fixture = Fixture::new();
     let elsewhere = tempfile::tempdir().unwrap();
     set_mode(elsewhere.path(), 0o755);
-    fs::create_dir(place.path("etc")).unwrap();
-    set_mode(&place.path("etc"), 0o755);
-    let file = place.path("etc/hekate.toml");
-    let library = place.path("library");
+    fs::create_dir(fixture.path("etc")).unwrap();
+    set_mode(&fixture.path("etc"), 0o755);
+    let file = fixture.path("etc/hekate.toml");
+    let library = fixture.path("library");
     let write = |dirs: &str, more: &str| {
         fs::write(
             &file,
@@ -154,7 +154,7 @@ fn a_reload_after_rights_are_gone_keeps_what_is_right() {
     command
         .args(["seed", "--no-tracker", "--config"])
         .arg(&file);
-    command.arg("--state-dir").arg(place.path("state"));
+    command.arg("--state-dir").arg(fixture.path("state"));
     if is_root() {
         command.args(["--user", NOBODY]);
     }
@@ -164,11 +164,11 @@ fn a_reload_after_rights_are_gone_keeps_what_is_right() {
     daemon.signal("HUP");
     let line = daemon.wait_for_new_line("reload failed, keeping the old configuration");
     assert!(line.contains("unknown key \"rubbish\""), "{line}");
-    // Another file in its place, which only root may read: the daemon is nobody, or owns it.
+    // Another file under the same name, which only root may read: the daemon is nobody, or owns it.
     if is_root() {
-        fs::write(place.path("etc/new"), "").unwrap();
-        set_mode(&place.path("etc/new"), 0o600);
-        fs::rename(place.path("etc/new"), &file).unwrap();
+        fs::write(fixture.path("etc/new"), "").unwrap();
+        set_mode(&fixture.path("etc/new"), 0o600);
+        fs::rename(fixture.path("etc/new"), &file).unwrap();
         daemon.signal("HUP");
         let line = daemon.wait_for_new_line("reload failed, keeping the old configuration");
         assert!(line.contains("Permission denied"), "{line}");
@@ -177,15 +177,15 @@ fn a_reload_after_rights_are_gone_keeps_what_is_right() {
     daemon.signal("HUP");
     let line = daemon.wait_for_new_line("is outside the sandbox: restart to allow it");
     assert!(line.contains(elsewhere.path().to_str().unwrap()), "{line}");
-    let mut leecher = Leecher::connect(daemon.address, place.sample.info_hash, FAST);
+    let mut leecher = Leecher::connect(daemon.address, fixture.sample.info_hash, FAST);
     leecher.until_unchoked();
 }
 
 #[test]
-fn the_log_is_the_users_and_can_be_opened_anew() {
-    let place = Place::new();
-    let log = place.path("log/hekate.log");
-    let mut command = place.command();
+fn the_log_file_belongs_to_the_user_and_can_be_reopened() {
+    let fixture = Fixture::new();
+    let log = fixture.path("log/hekate.log");
+    let mut command = fixture.command();
     command.arg("--log-file").arg(&log);
     command.args(["--config", "/dev/null", "--status", "off"]);
     if is_root() {
@@ -194,7 +194,7 @@ fn the_log_is_the_users_and_can_be_opened_anew() {
     let mut child = command.spawn().unwrap();
     let has = |text: &str| fs::read_to_string(&log).is_ok_and(|log| log.contains(text));
     wait_until(DEADLINE, "it listens", || has("listening on"));
-    fs::rename(&log, place.path("log/old")).unwrap();
+    fs::rename(&log, fixture.path("log/old")).unwrap();
     let number = child.id().to_string();
     let kill = |signal: &str| {
         let killed = Command::new("kill").args(["-s", signal, &number]).status();
@@ -239,10 +239,10 @@ const WRITES: [&str; 6] = [
 
 #[test]
 fn nothing_below_the_library_is_opened_for_writing() {
-    let place = Place::new();
-    let library = place.path("library").canonicalize().unwrap();
-    let trace = place.path("trace");
-    let seed = place.command();
+    let fixture = Fixture::new();
+    let library = fixture.path("library").canonicalize().unwrap();
+    let trace = fixture.path("trace");
+    let seed = fixture.command();
     let mut command = Command::new("strace");
     command.args(["-D", "-f", "-y", "-s", "4096", "-e", "trace=%file", "-o"]);
     command
@@ -252,7 +252,7 @@ fn nothing_below_the_library_is_opened_for_writing() {
     // It would be the kernel that refuses it otherwise, and the daemon that tries.
     command.args(["-v", "--verify", "lazy", "--no-landlock"]);
     let mut daemon = Daemon::start(command);
-    let mut leecher = Leecher::connect(daemon.address, place.sample.info_hash, FAST);
+    let mut leecher = Leecher::connect(daemon.address, fixture.sample.info_hash, FAST);
     leecher.until_unchoked();
     leecher.block(0, 0, 16 * 1024);
     let other = TorrentBuilder::new(52).name("other").write(&library);

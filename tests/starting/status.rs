@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use super::support::daemon::Daemon;
-use super::{NOBODY, Place, is_root, set_mode};
+use super::{Fixture, NOBODY, is_root, set_mode};
 
 /// A number that no user and no group has.
 const STRANGER: u32 = 3_999_999_998;
@@ -16,28 +16,28 @@ const STRANGER: u32 = 3_999_999_998;
 const UMASK: &str = "umask 0027 && exec \"$@\"";
 
 /// `hekate seed` with a status socket and that mask of new files.
-fn command(place: &Place) -> Command {
-    let seed = place.command();
+fn command(fixture: &Fixture) -> Command {
+    let seed = fixture.command();
     let mut command = Command::new("sh");
     command
         .args(["-c", UMASK, "sh"])
         .arg(seed.get_program())
         .args(seed.get_args())
         .arg("--status")
-        .arg(format!("unix:{}", place.path("run/status").display()));
+        .arg(format!("unix:{}", fixture.path("run/status").display()));
     command
 }
 
 /// `hekate status` as this user and group alone, by a copy that everybody may run.
-fn ask(place: &Place, user: u32, group: u32) -> Output {
-    let program = place.path("hekate");
+fn ask(fixture: &Fixture, user: u32, group: u32) -> Output {
+    let program = fixture.path("hekate");
     if !program.exists() {
         fs::copy(env!("CARGO_BIN_EXE_hekate"), &program).unwrap();
         set_mode(&program, 0o755);
     }
     Command::new(program)
         .args(["status", "--config", "/dev/null", "--status"])
-        .arg(format!("unix:{}", place.path("run/status").display()))
+        .arg(format!("unix:{}", fixture.path("run/status").display()))
         .current_dir("/")
         .uid(user)
         .gid(group)
@@ -53,35 +53,35 @@ fn assert_belongs_to(socket: &Path, user: u32, group: u32) {
 }
 
 /// Somebody of the group may ask, and somebody else may not.
-fn assert_is_for_the_group(place: &Place, group: u32) {
-    let answer = ask(place, STRANGER, group);
-    let told = String::from_utf8_lossy(&answer.stdout).into_owned();
-    assert!(told.contains(" is serving, up "), "{answer:?}");
-    let answer = ask(place, STRANGER, STRANGER);
-    let told = String::from_utf8_lossy(&answer.stderr).into_owned();
-    assert_eq!(answer.status.code(), Some(1), "{told}");
-    assert!(told.contains("Permission denied"), "{told}");
+fn assert_is_for_the_group(fixture: &Fixture, group: u32) {
+    let answer = ask(fixture, STRANGER, group);
+    let output = String::from_utf8_lossy(&answer.stdout).into_owned();
+    assert!(output.contains(" is serving, up "), "{answer:?}");
+    let answer = ask(fixture, STRANGER, STRANGER);
+    let output = String::from_utf8_lossy(&answer.stderr).into_owned();
+    assert_eq!(answer.status.code(), Some(1), "{output}");
+    assert!(output.contains("Permission denied"), "{output}");
 }
 
 #[test]
 fn the_status_socket_is_for_the_group_of_the_user_that_root_becomes() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     if !is_root() {
         eprintln!("not root: that another user of the group may ask is not checked");
-        let daemon = Daemon::start(command(&place));
+        let daemon = Daemon::start(command(&fixture));
         let own = fs::metadata(format!("/proc/{}", daemon.pid())).unwrap();
-        assert_belongs_to(&place.path("run/status"), own.uid(), own.gid());
+        assert_belongs_to(&fixture.path("run/status"), own.uid(), own.gid());
         return;
     }
     let user = hekate::sys::process::user_by_name(NOBODY).unwrap().unwrap();
     let daemon = hekate::sys::process::group_by_name("daemon");
     let daemon = daemon.unwrap().unwrap();
     for (wish, group) in [(NOBODY, user.group), ("nobody:daemon", daemon)] {
-        let mut command = command(&place);
+        let mut command = command(&fixture);
         command.args(["--user", wish]);
         let running = Daemon::start(command);
-        assert_belongs_to(&place.path("run/status"), user.id, group);
-        assert_is_for_the_group(&place, group);
+        assert_belongs_to(&fixture.path("run/status"), user.id, group);
+        assert_is_for_the_group(&fixture, group);
         drop(running);
     }
 }
@@ -92,21 +92,21 @@ fn the_status_socket_is_for_the_group_under_the_mask_of_a_unit() {
         eprintln!("not root: nothing can be checked here that is not by the other test");
         return;
     }
-    let place = Place::new();
+    let fixture = Fixture::new();
     let user = hekate::sys::process::user_by_name(NOBODY).unwrap().unwrap();
     let group = hekate::sys::process::group_by_name("daemon")
         .unwrap()
         .unwrap();
-    let program = place.path("hekate");
+    let program = fixture.path("hekate");
     fs::copy(env!("CARGO_BIN_EXE_hekate"), &program).unwrap();
     set_mode(&program, 0o755);
-    let seed = command(&place);
+    let seed = command(&fixture);
     let arguments: Vec<_> = seed.get_args().collect();
     let mut command = Command::new("sh");
     command.args(&arguments[..3]).arg(&program);
     command.args(&arguments[4..]).current_dir("/");
     command.uid(user.id).gid(group);
     let _running = Daemon::start(command);
-    assert_belongs_to(&place.path("run/status"), user.id, group);
-    assert_is_for_the_group(&place, group);
+    assert_belongs_to(&fixture.path("run/status"), user.id, group);
+    assert_is_for_the_group(&fixture, group);
 }

@@ -214,7 +214,7 @@ impl TorrentBuilder {
     /// Writes the content below `root`, and `<name>.torrent` into `directory`.
     pub(crate) fn write_apart(&self, directory: &Path, root: &Path) -> io::Result<Sample> {
         let plans = self.all_files();
-        let files = self.places(&plans, root);
+        let files = self.files_of(&plans, root);
         let hashes = self.write_content(&files)?;
         let info = self.encode(self.info(&plans, hashes.clone()));
         let metainfo = [self.encode(self.top(info.clone())), self.trailing.clone()].concat();
@@ -258,7 +258,7 @@ impl TorrentBuilder {
         all
     }
 
-    fn places(&self, plans: &[FilePlan], root: &Path) -> Vec<SampleFile> {
+    fn files_of(&self, plans: &[FilePlan], root: &Path) -> Vec<SampleFile> {
         let top = root.join(OsStr::from_bytes(self.name_on_disk()));
         if plans.is_empty() {
             return vec![SampleFile {
@@ -375,7 +375,7 @@ impl Sample {
         for (index, file) in (0..).zip(&self.files) {
             let (from, to) = (offset.max(file.offset), end.min(file.offset + file.length));
             if from < to && !file.padding {
-                let range = place(from - offset)..place(to - offset);
+                let range = to_usize(from - offset)..to_usize(to - offset);
                 if let Some(part) = bytes.get_mut(range) {
                     fill(self.seed, index, from - file.offset, part);
                 }
@@ -387,7 +387,7 @@ impl Sample {
     /// The bytes of a block.
     pub(crate) fn block(&self, index: u32, begin: u32, length: u32) -> Vec<u8> {
         let offset = u64::from(index) * u64::from(self.piece_length) + u64::from(begin);
-        self.bytes(offset, place(length.into()))
+        self.bytes(offset, to_usize(length.into()))
     }
 
     /// The info-hash in hexadecimal digits.
@@ -400,7 +400,7 @@ impl Sample {
     }
 }
 
-fn place(value: u64) -> usize {
+fn to_usize(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
@@ -408,7 +408,7 @@ fn place(value: u64) -> usize {
 fn fill(seed: u64, file: u64, offset: u64, out: &mut [u8]) {
     let key = mix(mix(seed).wrapping_add(file));
     let mut word = offset / 8;
-    let mut skip = place(offset % 8);
+    let mut skip = to_usize(offset % 8);
     let mut rest = out;
     while !rest.is_empty() {
         let bytes = mix(key.wrapping_add(word)).to_le_bytes();
@@ -439,7 +439,7 @@ struct PieceHashes {
 impl PieceHashes {
     fn new(piece_length: u32) -> Self {
         PieceHashes {
-            piece_length: place(piece_length.into()),
+            piece_length: to_usize(piece_length.into()),
             hasher: Sha1::new(),
             hashed: 0,
             hashes: Vec::new(),

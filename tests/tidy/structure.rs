@@ -1,5 +1,5 @@
-//! Rules about more than one line: which functions are named `next`, how far the `impl` blocks of a
-//! type are spread, which files import each other in a circle, which words are not names.
+//! Rules about more than one line: functions named `next`, the files that hold the `impl` blocks of a
+//! type, import cycles, words that are no names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,6 @@ pub(crate) const PRIVATE_WORDS: &[(&str, &str)] = &[
     ("crew", "pool"),
     ("detour", "redirect"),
     ("detours", "redirects"),
-    ("equals", "duplicates"),
     ("knocked", "listener ready"),
     ("look", "inspect"),
     ("looked", "inspected"),

@@ -122,7 +122,7 @@ fn certificate(directory: &Path) -> (PathBuf, PathBuf) {
 }
 
 #[test]
-fn certificates_are_checked() {
+fn certificates_are_verified() {
     let library = library();
     let Some(tracker) = real::opentracker(&library.hashes) else {
         return;

@@ -8,7 +8,7 @@ use crate::driver::{Driver, config};
 use crate::scripted::{Http, accepted};
 
 #[test]
-fn more_trackers_than_are_shown_are_summed_up() {
+fn trackers_beyond_those_shown_are_summed_up() {
     const FURTHER: usize = 3;
     const POPULAR: u32 = 5;
     let trackers: Vec<Http> = (0..MAX_NAMED + FURTHER)

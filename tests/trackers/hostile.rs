@@ -59,7 +59,7 @@ fn is_left_alone(answer: impl Into<Vec<u8>>) {
 }
 
 #[test]
-fn an_endless_header() {
+fn an_endless_header_is_abandoned() {
     let bad = Http::new(|visitor| {
         while visitor.request().is_some() {
             visitor.say("HTTP/1.1 200 OK\r\n");
@@ -70,12 +70,12 @@ fn an_endless_header() {
 }
 
 #[test]
-fn a_gigabyte_that_is_announced() {
+fn an_announced_length_of_a_gigabyte_is_refused() {
     is_left_alone("HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n");
 }
 
 #[test]
-fn a_gigabyte_that_is_sent() {
+fn a_body_of_a_gigabyte_is_abandoned() {
     let bad = Http::new(|visitor| {
         while visitor.request().is_some() {
             visitor.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -86,48 +86,48 @@ fn a_gigabyte_that_is_sent() {
 }
 
 #[test]
-fn a_body_that_is_no_bencode() {
+fn a_body_that_is_not_bencode_is_a_failure() {
     is_left_alone(ok("<html>parked</html>"));
     is_left_alone(ok("d8:intervali1800e"));
     is_left_alone(ok(&"l".repeat(60_000)));
 }
 
 #[test]
-fn what_is_no_http() {
+fn an_answer_that_is_not_http_is_a_failure() {
     is_left_alone("SSH-2.0-OpenSSH_9\r\n\r\n");
 }
 
 #[test]
-fn a_server_that_is_broken() {
+fn a_server_error_is_a_failure() {
     is_left_alone("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
 }
 
 #[test]
-fn an_encoding_that_was_not_asked_for() {
+fn an_unrequested_encoding_is_a_failure() {
     is_left_alone("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx");
 }
 
 #[test]
-fn two_answers_to_one_request() {
+fn a_second_answer_to_one_request_is_ignored() {
     is_left_alone([ok("x"), ok("y")].concat());
 }
 
 #[test]
-fn a_connection_that_is_closed_without_an_answer() {
+fn a_connection_closed_without_an_answer_is_a_failure() {
     let bad = Http::new(|visitor| drop(visitor.request()));
     beside_an_honest_one(&bad.url(), || bad.requests() >= 4);
     assert!(bad.requests() < 40);
 }
 
 #[test]
-fn a_tracker_that_never_answers() {
+fn a_tracker_that_never_answers_times_out() {
     let bad = Http::new(Visitor::wait);
     beside_an_honest_one(&bad.url(), || bad.requests() >= 3);
     assert!(bad.requests() < 40);
 }
 
 #[test]
-fn an_answer_that_drips() {
+fn an_answer_in_single_bytes_is_accepted() {
     let bad = Http::new(|visitor| {
         while visitor.request().is_some() {
             for byte in accepted().bytes() {
@@ -141,7 +141,7 @@ fn an_answer_that_drips() {
 }
 
 #[test]
-fn nobody_listens() {
+fn a_refused_connection_is_retried_with_back_off() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let bad = format!("http://{}/", port.local_addr().unwrap());
     drop(port);
@@ -151,7 +151,7 @@ fn nobody_listens() {
 }
 
 #[test]
-fn redirects_that_lead_in_a_circle() {
+fn a_redirect_loop_is_a_failure() {
     let other = Http::new(Visitor::wait);
     let back = format!("http://{}/announce", other.address);
     let circle =
@@ -184,7 +184,7 @@ fn a_redirect_is_followed_once_for_the_whole_library() {
 }
 
 #[test]
-fn a_redirect_that_does_not_last_is_followed_each_time() {
+fn a_temporary_redirect_is_followed_each_time() {
     let machines = [(); 2].map(|()| Http::answering(accepted()));
     let addresses = [0, 1].map(|number: usize| machines[number].address);
     let origin = redirecting("302 Found", move |path| {
@@ -208,14 +208,14 @@ fn a_redirect_that_does_not_last_is_followed_each_time() {
 }
 
 #[test]
-fn sites_that_redirects_lead_to_are_bounded() {
+fn targets_of_redirects_are_bounded() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = port.local_addr().unwrap().port();
     let count = AtomicUsize::new(0);
     let bad = redirecting("301 Moved", move |path| {
         let number = count.fetch_add(1, Ordering::SeqCst);
-        let astray = path.starts_with("/bad/");
-        astray.then(|| format!("http://127.1.{}.1:{port}{path}", number % 250))
+        let is_failing = path.starts_with("/bad/");
+        is_failing.then(|| format!("http://127.1.{}.1:{port}{path}", number % 250))
     });
     let mut driver = driver();
     let url = |path: &str| format!("http://{}/{path}/announce", bad.address);
@@ -233,7 +233,7 @@ fn sites_that_redirects_lead_to_are_bounded() {
 }
 
 #[test]
-fn one_path_that_leads_nowhere_does_not_stop_the_others() {
+fn a_failing_redirect_of_one_path_does_not_stop_the_others() {
     let bad = redirecting("301 Moved", |path| {
         path.starts_with("/bad/").then(|| "/bad/again".to_owned())
     });
@@ -271,7 +271,7 @@ fn redirecting(
 }
 
 #[test]
-fn a_redirect_takes_its_own_path_along_and_no_other() {
+fn a_redirect_applies_to_its_own_path_only() {
     for status in ["301 Moved", "302 Found", "307 Elsewhere", "308 Moved"] {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&seen);
@@ -298,7 +298,7 @@ fn a_redirect_takes_its_own_path_along_and_no_other() {
 }
 
 #[test]
-fn a_busy_tracker_is_left_alone_for_as_long_as_it_says() {
+fn a_busy_tracker_is_not_asked_until_its_retry_after() {
     let busy =
         Http::answering("HTTP/1.1 503 Busy\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n");
     beside_an_honest_one(&busy.url(), || busy.requests() >= 1);
@@ -306,7 +306,7 @@ fn a_busy_tracker_is_left_alone_for_as_long_as_it_says() {
 }
 
 #[test]
-fn a_torrent_at_which_the_tracker_breaks_does_not_stop_the_others() {
+fn a_torrent_that_breaks_the_tracker_does_not_stop_the_others() {
     let bad = Http::new(|visitor| {
         while let Some(request) = visitor.request() {
             if request.contains("%00%00%00%05%A5") {
@@ -334,7 +334,7 @@ fn udp_answers_with_the_wrong_transaction_id_are_ignored() {
 }
 
 #[test]
-fn udp_answers_from_somebody_else_are_ignored() {
+fn udp_answers_from_another_address_are_ignored() {
     let other = UdpSocket::bind("127.0.0.1:0").unwrap();
     let bad = Udp::new(move |_, from, packet| {
         other.send_to(&honest(packet, 1800), from).ok();
@@ -355,7 +355,7 @@ fn truncated_udp_answers_are_ignored() {
 }
 
 #[test]
-fn an_announce_is_not_answered_by_a_connection() {
+fn a_connect_answer_to_an_announce_is_ignored() {
     let bad = Udp::new(|socket, from, packet| {
         let mut answer = honest(packet, 1800);
         answer[..4].copy_from_slice(&[0; 4]);
@@ -414,7 +414,7 @@ fn a_lost_packet_is_sent_again() {
 }
 
 #[test]
-fn a_udp_tracker_that_is_away_for_a_moment_is_found_again_soon() {
+fn a_udp_tracker_is_retried_soon_after_a_short_outage() {
     let mut silent_since: Option<Instant> = None;
     let tracker = Udp::new(move |socket, from, packet| {
         // A whole window of announces is lost, and what follows them for a while.
@@ -452,7 +452,7 @@ fn an_old_connection_id_is_renewed() {
 }
 
 #[test]
-fn a_tracker_that_comes_back_gets_everything() {
+fn a_returning_tracker_gets_every_torrent() {
     let requests = AtomicUsize::new(0);
     let tracker = Http::new(move |visitor| {
         while visitor.request().is_some() {
@@ -470,7 +470,7 @@ fn a_tracker_that_comes_back_gets_everything() {
 }
 
 #[test]
-fn at_the_end_nobody_waits_for_the_dead() {
+fn a_stop_does_not_wait_for_dead_trackers() {
     let dead = Http::new(Visitor::wait);
     let good = Http::answering(accepted());
     let mut driver = driver();

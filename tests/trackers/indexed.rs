@@ -32,7 +32,7 @@ const STARTED: u32 = 2;
 const STOPPED: u32 = 3;
 
 struct Library {
-    place: TempDir,
+    directory: TempDir,
     hashes: Vec<InfoHash>,
 }
 
@@ -44,8 +44,8 @@ fn library(url: Option<&str>) -> Library {
         url.into_iter()
             .fold(torrent, |torrent, url| torrent.announce(&[url]))
     };
-    let place = tempfile::tempdir().unwrap();
-    let tree = place.path().join("tree");
+    let directory = tempfile::tempdir().unwrap();
+    let tree = directory.path().join("tree");
     std::fs::create_dir(&tree).unwrap();
     let mut hashes = Vec::new();
     for seed in 0..TORRENTS {
@@ -62,7 +62,7 @@ fn library(url: Option<&str>) -> Library {
     std::fs::create_dir(&absent).unwrap();
     torrent(1000, "absent").write(&absent).unwrap();
     std::fs::remove_file(absent.join("absent")).unwrap();
-    let library = Library { place, hashes };
+    let library = Library { directory, hashes };
     let made = Command::new(env!("CARGO_BIN_EXE_hekate"))
         .arg("index")
         .arg(&tree)
@@ -76,7 +76,7 @@ fn library(url: Option<&str>) -> Library {
 
 impl Library {
     fn index(&self) -> PathBuf {
-        self.place.path().join("index")
+        self.directory.path().join("index")
     }
 
     fn daemon(&self, arguments: &[&str]) -> Daemon {
@@ -196,7 +196,7 @@ fn at_the_end_torrents_with_peers_are_stopped_first() {
     let library = library(Some(&tracker.server.url()));
     let daemon = library.daemon(&["--max-announce-rate", "300"]);
     tracker.started(library.hashes.len());
-    let mut with_peers: Vec<InfoHash> = [149, 20, 90].map(|place| library.hashes[place]).into();
+    let mut with_peers: Vec<InfoHash> = [149, 20, 90].map(|id| library.hashes[id]).into();
     let peers: Vec<Leecher> = with_peers
         .iter()
         .map(|info_hash| Leecher::connect(daemon.address, info_hash.0, FAST))
@@ -237,12 +237,12 @@ fn machines_that_share_a_library_announce_each_torrent_once_and_serve_all() {
 }
 
 #[test]
-fn what_comes_and_goes_is_told_and_the_rest_keeps_its_info_hashes() {
+fn added_and_removed_torrents_are_announced_and_the_rest_keeps_its_ids() {
     let tracker = Memory::new();
     let url = tracker.server.url();
     let library = library(Some(&url));
-    let tree = library.place.path().join("tree");
-    let state = library.place.path().join("state");
+    let tree = library.directory.path().join("tree");
+    let state = library.directory.path().join("state");
     let mut daemon = Daemon::seed_with(&tree, &["--state-dir", state.to_str().unwrap()]);
     tracker.started(library.hashes.len());
 

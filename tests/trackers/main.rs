@@ -97,7 +97,7 @@ fn bittorrent_tracker_over_udp_knows_every_torrent() {
 }
 
 #[test]
-fn aquatic_http_is_found_out_with_the_first_break() {
+fn aquatic_http_is_detected_as_non_pipelining_at_the_first_break() {
     let Some(tracker) = real::aquatic_http() else {
         return;
     };

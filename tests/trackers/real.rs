@@ -61,11 +61,12 @@ fn target() -> PathBuf {
 /// fails without it, unless going without is permitted.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let usual = ["/usr/bin", "/usr/sbin", "/usr/local/bin"].map(PathBuf::from);
-    let ours = ["trackers/bin", "clients/node_modules/.bin"].map(|place| target().join(place));
+    let ours =
+        ["trackers/bin", "clients/node_modules/.bin"].map(|directory| target().join(directory));
     let mut paths = usual
         .into_iter()
         .chain(ours)
-        .map(|place| place.join(program));
+        .map(|directory| directory.join(program));
     let found = paths.find(|path| path.exists());
     let permitted =
         std::env::var_os("HEKATE_SKIP_MISSING_CLIENTS").is_some_and(|value| value == "1");
@@ -242,7 +243,7 @@ pub(crate) fn nginx(upstream: &Server, certificate: Option<(&Path, &Path)>) -> O
     let program = find("nginx")?;
     let directory = tempfile::tempdir().unwrap();
     let port = free_port();
-    let place = directory.path().display();
+    let directory = directory.path().display();
     let (tls, certificate) = match certificate {
         Some((certificate, key)) => (
             " ssl",
@@ -255,11 +256,11 @@ pub(crate) fn nginx(upstream: &Server, certificate: Option<(&Path, &Path)>) -> O
         None => ("", String::new()),
     };
     let configuration = format!(
-        "daemon off; user root; worker_processes 1; pid {place}/pid; error_log {place}/error;
+        "daemon off; user root; worker_processes 1; pid {directory}/pid; error_log {directory}/error;
          events {{ worker_connections 512; }}
          http {{
-           access_log off; client_body_temp_path {place}/a; proxy_temp_path {place}/b;
-           fastcgi_temp_path {place}/c; uwsgi_temp_path {place}/d; scgi_temp_path {place}/e;
+           access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;
+           fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;
            server {{
              listen 127.0.0.1:{port}{tls}; {certificate}
              location / {{ proxy_pass http://{}; }}

@@ -1,7 +1,6 @@
 //! The addresses that leechers connect from.
 //!
-//! Owns the numbering of loopback addresses. A seeder counts connections by address, so that each
-//! leecher needs its own.
+//! Each leecher gets its own loopback address, since a seeder limits connections by address.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -12,8 +11,8 @@ const THIRD: u64 = 256;
 /// Second octets: all but that of 127.0.x.y, where the seeders listen.
 const SECOND: u64 = 254;
 
-/// The address of leecher `number`, or nothing when `seeder` is not on the loopback: a leecher from
-/// another machine has only the addresses that the machine has. After sixteen million they repeat.
+/// The address of leecher `number`, or `None` when `seeder` is not on the loopback: another machine is
+/// reached only from the addresses that this one has. They repeat after sixteen million.
 pub(crate) fn source(number: u64, seeder: SocketAddr) -> Option<SocketAddr> {
     let IpAddr::V4(address) = seeder.ip() else {
         return None;

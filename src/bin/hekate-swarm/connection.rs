@@ -1,8 +1,8 @@
 //! One leecher's socket.
 //!
-//! Owns the reading and writing: what is read goes through [`Framing`] to the [`Leecher`], what the
-//! leecher says goes out. Bodies are discarded in the kernel unless a [`Sample`] wants them. Two
-//! system calls for each block, header and body, cost 0.16 s of processor time for each GB with 50
+//! Received bytes go through [`Framing`] to the [`Leecher`], and its messages are written. Bodies are
+//! discarded in the kernel unless a [`Sample`] needs them. Two system calls for each block, header and
+//! body, cost 0.16 s of processor time for each GB with 50
 //! peers; reading headers and bodies together into a buffer of 64 to 256 KiB costs 0.20 to 0.26 s,
 //! because each body must be fetched from the other processor's cache.
 
@@ -17,14 +17,14 @@ use mio::net::TcpStream;
 use std::io::{ErrorKind, Read, Result as IoResult, Write};
 use std::os::fd::AsFd;
 
-/// What a connection needs of the swarm for a moment.
+/// What the connections share, lent for one call.
 pub(crate) struct Context<'a> {
     pub(crate) now_us: u64,
     pub(crate) measure: &'a mut Measure,
     pub(crate) library: &'a Library,
     pub(crate) verifier: &'a mut Verifier,
     pub(crate) random: &'a mut fastrand::Rng,
-    /// Scratch for what is to be sent; empty between calls.
+    /// Buffer for messages to send; empty between calls.
     pub(crate) out: &'a mut Vec<u8>,
 }
 
@@ -32,11 +32,11 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Connection {
     pub(crate) socket: TcpStream,
     pub(crate) leecher: Leecher,
-    /// True until the connection stands.
+    /// True until the connection is established.
     pub(crate) connecting: bool,
     /// Edge-triggered readiness: set by an event, cleared only when the socket is known to be empty.
     pub(crate) readable: bool,
-    /// True while it stands in the queue of those to read from.
+    /// True while it is in the queue of connections to read from.
     pub(crate) queued: bool,
     /// The seeder has closed its side, so that the end of the stream is still to be read.
     pub(crate) closing: bool,
@@ -66,7 +66,7 @@ impl Connection {
         }
     }
 
-    /// The socket may be written: perhaps it is connected, perhaps it has failed.
+    /// The socket is writable: it is connected, or it has failed.
     pub(crate) fn handle_writable(&mut self, context: &mut Context<'_>) -> Result<(), Ending> {
         if self.connecting {
             match self.socket.take_error() {
@@ -83,7 +83,7 @@ impl Connection {
         self.send(context.out)
     }
 
-    /// Reads what is there, at most about `budget_bytes`, and asks for more.
+    /// Reads what has arrived, at most about `budget_bytes`, and requests more.
     pub(crate) fn receive(
         &mut self,
         budget_bytes: usize,
@@ -117,7 +117,7 @@ impl Connection {
         Ok(())
     }
 
-    /// One system call's worth.
+    /// One system call.
     fn take(&mut self, context: &mut Context<'_>) -> Result<usize, Ending> {
         let allowance = usize::try_from(self.allowance_bytes).unwrap_or(usize::MAX);
         let (asked, result) = match self.framing.want() {
@@ -163,7 +163,7 @@ impl Connection {
         (asked, sys::recv_discard(self.socket.as_fd(), asked))
     }
 
-    /// So many bytes of a body have passed; if a sample is whole with them, it is compared.
+    /// `bytes` of a body were received; a sample that they complete is compared.
     fn collected(&mut self, taken: usize, context: &mut Context<'_>) {
         let Some((request, left)) = &mut self.block else {
             return;
@@ -213,7 +213,7 @@ impl Connection {
         }
     }
 
-    /// Writes all of `out`, after what could not be written before; what cannot be now is kept.
+    /// Writes what is left from before and then `out`; keeps what the socket does not take.
     fn send(&mut self, out: &mut Vec<u8>) -> Result<(), Ending> {
         if !self.unsent.is_empty() {
             self.unsent.append(out);

@@ -1,13 +1,13 @@
 //! When leechers arrive.
 //!
-//! Owns the arrivals, the returns and the churn, and which torrent each leecher is after. It is
-//! pure: times come in as microseconds, and it says how many of whom to start or to send away.
+//! Arrivals, returns and churn, and which torrent each leecher downloads. Pure: times are microseconds,
+//! and the answers are how many leechers of which kind to start or to close.
 
 use crate::cli::Load;
 use crate::leecher::Class;
 use std::collections::VecDeque;
 
-/// How many leechers of each kind.
+/// The number of leechers of each kind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Numbers {
     pub(crate) active: usize,
@@ -50,18 +50,18 @@ impl Steady {
 
 /// The timetable of a run.
 pub(crate) struct Crowd {
-    /// Those yet to come, last first: the ones that load come after those that only annoy.
+    /// Leechers that have not arrived, the last first. Downloading ones come after the idle and stalled.
     waiting: Vec<Class>,
-    /// A rate of zero is a flash crowd: everybody at once.
+    /// A rate of zero means all at once.
     arrivals: Steady,
     churn: Steady,
-    /// When who comes back; the delay is the same for all, so the queue is in order.
+    /// When closed leechers return; all have the same delay, so the queue is in order.
     returning: VecDeque<(u64, Class)>,
     return_after_us: Option<u64>,
 }
 
 impl Crowd {
-    /// Nobody has come yet, and time begins at zero.
+    /// At time zero, with no leecher arrived.
     pub(crate) fn new(
         numbers: Numbers,
         arrivals_per_second: u64,
@@ -86,17 +86,17 @@ impl Crowd {
         }
     }
 
-    /// True when everybody has come at least once.
+    /// True when every leecher has arrived at least once.
     pub(crate) fn complete(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// True when nobody will come any more.
+    /// True when no further leecher will arrive.
     pub(crate) fn exhausted(&self) -> bool {
         self.complete() && self.returning.is_empty()
     }
 
-    /// Who comes now.
+    /// The leechers that arrive now.
     pub(crate) fn arriving(&mut self, now_us: u64) -> Vec<Class> {
         let due = if self.arrivals.per_second == 0 {
             self.waiting.len()
@@ -117,7 +117,7 @@ impl Crowd {
         now
     }
 
-    /// How many leave now, to be replaced at once. Nobody does until everybody has come.
+    /// How many leechers to replace now; none before all have arrived.
     pub(crate) fn leaving(&mut self, now_us: u64) -> u64 {
         if self.complete() {
             self.churn.due(now_us)
@@ -126,7 +126,7 @@ impl Crowd {
         }
     }
 
-    /// One was turned away; perhaps it tries again.
+    /// A leecher was refused or closed; it returns if the options say so.
     pub(crate) fn lost(&mut self, class: Class, now_us: u64) {
         if let Some(delay_us) = self.return_after_us {
             self.returning.push_back((now_us + delay_us, class));
@@ -134,7 +134,7 @@ impl Crowd {
     }
 }
 
-/// Chooses among ranks by Zipf's law: rank k has weight 1/k^s; s = 0 makes all alike.
+/// Chooses among ranks by Zipf's law: rank k has weight 1/k^s; s = 0 makes all equally likely.
 pub(crate) struct Zipf {
     cumulative: Vec<f64>,
 }
@@ -152,7 +152,7 @@ impl Zipf {
         Zipf { cumulative }
     }
 
-    /// The rank, from zero, that a number of `0..1` falls on.
+    /// The rank, from zero, for a random number of `0..1`.
     pub(crate) fn rank(&self, uniform: f64) -> usize {
         let sum = self.cumulative.last().copied().unwrap_or_default();
         let at = uniform * sum;

@@ -1,9 +1,8 @@
 //! Frames what a seeder sends, without seeing the bodies.
 //!
-//! Owns the border between messages: how many header bytes to read next, and how many body bytes
-//! follow that may be thrown away unseen. It is pure and must not know sockets, torrents or what
-//! was asked for. The reader asks [`Framing::want`], does exactly that much, and reports it; so a
-//! body never passes through memory unless somebody wants to look at it.
+//! How many header bytes to read next, and how many body bytes follow that may be discarded. Pure. The
+//! reader calls [`Framing::want`], reads at most that much, and reports it, so that a body passes
+//! through memory only when it is sampled.
 
 use hekate::wire::handshake::{HANDSHAKE_LENGTH, PROTOCOL};
 use hekate::wire::message::{InfoHash, Request};
@@ -12,7 +11,7 @@ use hekate::wire::message::{InfoHash, Request};
 const BLOCK_HEADER_BYTES: usize = 13;
 /// The whole of a `reject` message: length, id, index, begin, length (BEP 6).
 const REJECT_BYTES: usize = 17;
-/// Longest message taken from a seeder: a bitfield of sixty million pieces. More is lost framing.
+/// Longest message taken from a seeder: a bitfield of sixty million pieces. More means that framing is lost.
 const MAX_MESSAGE_BYTES: u32 = 8 << 20;
 
 /// The bit of the last reserved byte that announces the fast extension (BEP 6).
@@ -32,7 +31,7 @@ pub(crate) enum Want {
     Body(usize),
 }
 
-/// What has arrived.
+/// A message, or the part of one that matters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Item {
     /// The seeder's handshake.
@@ -42,21 +41,21 @@ pub(crate) enum Item {
         /// Whether it speaks the fast extension (BEP 6).
         fast: bool,
     },
-    /// The seeder will not serve for now.
+    /// Choke.
     Choke,
-    /// The seeder will serve.
+    /// Unchoke.
     Unchoke,
-    /// The seeder will not answer this request (BEP 6).
+    /// The seeder rejected this request (BEP 6).
     Reject(Request),
-    /// A block begins; its body is the next thing wanted.
+    /// A block begins; its body follows.
     Block(Request),
-    /// The block that began has passed.
+    /// The block ends.
     BlockEnd(Request),
     /// Anything else, skipped: keep-alive, bitfield, have, extended.
     Other,
 }
 
-/// Why a stream cannot be followed any further.
+/// Why a stream cannot be parsed any further.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum FramingError {
     /// The first bytes are not a handshake.
@@ -83,7 +82,7 @@ enum State {
     Skip { left: u32 },
 }
 
-/// One connection's place in the stream.
+/// The position of one connection in its stream.
 pub(crate) struct Framing {
     state: State,
     held: [u8; HANDSHAKE_LENGTH],
@@ -108,30 +107,30 @@ impl Framing {
         }
     }
 
-    /// True while the body of a block passes, false while another message is skipped.
+    /// True within the body of a block, false while another message is skipped.
     pub(crate) fn in_block(&self) -> bool {
         matches!(self.state, State::Body { .. })
     }
 
-    /// Where the next header bytes belong: never more than the header that is being read.
+    /// Where to read the next header bytes: never more than the current header.
     pub(crate) fn room(&mut self) -> &mut [u8] {
         let end = self.header_bytes();
         self.held.get_mut(self.filled..end).unwrap_or_default()
     }
 
-    /// So many bytes were put into [`Framing::room`].
+    /// `bytes` were read into [`Framing::room`].
     pub(crate) fn filled(&mut self, bytes: usize) {
         self.filled = (self.filled + bytes).min(HANDSHAKE_LENGTH);
     }
 
-    /// So many bytes of the body were taken.
+    /// `bytes` of the body were read.
     pub(crate) fn passed(&mut self, bytes: usize) {
         if let State::Body { left, .. } | State::Skip { left } = &mut self.state {
             *left = left.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
         }
     }
 
-    /// The next complete thing, or nothing until more bytes come.
+    /// The next item, or `None` until more bytes arrive.
     pub(crate) fn next_item(&mut self) -> Result<Option<Item>, FramingError> {
         match self.state {
             State::Handshake => self.handshake(),
@@ -298,7 +297,7 @@ mod tests {
         out
     }
 
-    /// Everything that a seeder may send, and what must come of it.
+    /// Every message that a seeder may send, and the items for it.
     fn conversation() -> (Vec<u8>, Vec<Item>) {
         let mut bytes = handshake();
         let mut items = vec![Item::Handshake {
@@ -332,7 +331,7 @@ mod tests {
         (bytes, items)
     }
 
-    /// Plays the reader: takes what is wanted, as far as the next `split` bytes go.
+    /// Acts as the reader: reads what is wanted in parts of `split` bytes.
     fn read(bytes: &[u8], mut split: impl FnMut() -> usize) -> Result<Vec<Item>, FramingError> {
         let (mut framing, mut items, mut rest) = (Framing::new(), Vec::new(), bytes);
         while !rest.is_empty() {

@@ -1,8 +1,7 @@
 //! One leecher's side of the protocol.
 //!
-//! Owns what was asked for and when, and what to ask next. It is pure: what arrives comes in as
-//! [`Item`]s with the time, and what must be sent is appended to a buffer. Leechers share nothing
-//! among themselves.
+//! What was requested and when, and what to request next. Pure: received messages come in as [`Item`]s
+//! with the time, and messages to send are appended to a buffer.
 
 use crate::framing::Item;
 use crate::measure::{Ending, Measure};
@@ -14,17 +13,17 @@ use std::collections::VecDeque;
 /// How a leecher behaves.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Class {
-    /// Asks, and reads as fast as it can.
+    /// Requests and reads as fast as it can.
     Active,
-    /// Asks, and reads at a limited rate.
+    /// Requests, and reads at a limited rate.
     Slow,
-    /// Asks for as much as it may, and never reads again.
+    /// Requests as much as it may, and stops reading.
     Stalled,
-    /// Says hello and nothing else.
+    /// Sends its handshake and nothing else.
     Idle,
 }
 
-/// How many blocks a peer that stops reading asks for: what BEP 10 lets it assume.
+/// How many blocks a peer that stops reading requests: the queue that BEP 10 lets it assume.
 const STALLED_PIPELINE: usize = 250;
 
 /// Our reserved bytes: the extension protocol (BEP 10) and the fast extension (BEP 6).
@@ -42,20 +41,20 @@ struct Asked {
     at_us: u64,
 }
 
-/// What makes one leecher different from the next.
+/// The properties of one leecher.
 pub(crate) struct Plan {
     pub(crate) class: Class,
-    /// The torrent, as its place in the library.
+    /// The torrent, as its index in the library.
     pub(crate) torrent: usize,
     pub(crate) info_hash: InfoHash,
     pub(crate) peer_id: [u8; 20],
-    /// How many blocks are asked for ahead.
+    /// How many requests are kept outstanding.
     pub(crate) pipeline: usize,
-    /// How many of those must have come before more are asked for.
+    /// How many of them must be answered before more are sent.
     pub(crate) refill: usize,
     /// Whether to offer the fast extension.
     pub(crate) fast: bool,
-    /// Whether to go when complete, rather than start over.
+    /// Whether to leave when complete, rather than start over.
     pub(crate) leave: bool,
 }
 
@@ -69,16 +68,16 @@ pub(crate) struct Leecher {
     choked: bool,
     ever_unchoked: bool,
     asked: VecDeque<Asked>,
-    /// Rejected blocks, to be asked for again.
+    /// Rejected blocks, to be requested again.
     again: Vec<Request>,
-    /// Whole blocks that came.
+    /// Whole blocks received.
     pub(crate) blocks: u64,
-    /// Bytes of whole blocks that came in the window.
+    /// Bytes of whole blocks received in the window.
     pub(crate) window_bytes: u64,
 }
 
 impl Leecher {
-    /// A leecher that begins to connect now.
+    /// A leecher that starts to connect now.
     pub(crate) fn new(mut plan: Plan, picker: Picker, now_us: u64) -> Leecher {
         if plan.class == Class::Stalled {
             plan.pipeline = STALLED_PIPELINE;
@@ -98,27 +97,27 @@ impl Leecher {
         }
     }
 
-    /// Since when the connection was being made, in microseconds.
+    /// When connecting began, in microseconds.
     pub(crate) fn started_us(&self) -> u64 {
         self.started_us
     }
 
-    /// True once the seeder's handshake came.
+    /// True once the seeder's handshake has arrived.
     pub(crate) fn shaken(&self) -> bool {
         self.shaken
     }
 
-    /// True while the seeder serves us.
+    /// True while unchoked.
     pub(crate) fn unchoked(&self) -> bool {
         !self.choked
     }
 
-    /// True from when this leecher has asked all it ever will, and reads no more.
+    /// True once a stalled leecher has sent its requests and reads no more.
     pub(crate) fn stopped_reading(&self) -> bool {
         self.plan.class == Class::Stalled && self.ever_unchoked
     }
 
-    /// The connection stands: our handshake.
+    /// The connection is established: appends our handshake.
     pub(crate) fn handle_connected(
         &mut self,
         now_us: u64,
@@ -137,7 +136,7 @@ impl Leecher {
         out.extend_from_slice(&self.plan.peer_id);
     }
 
-    /// Something arrived. An error ends the connection.
+    /// Handles one item. An error ends the connection.
     pub(crate) fn handle_item(
         &mut self,
         item: Item,
@@ -178,7 +177,7 @@ impl Leecher {
         Ok(())
     }
 
-    /// Asks for more, if enough of the pipeline has run dry. Ends a leecher that is complete.
+    /// Requests more when enough requests were answered. Ends a leecher that is complete.
     pub(crate) fn refill(
         &mut self,
         now_us: u64,
@@ -247,13 +246,14 @@ impl Leecher {
         measure.block(request.length, latency_us, self.plan.class == Class::Active);
     }
 
-    /// Seeders answer in order, mostly: the first is nearly always the right one.
+    /// Removes a request and returns when it was sent. Seeders answer mostly in order, so the first is
+    /// nearly always the right one.
     fn forget(&mut self, request: &Request) -> Option<u64> {
-        let place = self
+        let index = self
             .asked
             .iter()
             .position(|asked| asked.request == *request)?;
-        self.asked.remove(place).map(|asked| asked.at_us)
+        self.asked.remove(index).map(|asked| asked.at_us)
     }
 
     fn ask(&mut self, request: Request, now_us: u64, out: &mut Vec<u8>) {

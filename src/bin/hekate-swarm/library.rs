@@ -1,7 +1,6 @@
-//! The torrents that are asked for.
+//! The torrents that leechers download, and which of them the next leecher gets.
 //!
-//! Owns what their metainfo files say, and which of them the next leecher is after. It must not know
-//! the content, which may not be on this machine.
+//! The content is not needed: it may not be on this machine.
 
 use crate::crowd::Zipf;
 use hekate::torrent::layout::{Layout, Shape};
@@ -19,7 +18,7 @@ pub(crate) struct Target {
     pub(crate) info_hash: InfoHash,
     pub(crate) shape: Shape,
     pub(crate) layout: Layout,
-    /// Where each file lies below the content's directory.
+    /// The path of each file, relative to the directory of the content.
     pub(crate) files: Vec<PathBuf>,
     /// The metainfo file.
     pub(crate) metainfo: PathBuf,
@@ -58,8 +57,8 @@ pub(crate) struct Library {
 }
 
 impl Library {
-    /// Reads each file of `paths`, and each `.torrent` file below each directory of them in order of
-    /// its path, which is the order of popularity too.
+    /// Reads each file of `paths`, and each `.torrent` file below each directory of them in the order of
+    /// paths, which is also the order of popularity.
     pub(crate) fn open(paths: &[PathBuf], zipf_exponent: f64) -> io::Result<Library> {
         let mut targets = Vec::new();
         for path in paths {
@@ -96,7 +95,7 @@ impl Library {
         self.targets.get(index)
     }
 
-    /// The torrent that a number of `0..1` falls on.
+    /// The torrent for a random number of `0..1`.
     pub(crate) fn choose(&self, uniform: f64) -> usize {
         self.popularity.rank(uniform)
     }

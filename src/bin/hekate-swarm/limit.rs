@@ -1,8 +1,8 @@
-//! `hekate-swarm limit`: the ceiling.
+//! `hekate-swarm limit`: how fast one core can send piece messages over loopback TCP.
 //!
-//! Owns the measurement of what one core can push through loopback TCP as piece messages, with
-//! nothing of a seeder around it: no requests, no choice, no check whether content is present. One
-//! thread writes mapped blocks behind made-up headers to connections in turn, another discards.
+//! The ceiling for a seeder: there are no requests, no choice of peers, no check whether content is
+//! resident. One thread writes mapped blocks behind constant headers to connections in turn, another
+//! discards them.
 
 use crate::cli::Limit;
 use crate::seeder;
@@ -21,20 +21,21 @@ use std::time::{Duration, Instant};
 const BLOCK_BYTES: usize = 16384;
 const HEADER_BYTES: usize = 13;
 const MESSAGE_BYTES: usize = HEADER_BYTES + BLOCK_BYTES;
-/// The header of a piece message with a block of 16 KiB; where the block lies does not matter.
+/// The header of a piece message with a block of 16 KiB; the position of the block does not matter.
 const HEADER: [u8; HEADER_BYTES] = [0, 0, 0x40, 9, 7, 0, 0, 0, 0, 0, 0, 0, 0];
-/// Blocks that lie together, as those of a piece do.
+/// Consecutive blocks, like those of a piece.
 const PIECE_BLOCKS: u64 = 16;
-/// Content that is made when none is given: more than any cache, little enough for any machine.
+/// Size of the content that is made when none is given: larger than processor caches, small enough for
+/// any machine.
 const MADE_BYTES: u64 = 512 << 20;
-/// Written to one connection before the next has its turn, in blocks, as a seeder would.
+/// Blocks written to one connection before the next, as a seeder would.
 const TURN_BLOCKS: usize = 16;
 /// Discarded with one call.
 const DISCARD_BYTES: usize = 1 << 20;
 const WAIT: Duration = Duration::from_millis(50);
 const THREAD_STAT: &str = "/proc/thread-self/stat";
 
-/// What one batch size gave.
+/// The result of one batch size.
 pub(crate) struct Ceiling {
     batch: usize,
     gb_per_second: f64,
@@ -78,7 +79,7 @@ impl Content {
         random.u64(..self.pieces) * PIECE_BLOCKS
     }
 
-    /// A block without its first bytes; those behind the last piece are those of the first.
+    /// A block without its first bytes; blocks behind the last piece wrap to the first.
     fn block(&self, block: u64, skipped: usize) -> Slice<'_> {
         let block = block % (self.pieces * PIECE_BLOCKS);
         Slice::Mapped {
@@ -121,7 +122,7 @@ pub(crate) fn text(ceilings: &[Ceiling]) -> String {
     text
 }
 
-/// A file without a name, full of something.
+/// A file without a name, filled with random bytes.
 fn made() -> io::Result<File> {
     let name = format!("hekate-swarm-{}", std::process::id());
     let path = std::env::temp_dir().join(name);
@@ -178,7 +179,7 @@ fn ceiling(options: &Limit, content: &Content, batch: usize) -> io::Result<Ceili
 /// Bytes moved, processor seconds, seconds.
 type Work = (u64, f64, f64);
 
-/// Does something on one processor, and tells what it took.
+/// Runs `work` on one processor and measures it.
 fn on(cpu: Option<usize>, work: impl FnOnce() -> io::Result<u64>) -> io::Result<Work> {
     if let Some(cpu) = cpu {
         sys::set_affinity(&[cpu])?;
@@ -190,11 +191,11 @@ fn on(cpu: Option<usize>, work: impl FnOnce() -> io::Result<u64>) -> io::Result<
     Ok((bytes, seconds, start.elapsed().as_secs_f64()))
 }
 
-/// Where one connection is in its endless row of messages.
-struct Place {
+/// One connection and its position in an endless sequence of messages.
+struct Stream {
     stream: TcpStream,
     block: u64,
-    /// Bytes of the next message that are out already.
+    /// Bytes of the next message that are written already.
     sent: usize,
 }
 
@@ -205,18 +206,18 @@ fn send(
     duration: Duration,
 ) -> io::Result<u64> {
     let mut random = fastrand::Rng::with_seed(1);
-    let mut places: Vec<Place> = streams
+    let mut connections: Vec<Stream> = streams
         .into_iter()
-        .map(|stream| Place {
+        .map(|stream| Stream {
             stream,
             block: content.piece(&mut random),
             sent: 0,
         })
         .collect();
     let mut poll = Poll::new()?;
-    for (number, place) in places.iter_mut().enumerate() {
+    for (number, connection) in connections.iter_mut().enumerate() {
         let registry = poll.registry();
-        registry.register(&mut place.stream, Token(number), Interest::WRITABLE)?;
+        registry.register(&mut connection.stream, Token(number), Interest::WRITABLE)?;
     }
     let mut events = Events::with_capacity(1024);
     let (start, mut bytes) = (Instant::now(), 0);
@@ -230,8 +231,8 @@ fn send(
         poll.poll(&mut events, Some(wait))?;
         ready.extend(events.iter().map(|event| event.token().0));
         for number in ready.drain(..) {
-            if let Some(place) = places.get_mut(number)
-                && place.turn(content, batch, &mut random, &mut bytes)?
+            if let Some(connection) = connections.get_mut(number)
+                && connection.turn(content, batch, &mut random, &mut bytes)?
             {
                 next.push(number);
             }
@@ -241,8 +242,8 @@ fn send(
     Ok(bytes)
 }
 
-impl Place {
-    /// Writes a turn's worth. False when the socket takes no more.
+impl Stream {
+    /// Writes up to one turn's blocks. Returns false when the socket takes no more.
     fn turn(
         &mut self,
         content: &Content,
@@ -274,7 +275,7 @@ impl Place {
         Ok(true)
     }
 
-    /// Goes on by so many bytes; after the last block of a piece comes the first of another.
+    /// Advances by `bytes`; after the last block of a piece comes the first of another.
     fn advance(&mut self, taken: usize, content: &Content, random: &mut fastrand::Rng) {
         let total = self.sent + taken;
         self.sent = total % MESSAGE_BYTES;

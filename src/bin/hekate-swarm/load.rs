@@ -1,7 +1,7 @@
-//! `hekate-swarm load`: one run from the first look at the seeder to the report.
+//! `hekate-swarm load`: one run, from the first sample of the seeder to the report.
 //!
-//! Owns the order of things: read the torrents, start the seeder and wait for it, let the swarm turn
-//! while looking at the seeder every second, report.
+//! Reads the torrents, starts the seeder and waits for it, runs the swarm and samples the seeder every
+//! second, then reports.
 
 use crate::cli::Load;
 use crate::library::Library;
@@ -14,11 +14,11 @@ use mio::Events;
 use std::io::{self, Error, Write};
 use std::time::Duration;
 
-/// Between two looks at the seeder and two lines of progress.
-const LOOK_EVERY_US: u64 = 1_000_000;
+/// Between two samples of the seeder and two lines of progress.
+const SAMPLE_EVERY_US: u64 = 1_000_000;
 const SELF_STAT: &str = "/proc/self/stat";
 
-/// What is seen from outside while the swarm turns.
+/// Samples of the seeder while the swarm runs.
 struct Watch {
     next_us: u64,
     last: Option<Sample>,
@@ -44,10 +44,10 @@ pub(crate) fn run(options: &Load) -> io::Result<Outcome> {
     let ready = Duration::from_secs(options.ready);
     seeder.wait_until_serving(options.address, &handshake(&library)?, ready)?;
 
-    let before = look(&seeder)?;
+    let before = sample(&seeder)?;
     let mut swarm = Swarm::new(options, &library)?;
     let mut watch = Watch {
-        next_us: LOOK_EVERY_US,
+        next_us: SAMPLE_EVERY_US,
         last: before.seeder,
         last_us: 0,
         last_bytes: 0,
@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Load) -> io::Result<Outcome> {
         &seeder,
         |phase| matches!(phase, Phase::Window(_)),
     )?;
-    let begin = look(&seeder)?;
+    let begin = sample(&seeder)?;
     turn_until(
         &mut swarm,
         &mut events,
@@ -74,7 +74,7 @@ pub(crate) fn run(options: &Load) -> io::Result<Outcome> {
         |phase| phase == Phase::Over,
     )?;
     let window_us = swarm.window_us();
-    let end = look(&seeder)?;
+    let end = sample(&seeder)?;
     watch.note(&swarm, &end);
     Ok(Outcome {
         window_us,
@@ -104,8 +104,8 @@ fn turn_until(
         swarm.turn(events)?;
         let now_us = swarm.now_us();
         if now_us >= watch.next_us {
-            watch.next_us = now_us + LOOK_EVERY_US;
-            let seen = look(seeder)?;
+            watch.next_us = now_us + SAMPLE_EVERY_US;
+            let seen = sample(seeder)?;
             watch.note(swarm, &seen);
             if !options.quiet {
                 watch.progress(swarm, &seen, now_us)?;
@@ -156,7 +156,7 @@ impl Watch {
     }
 }
 
-fn look(seeder: &Seeder) -> io::Result<Process> {
+fn sample(seeder: &Seeder) -> io::Result<Process> {
     Ok(Process {
         seeder: seeder.sample(),
         socket_bytes: seeder::socket_memory_bytes()?,

@@ -1,24 +1,24 @@
-//! `hekate-swarm`: loads any BitTorrent seeder with leechers and reports what a user would feel.
+//! `hekate-swarm`: loads any BitTorrent seeder with leechers and reports what its users experience.
 //!
 //! The modules in reading order:
 //!
-//! | module         | reason to exist                                                    |
+//! | module         | subject                                                            |
 //! |----------------|--------------------------------------------------------------------|
 //! | [`cli`]        | the arguments                                                      |
-//! | [`load`]       | one run, from the first look at the seeder to the report           |
+//! | [`load`]       | one run, from the first sample of the seeder to the report         |
 //! | [`swarm`]      | the event loop of all leechers                                     |
-//! | [`connection`] | one socket: what is read, discarded, compared, sent                |
-//! | [`framing`]    | where messages begin and end in what a seeder sends; pure          |
-//! | [`leecher`]    | one leecher's protocol: what was asked for, what to ask next; pure |
-//! | [`picker`]     | the order in which blocks are asked for; pure                      |
-//! | [`crowd`]      | who comes and goes when, and for which torrent; pure               |
+//! | [`connection`] | one socket: reading, discarding, comparing, sending                |
+//! | [`framing`]    | where the messages of a seeder begin and end; pure                 |
+//! | [`leecher`]    | one leecher's protocol: what was requested, what comes next; pure  |
+//! | [`picker`]     | the order in which blocks are requested; pure                      |
+//! | [`crowd`]      | which leechers arrive and leave when, for which torrent; pure      |
 //! | [`library`]    | the torrents                                                       |
-//! | [`verify`]     | is what came the content?                                          |
+//! | [`verify`]     | comparing received blocks with the content                         |
 //! | [`address`]    | a loopback address for each leecher; pure                          |
 //! | [`seeder`]     | the process under load, in /proc                                   |
 //! | [`measure`]    | counters, histograms, fairness; pure                               |
 //! | [`report`]     | text and JSON                                                      |
-//! | [`limit`]      | what one core can do at best, to compare with                      |
+//! | [`limit`]      | the ceiling: how fast one core can send                            |
 
 mod address;
 mod cli;
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            // Nothing is left to do if the terminal is gone too.
+            // If stderr is closed too, nothing is left to do.
             let _ = writeln!(io::stderr(), "hekate-swarm: {problem}");
             ExitCode::FAILURE
         }
@@ -58,7 +58,7 @@ fn run(cli: &Cli) -> io::Result<()> {
     match &cli.task {
         Task::Load(options) => {
             let outcome = load::run(options)?;
-            tell(
+            print(
                 &report::text(&outcome),
                 &report::json(&outcome, options),
                 options.json.as_deref(),
@@ -67,12 +67,12 @@ fn run(cli: &Cli) -> io::Result<()> {
         Task::Limit(options) => {
             let ceilings = limit::run(options)?;
             let text = limit::text(&ceilings);
-            tell(&text, &limit::json(&ceilings), options.json.as_deref())
+            print(&text, &limit::json(&ceilings), options.json.as_deref())
         }
     }
 }
 
-fn tell(text: &str, json: &Value, file: Option<&Path>) -> io::Result<()> {
+fn print(text: &str, json: &Value, file: Option<&Path>) -> io::Result<()> {
     if let Some(file) = file {
         std::fs::write(file, format!("{json:#}\n"))?;
     }

@@ -1,12 +1,11 @@
-//! What is counted and timed while the swarm runs.
+//! Counters, histograms and the index of fairness of a run.
 //!
-//! Owns the counters, the histograms and the index of fairness. It is pure: times come in as
-//! microseconds since the run began, and it must not know sockets or the seeder's process.
+//! Pure: times are microseconds since the run began.
 
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 
-/// Longest time that is told apart, in microseconds; anything longer counts as this.
+/// The longest time that is distinguished, in microseconds; longer ones count as this.
 const LONGEST_US: u64 = 3_600_000_000;
 /// Three significant digits: a thousandth of the value, well below the noise.
 const DIGITS: u8 = 3;
@@ -24,7 +23,7 @@ impl Times {
         self.0.saturating_record(time_us);
     }
 
-    /// The time that `share` of all stayed within, or nothing if none was recorded.
+    /// The time that a `share` of all did not exceed, or `None` if none was recorded.
     pub(crate) fn quantile(&self, share: f64) -> Option<u64> {
         (!self.0.is_empty()).then(|| self.0.value_at_quantile(share))
     }
@@ -47,17 +46,17 @@ pub(crate) enum Ending {
     TimedOut,
     /// Closed or reset by the seeder after its handshake.
     Dropped,
-    /// The stream could not be followed, or named another torrent.
+    /// The stream could not be parsed, or was for another torrent.
     Broken,
-    /// The leecher has everything and leaves.
+    /// The leecher is complete and leaves.
     Completed,
-    /// The leecher left because churn chose it.
+    /// The leecher was replaced by churn.
     Replaced,
-    /// No socket could be had on this side.
+    /// No socket could be created on this side.
     NoSocket,
 }
 
-/// Totals of the whole run, warm-up included, except what says otherwise.
+/// Totals of the whole run, warm-up included, unless stated otherwise.
 #[derive(Default)]
 pub(crate) struct Counts {
     pub(crate) started: u64,
@@ -76,19 +75,19 @@ pub(crate) struct Counts {
     /// Bodies of whole blocks that arrived in the window.
     pub(crate) window_bytes: u64,
     pub(crate) window_blocks: u64,
-    /// The same, of the peers that ask and read as fast as they can.
+    /// The same, of active leechers.
     pub(crate) window_active_bytes: u64,
 }
 
 /// Everything measured inside the swarm.
 pub(crate) struct Measure {
-    /// True after the warm-up, while what counts is counted.
+    /// True within the window.
     pub(crate) window: bool,
     pub(crate) counts: Counts,
     pub(crate) endings: BTreeMap<Ending, u64>,
     /// From the first byte of the request being written to the last of its block being read.
     pub(crate) latency: Times,
-    /// From the call of connect to: the connection, the handshake, the first unchoke, the first block.
+    /// From the call of `connect` to the connection, the handshake, the first unchoke, the first block.
     pub(crate) to_connect: Times,
     pub(crate) to_handshake: Times,
     pub(crate) to_unchoke: Times,
@@ -117,8 +116,8 @@ impl Measure {
         self.endings.get(&ending).copied().unwrap_or_default()
     }
 
-    /// A whole block has arrived `latency_us` after it was asked for. Only the peers that read as
-    /// fast as they can say anything about the seeder's latency.
+    /// A whole block arrived `latency_us` after its request. Only active leechers measure the seeder's
+    /// latency.
     pub(crate) fn block(&mut self, bytes: u32, latency_us: Option<u64>, active: bool) {
         let bytes = u64::from(bytes);
         self.counts.blocks += 1;
@@ -137,7 +136,7 @@ impl Measure {
 }
 
 /// Jain's index of fairness, (Σx)² / (n Σx²): 1 when all have the same, 1/n when one has all.
-/// Nothing for nobody, and for nothing.
+/// `None` without leechers and without bytes.
 #[expect(clippy::cast_precision_loss, reason = "a share, not a count")]
 pub(crate) fn jain(shares: impl IntoIterator<Item = u64>) -> Option<f64> {
     let (mut count, mut sum, mut squares) = (0.0, 0.0, 0.0);

@@ -1,29 +1,29 @@
 //! Which block a leecher requests next.
 //!
-//! Owns the order in which one leecher goes through a torrent: whole pieces at random, single blocks
-//! at random, or in sequence. Each block comes once for each round. It is pure and keeps a few words
-//! for each leecher, however large the torrent: a random order is a permutation computed as needed.
+//! Whole pieces at random, single blocks at random, or in sequence; each block once per round. Pure,
+//! with a few words of memory for each leecher whatever the torrent's size: a random order is a
+//! permutation computed as needed.
 
 use crate::cli::Order;
 use hekate::torrent::layout::Shape;
 use hekate::wire::message::Request;
 
-/// One leecher's place in a torrent.
+/// The position of one leecher in a torrent.
 pub(crate) struct Picker {
     shape: Shape,
     block_bytes: u32,
     order: Order,
     seed: u64,
-    /// How many units (pieces or blocks) were begun.
+    /// How many units (pieces or blocks) were started.
     begun: u64,
     piece: u32,
-    /// The next byte of `piece` to ask for, and where asking stops.
+    /// The next byte of `piece` to request, and the end of the unit.
     begin: u32,
     end: u32,
 }
 
 impl Picker {
-    /// At the beginning of a round in `order`; `seed` makes the round the leecher's own.
+    /// At the start of a round in `order`; `seed` makes rounds of leechers different.
     pub(crate) fn new(shape: Shape, block_bytes: u32, order: Order, seed: u64) -> Picker {
         Picker {
             shape,
@@ -37,7 +37,7 @@ impl Picker {
         }
     }
 
-    /// The next block, or nothing when all have been asked for.
+    /// The next block, or `None` when all were requested.
     pub(crate) fn next_request(&mut self) -> Option<Request> {
         if self.begin >= self.end {
             self.next_unit()?;
@@ -52,7 +52,7 @@ impl Picker {
         Some(request)
     }
 
-    /// Starts over in another order of the same kind.
+    /// Starts another round in another order of the same kind.
     pub(crate) fn restart(&mut self, seed: u64) {
         *self = Picker::new(self.shape, self.block_bytes, self.order, seed);
     }

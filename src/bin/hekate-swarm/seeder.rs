@@ -1,7 +1,7 @@
 //! The seeder under load, as the kernel sees it.
 //!
-//! Owns its process (if the swarm started it) and what /proc tells: processor time, memory, and the
-//! memory of all sockets. It must not know the swarm.
+//! Its process, if the swarm started it, and its figures from /proc: processor time, memory, and the
+//! memory of all sockets.
 
 use hekate::sys;
 use std::io::{Error, Read, Write};
@@ -11,23 +11,23 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
-/// Ticks in a second in /proc, whatever the kernel's own timer does; so on every Linux but Alpha's.
+/// Ticks per second in /proc (`USER_HZ`), on every Linux except Alpha's.
 const TICKS_PER_SECOND: f64 = 100.0;
 /// /proc/net/sockstat counts memory in pages.
 const PAGE_BYTES: u64 = 4096;
-/// How long a seeder that is told to stop may take; libtorrent waits for its trackers.
+/// How long a seeder may take to stop; libtorrent waits for its trackers.
 const STOP_TIME: Duration = Duration::from_secs(5);
-/// Between two looks at whether the seeder serves yet.
+/// Between two attempts to connect until the seeder serves.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
 
-/// What the kernel knows of the process at one moment.
+/// Figures of the process at one moment.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Sample {
     pub(crate) user_seconds: f64,
     pub(crate) system_seconds: f64,
-    /// Memory of its own, which no file backs.
+    /// Anonymous memory.
     pub(crate) anonymous_bytes: u64,
-    /// All of its memory that is present, mapped content included.
+    /// Resident memory, mapped content included.
     pub(crate) resident_bytes: u64,
     pub(crate) threads: u64,
 }
@@ -38,7 +38,7 @@ impl Sample {
     }
 }
 
-/// Looks at process `pid`, with all its threads.
+/// Samples process `pid`, with all its threads.
 pub(crate) fn sample(pid: u32) -> io::Result<Sample> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let (user_seconds, system_seconds) = cpu_seconds(&format!("/proc/{pid}/stat"))?;
@@ -57,7 +57,7 @@ pub(crate) fn cpu_seconds(path: &str) -> io::Result<(f64, f64)> {
         .ok_or_else(|| Error::other(format!("{path}: unreadable")))
 }
 
-/// The name of the process is in parentheses and may hold anything, so counting begins behind it.
+/// The name of the process is in parentheses and may hold anything, so fields are counted from behind it.
 fn parse_stat(stat: &str) -> Option<(f64, f64)> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11);
@@ -66,7 +66,7 @@ fn parse_stat(stat: &str) -> Option<(f64, f64)> {
     Some((user / TICKS_PER_SECOND, system / TICKS_PER_SECOND))
 }
 
-/// Time that all processors together were not idle since the machine started, in seconds.
+/// Busy time of all processors since boot, in seconds.
 pub(crate) fn busy_seconds() -> io::Result<f64> {
     parse_busy(&fs::read_to_string("/proc/stat")?)
         .ok_or_else(|| Error::other("/proc/stat: unreadable"))
@@ -81,9 +81,9 @@ fn parse_busy(stat: &str) -> Option<f64> {
         .strip_prefix("cpu ")?
         .split_whitespace();
     let mut ticks = 0.0;
-    for place in 0..8 {
+    for field in 0..8 {
         let value: f64 = fields.next()?.parse().ok()?;
-        if !matches!(place, 3 | 4) {
+        if !matches!(field, 3 | 4) {
             ticks += value;
         }
     }
@@ -97,7 +97,7 @@ pub(crate) fn socket_memory_bytes() -> io::Result<u64> {
     Ok(line.map_or(0, |line| field(line, "mem")) * PAGE_BYTES)
 }
 
-/// The number behind `name`.
+/// The number after `name`.
 fn field(text: &str, name: &str) -> u64 {
     let mut words = text.split_whitespace().skip_while(|word| *word != name);
     words.nth(1).and_then(|word| word.parse().ok()).unwrap_or(0)
@@ -110,14 +110,14 @@ pub(crate) struct Seeder {
 }
 
 impl Seeder {
-    /// A process that runs already, or one that cannot be looked at.
+    /// A process that runs already, or an unknown one.
     pub(crate) fn running(pid: Option<u32>) -> Seeder {
         Seeder { child: None, pid }
     }
 
-    /// Starts `command`, on processor `cpu` alone if that is given, with its output in `log`.
+    /// Starts `command` with its output in `log`, bound to processor `cpu` if given.
     ///
-    /// It inherits the processor from this thread, which goes back to all others afterwards.
+    /// It inherits the affinity of this thread, which is restored afterwards.
     pub(crate) fn spawn(command: &[String], cpu: Option<usize>, log: &Path) -> io::Result<Seeder> {
         let (program, arguments) = command
             .split_first()
@@ -144,7 +144,7 @@ impl Seeder {
         })
     }
 
-    /// A sample, or nothing when there is no process to look at.
+    /// A sample, or `None` when the process is unknown.
     pub(crate) fn sample(&self) -> Option<Sample> {
         self.pid.and_then(|pid| sample(pid).ok())
     }
@@ -178,7 +178,7 @@ impl Seeder {
 impl Drop for Seeder {
     fn drop(&mut self) {
         let Some(child) = &mut self.child else { return };
-        // A process that is gone already cannot be told to stop, and needs not be.
+        // The signal fails only if the process has ended already.
         let _ = sys::terminate(child.id());
         let start = Instant::now();
         while start.elapsed() < STOP_TIME {

@@ -1,8 +1,8 @@
 //! Compares received content with the piece hashes.
 //!
-//! Owns the samples: a *sample* is a range of one piece that is kept instead of discarded and then
-//! compared, block by block with the content when that is at hand, else piece by piece with the
-//! hashes of the metainfo file. It reads files and must not know sockets.
+//! A *sample* is a range of one piece that is kept instead of discarded. It is compared block by block
+//! with the content when `--content` is given, else piece by piece with the hashes of the metainfo
+//! file.
 
 use crate::library::{Library, Target};
 use hekate::torrent::layout::ExtentSource;
@@ -21,7 +21,7 @@ const OPEN_FILES: usize = 64;
 /// Bytes of a hash in the metainfo file.
 const HASH_BYTES: usize = 20;
 
-/// A range of one piece, being collected.
+/// A range of one piece that is being collected.
 pub(crate) struct Sample {
     torrent: usize,
     request: Request,
@@ -30,8 +30,8 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Where the rest of `block` belongs, of which `left` bytes are missing; nothing if the sample
-    /// is not about this block.
+    /// Where to read the rest of `block`, of which `left` bytes are missing; `None` if the block is
+    /// not in the sample.
     pub(crate) fn room(&mut self, block: &Request, left: usize) -> Option<&mut [u8]> {
         if block.index != self.request.index {
             return None;
@@ -41,14 +41,14 @@ impl Sample {
         self.bytes.get_mut(end.checked_sub(left)?..end)
     }
 
-    /// So many bytes were put there. True when the sample is whole.
+    /// `bytes` were read. Returns true when the sample is complete.
     pub(crate) fn filled(&mut self, bytes: usize) -> bool {
         self.missing = self.missing.saturating_sub(bytes);
         self.missing == 0
     }
 }
 
-/// Compares samples with what they should be.
+/// Chooses and compares samples.
 pub(crate) struct Verifier {
     content: Option<PathBuf>,
     share: f64,
@@ -57,7 +57,7 @@ pub(crate) struct Verifier {
 }
 
 impl Verifier {
-    /// Looks at `share` of all blocks, in the content's directory if that is at hand.
+    /// Samples a `share` of all blocks, and compares with the content in `root` if given.
     pub(crate) fn new(content: Option<PathBuf>, share: f64) -> Verifier {
         Verifier {
             content,
@@ -67,7 +67,7 @@ impl Verifier {
         }
     }
 
-    /// Perhaps begins a sample with `block`.
+    /// Starts a sample with `block` if chance chooses it.
     pub(crate) fn begin(
         &self,
         library: &Library,
@@ -80,7 +80,7 @@ impl Verifier {
         }
         let mut request = *block;
         if self.content.is_none() {
-            // A hash is of a whole piece, and can only be followed from its beginning.
+            // A hash covers a whole piece, so a sample starts at its beginning.
             if block.begin != 0 {
                 return None;
             }
@@ -96,7 +96,7 @@ impl Verifier {
         })
     }
 
-    /// True when the sample is what it should be.
+    /// Returns true when the sample is correct.
     pub(crate) fn matches(&mut self, library: &Library, sample: &Sample) -> io::Result<bool> {
         let target = library
             .target(sample.torrent)
@@ -126,10 +126,10 @@ impl Verifier {
             }
             let file = match self.files.entry((sample.torrent, index)) {
                 Entry::Occupied(found) => found.into_mut(),
-                Entry::Vacant(place) => {
+                Entry::Vacant(vacant) => {
                     let path = target.files.get(index as usize);
                     let path = path.ok_or_else(|| Error::other("an extent of no file"))?;
-                    place.insert(File::open(root.join(path))?)
+                    vacant.insert(File::open(root.join(path))?)
                 }
             };
             file.read_exact_at(part, extent.offset)?;
@@ -140,9 +140,9 @@ impl Verifier {
     fn hash(&mut self, target: &Target, sample: &Sample) -> io::Result<Option<&[u8]>> {
         let hashes = match self.hashes.entry(sample.torrent) {
             Entry::Occupied(found) => found.into_mut(),
-            Entry::Vacant(place) => {
+            Entry::Vacant(vacant) => {
                 let raw = fs::read(&target.metainfo)?;
-                place.insert(Metainfo::piece_hashes(&raw).map_err(Error::other)?)
+                vacant.insert(Metainfo::piece_hashes(&raw).map_err(Error::other)?)
             }
         };
         let hash = hashes.get(sample.request.index as usize);

@@ -36,15 +36,15 @@ struct Library {
 impl Library {
     fn make() -> Self {
         let target = built("hekate");
-        let place = target.ancestors().nth(2).unwrap().join("bench/announce");
+        let directory = target.ancestors().nth(2).unwrap().join("bench/announce");
         let library = Self {
-            index: place.join("large.index"),
-            torrent: place.join("small/large.torrent"),
-            report: place.join("report.json"),
+            index: directory.join("large.index"),
+            torrent: directory.join("small/large.torrent"),
+            report: directory.join("report.json"),
         };
         // One of another version is made again.
         if Index::open(&library.index).is_err() {
-            let (small, index) = (place.join("small"), place.join("small.index"));
+            let (small, index) = (directory.join("small"), directory.join("small.index"));
             fs::create_dir_all(&small).unwrap();
             large(&small);
             let run = |command: &mut Command| {

@@ -100,8 +100,8 @@ pub(crate) fn built(name: &str) -> PathBuf {
 }
 
 /// Torrents of one byte, and one of 64 MiB that peers download.
-fn library(place: &Path, torrents: u32, urls: &[String]) -> Vec<InfoHash> {
-    fs::write(place.join("byte"), "x").unwrap();
+fn library(directory: &Path, torrents: u32, urls: &[String]) -> Vec<InfoHash> {
+    fs::write(directory.join("byte"), "x").unwrap();
     let tiers: String = urls
         .iter()
         .map(|url| format!("l{}:{url}e", url.len()))
@@ -116,16 +116,16 @@ fn library(place: &Path, torrents: u32, urls: &[String]) -> Vec<InfoHash> {
             let mut file = format!("d13:announce-listl{tiers}e4:info").into_bytes();
             file.extend(&info);
             file.push(b'e');
-            fs::write(place.join(format!("{number}.torrent")), file).unwrap();
+            fs::write(directory.join(format!("{number}.torrent")), file).unwrap();
             InfoHash(Sha1::digest(&info).into())
         })
         .collect()
 }
 
 /// A torrent that peers download; its pieces need not be right, since nobody looks.
-pub(crate) fn large(place: &Path) -> PathBuf {
+pub(crate) fn large(directory: &Path) -> PathBuf {
     const LENGTH: usize = 64 << 20;
-    fs::write(place.join("large"), vec![7; LENGTH]).unwrap();
+    fs::write(directory.join("large"), vec![7; LENGTH]).unwrap();
     let pieces = vec![b'p'; 20 * (LENGTH >> 18)];
     let mut file = format!(
         "d4:infod6:lengthi{LENGTH}e4:name5:large12:piece lengthi262144e6:pieces{}:",
@@ -134,7 +134,7 @@ pub(crate) fn large(place: &Path) -> PathBuf {
     .into_bytes();
     file.extend(pieces);
     file.extend(b"ee");
-    let path = place.join("large.torrent");
+    let path = directory.join("large.torrent");
     fs::write(&path, file).unwrap();
     path
 }
@@ -196,14 +196,14 @@ pub(crate) fn figures() -> Option<String> {
         .iter()
         .map(|tracker| tracker.url("udp"))
         .collect();
-    let place = tempfile::tempdir().unwrap();
-    library(place.path(), TORRENTS, &urls);
-    let torrent = large(place.path());
-    let report = place.path().join("report.json");
-    let silent = Daemon::start(place.path(), &["-t"]);
+    let directory = tempfile::tempdir().unwrap();
+    library(directory.path(), TORRENTS, &urls);
+    let torrent = large(directory.path());
+    let report = directory.path().join("report.json");
+    let silent = Daemon::start(directory.path(), &["-t"]);
     let without = peers(&silent, &torrent, &report);
     drop(silent);
-    let daemon = Daemon::start(place.path(), &["--max-announce-rate", "2200"]);
+    let daemon = Daemon::start(directory.path(), &["--max-announce-rate", "2200"]);
     std::thread::sleep(SETTLE);
     let (share, rate) = daemon.steady();
     let with = peers(&daemon, &torrent, &report);
@@ -222,9 +222,9 @@ pub(crate) fn stop() -> Option<String> {
         ("1000", Duration::from_secs(25)),
     ] {
         let tracker = real::aquatic_udp(900)?;
-        let place = tempfile::tempdir().unwrap();
-        let hashes = library(place.path(), STOPPED, &[tracker.url("udp")]);
-        let mut daemon = Daemon::start(place.path(), &["--max-announce-rate", cap]);
+        let directory = tempfile::tempdir().unwrap();
+        let hashes = library(directory.path(), STOPPED, &[tracker.url("udp")]);
+        let mut daemon = Daemon::start(directory.path(), &["--max-announce-rate", cap]);
         std::thread::sleep(settle);
         let before = tracker.seeded_by_udp(&hashes);
         let status = Command::new("kill")

@@ -5,13 +5,13 @@ use crate::cli::Load;
 use crate::measure::{Ending, Times, jain};
 use serde_json::{Value, json};
 
-/// Points of a distribution, as shares of all, dense towards one.
+/// The quantiles that are reported, dense towards one.
 const QUANTILES: [f64; 16] = [
     0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999,
     1.0,
 ];
 
-/// All that was measured, with the options it was measured with.
+/// All measurements, with the options of the run.
 pub(crate) fn json(outcome: &Outcome, options: &Load) -> Value {
     let (measure, counts) = (&outcome.measure, &outcome.measure.counts);
     let (active, all) = outcome.rates();

@@ -1,7 +1,7 @@
 //! The report at the end of a run.
 //!
-//! Owns the arithmetic from what was measured to what is reported, as text and as JSON. GB are 10^9
-//! bytes of content; processor time is that of the whole process in user and in system mode.
+//! The figures that text and JSON share. GB are 10^9 bytes of content; processor time is that of the
+//! whole process in user and in system mode.
 
 mod json;
 mod text;
@@ -12,7 +12,7 @@ use crate::seeder::Sample;
 pub(crate) use json::json;
 pub(crate) use text::text;
 
-/// What is seen from outside at one moment.
+/// Figures of the seeder and the machine at one moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Process {
     pub(crate) seeder: Option<Sample>,
@@ -22,20 +22,20 @@ pub(crate) struct Process {
     pub(crate) busy_seconds: f64,
 }
 
-/// All that a run has found.
+/// The results of a run.
 pub(crate) struct Outcome {
     pub(crate) measure: Measure,
     pub(crate) window_us: u64,
-    /// Before the first leecher, and at the window's begin and end.
+    /// Before the first leecher, and at the start and end of the window.
     pub(crate) before: Process,
     pub(crate) begin: Process,
     pub(crate) end: Process,
     pub(crate) most_anonymous_bytes: u64,
     pub(crate) most_socket_bytes: u64,
     pub(crate) most_connected: usize,
-    /// Bytes in the window for each leecher that was there throughout.
+    /// Bytes in the window for each leecher that was connected throughout.
     pub(crate) shares: Vec<u64>,
-    /// Of those that ask, at the end: connected, unchoked, served.
+    /// Of the downloading leechers, at the end: connected, unchoked, served.
     pub(crate) standing: (usize, usize, usize),
     pub(crate) connected: usize,
     pub(crate) torrents: usize,
@@ -50,7 +50,7 @@ impl Outcome {
         float(self.measure.counts.window_bytes) / 1e9
     }
 
-    /// GB in each second, of those that read as fast as they can and of all.
+    /// GB per second, of active leechers and of all.
     fn rates(&self) -> (f64, f64) {
         let active = float(self.measure.counts.window_active_bytes) / 1e9;
         (active / self.seconds(), self.gigabytes() / self.seconds())
@@ -69,8 +69,8 @@ impl Outcome {
         self.end.own_cpu_seconds - self.begin.own_cpu_seconds
     }
 
-    /// Processors that others kept busy in the window: above a few percent the throughput and the
-    /// latency are not the seeder's.
+    /// Processors used by other processes in the window: above a few percent, throughput and latency
+    /// are not those of the seeder.
     fn others(&self) -> Option<f64> {
         let (user, system) = self.cpu()?;
         let busy = self.end.busy_seconds - self.begin.busy_seconds;
@@ -81,7 +81,7 @@ impl Outcome {
         (self.measure.counts.window_bytes > 0).then(|| seconds / self.gigabytes())
     }
 
-    /// Memory of the seeder's own that came with the leechers, for each that was connected.
+    /// Growth of the seeder's anonymous memory per connected leecher.
     fn bytes_per_peer(&self) -> Option<f64> {
         let before = self.before.seeder?.anonymous_bytes;
         let more = self.most_anonymous_bytes.saturating_sub(before);

@@ -3,7 +3,7 @@
 use super::{Outcome, float};
 use crate::measure::{Times, jain};
 
-/// One line for each thing measured.
+/// One line for each figure.
 pub(crate) fn text(outcome: &Outcome) -> String {
     let measure = &outcome.measure;
     let lines = [

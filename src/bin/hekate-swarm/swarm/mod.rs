@@ -1,8 +1,8 @@
 //! The event loop of the swarm.
 //!
-//! Owns the sockets of all leechers and turns: wait, read what is readable, let come and go who must.
-//! It must not know how the results are presented. It ends by itself: everybody comes at a given
-//! rate, then the warm-up and the window have their lengths.
+//! The sockets of all leechers. A turn waits, reads readable sockets, then starts and closes leechers
+//! that are due. The run ends by itself: leechers arrive at the given rate, then come the warm-up and the
+//! window.
 
 mod population;
 
@@ -20,31 +20,31 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Read from one leecher before the next has its turn: 16 blocks and a little.
+/// Bytes read from one leecher before the next: 16 blocks and a little.
 const TURN_BYTES: usize = 17 * 16_397;
-/// Read from all leechers before looking for new events.
+/// Bytes read from all leechers before the next poll.
 const READING_US: u64 = 500;
-/// Between two looks at who comes and goes.
+/// Between two checks for arrivals and departures.
 const TICK_US: u64 = 2_000;
 /// Between two keep-alives; seeders drop a silent peer after 120 s or more.
 const KEEP_ALIVE_US: u64 = 60_000_000;
 /// Events taken from the kernel in one turn.
 const EVENTS: usize = 1024;
 
-/// How the run stands.
+/// The phase of the run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
-    /// Not everybody has come.
+    /// Leechers are arriving.
     Arriving,
-    /// Everybody has come; nothing counts before this time.
+    /// All have arrived; the warm-up lasts until this time.
     WarmUp(u64),
-    /// What happens counts, until this time.
+    /// The measured window lasts until this time.
     Window(u64),
-    /// It is over.
+    /// The run has ended.
     Over,
 }
 
-/// All leechers and their loop.
+/// All leechers and the event loop.
 pub(crate) struct Swarm<'a> {
     options: &'a Load,
     library: &'a Library,
@@ -52,7 +52,7 @@ pub(crate) struct Swarm<'a> {
     random: fastrand::Rng,
     poll: Poll,
     connections: Slab<Connection>,
-    /// Those that may have something to read, in the order in which they had it.
+    /// Leechers that may be readable, in the order of their events.
     ready: VecDeque<usize>,
     crowd: Crowd,
     pub(crate) measure: Measure,
@@ -67,7 +67,7 @@ pub(crate) struct Swarm<'a> {
 }
 
 impl<'a> Swarm<'a> {
-    /// A swarm of which nobody has come yet.
+    /// A swarm before the first arrival.
     pub(crate) fn new(options: &'a Load, library: &'a Library) -> io::Result<Swarm<'a>> {
         let return_after_us = options.return_after.map(|ms| ms * 1000);
         let numbers = Numbers::of(options);
@@ -108,7 +108,7 @@ impl<'a> Swarm<'a> {
         self.now_us() - self.window_since_us
     }
 
-    /// Turns once: at most a few milliseconds unless there is much to read.
+    /// One turn: at most a few milliseconds unless there is much to read.
     pub(crate) fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         let now_us = self.now_us();
         let wait_us = if self.ready.is_empty() {
@@ -140,8 +140,8 @@ impl<'a> Swarm<'a> {
         Ok(())
     }
 
-    /// Those that wait for a handshake are served at once, the others queue: else the time to the
-    /// handshake would be that of reading what all others have got.
+    /// Leechers that wait for a handshake are read at once, the others queue: otherwise the time to the
+    /// handshake would include reading from all others.
     fn note(&mut self, event: &Event) {
         let Token(key) = event.token();
         if event.is_writable() {
@@ -163,7 +163,7 @@ impl<'a> Swarm<'a> {
         }
     }
 
-    /// What each leecher that reads as fast as it can got in the window, if it was there throughout.
+    /// The bytes of each active leecher in the window, if it was connected throughout.
     pub(crate) fn shares(&self) -> impl Iterator<Item = u64> {
         let since_us = self.window_since_us;
         self.active()
@@ -171,8 +171,7 @@ impl<'a> Swarm<'a> {
             .map(|leecher| leecher.window_bytes)
     }
 
-    /// Of the leechers that ask and are connected now: how many, how many of them unchoked, and how
-    /// many have had a block.
+    /// Of the downloading leechers: how many are connected, unchoked, and have received a block.
     pub(crate) fn standing(&self) -> (usize, usize, usize) {
         let (mut connected, mut unchoked, mut served) = (0, 0, 0);
         for leecher in self.active().filter(|leecher| leecher.shaken()) {
@@ -183,7 +182,7 @@ impl<'a> Swarm<'a> {
         (connected, unchoked, served)
     }
 
-    /// Connections that stand, of every kind.
+    /// Established connections, of every kind.
     pub(crate) fn connected(&self) -> usize {
         self.connections
             .iter()
@@ -255,7 +254,7 @@ impl<'a> Swarm<'a> {
     }
 }
 
-/// Room for the events of one turn.
+/// The buffer for the events of one turn.
 pub(crate) fn events() -> Events {
     Events::with_capacity(EVENTS)
 }

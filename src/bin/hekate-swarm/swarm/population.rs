@@ -1,7 +1,4 @@
-//! What happens to the swarm with time.
-//!
-//! Owns the making and ending of connections: who arrives, who is replaced, who was not answered,
-//! what slow readers may read, and when the phases of the run begin.
+//! Timed work of the swarm: arrivals, replacements, time-outs, allowances of slow readers, phases.
 
 use super::{KEEP_ALIVE_US, Phase, Swarm};
 use crate::address;
@@ -19,13 +16,13 @@ use std::io;
 const HANDSHAKE_TIME_US: u64 = 10_000_000;
 /// Between two allowances of the slow readers.
 const SLOW_EVERY_US: u64 = 50_000;
-/// A slow reader saves up at most this long.
+/// A slow reader accumulates at most this much time.
 const SLOW_BURST_US: u64 = 1_000_000;
-/// How often a random slot is tried when churn looks for somebody who leaves.
+/// How many random slots are tried to find a leecher to replace.
 const CHURN_TRIES: usize = 64;
 
 impl Swarm<'_> {
-    /// Whatever is due now.
+    /// Runs what is due now.
     pub(super) fn tick(&mut self, now_us: u64) {
         for class in self.crowd.arriving(now_us) {
             self.start(class);
@@ -122,7 +119,7 @@ impl Swarm<'_> {
         Ok(())
     }
 
-    /// Somebody who asks leaves, and another comes at once.
+    /// Replaces a downloading leecher by a new one.
     fn replace_one(&mut self) {
         let slots = self.connections.capacity().max(1);
         for _ in 0..CHURN_TRIES {
@@ -156,7 +153,7 @@ impl Swarm<'_> {
         }
     }
 
-    /// Gives up the connections that were not answered.
+    /// Closes connections whose handshake was not answered in time.
     fn give_up(&mut self, now_us: u64) {
         let late: Vec<usize> = self
             .connections
@@ -186,7 +183,7 @@ impl Swarm<'_> {
     }
 }
 
-/// A socket that is being connected, from an address of its own where there is one.
+/// A connecting socket, from its own loopback address if the seeder is on the loopback.
 fn open(options: &Load, number: u64, buffer: Option<usize>) -> io::Result<TcpStream> {
     let domain = Domain::for_address(options.address);
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use crate::support::wait_until;
 
 /// Tells the copy that it is one.
-const VARIABLE: &str = "HEKATE_PACKAGING_PLACE";
+const VARIABLE: &str = "HEKATE_PACKAGING_MACHINE";
 /// Printed by the copy after its last assertion: an exit code of 0 alone would also come from a
 /// filter that matches no test.
-const PROOF: &str = "proven in its place";
+const PROOF: &str = "passed in the throw-away machine";
 /// Nothing here waits as long.
 const DEADLINE: Duration = Duration::from_secs(60);
 
