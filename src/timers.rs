@@ -300,9 +300,10 @@ impl Wheel {
         if now_s < self.cursor_s {
             return;
         }
+        let next_s = now_s.saturating_add(1);
         // After a leap of the clock by more than the wheel's length, once round is all of it.
-        let until_s = now_s.min(self.cursor_s.saturating_add(SLOTS - 1));
-        for second in self.soonest_s..=until_s {
+        let end_s = next_s.min(self.cursor_s.saturating_add(SLOTS));
+        for second in self.soonest_s..end_s {
             if let Some(slot) = self.slot(second) {
                 // The slot's memory goes with its entries, or each would keep its largest crowd's.
                 let mut entries = std::mem::take(slot);
@@ -310,8 +311,8 @@ impl Wheel {
                 due.append(&mut entries);
             }
         }
-        self.cursor_s = now_s.saturating_add(1);
-        if self.soonest_s <= until_s {
+        self.cursor_s = next_s;
+        if self.soonest_s < end_s {
             self.soonest_s = self.find_soonest();
         }
     }
@@ -536,7 +537,7 @@ mod tests {
         for second in 0..600 {
             wheel.schedule(key(second), Time(u64::from(second) * 1000));
         }
-        assert_eq!(wheel.len(), 600);
+        assert_eq!((wheel.len(), wheel.is_empty()), (600, false));
         let mut due = Vec::new();
         wheel.expire(Time(3_000_000), &mut due);
         assert_eq!(due.len(), 600);

@@ -92,8 +92,8 @@ fn directories_of_the_configuration_file_are_served() {
 
 #[test]
 fn directories_on_the_command_line_replace_those_of_the_file() {
-    let directory = tempfile::tempdir().unwrap();
-    let directory = |name: &str| directory.path().join(name);
+    let base = tempfile::tempdir().unwrap();
+    let directory = |name: &str| base.path().join(name);
     let samples = ["a", "b", "c"].map(|name| {
         let seed = u64::from(name.as_bytes()[0]);
         TorrentBuilder::new(seed).write(&directory(name)).unwrap()
@@ -103,7 +103,7 @@ fn directories_on_the_command_line_replace_those_of_the_file() {
     let made = hekate(&["index", directory("a").to_str().unwrap(), "-o", index]);
     assert!(made.status.success());
     let listed = |content: &str, arguments: &[&str]| {
-        let path = write_config(directory.path(), content);
+        let path = write_config(base.path(), content);
         let mut all = vec!["seed", "--list", "--config", &path];
         all.extend(arguments);
         let output = hekate(&all);

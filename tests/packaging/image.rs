@@ -15,6 +15,7 @@ use super::support::torrent::{Sample, TorrentBuilder};
 const DOCKERFILE: &str = include_str!("../../Dockerfile");
 const IMAGE: &str = "/tmp/image";
 const STATE: &str = "/tmp/image/var/lib/hekate";
+const LOG: &str = "/tmp/log";
 
 /// Builds the file.
 fn build() -> std::path::PathBuf {
@@ -80,18 +81,18 @@ fn lay_out(binary: &std::path::Path) -> Sample {
     sample
 }
 
-/// The command of the Dockerfile as this user. Answers the log.
-fn serve(user: &str, sample: &Sample) -> String {
+/// Runs the command of the Dockerfile as this user until `is_done`. Returns the log.
+fn serve(user: &str, sample: &Sample, is_done: impl FnMut() -> bool) -> String {
     let in_image = || {
         let mut command = Command::new("chroot");
         command.args([&format!("--userspec={user}"), "--groups=", IMAGE]);
         command.args(words("ENTRYPOINT ")).stdin(Stdio::null());
         command
     };
-    let log = File::create("/tmp/log").unwrap();
+    let log = File::create(LOG).unwrap();
     let mut daemon = in_image().args(words("CMD ")).stderr(log).spawn().unwrap();
     let health: Vec<&str> = words("HEALTHCHECK CMD ").skip(1).collect();
-    let read_log = || fs::read_to_string("/tmp/log").unwrap();
+    let read_log = || fs::read_to_string(LOG).unwrap();
     wait_for("it is healthy", || {
         let ended = daemon.try_wait().unwrap();
         assert_eq!(ended, None, "user {user}:\n{}", read_log());
@@ -104,6 +105,7 @@ fn serve(user: &str, sample: &Sample) -> String {
     });
     let mut leecher = Leecher::connect(address, sample.info_hash, FAST);
     leecher.until_unchoked();
+    wait_for("it is done", is_done);
     shell(&format!("kill -TERM {}", daemon.id()));
     let mut code = None;
     wait_for("it stops", || {
@@ -134,15 +136,19 @@ fn the_static_file_serves_from_an_empty_read_only_root_as_any_user() {
                     .write("/tmp/library".as_ref())
                     .unwrap();
             }
-            let log = serve(user, &sample);
+            let is_saved = || {
+                let owner = try_shell(&format!("stat -c %u:%g {STATE}/*.index"));
+                machine::text(&owner.stdout).trim() == *user
+            };
+            let log = serve(user, &sample, is_saved);
             assert!(!log.contains("the index is not saved"), "{user}: {log}");
-            let owner = shell(&format!("stat -c %u:%g {STATE}/*.index"));
-            assert_eq!(owner.trim(), *user, "{log}");
         }
         // A volume that is somebody else's, and a root that is not read-only.
         shell(&format!("chmod 0750 {STATE}"));
         mount_volume(&format!("{IMAGE}/tmp"));
-        let log = serve("1001:1001", &sample);
-        assert!(log.contains("the index is not saved"), "{log}");
+        serve("1001:1001", &sample, || {
+            let log = fs::read_to_string(LOG).unwrap();
+            log.contains("the index is not saved")
+        });
     });
 }

@@ -158,7 +158,10 @@ END
         assert_eq!(script("status"), Some(0), "{output}");
         let running = pid();
         assert!(is_alive(running));
-        assert_eq!(shell("pgrep -c -x hekate").trim(), "1", "{output}");
+        // The process that went to the background first may not be reaped yet.
+        wait_for("one daemon runs", || {
+            shell("pgrep -c -x hekate").trim() == "1"
+        });
         assert_eq!(script("stop"), Some(0));
         assert!(!is_alive(running));
     });

@@ -263,7 +263,7 @@ fn a_passed_descriptor_that_is_no_listening_socket_is_refused() {
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(
-        status,
+        stderr,
         "hekate: the passed socket \"peers\" is not a stream socket\n"
     );
 }

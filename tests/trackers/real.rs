@@ -243,7 +243,7 @@ pub(crate) fn nginx(upstream: &Server, certificate: Option<(&Path, &Path)>) -> O
     let program = find("nginx")?;
     let directory = tempfile::tempdir().unwrap();
     let port = free_port();
-    let directory = directory.path().display();
+    let root = directory.path().display();
     let (tls, certificate) = match certificate {
         Some((certificate, key)) => (
             " ssl",
@@ -256,11 +256,11 @@ pub(crate) fn nginx(upstream: &Server, certificate: Option<(&Path, &Path)>) -> O
         None => ("", String::new()),
     };
     let configuration = format!(
-        "daemon off; user root; worker_processes 1; pid {directory}/pid; error_log {directory}/error;
+        "daemon off; user root; worker_processes 1; pid {root}/pid; error_log {root}/error;
          events {{ worker_connections 512; }}
          http {{
-           access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;
-           fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;
+           access_log off; client_body_temp_path {root}/a; proxy_temp_path {root}/b;
+           fastcgi_temp_path {root}/c; uwsgi_temp_path {root}/d; scgi_temp_path {root}/e;
            server {{
              listen 127.0.0.1:{port}{tls}; {certificate}
              location / {{ proxy_pass http://{}; }}
