@@ -191,6 +191,19 @@ fn a_term_ends_by_time_though_credit_is_left() {
 }
 
 #[test]
+fn a_term_that_ends_by_credit_and_by_time_at_once_ends_once() {
+    let mut choker = choker(1);
+    interested(&mut choker, 0..3);
+    rebalance(&mut choker, T0);
+    let end = Time(300_000);
+    choker.requested(key(0), end);
+    choker.sent(key(0), MIB, end);
+    let verdicts = rebalance(&mut choker, end);
+    assert_eq!(verdicts, [Verdict::Choke(key(0)), Verdict::Unchoke(key(1))]);
+    assert_eq!((choker.unchoked(), choker.waiting()), (1, 2));
+}
+
+#[test]
 fn a_slot_on_which_nothing_moves_is_given_on_after_thirty_seconds() {
     let mut choker = choker(1);
     interested(&mut choker, 0..2);
