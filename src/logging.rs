@@ -1,18 +1,17 @@
-//! Where the log goes, how a line looks, and what is held back.
+//! The log: how a line looks, which lines are written, and where they go.
 //!
-//! Owns the one logger of the process: standard error or a file that can be opened anew, levels for
-//! each component, priorities for the journal, and the count of lines that repeat themselves. It
-//! must not know what is logged.
+//! `writer` owns the output and its thread, `repeats` which lines are suppressed.
 
 mod repeats;
+mod writer;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::panic;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use env_logger::Target;
@@ -21,15 +20,16 @@ use log::{Level, Log, Metadata, Record};
 pub use crate::library::catalogue::live::EACH_COUNTS;
 
 use self::repeats::{Repeats, Summary};
+use self::writer::{Output, Report, Writer};
 
-/// What begins every target of ours, before the component.
+/// What every target of ours begins with, before the component.
 const OURS: &str = "hekate::";
 
-/// What components log of which nothing is said.
+/// The filter for components that the administrator gives no level.
 const BASE: &str = "hekate=info";
 
-/// The log filter for levels as an administrator writes them: `info`, or `warn,storage=debug`. What is
-/// said of one component alone leaves the others as they are without.
+/// Translates levels as an administrator writes them, `info` or `warn,storage=debug`, to a filter of
+/// `env_logger`. A level of one component leaves the others at `info`.
 ///
 /// # Errors
 /// Names the part that is neither a level nor `component=level`.
@@ -56,7 +56,7 @@ pub fn filter(levels: &str) -> Result<String, String> {
     Ok(parts.join(","))
 }
 
-/// The parts of the program that have something to say.
+/// The parts of the program that log.
 pub const COMPONENTS: &[&str] = &[
     "daemon", "library", "logging", "reactor", "status", "storage", "tracker", "workers",
 ];
@@ -65,113 +65,130 @@ fn is_component(name: &str) -> bool {
     COMPONENTS.contains(&name)
 }
 
-/// The log of this process, to be told of changes.
+/// The log of this process.
 #[derive(Clone)]
 pub struct Logging(Arc<Shared>);
 
 struct Shared {
-    logger: RwLock<env_logger::Logger>,
+    /// No lock is held while a line is formatted: that may panic, and the panic hook logs.
+    logger: Mutex<Arc<env_logger::Logger>>,
     repeats: Mutex<Repeats>,
-    sink: Arc<Sink>,
+    writer: Arc<Writer>,
+    /// Standard error is the journal, which records the time itself and understands priorities.
+    is_stderr_journal: bool,
     started: Instant,
 }
 
-/// Where lines go.
-struct Sink {
-    /// `None` is standard error.
-    file: Mutex<Option<(PathBuf, File)>>,
-    /// Standard error is the journal, which has its own times and wants priorities.
-    journal: bool,
-}
-
 impl Logging {
-    /// Starts logging, with levels as [`filter`] answers them. The environment's `RUST_LOG` decides
-    /// alone when it is set.
+    /// Starts logging with a filter of [`filter`] to a file or, without one, to standard error.
+    /// `RUST_LOG` overrides the filter if it is set.
     ///
     /// # Errors
-    /// When the file cannot be opened for appending, or another logger is there already.
+    /// The file cannot be opened for appending, or this process has a logger already.
     pub fn start(filter: &str, file: Option<&Path>) -> io::Result<Self> {
-        let file = match file {
-            Some(path) => Some((path.to_owned(), append_to(path)?)),
-            None => None,
-        };
-        let sink = Arc::new(Sink {
-            file: Mutex::new(file),
-            journal: stderr_is_the_journal(),
-        });
+        let output = file.map_or(Ok(Output::Stderr), Output::file)?;
+        let writer = Arc::new(Writer::new(output));
+        let is_stderr_journal = is_stderr_journal();
         let logging = Self(Arc::new(Shared {
-            logger: RwLock::new(build(filter, &sink)),
+            logger: Mutex::new(build(filter, &writer, is_stderr_journal)),
             repeats: Mutex::default(),
-            sink,
+            writer,
+            is_stderr_journal,
             started: Instant::now(),
         }));
         log::set_boxed_logger(Box::new(logging.clone())).map_err(io::Error::other)?;
         logging.set_filter(filter);
-        logging.report_panics();
+        logging.hook_panics();
         Ok(logging)
     }
 
-    /// Logs panics when the log is a file. Rust's own hook, which runs first, writes them to standard
-    /// error only.
-    fn report_panics(&self) {
-        let sink = Arc::clone(&self.0.sink);
+    /// Starts the thread that writes the log. Whoever logs waits for the output until then.
+    pub fn start_thread(&self) {
+        let logging = self.clone();
+        if let Err(error) = self.0.writer.start(move |report| logging.report(report)) {
+            log::warn!("cannot start the log's thread: {error}");
+        }
+    }
+
+    /// Logs panics if the log is a file, and then writes them to standard error as Rust does, unless
+    /// that is a pipe which nobody reads.
+    fn hook_panics(&self) {
+        let writer = Arc::clone(&self.0.writer);
         let default_hook = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            default_hook(panic);
-            if lock(&sink.file).is_some() {
+            if writer.is_file() {
                 log::error!(
                     "panic, a defect of hekate: {}",
                     panic.to_string().replace('\n', " ")
                 );
+            }
+            writer.flush();
+            if writer::is_stderr_writable() {
+                default_hook(panic);
             }
         }));
     }
 
     /// Changes the levels.
     pub fn set_filter(&self, filter: &str) {
-        let logger = build(filter, &self.0.sink);
+        let logger = build(filter, &self.0.writer, self.0.is_stderr_journal);
         log::set_max_level(logger.filter());
-        let lock = self.0.logger.write();
-        *lock.unwrap_or_else(PoisonError::into_inner) = logger;
+        *lock(&self.0.logger) = logger;
     }
 
-    /// Opens the log file anew, after another program has moved it away. Until that succeeds, lines
-    /// go where they went.
-    ///
-    /// # Errors
-    /// Names the file.
-    pub fn reopen(&self) -> io::Result<()> {
-        if let Some((path, file)) = &mut *lock(&self.0.sink.file) {
-            *file = append_to(path)?;
+    /// Has the log file reopened after another program has moved it away, and logs the result.
+    pub fn reopen(&self) {
+        if let Some(result) = self.0.writer.reopen() {
+            self.report(Report::Reopened(result));
         }
-        Ok(())
     }
 
-    /// Goes on in a file. A process that was root opens it when it no longer is: nobody who may
-    /// write to the directory can have it open a file of root's then.
+    /// Continues in a file. A process that was root opens it after it has become another user, so that
+    /// nobody who may write to the directory can have it open a file of root's. For before
+    /// [`Logging::start_thread`].
     ///
     /// # Errors
-    /// Names the file.
-    pub fn go_on_in(&self, path: &Path) -> io::Result<()> {
-        *lock(&self.0.sink.file) = Some((path.to_owned(), append_to(path)?));
+    /// The file cannot be opened for appending; names it.
+    pub fn set_file(&self, path: &Path) -> io::Result<()> {
+        self.0.writer.set_output(Output::file(path)?);
         Ok(())
     }
 
-    /// Writes what was held back and is due, or at the end all of it.
-    pub fn settle(&self, at_the_end: bool) {
+    /// Writes how many lines were suppressed in the minutes that are over.
+    pub fn write_due_summaries(&self) {
         let mut summaries = Vec::new();
-        let mut repeats = lock(&self.0.repeats);
-        match at_the_end {
-            true => repeats.finish(&mut summaries),
-            false => repeats.settle(self.now_ms(), &mut summaries),
-        }
-        drop(repeats);
+        lock(&self.0.repeats).take_due(self.now_ms(), &mut summaries);
         self.write_summaries(&summaries);
     }
 
-    /// Writes a line unless it is one of too many.
+    /// Ends the log: writes what was suppressed and waits up to 1 s until all is written.
+    pub fn finish(&self) {
+        let mut summaries = Vec::new();
+        lock(&self.0.repeats).take_all(&mut summaries);
+        self.write_summaries(&summaries);
+        self.0.writer.flush();
+    }
+
+    fn report(&self, report: Report) {
+        match report {
+            Report::Reopened(Ok(())) => log::info!("log file reopened"),
+            Report::Reopened(Err(error)) => {
+                log::error!("cannot reopen the log file, keeping the old one: {error}");
+            }
+            // Not to be suppressed, as each has a count of its own.
+            Report::Lost(count) => self.write(
+                &Record::builder()
+                    .level(Level::Warn)
+                    .target(module_path!())
+                    .args(format_args!("{count} lines of the log were lost"))
+                    .build(),
+            ),
+        }
+    }
+
+    /// Returns false for a line that is suppressed.
     fn admit(&self, record: &Record<'_>) -> bool {
-        // Whoever asks for details wants all of them.
+        // Whoever enables details wants all of them.
         if record.level() > Level::Info || record.target() == EACH_COUNTS {
             return true;
         }
@@ -201,8 +218,11 @@ impl Logging {
     }
 
     fn write(&self, record: &Record<'_>) {
-        let logger = self.0.logger.read();
-        logger.unwrap_or_else(PoisonError::into_inner).log(record);
+        self.logger().log(record);
+    }
+
+    fn logger(&self) -> Arc<env_logger::Logger> {
+        Arc::clone(&lock(&self.0.logger))
     }
 
     fn now_ms(&self) -> u64 {
@@ -212,10 +232,7 @@ impl Logging {
 
 impl Log for Logging {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let logger = self.0.logger.read();
-        logger
-            .unwrap_or_else(PoisonError::into_inner)
-            .enabled(metadata)
+        self.logger().enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -224,26 +241,18 @@ impl Log for Logging {
         }
     }
 
+    /// Waits up to 1 s until all is written.
     fn flush(&self) {
-        self.settle(false);
-    }
-}
-
-impl Sink {
-    fn is_journal(&self) -> bool {
-        self.journal && lock(&self.file).is_none()
+        self.0.writer.flush();
     }
 }
 
 /// Takes whole lines from `env_logger`.
-struct Pipe(Arc<Sink>);
+struct Pipe(Arc<Writer>);
 
 impl Write for Pipe {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match &mut *lock(&self.0.file) {
-            Some((_, file)) => file.write_all(line)?,
-            None => io::stderr().lock().write_all(line)?,
-        }
+        self.0.push(line);
         Ok(line.len())
     }
 
@@ -252,23 +261,25 @@ impl Write for Pipe {
     }
 }
 
-fn build(filter: &str, sink: &Arc<Sink>) -> env_logger::Logger {
-    let formatted = Arc::clone(sink);
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter))
-        .target(Target::Pipe(Box::new(Pipe(Arc::clone(sink)))))
-        .format(move |line, record| {
-            let (level, component) = (record.level(), component(record.target()));
-            let text = record.args();
-            if formatted.is_journal() {
-                return writeln!(line, "<{}>{component}: {text}", priority(level));
-            }
-            let time = line.timestamp_seconds();
-            writeln!(line, "{time} {level:5} {component}: {text}")
-        })
-        .build()
+fn build(filter: &str, writer: &Arc<Writer>, is_stderr_journal: bool) -> Arc<env_logger::Logger> {
+    let output = Arc::clone(writer);
+    let logger =
+        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter))
+            .target(Target::Pipe(Box::new(Pipe(Arc::clone(writer)))))
+            .format(move |line, record| {
+                let (level, component) = (record.level(), component(record.target()));
+                let text = record.args();
+                if is_stderr_journal && !output.is_file() {
+                    return writeln!(line, "<{}>{component}: {text}", priority(level));
+                }
+                let time = line.timestamp_seconds();
+                writeln!(line, "{time} {level:5} {component}: {text}")
+            })
+            .build();
+    Arc::new(logger)
 }
 
-/// The part of the program that speaks.
+/// The component that a target belongs to.
 fn component(target: &str) -> &str {
     let path = target.strip_prefix(OURS).unwrap_or(target);
     path.split("::").next().unwrap_or(path)
@@ -284,15 +295,8 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-fn append_to(path: &Path) -> io::Result<File> {
-    let opened = OpenOptions::new().append(true).create(true).open(path);
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    opened.map_err(named)
-}
-
-/// Whether standard error leads to the journal: systemd.exec(5) on `JOURNAL_STREAM`.
-fn stderr_is_the_journal() -> bool {
+/// Returns true if standard error leads to the journal: systemd.exec(5) on `JOURNAL_STREAM`.
+fn is_stderr_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
         return false;
     };
@@ -311,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_are_for_all_or_for_one_component() {
+    fn a_filter_has_levels_for_all_or_for_one_component() {
         assert_eq!(filter("info").unwrap(), "hekate=info");
         let both = filter("warn, storage=debug").unwrap();
         assert_eq!(both, "hekate=warn,hekate::storage=debug");
@@ -329,25 +333,32 @@ mod tests {
         }
     }
 
-    /// The log file, in the process that a test starts for itself: the hook is global.
+    /// Names the log file to the process that a test starts, as the panic hook is global.
     const LOG_FILE: &str = "HEKATE_TEST_LOG_FILE";
 
     #[test]
-    fn a_panic_is_written_to_the_log_file() {
+    fn a_panic_is_written_to_the_log_file_before_the_process_ends() {
         if let Some(path) = std::env::var_os(LOG_FILE) {
-            Logging::start("hekate=info", Some(Path::new(&path))).unwrap();
-            assert!(panic::catch_unwind(|| panic!("on\npurpose")).is_err());
-            return;
+            let logging = Logging::start("hekate=info", Some(Path::new(&path))).unwrap();
+            logging.start_thread();
+            crate::workers::spawn("panic", || panic!("on\npurpose")).unwrap();
+            loop {
+                std::thread::park();
+            }
         }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let mut test = std::process::Command::new(std::env::current_exe().unwrap());
         test.args([
             "--exact",
-            "logging::tests::a_panic_is_written_to_the_log_file",
+            "--nocapture",
+            "logging::tests::a_panic_is_written_to_the_log_file_before_the_process_ends",
         ]);
         test.env(LOG_FILE, &path).env_remove("RUST_LOG");
-        assert!(test.output().unwrap().status.success());
+        let output = test.output().unwrap();
+        assert_eq!(output.status.code(), Some(101));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("on\npurpose"), "{stderr}");
         let log = std::fs::read_to_string(&path).unwrap();
         assert_eq!(log.lines().count(), 1, "{log}");
         assert!(
@@ -357,8 +368,50 @@ mod tests {
         assert!(log.ends_with(": on purpose\n"), "{log}");
     }
 
+    /// Panics when it is formatted as a part of a line that is admitted, so that the hook logs while
+    /// the line is being written.
+    struct PanicsAtSecond(std::cell::Cell<u32>);
+
+    impl std::fmt::Display for PanicsAtSecond {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            self.0.set(self.0.get() + 1);
+            assert!(self.0.get() < 2, "on purpose");
+            Ok(())
+        }
+    }
+
     #[test]
-    fn whatever_says_something_is_a_component() {
+    fn a_panic_while_a_line_is_written_is_logged_while_levels_change() {
+        if let Some(path) = std::env::var_os(LOG_FILE) {
+            let logging = Logging::start("hekate=info", Some(Path::new(&path))).unwrap();
+            let changes = logging.clone();
+            std::thread::spawn(move || {
+                loop {
+                    changes.set_filter("hekate=info");
+                }
+            });
+            for number in 0..5 {
+                let value = PanicsAtSecond(0.into());
+                let log = panic::AssertUnwindSafe(|| log::info!("{number}{value}"));
+                assert!(panic::catch_unwind(log).is_err());
+            }
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+        test.args([
+            "--exact",
+            "logging::tests::a_panic_while_a_line_is_written_is_logged_while_levels_change",
+        ]);
+        test.env(LOG_FILE, &path).env_remove("RUST_LOG");
+        assert!(test.output().unwrap().status.success());
+        let log = std::fs::read_to_string(&path).unwrap();
+        assert!(log.contains(": on purpose\n"), "{log}");
+    }
+
+    #[test]
+    fn each_directory_that_logs_is_a_component() {
         let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
         let root = directories[0].clone();
         while let Some(directory) = directories.pop() {
@@ -375,7 +428,7 @@ mod tests {
                     .iter()
                     .any(|level| text.contains(&format!("log::{level}!")));
                 let known = is_component(name) || matches!(name, "main" | "bin");
-                assert!(!says || known, "{} has no level of its own", path.display());
+                assert!(!says || known, "{} is not in COMPONENTS", path.display());
             }
         }
     }
@@ -387,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_come_before_notices_in_the_journal() {
+    fn journal_priorities_rank_errors_before_warnings_before_info() {
         assert!(priority(Level::Error) < priority(Level::Warn));
         assert!(priority(Level::Warn) < priority(Level::Info));
     }

@@ -64,6 +64,7 @@ fn exit_code(outcome: Result<(), Failure>, is_said: bool) -> ExitCode {
     };
     if matches!(failure, Failure::Run(_)) && log::log_enabled!(log::Level::Error) {
         log::error!("{failure}");
+        log::logger().flush();
     } else if !is_said {
         let _ = writeln!(std::io::stderr(), "hekate: {failure}");
     }
@@ -219,9 +220,13 @@ fn run(
     host.passed = passed;
     host.owner = plan.owner();
     host.notifier = Notifier::from_environment();
-    let give_up = || rights::give_up(&config, plan, &logging, || places(&config, &config_file));
+    let give_up = || {
+        let places = rights::give_up(&config, plan, &logging, || places(&config, &config_file))?;
+        logging.start_thread();
+        Ok(places)
+    };
     let outcome = serve(&config, host, give_up).map_err(Failure::Run);
-    logging.settle(true);
+    logging.finish();
     drop(pid_file);
     outcome
 }

@@ -11,11 +11,11 @@
 mod support;
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use support::daemon::Daemon;
@@ -381,7 +381,7 @@ fn a_reload_changes_limits_and_levels_and_logs_what_needs_a_restart() {
 }
 
 #[test]
-fn sigusr1_reopens_the_log_file() {
+fn sigusr1_reopens_the_log_file_without_losing_lines() {
     let dir = tempfile::tempdir().unwrap();
     let library = tempfile::tempdir().unwrap();
     TorrentBuilder::new(65).write(library.path()).unwrap();
@@ -418,8 +418,65 @@ fn sigusr1_reopens_the_log_file() {
     });
     signal("TERM");
     assert!(child.wait().unwrap().success());
-    assert!(fs::read_to_string(&log).unwrap().contains("stopped: "));
-    assert!(!fs::read_to_string(&moved).unwrap().contains("stopped: "));
+    let (new, old) = (
+        fs::read_to_string(&log).unwrap(),
+        fs::read_to_string(&moved).unwrap(),
+    );
+    assert!(
+        new.lines().next().unwrap().ends_with("log file reopened"),
+        "{new}"
+    );
+    assert!(new.contains("stopped: "), "{new}");
+    assert!(
+        old.lines().last().unwrap().contains("listening on"),
+        "{old}"
+    );
+}
+
+/// Connections that end at once; each is two lines of the log with `-v`, and a pipe holds 64 KiB.
+const LOGGED_CONNECTIONS: usize = 1500;
+
+#[test]
+fn a_full_pipe_of_standard_error_stops_neither_the_loop_nor_sigterm() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(66).write(dir.path()).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hekate"))
+        .args(["seed", "-v", "--config", "/dev/null", "--status", "off"])
+        .args(["--bind", "127.0.0.1", "-p", "0"])
+        .arg(dir.path())
+        .env("STATE_DIRECTORY", state.path())
+        .env_remove("RUST_LOG")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    let address = loop {
+        line.clear();
+        stderr.read_line(&mut line).unwrap();
+        if let Some((_, address)) = line.split_once("listening on ") {
+            break address.trim().parse().unwrap();
+        }
+    };
+    for _ in 0..LOGGED_CONNECTIONS {
+        let mut stream = leecher::dial(address);
+        stream.write_all(&[0; 68]).unwrap();
+        // An error when the daemon has closed it before it has read everything.
+        stream.read_to_end(&mut Vec::new()).ok();
+    }
+    let mut leecher = Leecher::connect(address, sample.info_hash, FAST);
+    leecher.send(&leecher::interested());
+    leecher.until_unchoked();
+    assert!(leecher.block(0, 0, 1024) == sample.block(0, 0, 1024));
+    let pid = child.id().to_string();
+    let status = Command::new("kill").args(["-s", "TERM", &pid]).status();
+    assert!(status.unwrap().success());
+    assert!(child.wait().unwrap().success());
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("stopping: "), "the pipe was not full");
 }
 
 /// Blocks of 16 KiB: more than the buffers of two sockets hold, and no more than may be queued.

@@ -80,6 +80,8 @@ fn listen(mut reader: PipeReader) -> (u8, String) {
 impl Background {
     /// The daemon listens: who started it may go, and its standard streams are left.
     pub fn ready(&self) {
+        // What was logged so far may be meant for the streams that are left.
+        log::logger().flush();
         let null = &*self.null;
         let replaced = dup2_stdin(null)
             .and_then(|()| dup2_stdout(null))

@@ -37,7 +37,7 @@ pub fn give_up(
     let changes = plan.changes();
     let now = plan.assume()?;
     if let Some(path) = config.log.file.as_deref().filter(|_| changes) {
-        logging.go_on_in(path).map_err(RightsError::Log)?;
+        logging.set_file(path).map_err(RightsError::Log)?;
     }
     match now.is_root() {
         true => log::warn!("running as {now}; use --user to drop privileges"),

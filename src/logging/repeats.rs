@@ -1,24 +1,23 @@
 //! Which repeated lines of the log are suppressed.
 //!
-//! Owns the counts, by the place in the code that speaks. It is pure: time is a parameter. It must
-//! not know where lines go.
+//! Lines are counted by their line of source. The time is a parameter.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use log::Level;
 
-/// How long lines of one place are counted together. Unit: milliseconds.
+/// How long lines of one origin are counted together. Unit: milliseconds.
 const WINDOW_MS: u64 = 60_000;
 
-/// Different lines of one place in a window: enough to see what they have in common, few enough
+/// Different lines of one origin in a window: enough to see what they have in common, few enough
 /// that a disk that dies under a hundred thousand files does not fill another with its log.
 const LINES_PER_WINDOW: u32 = 10;
 
-/// A place in the code: file and line.
-pub(super) type Place = (&'static str, u32);
+/// Where a line is logged: source file and line.
+pub(super) type Origin = (&'static str, u32);
 
-/// What became of lines that were held back.
+/// Lines that were suppressed in a window that is over.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Summary {
     pub(super) level: Level,
@@ -28,68 +27,68 @@ pub(super) struct Summary {
     pub(super) count: u32,
 }
 
-/// See the module's text.
+/// The windows that have not ended.
 #[derive(Default)]
 pub(super) struct Repeats {
-    windows: HashMap<Place, Window>,
+    windows: HashMap<Origin, Window>,
     hasher: RandomState,
 }
 
 struct Window {
     began_ms: u64,
     written: u32,
-    /// The hash of the last line that was written: the same again is held back at once.
-    last: u64,
-    held: Option<Summary>,
+    /// The hash of the last line that was written; the same line again is suppressed.
+    last_hash: u64,
+    suppressed: Option<Summary>,
 }
 
 impl Repeats {
-    /// Whether the line is to be written. What was held back before and is over is in `summaries`.
+    /// Returns true if the line is to be written. Appends the summaries that are due to `summaries`.
     pub(super) fn admit(
         &mut self,
-        place: Place,
+        origin: Origin,
         (level, target, text): (Level, &str, &str),
         now_ms: u64,
         summaries: &mut Vec<Summary>,
     ) -> bool {
-        self.settle(now_ms, summaries);
+        self.take_due(now_ms, summaries);
         let hash = self.hasher.hash_one(text);
-        let window = self.windows.entry(place).or_insert(Window {
+        let window = self.windows.entry(origin).or_insert(Window {
             began_ms: now_ms,
             written: 0,
-            last: !hash,
-            held: None,
+            last_hash: !hash,
+            suppressed: None,
         });
-        if window.last != hash && window.written < LINES_PER_WINDOW {
+        if window.last_hash != hash && window.written < LINES_PER_WINDOW {
             window.written += 1;
-            window.last = hash;
+            window.last_hash = hash;
             return true;
         }
-        let held = window.held.get_or_insert_with(|| Summary {
+        let summary = window.suppressed.get_or_insert_with(|| Summary {
             level,
             target: target.to_owned(),
             text: String::new(),
             count: 0,
         });
-        held.count = held.count.saturating_add(1);
-        text.clone_into(&mut held.text);
+        summary.count = summary.count.saturating_add(1);
+        text.clone_into(&mut summary.text);
         false
     }
 
-    /// Moves out the summaries of windows that are over.
-    pub(super) fn settle(&mut self, now_ms: u64, summaries: &mut Vec<Summary>) {
+    /// Appends the summaries of windows that are over to `summaries`.
+    pub(super) fn take_due(&mut self, now_ms: u64, summaries: &mut Vec<Summary>) {
         self.windows.retain(|_, window| {
             let over = now_ms.saturating_sub(window.began_ms) >= WINDOW_MS;
             if over {
-                summaries.extend(window.held.take());
+                summaries.extend(window.suppressed.take());
             }
             !over
         });
     }
 
-    /// Moves out every summary.
-    pub(super) fn finish(&mut self, summaries: &mut Vec<Summary>) {
-        self.settle(u64::MAX, summaries);
+    /// Appends every summary to `summaries`.
+    pub(super) fn take_all(&mut self, summaries: &mut Vec<Summary>) {
+        self.take_due(u64::MAX, summaries);
     }
 }
 
@@ -97,12 +96,17 @@ impl Repeats {
 mod tests {
     use super::*;
 
-    const HERE: Place = ("here.rs", 1);
+    const HERE: Origin = ("here.rs", 1);
 
-    fn admit(repeats: &mut Repeats, place: Place, text: &str, now_ms: u64) -> (bool, Vec<Summary>) {
+    fn admit(
+        repeats: &mut Repeats,
+        origin: Origin,
+        text: &str,
+        now_ms: u64,
+    ) -> (bool, Vec<Summary>) {
         let mut summaries = Vec::new();
         let line = (Level::Warn, "hekate::storage", text);
-        let admitted = repeats.admit(place, line, now_ms, &mut summaries);
+        let admitted = repeats.admit(origin, line, now_ms, &mut summaries);
         (admitted, summaries)
     }
 
@@ -123,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn different_lines_of_one_place_are_written_up_to_a_number() {
+    fn ten_different_lines_of_one_origin_are_written_a_minute() {
         let mut repeats = Repeats::default();
         let written = (0..50)
             .filter(|number| admit(&mut repeats, HERE, &format!("file {number}"), 5).0)
@@ -131,12 +135,12 @@ mod tests {
         assert_eq!(written, LINES_PER_WINDOW as usize);
         assert!(
             admit(&mut repeats, ("here.rs", 2), "file 1", 5).0,
-            "another place"
+            "another origin"
         );
         let mut summaries = Vec::new();
-        repeats.settle(60_004, &mut summaries);
+        repeats.take_due(60_004, &mut summaries);
         assert!(summaries.is_empty(), "not over");
-        repeats.finish(&mut summaries);
+        repeats.take_all(&mut summaries);
         assert_eq!(summaries.len(), 1);
         assert_eq!(
             (summaries[0].count, summaries[0].text.as_str()),
@@ -145,11 +149,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_remembered_of_a_minute_that_is_over() {
+    fn a_window_that_is_over_is_removed() {
         let mut repeats = Repeats::default();
         assert!(admit(&mut repeats, HERE, "once", 0).0);
         let mut summaries = Vec::new();
-        repeats.settle(60_000, &mut summaries);
+        repeats.take_due(60_000, &mut summaries);
         assert!(summaries.is_empty() && repeats.windows.is_empty());
     }
 }

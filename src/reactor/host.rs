@@ -87,7 +87,7 @@ impl Host {
         if now.since(self.log_summed_at) >= LOG_SUMMARY_MS
             && let Some(logging) = &self.logging
         {
-            logging.settle(false);
+            logging.write_due_summaries();
             self.log_summed_at = now;
         }
     }
@@ -101,12 +101,10 @@ impl Host {
         }
     }
 
-    /// Opens the log file again, by its name.
+    /// Has the log file reopened.
     pub(super) fn reopen_log(&self) {
-        let Some(logging) = &self.logging else { return };
-        match logging.reopen() {
-            Ok(()) => log::info!("log file reopened"),
-            Err(error) => log::error!("cannot reopen the log file, keeping the old one: {error}"),
+        if let Some(logging) = &self.logging {
+            logging.reopen();
         }
     }
 }
