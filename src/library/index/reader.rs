@@ -419,7 +419,7 @@ impl Index {
     fn name(&self, record: &Record, readers: &mut PathReaders<'_>) -> Result<OsString, IndexError> {
         let length = record.name_length.into();
         let name = OsStr::from_bytes(readers.names.at(record.name_offset, length)?);
-        if !is_plain(Path::new(name)) || Path::new(name).components().count() != 1 {
+        if !is_plain(Path::new(name)) || Path::new(name).file_name() != Some(name) {
             return Err(self.damaged(Part::Names));
         }
         Ok(name.to_owned())
