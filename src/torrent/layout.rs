@@ -221,6 +221,8 @@ mod tests {
         let even = shape(16384, 32768);
         assert_eq!(even.piece_length_of(1), Some(16384));
         assert_eq!(even.piece_length_of(u32::MAX), None);
+        let empty = Shape { pieces: 3, ..even };
+        assert_eq!(empty.piece_length_of(2), None, "a piece has bytes");
     }
 
     #[test]
@@ -286,14 +288,19 @@ mod tests {
     }
 
     #[test]
-    fn lengths_and_padding_are_kept() {
-        let files = [(0, false), (7, false), (9, true), (0, true), (0, false)];
+    fn lengths_spans_and_padding_are_kept() {
+        let files = [(0, false), (7, false), (9, true), (0, true), (5, false)];
         let layout = Layout::new(files.into_iter());
-        assert_eq!(layout.file(files.len()), None);
+        let mut start = 0;
         for (index, file) in files.into_iter().enumerate() {
             assert_eq!(layout.file(index), Some(file));
+            assert_eq!(layout.span(index), Some(start..start + file.0));
+            start += file.0;
         }
         assert_eq!(layout.file(files.len()), None);
+        assert_eq!(layout.span(files.len()), None);
+        let single = Layout::new([(7, false)].into_iter());
+        assert_eq!((single.span(0), single.span(1)), (Some(0..7), None));
     }
 
     /// Every range against the plain way: one entry for each byte of the torrent.

@@ -403,14 +403,20 @@ fn a_torrent_without_bytes_of_its_own_is_refused() {
 
 #[test]
 fn a_v2_only_torrent_is_refused_by_name() {
-    let raw = single(5, "9:file treede12:meta versioni2e");
-    assert!(parse(&raw).is_ok(), "the v1 side of a hybrid is served");
-    let v2 = raw
-        .replace(&(s("pieces") + &pieces(5)), "")
-        .replace("6:lengthi5e", "");
-    let error = parse(v2).unwrap_err();
-    assert_eq!(error, MetainfoError::V2Only);
-    assert!(error.to_string().contains("v2-only"));
+    for keys in [
+        "9:file treede12:meta versioni2e",
+        "9:file treede",
+        "12:meta versioni2e",
+    ] {
+        let raw = single(5, keys);
+        assert!(parse(&raw).is_ok(), "the v1 side of a hybrid is served");
+        let v2 = raw
+            .replace(&(s("pieces") + &pieces(5)), "")
+            .replace("6:lengthi5e", "");
+        let error = parse(v2).unwrap_err();
+        assert_eq!(error, MetainfoError::V2Only, "{keys}");
+        assert!(error.to_string().contains("v2-only"));
+    }
 }
 
 #[test]
