@@ -19,7 +19,7 @@ use crate::choker::ChokerConfig;
 use crate::library::catalogue::live::{Settings, Source};
 use crate::library::catalogue::refresh;
 use crate::timers::Timeouts;
-use crate::tracker::callees::Callees;
+use crate::tracker::peers::DialledTorrents;
 use crate::tracker::shard::Shard;
 
 /// The port of the 2009 program, and of most trackers; a seeder behind a firewall picks its own.
@@ -302,7 +302,7 @@ pub struct TrackerConfig {
     /// Announces a second to one tracker; `None` means no limit.
     pub max_announce_rate: Option<u32>,
     /// The torrents whose peers are dialled.
-    pub connect: Callees,
+    pub connect: DialledTorrents,
 }
 
 impl Default for TrackerConfig {
@@ -314,7 +314,7 @@ impl Default for TrackerConfig {
             announce_ip: None,
             announce_port: None,
             max_announce_rate: Some(DEFAULT_MAX_ANNOUNCE_RATE),
-            connect: Callees::default(),
+            connect: DialledTorrents::default(),
         }
     }
 }

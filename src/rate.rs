@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn poll_at_is_the_first_millisecond_at_which_enough_is_there() {
+    fn poll_at_is_the_first_millisecond_at_which_enough_is_available() {
         let mut bucket = limiter(Some(MEGABYTE));
         assert_eq!(bucket.poll_at(START, 16 * 1024), None);
         empty(&mut bucket);

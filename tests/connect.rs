@@ -1,6 +1,4 @@
-//! Peers that cannot call are called, for those torrents alone that ask for it.
-//!
-//! Owns a tracker that names a leecher, and the leecher. It must not know how callees are chosen.
+//! `--connect` dials the peers that trackers name, for the torrents that it names only.
 
 #![allow(
     clippy::indexing_slicing,

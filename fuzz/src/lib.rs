@@ -10,9 +10,9 @@
 )]
 
 pub mod bencode;
-pub mod callees;
 pub mod configuration;
 pub mod decoder;
+pub mod dialled_torrents;
 pub mod extension_handshake;
 pub mod index;
 pub mod metadata_message;
@@ -32,9 +32,9 @@ pub type Check = fn(&[u8]);
 /// The targets by name.
 pub const TARGETS: &[(&str, Check)] = &[
     ("bencode", bencode::check),
-    ("callees", callees::check),
     ("configuration", configuration::check),
     ("decoder", decoder::check),
+    ("dialled_torrents", dialled_torrents::check),
     ("extension_handshake", extension_handshake::check),
     ("index", index::check),
     ("metadata_message", metadata_message::check),

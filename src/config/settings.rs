@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::{Config, Families, StatusAddress, StatusListen, UserName, Verify};
-use crate::tracker::callees::Callees;
+use crate::tracker::peers::DialledTorrents;
 use crate::tracker::shard::Shard;
 use crate::tracker::url::TrackerUrl;
 
@@ -276,7 +276,7 @@ pub const SETTINGS: &[Setting] = &[
         help: "Connect to the peers that trackers return, for peers that cannot connect to us: of `all` torrents, or of one info-hash",
         live: false,
         apply: |config, values| {
-            Callees::parse(values.texts).map(|callees| config.trackers.connect = callees)
+            DialledTorrents::parse(values.texts).map(|dialled| config.trackers.connect = dialled)
         },
         ..setting("connect", TRACKERS)
     },

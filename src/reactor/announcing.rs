@@ -1,7 +1,4 @@
-//! The loop's side of announcing: which torrents have peers, and what the announcer is told of it.
-//!
-//! Owns the announcer, unless trackers are turned off, and the threads that read an index for it. It
-//! must not know trackers.
+//! The loop's side of announcing: the announcer, and the threads that read an index for it.
 
 mod sweep;
 
@@ -27,24 +24,24 @@ use crate::tracker::family::{Family, PerFamily};
 use crate::tracker::shard::Shard;
 use crate::wire::message::{InfoHash, PeerId};
 
-/// Tells the trackers.
+/// Announces the torrents of this process, unless trackers are turned off.
 #[derive(Default)]
 pub(super) struct Announcing {
     announcer: Option<Announcer>,
     waker: Option<Arc<Waker>>,
-    /// Which torrents are ours to announce.
+    /// The torrents that this machine announces; all if none.
     shard: Option<Shard>,
-    /// Whether a torrent's own trackers are told.
-    lists_matter: bool,
+    /// Torrents are announced to their own trackers.
+    uses_own_lists: bool,
     sweep: Option<Sweep>,
-    /// There may be more of an index than one turn takes.
-    more: bool,
-    /// Where announces and calls come from.
+    /// More of an index may have been read than one turn takes.
+    has_more: bool,
+    /// Addresses that announces and dialled connections come from.
     sources: PerFamily<Option<IpAddr>>,
 }
 
 impl Announcing {
-    /// Announces nothing yet. `port` is where peers may connect.
+    /// Announces nothing yet. Peers connect to `port`.
     pub(super) fn new(
         config: &Config,
         registry: &Registry,
@@ -65,30 +62,30 @@ impl Announcing {
             sources: sources(&config.network),
             max_per_second: config.trackers.max_announce_rate,
             override_with: (config.trackers.override_url.clone()).map(|url| Arc::from([vec![url]])),
-            callees: config.trackers.connect.clone(),
+            dialled: config.trackers.connect.clone(),
             limits: Limits::default(),
         };
         let token = |number| Source::Tracker(number).token();
         let now = Time::default();
-        let ours = Arc::clone(&waker);
+        let own_waker = Arc::clone(&waker);
         let announcer = Announcer::new(announcer_config, registry, token, waker, now)?;
         Ok(Self {
             announcer: Some(announcer),
-            waker: Some(ours),
+            waker: Some(own_waker),
             shard: config.trackers.shard,
-            lists_matter: config.trackers.override_url.is_none(),
+            uses_own_lists: config.trackers.override_url.is_none(),
             sources: sources(&config.network),
             ..Self::default()
         })
     }
 
-    /// Begins to announce the torrents of an index, whose numbers are those of their records. It is
-    /// read by threads: what is added or removed singly meanwhile may come before it or after it.
-    pub(super) fn add_index(&mut self, base: &Snapshot) {
+    /// Begins to announce the torrents of an index, whose ids are those of their records. Threads read
+    /// it: torrents that are added or removed meanwhile may come before or after.
+    pub(super) fn add_index(&mut self, snapshot: &Snapshot) {
         let (Some(announcer), Some(waker)) = (&mut self.announcer, &self.waker) else {
             return;
         };
-        match Sweep::start(base, self.shard, self.lists_matter, waker) {
+        match Sweep::start(snapshot, self.shard, self.uses_own_lists, waker) {
             Ok(sweep) => {
                 announcer.begin_index();
                 self.sweep = Some(sweep);
@@ -97,36 +94,36 @@ impl Announcing {
         }
     }
 
-    /// Another index has taken the place of the one that was added. It adds and removes nothing: the
-    /// numbers in use are to be found in it.
-    pub(super) fn replace_index(&mut self, base: Snapshot) {
+    /// Another index replaces the one that was added. It adds and removes no torrents, and has the ids
+    /// in use.
+    pub(super) fn replace_index(&mut self, snapshot: Snapshot) {
         if let Some(sweep) = &self.sweep {
-            sweep.replace(base);
+            sweep.replace(snapshot);
         }
     }
 
-    /// Begins to announce a torrent that is in no index that was added.
+    /// Begins to announce a torrent that is not in the index.
     pub(super) fn add(&mut self, added: &Added, now: Time) {
         if let Some(announcer) = self.announcer_of(&added.info_hash) {
             announcer.add(added.id, added.info_hash, &added.announce, now);
         }
     }
 
-    /// Ends announcing a torrent, by its number.
+    /// Ends announcing a torrent.
     pub(super) fn remove(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) {
         if let Some(announcer) = self.announcer_of(&info_hash) {
             announcer.remove(torrent, info_hash, now);
         }
     }
 
-    /// The first peer of a torrent has come.
+    /// The first peer of a torrent has connected.
     pub(super) fn joined(&mut self, torrent: &Torrent, now: Time) {
         if let Some(announcer) = self.announcer_of(&torrent.info_hash) {
             announcer.joined(torrent.id, torrent.info_hash, now);
         }
     }
 
-    /// The last peer of a torrent has gone.
+    /// The last peer of a torrent has disconnected.
     pub(super) fn left(&mut self, torrent: &Torrent) {
         if let Some(announcer) = self.announcer_of(&torrent.info_hash) {
             announcer.left(torrent.id);
@@ -140,7 +137,7 @@ impl Announcing {
         }
     }
 
-    /// The announcer, when this torrent is ours to announce.
+    /// The announcer, if this machine announces the torrent.
     fn announcer_of(&mut self, info_hash: &InfoHash) -> Option<&mut Announcer> {
         let is_ours = self.shard.is_none_or(|shard| shard.has(info_hash));
         self.announcer.as_mut().filter(|_| is_ours)
@@ -153,7 +150,7 @@ impl Announcing {
         }
     }
 
-    /// Does what there is to do.
+    /// Does everything that is due.
     pub(super) fn turn(&mut self, now: Time) {
         let Some(announcer) = &mut self.announcer else {
             return;
@@ -163,7 +160,7 @@ impl Announcing {
             return;
         };
         let chunk = sweep.chunk();
-        self.more = chunk.is_some();
+        self.has_more = chunk.is_some();
         match chunk {
             Some(IndexChunk::List(announce)) => announcer.add_list(&announce, now),
             Some(IndexChunk::Runs(runs)) => {
@@ -179,56 +176,56 @@ impl Announcing {
         }
         announcer.turn(now);
         while sweep.has_room() {
-            let numbers = announcer.unread(sweep::BATCH);
-            if numbers.is_empty() {
+            let torrents = announcer.unread(sweep::BATCH);
+            if torrents.is_empty() {
                 break;
             }
-            if let Some(hashes) = sweep.ask(numbers) {
+            if let Some(hashes) = sweep.ask(torrents) {
                 announcer.learn(&hashes, now);
             }
         }
     }
 
-    /// When there is something to do, unless an event comes first.
-    pub(super) fn next(&self) -> Option<Time> {
-        if self.more {
+    /// When to call [`Self::turn`], unless an event comes first. Time 0 is at once.
+    pub(super) fn poll_at(&self) -> Option<Time> {
+        if self.has_more {
             return Some(Time::default());
         }
         self.announcer.as_ref()?.poll_at()
     }
 
-    /// Peers that trackers have named and that are to be called.
+    /// Takes the peers that trackers have named, to be dialled.
     pub(super) fn take_peers(&mut self) -> Vec<(InfoHash, SocketAddr)> {
         let announcer = self.announcer.as_mut();
         announcer.map_or_else(Vec::new, Announcer::take_peers)
     }
 
-    /// Where calls come from, unless that family is not served.
+    /// The address that connections are dialled from, unless that family is not served.
     pub(super) fn source(&self, is_v6: bool) -> Option<IpAddr> {
         let family = if is_v6 { Family::V6 } else { Family::V4 };
         self.sources[family]
     }
 
-    /// How the trackers do.
+    /// The figures of the trackers.
     pub(super) fn figures(&self, now: Time) -> Trackers {
         let announcer = self.announcer.as_ref();
         announcer.map_or_else(Trackers::default, |announcer| announcer.figures(now))
     }
 
-    /// Trackers are to be told that everything ends.
+    /// Announces nothing but `stopped` from now on.
     pub(super) fn shutdown(&mut self, now: Time) {
         if let Some(announcer) = &mut self.announcer {
             announcer.shutdown(now);
         }
     }
 
-    /// Whether they have been, as far as there was time.
+    /// Returns true if the shutdown is over.
     pub(super) fn is_done(&self) -> bool {
         self.announcer.as_ref().is_none_or(Announcer::is_done)
     }
 }
 
-/// Where announces come from: peers are told the address that the tracker sees.
+/// The addresses that announces come from: trackers give the address that they see to peers.
 fn sources(config: &NetworkConfig) -> PerFamily<Option<IpAddr>> {
     let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     let pick = |unspecified: IpAddr| {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use mio::net::TcpStream;
 
-use super::dial::Called;
+use super::dial::Dialled;
 use super::outbox::{BATCH_BLOCKS, Gathered};
 use super::resident::ResidentRanges;
 use super::transport::Transport;
@@ -28,7 +28,7 @@ pub(super) struct Connection {
     /// Blocks in the outbox's sense are of this torrent, once it is loaded.
     pub(super) torrent: Option<Arc<Torrent>>,
     /// The peer that we have dialled, unless it has connected to us.
-    pub(super) called: Option<Box<Called>>,
+    pub(super) dialled: Option<Box<Dialled>>,
     /// The slot of its torrent in `Activity`, once the session is open.
     pub(super) active_slot: Option<u32>,
     pub(super) accepted_at: Time,
@@ -81,7 +81,7 @@ impl Connection {
             queued: Queued::default(),
             wait: Wait::Nothing,
             torrent: None,
-            called: None,
+            dialled: None,
             active_slot: None,
             accepted_at: now,
             sent_bytes: 0,

@@ -177,7 +177,7 @@ impl Connections {
     pub(super) fn has_peer(&self, ip: IpAddr, info_hash: &InfoHash) -> bool {
         self.count_from(ip) > 0
             && self.iter().any(|connection| {
-                let dialled = connection.called.as_ref().map(|called| &called.info_hash);
+                let dialled = connection.dialled.as_ref().map(|peer| &peer.info_hash);
                 let torrent = connection.torrent.as_ref();
                 let loaded = torrent.map(|torrent| &torrent.info_hash);
                 connection.transport.address() == ip

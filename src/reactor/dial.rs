@@ -1,7 +1,4 @@
-//! Connecting to peers: which, when, and which not again for a while.
-//!
-//! Owns the limits of calling and what is remembered of those who were called. A connection that was
-//! made so is one like another once the handshakes are exchanged. It must not know trackers.
+//! Dialling peers: which, when, and which not again for a while.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -10,51 +7,61 @@ use crate::peer::close::CloseReason;
 use crate::timers::Time;
 use crate::wire::message::InfoHash;
 
-/// Connections that are being made at the same time: most peers behind the addresses of a tracker
-/// are gone, and each is waited for as long as a handshake may take.
+/// Connections that are being made at the same time: most peers that a tracker names are gone, and each
+/// is waited for as long as a handshake may take.
 const MAX_CONNECTING: usize = 32;
 
-/// Connections that were made by calling, all torrents together. The other places are for those
-/// who come by themselves.
-const MAX_CALLED: usize = 256;
+/// Dialled connections of all torrents together. The other slots are for peers that connect to us.
+const MAX_DIALLED: usize = 256;
 
 /// The same for one torrent.
-const MAX_CALLED_PER_TORRENT: usize = 16;
+const MAX_DIALLED_PER_TORRENT: usize = 16;
 
-/// Between two calls: 20 a second, which no router takes for an attack.
-const BETWEEN_CALLS_MS: u64 = 50;
+/// Between two connections: 20 a second, which no router takes for an attack.
+const DIAL_INTERVAL_MS: u64 = 50;
 
-/// Peers that wait to be called.
+/// Peers that wait to be dialled.
 const MAX_WAITING: usize = 4096;
 
-/// The first rest of an address that could not be connected to. It doubles.
-const FIRST_REST_MS: u64 = 60_000;
+/// The first back-off of an address that could not be connected to. It doubles.
+const FIRST_BACKOFF_MS: u64 = 60_000;
 
-/// The longest, and that of those who want nothing from us: seeds, ourselves, other torrents.
-const MAX_REST_MS: u64 = 60 * 60 * 1000;
+/// The longest back-off, and that of peers that want nothing from us: seeds, ourselves, other torrents.
+const MAX_BACKOFF_MS: u64 = 60 * 60 * 1000;
 
-/// Addresses that are remembered to rest. When these are used up, nobody new is called.
-const MAX_RESTING: usize = 16_384;
+/// Back-offs that are remembered. When these are used up, no new peer is dialled.
+const MAX_BACKOFFS: usize = 16_384;
 
-/// Why somebody was called: kept until the connection ends.
-pub(super) struct Called {
+/// A peer that was dialled: kept until the connection ends.
+pub(super) struct Dialled {
     pub(super) info_hash: InfoHash,
     pub(super) address: SocketAddr,
 }
 
 /// An address, for one torrent or for all.
-type Resting = (Option<InfoHash>, SocketAddr);
+type BackoffKey = (Option<InfoHash>, SocketAddr);
 
-/// Who is to be called.
+/// Why an address is not dialled for a while.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum BackoffReason {
+    /// It could not be connected to: for all torrents, and each time for longer.
+    Unreachable,
+    /// It disconnected, and may want this torrent again soon.
+    Disconnected,
+    /// It wants nothing of this torrent.
+    NotInterested,
+}
+
+/// Peers that are to be dialled.
 #[derive(Default)]
 pub(super) struct Dialer {
     waiting: VecDeque<(InfoHash, SocketAddr)>,
-    /// The same, to be found at once: a tracker may name thousands again and again.
+    /// The same as a set, since a tracker may name thousands again and again.
     offered: HashSet<(InfoHash, SocketAddr)>,
     open: HashSet<(InfoHash, SocketAddr)>,
     per_torrent: HashMap<InfoHash, usize>,
-    /// Failures in a row, and until when nothing is tried.
-    resting: HashMap<Resting, (u32, Time)>,
+    /// Failures in a row, and the end of the back-off.
+    backoffs: HashMap<BackoffKey, (u32, Time)>,
     connecting: usize,
     next_at: Time,
 }
@@ -69,47 +76,47 @@ impl Dialer {
         }
     }
 
-    /// Nobody waits any more.
+    /// Forgets the peers that wait.
     pub(super) fn forget_waiting(&mut self) {
         self.waiting.clear();
         self.offered.clear();
     }
 
-    /// When somebody may be called next, if anybody waits for it.
-    pub(super) fn next(&self) -> Option<Time> {
+    /// When to dial the next peer, if any waits.
+    pub(super) fn poll_at(&self) -> Option<Time> {
         let may = !self.waiting.is_empty() && self.has_room();
         may.then_some(self.next_at)
     }
 
     fn has_room(&self) -> bool {
-        self.connecting < MAX_CONNECTING && self.open.len() < MAX_CALLED
+        self.connecting < MAX_CONNECTING && self.open.len() < MAX_DIALLED
     }
 
-    /// Whom to call now. Who rests, or whose torrent has been called for enough, is forgotten until
-    /// a tracker names him again.
+    /// The peer to dial now. A peer that backs off, or whose torrent has enough connections, is
+    /// forgotten until a tracker names it again.
     pub(super) fn poll(&mut self, now: Time) -> Option<(InfoHash, SocketAddr)> {
         if self.waiting.is_empty() || now < self.next_at || !self.has_room() {
             return None;
         }
-        if self.resting.len() >= MAX_RESTING {
-            self.resting.retain(|_, (_, until)| *until > now);
+        if self.backoffs.len() >= MAX_BACKOFFS {
+            self.backoffs.retain(|_, (_, until)| *until > now);
         }
-        if self.resting.len() >= MAX_RESTING {
-            // To look through all of them costs more than a call: not in every turn of the loop.
-            self.next_at = now.after(BETWEEN_CALLS_MS);
+        if self.backoffs.len() >= MAX_BACKOFFS {
+            // Walking through all of them costs more than a connection: not in every turn of the loop.
+            self.next_at = now.after(DIAL_INTERVAL_MS);
             self.forget_waiting();
             return None;
         }
         while let Some((info_hash, peer)) = self.waiting.pop_front() {
             self.offered.remove(&(info_hash, peer));
-            let rests = [None, Some(info_hash)].into_iter().any(|torrent| {
-                let rest = self.resting.get(&(torrent, peer));
-                rest.is_some_and(|(_, until)| *until > now)
+            let backs_off = [None, Some(info_hash)].into_iter().any(|torrent| {
+                let backoff = self.backoffs.get(&(torrent, peer));
+                backoff.is_some_and(|(_, until)| *until > now)
             });
-            let called = self.per_torrent.get(&info_hash).copied().unwrap_or(0);
+            let dialled = self.per_torrent.get(&info_hash).copied().unwrap_or(0);
             let is_open = self.open.contains(&(info_hash, peer));
-            if !rests && !is_open && called < MAX_CALLED_PER_TORRENT {
-                self.next_at = now.after(BETWEEN_CALLS_MS);
+            if !backs_off && !is_open && dialled < MAX_DIALLED_PER_TORRENT {
+                self.next_at = now.after(DIAL_INTERVAL_MS);
                 return Some((info_hash, peer));
             }
         }
@@ -117,63 +124,63 @@ impl Dialer {
     }
 
     /// A connection is being made.
-    pub(super) fn began(&mut self, info_hash: InfoHash, peer: SocketAddr) {
+    pub(super) fn started(&mut self, info_hash: InfoHash, peer: SocketAddr) {
         self.open.insert((info_hash, peer));
         *self.per_torrent.entry(info_hash).or_default() += 1;
         self.connecting += 1;
     }
 
     /// The handshakes are exchanged.
-    pub(super) fn connected(&mut self, called: &Called) {
+    pub(super) fn connected(&mut self, peer: &Dialled) {
         self.connecting -= 1;
-        self.resting.remove(&(None, called.address));
+        self.backoffs.remove(&(None, peer.address));
     }
 
-    /// A connection that was called for has ended; `named` when the handshakes were exchanged.
-    pub(super) fn ended(&mut self, called: &Called, named: bool, reason: CloseReason, now: Time) {
-        let (info_hash, address) = (called.info_hash, called.address);
-        self.open.remove(&(info_hash, address));
-        if let Some(count) = self.per_torrent.get_mut(&info_hash) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_torrent.remove(&info_hash);
-            }
+    /// A connection has ended, after the handshakes were exchanged or before (`was_open`).
+    pub(super) fn ended(&mut self, peer: &Dialled, was_open: bool, reason: CloseReason, now: Time) {
+        let Dialled { info_hash, address } = *peer;
+        assert!(self.open.remove(&(info_hash, address)), "it was dialled");
+        let count = self.per_torrent.get_mut(&info_hash);
+        let count = count.expect("an open connection is counted");
+        *count -= 1;
+        if *count == 0 {
+            self.per_torrent.remove(&info_hash);
         }
-        if !named {
+        if !was_open {
             self.connecting -= 1;
         }
-        let unreachable = matches!(
+        let is_lost = matches!(
             reason,
             CloseReason::SocketError(_) | CloseReason::HandshakeTimeout | CloseReason::PeerClosed
         );
-        self.rest(
-            info_hash,
-            address,
-            !named && unreachable,
-            named && unreachable,
-            now,
-        );
+        let reason = match (is_lost, was_open) {
+            (true, false) => BackoffReason::Unreachable,
+            (true, true) => BackoffReason::Disconnected,
+            (false, _) => BackoffReason::NotInterested,
+        };
+        self.back_off(info_hash, address, reason, now);
     }
 
-    /// Leaves an address alone: for all torrents when it could not be connected to, else for this
-    /// one; for long unless it may come to want us again soon.
-    pub(super) fn rest(
+    /// Does not dial an address for a while.
+    pub(super) fn back_off(
         &mut self,
         info_hash: InfoHash,
         address: SocketAddr,
-        for_all: bool,
-        briefly: bool,
+        reason: BackoffReason,
         now: Time,
     ) {
-        let key = ((!for_all).then_some(info_hash), address);
-        let failures = self.resting.get(&key).map_or(0, |(failures, _)| *failures);
-        let rest_ms = match (for_all, briefly) {
-            (true, _) => (FIRST_REST_MS << failures.min(16)).min(MAX_REST_MS),
-            (false, true) => FIRST_REST_MS,
-            (false, false) => MAX_REST_MS,
+        let is_for_all = reason == BackoffReason::Unreachable;
+        let key = ((!is_for_all).then_some(info_hash), address);
+        let failures = self.backoffs.get(&key).map_or(0, |(failures, _)| *failures);
+        let backoff_ms = match reason {
+            BackoffReason::Unreachable => {
+                (FIRST_BACKOFF_MS << failures.min(16)).min(MAX_BACKOFF_MS)
+            }
+            BackoffReason::Disconnected => FIRST_BACKOFF_MS,
+            BackoffReason::NotInterested => MAX_BACKOFF_MS,
         };
-        let failures = failures.saturating_add(u32::from(for_all));
-        self.resting.insert(key, (failures, now.after(rest_ms)));
+        let failures = failures.saturating_add(u32::from(is_for_all));
+        self.backoffs.insert(key, (failures, now.after(backoff_ms)));
     }
 }
 

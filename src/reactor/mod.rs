@@ -37,7 +37,7 @@ use signal_hook_mio::v1_0::Signals;
 
 use self::connection::{Connection, Wait};
 use self::connections::Connections;
-use self::dial::Called;
+use self::dial::{BackoffReason, Dialled};
 pub use self::host::Host;
 pub use self::lifecycle::Bound;
 use self::lifecycle::Phase;
@@ -325,7 +325,7 @@ impl Reactor {
         let (shared, run_queue) = (&mut self.shared, &self.connections.run_queue);
         let now = shared.now;
         let accepts = self.acceptor.poll_at(now);
-        let announces = shared.process.announcing.next();
+        let announces = shared.process.announcing.poll_at();
         let is_due = |at: Option<Time>| at.is_some_and(|at| at <= now);
         let has_work = self.control.has_updates || !run_queue.is_empty();
         if has_work || is_due(accepts) || is_due(announces) {
@@ -349,7 +349,7 @@ impl Reactor {
             shared.choker.poll_at(at_capacity),
             refill,
             run_queue.stalled_until(),
-            shared.process.dialer.next(),
+            shared.process.dialer.poll_at(),
             self.control.host.poll_at(),
             shared.process.storage.next(),
             self.status.as_ref().and_then(StatusService::poll_at),
@@ -553,7 +553,7 @@ impl Reactor {
             return;
         }
         self.shared.counters.called += 1;
-        let called = Called { info_hash, address };
+        let dialled = Dialled { info_hash, address };
         let stream = match net::connect(source, address) {
             Ok(stream) => stream,
             Err(error) => {
@@ -561,7 +561,8 @@ impl Reactor {
                 self.shared.counters.calls_failed += 1;
                 let now = self.shared.now;
                 let dialer = &mut self.shared.process.dialer;
-                dialer.rest(info_hash, address, true, false, now);
+                let reason = BackoffReason::Unreachable;
+                dialer.back_off(info_hash, address, reason, now);
                 return;
             }
         };
@@ -572,11 +573,11 @@ impl Reactor {
             let session = Session::dialled(now, info_hash, identity);
             let transport = Transport::connecting(stream, ip);
             let mut connection = Connection::new(key, transport, session, now);
-            connection.called = Some(Box::new(called));
+            connection.dialled = Some(Box::new(dialled));
             connection
         });
         if registered {
-            shared.process.dialer.began(info_hash, address);
+            shared.process.dialer.started(info_hash, address);
         }
     }
 
@@ -716,12 +717,12 @@ impl Reactor {
             {
                 shared.process.announcing.left(&torrent);
             }
-            if let Some(called) = connection.called.take() {
+            if let Some(dialled) = connection.dialled.take() {
                 shared.counters.calls_failed += u64::from(!was_open);
                 shared
                     .process
                     .dialer
-                    .ended(&called, was_open, reason, shared.now);
+                    .ended(&dialled, was_open, reason, shared.now);
             }
             shared.counters.ended(reason);
             shared.counters.rejected += u64::from(connection.session.take_rejected());

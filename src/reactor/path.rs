@@ -63,8 +63,8 @@ impl Connection {
         match event {
             Event::TorrentWanted(info_hash) => return self.find_torrent(info_hash, shared),
             Event::Opened => {
-                if let Some(called) = &self.called {
-                    shared.process.dialer.connected(called);
+                if let Some(dialled) = &self.dialled {
+                    shared.process.dialer.connected(dialled);
                 }
                 let torrent = (self.torrent.as_ref()).expect("a session opens for a torrent");
                 let (slot, is_only) = shared.process.activity.join(torrent);

@@ -1,7 +1,4 @@
-//! What an announce says and what its answer may say, whatever carries them.
-//!
-//! Owns the vocabulary, the reading of an HTTP tracker's dictionary (BEP 3), and the bounds of what
-//! a tracker may ask for. It must not know sockets, nor when announces are made.
+//! Announces and their answers by any transport, and the answer of an HTTP tracker (BEP 3).
 
 use std::net::IpAddr;
 
@@ -11,71 +8,72 @@ use crate::bencode::{BencodeError, Dictionary, Value};
 use crate::torrent::printable::Printable;
 use crate::wire::message::{InfoHash, PeerId};
 
-/// What a tracker gets that names no interval, or one of zero: the usual half hour.
+/// The interval if a tracker names none, or zero: the usual half hour.
 pub const DEFAULT_INTERVAL_S: u32 = 1800;
 
-/// The shortest interval that is honoured. A tracker that asks for less is broken or hostile.
+/// The shortest interval that is honoured, in seconds. A tracker that asks for less is broken or hostile.
 pub const MIN_INTERVAL_S: u32 = 60;
 
-/// The longest. A torrent that is announced less than once a day is not announced.
+/// The longest interval that is honoured: peers find a torrent that is announced once a day.
 pub const MAX_INTERVAL_S: u32 = 24 * 3600;
 
-/// A `tracker id` that is longer is not kept, since every request would carry it.
+/// A longer `tracker id` is not kept, since every request would carry it.
 pub const MAX_TRACKER_ID_BYTES: usize = 128;
 
-/// Peers that are asked for. A seeder needs none, but some trackers read zero as "as many as
+/// Peers that an announce asks for. A seeder needs none, but some trackers read zero as "as many as
 /// possible".
 pub const PEERS_WANTED: u32 = 1;
 
-/// The same for a torrent whose peers are called: what trackers give without being asked.
-pub const PEERS_TO_CALL: u32 = 50;
+/// The same for a torrent whose peers are dialled: the usual default of trackers.
+pub const PEERS_TO_DIAL: u32 = 50;
 
 /// Who announces: the same in every announce of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// What peers will be told.
+    /// The peer id that trackers give to peers.
     pub peer_id: PeerId,
-    /// Proves to the tracker that it is still us when the address changes.
+    /// Identifies us to the tracker when the address changes.
     pub key: u32,
-    /// Where peers may connect.
+    /// The port that peers connect to.
     pub port: u16,
-    /// Where peers may connect when it is not where the announce comes from.
+    /// The address that peers connect to, if the announce comes from another one.
     pub ip: Option<IpAddr>,
 }
 
-/// What has happened to the torrent. A seeder never completes anything.
+/// The event of an announce. A seeder never completes a torrent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// Nothing: it is still there.
+    /// None: the torrent is still served.
     None,
-    /// It is announced for the first time.
+    /// The torrent is announced for the first time.
     Started,
-    /// It is not served any more.
+    /// The torrent is not served any more.
     Stopped,
 }
 
 /// One announce.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Announce {
-    /// Which torrent.
+    /// The torrent.
     pub info_hash: InfoHash,
-    /// Bytes uploaded since it was started.
+    /// Bytes uploaded since `started`.
     pub uploaded: u64,
-    /// What has happened.
+    /// What has happened to the torrent.
     pub event: Event,
 }
 
-/// When the tracker wants to hear of the torrent again. Both are within bounds, in seconds.
+/// When the tracker wants the next announce, in seconds from [`MIN_INTERVAL_S`] to
+/// [`MAX_INTERVAL_S`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Terms {
-    /// At the latest then.
+    /// At the latest.
     pub interval_s: u32,
-    /// Not before; at most the interval.
+    /// At the earliest; at most the interval.
     pub min_interval_s: u32,
 }
 
 impl Terms {
-    /// Reads what a tracker said, in seconds, and brings it within bounds.
+    /// The terms of a tracker's answer, brought within bounds.
     #[must_use]
     pub fn new(interval_s: Option<i64>, min_interval_s: Option<i64>) -> Self {
         let bounded = |seconds: i64| {
@@ -84,7 +82,7 @@ impl Terms {
         };
         let said = |seconds: Option<i64>| seconds.filter(|seconds| *seconds > 0).map(bounded);
         let interval_s = said(interval_s).unwrap_or(DEFAULT_INTERVAL_S);
-        // Who names no minimum is not asked much earlier than at the interval.
+        // Without a minimum, a tracker is not asked much earlier than at the interval.
         let least = said(min_interval_s).unwrap_or(interval_s - interval_s / 4);
         Self {
             interval_s: interval_s.max(least),
@@ -102,50 +100,50 @@ impl Default for Terms {
 /// When an announce that was refused may be tried again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Retry {
-    /// The tracker did not say: at its usual interval.
+    /// The tracker named no time: at its usual interval.
     Unsaid,
-    /// After so many seconds, within the bounds of intervals (BEP 31).
+    /// After this many seconds, within the bounds of intervals (BEP 31).
     After(u32),
     /// Not again (BEP 31).
     Never,
 }
 
-/// What a tracker answered.
+/// The answer of a tracker.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// The torrent is known to it now.
+    /// The announce was accepted.
     Accepted {
-        /// When it wants to hear of it again.
+        /// When the tracker wants the next announce.
         terms: Terms,
         /// To be repeated in later announces (BEP 3).
         tracker_id: Option<Box<[u8]>>,
-        /// Something for a person to read.
+        /// A message for a person, with unprintable bytes escaped.
         warning: Option<String>,
     },
-    /// The tracker does not want it.
+    /// The announce was refused.
     Refused {
-        /// Why, fit to be shown.
+        /// The reason, with unprintable bytes escaped.
         reason: String,
         /// When to try again.
         retry: Retry,
     },
 }
 
-/// Why an answer makes no sense.
+/// Why bytes are no answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum AnswerError {
     /// Not a dictionary.
     #[error("the answer is not bencode: {0}")]
     Bencode(#[from] BencodeError),
-    /// A dictionary that is neither consent nor refusal.
+    /// A dictionary that neither accepts nor refuses.
     #[error("the answer has neither an interval nor a reason for failure")]
     Empty,
 }
 
-/// Reads the dictionary of an HTTP tracker. Peers are [`super::peers`]' matter.
+/// Parses the dictionary of an HTTP tracker, except its peers, which [`super::peers`] parses.
 ///
 /// # Errors
-/// An [`AnswerError`] when it is no tracker's answer. What follows the dictionary is ignored.
+/// An [`AnswerError`] if it is no tracker's answer. Bytes behind the dictionary are ignored.
 pub fn parse_answer(body: &[u8]) -> Result<Answer, AnswerError> {
     let (mut interval, mut min_interval) = (None, None);
     let (mut failure, mut warning, mut tracker_id) = (None, None, None);
@@ -178,7 +176,7 @@ pub fn parse_answer(body: &[u8]) -> Result<Answer, AnswerError> {
     })
 }
 
-/// Some trackers write their numbers as strings.
+/// A number, which some trackers write as a string.
 fn seconds(value: Value<'_>) -> Option<i64> {
     match value {
         Value::Integer(seconds) => Some(seconds.saturated()),
@@ -201,7 +199,7 @@ fn parse_retry(value: Value<'_>) -> Retry {
     }
 }
 
-/// Text of a tracker as it may stand in a log.
+/// Text of a tracker with unprintable bytes escaped.
 #[must_use]
 pub fn shown(text: &[u8]) -> String {
     Printable(text).to_string()
@@ -230,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_answer_is_read() {
+    fn a_usual_answer_is_parsed() {
         let body = b"d8:completei1e10:incompletei0e8:intervali1800e12:min intervali900e5:peers0:e";
         assert_eq!(parse_answer(body), Ok(terms(1800, 900)));
         let body = b"d8:intervali600e5:peersld2:ip9:127.0.0.14:porti1eee6:peers60:ejunk";
@@ -238,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_kept_or_shown_is_read() {
+    fn tracker_id_and_warning_are_parsed() {
         let body = b"d8:intervali60e10:tracker id3:\x00ab15:warning message4:a\nb!e";
         let Ok(Answer::Accepted {
             tracker_id,
@@ -281,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_when_to_try_again() {
+    fn refusals_name_the_time_of_the_next_try() {
         for (body, expected) in [
             (
                 &b"d14:failure reason2:noe"[..],
@@ -317,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_an_error() {
+    fn bytes_that_are_no_answer_are_an_error() {
         for body in [
             &b""[..],
             b"<html>",

@@ -28,9 +28,9 @@ use self::transport::Endpoint;
 use self::udp::UdpTransport;
 use self::wakes::Wakes;
 use super::announce::Identity;
-use super::callees::Callees;
 use super::family::{Family, PerFamily};
 use super::lists::{ListId, SkippedUrl, TrackerId};
+use super::peers::DialledTorrents;
 use super::redirects::Redirects;
 use super::request::RouteId;
 use super::resolver::Resolver;
@@ -111,7 +111,7 @@ pub struct AnnouncerConfig {
     /// Trackers in place of those of the torrents.
     pub override_with: Option<Arc<[Vec<String>]>>,
     /// Torrents whose peers are dialled.
-    pub callees: Callees,
+    pub dialled: DialledTorrents,
     /// Every time-out.
     pub limits: Limits,
 }
@@ -311,11 +311,11 @@ impl Announcer {
     /// Ends announcing a torrent: trackers that know it are sent `stopped`.
     pub fn remove(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) {
         self.with_peers.remove(&torrent);
-        let list = self.schedule.list_of(torrent);
-        self.schedule.remove(torrent, info_hash);
-        if let Some(list) = list {
+        // The list may be forgotten with the torrent.
+        if let Some(list) = self.schedule.list_of(torrent) {
             self.wake_trackers_of(list, now);
         }
+        self.schedule.remove(torrent, info_hash);
     }
 
     /// A torrent has peers.

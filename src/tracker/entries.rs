@@ -1,27 +1,39 @@
 //! The state of one torrent at one tracker, in twelve bytes, and the chains of entries.
 //!
-//! Owns the memory: pages of entries, runs of it for the trackers of one torrent or of a block of
-//! torrents, whose each run is, and doubly linked chains through it, so that an entry leaves its
-//! chain at once from any place. It must not know what the chains mean.
+//! Entries stand in pages. The trackers of one torrent, or of a run of torrents, have neighbouring
+//! entries, and an owner is stored for them. Chains are doubly linked, so that an entry leaves its
+//! chain at once.
+
+use std::collections::BTreeMap;
 
 use super::family::Family;
 use crate::torrent::id::TorrentId;
-use std::collections::BTreeMap;
 
 /// Entries in one page: a table of tens of millions grows without being copied, and by so little at
 /// once that nobody waits for it.
 const PAGE: u32 = 4096;
 
-/// The run of a block starts at a multiple of this and fills it up, so that one owner is noted for
-/// so many entries: a quarter of a byte for each.
+/// The entries of a run of torrents start at a multiple of this and fill it up, so that one owner is
+/// stored for all of them: a quarter of a byte for each.
 const GRANULE: u32 = 16;
 
-/// No entry: the end of a chain.
-const NONE: u32 = 0xffff_ffef;
+/// One torrent at one tracker.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct EntryId(pub(super) u32);
 
-/// From here on `prev` says that the entry is in no chain; the low bits are the families on which
-/// an announce is under way, and [`PREFETCHED`].
-const DETACHED: u32 = 0xffff_fff0;
+impl EntryId {
+    /// This entry and those behind it.
+    pub(super) fn following(self) -> impl Iterator<Item = EntryId> {
+        (self.0..).map(EntryId)
+    }
+}
+
+/// No entry: the end of a chain.
+const NONE: EntryId = EntryId(0xffff_ffef);
+
+/// From here on `prev` says that the entry is in no chain; the low bits are the families by which an
+/// announce is under way, and [`PREFETCHED`].
+const DETACHED: EntryId = EntryId(0xffff_fff0);
 
 /// In `prev` of an entry in no chain: it is about to be announced.
 const PREFETCHED: u32 = 4;
@@ -32,10 +44,10 @@ const DUE_MASK: u32 = (1 << 29) - 1;
 /// In `due`: the entry is in the first chain of its queue, not in that of its second.
 const IN_FIRST: u32 = 1 << 29;
 
-/// In `due`: the tracker was told `started`, by IPv4; the next bit is for IPv6.
+/// In `due`: the tracker has accepted `started` by IPv4; the next bit is for IPv6.
 const STARTED: u32 = 1 << 30;
 
-/// In a pending time: it is only that of a failure, which any answer overrides.
+/// In a pending time: it follows a failure, and any answer overrides it.
 const WEAK: u32 = 1 << 31;
 
 fn bit(family: Family) -> u32 {
@@ -45,7 +57,7 @@ fn bit(family: Family) -> u32 {
     }
 }
 
-/// Whose entries these are.
+/// What an entry belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
     /// One torrent.
@@ -55,7 +67,7 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    /// Entries for which one owner is noted.
+    /// Entries for which one owner is stored.
     fn granule(self) -> u32 {
         match self {
             Owner::Torrent(_) => 1,
@@ -73,9 +85,9 @@ impl Owner {
 /// One torrent at one tracker.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    prev: u32,
-    /// While the entry is in no chain: when the next announce is due, or 0 when no answer said.
-    next: u32,
+    prev: EntryId,
+    /// While the entry is in no chain, the second of the next announce, or 0 if no answer said.
+    next: EntryId,
     due: u32,
 }
 
@@ -83,7 +95,7 @@ const _: () = assert!(size_of::<Entry>() == 12, "there may be tens of millions")
 
 const VACANT: Entry = Entry {
     prev: DETACHED,
-    next: 0,
+    next: EntryId(0),
     due: 0,
 };
 
@@ -111,8 +123,8 @@ impl Page {
 /// A chain of entries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chain {
-    head: u32,
-    tail: u32,
+    head: EntryId,
+    tail: EntryId,
     length: u32,
 }
 
@@ -133,12 +145,12 @@ impl Chain {
     }
 
     /// The first of them.
-    pub(super) fn head(&self) -> Option<u32> {
+    pub(super) fn head(&self) -> Option<EntryId> {
         (self.length > 0).then_some(self.head)
     }
 
     /// The last of them.
-    pub(super) fn tail(&self) -> Option<u32> {
+    pub(super) fn tail(&self) -> Option<EntryId> {
         (self.length > 0).then_some(self.tail)
     }
 }
@@ -150,12 +162,12 @@ pub(super) struct Entries {
     /// Where the next run of torrents and the next of blocks may start.
     ends: [u32; 2],
     /// Runs that are free again, by granule and length.
-    free: BTreeMap<(u32, u32), Vec<u32>>,
+    free: BTreeMap<(u32, u32), Vec<EntryId>>,
 }
 
 impl Entries {
-    /// A run of entries, in no chain. `None` when four thousand million are not enough.
-    pub(super) fn allocate(&mut self, owner: Owner, length: u32) -> Option<u32> {
+    /// Neighbouring entries, in no chain. `None` if four thousand million are not enough.
+    pub(super) fn allocate(&mut self, owner: Owner, length: u32) -> Option<EntryId> {
         let granule = owner.granule();
         let length = length.checked_next_multiple_of(granule)?;
         let reused = self.free.get_mut(&(granule, length)).and_then(Vec::pop);
@@ -163,212 +175,219 @@ impl Entries {
             Some(first) => first,
             None => self.extend(granule, length)?,
         };
-        for entry in first..first + length {
-            self.change(entry, |at| *at = VACANT);
-            let page = self.pages.get_mut((entry / PAGE) as usize);
-            let place =
-                page.and_then(|page| page.owners.get_mut((entry % PAGE / granule) as usize));
-            if let Some(place) = place {
-                *place = owner.number();
-            }
+        for entry in first.following().take(length as usize) {
+            *self.entry_mut(entry) = VACANT;
+            let owners = &mut self.page_mut(entry).owners;
+            let stored = owners.get_mut((entry.0 % PAGE / granule) as usize);
+            *stored.expect("a page has an owner for each granule") = owner.number();
         }
         Some(first)
     }
 
-    /// Makes room behind what there is, in pages of one kind.
-    fn extend(&mut self, granule: u32, length: u32) -> Option<u32> {
-        let end = self.ends.get_mut(usize::from(granule > 1))?;
+    /// Makes room behind all entries, in pages of one kind.
+    fn extend(&mut self, granule: u32, length: u32) -> Option<EntryId> {
+        let [singles, runs] = &mut self.ends;
+        let end = if granule > 1 { runs } else { singles };
         let all = u32::try_from(self.pages.len()).ok()?.checked_mul(PAGE)?;
         let page_end = end.checked_next_multiple_of(PAGE)?;
         let fits = end.checked_add(length)? <= page_end || page_end == all;
         let first = if fits { *end } else { all };
-        *end = first.checked_add(length).filter(|end| *end < NONE - PAGE)?;
+        *end = first
+            .checked_add(length)
+            .filter(|end| *end < NONE.0 - PAGE)?;
         while self.pages.len() < end.div_ceil(PAGE) as usize {
             self.pages.push(Page::new(granule));
         }
-        Some(first)
+        Some(EntryId(first))
     }
 
-    /// Gives a run back. All of it is in no chain.
-    pub(super) fn release(&mut self, first: u32, length: u32) {
-        let page = self.pages.get((first / PAGE) as usize);
-        let granule = page.map_or(1, Page::granule);
+    /// Frees neighbouring entries that were allocated together. All are in no chain.
+    pub(super) fn release(&mut self, first: EntryId, length: u32) {
+        if length == 0 {
+            return;
+        }
+        let granule = self.page(first).granule();
         let length = length.next_multiple_of(granule);
-        for entry in first..first + length {
-            debug_assert!(!self.is_linked(entry));
-            self.change(entry, |at| *at = VACANT);
+        for entry in first.following().take(length as usize) {
+            assert!(!self.is_linked(entry), "it is in a chain");
+            *self.entry_mut(entry) = VACANT;
         }
-        if length > 0 {
-            self.free.entry((granule, length)).or_default().push(first);
-        }
+        self.free.entry((granule, length)).or_default().push(first);
     }
 
-    fn at(&self, entry: u32) -> Entry {
-        let page = self.pages.get((entry / PAGE) as usize);
-        let found = page.and_then(|page| page.entries.get((entry % PAGE) as usize));
-        found.copied().unwrap_or(VACANT)
+    fn page(&self, entry: EntryId) -> &Page {
+        let page = self.pages.get((entry.0 / PAGE) as usize);
+        page.expect("an entry was allocated")
     }
 
-    fn change(&mut self, entry: u32, change: impl FnOnce(&mut Entry)) {
-        let page = self.pages.get_mut((entry / PAGE) as usize);
-        if let Some(at) = page.and_then(|page| page.entries.get_mut((entry % PAGE) as usize)) {
-            change(at);
-        }
+    fn page_mut(&mut self, entry: EntryId) -> &mut Page {
+        let page = self.pages.get_mut((entry.0 / PAGE) as usize);
+        page.expect("an entry was allocated")
     }
 
-    /// Whose an entry is.
-    pub(super) fn owner(&self, entry: u32) -> Option<Owner> {
-        let page = self.pages.get((entry / PAGE) as usize)?;
+    fn entry(&self, entry: EntryId) -> Entry {
+        let found = self.page(entry).entries.get((entry.0 % PAGE) as usize);
+        *found.expect("a page is full of entries")
+    }
+
+    fn entry_mut(&mut self, entry: EntryId) -> &mut Entry {
+        let entries = &mut self.page_mut(entry).entries;
+        let found = entries.get_mut((entry.0 % PAGE) as usize);
+        found.expect("a page is full of entries")
+    }
+
+    /// What an entry belongs to.
+    pub(super) fn owner(&self, entry: EntryId) -> Owner {
+        let page = self.page(entry);
         let granule = page.granule();
-        let number = *page.owners.get((entry % PAGE / granule) as usize)?;
-        Some(if granule == 1 {
+        let number = page.owners.get((entry.0 % PAGE / granule) as usize);
+        let number = *number.expect("a page has an owner for each granule");
+        if granule == 1 {
             Owner::Torrent(TorrentId(number))
         } else {
             Owner::Run(number)
-        })
+        }
     }
 
-    /// When it is to be announced, in seconds. It must not be changed in a chain of its second.
-    pub(super) fn due_s(&self, entry: u32) -> u32 {
-        self.at(entry).due & DUE_MASK
+    /// The second in which it is to be announced. It must not be changed in the chain of that second.
+    pub(super) fn due_s(&self, entry: EntryId) -> u32 {
+        self.entry(entry).due & DUE_MASK
     }
 
-    pub(super) fn set_due_s(&mut self, entry: u32, due_s: u32) {
-        self.change(entry, |at| {
-            at.due = (at.due & !DUE_MASK) | due_s.min(DUE_MASK);
-        });
+    pub(super) fn set_due_s(&mut self, entry: EntryId, due_s: u32) {
+        let due = &mut self.entry_mut(entry).due;
+        *due = (*due & !DUE_MASK) | due_s.min(DUE_MASK);
     }
 
-    pub(super) fn is_linked(&self, entry: u32) -> bool {
-        self.at(entry).prev < DETACHED
+    pub(super) fn is_linked(&self, entry: EntryId) -> bool {
+        self.entry(entry).prev < DETACHED
     }
 
-    pub(super) fn is_in_first(&self, entry: u32) -> bool {
-        self.is_linked(entry) && self.at(entry).due & IN_FIRST != 0
+    pub(super) fn is_in_first(&self, entry: EntryId) -> bool {
+        self.is_linked(entry) && self.entry(entry).due & IN_FIRST != 0
     }
 
-    pub(super) fn set_in_first(&mut self, entry: u32, first: bool) {
+    pub(super) fn set_in_first(&mut self, entry: EntryId, first: bool) {
         let bit = if first { IN_FIRST } else { 0 };
-        self.change(entry, |at| at.due = (at.due & !IN_FIRST) | bit);
+        let due = &mut self.entry_mut(entry).due;
+        *due = (*due & !IN_FIRST) | bit;
     }
 
-    /// Whether the tracker believes that we are there, by this family.
-    pub(super) fn is_started(&self, entry: u32, family: Family) -> bool {
-        self.at(entry).due & self.started_bit(family) != 0
+    /// Returns true if the tracker has accepted `started` by this family, and no `stopped` since.
+    pub(super) fn is_started(&self, entry: EntryId, family: Family) -> bool {
+        self.entry(entry).due & (STARTED * bit(family)) != 0
     }
 
-    pub(super) fn is_started_anywhere(&self, entry: u32) -> bool {
+    pub(super) fn is_started_anywhere(&self, entry: EntryId) -> bool {
         Family::ALL
             .iter()
             .any(|family| self.is_started(entry, *family))
     }
 
-    pub(super) fn set_started(&mut self, entry: u32, family: Family, started: bool) {
-        let bit = self.started_bit(family);
-        self.change(entry, |at| {
-            at.due = if started { at.due | bit } else { at.due & !bit };
-        });
+    pub(super) fn set_started(&mut self, entry: EntryId, family: Family, started: bool) {
+        set_bits(
+            &mut self.entry_mut(entry).due,
+            STARTED * bit(family),
+            started,
+        );
     }
 
-    fn started_bit(&self, family: Family) -> u32 {
-        STARTED * bit(family)
-    }
-
-    /// Whether it is about to be announced.
-    pub(super) fn is_prefetched(&self, entry: u32) -> bool {
-        !self.is_linked(entry) && self.at(entry).prev & PREFETCHED != 0
+    /// Returns true if it is about to be announced.
+    pub(super) fn is_prefetched(&self, entry: EntryId) -> bool {
+        !self.is_linked(entry) && self.entry(entry).prev.0 & PREFETCHED != 0
     }
 
     /// It is about to be announced, or no longer. The entry is in no chain.
-    pub(super) fn set_prefetched(&mut self, entry: u32, prefetched: bool) {
-        debug_assert!(!self.is_linked(entry));
-        self.change(entry, |at| {
-            at.prev = if prefetched {
-                at.prev | PREFETCHED
-            } else {
-                at.prev & !PREFETCHED
-            };
-        });
+    pub(super) fn set_prefetched(&mut self, entry: EntryId, prefetched: bool) {
+        self.set_detached(entry, PREFETCHED, prefetched);
     }
 
-    /// Whether an announce is under way, or about to be.
-    pub(super) fn is_busy(&self, entry: u32) -> bool {
-        !self.is_linked(entry) && self.at(entry).prev != DETACHED
+    /// Returns true if an announce is under way, or about to be.
+    pub(super) fn is_busy(&self, entry: EntryId) -> bool {
+        !self.is_linked(entry) && self.entry(entry).prev != DETACHED
     }
 
     /// An announce is under way, or no longer. The entry is in no chain.
-    pub(super) fn set_busy(&mut self, entry: u32, family: Family, busy: bool) {
-        debug_assert!(!self.is_linked(entry));
-        self.change(entry, |at| {
-            at.prev = if busy {
-                at.prev | bit(family)
-            } else {
-                at.prev & !bit(family)
-            };
-        });
+    pub(super) fn set_busy(&mut self, entry: EntryId, family: Family, busy: bool) {
+        self.set_detached(entry, bit(family), busy);
     }
 
-    /// When answers asked for the next announce: the earliest of them, or of failures when there
-    /// was no answer. The entry is in no chain.
-    pub(super) fn pending_s(&self, entry: u32) -> Option<u32> {
-        let next = self.at(entry).next;
-        (!self.is_linked(entry) && next != 0).then_some(next & DUE_MASK)
+    fn set_detached(&mut self, entry: EntryId, bits: u32, on: bool) {
+        assert!(!self.is_linked(entry), "it is in a chain");
+        set_bits(&mut self.entry_mut(entry).prev.0, bits, on);
     }
 
-    /// An answer asked for an announce at that time; `weak` when only a failure did.
-    pub(super) fn pend(&mut self, entry: u32, due_s: u32, weak: bool) {
-        debug_assert!(!self.is_linked(entry));
-        let due_s = due_s.clamp(1, DUE_MASK);
-        self.change(entry, |at| {
-            let empty = at.next == 0;
-            let overridden = at.next & WEAK != 0 && !weak;
-            if empty || overridden {
-                at.next = if weak { due_s | WEAK } else { due_s };
-            } else if !weak || at.next & WEAK != 0 {
-                at.next = at.next.min(if weak { due_s | WEAK } else { due_s });
-            }
-        });
+    /// The second of the next announce: the earliest that an answer asked for, or the earliest after a
+    /// failure if there was no answer.
+    pub(super) fn pending_s(&self, entry: EntryId) -> Option<u32> {
+        let EntryId(pending) = self.entry(entry).next;
+        (!self.is_linked(entry) && pending != 0).then_some(pending & DUE_MASK)
     }
 
-    pub(super) fn push_back(&mut self, chain: &mut Chain, entry: u32) {
-        let tail = chain.tail;
-        debug_assert!(!self.is_linked(entry));
-        self.change(entry, |at| (at.prev, at.next) = (tail, NONE));
-        self.change(tail, |at| at.next = entry);
+    /// An answer asked for an announce in that second, or only a failure did (`weak`). The entry is in
+    /// no chain.
+    pub(super) fn pend(&mut self, entry: EntryId, due_s: u32, weak: bool) {
+        assert!(!self.is_linked(entry), "it is in a chain");
+        let due_s = due_s.clamp(1, DUE_MASK) | if weak { WEAK } else { 0 };
+        let EntryId(pending) = &mut self.entry_mut(entry).next;
+        let is_weak = *pending & WEAK != 0;
+        if *pending == 0 || (is_weak && !weak) {
+            *pending = due_s;
+        } else if is_weak == weak {
+            *pending = due_s.min(*pending);
+        }
+    }
+
+    /// Puts an entry, which is in no chain, at the end of a chain.
+    pub(super) fn push_back(&mut self, chain: &mut Chain, entry: EntryId) {
+        self.link(entry, chain.tail, NONE);
+        match chain.tail() {
+            Some(tail) => self.entry_mut(tail).next = entry,
+            None => chain.head = entry,
+        }
         chain.tail = entry;
-        if chain.length == 0 {
-            chain.head = entry;
-        }
         chain.length += 1;
     }
 
-    pub(super) fn push_front(&mut self, chain: &mut Chain, entry: u32) {
-        let head = chain.head;
-        debug_assert!(!self.is_linked(entry));
-        self.change(entry, |at| (at.prev, at.next) = (NONE, head));
-        self.change(head, |at| at.prev = entry);
-        chain.head = entry;
-        if chain.length == 0 {
-            chain.tail = entry;
+    /// Puts an entry, which is in no chain, before all others of a chain.
+    pub(super) fn push_front(&mut self, chain: &mut Chain, entry: EntryId) {
+        self.link(entry, NONE, chain.head);
+        match chain.head() {
+            Some(head) => self.entry_mut(head).prev = entry,
+            None => chain.tail = entry,
         }
+        chain.head = entry;
         chain.length += 1;
+    }
+
+    fn link(&mut self, entry: EntryId, prev: EntryId, next: EntryId) {
+        assert!(!self.is_linked(entry), "it is in a chain");
+        let found = self.entry_mut(entry);
+        (found.prev, found.next) = (prev, next);
     }
 
     /// Takes an entry out of the chain that it is in.
-    pub(super) fn unlink(&mut self, chain: &mut Chain, entry: u32) {
-        let Entry { prev, next, .. } = self.at(entry);
-        debug_assert!(self.is_linked(entry));
-        self.change(prev, |at| at.next = next);
-        self.change(next, |at| at.prev = prev);
-        if chain.head == entry {
+    pub(super) fn unlink(&mut self, chain: &mut Chain, entry: EntryId) {
+        assert!(self.is_linked(entry), "it is in no chain");
+        let Entry { prev, next, .. } = self.entry(entry);
+        if prev == NONE {
             chain.head = next;
+        } else {
+            self.entry_mut(prev).next = next;
         }
-        if chain.tail == entry {
+        if next == NONE {
             chain.tail = prev;
+        } else {
+            self.entry_mut(next).prev = prev;
         }
-        chain.length = chain.length.saturating_sub(1);
-        self.change(entry, |at| (at.prev, at.next) = (DETACHED, 0));
+        chain.length -= 1;
+        let found = self.entry_mut(entry);
+        (found.prev, found.next) = (DETACHED, EntryId(0));
     }
+}
+
+fn set_bits(value: &mut u32, bits: u32, on: bool) {
+    *value = if on { *value | bits } else { *value & !bits };
 }
 
 #[cfg(test)]
@@ -379,14 +398,14 @@ mod tests {
         let mut found = Vec::new();
         let mut next = chain.head().unwrap_or(NONE);
         while next != NONE {
-            found.push(next);
-            next = entries.at(next).next;
+            found.push(next.0);
+            next = entries.entry(next).next;
         }
         let mut backwards = Vec::new();
         let mut prev = chain.tail().unwrap_or(NONE);
         while prev != NONE {
-            backwards.insert(0, prev);
-            prev = entries.at(prev).prev;
+            backwards.insert(0, prev.0);
+            prev = entries.entry(prev).prev;
         }
         assert_eq!(found, backwards);
         assert_eq!(found.len(), chain.len() as usize);
@@ -397,18 +416,19 @@ mod tests {
     fn a_chain_gives_up_any_of_its_entries() {
         let mut entries = Entries::default();
         let mut chain = Chain::default();
-        assert_eq!(entries.allocate(Owner::Torrent(TorrentId(1)), 5), Some(0));
+        let first = entries.allocate(Owner::Torrent(TorrentId(1)), 5);
+        assert_eq!(first, Some(EntryId(0)));
         for entry in [1, 2, 3] {
-            entries.push_back(&mut chain, entry);
+            entries.push_back(&mut chain, EntryId(entry));
         }
-        entries.push_front(&mut chain, 0);
+        entries.push_front(&mut chain, EntryId(0));
         assert_eq!(content(&entries, &chain), [0, 1, 2, 3]);
         for (gone, left) in [(1, &[0, 2, 3][..]), (3, &[0, 2]), (0, &[2]), (2, &[])] {
-            entries.unlink(&mut chain, gone);
-            assert!(!entries.is_linked(gone));
+            entries.unlink(&mut chain, EntryId(gone));
+            assert!(!entries.is_linked(EntryId(gone)));
             assert_eq!(content(&entries, &chain), left);
         }
-        entries.push_front(&mut chain, 4);
+        entries.push_front(&mut chain, EntryId(4));
         assert_eq!(content(&entries, &chain), [4]);
     }
 
@@ -416,16 +436,16 @@ mod tests {
     fn runs_are_used_again_by_torrents_with_as_many_trackers() {
         let mut entries = Entries::default();
         let allocate = |entries: &mut Entries, torrent, length| {
-            entries.allocate(Owner::Torrent(torrent), length)
+            entries.allocate(Owner::Torrent(torrent), length).unwrap().0
         };
-        assert_eq!(allocate(&mut entries, TorrentId(1), 2), Some(0));
-        assert_eq!(allocate(&mut entries, TorrentId(2), 3), Some(2));
-        entries.set_started(1, Family::V6, true);
-        entries.release(0, 2);
-        assert_eq!(allocate(&mut entries, TorrentId(3), 3), Some(5));
-        assert_eq!(allocate(&mut entries, TorrentId(4), 2), Some(0));
-        assert_eq!(entries.owner(1), Some(Owner::Torrent(TorrentId(4))));
-        assert!(!entries.is_started_anywhere(1));
+        assert_eq!(allocate(&mut entries, TorrentId(1), 2), 0);
+        assert_eq!(allocate(&mut entries, TorrentId(2), 3), 2);
+        entries.set_started(EntryId(1), Family::V6, true);
+        entries.release(EntryId(0), 2);
+        assert_eq!(allocate(&mut entries, TorrentId(3), 3), 5);
+        assert_eq!(allocate(&mut entries, TorrentId(4), 2), 0);
+        assert_eq!(entries.owner(EntryId(1)), Owner::Torrent(TorrentId(4)));
+        assert!(!entries.is_started_anywhere(EntryId(1)));
     }
 
     #[test]
@@ -444,7 +464,7 @@ mod tests {
                 0 => random.u32(4000..9000),
                 _ => random.u32(0..70),
             };
-            let first = entries.allocate(owner, length).unwrap();
+            let EntryId(first) = entries.allocate(owner, length).unwrap();
             let length = length.next_multiple_of(owner.granule());
             for entry in first..first + length {
                 assert_eq!(all.insert(entry, owner), None);
@@ -452,41 +472,41 @@ mod tests {
             runs.push((first, length));
             if random.bool() {
                 let (first, length) = runs.swap_remove(random.usize(..runs.len()));
-                entries.release(first, length);
+                entries.release(EntryId(first), length);
                 all.retain(|entry, _| !(first..first + length).contains(entry));
             }
         }
         for (entry, owner) in all {
-            assert_eq!(entries.owner(entry), Some(owner), "{entry}");
+            assert_eq!(entries.owner(EntryId(entry)), owner, "{entry}");
         }
     }
 
     #[test]
-    fn what_is_remembered_does_not_disturb_the_rest() {
+    fn the_bits_of_an_entry_do_not_disturb_each_other() {
         let mut entries = Entries::default();
-        entries.allocate(Owner::Torrent(TorrentId(9)), 1);
-        entries.set_started(0, Family::V6, true);
-        entries.set_busy(0, Family::V4, true);
-        entries.set_due_s(0, u32::MAX);
-        assert_eq!(entries.due_s(0), DUE_MASK);
-        assert!(entries.is_started(0, Family::V6) && !entries.is_started(0, Family::V4));
-        assert!(entries.is_busy(0) && !entries.is_linked(0));
-        entries.set_busy(0, Family::V4, false);
-        entries.set_due_s(0, 5);
-        entries.set_in_first(0, true);
-        assert!(!entries.is_busy(0) && !entries.is_in_first(0));
-        assert_eq!(entries.due_s(0), 5);
-        entries.set_prefetched(0, true);
-        assert!(entries.is_prefetched(0) && entries.is_busy(0));
-        entries.set_prefetched(0, false);
-        assert!(!entries.is_prefetched(0) && !entries.is_busy(0));
+        let entry = entries.allocate(Owner::Torrent(TorrentId(9)), 1).unwrap();
+        entries.set_started(entry, Family::V6, true);
+        entries.set_busy(entry, Family::V4, true);
+        entries.set_due_s(entry, u32::MAX);
+        assert_eq!(entries.due_s(entry), DUE_MASK);
+        assert!(entries.is_started(entry, Family::V6) && !entries.is_started(entry, Family::V4));
+        assert!(entries.is_busy(entry) && !entries.is_linked(entry));
+        entries.set_busy(entry, Family::V4, false);
+        entries.set_due_s(entry, 5);
+        entries.set_in_first(entry, true);
+        assert!(!entries.is_busy(entry) && !entries.is_in_first(entry));
+        assert_eq!(entries.due_s(entry), 5);
+        entries.set_prefetched(entry, true);
+        assert!(entries.is_prefetched(entry) && entries.is_busy(entry));
+        entries.set_prefetched(entry, false);
+        assert!(!entries.is_prefetched(entry) && !entries.is_busy(entry));
     }
 
     #[test]
     fn an_answer_counts_more_than_a_failure_and_the_earlier_answer_counts() {
         let mut entries = Entries::default();
-        entries.allocate(Owner::Torrent(TorrentId(9)), 1);
-        assert_eq!(entries.pending_s(0), None);
+        let entry = entries.allocate(Owner::Torrent(TorrentId(9)), 1).unwrap();
+        assert_eq!(entries.pending_s(entry), None);
         for (due_s, weak, expected) in [
             (300, true, 300),
             (200, true, 200),
@@ -495,11 +515,11 @@ mod tests {
             (900, false, 900),
             (1000, false, 900),
         ] {
-            entries.pend(0, due_s, weak);
-            assert_eq!(entries.pending_s(0), Some(expected));
+            entries.pend(entry, due_s, weak);
+            assert_eq!(entries.pending_s(entry), Some(expected));
         }
         let mut chain = Chain::default();
-        entries.push_back(&mut chain, 0);
-        assert_eq!(entries.pending_s(0), None);
+        entries.push_back(&mut chain, entry);
+        assert_eq!(entries.pending_s(entry), None);
     }
 }

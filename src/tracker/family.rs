@@ -1,9 +1,9 @@
-//! The two families of addresses: a tracker knows a peer by one of each (BEP 7).
+//! The two address families: a tracker knows a peer by one address of each (BEP 7).
 
 use std::net::IpAddr;
 use std::ops::{Index, IndexMut};
 
-/// Which addresses an announce comes from.
+/// An address family.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Family {
     /// IPv4.

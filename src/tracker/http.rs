@@ -1,17 +1,14 @@
-//! The request of an HTTP tracker, byte for byte (BEP 3, 7, 23).
-//!
-//! Owns what a request looks like. It must not know connections; answers are read by
-//! [`super::response`].
+//! The bytes of an announce to an HTTP tracker (BEP 3, 7, 23).
 
 use std::fmt::{self, Write};
 
 use super::announce::{Announce, Event, Identity};
 use super::url::{Scheme, TrackerUrl};
 
-/// Some trackers answer only to clients that say who they are.
+/// Some trackers answer only clients that name themselves.
 const USER_AGENT: &str = concat!("hekate/", env!("CARGO_PKG_VERSION"));
 
-/// Appends one request to what is to be sent.
+/// Appends the request of one announce to `out`.
 pub fn write_request(
     out: &mut Vec<u8>,
     url: &TrackerUrl,
@@ -39,7 +36,7 @@ pub fn write_request(
         Event::Stopped => out.extend_from_slice(b"&event=stopped"),
     }
     if let Some(ip) = identity.ip {
-        // An IPv6 address holds colons, which a query may (RFC 3986, section 3.4).
+        // The colons of an IPv6 address may stand in a query (RFC 3986, section 3.4).
         push(out, format_args!("&ip={ip}"));
     }
     if let Some(id) = tracker_id {
@@ -55,7 +52,7 @@ pub fn write_request(
     );
 }
 
-/// Text goes to the end of the bytes.
+/// Appends text to bytes.
 struct Append<'a>(&'a mut Vec<u8>);
 
 impl Write for Append<'_> {
@@ -71,7 +68,7 @@ fn push(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
         .expect("a vector takes every byte");
 }
 
-/// Percent-encoding of all but the unreserved characters (RFC 3986, section 2.3).
+/// Percent-encodes all but the unreserved characters (RFC 3986, section 2.3).
 fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
     for &byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

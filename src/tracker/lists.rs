@@ -9,7 +9,8 @@ use super::url::{Site, TrackerUrl, UrlError};
 use crate::table::{RowId, Table};
 
 /// Different trackers of one process. A library has tens, or hundreds when it was gathered from
-/// everywhere; each costs some hundred bytes and, at times, a connection.
+/// everywhere; each costs some hundred bytes and, at times, a connection. Also the trackers of one
+/// list, which are counted in 16 bits: they may differ in the path only.
 pub const MAX_TRACKERS: usize = 10_000;
 
 /// A tracker: a row of [`TrackerLists::sites`].
@@ -87,6 +88,10 @@ impl TrackerLists {
         }
         let mut trackers: Vec<ListedTracker> = Vec::new();
         for text in tiers.iter().flatten() {
+            if trackers.len() >= MAX_TRACKERS {
+                skipped.push(SkippedUrl::TooMany);
+                break;
+            }
             match TrackerUrl::parse(text) {
                 Ok(url) => match self.tracker(url.site) {
                     Some(tracker) => {
@@ -165,10 +170,10 @@ impl TrackerLists {
         &self.sites
     }
 
-    /// The trackers of a list. There are none once its last torrent has gone, which may be before
-    /// the last announce of that torrent is settled.
+    /// The trackers of a list that is held, or was just interned.
     pub fn trackers(&self, list: ListId) -> &[ListedTracker] {
-        (self.lists[list].as_ref()).map_or(&[], |held| &held.trackers)
+        let held = self.lists[list].as_ref();
+        &held.expect("a list is used while it is held").trackers
     }
 
     /// How many trackers a list has.
@@ -188,12 +193,10 @@ impl TrackerLists {
         self.held_mut(list).users += 1;
     }
 
-    /// One torrent less has it. Nothing happens when none has.
+    /// One torrent less has it. It is forgotten with the last one.
     pub fn release(&mut self, list: ListId) {
-        let Some(held) = &mut self.lists[list] else {
-            return;
-        };
-        held.users = held.users.saturating_sub(1);
+        let held = self.held_mut(list);
+        held.users -= 1;
         if held.users == 0 {
             let tiers = Arc::clone(&held.tiers);
             self.by_tiers.remove(&tiers);
@@ -254,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_site_that_no_list_names_gives_up_its_number_until_one_does() {
+    fn the_id_of_a_site_that_no_list_names_is_reused_until_a_list_names_it() {
         let mut lists = TrackerLists::default();
         let site = |url: &str| TrackerUrl::parse(url).unwrap().site;
         let (a, b, c) = (site("http://a/"), site("http://b/"), site("http://c/"));
@@ -284,5 +287,11 @@ mod tests {
         let list = lists.intern(&Arc::from([urls]), &mut skipped);
         assert_eq!(lists.trackers(list).len(), MAX_TRACKERS);
         assert_eq!(skipped, [SkippedUrl::TooMany]);
+        let paths: Vec<String> = (0..2 * MAX_TRACKERS)
+            .map(|n| format!("http://t0/{n}"))
+            .collect();
+        let list = lists.intern(&Arc::from([paths]), &mut skipped);
+        assert_eq!(lists.trackers(list).len(), MAX_TRACKERS);
+        assert_eq!(skipped.len(), 2);
     }
 }

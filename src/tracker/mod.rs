@@ -5,7 +5,6 @@
 
 pub mod announce;
 pub mod announcer;
-pub mod callees;
 mod connection;
 mod datagrams;
 pub mod entries;

@@ -1,23 +1,59 @@
-//! The peers in an answer: compact (BEP 23, BEP 7) or as dictionaries (BEP 3). Pure.
-//!
-//! Owns reading them, and which of them may be called at all. It must not know who calls them.
+//! The peers in an answer (BEP 3, 7, 23), and which of them may be dialled.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::url::is_global;
 use crate::bencode::{Dictionary, List, Value};
+use crate::wire::message::InfoHash;
 
-/// Peers that are taken from one answer: more than are asked for, which some trackers do not heed.
+/// Peers that are taken from one answer. Some trackers send more than was asked for.
 pub const MAX_PEERS: usize = 200;
 
-/// What stands before the peers in the answer of a UDP tracker (BEP 15).
+/// Bytes before the peers in the answer of a UDP tracker (BEP 15).
 const PACKET_HEAD_BYTES: usize = 20;
 
-/// Ports below are of services that nobody's torrents come from: a tracker must not make us call
-/// somebody's mail server.
+/// Ports below are those of other services: a tracker must not make us connect to a mail server.
 const MIN_PORT: u16 = 1024;
 
-/// The peers in the dictionary of an HTTP tracker. What makes no sense is passed over.
+/// Torrents whose peers are dialled (`--connect`): all, some, or by default none.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct DialledTorrents {
+    all: bool,
+    torrents: HashSet<InfoHash>,
+}
+
+impl DialledTorrents {
+    /// Parses `all` and info-hashes in hexadecimal.
+    ///
+    /// # Errors
+    /// When a value is neither.
+    pub fn parse(values: &[String]) -> Result<Self, String> {
+        let mut dialled = Self::default();
+        for value in values {
+            match InfoHash::from_hex(value) {
+                Some(info_hash) => drop(dialled.torrents.insert(info_hash)),
+                None if value == "all" => dialled.all = true,
+                None => return Err("neither `all` nor an info-hash of 40 digits".to_owned()),
+            }
+        }
+        Ok(dialled)
+    }
+
+    /// Returns true if peers of this torrent are dialled.
+    #[must_use]
+    pub fn has(&self, info_hash: &InfoHash) -> bool {
+        self.all || self.torrents.contains(info_hash)
+    }
+
+    /// Returns true if no peers are dialled.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.torrents.is_empty()
+    }
+}
+
+/// Parses the peers in the dictionary of an HTTP tracker. Malformed parts are skipped.
 #[must_use]
 pub fn from_answer(body: &[u8]) -> Vec<SocketAddr> {
     let mut peers = Vec::new();
@@ -36,8 +72,7 @@ pub fn from_answer(body: &[u8]) -> Vec<SocketAddr> {
     peers
 }
 
-/// The peers in the packet with which a UDP tracker answers an announce, by the family that it came
-/// by.
+/// Parses the peers in the announce response of a UDP tracker, whose format depends on the family.
 #[must_use]
 pub fn from_packet(datagram: &[u8], is_v6: bool) -> Vec<SocketAddr> {
     let compact = datagram.get(PACKET_HEAD_BYTES..).unwrap_or_default();
@@ -48,17 +83,17 @@ pub fn from_packet(datagram: &[u8], is_v6: bool) -> Vec<SocketAddr> {
     }
 }
 
-/// Whether a peer that a tracker at this address has named may be called: one of the Internet, or
-/// of a private network or this machine when the tracker is there too.
+/// Returns true if a peer that a tracker at this address has named may be dialled: one of the Internet,
+/// or of a private network or this machine if the tracker is in one too.
 #[must_use]
-pub fn may_be_called(peer: SocketAddr, tracker: IpAddr) -> bool {
+pub fn may_be_dialled(peer: SocketAddr, tracker: IpAddr) -> bool {
     let (peer_ip, tracker) = (peer.ip().to_canonical(), tracker.to_canonical());
-    let nobody = match peer_ip {
+    let is_no_host = match peer_ip {
         IpAddr::V4(address) => address.octets()[0] == 0 || address.octets()[0] >= 224,
         IpAddr::V6(address) => address.is_unspecified() || address.is_multicast(),
     };
     let is_near =
-        !nobody && !is_global(tracker) && (!peer_ip.is_loopback() || tracker.is_loopback());
+        !is_no_host && !is_global(tracker) && (!peer_ip.is_loopback() || tracker.is_loopback());
     peer.port() >= MIN_PORT && (is_global(peer_ip) || is_near)
 }
 
@@ -164,7 +199,7 @@ mod tests {
     #[test]
     fn nobody_is_called_where_the_tracker_is_not() {
         let may = |peer: &str, tracker: &str| {
-            may_be_called(peer.parse().unwrap(), tracker.parse().unwrap())
+            may_be_dialled(peer.parse().unwrap(), tracker.parse().unwrap())
         };
         for (peer, from_the_internet, from_private, from_loopback) in [
             ("8.8.8.8:6881", true, true, true),
@@ -183,6 +218,29 @@ mod tests {
             assert_eq!(may(peer, "9.9.9.9"), from_the_internet, "{peer}");
             assert_eq!(may(peer, "192.168.0.1"), from_private, "{peer}");
             assert_eq!(may(peer, "127.0.0.1"), from_loopback, "{peer}");
+        }
+    }
+
+    #[test]
+    fn dialled_torrents_are_all_or_some_by_info_hash() {
+        let parse = |values: &[&str]| {
+            let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+            DialledTorrents::parse(&values)
+        };
+        let (one, other) = (InfoHash([0x1a; 20]), InfoHash([0x2b; 20]));
+        assert!(parse(&[]).unwrap().is_empty());
+        assert!(!parse(&[]).unwrap().has(&one));
+        assert!(parse(&["all"]).unwrap().has(&one));
+        let some = parse(&[&one.to_string(), &one.to_string().to_uppercase()]).unwrap();
+        assert!(some.has(&one) && !some.has(&other) && !some.is_empty());
+        for wrong in [
+            "",
+            "All",
+            "/srv/library",
+            "1a1a",
+            "+a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a",
+        ] {
+            assert!(parse(&[wrong]).is_err(), "{wrong}");
         }
     }
 }

@@ -1,123 +1,121 @@
-//! The queue of one tracker: what it is announced, in which order.
+//! The queue of one tracker: which entries are announced to it, in which order.
 //!
-//! Owns three places. *First* is what goes before all else: torrents that were just added, and in
-//! front of them torrents that have peers and are due. *Later* holds one chain for each second, so
-//! that what is due is found without looking at the rest, and so that it is known how many
-//! announces fall into each second. The *stage* holds the next of both in the order in which they
-//! are announced, while their info-hashes are read. It must not know torrents, nor what an announce
-//! says.
+//! The *first* chain goes before all others: torrents that were just added, and in front of them
+//! torrents that have peers and are due. *Later* holds one chain for each second, so that due entries
+//! are found without walking the others, and the load of each second is known. *Prefetched* are the
+//! next entries of both in the order in which they are announced, while their info-hashes are read.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::announce::Terms;
-use super::entries::{Chain, Entries};
+use super::entries::{Chain, Entries, EntryId};
 use super::runs::RUN_IDS;
 use crate::timers::Time;
 
-/// Seconds that are compared when the usual one is crowded. Already two would level the load; see
-/// "the power of two choices".
+/// Seconds that are compared when the usual one is crowded. Two would level the load already; see "the
+/// power of two choices".
 const CHOICES: u32 = 4;
 
-/// An announce may come this part of its interval early, so that what was announced together
-/// does not stay together.
+/// An announce may be early by this part of its interval, so that torrents that were announced together
+/// do not stay together.
 const JITTER: u32 = 16;
 
-/// How long before its time an entry is staged. Some hundred reads of a disk that seeks take as
+/// How long before its time an entry is prefetched. Some hundred reads of a disk that seeks take as
 /// long; at 11,000 announces a second it is 2,750 entries.
 pub(super) const LEAD_MS: u64 = 250;
 
-/// Entries that a stage holds at first.
+/// Prefetched entries at first.
 const PREFETCH_MIN: usize = 64;
 
-/// Entries that a stage holds at most. It grows only while a tracker takes entries faster than they
-/// are staged, so that few of many trackers can have grown.
+/// Prefetched entries at most. Their number grows only while a tracker takes entries faster than
+/// info-hashes are read, so that it can have grown at few of many trackers.
 const PREFETCH_MAX: usize = 4096;
 
 /// An entry that is about to be announced.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Upcoming {
-    pub(super) entry: u32,
-    /// Not before.
+    pub(super) entry: EntryId,
+    /// It is not announced before.
     pub(super) at: Time,
 }
 
-/// A second holds at least so many groups of neighbours in an index, so that it can be filled evenly.
+/// A second holds at least this many groups of neighbours in an index, so that it can be filled evenly.
 const SECOND_PARTS: u32 = 8;
 
-/// Neighbours are announced within seconds of each other, and meet again unless one of these has
-/// ended meanwhile.
-const MEETING_S: u32 = 256;
+/// Neighbours are announced within seconds of each other, and in the same second next time unless one
+/// of these periods has ended meanwhile.
+const PERIOD_S: u32 = 256;
 
-/// Chance for all of a group, another in each round.
-fn together(group: u32, now_s: u32) -> u32 {
-    let mixed = group ^ (now_s / MEETING_S).rotate_left(20);
+/// A chance that all of a group share in a period.
+fn shared_chance(group: u32, now_s: u32) -> u32 {
+    let mixed = group ^ (now_s / PERIOD_S).rotate_left(20);
     let mixed = (mixed ^ mixed >> 16).wrapping_mul(0x85eb_ca6b);
     let mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
     mixed ^ mixed >> 16
 }
 
-/// Everything that one tracker is announced.
+/// Every entry of one tracker that is to be announced.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     first: Chain,
     later: BTreeMap<u32, Chain>,
     prefetched: VecDeque<Upcoming>,
-    /// How often the stage has doubled, and entries taken from it since.
+    /// How often the bound of prefetched entries has doubled, and entries taken since.
     doubled: u32,
     taken: usize,
-    /// How many of this second's entries have been taken: they are spread over the second.
+    /// A second, and how many of its entries have been taken: they are spread over it.
     current: (u32, u32),
-    /// Entries of this tracker, those under way included.
+    /// Entries of this tracker, including those under way.
     pub(super) members: u32,
 }
 
 impl Queue {
     /// Puts an entry before all others.
-    pub(super) fn push_urgent(&mut self, entries: &mut Entries, entry: u32) {
+    pub(super) fn push_urgent(&mut self, entries: &mut Entries, entry: EntryId) {
         entries.set_in_first(entry, true);
         entries.push_front(&mut self.first, entry);
     }
 
-    /// Puts an entry behind those that go first.
-    pub(super) fn push_new(&mut self, entries: &mut Entries, entry: u32) {
+    /// Puts an entry behind the urgent ones.
+    pub(super) fn push_new(&mut self, entries: &mut Entries, entry: EntryId) {
         entries.set_in_first(entry, true);
         entries.push_back(&mut self.first, entry);
     }
 
-    /// Puts an entry where it is due.
-    pub(super) fn push_due(&mut self, entries: &mut Entries, entry: u32) {
+    /// Puts an entry into the chain of its second.
+    pub(super) fn push_due(&mut self, entries: &mut Entries, entry: EntryId) {
         entries.set_in_first(entry, false);
         let chain = self.later.entry(entries.due_s(entry)).or_default();
         entries.push_back(chain, entry);
     }
 
-    /// Takes an entry out, wherever it is.
-    pub(super) fn unlink(&mut self, entries: &mut Entries, entry: u32) {
+    /// Takes an entry out of its chain.
+    pub(super) fn unlink(&mut self, entries: &mut Entries, entry: EntryId) {
         if entries.is_in_first(entry) {
             entries.unlink(&mut self.first, entry);
             return;
         }
         let due_s = entries.due_s(entry);
-        if let Some(chain) = self.later.get_mut(&due_s) {
-            entries.unlink(chain, entry);
-            if chain.len() == 0 {
-                self.later.remove(&due_s);
-            }
+        let chain = self.later.get_mut(&due_s);
+        let chain = chain.expect("a queued entry is in the chain of its second");
+        entries.unlink(chain, entry);
+        if chain.len() == 0 {
+            self.later.remove(&due_s);
         }
     }
 
     /// The entry that goes before all others.
-    pub(super) fn urgent(&self) -> Option<u32> {
+    pub(super) fn urgent(&self) -> Option<EntryId> {
         self.first.head()
     }
 
-    /// The entry that is staged next and when it is to be announced.
+    /// The entry that is prefetched next, and when it is to be announced.
     pub(super) fn upcoming(&self, now: Time) -> Option<Upcoming> {
         if let Some(entry) = self.first.head() {
             return Some(Upcoming { entry, at: now });
         }
         let (&second, chain) = self.later.first_key_value()?;
-        // Those of one second are spread evenly over it.
+        // Entries of one second are spread evenly over it.
         let taken = u64::from(self.taken_in(second));
         let whole = taken + u64::from(chain.len());
         let at = Time(u64::from(second) * 1000 + taken * 1000 / whole.max(1));
@@ -132,9 +130,14 @@ impl Queue {
         }
     }
 
-    /// Puts the next entry on the stage, if it is to be announced soon and there is room. `all` is
-    /// for the end, when nothing waits for its time.
-    pub(super) fn prefetch(&mut self, entries: &mut Entries, now: Time, all: bool) -> Option<u32> {
+    /// Prefetches the next entry, if it is to be announced soon and there is room. `all` is for the
+    /// end, when nothing waits for its time.
+    pub(super) fn prefetch(
+        &mut self,
+        entries: &mut Entries,
+        now: Time,
+        all: bool,
+    ) -> Option<EntryId> {
         if self.prefetched.len() >= self.prefetch_length() {
             return None;
         }
@@ -158,8 +161,8 @@ impl Queue {
         PREFETCH_MIN << self.doubled
     }
 
-    /// A tracker waits for what is first on the stage: next time there is more of it, if all of it
-    /// was taken since the last time.
+    /// A tracker waits for the info-hash of the first prefetched entry: more are prefetched from now
+    /// on, if all were taken since the last time.
     pub(super) fn starved(&mut self) {
         let length = self.prefetch_length();
         if length < PREFETCH_MAX && self.taken >= length {
@@ -168,20 +171,20 @@ impl Queue {
         }
     }
 
-    /// What is first on the stage.
+    /// The first prefetched entry.
     pub(super) fn prefetched(&self) -> Option<Upcoming> {
         self.prefetched.front().copied()
     }
 
-    /// Takes it.
-    pub(super) fn take_prefetched(&mut self, entries: &mut Entries) -> Option<u32> {
+    /// Takes the first prefetched entry.
+    pub(super) fn take_prefetched(&mut self, entries: &mut Entries) -> Option<EntryId> {
         let Upcoming { entry, .. } = self.prefetched.pop_front()?;
         entries.set_prefetched(entry, false);
         self.taken = self.taken.saturating_add(1);
         Some(entry)
     }
 
-    /// Whether nothing is to be announced, now or later.
+    /// Returns true if nothing is to be announced, now or later.
     pub(super) fn is_empty(&self) -> bool {
         self.first.len() == 0 && self.later.is_empty() && self.prefetched.is_empty()
     }
@@ -197,12 +200,12 @@ impl Queue {
         earliest.map_or(0, |due_s| (now.0 / 1000).saturating_sub(due_s.into()))
     }
 
-    /// Chooses the second of the next announce, within what the tracker asked for: as late as it
-    /// allows while that second is not crowded, else the emptiest of a few. So a library that was
-    /// started at once is spread evenly over the interval after some rounds.
+    /// Chooses the second of the next announce, within the terms of the tracker: as late as possible
+    /// if that second is not crowded, else the emptiest of a few. A library that was started at once
+    /// is spread evenly over the interval after some rounds.
     ///
-    /// Neighbours in an index go to the same second, as long as they are few beside what falls into
-    /// it: their info-hashes are read together. `run` is the number of the run of such a torrent.
+    /// Neighbours in an index go to the same second, as long as they are a small part of it: their
+    /// info-hashes are read together. `run` is the number of the run of such a torrent.
     pub(super) fn choose_s(&self, now: Time, terms: Terms, chance: u32, run: Option<u32>) -> u32 {
         let now_s = u32::try_from(now.0 / 1000).unwrap_or(u32::MAX);
         // A part of a second must not make it too early.
@@ -210,11 +213,11 @@ impl Queue {
         let earliest = soonest.saturating_add(terms.min_interval_s);
         let latest = now_s.saturating_add(terms.interval_s).max(earliest);
         let load = |second: &u32| self.later.get(second).map_or(0, Chain::len);
-        // A quarter more than even, since less than all of it can be evened out by choosing.
+        // A quarter more than even: choosing does not level the load completely.
         let fair = self.members / terms.interval_s.max(1) * 5 / 4 + 1;
         let neighbours = (fair / SECOND_PARTS / RUN_IDS).checked_ilog2();
         let chance = match (run, neighbours) {
-            (Some(run), Some(power)) => together(run >> power, now_s),
+            (Some(run), Some(power)) => shared_chance(run >> power, now_s),
             _ => chance,
         };
         let jitter = (chance % (terms.interval_s / JITTER + 1)).min(latest - earliest);
@@ -227,7 +230,7 @@ impl Queue {
             let drawn = chance.rotate_left(7 * number).wrapping_mul(0x9e37_79b9);
             earliest + drawn % range
         });
-        // Of equal ones the later.
+        // Of equally loaded seconds the later one.
         let emptiest = choices.min_by_key(|second| (load(second), u32::MAX - second));
         emptiest.unwrap_or(usual)
     }

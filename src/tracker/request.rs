@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::announce::Announce;
+use super::entries::EntryId;
 use super::family::Family;
 use super::lists::TrackerId;
 
@@ -28,7 +29,7 @@ pub(super) struct RedirectTarget {
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Request {
     /// Its entry in the schedule.
-    pub(super) entry: u32,
+    pub(super) entry: EntryId,
     /// The tracker in whose queue the entry is.
     pub(super) origin: RouteId,
     pub(super) announce: Announce,

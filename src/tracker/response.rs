@@ -1,7 +1,4 @@
-//! The response of an HTTP tracker, from bytes in any split (RFC 9112).
-//!
-//! Owns framing: where a response ends, what its body is, whether the connection may be used again.
-//! Every part of it is bounded. It must not know what the body means, nor sockets.
+//! The framing of HTTP responses, from bytes in any split (RFC 9112). Every part is bounded.
 
 use thiserror::Error;
 
@@ -11,17 +8,16 @@ pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Fields of one response.
 const MAX_FIELDS: usize = 64;
 
-/// The body. A tracker that does not heed `numwant` sends 200 peers as dictionaries, in 16 KB.
+/// The body. A tracker that ignores `numwant` sends 200 peers as dictionaries, in 16 KB.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// A line of chunked framing: a length in hexadecimal and extensions that nobody uses, or a field
-/// of the trailer.
+/// A line of chunked framing: a length in hexadecimal and chunk extensions, or a field of the trailer.
 const MAX_CHUNK_LINE_BYTES: usize = 1024;
 
-/// Fields of a trailer, and interim responses (1xx), that are passed over.
-const MAX_PASSED_OVER: u32 = 16;
+/// Fields of a trailer, and interim responses (1xx), that are skipped.
+const MAX_SKIPPED: u32 = 16;
 
-/// Why bytes are no response that could be used.
+/// Why bytes are no usable response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum ResponseError {
     /// Not HTTP/1.
@@ -33,16 +29,16 @@ pub enum ResponseError {
     /// More than [`MAX_BODY_BYTES`], announced or sent.
     #[error("the body of the response is longer than {MAX_BODY_BYTES} bytes")]
     BodyTooLong,
-    /// A length that is no number, or two that differ.
+    /// A length that is not a number, or two that differ.
     #[error("the length of the response is not a number")]
     BadLength,
     /// Chunks that do not follow their framing.
     #[error("the chunks of the response are malformed")]
     BadChunk,
-    /// An encoding that was not asked for.
+    /// A content encoding that was not requested.
     #[error("the response has a content encoding that was not requested")]
     Encoded,
-    /// More than `MAX_PASSED_OVER` interim responses or trailers.
+    /// More than `MAX_SKIPPED` interim responses or trailers.
     #[error("the response has too many interim responses or trailers")]
     Endless,
     /// The connection ended inside a response.
@@ -59,22 +55,22 @@ pub struct Response {
     pub location: Option<String>,
     /// Seconds in the field `Retry-After`.
     pub retry_after_s: Option<u64>,
-    /// Whether the connection may carry another request.
+    /// The connection may carry another request.
     pub keep_alive: bool,
-    /// Whether it may carry one before this was answered: HTTP/1.0 knows no pipelining.
+    /// It may carry several requests at the same time: HTTP/1.0 has no pipelining.
     pub may_pipeline: bool,
     /// The body without its framing.
     pub body: Vec<u8>,
 }
 
-/// Reads responses one after another.
+/// Parses responses one after another.
 #[derive(Debug, Default)]
 pub struct Reader {
     state: State,
-    /// The head, or a line of chunked framing, as far as it has come.
+    /// The incomplete head, or line of chunked framing.
     line: Vec<u8>,
     response: Option<Response>,
-    passed_over: u32,
+    skipped: u32,
 }
 
 /// What the next bytes are.
@@ -82,7 +78,7 @@ pub struct Reader {
 enum State {
     #[default]
     Head,
-    /// So many bytes of the body are left.
+    /// This many bytes of the body are left.
     Length(usize),
     UntilClose,
     ChunkLength,
@@ -92,7 +88,7 @@ enum State {
     Trailer,
 }
 
-/// What a head says of the body.
+/// How a head frames the body.
 enum Framing {
     None,
     Length(usize),
@@ -101,11 +97,11 @@ enum Framing {
 }
 
 impl Reader {
-    /// Takes bytes as they come. Answers how many were used and a response when one is whole; the
-    /// rest of the bytes is to be given again.
+    /// Takes bytes as they come. Returns how many were used, and a response when one is complete; the
+    /// other bytes are to be given again.
     ///
     /// # Errors
-    /// A [`ResponseError`] after which the connection is of no more use.
+    /// A [`ResponseError`], after which the connection cannot be used.
     pub fn read(&mut self, input: &[u8]) -> Result<(usize, Option<Response>), ResponseError> {
         let mut rest = input;
         while !rest.is_empty() {
@@ -117,10 +113,10 @@ impl Reader {
         Ok((input.len(), None))
     }
 
-    /// The connection has ended. Answers a response whose end that was.
+    /// The connection has ended. Returns the response that it ends, if any.
     ///
     /// # Errors
-    /// [`ResponseError::Truncated`] when a response had begun and is not whole.
+    /// [`ResponseError::Truncated`] if a response is incomplete.
     pub fn finish(&mut self) -> Result<Option<Response>, ResponseError> {
         match self.state {
             State::UntilClose => Ok(self.take()),
@@ -132,11 +128,11 @@ impl Reader {
     fn take(&mut self) -> Option<Response> {
         self.state = State::Head;
         self.line = Vec::new();
-        self.passed_over = 0;
+        self.skipped = 0;
         self.response.take()
     }
 
-    /// Uses some bytes. Whether the response is whole now.
+    /// Uses some bytes. Returns true if the response is complete.
     fn step(&mut self, rest: &mut &[u8]) -> Result<bool, ResponseError> {
         match self.state {
             State::Head => self.head(rest),
@@ -163,7 +159,7 @@ impl Reader {
     }
 
     fn head(&mut self, rest: &mut &[u8]) -> Result<bool, ResponseError> {
-        // An end of line before the status line is let pass (RFC 9112, section 2.2).
+        // An empty line before the status line is ignored (RFC 9112, section 2.2).
         if self.line.is_empty() && rest.starts_with(b"\n") {
             *rest = rest.get(1..).unwrap_or_default();
             return Ok(false);
@@ -181,7 +177,7 @@ impl Reader {
         let (response, framing) = parse_head(&self.line)?;
         self.line.clear();
         if (100..200).contains(&response.status) {
-            return self.pass_over();
+            return self.skip();
         }
         self.response = Some(response);
         self.state = match framing {
@@ -193,7 +189,7 @@ impl Reader {
         Ok(false)
     }
 
-    /// Moves at most `left` bytes to the body, and answers how many are left then.
+    /// Moves at most `left` bytes to the body. Returns how many are left.
     fn body(&mut self, rest: &mut &[u8], left: usize) -> Result<usize, ResponseError> {
         let (part, tail) = rest.split_at_checked(left).unwrap_or((rest, &[]));
         *rest = tail;
@@ -222,7 +218,7 @@ impl Reader {
             State::Trailer if line.is_empty() => return Ok(true),
             State::Trailer => {
                 self.line.clear();
-                return self.pass_over();
+                return self.skip();
             }
             _ => return Err(ResponseError::BadChunk),
         };
@@ -231,9 +227,9 @@ impl Reader {
         Ok(false)
     }
 
-    fn pass_over(&mut self) -> Result<bool, ResponseError> {
-        self.passed_over += 1;
-        if self.passed_over > MAX_PASSED_OVER {
+    fn skip(&mut self) -> Result<bool, ResponseError> {
+        self.skipped += 1;
+        if self.skipped > MAX_SKIPPED {
             return Err(ResponseError::Endless);
         }
         Ok(false)

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use super::entries::EntryId;
 use super::lists::{ListId, TrackerLists};
 use crate::torrent::id::TorrentId;
 
@@ -100,7 +101,7 @@ struct RunState {
     allocated: u64,
     /// Ids that are announced.
     live: u64,
-    first: u32,
+    first: EntryId,
     list: ListId,
 }
 
@@ -112,7 +113,7 @@ const _: () = assert!(
 const VACANT: RunState = RunState {
     allocated: 0,
     live: 0,
-    first: 0,
+    first: EntryId(0),
     list: MIXED,
 };
 
@@ -128,7 +129,7 @@ pub(super) struct Runs {
 /// What a run leaves behind whose last torrent is gone, to be released.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Leftover {
-    pub(super) first: u32,
+    pub(super) first: EntryId,
     pub(super) length: u32,
     pub(super) lists: Vec<ListId>,
 }
@@ -145,7 +146,7 @@ impl Runs {
     }
 
     /// Adds a run that there is not yet. Its entries start at `first`.
-    pub(super) fn insert(&mut self, run: Run<ListId>, first: u32) {
+    pub(super) fn insert(&mut self, run: Run<ListId>, first: EntryId) {
         let index = run.number as usize;
         if self.all.len() <= index {
             self.all.resize(index + 1, VACANT);
@@ -169,7 +170,11 @@ impl Runs {
     }
 
     /// The list of trackers of a torrent and the first of its entries, while it is announced.
-    pub(super) fn find(&self, torrent: TorrentId, lists: &TrackerLists) -> Option<(ListId, u32)> {
+    pub(super) fn find(
+        &self,
+        torrent: TorrentId,
+        lists: &TrackerLists,
+    ) -> Option<(ListId, EntryId)> {
         let (of, bit) = position_of(torrent);
         let state = self.all.get(of as usize)?;
         if state.live & bit == 0 {
@@ -177,29 +182,34 @@ impl Runs {
         }
         let rank = (state.allocated & (bit - 1)).count_ones();
         if state.list != MIXED {
-            return Some((state.list, state.first + rank * length(lists, state.list)));
+            let first = state.first.0 + rank * lists.count(state.list);
+            return Some((state.list, EntryId(first)));
         }
-        let mixed = self.mixed.get(&of)?;
+        let mixed = self.mixed.get(&of).expect("a run has lists");
+        let list = mixed.get(rank as usize);
         let before = mixed.iter().take(rank as usize);
-        let offset: u32 = before.map(|list| length(lists, *list)).sum();
-        Some((*mixed.get(rank as usize)?, state.first + offset))
+        let offset: u32 = before.map(|list| lists.count(*list)).sum();
+        let first = EntryId(state.first.0 + offset);
+        Some((*list.expect("each member has a list"), first))
     }
 
     /// The torrent that an entry of a run belongs to.
-    pub(super) fn torrent(&self, of: u32, entry: u32, lists: &TrackerLists) -> Option<TorrentId> {
-        let state = self.all.get(of as usize)?;
-        let offset = entry.checked_sub(state.first)?;
+    pub(super) fn torrent(&self, of: u32, entry: EntryId, lists: &TrackerLists) -> TorrentId {
+        let state = self.all.get(of as usize).expect("an entry is of a run");
+        let offset = entry.0 - state.first.0;
         let rank = match self.mixed.get(&of) {
-            None => offset.checked_div(length(lists, state.list))? as usize,
+            None => (offset / lists.count(state.list)) as usize,
             Some(mixed) => {
                 let mut end = 0;
-                mixed.iter().position(|list| {
-                    end += length(lists, *list);
+                let rank = mixed.iter().position(|list| {
+                    end += lists.count(*list);
                     offset < end
-                })?
+                });
+                rank.expect("an entry is of a member")
             }
         };
-        Some(id_at(of, bits(state.allocated).nth(rank)?))
+        let bit = bits(state.allocated).nth(rank);
+        id_at(of, bit.expect("an entry is of a member"))
     }
 
     /// Removes a torrent. Returns what its run leaves behind if it was the last one.
@@ -221,9 +231,9 @@ impl Runs {
             ..
         } = std::mem::replace(state, VACANT);
         let (length, lists) = match self.mixed.remove(&of) {
-            None => (allocated.count_ones() * length(lists, list), vec![list]),
+            None => (allocated.count_ones() * lists.count(list), vec![list]),
             Some(mixed) => {
-                let length = mixed.iter().map(|list| length(lists, *list)).sum();
+                let length = mixed.iter().map(|list| lists.count(*list)).sum();
                 (length, mixed.into_vec())
             }
         };
@@ -233,11 +243,6 @@ impl Runs {
             lists,
         })
     }
-}
-
-/// Entries of a torrent with this list of trackers.
-pub(super) fn length(lists: &TrackerLists, list: ListId) -> u32 {
-    lists.count(list)
 }
 
 #[cfg(test)]
@@ -256,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_entries_lead_to_each_other() {
+    fn ids_and_entries_lead_to_each_other() {
         let lists = lists();
         let mut random = fastrand::Rng::with_seed(3);
         let mut by_id = Runs::default();
@@ -280,11 +285,11 @@ mod tests {
                 members,
                 lists: of_run,
             };
-            by_id.insert(run.clone(), first);
+            by_id.insert(run.clone(), EntryId(first));
             for (id, list) in run.members() {
-                assert_eq!(by_id.find(id, &lists), Some((list, first)));
-                for _ in 0..length(&lists, list) {
-                    assert_eq!(by_id.torrent(run.number, first, &lists), Some(id));
+                assert_eq!(by_id.find(id, &lists), Some((list, EntryId(first))));
+                for _ in 0..lists.count(list) {
+                    assert_eq!(by_id.torrent(run.number, EntryId(first), &lists), id);
                     first += 1;
                 }
             }
@@ -314,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stretch_is_narrowed_with_its_lists() {
+    fn a_run_is_narrowed_with_its_lists() {
         let run = Run {
             number: 2,
             members: 0b1011,

@@ -1,9 +1,8 @@
 //! Which torrent is announced to which tracker, and when.
 //!
-//! Owns one queue for each tracker and what is remembered of every torrent there. It must not know
-//! sockets, addresses, files, nor what makes a tracker fail: it is asked for the next torrent of a
-//! tracker when that can take one, and told the outcome as a value. So it is told info-hashes of an
-//! index, for those that are announced next.
+//! There is one queue for each tracker. A tracker that can take an announce is asked for its next
+//! torrent, and the outcome comes back as a value. Info-hashes of an index are read by the caller for
+//! the torrents that are announced next.
 //!
 //! ```text
 //!             add                take                  finish
@@ -14,7 +13,7 @@
 //!      │               │                   └──────────────────────── on stage        │
 //!      │               └──────────────────────────────────────────────────────────────┤
 //!      └───────────────────────────────────────────────────────────────────────────────┘
-//!         add_run: those of an index are due when they are added
+//!         add_run: torrents of an index are due when they are added
 //! ```
 
 mod indexed;
@@ -23,7 +22,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::announce::{Announce, Event, Retry, Terms};
-use super::entries::{Entries, Owner};
+use super::entries::{Entries, EntryId, Owner};
 use super::family::Family;
 use super::lists::{ListId, SkippedUrl, TrackerId, TrackerLists};
 use super::queue::{LEAD_MS, Queue};
@@ -34,7 +33,8 @@ use crate::timers::Time;
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
-/// When an announce that failed for no fault of its tracker is tried again, at the earliest.
+/// An announce that failed while its tracker answers others is tried again after this time, at the
+/// earliest.
 const RETRY_S: u32 = 300;
 
 /// How an announce ended.
@@ -42,29 +42,29 @@ const RETRY_S: u32 = 300;
 pub enum Outcome {
     /// The tracker knows the torrent now.
     Accepted(Terms),
-    /// The tracker does not want it.
+    /// The tracker refuses it.
     Refused(Retry),
-    /// There was no answer to just this one.
+    /// This announce was not answered.
     Failed,
-    /// It was never sent, or what it was sent over broke: it has lost nothing but time.
+    /// It was not sent, or its connection broke: it is sent again.
     Returned,
 }
 
 /// An announce that has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ended {
-    /// Where it was made.
+    /// The family that it was sent by.
     pub family: Family,
-    /// What it had said.
-    pub told: Event,
+    /// The event that it reported.
+    pub event: Event,
     /// How it ended.
     pub outcome: Outcome,
 }
 
-/// An announce to be made: which one, and what it says.
+/// An announce that is due.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Due {
-    /// What it says.
+    /// Its content.
     pub announce: Announce,
     /// Path and query at its tracker.
     pub path: Arc<str>,
@@ -81,7 +81,7 @@ pub struct Schedule {
     ending: HashMap<InfoHash, TorrentId>,
     /// Torrents of an index whose info-hashes are to be read.
     unread: VecDeque<TorrentId>,
-    /// While an index is being added: what was removed before it had come.
+    /// While an index is being added: torrents that were removed before they were added.
     gone: Option<BTreeSet<TorrentId>>,
     stopping: bool,
 }
@@ -125,7 +125,7 @@ impl Schedule {
         self.torrents.len()
     }
 
-    /// How many torrents a tracker is announced.
+    /// How many torrents are announced to a tracker.
     #[must_use]
     pub fn members(&self, tracker: TrackerId) -> u32 {
         self.queues[tracker].members
@@ -138,20 +138,22 @@ impl Schedule {
         record.map(|record| record.list)
     }
 
-    /// Begins to announce a torrent to the trackers of a list. A number that is known is ignored.
+    /// Begins to announce a torrent to the trackers of a list. An id that is announced is ignored.
     ///
-    /// When one with the same info-hash is just being removed, their common trackers are not told of
-    /// that: it might reach them after the new one's start.
+    /// If a torrent with the same info-hash is being removed, their common trackers are not sent
+    /// `stopped`: it might arrive after the `started` of the new one.
     pub fn add(&mut self, torrent: TorrentId, info_hash: InfoHash, list: ListId, now: Time) {
         let length = self.lists.count(list);
         if self.torrents.find(torrent, &self.lists).is_some() {
             return;
         }
+        // The torrent that it replaces may be the last other one with this list.
+        self.lists.hold(list);
         self.replace(info_hash, list);
         let Some(first) = self.entries.allocate(Owner::Torrent(torrent), length) else {
+            self.lists.release(list);
             return;
         };
-        self.lists.hold(list);
         self.torrents.insert(
             torrent,
             Record {
@@ -166,7 +168,7 @@ impl Schedule {
             },
         );
         let now_s = seconds(now);
-        for (entry, target) in (first..).zip(self.lists.trackers(list)) {
+        for (entry, target) in first.following().zip(self.lists.trackers(list)) {
             self.entries.set_due_s(entry, now_s);
             let queue = &mut self.queues[target.tracker];
             queue.members += 1;
@@ -178,12 +180,11 @@ impl Schedule {
         let Some(&old) = self.ending.get(&info_hash) else {
             return;
         };
-        let Some(record) = self.torrents.record_mut(old) else {
-            return;
-        };
+        let record = self.torrents.record_mut(old);
+        let record = record.expect("a torrent that is being removed has a record");
         record.ending = Ending::Replaced;
-        let (old_set, first) = (record.list, record.first);
-        for (entry, tracker) in (first..).zip(self.trackers_of(old_set)) {
+        let (old_list, first) = (record.list, record.first);
+        for (entry, tracker) in first.following().zip(self.trackers_of(old_list)) {
             let mut common = self.lists.trackers(list).iter();
             let is_common = common.any(|target| target.tracker == tracker);
             if is_common && self.entries.is_linked(entry) {
@@ -197,7 +198,7 @@ impl Schedule {
         self.forget_when_done(old);
     }
 
-    /// Ends announcing a torrent: trackers that know of it are told.
+    /// Ends announcing a torrent: trackers that know it are sent `stopped`.
     pub fn remove(&mut self, torrent: TorrentId, info_hash: InfoHash) {
         let Some(record) = self.torrents.find_mut(torrent, &self.lists) else {
             if let Some(gone) = &mut self.gone {
@@ -205,12 +206,12 @@ impl Schedule {
             }
             return;
         };
-        record.ending = Ending::Told;
+        record.ending = Ending::Removed;
         record.hash = Hash::Known(info_hash);
         let Record { list, first, .. } = *record;
         self.ending.insert(info_hash, torrent);
         let trackers = self.trackers_of(list);
-        for (entry, tracker) in (first..).zip(trackers) {
+        for (entry, tracker) in first.following().zip(trackers) {
             if self.entries.is_busy(entry) {
                 continue;
             }
@@ -222,7 +223,7 @@ impl Schedule {
 
     /// A torrent has peers.
     ///
-    /// Answers its list of trackers when they may wait for the info-hash, which is known now.
+    /// Returns its list of trackers if they may wait for the info-hash, which is known now.
     pub fn joined(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) -> Option<ListId> {
         let record = self.torrents.find_mut(torrent, &self.lists)?;
         record.has_peers = true;
@@ -232,7 +233,7 @@ impl Schedule {
         if record.ending != Ending::No {
             return was_asked.then_some(list);
         }
-        for (entry, target) in (first..).zip(self.lists.trackers(list)) {
+        for (entry, target) in first.following().zip(self.lists.trackers(list)) {
             let waits = self.entries.is_linked(entry) && self.entries.due_s(entry) <= seconds(now);
             if waits {
                 let queue = &mut self.queues[target.tracker];
@@ -261,8 +262,8 @@ impl Schedule {
         }
     }
 
-    /// From now on trackers are told that torrents are not served any more, and nothing else:
-    /// those of `with_peers` first, the others in any order.
+    /// Announces nothing but `stopped` from now on: torrents of `with_peers` first, the others in any
+    /// order.
     pub fn stop(&mut self, with_peers: impl Iterator<Item = TorrentId>) {
         self.stopping = true;
         for queue in self.queues.rows_mut() {
@@ -274,7 +275,7 @@ impl Schedule {
             let Some(Record { list, first, .. }) = self.torrents.find(torrent, &self.lists) else {
                 continue;
             };
-            for (entry, target) in (first..).zip(self.lists.trackers(list)) {
+            for (entry, target) in first.following().zip(self.lists.trackers(list)) {
                 if self.entries.is_linked(entry) {
                     let queue = &mut self.queues[target.tracker];
                     queue.unlink(&mut self.entries, entry);
@@ -286,7 +287,7 @@ impl Schedule {
 
     /// Takes the next entry of a tracker, if one is to be announced by now. It has to be given to
     /// [`Schedule::begin`] for some families, then to [`Schedule::dispatched`].
-    pub fn take(&mut self, tracker: TrackerId, now: Time) -> Option<u32> {
+    pub fn take(&mut self, tracker: TrackerId, now: Time) -> Option<EntryId> {
         loop {
             self.prefetch(tracker, now);
             let queue = &mut self.queues[tracker];
@@ -310,23 +311,23 @@ impl Schedule {
             if wanted.is_none() {
                 return Some(entry);
             }
-            // What is staged has been asked for, and its record stays until it is announced.
-            debug_assert!(matches!(wanted, Some((_, Hash::Unreadable))));
+            // The info-hash of a prefetched entry was asked for, and its record stays until then.
+            assert!(matches!(wanted, Some((_, Hash::Unreadable))), "{wanted:?}");
             self.put_off(tracker, entry, now);
         }
     }
 
-    /// When a tracker is to be announced something. `None` also while an info-hash is read.
+    /// When the next announce to a tracker is due. `None` also while an info-hash is read.
     #[must_use]
     pub fn poll_at(&self, tracker: TrackerId, now: Time) -> Option<Time> {
         let queue = &self.queues[tracker];
         let is_at_hand = |entry| self.hash_wanted(entry).is_none();
         let at = if queue.urgent().is_some_and(is_at_hand) {
             now
-        } else if let Some(staged) = queue.prefetched() {
-            match self.hash_wanted(staged.entry) {
+        } else if let Some(prefetched) = queue.prefetched() {
+            match self.hash_wanted(prefetched.entry) {
                 Some((_, Hash::Asked)) => return None,
-                _ => staged.at,
+                _ => prefetched.at,
             }
         } else {
             let next = queue.upcoming(now)?;
@@ -338,7 +339,8 @@ impl Schedule {
         Some(if self.stopping { now } else { at })
     }
 
-    /// Whether a tracker is to be announced nothing, now or later, but for what is under way.
+    /// Returns true if nothing is to be announced to a tracker, now or later. Announces that are under
+    /// way do not count.
     #[must_use]
     pub fn is_idle(&self, tracker: TrackerId) -> bool {
         self.queues[tracker].is_empty()
@@ -350,8 +352,8 @@ impl Schedule {
         self.queues[tracker].lateness_s(&self.entries, now)
     }
 
-    /// Begins an announce by one family. `None` when there is nothing to be said there.
-    pub fn begin(&mut self, entry: u32, family: Family) -> Option<Due> {
+    /// Begins an announce by one family. `None` if there is nothing to announce.
+    pub fn begin(&mut self, entry: EntryId, family: Family) -> Option<Due> {
         let due = self.due(entry, family)?;
         self.entries.set_busy(entry, family, true);
         Some(due)
@@ -359,14 +361,14 @@ impl Schedule {
 
     /// Returns true if an entry has something to announce by one family.
     #[must_use]
-    pub fn has_due(&self, entry: u32, family: Family) -> bool {
+    pub fn has_due(&self, entry: EntryId, family: Family) -> bool {
         self.due(entry, family).is_some()
     }
 
-    /// What an entry has to say by one family.
+    /// What is to be announced of an entry by one family.
     #[must_use]
-    pub fn due(&self, entry: u32, family: Family) -> Option<Due> {
-        let record = self.torrents.find(self.torrent(entry)?, &self.lists)?;
+    pub fn due(&self, entry: EntryId, family: Family) -> Option<Due> {
+        let record = self.torrents.find(self.torrent(entry), &self.lists)?;
         let Hash::Known(info_hash) = record.hash else {
             return None;
         };
@@ -379,7 +381,7 @@ impl Schedule {
             (false, false) => Event::Started,
             (false, true) => Event::None,
         };
-        let position = (entry - record.first) as usize;
+        let position = (entry.0 - record.first.0) as usize;
         let listed = self.lists.trackers(record.list).get(position);
         let listed = listed.expect("a torrent has an entry for each tracker of its list");
         Some(Due {
@@ -392,16 +394,14 @@ impl Schedule {
         })
     }
 
-    /// All announces of an entry have begun. One for which none did is settled.
-    pub fn dispatched(&mut self, tracker: TrackerId, entry: u32) {
+    /// All announces of an entry have begun. It goes back to its queue if none did.
+    pub fn dispatched(&mut self, tracker: TrackerId, entry: EntryId) {
         if self.entries.is_busy(entry) {
             return;
         }
-        let Some(torrent) = self.torrent(entry) else {
-            return;
-        };
+        let torrent = self.torrent(entry);
         if self.is_ending(torrent) {
-            // Where no tracker can be reached now there is nobody to be told.
+            // A tracker that cannot be reached now is not sent `stopped`.
             self.forget_started(entry);
         }
         self.requeue(tracker, entry);
@@ -409,26 +409,31 @@ impl Schedule {
     }
 
     /// An announce that had begun has ended. `chance` is any number, another each time.
-    pub fn finish(&mut self, tracker: TrackerId, entry: u32, ended: Ended, now: Time, chance: u32) {
+    pub fn finish(
+        &mut self,
+        tracker: TrackerId,
+        entry: EntryId,
+        ended: Ended,
+        now: Time,
+        chance: u32,
+    ) {
         let Ended {
             family,
-            told,
+            event,
             outcome,
         } = ended;
-        let Some(torrent) = self.torrent(entry) else {
-            return;
-        };
+        let torrent = self.torrent(entry);
         let now_s = seconds(now);
         match outcome {
-            // One attempt is all that a removed torrent is worth, unless it was never made.
-            _ if told == Event::Stopped && outcome != Outcome::Returned => {
+            // `stopped` is sent once, and again only if it was not sent.
+            _ if event == Event::Stopped && outcome != Outcome::Returned => {
                 self.entries.set_started(entry, family, false);
             }
             Outcome::Accepted(terms) => {
                 self.entries.set_started(entry, family, true);
                 let run = match self.entries.owner(entry) {
-                    Some(Owner::Run(run)) => Some(run),
-                    _ => None,
+                    Owner::Run(run) => Some(run),
+                    Owner::Torrent(_) => None,
                 };
                 let due_s = self.queues[tracker].choose_s(now, terms, chance, run);
                 self.entries.pend(entry, due_s, false);
@@ -455,8 +460,8 @@ impl Schedule {
         }
     }
 
-    fn torrent(&self, entry: u32) -> Option<TorrentId> {
-        let owner = self.entries.owner(entry)?;
+    fn torrent(&self, entry: EntryId) -> TorrentId {
+        let owner = self.entries.owner(entry);
         self.torrents.torrent(owner, entry, &self.lists)
     }
 
@@ -465,29 +470,27 @@ impl Schedule {
         self.stopping || record.is_some_and(|record| record.ending != Ending::No)
     }
 
-    fn forget_started(&mut self, entry: u32) {
+    fn forget_started(&mut self, entry: EntryId) {
         for family in Family::ALL {
             self.entries.set_started(entry, family, false);
         }
     }
 
-    fn unlink(&mut self, tracker: TrackerId, entry: u32) {
+    fn unlink(&mut self, tracker: TrackerId, entry: EntryId) {
         if self.entries.is_linked(entry) {
             let queue = &mut self.queues[tracker];
             queue.unlink(&mut self.entries, entry);
         }
     }
 
-    /// Finds the place of an entry that is in no chain and has nothing under way.
-    fn requeue(&mut self, tracker: TrackerId, entry: u32) {
-        let Some(torrent) = self.torrent(entry) else {
-            return;
-        };
+    /// Puts an entry, which is in no chain and has nothing under way, into its queue.
+    fn requeue(&mut self, tracker: TrackerId, entry: EntryId) {
+        let torrent = self.torrent(entry);
         let ending = self.is_ending(torrent);
         let record = self.torrents.find(torrent, &self.lists);
         let has_peers = record.is_some_and(|record| record.has_peers);
         if record.is_some_and(|record| record.ending == Ending::Replaced) {
-            // What was under way when the other one came is the last that is said of this one.
+            // Nothing is announced of a replaced torrent but what was under way.
             self.forget_started(entry);
         }
         let queue = &mut self.queues[tracker];
@@ -500,9 +503,9 @@ impl Schedule {
                 }
                 return;
             }
-            queue.members = queue.members.saturating_sub(1);
+            queue.members -= 1;
             if let Some(record) = self.torrents.record_mut(torrent) {
-                record.live = record.live.saturating_sub(1);
+                record.live -= 1;
             }
             self.forget_quiet(torrent);
             return;

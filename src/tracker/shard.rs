@@ -1,8 +1,7 @@
-//! Which torrents this machine announces, of a library that several serve.
+//! Which torrents this machine announces, of a library that several machines serve.
 //!
-//! Owns the division by info-hash, so that machines with different copies of a library, or with
-//! different numbers for its torrents, agree on it without a word. It must not know how many torrents
-//! there are.
+//! Torrents are divided by info-hash, so that machines agree without communicating, whatever copies of
+//! the library they have.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +20,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether an info-hash is in this share; it is in one of them.
+    /// Returns true if an info-hash is in this share. It is in exactly one.
     #[must_use]
     pub fn has(&self, info_hash: &InfoHash) -> bool {
         let [.., a, b, c, d, e, f, g, h] = info_hash.0;
@@ -79,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_share_is_refused() {
+    fn an_invalid_share_is_refused() {
         for wrong in [
             "",
             "1",

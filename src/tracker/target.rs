@@ -1,6 +1,4 @@
-//! Where a tracker is: its name, its addresses, and whether it has moved to TLS.
-//!
-//! Owns which addresses may be spoken to. It must not know how, nor whether they answer.
+//! Where a tracker is: its site, whether it has moved to TLS, and when its name is resolved.
 
 use std::net::IpAddr;
 
@@ -8,13 +6,13 @@ use super::redirects::REDIRECT_MS;
 use super::url::{Site, is_global};
 use crate::timers::Time;
 
-/// Addresses are asked for again after this time: what the name's record says is not known.
+/// A name is resolved again after this time: the system's resolver does not tell its time to live.
 const RESOLVED_MS: u64 = 15 * 60 * 1000;
 
-/// The same when there was no answer and older addresses are still used.
+/// The same if it could not be resolved again, while older addresses are still used.
 const UNRESOLVED_MS: u64 = 60 * 1000;
 
-/// Why a tracker cannot be spoken to.
+/// Why a tracker cannot be reached.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum TargetError {
     #[error("its name has no usable address")]
@@ -23,15 +21,15 @@ pub(super) enum TargetError {
     Resolver(String),
 }
 
-/// What is known of the addresses.
+/// Whether the name is resolved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Name {
     Unknown,
-    Asked,
+    Resolving,
     Known {
         until: Time,
     },
-    /// Known from before, and asked for again.
+    /// Older addresses are used while it is resolved again.
     Renewing,
 }
 
@@ -39,19 +37,19 @@ enum Name {
 #[derive(Debug)]
 pub(super) struct Target {
     origin: Site,
-    /// The same in TLS once it has moved there, or the origin.
+    /// The origin, or its site in TLS once it has moved there.
     site: Site,
     moved_at: Time,
-    /// Every address is one of the Internet: redirects must not lead elsewhere.
+    /// Every address is one of the Internet, so that redirects must not lead into a private network.
     is_global: bool,
-    /// Grows with each change of the site: answers of older connections are told by it.
+    /// Changes with the site, to recognise answers of the resolver for a former one.
     pub(super) generation: u32,
     name: Name,
 }
 
 impl Target {
-    /// A tracker of which nothing is known. The generation is one that no other target with its
-    /// number has had.
+    /// A tracker whose name is not resolved. The generation is one that no other site with its id has
+    /// had.
     pub(super) fn new(site: &Site, generation: u32) -> Self {
         Self {
             origin: site.clone(),
@@ -63,40 +61,39 @@ impl Target {
         }
     }
 
-    /// Who is spoken to now.
+    /// The site that is asked now.
     pub(super) fn site(&self) -> &Site {
         &self.site
     }
 
-    /// Whether a redirect of this tracker may lead to that address: into a network that is not the
-    /// Internet only when the tracker is in one itself.
+    /// Returns true if a redirect of this tracker may lead to that address: into a private network only
+    /// if the tracker is in one too.
     pub(super) fn may_lead_to(&self, address: IpAddr) -> bool {
         !self.is_global || is_global(address)
     }
 
-    /// Whether the addresses are to be asked for now. The question counts as asked then.
+    /// Returns true if the name is to be resolved now, by the caller. Ends a move that is too old.
     pub(super) fn ask(&mut self, now: Time) -> bool {
         if now.since(self.moved_at) >= REDIRECT_MS {
             self.reset();
         }
         match self.name {
-            Name::Unknown => self.name = Name::Asked,
+            Name::Unknown => self.name = Name::Resolving,
             Name::Known { until } if until <= now => self.name = Name::Renewing,
             _ => return false,
         }
         true
     }
 
-    /// Whether there are addresses to be spoken to.
+    /// Returns true if there are addresses.
     pub(super) fn is_known(&self) -> bool {
         matches!(self.name, Name::Known { .. } | Name::Renewing)
     }
 
-    /// Addresses have come, of either family.
+    /// The name was resolved to addresses of both families.
     ///
     /// # Errors
-    /// Why none of them can be used. Unless older ones still can, they are asked for again when
-    /// [`Target::ask`] is called next.
+    /// Why there is no usable address. Unless older ones are still used, [`Target::ask`] asks again.
     pub(super) fn resolved(
         &mut self,
         addresses: Result<Vec<IpAddr>, String>,
@@ -127,14 +124,14 @@ impl Target {
         Ok(addresses)
     }
 
-    /// The tracker is at another site from now on.
+    /// Moves the tracker to another site.
     pub(super) fn move_to(&mut self, site: Site, now: Time) {
         self.site = site;
         self.moved_at = now;
         self.change();
     }
 
-    /// Forgets that the tracker has moved.
+    /// Ends a move of the tracker.
     pub(super) fn reset(&mut self) {
         if self.site != self.origin {
             self.site = self.origin.clone();
@@ -169,13 +166,13 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_asked_for_once_and_again_after_their_time() {
+    fn a_name_is_resolved_once_and_again_after_its_time() {
         let mut target = target("http://a/");
         assert!(target.ask(Time(0)) && !target.ask(Time(0)));
         assert!(target.resolved(addresses(&["1.1.1.1"]), Time(0)).is_ok());
         assert!(!target.ask(Time(RESOLVED_MS - 1)));
         assert!(target.ask(Time(RESOLVED_MS)) && target.is_known());
-        // Old addresses are used on while there are no new ones.
+        // Old addresses are used while there are no new ones.
         assert!(
             target
                 .resolved(Err("no".into()), Time(RESOLVED_MS))
@@ -186,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_without_addresses_is_asked_for_again() {
+    fn a_name_without_addresses_is_resolved_again() {
         let mut target = target("http://a/");
         assert!(target.ask(Time(0)));
         assert_eq!(
@@ -209,7 +206,7 @@ mod tests {
         assert_eq!(target.site(), &site("https://a/"));
         assert!(target.ask(Time(REDIRECT_MS)) && !target.is_known());
         assert_eq!((target.site(), target.generation), (&site("http://a/"), 2));
-        // What has not moved is not asked for anew.
+        // The name of a tracker that has not moved is not resolved again.
         target
             .resolved(addresses(&["1.1.1.1"]), Time(REDIRECT_MS))
             .unwrap();
@@ -219,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_leads_home_only_when_the_tracker_is_there() {
+    fn a_redirect_leads_into_a_private_network_only_from_a_tracker_in_one() {
         for (own, to, allowed) in [
             (&["1.1.1.1"][..], "127.0.0.1", false),
             (&["1.1.1.1"], "10.0.0.1", false),
@@ -230,7 +227,7 @@ mod tests {
         ] {
             let mut target = target("http://a/");
             target.ask(Time(0));
-            // The torrent's own tracker may be anywhere.
+            // The tracker of a torrent may be anywhere.
             target.resolved(addresses(own), Time(0)).unwrap();
             let to = to.parse().unwrap();
             assert_eq!(target.may_lead_to(to), allowed, "{own:?} to {to}");

@@ -1,27 +1,26 @@
 //! What is announced of each torrent, by its id.
 //!
-//! Owns a record for each single torrent. A torrent of an index has one only while there is something
-//! to be said of it: while it is announced, has peers, or is being removed. What was uploaded of it
-//! outlasts that. Maps are trees, since a hash table that grows is copied whole.
+//! A torrent of an index has a record only while it is being announced, has peers, or is being removed;
+//! its uploaded bytes are kept longer. Maps are trees, since a hash table that grows is copied whole.
 
 use std::collections::BTreeMap;
 
-use super::entries::Owner;
+use super::entries::{EntryId, Owner};
 use super::lists::{ListId, TrackerLists};
-use super::runs::{self, Leftover, Run, Runs};
+use super::runs::{Leftover, Run, Runs};
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
-/// What is known of an info-hash.
+/// Whether an info-hash has been read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Hash {
-    /// It is in the index, which nobody has asked.
+    /// No.
     Unread,
-    /// The index has been asked.
+    /// It is being read.
     Asked,
-    /// The index could not say.
+    /// It could not be read.
     Unreadable,
-    /// It is known.
+    /// Yes.
     Known(InfoHash),
 }
 
@@ -33,8 +32,8 @@ pub(super) struct Record {
     /// Its list of trackers.
     pub(super) list: ListId,
     /// The first of its entries: there is one for each tracker of the list.
-    pub(super) first: u32,
-    /// How many of them are still needed.
+    pub(super) first: EntryId,
+    /// Entries at trackers that do not have to be sent `stopped` no longer count.
     pub(super) live: u16,
     pub(super) has_peers: bool,
     pub(super) ending: Ending,
@@ -47,9 +46,9 @@ pub(super) struct Record {
 pub(super) enum Ending {
     /// It is served.
     No,
-    /// It is not, and its trackers are being told.
-    Told,
-    /// Another one has taken its info-hash, so nobody is told that it has gone.
+    /// It was removed, and its trackers are sent `stopped`.
+    Removed,
+    /// Another torrent has its info-hash, so that common trackers are not sent `stopped`.
     Replaced,
 }
 
@@ -58,7 +57,7 @@ pub(super) enum Ending {
 pub(super) struct Torrents {
     runs: Runs,
     records: BTreeMap<TorrentId, Record>,
-    /// Of torrents of an index without a record, when it is not zero.
+    /// Bytes of torrents of an index without a record, if there are any.
     uploaded: BTreeMap<TorrentId, u64>,
     singles: usize,
 }
@@ -115,31 +114,26 @@ impl Torrents {
         self.records.get_mut(&torrent)
     }
 
-    /// There is none with this number.
+    /// Adds a torrent whose id is not announced.
     pub(super) fn insert(&mut self, torrent: TorrentId, record: Record) {
         self.singles += 1;
         self.records.insert(torrent, record);
     }
 
-    /// Whether there is such a run.
+    /// Returns true if there is such a run.
     pub(super) fn has_run(&self, number: u32) -> bool {
         self.runs.has(number)
     }
 
-    /// There is no such run yet.
-    pub(super) fn insert_run(&mut self, run: Run<ListId>, first: u32) {
+    /// Adds a run that there is not yet.
+    pub(super) fn insert_run(&mut self, run: Run<ListId>, first: EntryId) {
         self.runs.insert(run, first);
     }
 
     /// The torrent that an entry belongs to.
-    pub(super) fn torrent(
-        &self,
-        owner: Owner,
-        entry: u32,
-        lists: &TrackerLists,
-    ) -> Option<TorrentId> {
+    pub(super) fn torrent(&self, owner: Owner, entry: EntryId, lists: &TrackerLists) -> TorrentId {
         match owner {
-            Owner::Torrent(torrent) => Some(torrent),
+            Owner::Torrent(torrent) => torrent,
             Owner::Run(run) => self.runs.torrent(run, entry, lists),
         }
     }
@@ -166,7 +160,7 @@ impl Torrents {
         }
     }
 
-    /// Forgets a torrent that has a record. What is left behind by it, to be released.
+    /// Forgets a torrent that has a record. Returns what is to be released.
     pub(super) fn remove(&mut self, torrent: TorrentId, lists: &TrackerLists) -> Option<Leftover> {
         let record = self.records.remove(&torrent)?;
         if record.indexed {
@@ -175,16 +169,15 @@ impl Torrents {
         self.singles -= 1;
         Some(Leftover {
             first: record.first,
-            length: runs::length(lists, record.list),
+            length: lists.count(record.list),
             lists: vec![record.list],
         })
     }
 }
 
-/// How many entries of a torrent are needed at first. A metainfo file of 16 MiB names fewer trackers
-/// than 65,536.
+/// The entries of a torrent at first: one for each tracker.
 pub(super) fn live(lists: &TrackerLists, list: ListId) -> u16 {
-    u16::try_from(lists.count(list)).unwrap_or(u16::MAX)
+    u16::try_from(lists.count(list)).expect("a list has at most MAX_TRACKERS")
 }
 
 #[cfg(test)]
@@ -204,10 +197,10 @@ mod tests {
             members: 0b111,
             lists: RunLists::Same(list),
         };
-        torrents.insert_run(run, 32);
+        torrents.insert_run(run, EntryId(32));
         assert_eq!((torrents.len(), torrents.records.len()), (3, 0));
         let found = torrents.find(TorrentId(65), &lists).unwrap();
-        assert_eq!((found.first, found.hash), (33, Hash::Unread));
+        assert_eq!((found.first, found.hash), (EntryId(33), Hash::Unread));
         assert!(
             torrents.find(TorrentId(67), &lists).is_none()
                 && torrents.find(TorrentId(1), &lists).is_none()

@@ -1,6 +1,4 @@
 //! The packets of a UDP tracker (BEP 15), with the path of its URL (BEP 41).
-//!
-//! Owns their bytes. It must not know sockets, connection ids that are kept, nor retransmission.
 
 use std::net::IpAddr;
 
@@ -8,17 +6,17 @@ use thiserror::Error;
 
 use super::announce::{Announce, Event, Identity, Terms, shown};
 
-/// What a connect request begins with.
+/// The first eight bytes of a connect request.
 const PROTOCOL: u64 = 0x0417_2710_1980;
 
 const CONNECT: u32 = 0;
 const ANNOUNCE: u32 = 1;
 const ERROR: u32 = 3;
 
-/// BEP 41: what follows is a part of path and query.
+/// The option that holds a part of path and query (BEP 41).
 const OPTION_URL: u8 = 2;
 
-/// An announce without options.
+/// The length of an announce without options.
 const ANNOUNCE_BYTES: usize = 98;
 
 /// Bytes of path and query in one option.
@@ -27,28 +25,28 @@ const OPTION_BYTES: usize = 255;
 /// Options that are sent. A longer path is cut, so that a packet fits every network.
 const MAX_OPTIONS: usize = 2;
 
-/// What a tracker sent.
+/// A packet of a tracker.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Packet {
-    /// The right to announce for a minute.
+    /// A connection id was granted, for a minute.
     Connected {
-        /// Which request it answers.
+        /// The transaction id of the request.
         transaction: u32,
-        /// To be repeated in announces.
+        /// The connection id, to be repeated in announces.
         connection: u64,
     },
-    /// The torrent is known to it now.
+    /// The announce was accepted.
     Announced {
-        /// Which request it answers.
+        /// The transaction id of the request.
         transaction: u32,
-        /// When it wants to hear of it again.
+        /// When the tracker wants the next announce.
         terms: Terms,
     },
     /// The request was refused.
     Failed {
-        /// Which request it answers.
+        /// The transaction id of the request.
         transaction: u32,
-        /// Why, fit to be shown.
+        /// The reason, with unprintable bytes escaped.
         reason: String,
     },
 }
@@ -56,22 +54,22 @@ pub enum Packet {
 /// Why a datagram is no packet of a tracker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum PacketError {
-    /// It is shorter than its action asks for.
+    /// It is too short for its action.
     #[error("the packet is cut short")]
     Truncated,
-    /// Its action is none that was asked for.
+    /// Its action is unknown.
     #[error("the packet has the unknown action {0}")]
     Action(u32),
 }
 
-/// A request for a connection id.
+/// The packet that requests a connection id.
 #[must_use]
 pub fn connect_request(transaction: u32) -> [u8; 16] {
     let packet = u128::from(PROTOCOL) << 64 | u128::from(CONNECT) << 32 | u128::from(transaction);
     packet.to_be_bytes()
 }
 
-/// Writes an announce in place of what `out` holds. `path` is that of the tracker's URL.
+/// Replaces `out` by an announce. `path` is path and query of the tracker's URL.
 pub fn write_announce(
     out: &mut Vec<u8>,
     connection: u64,
@@ -106,15 +104,18 @@ pub fn write_announce(
     out.extend_from_slice(&identity.port.to_be_bytes());
     debug_assert_eq!(out.len(), ANNOUNCE_BYTES);
     for part in path.as_bytes().chunks(OPTION_BYTES).take(MAX_OPTIONS) {
-        out.extend_from_slice(&[OPTION_URL, u8::try_from(part.len()).unwrap_or(u8::MAX)]);
+        out.extend_from_slice(&[
+            OPTION_URL,
+            u8::try_from(part.len()).expect("OPTION_BYTES fit a byte"),
+        ]);
         out.extend_from_slice(part);
     }
 }
 
-/// Reads a datagram. Bytes beyond what is needed, peers among them, are passed over.
+/// Parses a datagram. Bytes behind the needed ones, such as peers, are ignored.
 ///
 /// # Errors
-/// A [`PacketError`] when it is nothing that a tracker says.
+/// A [`PacketError`] if it is no packet of a tracker.
 pub fn parse(datagram: &[u8]) -> Result<Packet, PacketError> {
     let mut rest = datagram;
     let action = read_u32(&mut rest)?;
@@ -129,7 +130,7 @@ pub fn parse(datagram: &[u8]) -> Result<Packet, PacketError> {
             })
         }
         ANNOUNCE => {
-            // The interval is signed. Leechers and seeders follow, and have to be there.
+            // The interval is signed. Leechers and seeders follow and are required.
             let interval = read_u32(&mut rest)?.cast_signed();
             read_u32(&mut rest)?;
             read_u32(&mut rest)?;
@@ -147,7 +148,7 @@ pub fn parse(datagram: &[u8]) -> Result<Packet, PacketError> {
 }
 
 impl Packet {
-    /// Which request this answers.
+    /// The transaction id of the request.
     #[must_use]
     pub fn transaction(&self) -> u32 {
         match *self {

@@ -1,17 +1,15 @@
-//! The URL of a tracker, as far as announcing needs it.
-//!
-//! Owns what is taken for a tracker, and how a redirect is read. It must not know who is there.
+//! The URL of a tracker, and the URLs that its redirects lead to.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
 
-/// Longer URLs, with all bytes escaped that need it, are refused: keys of private trackers take a
-/// hundred bytes.
+/// The longest URL in the form in which it is requested, with bytes escaped: keys of private trackers
+/// take a hundred bytes.
 pub const MAX_URL_BYTES: usize = 2048;
 
-/// How a tracker is spoken to.
+/// The protocol of a tracker.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Scheme {
     /// BEP 3 over TCP.
@@ -23,7 +21,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// As it stands in a URL.
+    /// The scheme in lower case.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -43,11 +41,11 @@ impl Scheme {
     }
 }
 
-/// Where a tracker listens: what shares connections and a pace. It may be shown, since keys of
-/// private trackers stand in the path.
+/// Where a tracker listens. URLs of one site share connections and a rate limit. It may be shown, since
+/// keys of private trackers are in the path.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Site {
-    /// How it is spoken to.
+    /// The protocol.
     pub scheme: Scheme,
     /// Lower case; an IPv6 address without its brackets.
     pub host: Box<str>,
@@ -56,7 +54,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// What stands in the header `Host`: without a port where it is the usual one.
+    /// The value of the header `Host`: without the port if it is the default of the scheme.
     #[must_use]
     pub fn authority(&self) -> String {
         let bracketed = self.host.contains(':');
@@ -79,45 +77,45 @@ impl fmt::Display for Site {
 /// A tracker's URL.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TrackerUrl {
-    /// Who is asked.
+    /// The server.
     pub site: Site,
     /// Path and query, printable ASCII without blanks. Starts with `/`, or is empty for UDP.
     pub path: Box<str>,
 }
 
-/// Why a URL is no tracker's.
+/// Why a URL is not that of a tracker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum UrlError {
     /// Longer than [`MAX_URL_BYTES`].
     #[error("longer than {MAX_URL_BYTES} bytes")]
     TooLong,
-    /// Neither `http`, `https` nor `udp`, or no URL at all.
+    /// Neither `http`, `https` nor `udp`, or not a URL.
     #[error("not an http, https or udp URL")]
     Scheme,
-    /// Empty, or with characters that no name has.
+    /// Empty, or with characters that no host name has.
     #[error("invalid host name")]
     Host,
     /// A name and password before the host.
     #[error("a user name in the URL is not supported")]
     User,
-    /// Not a number from 1 to 65535, or missing where there is no usual one.
+    /// Not a number from 1 to 65535, or missing where the scheme has no default.
     #[error("missing or invalid port")]
     Port,
     /// A redirect to another kind of tracker, or out of TLS.
     #[error("redirected from {} to {}", from.as_str(), to.as_str())]
     Downgrade {
-        /// Where the redirect came from.
+        /// The scheme that was asked.
         from: Scheme,
-        /// Where it leads.
+        /// The scheme that it leads to.
         to: Scheme,
     },
 }
 
 impl TrackerUrl {
-    /// Reads an announce URL of a torrent or an option.
+    /// Parses an announce URL of a torrent or an option.
     ///
     /// # Errors
-    /// A [`UrlError`] when nothing can be announced to it.
+    /// A [`UrlError`] if nothing can be announced to it.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let text = text.trim();
         let (scheme, rest) = text.split_once("://").ok_or(UrlError::Scheme)?;
@@ -143,11 +141,11 @@ impl TrackerUrl {
         Ok(Self { site, path })
     }
 
-    /// Reads the `Location` of a redirect that was the answer to a request for this URL
-    /// (RFC 9110, section 10.2.2). What we had added to the query is cut off again.
+    /// The URL that the `Location` of a redirect leads to, which answered a request for this URL
+    /// (RFC 9110, section 10.2.2). The parameters of an announce are cut off.
     ///
     /// # Errors
-    /// A [`UrlError`] when it leads nowhere, or out of TLS.
+    /// A [`UrlError`] if it is not a URL, or leads out of TLS.
     pub fn redirect(&self, location: &str) -> Result<Self, UrlError> {
         let location = location.trim();
         let from = self.site.scheme;
@@ -170,11 +168,11 @@ impl TrackerUrl {
         } else {
             without_dot_segments(&path).into()
         };
-        Self::new(site, without_ours(&path).into())
+        Self::new(site, without_parameters(&path).into())
     }
 
-    /// Whether a redirect of this URL to another says no more than that the host is to be spoken to
-    /// in TLS: the path is the same, and the port is one that only the owner of the host can have.
+    /// Returns true if a redirect of this URL to another only moves the host to TLS: the path is the
+    /// same, and the port is one that only the owner of the host can use.
     #[must_use]
     pub fn moves_to_tls(&self, to: &Self) -> bool {
         let (from, into) = (&self.site, &to.site);
@@ -183,7 +181,7 @@ impl TrackerUrl {
         schemes && usual && from.host == into.host && self.path == to.path
     }
 
-    /// A relative reference beside our own path.
+    /// The path of a relative reference.
     fn absolute(&self, reference: &str) -> String {
         let path = self.path.split('?').next().unwrap_or_default();
         if reference.starts_with('/') {
@@ -235,8 +233,8 @@ fn parse_authority(scheme: Scheme, authority: &str) -> Result<Site, UrlError> {
     })
 }
 
-/// Path and query as they go into a request: without the fragment, and with everything escaped that
-/// would end the request line.
+/// Path and query as they are requested: without the fragment, and with all bytes escaped that would
+/// end the request line.
 fn printable_path(path: &str, scheme: Scheme) -> Box<str> {
     let path = path.split('#').next().unwrap_or_default();
     let mut printable = String::with_capacity(path.len() + 1);
@@ -276,8 +274,8 @@ fn without_dot_segments(path_and_query: &str) -> String {
     format!("/{}{query}", kept.join("/"))
 }
 
-/// Cuts the query where the parameters of a request begin: most redirects repeat the whole of it.
-fn without_ours(path: &str) -> &str {
+/// Cuts the query where the parameters of an announce begin: most redirects repeat them.
+fn without_parameters(path: &str) -> &str {
     let at = path.match_indices("info_hash=").find(|(at, _)| {
         path.get(..*at)
             .is_some_and(|head| head.ends_with(['?', '&']))
@@ -289,15 +287,15 @@ fn without_ours(path: &str) -> &str {
     kept.trim_end_matches(['?', '&'])
 }
 
-/// Whether an address is one of the Internet's: neither this machine, nor its network, nor one of
-/// the ranges kept for other uses (RFC 6890). A redirect may lead only to such.
+/// Returns true if an address is one of the Internet: neither of this machine, nor of a private
+/// network, nor in a range for other uses (RFC 6890).
 #[must_use]
 pub fn is_global(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_global_v4(address),
         IpAddr::V6(address) => match address.to_ipv4_mapped() {
             Some(mapped) => is_global_v4(mapped),
-            // 2000::/3 is all that is given out; 64:ff9b::/96 and 2002::/16 carry an IPv4 address.
+            // Only 2000::/3 is assigned; 64:ff9b::/96 and 2002::/16 carry an IPv4 address.
             None => match address.segments() {
                 [0x2002, high, low, ..] => is_global_v4(joined(high, low)),
                 [0x64, 0xff9b, 0, 0, 0, 0, high, low] => is_global_v4(joined(high, low)),

@@ -1,34 +1,29 @@
 //! How many UDP packets may be in flight to one tracker.
-//!
-//! Owns a window that grows with answers and shrinks with losses, as TCP's does. It must not know what
-//! is in the packets.
 
 use crate::timers::Time;
 
-/// The window of UDP packets under way at first, at least, and at most: 4096 answers fit our receive
-/// buffer.
+/// The window in packets at first, at least, and at most: 4096 answers fit our receive buffer.
 const FIRST_WINDOW: u32 = 32;
 const MIN_WINDOW: u32 = 8;
 const MAX_WINDOW: u32 = 4096;
 
-/// Packets that the receive buffer of a tracker surely holds: with Linux's default 93 announces were
-/// seen to fit.
+/// Packets that the receive buffer of a tracker holds: with Linux's default, 93 announces were measured
+/// to fit.
 const BUFFERED: u32 = 64;
 
-/// Packets that may be on their way for each millisecond of it, besides.
-const UNDER_WAY_PER_MS: u32 = 50;
+/// Packets that may be in transit besides, for each millisecond of the round trip.
+const IN_TRANSIT_PER_MS: u32 = 50;
 
-/// How many UDP packets may be under way: it grows with answers and shrinks with losses, so that a
-/// burst does not overflow the tracker's receive buffer, where packets vanish without a word and are
-/// missed only seconds later. More than that buffer holds is for the way alone, whose length is the
-/// shortest time that an answer took.
+/// A window that grows with answers and shrinks with losses, as TCP's does, so that a burst does not
+/// overflow the tracker's receive buffer: a packet that is dropped there is missed only seconds later.
+/// Packets beyond that buffer are in transit; the round trip is the shortest time that an answer took.
 #[derive(Debug)]
 pub(super) struct Window {
     size: u32,
-    nearest_ms: Option<u64>,
-    /// From here on it grows slowly.
+    round_trip_ms: Option<u64>,
+    /// From this size on it grows by one for each round trip.
     threshold: u32,
-    /// Answers since it last grew slowly.
+    /// Answers since it last grew above the threshold.
     counted: u32,
     pub(super) under_way: u32,
     shrunk: Time,
@@ -38,7 +33,7 @@ impl Default for Window {
     fn default() -> Self {
         Self {
             size: FIRST_WINDOW,
-            nearest_ms: None,
+            round_trip_ms: None,
             threshold: MAX_WINDOW,
             counted: 0,
             under_way: 0,
@@ -56,15 +51,15 @@ impl Window {
         self.under_way += 1;
     }
 
-    /// Some packet was answered after this time.
+    /// A packet was answered after this time.
     pub(super) fn took(&mut self, ms: u64) {
-        self.nearest_ms = Some(self.nearest_ms.map_or(ms, |nearest| nearest.min(ms)));
+        self.round_trip_ms = Some(self.round_trip_ms.map_or(ms, |shortest| shortest.min(ms)));
     }
 
-    fn most(&self) -> u32 {
-        let way_ms = u32::try_from(self.nearest_ms.unwrap_or(0)).unwrap_or(u32::MAX);
-        way_ms
-            .saturating_mul(UNDER_WAY_PER_MS)
+    fn max(&self) -> u32 {
+        let round_trip_ms = u32::try_from(self.round_trip_ms.unwrap_or(0)).unwrap_or(u32::MAX);
+        round_trip_ms
+            .saturating_mul(IN_TRANSIT_PER_MS)
             .saturating_add(BUFFERED)
             .min(MAX_WINDOW)
     }
@@ -72,8 +67,8 @@ impl Window {
     /// A packet was answered that still counted as under way.
     pub(super) fn answered(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
-        if self.size >= self.most() {
-            self.size = self.most();
+        if self.size >= self.max() {
+            self.size = self.max();
             return;
         }
         if self.size < self.threshold {
@@ -103,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_window_fits_the_way_and_the_buffer_at_its_end() {
+    fn the_window_fits_the_round_trip_and_the_receive_buffer() {
         for (times_ms, most) in [(&[3, 0, 9][..], 64), (&[50], 2564), (&[500], MAX_WINDOW)] {
             let mut window = Window::default();
             times_ms.iter().for_each(|ms| window.took(*ms));

@@ -359,11 +359,8 @@ const LINES: &[LineRule] = &[
 ];
 
 /// Where a rule does not hold yet: a file or a directory. These lists only get shorter.
-const NEXT_PENDING: &[&str] = &["src/library/", "src/reactor/", "src/storage/"];
+const NEXT_PENDING: &[&str] = &["src/library/", "src/storage/"];
 const WORDS_PENDING: &[&str] = &[
-    "fuzz/fuzz_targets/callees.rs",
-    "fuzz/src/callees.rs",
-    "fuzz/src/lib.rs",
     "src/choker.rs",
     "src/config",
     "src/daemon/",
@@ -371,11 +368,10 @@ const WORDS_PENDING: &[&str] = &[
     "src/logging",
     "src/metrics/",
     "src/peer/",
-    "src/reactor/",
+    "src/reactor/mod.rs",
+    "src/reactor/reload.rs",
     "src/storage/",
     "src/sys/",
-    "src/tracker/",
-    "tests/trackers/driver.rs",
 ];
 const CYCLES_PENDING: &[&str] = &["src/peer/"];
 

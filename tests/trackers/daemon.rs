@@ -1,6 +1,4 @@
-//! The whole daemon: torrents on disk are announced, and everything is told when it ends.
-//!
-//! Owns what an operator and a tracker see. It must not know the announcer.
+//! The daemon announces torrents on disk, and sends `stopped` for each when it ends.
 
 use std::fs;
 use std::path::{Path, PathBuf};

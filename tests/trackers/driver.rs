@@ -1,6 +1,4 @@
-//! An announcer on a loop of its own, as the reactor drives it.
-//!
-//! Owns the loop and the library of invented torrents. It must not know which trackers there are.
+//! An announcer on a loop of its own, as the reactor drives it, with invented torrents.
 
 #![allow(dead_code, reason = "tests use some of it, benchmarks others")]
 
@@ -11,7 +9,7 @@ use hekate::timers::Time;
 use hekate::torrent::id::TorrentId;
 use hekate::tracker::announce::Identity;
 use hekate::tracker::announcer::{Announcer, AnnouncerConfig, Limits};
-use hekate::tracker::callees::Callees;
+use hekate::tracker::peers::DialledTorrents;
 use hekate::wire::message::{InfoHash, PeerId};
 use mio::{Events, Poll, Token, Waker};
 
@@ -39,7 +37,7 @@ pub(crate) fn config() -> AnnouncerConfig {
             .into(),
         max_per_second: None,
         override_with: None,
-        callees: Callees::default(),
+        dialled: DialledTorrents::default(),
         limits: Limits::default(),
     }
 }

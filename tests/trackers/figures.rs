@@ -1,6 +1,4 @@
-//! What is shown of trackers stays bounded, and nothing is left out of the sums.
-//!
-//! Owns a library that names more trackers than are shown. It must not know who asks.
+//! The figures of trackers are bounded, and their sums are complete.
 
 use hekate::metrics::trackers::{MAX_NAMED, TrackerState};
 

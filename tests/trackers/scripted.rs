@@ -1,6 +1,4 @@
-//! Trackers that do as they are told, in threads of the test.
-//!
-//! Owns two small servers and how requests are read. It must not know what is wrong with an answer.
+//! Scripted trackers by HTTP and UDP, in threads of the test.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -9,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// No thread outlives its test by more.
+/// No thread outlives its test by more than this.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An HTTP server.
@@ -104,7 +102,7 @@ pub(crate) fn ok(body: &str) -> String {
     )
 }
 
-/// What a tracker says that has nothing against anybody.
+/// The response of a tracker that accepts everything.
 pub(crate) fn accepted() -> String {
     ok("d8:intervali1800e5:peers0:e")
 }

@@ -1,9 +1,7 @@
 //! The threads that read an index for the announcer.
 //!
-//! The threads that read an index for the announcer: one streams its torrents once, the other reads
-//! the info-hashes of those that are announced next.
-//!
-//! Owns both and their channels, which are bounded. It must not know trackers, nor who has peers.
+//! One streams the torrents of the index once, the other reads the info-hashes of those that are
+//! announced next. Their channels are bounded.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,7 +22,7 @@ use crate::workers::{self, wake};
 /// Runs in one chunk, which the loop adds in one turn: 4,096 torrents.
 const CHUNK_RUNS: usize = 64;
 
-/// Pieces that wait for the loop: the thread that reads them waits for room.
+/// Chunks that wait for the loop: the thread that reads them waits for room.
 const CHUNKS: usize = 4;
 
 /// Info-hashes in one batch at most.
@@ -44,12 +42,12 @@ pub(super) enum IndexChunk {
 }
 
 enum Question {
-    /// From now on this holds.
+    /// Info-hashes are read from this index from now on.
     Snapshot(Snapshot),
     Ids(Vec<TorrentId>),
 }
 
-/// Info-hashes by number, or `None` where they cannot be read.
+/// Info-hashes by torrent; `None` for one that cannot be read.
 pub(super) type Hashes = Vec<(TorrentId, Option<InfoHash>)>;
 
 /// Both threads. They end when this is dropped.
@@ -61,19 +59,19 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    /// Starts to read an index whose torrents have the ids of their records; `shard` says which
-    /// of them are ours. Where lists of trackers do not matter, all torrents have an empty one.
+    /// Starts to read an index whose torrents have the ids of their records, as far as `shard` has
+    /// them. Without `uses_own_lists`, all torrents get an empty list of trackers.
     pub(super) fn start(
-        base: &Snapshot,
+        snapshot: &Snapshot,
         shard: Option<Shard>,
-        lists_matter: bool,
+        uses_own_lists: bool,
         waker: &Arc<Waker>,
     ) -> io::Result<Self> {
         let (chunk_sender, chunks) = mpsc::sync_channel(CHUNKS);
         let stream = Stream {
-            index: Arc::clone(&base.index),
+            index: Arc::clone(&snapshot.index),
             shard,
-            lists_matter,
+            uses_own_lists,
             out: chunk_sender,
             waker: Arc::clone(waker),
         };
@@ -83,7 +81,7 @@ impl Sweep {
         let (questions, asked) = mpsc::channel();
         let (answer, answers) = mpsc::channel();
         let reader = Reader {
-            base: base.clone(),
+            snapshot: snapshot.clone(),
             answer,
             waker: Arc::clone(waker),
         };
@@ -108,18 +106,18 @@ impl Sweep {
         }
     }
 
-    /// Another index has taken the place of the one that is read. Ids stand for the same torrents.
-    pub(super) fn replace(&self, base: Snapshot) {
-        // Without the thread there is nobody to be told, which the next batch will show.
-        let _ = self.questions.send(Question::Snapshot(base));
+    /// Another index replaces the one that is read. Ids stand for the same torrents.
+    pub(super) fn replace(&self, snapshot: Snapshot) {
+        // If the thread has ended, the next batch will show it.
+        let _ = self.questions.send(Question::Snapshot(snapshot));
     }
 
-    /// Whether another batch may be read.
+    /// Returns true if another batch may be read.
     pub(super) fn has_room(&self) -> bool {
         self.in_flight < BATCHES
     }
 
-    /// Has info-hashes read. The answer is at once that they cannot be read, when the thread is gone.
+    /// Has info-hashes read. If the thread has ended, returns at once that they cannot be read.
     pub(super) fn ask(&mut self, ids: Vec<TorrentId>) -> Option<Hashes> {
         match self.questions.send(Question::Ids(ids)) {
             Ok(()) => {
@@ -131,39 +129,39 @@ impl Sweep {
         }
     }
 
-    /// What has been read.
+    /// The next batch that has been read.
     pub(super) fn answer(&mut self) -> Option<Hashes> {
         let answer = self.answers.try_recv().ok()?;
-        self.in_flight = self.in_flight.saturating_sub(1);
+        self.in_flight -= 1;
         Some(answer)
     }
 }
 
 fn unreadable(ids: &[TorrentId]) -> Hashes {
-    ids.iter().map(|number| (*number, None)).collect()
+    ids.iter().map(|id| (*id, None)).collect()
 }
 
 /// Reads info-hashes.
 struct Reader {
-    base: Snapshot,
+    snapshot: Snapshot,
     answer: Sender<Hashes>,
     waker: Arc<Waker>,
 }
 
 impl Reader {
     fn run(mut self, asked: &Receiver<Question>) {
-        let mut complained = false;
+        let mut is_logged = false;
         for question in asked {
             let ids = match question {
-                Question::Snapshot(base) => {
-                    self.base = base;
-                    complained = false;
+                Question::Snapshot(snapshot) => {
+                    self.snapshot = snapshot;
+                    is_logged = false;
                     continue;
                 }
                 Question::Ids(ids) => ids,
             };
             let hashes = self.read(&ids).unwrap_or_else(|error| {
-                if !std::mem::replace(&mut complained, true) {
+                if !std::mem::replace(&mut is_logged, true) {
                     log::error!("torrents are not announced: {error}");
                 }
                 unreadable(&ids)
@@ -175,20 +173,19 @@ impl Reader {
         }
     }
 
-    /// Reads in the order of the file, and answers in the order of the ids.
+    /// Reads in the order of the file, and returns the info-hashes in the order of the ids.
     fn read(&self, ids: &[TorrentId]) -> Result<Hashes, IndexError> {
         let mut hashes = unreadable(ids);
         let mut records: Vec<(RecordNo, usize)> = (0..)
             .zip(ids)
-            .filter_map(|(place, number)| Some((self.base.ids.record(*number)?, place)))
+            .filter_map(|(index, id)| Some((self.snapshot.ids.record(*id)?, index)))
             .collect();
         records.sort_unstable();
         let wanted: Vec<RecordNo> = records.iter().map(|(record, _)| *record).collect();
-        let found = self.base.index.info_hashes(&wanted)?;
-        for ((_, place), info_hash) in records.into_iter().zip(found) {
-            if let Some((_, answer)) = hashes.get_mut(place) {
-                *answer = info_hash;
-            }
+        let found = self.snapshot.index.info_hashes(&wanted)?;
+        for ((_, index), info_hash) in records.into_iter().zip(found) {
+            let (_, answer) = hashes.get_mut(index).expect("an index of `ids`");
+            *answer = info_hash;
         }
         Ok(hashes)
     }
@@ -198,7 +195,7 @@ impl Reader {
 struct Stream {
     index: Arc<Index>,
     shard: Option<Shard>,
-    lists_matter: bool,
+    uses_own_lists: bool,
     out: SyncSender<IndexChunk>,
     waker: Arc<Waker>,
 }
@@ -237,9 +234,9 @@ impl Stream {
         self.send(IndexChunk::End);
     }
 
-    /// `false` when nobody wants it any more.
+    /// Returns false if the loop does not read it any more.
     fn stream(&self) -> Result<bool, IndexError> {
-        let mut known: HashMap<TrackerListNo, u32> = HashMap::new();
+        let mut sent: HashMap<TrackerListNo, u32> = HashMap::new();
         let mut making = Making::default();
         let mut runs = Vec::with_capacity(CHUNK_RUNS);
         for served in self.index.served() {
@@ -254,16 +251,17 @@ impl Stream {
             if runs.len() == CHUNK_RUNS && !self.send(IndexChunk::Runs(std::mem::take(&mut runs))) {
                 return Ok(false);
             }
-            let named = match self.lists_matter {
+            let list_no = match self.uses_own_lists {
                 true => served.trackers,
                 false => TrackerListNo(0),
             };
-            let list = match known.get(&named) {
+            let list = match sent.get(&list_no) {
                 Some(list) => *list,
                 None => {
-                    let next = u32::try_from(known.len()).unwrap_or(u32::MAX);
-                    known.insert(named, next);
-                    if !self.send(self.list(named)?) {
+                    let next =
+                        u32::try_from(sent.len()).expect("there are fewer lists than torrents");
+                    sent.insert(list_no, next);
+                    if !self.send(self.list(list_no)?) {
                         return Ok(false);
                     }
                     next
@@ -279,9 +277,9 @@ impl Stream {
         Ok(self.send(IndexChunk::Runs(runs)))
     }
 
-    fn list(&self, named: TrackerListNo) -> Result<IndexChunk, IndexError> {
-        let tiers = match self.lists_matter {
-            true => self.index.trackers(named)?,
+    fn list(&self, list_no: TrackerListNo) -> Result<IndexChunk, IndexError> {
+        let tiers = match self.uses_own_lists {
+            true => self.index.trackers(list_no)?,
             false => Vec::new(),
         };
         Ok(IndexChunk::List(tiers.into()))

@@ -1,4 +1,4 @@
-//! Who is called when, told with invented peers. It must not know sockets.
+//! Which invented peers are dialled when, without sockets.
 
 use std::time::{Duration, Instant};
 
@@ -12,54 +12,54 @@ fn peer(number: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 2000 + number))
 }
 
-/// Calls whoever may be called within so many milliseconds.
-fn calls(dialer: &mut Dialer, from: Time, ms: u64) -> Vec<(InfoHash, SocketAddr)> {
-    let mut called = Vec::new();
+/// Dials all peers that may be dialled within this time.
+fn dial(dialer: &mut Dialer, from: Time, ms: u64) -> Vec<(InfoHash, SocketAddr)> {
+    let mut dialled = Vec::new();
     for at in 0..ms {
         while let Some((info_hash, peer)) = dialer.poll(from.after(at)) {
-            dialer.began(info_hash, peer);
-            called.push((info_hash, peer));
+            dialer.started(info_hash, peer);
+            dialled.push((info_hash, peer));
         }
     }
-    called
+    dialled
 }
 
 #[test]
-fn calls_are_spread_and_bounded_for_each_torrent_and_in_all() {
+fn connections_are_spread_and_bounded_for_each_torrent_and_in_all() {
     let mut dialer = Dialer::default();
     for number in 0..40 {
         dialer.offer(hash(1), peer(number));
         dialer.offer(hash(1), peer(number));
     }
-    assert_eq!(dialer.waiting.len(), 40, "nobody waits twice");
+    assert_eq!(dialer.waiting.len(), 40, "no peer waits twice");
     assert_eq!(
-        calls(&mut dialer, Time(0), 1000).len(),
-        MAX_CALLED_PER_TORRENT
+        dial(&mut dialer, Time(0), 1000).len(),
+        MAX_DIALLED_PER_TORRENT
     );
     assert!(dialer.waiting.is_empty(), "the others are named again");
     for number in 0..400 {
         let torrent = u8::try_from(2 + number / 10).unwrap();
         dialer.offer(hash(torrent), peer(number));
     }
-    let second = calls(&mut dialer, Time(1000), 100);
+    let second = dial(&mut dialer, Time(1000), 100);
     assert_eq!(second.len(), 2);
-    calls(&mut dialer, Time(2000), 10_000);
+    dial(&mut dialer, Time(2000), 10_000);
     assert_eq!(dialer.connecting, MAX_CONNECTING);
-    assert_eq!(dialer.next(), None, "the loop does not spin");
+    assert_eq!(dialer.poll_at(), None, "the loop does not spin");
     for round in 2..22 {
         dialer.connecting = 0;
-        calls(&mut dialer, Time(round * 10_000), 10_000);
+        dial(&mut dialer, Time(round * 10_000), 10_000);
     }
-    assert_eq!(dialer.open.len(), MAX_CALLED);
+    assert_eq!(dialer.open.len(), MAX_DIALLED);
 }
 
 #[test]
-fn whoever_cannot_be_connected_to_rests_for_all_torrents_twice_as_long_each_time() {
+fn an_unreachable_address_backs_off_for_all_torrents_twice_as_long_each_time() {
     let mut dialer = Dialer::default();
     let mut now = Time(0);
-    for rest_ms in [60_000, 120_000, 240_000] {
-        dialer.rest(hash(1), peer(1), true, false, now);
-        now = now.after(rest_ms - 1);
+    for backoff_ms in [60_000, 120_000, 240_000] {
+        dialer.back_off(hash(1), peer(1), BackoffReason::Unreachable, now);
+        now = now.after(backoff_ms - 1);
         dialer.offer(hash(2), peer(1));
         assert_eq!(dialer.poll(now), None);
         now = now.after(1);
@@ -69,19 +69,19 @@ fn whoever_cannot_be_connected_to_rests_for_all_torrents_twice_as_long_each_time
 }
 
 #[test]
-fn whoever_wants_nothing_rests_for_that_torrent_alone() {
+fn a_peer_that_wants_nothing_backs_off_for_that_torrent_only() {
     let mut dialer = Dialer::default();
-    dialer.rest(hash(1), peer(1), false, false, Time(0));
+    dialer.back_off(hash(1), peer(1), BackoffReason::NotInterested, Time(0));
     dialer.offer(hash(1), peer(1));
-    assert_eq!(dialer.poll(Time(MAX_REST_MS - 1)), None);
+    assert_eq!(dialer.poll(Time(MAX_BACKOFF_MS - 1)), None);
     dialer.offer(hash(2), peer(1));
-    assert!(dialer.poll(Time(MAX_REST_MS - 1)).is_some());
+    assert!(dialer.poll(Time(MAX_BACKOFF_MS - 1)).is_some());
     dialer.offer(hash(1), peer(1));
-    assert!(dialer.poll(Time(2 * MAX_REST_MS)).is_some());
+    assert!(dialer.poll(Time(2 * MAX_BACKOFF_MS)).is_some());
 }
 
 #[test]
-fn a_flood_of_names_costs_one_look_each() {
+fn a_flood_of_named_peers_costs_one_lookup_each() {
     let mut dialer = Dialer::default();
     let waiting: Vec<SocketAddr> = (0..MAX_WAITING)
         .map(|number| peer(u16::try_from(number).unwrap()))
@@ -103,16 +103,16 @@ fn a_flood_of_names_costs_one_look_each() {
 }
 
 #[test]
-fn when_all_places_to_rest_are_taken_they_are_looked_through_once_for_each_call() {
+fn when_all_back_offs_are_used_they_are_walked_once_for_each_connection() {
     let mut dialer = Dialer::default();
-    for number in 0..MAX_RESTING {
+    for number in 0..MAX_BACKOFFS {
         let address = peer(u16::try_from(number).unwrap());
-        dialer.rest(hash(1), address, false, false, Time(0));
+        dialer.back_off(hash(1), address, BackoffReason::NotInterested, Time(0));
     }
     dialer.offer(hash(2), peer(1));
     assert_eq!(dialer.poll(Time(1)), None);
     dialer.offer(hash(2), peer(1));
-    assert_eq!(dialer.next(), Some(Time(1 + BETWEEN_CALLS_MS)));
-    assert_eq!(dialer.poll(Time(BETWEEN_CALLS_MS)), None);
-    assert!(dialer.poll(Time(MAX_REST_MS)).is_some());
+    assert_eq!(dialer.poll_at(), Some(Time(1 + DIAL_INTERVAL_MS)));
+    assert_eq!(dialer.poll(Time(DIAL_INTERVAL_MS)), None);
+    assert!(dialer.poll(Time(MAX_BACKOFF_MS)).is_some());
 }

@@ -6,6 +6,7 @@ use super::transport::{Full, TransportEvent};
 use super::udp::UdpSlot;
 use super::{Announcer, BATCH_MS};
 use crate::timers::Time;
+use crate::tracker::entries::EntryId;
 use crate::tracker::family::{Family, PerFamily};
 use crate::tracker::lists::TrackerId;
 use crate::tracker::request::{Request, RouteId};
@@ -256,12 +257,12 @@ impl Announcer {
     }
 
     /// Begins the announce of an entry on a route, if there is something to announce.
-    pub(super) fn begin(&mut self, entry: u32, origin: RouteId) -> Option<Request> {
+    pub(super) fn begin(&mut self, entry: EntryId, origin: RouteId) -> Option<Request> {
         let due = self.schedule.begin(entry, origin.family)?;
         Some(Request {
             entry,
             origin,
-            wants_peers: self.config.callees.has(&due.announce.info_hash),
+            wants_peers: self.config.dialled.has(&due.announce.info_hash),
             announce: due.announce,
             path: due.path,
             is_renewed: false,

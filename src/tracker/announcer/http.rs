@@ -13,9 +13,9 @@ use slab::Slab;
 use super::transport::{Endpoint, Full, TransportEvent};
 use super::{AnnouncerConfig, FIRST_CONNECTION, Limits, MAX_CONNECTIONS};
 use crate::timers::Time;
-use crate::tracker::announce::{self, Identity, PEERS_TO_CALL, PEERS_WANTED};
+use crate::tracker::announce::{self, Identity, PEERS_TO_DIAL, PEERS_WANTED};
 use crate::tracker::connection::{Connection, End, Progress};
-use crate::tracker::family::{Family, PerFamily};
+use crate::tracker::family::PerFamily;
 use crate::tracker::http;
 use crate::tracker::lists::TrackerId;
 use crate::tracker::peers;
@@ -47,12 +47,6 @@ pub(super) struct HttpSlot {
     connection: Option<usize>,
 }
 
-#[derive(Debug, Default)]
-struct HttpRoute {
-    connections: Vec<usize>,
-    pipelining: Pipelining,
-}
-
 /// Connections to all trackers.
 #[derive(Debug)]
 pub(super) struct HttpTransport {
@@ -66,7 +60,8 @@ pub(super) struct HttpTransport {
     /// Comes with the addresses of the first HTTPS tracker.
     tls: Option<Arc<ClientConfig>>,
     connections: Slab<Connection>,
-    routes: HashMap<RouteId, HttpRoute>,
+    /// By route.
+    pipelining: HashMap<RouteId, Pipelining>,
     /// A `tracker id` that a tracker gave is repeated to it (BEP 3).
     tracker_ids: HashMap<TrackerId, Box<[u8]>>,
     reserved: Vec<HttpSlot>,
@@ -99,7 +94,7 @@ impl HttpTransport {
             token,
             tls: None,
             connections: Slab::new(),
-            routes: HashMap::new(),
+            pipelining: HashMap::new(),
             tracker_ids: HashMap::new(),
             reserved: Vec::new(),
             ready: Vec::new(),
@@ -153,13 +148,15 @@ impl HttpTransport {
         endpoint: &Endpoint<'_>,
         now: Time,
     ) -> Result<HttpSlot, Full> {
-        let state = self.routes.entry(route).or_default();
-        let open = state.connections.iter();
-        let usable = open.filter(|key| connection(&self.connections, **key).has_room());
-        let least = usable.min_by_key(|key| connection(&self.connections, **key).in_flight.len());
-        let found = least.copied();
+        let usable = self
+            .connections_of(route)
+            .filter(|(_, open)| open.has_room());
+        let least = usable.min_by_key(|(_, open)| open.in_flight.len());
+        let found = least.map(|(key, _)| key);
         if found.is_none() {
-            if state.connections.len() >= state.pipelining.max_connections(endpoint.is_up) {
+            let pipelining = self.pipelining.entry(route).or_default();
+            let most = pipelining.max_connections(endpoint.is_up);
+            if self.connections_of(route).count() >= most {
                 return Err(Full::UntilEvent);
             }
             let opening = self
@@ -212,12 +209,12 @@ impl HttpTransport {
             path: request.target_path().into(),
         };
         let peers_wanted = if request.wants_peers {
-            PEERS_TO_CALL
+            PEERS_TO_DIAL
         } else {
             PEERS_WANTED
         };
         let tracker_id = self.tracker_ids.get(&slot.route.tracker);
-        let connection = connection_mut(&mut self.connections, key);
+        let connection = open_mut(&mut self.connections, key);
         if connection.in_flight.is_empty() && connection.is_connected {
             connection.deadline = now.after(self.limits.answer_ms);
             self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
@@ -241,9 +238,9 @@ impl HttpTransport {
         let site = endpoint.site;
         let address = endpoint.socket_address();
         let mut connection = Connection::open(route, site, source, address, self.tls.as_ref())?;
-        let state = self.routes.entry(route).or_default();
-        connection.depth = state.pipelining.first_depth(endpoint.is_up);
-        connection.is_proven = state.pipelining.is_proven();
+        let pipelining = self.pipelining.entry(route).or_default();
+        connection.depth = pipelining.first_depth(endpoint.is_up);
+        connection.is_proven = pipelining.is_proven();
         connection.deadline = now.after(self.limits.connect_ms);
         self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
         let entry = self.connections.vacant_entry();
@@ -254,28 +251,29 @@ impl HttpTransport {
         self.registry
             .register(connection.stream(), token, interest)?;
         entry.insert(connection);
-        state.connections.push(key);
         self.opened += 1;
         self.most_open = self.most_open.max(self.connections.len());
         Ok(key)
     }
 
-    /// Closes a connection, and takes it out of every table.
+    /// The open connections of a route: few are open, so that no route needs a list.
+    fn connections_of(&self, route: RouteId) -> impl Iterator<Item = (usize, &Connection)> {
+        let open = self.connections.iter();
+        open.filter(move |(_, connection)| connection.route == route)
+    }
+
+    /// Closes a connection.
     fn close(&mut self, key: usize) -> Connection {
         let mut connection = self.connections.remove(key);
         // The system forgets a closed socket in any case.
         self.registry.deregister(connection.stream()).ok();
         self.ready.retain(|ready| *ready != key);
-        let route = self.routes.get_mut(&connection.route);
-        let route = route.expect("a connection is of a route");
-        route.connections.retain(|open| *open != key);
         connection
     }
 
     /// Closes the connections of a route. Returns the requests that were on them.
     pub(super) fn abandon(&mut self, route: RouteId) -> Vec<Request> {
-        let state = self.routes.get(&route);
-        let keys = state.map_or_else(Vec::new, |state| state.connections.clone());
+        let keys: Vec<usize> = self.connections_of(route).map(|(key, _)| key).collect();
         let closed = keys.into_iter().map(|key| self.close(key));
         closed.flat_map(|connection| connection.in_flight).collect()
     }
@@ -290,7 +288,7 @@ impl HttpTransport {
         let mut requests: Vec<Request> =
             former.into_iter().map(|(_, request, _)| request).collect();
         requests.extend(self.abandon(route));
-        self.routes.remove(&route);
+        self.pipelining.remove(&route);
         requests
     }
 
@@ -322,7 +320,7 @@ impl HttpTransport {
     /// Writes what waits.
     pub(super) fn flush(&mut self) {
         for key in std::mem::take(&mut self.ready) {
-            let connection = connection_mut(&mut self.connections, key);
+            let connection = open_mut(&mut self.connections, key);
             connection.is_queued = false;
             match connection.send() {
                 Ok(()) if connection.is_ready() => self.enqueue(key),
@@ -400,8 +398,7 @@ impl HttpTransport {
         self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
         let batch = connection.whole_batch();
         if response.keep_alive {
-            let state = self.routes.get_mut(&route);
-            let pipelining = &mut state.expect("a connection is of a route").pipelining;
+            let pipelining = self.pipelining.entry(route).or_default();
             let before = pipelining.mode();
             let depth = connection.depth;
             connection.depth = pipelining.handle_answer(depth, batch, response.may_pipeline);
@@ -423,8 +420,7 @@ impl HttpTransport {
         if lost.is_empty() && was_idle {
             return TransportEvent::Room(route);
         }
-        let state = self.routes.get_mut(&route);
-        let pipelining = &mut state.expect("it was of the connection").pipelining;
+        let pipelining = self.pipelining.entry(route).or_default();
         let is_changed = pipelining.handle_end(ConnectionEnd {
             answered,
             lost: lost.len(),
@@ -467,15 +463,11 @@ impl HttpTransport {
 
     /// Open connections to a tracker, and requests on them.
     pub(super) fn load(&self, tracker: TrackerId) -> (u64, u64) {
-        let (mut connections, mut in_flight) = (0, 0);
-        for family in Family::ALL {
-            let route = self.routes.get(&RouteId { tracker, family });
-            for key in route.iter().flat_map(|route| &route.connections) {
-                connections += 1;
-                in_flight += connection(&self.connections, *key).in_flight.len() as u64;
-            }
-        }
-        (connections, in_flight)
+        let open = self.connections.iter();
+        open.filter(|(_, connection)| connection.route.tracker == tracker)
+            .fold((0, 0), |(count, in_flight), (_, connection)| {
+                (count + 1, in_flight + connection.in_flight.len() as u64)
+            })
     }
 
     /// Open connections to all trackers.
@@ -489,16 +481,10 @@ impl HttpTransport {
     }
 }
 
-/// An open connection: whatever holds its key forgets it when the connection is closed.
-fn connection(connections: &Slab<Connection>, key: usize) -> &Connection {
-    connections
-        .get(key)
-        .expect("a key is of an open connection")
-}
-
-fn connection_mut(connections: &mut Slab<Connection>, key: usize) -> &mut Connection {
+/// A connection whose key is in a slot or in a queue: keys leave both when it is closed.
+fn open_mut(connections: &mut Slab<Connection>, key: usize) -> &mut Connection {
     let connection = connections.get_mut(key);
-    connection.expect("a key is of an open connection")
+    connection.expect("the key of an open connection")
 }
 
 fn log_mode(connection: &Connection, mode: ConnectionMode) {

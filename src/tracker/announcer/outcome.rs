@@ -7,7 +7,7 @@ use super::{Announcer, Tracker};
 use crate::timers::Time;
 use crate::tracker::announce::Answer;
 use crate::tracker::lists::TrackerId;
-use crate::tracker::peers::may_be_called;
+use crate::tracker::peers::may_be_dialled;
 use crate::tracker::redirects::{MAX_REDIRECTS, TargetChoice};
 use crate::tracker::request::{RedirectTarget, Request, RouteId};
 use crate::tracker::route::Health;
@@ -131,7 +131,7 @@ impl Announcer {
         let room = MAX_PEERS_WAITING.saturating_sub(self.peers.len());
         let info_hash = request.announce.info_hash;
         let peers = peers.into_iter();
-        let peers = peers.filter(|peer| may_be_called(*peer, address));
+        let peers = peers.filter(|peer| may_be_dialled(*peer, address));
         self.peers
             .extend(peers.map(|peer| (info_hash, peer)).take(room));
     }
@@ -195,7 +195,7 @@ impl Announcer {
         }
         let ended = Ended {
             family: origin.family,
-            told: request.announce.event,
+            event: request.announce.event,
             outcome,
         };
         let chance = self.random.u32(..);

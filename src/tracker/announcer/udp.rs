@@ -10,7 +10,7 @@ use mio::{Registry, Token};
 use super::AnnouncerConfig;
 use super::transport::{Endpoint, Full, TransportEvent};
 use crate::timers::Time;
-use crate::tracker::announce::{Answer, Identity, PEERS_TO_CALL, PEERS_WANTED, Retry};
+use crate::tracker::announce::{Answer, Identity, PEERS_TO_DIAL, PEERS_WANTED, Retry};
 use crate::tracker::datagrams::{Arrival, Datagrams, Flight, Sent};
 use crate::tracker::family::{Family, PerFamily};
 use crate::tracker::lists::TrackerId;
@@ -334,7 +334,7 @@ fn write_announce(
     request: &Request,
 ) {
     let peers_wanted = if request.wants_peers {
-        PEERS_TO_CALL
+        PEERS_TO_DIAL
     } else {
         PEERS_WANTED
     };

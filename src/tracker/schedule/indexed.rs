@@ -1,32 +1,31 @@
 //! The schedule's part for the torrents of an index.
 //!
-//! They are added in runs, and the info-hash of each is asked for shortly before it is announced. The
-//! caller reads it.
+//! They are added in runs, and the info-hash of each is read by the caller shortly before it is
+//! announced.
 
 use std::collections::BTreeSet;
 
 use super::{RETRY_S, Schedule, seconds};
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;
-use crate::tracker::entries::Owner;
+use crate::tracker::entries::{EntryId, Owner};
 use crate::tracker::lists::{ListId, TrackerId};
 use crate::tracker::runs::{self, RUN_IDS, Run, RunLists};
 use crate::tracker::torrents::{Ending, Hash};
 use crate::wire::message::InfoHash;
 
 impl Schedule {
-    /// An index is going to be added: what is removed meanwhile is not added any more.
+    /// Begins to add an index: torrents that are removed meanwhile are not added.
     pub fn begin_index(&mut self) {
         self.gone.get_or_insert_default();
     }
 
-    /// The index is there.
+    /// All of the index has been added.
     pub fn end_index(&mut self) {
         self.gone = None;
     }
 
-    /// Begins to announce torrents of an index; the lists are those of [`Schedule::lists`]. Numbers
-    /// in a run that there is are ignored.
+    /// Begins to announce torrents of an index, unless their run is announced already.
     pub fn add_run(&mut self, run: &Run<ListId>, now: Time) {
         if self.stopping || self.torrents.has_run(run.number) {
             return;
@@ -53,28 +52,27 @@ impl Schedule {
         for list in held {
             self.lists.hold(*list);
         }
-        let (mut entry, now_s) = (first, seconds(now));
+        let (mut entries, now_s) = (first.following(), seconds(now));
         for (_, list) in run.members() {
-            for target in self.lists.trackers(list) {
+            for (target, entry) in self.lists.trackers(list).iter().zip(&mut entries) {
                 self.entries.set_due_s(entry, now_s);
                 let queue = &mut self.queues[target.tracker];
                 queue.members += 1;
                 queue.push_due(&mut self.entries, entry);
-                entry += 1;
             }
         }
         self.torrents.insert_run(run, first);
     }
 
-    /// Torrents whose info-hashes are wanted, in the order in which they are announced: so many at
-    /// most. Each is answered with [`Schedule::learn`].
+    /// At most `most` torrents whose info-hashes are to be read, in the order in which they are
+    /// announced. Each is answered with [`Schedule::learn`].
     pub fn unread(&mut self, most: usize) -> Vec<TorrentId> {
         let count = self.unread.len().min(most);
         self.unread.drain(..count).collect()
     }
 
-    /// The info-hash of a torrent, or that it could not be read. Answers its list of trackers when
-    /// they may wait for it.
+    /// Takes the info-hash of a torrent; `None` if it could not be read. Returns its list of trackers
+    /// if they may wait for it.
     pub fn learn(&mut self, torrent: TorrentId, info_hash: Option<InfoHash>) -> Option<ListId> {
         let record = self.torrents.record_mut(torrent)?;
         if record.hash != Hash::Asked {
@@ -88,7 +86,7 @@ impl Schedule {
     pub(super) fn prefetch(&mut self, tracker: TrackerId, now: Time) {
         loop {
             let queue = &mut self.queues[tracker];
-            // What is urgent and at hand needs no stage.
+            // An urgent entry whose info-hash is known goes first.
             if let Some(urgent) = queue.urgent()
                 && self.hash_wanted(urgent).is_none()
             {
@@ -107,9 +105,9 @@ impl Schedule {
         }
     }
 
-    /// What is missing before an entry can be announced: the info-hash of its torrent.
-    pub(super) fn hash_wanted(&self, entry: u32) -> Option<(TorrentId, Hash)> {
-        let torrent = self.torrent(entry)?;
+    /// The torrent of an entry, if its info-hash has to be read before the entry can be announced.
+    pub(super) fn hash_wanted(&self, entry: EntryId) -> Option<(TorrentId, Hash)> {
+        let torrent = self.torrent(entry);
         let record = self.torrents.find(torrent, &self.lists)?;
         let is_over = (self.stopping || record.ending != Ending::No)
             && !self.entries.is_started_anywhere(entry);
@@ -117,8 +115,8 @@ impl Schedule {
         (!is_known && !is_over).then_some((torrent, record.hash))
     }
 
-    /// An entry whose info-hash cannot be read waits, as one whose announce has failed.
-    pub(super) fn put_off(&mut self, tracker: TrackerId, entry: u32, now: Time) {
+    /// Puts an entry whose info-hash cannot be read back, like one whose announce has failed.
+    pub(super) fn put_off(&mut self, tracker: TrackerId, entry: EntryId, now: Time) {
         if self.stopping {
             self.forget_started(entry);
         } else {
@@ -128,22 +126,22 @@ impl Schedule {
         self.requeue(tracker, entry);
     }
 
-    /// Forgets what was known of a torrent of an index, when nothing is under way of it.
+    /// Drops the record of a torrent of an index if nothing of it is under way.
     pub(super) fn forget_quiet(&mut self, torrent: TorrentId) {
         let Some(record) = self.torrents.record_mut(torrent) else {
             return;
         };
         let (list, first) = (record.list, record.first);
-        let mut entries = first..first + self.lists.count(list);
+        let mut entries = first.following().take(self.lists.trackers(list).len());
         if !entries.any(|entry| self.entries.is_busy(entry)) {
             self.torrents.drop_quiet(torrent);
         }
     }
 }
 
-/// The bits of a block for numbers in a list.
-fn members(numbers: &BTreeSet<TorrentId>, run: u32) -> u64 {
-    let within = numbers.range(runs::ids(run));
+/// The bits of a run for ids of a set.
+fn members(ids: &BTreeSet<TorrentId>, run: u32) -> u64 {
+    let within = ids.range(runs::ids(run));
     within.fold(0, |bits, id| bits | 1 << (id.0 % RUN_IDS))
 }
 

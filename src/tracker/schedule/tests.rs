@@ -46,7 +46,7 @@ pub(super) fn announce(
     schedule: &mut Schedule,
     tracker: TrackerId,
     now: Time,
-) -> Option<(u32, u32, Event)> {
+) -> Option<(EntryId, u32, Event)> {
     let entry = schedule.take(tracker, now)?;
     let begun = schedule.begin(entry, V4).map(|due| due.announce);
     schedule.dispatched(tracker, entry);
@@ -56,23 +56,23 @@ pub(super) fn announce(
     Some((entry, torrent, announce.event))
 }
 
-pub(super) fn ended(family: Family, told: Event, outcome: Outcome) -> Ended {
+pub(super) fn ended(family: Family, event: Event, outcome: Outcome) -> Ended {
     Ended {
         family,
-        told,
+        event,
         outcome,
     }
 }
 
 pub(super) fn finish(
     schedule: &mut Schedule,
-    entry: u32,
-    told: Event,
+    entry: EntryId,
+    event: Event,
     outcome: Outcome,
     now: Time,
 ) {
-    let chance = entry.wrapping_mul(0x85eb_ca6b) ^ 0x27d4_eb2f_u32.wrapping_mul(seconds(now));
-    schedule.finish(TrackerId(0), entry, ended(V4, told, outcome), now, chance);
+    let chance = entry.0.wrapping_mul(0x85eb_ca6b) ^ 0x27d4_eb2f_u32.wrapping_mul(seconds(now));
+    schedule.finish(TrackerId(0), entry, ended(V4, event, outcome), now, chance);
 }
 
 /// Announces whatever is due, and has it accepted at once. Which torrents.
@@ -136,7 +136,7 @@ fn a_library_that_starts_at_once_is_soon_spread_over_the_interval() {
 }
 
 #[test]
-fn what_is_due_in_a_second_is_spread_over_it() {
+fn announces_of_a_second_are_spread_over_it() {
     let mut schedule = with_torrents(100);
     while let Some((entry, _, event)) = announce(&mut schedule, TrackerId(0), Time(0)) {
         let terms = Terms {
@@ -227,7 +227,7 @@ fn a_removed_torrent_is_stopped_where_it_was_started() {
     let (mut schedule, list) = schedule(&["udp://a:1", "udp://b:1", "udp://c:1"]);
     schedule.add(TorrentId(7), hash(7), list, Time(0));
     turn(&mut schedule, Time(0));
-    let (busy, _, told) = announce(&mut schedule, TrackerId(1), Time(0)).unwrap();
+    let (busy, _, busy_event) = announce(&mut schedule, TrackerId(1), Time(0)).unwrap();
     schedule.remove(TorrentId(7), hash(7));
     assert_eq!(announce(&mut schedule, TrackerId(2), Time(0)), None);
     let (entry, torrent, event) = announce(&mut schedule, TrackerId(0), Time(0)).unwrap();
@@ -235,11 +235,11 @@ fn a_removed_torrent_is_stopped_where_it_was_started() {
     // One attempt is enough.
     finish(&mut schedule, entry, event, Outcome::Failed, Time(0));
     assert_eq!(announce(&mut schedule, TrackerId(0), Time(0)), None);
-    // What was under way learns of it afterwards.
+    // The announce that was under way is followed by `stopped`.
     schedule.finish(
         TrackerId(1),
         busy,
-        ended(V4, told, Outcome::Accepted(TERMS)),
+        ended(V4, busy_event, Outcome::Accepted(TERMS)),
         Time(0),
         0,
     );
@@ -264,11 +264,11 @@ fn a_torrent_that_is_replaced_is_stopped_only_where_the_new_one_is_not() {
     let (mut schedule, list) = schedule(&["udp://a:1", "udp://b:1", "udp://c:1"]);
     schedule.add(TorrentId(7), hash(7), list, Time(0));
     for tracker in [0, 1].map(TrackerId) {
-        let (entry, _, told) = announce(&mut schedule, tracker, Time(0)).unwrap();
-        let ended = ended(V4, told, Outcome::Accepted(TERMS));
+        let (entry, _, event) = announce(&mut schedule, tracker, Time(0)).unwrap();
+        let ended = ended(V4, event, Outcome::Accepted(TERMS));
         schedule.finish(tracker, entry, ended, Time(0), 0);
     }
-    let (busy, _, told) = announce(&mut schedule, TrackerId(2), Time(0)).unwrap();
+    let (busy, _, event) = announce(&mut schedule, TrackerId(2), Time(0)).unwrap();
     schedule.remove(TorrentId(7), hash(7));
     let urls = ["udp://b:1", "udp://c:1"].map(str::to_owned).to_vec();
     let new = schedule.intern(&Arc::from([urls]), &mut Vec::new());
@@ -276,7 +276,7 @@ fn a_torrent_that_is_replaced_is_stopped_only_where_the_new_one_is_not() {
     schedule.finish(
         TrackerId(2),
         busy,
-        ended(V4, told, Outcome::Accepted(TERMS)),
+        ended(V4, event, Outcome::Accepted(TERMS)),
         Time(0),
         0,
     );
@@ -297,7 +297,18 @@ fn a_torrent_that_is_replaced_is_stopped_only_where_the_new_one_is_not() {
 }
 
 #[test]
-fn a_stop_that_never_left_is_tried_again() {
+fn a_torrent_that_replaces_the_last_one_with_its_list_keeps_the_list() {
+    let mut schedule = with_torrents(1);
+    assert_eq!(turn(&mut schedule, Time(0)), [(0, Event::Started)]);
+    schedule.remove(TorrentId(0), hash(0));
+    let (_, list) = self::schedule(&["udp://a:1"]);
+    schedule.add(TorrentId(1), hash(0), list, Time(0));
+    assert_eq!(schedule.torrents(), 1);
+    assert_eq!(turn(&mut schedule, Time(0)), [(0, Event::Started)]);
+}
+
+#[test]
+fn a_stop_that_was_not_sent_is_sent_again() {
     let mut schedule = with_torrents(1);
     turn(&mut schedule, Time(0));
     schedule.remove(TorrentId(0), hash(0));
@@ -330,7 +341,7 @@ fn at_the_end_everything_started_is_stopped_those_with_peers_first() {
     let mut stopped = Vec::new();
     while let Some(entry) = schedule.take(TrackerId(0), Time(0)) {
         let begun = schedule.begin(entry, V4).map(|due| due.announce.event);
-        stopped.extend(begun.map(|event| (schedule.torrent(entry).unwrap().0, event)));
+        stopped.extend(begun.map(|event| (schedule.torrent(entry).0, event)));
         schedule.dispatched(TrackerId(0), entry);
         if begun.is_some() {
             finish(
@@ -349,7 +360,7 @@ fn at_the_end_everything_started_is_stopped_those_with_peers_first() {
 }
 
 #[test]
-fn refusals_and_failures_come_again_when_they_may() {
+fn refused_and_failed_announces_are_retried_after_their_time() {
     for (outcome, due_s) in [
         (Outcome::Refused(Retry::After(600)), 600..=600),
         (Outcome::Refused(Retry::Unsaid), 1800..=1800),
@@ -368,7 +379,7 @@ fn refusals_and_failures_come_again_when_they_may() {
 }
 
 #[test]
-fn what_was_uploaded_is_told() {
+fn uploaded_bytes_are_announced() {
     let mut schedule = with_torrents(1);
     schedule.uploaded(TorrentId(0), 5);
     schedule.uploaded(TorrentId(0), 6);

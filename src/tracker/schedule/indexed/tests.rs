@@ -115,7 +115,7 @@ fn a_peer_that_comes_while_the_info_hash_is_read_ends_the_wait() {
         None,
         "nobody waits but for a read"
     );
-    // Whoever looked at the tracker in vain has to be told, since the read will not.
+    // Whoever looked at the tracker in vain has to be event, since the read will not.
     assert!(schedule.joined(TorrentId(0), hash(0), LATER).is_some());
     assert_eq!(schedule.learn(TorrentId(0), Some(hash(0))), None);
     assert!(schedule.poll_at(TrackerId(0), LATER).unwrap() <= LATER);
@@ -123,7 +123,7 @@ fn a_peer_that_comes_while_the_info_hash_is_read_ends_the_wait() {
 }
 
 #[test]
-fn a_peer_that_leaves_while_the_info_hash_is_read_puts_nothing_off() {
+fn a_peer_that_leaves_while_the_info_hash_is_read_delays_no_announce() {
     for is_read_before in [None, Some(true), Some(false)] {
         let mut schedule = with_index(1);
         assert_eq!(announce(&mut schedule, TrackerId(0), LATER), None);
@@ -142,14 +142,14 @@ fn a_peer_that_leaves_while_the_info_hash_is_read_puts_nothing_off() {
 }
 
 #[test]
-fn a_peer_that_leaves_shortly_before_an_announce_puts_nothing_off() {
+fn a_peer_that_leaves_shortly_before_an_announce_delays_no_announce() {
     for ahead_ms in [0, 1, LEAD_MS, LEAD_MS + 1] {
         let mut schedule = with_index(1);
         sweep(&mut schedule, LATER);
         schedule.joined(TorrentId(0), hash(0), LATER);
         let due = schedule.poll_at(TrackerId(0), LATER).unwrap();
         let before = Time(due.0 - ahead_ms);
-        // What is announced soon is staged, and then the peer leaves.
+        // The entry is prefetched since it is due soon, and then the peer leaves.
         assert_eq!(schedule.take(TrackerId(0), before).is_some(), ahead_ms == 0);
         schedule.left(TorrentId(0));
         if ahead_ms > 0 {
@@ -223,7 +223,7 @@ fn single_torrents_do_not_wait_for_an_index() {
 }
 
 #[test]
-fn what_cannot_be_read_is_tried_again_and_holds_nobody_up() {
+fn a_torrent_whose_info_hash_cannot_be_read_is_retried_and_delays_no_other() {
     let mut schedule = with_index(3);
     turn(&mut schedule, LATER);
     assert_eq!(schedule.unread(usize::MAX), [0, 1, 2].map(TorrentId));
@@ -242,7 +242,7 @@ fn what_cannot_be_read_is_tried_again_and_holds_nobody_up() {
 }
 
 #[test]
-fn a_torrent_of_an_index_is_stopped_when_it_is_removed_whatever_it_is_at() {
+fn a_torrent_of_an_index_is_stopped_when_it_is_removed_in_any_state() {
     let mut schedule = with_index(200);
     sweep(&mut schedule, LATER);
     let first = schedule.poll_at(TrackerId(0), LATER).unwrap();
@@ -256,7 +256,7 @@ fn a_torrent_of_an_index_is_stopped_when_it_is_removed_whatever_it_is_at() {
     for torrent in [staged, waiting] {
         schedule.remove(torrent, hash(torrent.0));
     }
-    // The answer to what was asked before changes nothing.
+    // The answer to the former question changes nothing.
     assert_eq!(schedule.learn(staged, None), None);
     let mut stopped = Vec::new();
     while let Some((entry, torrent, event)) =
@@ -280,7 +280,7 @@ fn a_torrent_of_an_index_is_stopped_when_it_is_removed_whatever_it_is_at() {
 }
 
 #[test]
-fn what_is_removed_before_the_index_has_come_is_not_announced() {
+fn a_torrent_removed_before_the_index_is_added_is_not_announced() {
     let (mut schedule, list) = schedule(&["udp://a:1"]);
     schedule.begin_index();
     schedule.remove(TorrentId(5), hash(5));
@@ -321,7 +321,7 @@ fn an_index_is_stopped_at_the_end_those_with_peers_first() {
     assert!(schedule.is_idle(TrackerId(0)));
 }
 
-/// Everything that can happen to torrents, and what trackers have been told of them.
+/// Everything that can happen to torrents, and which of them each tracker knows as started.
 struct Model {
     random: fastrand::Rng,
     schedule: Schedule,
@@ -329,8 +329,8 @@ struct Model {
     /// The list of each torrent that is served.
     served: HashMap<u32, ListId>,
     /// Torrents that each tracker believes in.
-    known: [HashSet<u32>; 3],
-    in_flight: Vec<(TrackerId, u32, u32, Event)>,
+    started: [HashSet<u32>; 3],
+    in_flight: Vec<(TrackerId, EntryId, u32, Event)>,
     next_number: u32,
     next_run: u32,
 }
@@ -352,7 +352,7 @@ impl Model {
             schedule,
             now: Time(0),
             served: HashMap::new(),
-            known: Default::default(),
+            started: Default::default(),
             in_flight: Vec::new(),
             next_number: 1000,
             next_run: 0,
@@ -415,26 +415,26 @@ impl Model {
     fn begin(&mut self, tracker: TrackerId, most: usize) {
         for _ in 0..most {
             let begun = announce(&mut self.schedule, tracker, self.now);
-            let Some((entry, torrent, told)) = begun else {
+            let Some((entry, torrent, event)) = begun else {
                 return;
             };
-            self.in_flight.push((tracker, entry, torrent, told));
+            self.in_flight.push((tracker, entry, torrent, event));
         }
     }
 
-    fn end(&mut self, place: usize, outcome: Outcome) {
-        let (tracker, entry, torrent, told) = self.in_flight.swap_remove(place);
-        let there = &mut self.known[tracker.0 as usize];
-        match (told, outcome) {
+    fn end(&mut self, index: usize, outcome: Outcome) {
+        let (tracker, entry, torrent, event) = self.in_flight.swap_remove(index);
+        let started = &mut self.started[tracker.0 as usize];
+        match (event, outcome) {
             (Event::Stopped, Outcome::Accepted(_) | Outcome::Failed) => {
-                there.remove(&torrent);
+                started.remove(&torrent);
             }
             (Event::Started, Outcome::Accepted(_)) => {
-                assert!(there.insert(torrent), "{torrent} is started twice");
+                assert!(started.insert(torrent), "{torrent} is started twice");
             }
             _ => {}
         }
-        let (ended, chance) = (ended(V4, told, outcome), self.random.u32(..));
+        let (ended, chance) = (ended(V4, event, outcome), self.random.u32(..));
         self.schedule
             .finish(tracker, entry, ended, self.now, chance);
     }
@@ -455,27 +455,27 @@ impl Model {
                 self.begin(tracker, 20);
             }
             _ if !self.in_flight.is_empty() => {
-                let place = self.random.usize(..self.in_flight.len());
+                let index = self.random.usize(..self.in_flight.len());
                 let outcome = match self.random.u8(..8) {
                     0 => Outcome::Failed,
                     1 => Outcome::Returned,
                     _ => Outcome::Accepted(TERMS),
                 };
-                self.end(place, outcome);
+                self.end(index, outcome);
             }
             _ => {}
         }
     }
 
-    /// What a tracker should know.
+    /// The torrents that a tracker should know as started.
     fn expected(&self, tracker: TrackerId) -> HashSet<u32> {
         let served = self.served.iter();
-        let there = served.filter(|(_, list)| LISTS[list.0 as usize].contains(&tracker.0));
-        there.map(|(torrent, _)| *torrent).collect()
+        let announced = served.filter(|(_, list)| LISTS[list.0 as usize].contains(&tracker.0));
+        announced.map(|(torrent, _)| *torrent).collect()
     }
 
-    /// Everything is told that is still to be told.
-    fn settle(&mut self) {
+    /// Announces all that is due.
+    fn finish_all(&mut self) {
         for _ in 0..1000 {
             self.now = self.now.after(20_000);
             read(&mut self.schedule);
@@ -487,7 +487,7 @@ impl Model {
             }
             if (0..3)
                 .map(TrackerId)
-                .all(|tracker| self.known[tracker.0 as usize] == self.expected(tracker))
+                .all(|tracker| self.started[tracker.0 as usize] == self.expected(tracker))
             {
                 return;
             }
@@ -495,16 +495,16 @@ impl Model {
     }
 }
 
-/// In any order and mixture of what can happen, trackers in the end know just what is served.
+/// Whatever happens in whichever order, in the end trackers know as started what is served.
 #[test]
-fn whatever_happens_trackers_know_what_is_served() {
+fn after_random_changes_trackers_know_exactly_what_is_served() {
     for seed in 0..60 {
         let mut model = Model::new(seed);
         (0..4000).for_each(|_| model.step());
-        model.settle();
+        model.finish_all();
         for tracker in (0..3).map(TrackerId) {
             let expected = model.expected(tracker);
-            assert_eq!(model.known[tracker.0 as usize], expected, "seed {seed}");
+            assert_eq!(model.started[tracker.0 as usize], expected, "seed {seed}");
             assert_eq!(model.schedule.members(tracker) as usize, expected.len());
         }
         assert_eq!(model.schedule.torrents(), model.served.len());
