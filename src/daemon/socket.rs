@@ -6,9 +6,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use rustix::fs::Mode;
@@ -30,7 +28,7 @@ const BACKLOG: i32 = 128;
 ///
 /// # Errors
 /// Those of bind(2), and when there is something else at the path afterwards.
-pub fn listen(path: &Path, owner: Option<Owner>) -> io::Result<UnixListener> {
+pub fn listen(path: &Path, owner: Option<Owner>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let address = SockAddr::unix(path)?;
     let mask = umask(ALL_BUT_USER_AND_GROUP);
@@ -42,7 +40,7 @@ pub fn listen(path: &Path, owner: Option<Owner>) -> io::Result<UnixListener> {
     }
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok(OwnedFd::from(socket).into())
+    Ok(socket)
 }
 
 /// Gives a socket to its owner, without following a link. A second name of it would be one that
@@ -63,6 +61,7 @@ fn give(path: &Path, owner: Owner) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixListener;
 
     #[test]
     fn only_the_socket_itself_is_given_away() {

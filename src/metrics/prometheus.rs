@@ -11,12 +11,9 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub fn text(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     for metric in METRICS {
-        let (family, kind) = (metric.family(), kind(metric.kind));
-        text.push_str(&format!(
-            "# HELP {family} {}\n# TYPE {family} {kind}\n",
-            metric.help
-        ));
-        if let Some(unit) = metric.unit {
+        let (family, kind, help) = (metric.family, kind(metric.kind), metric.help);
+        text.push_str(&format!("# HELP {family} {help}\n# TYPE {family} {kind}\n"));
+        if let Some(unit) = metric.unit() {
             text.push_str(&format!("# UNIT {family} {unit}\n"));
         }
         samples(&mut text, metric, snapshot);
@@ -47,7 +44,7 @@ fn samples(text: &mut String, metric: &Metric, snapshot: &Snapshot) {
                 sample(&[(label, value)], count);
             }
         }
-        Read::Histogram(read) => histogram(text, &name, read(snapshot)),
+        Read::Durations(read) => histogram(text, &name, read(snapshot)),
         Read::Tracker(read) => {
             for (host, _, sums) in snapshot.trackers.by_host() {
                 sample(&[("tracker", host)], read(&sums));

@@ -26,8 +26,8 @@ pub fn json(snapshot: &Snapshot) -> String {
         "up_seconds": snapshot.up_ms / 1000,
         "payload_bytes_per_second": snapshot.rate_bytes,
     });
-    for metric in METRICS {
-        let Some(path) = metric.json else { continue };
+    for metric in METRICS.iter().filter(|metric| !metric.json.is_empty()) {
+        let path = metric.json;
         match metric.read {
             Read::Value(read) => *at(&mut status, path) = read(snapshot).into(),
             Read::Labelled(_, read) => {
@@ -35,7 +35,7 @@ pub fn json(snapshot: &Snapshot) -> String {
                 let values = values.map(|(value, count)| (value.to_owned(), count.into()));
                 *at(&mut status, path) = Value::Object(values.collect());
             }
-            Read::Histogram(read) => {
+            Read::Durations(read) => {
                 let histogram = read(snapshot);
                 let mut put =
                     |name, us: u64| *at(&mut status, &format!("{path}{name}")) = us.into();
@@ -87,8 +87,8 @@ fn add_sums(object: &mut Value, sums: &TrackerSums) {
         *at(object, outcome) = count.into();
     }
     for metric in METRICS {
-        if let (Read::Tracker(read), Some(key)) = (&metric.read, metric.json) {
-            *at(object, key) = read(sums).into();
+        if let Read::Tracker(read) = metric.read {
+            *at(object, metric.json) = read(sums).into();
         }
     }
 }

@@ -1,19 +1,17 @@
 //! The sockets of the status listener.
 //!
-//! The status listener's sockets: requests come out of [`StatusServer::poll`], answers go back by
-//! [`StatusServer::respond`].
-//!
-//! Its clients are few and short-lived, and each has a deadline, so that whoever looks at the daemon
-//! cannot hold it up. When all slots are taken, the oldest client makes room for the next.
+//! Requests come out of [`StatusServer::poll`], answers go back by [`StatusServer::respond`]. Clients
+//! are few and short-lived, and each has a deadline, so they cannot hold up the daemon. When all slots
+//! are taken, the oldest client makes room for the next.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Socket};
 use thiserror::Error;
@@ -49,7 +47,9 @@ pub struct ClientId(u64);
 
 /// The listener and its clients.
 pub struct StatusServer {
-    listener: Listener,
+    listener: Socket,
+    /// The path of the socket when we made it: it is removed at the end.
+    path: Option<PathBuf>,
     hosts: Hosts,
     /// More clients may be waiting: a latch that only `WouldBlock` clears.
     is_acceptable: bool,
@@ -57,15 +57,9 @@ pub struct StatusServer {
     next_id: ClientId,
 }
 
-enum Listener {
-    Tcp(TcpListener),
-    /// With the path of its socket when it is ours: it is removed at the end.
-    Unix(UnixListener, Option<PathBuf>),
-}
-
 struct Client {
     id: ClientId,
-    stream: Stream,
+    stream: Socket,
     state: ClientState,
     deadline: Time,
     /// An event has come, or an answer: a latch that `WouldBlock` clears.
@@ -87,50 +81,6 @@ enum ClientState {
     },
 }
 
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(buffer),
-            Self::Unix(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            Self::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Stream {
-    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        match self {
-            Self::Tcp(stream) => registry.register(stream, token, interest),
-            Self::Unix(stream) => registry.register(stream, token, interest),
-        }
-    }
-
-    fn end_writing(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
-        }
-    }
-}
-
 impl StatusServer {
     /// Listens where the configuration says; a socket that was passed to the process takes
     /// precedence. The default address may be taken by another program: there is no status then. A
@@ -150,13 +100,17 @@ impl StatusServer {
             StatusListen::Default => default.to_string(),
             StatusListen::At(address) => address.to_string(),
         };
+        let path = match &config.listen {
+            StatusListen::At(StatusAddress::Unix(path)) if passed.is_none() => Some(path.clone()),
+            _ => None,
+        };
         let listener = match (passed, &config.listen) {
-            (Some(socket), _) => Listener::adopt(socket),
-            (None, StatusListen::At(address)) => Listener::bind(address, owner),
-            (None, _) => Listener::bind(&default, owner),
+            (Some(socket), _) => Ok(socket),
+            (None, StatusListen::At(address)) => bind(address, owner),
+            (None, _) => bind(&default, owner),
         };
         match listener {
-            Ok(listener) => Ok(Some(Self::new(listener, &config.hosts))),
+            Ok(listener) => Ok(Some(Self::new(listener, path, &config.hosts))),
             Err(error) if config.listen == StatusListen::Default => {
                 log::warn!("no status page: {address}: {error}");
                 Ok(None)
@@ -165,13 +119,15 @@ impl StatusServer {
         }
     }
 
-    fn new(listener: Listener, names: &[String]) -> Self {
+    fn new(listener: Socket, path: Option<PathBuf>, names: &[String]) -> Self {
+        let address = listener.local_addr();
         let hosts = Hosts {
             names: names.to_vec(),
-            any: matches!(listener, Listener::Unix(..)),
+            any: address.is_ok_and(|address| address.domain() == Domain::UNIX),
         };
         Self {
             listener,
+            path,
             hosts,
             is_acceptable: true,
             clients: [const { None }; MAX_CLIENTS],
@@ -184,11 +140,16 @@ impl StatusServer {
     /// # Errors
     /// Those of epoll.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        log::info!("status at {}", self.listener.address()?);
-        match &mut self.listener {
-            Listener::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
-            Listener::Unix(listener, _) => registry.register(listener, token, Interest::READABLE),
-        }
+        let address = self.listener.local_addr()?;
+        let path = || address.as_pathname().unwrap_or(Path::new("")).to_owned();
+        let address =
+            (address.as_socket()).map_or_else(|| StatusAddress::Unix(path()), StatusAddress::Tcp);
+        log::info!("status at {address}");
+        registry.register(
+            &mut SourceFd(&self.listener.as_raw_fd()),
+            token,
+            Interest::READABLE,
+        )
     }
 
     /// Clients may be waiting to be accepted.
@@ -216,7 +177,7 @@ impl StatusServer {
                 return;
             }
             match self.listener.accept() {
-                Ok(stream) => self.admit(stream, registry, token, now),
+                Ok((stream, _)) => self.admit(stream, registry, token, now),
                 // Without descriptors nobody can be accepted; the next event tries again.
                 Err(_) => self.is_acceptable = false,
             }
@@ -224,19 +185,18 @@ impl StatusServer {
     }
 
     /// Gives a client a slot: a free one, or that of the oldest client.
-    fn admit(
-        &mut self,
-        mut stream: Stream,
-        registry: &Registry,
-        token: fn(usize) -> Token,
-        now: Time,
-    ) {
+    fn admit(&mut self, stream: Socket, registry: &Registry, token: fn(usize) -> Token, now: Time) {
         let slots = self.clients.iter_mut().enumerate();
         let id = |client: &Option<Client>| client.as_ref().map(|client| client.id);
         let oldest = slots.min_by_key(|(_, client)| id(client));
         let (slot, client) = oldest.expect("there are slots");
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let source = stream.as_raw_fd();
+        let watched = stream
+            .set_nonblocking(true)
+            .and_then(|()| registry.register(&mut SourceFd(&source), token(slot), interest));
         // A client that cannot be watched is dropped, which closes it.
-        if stream.register(registry, token(slot)).is_ok() {
+        if watched.is_ok() {
             *client = Some(Client {
                 id: self.next_id,
                 stream,
@@ -279,53 +239,25 @@ impl StatusServer {
     }
 }
 
-impl Listener {
-    fn bind(address: &StatusAddress, owner: Option<Owner>) -> io::Result<Self> {
-        match address {
-            StatusAddress::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(*address)?)),
-            StatusAddress::Unix(path) => {
-                remove_stale(path)?;
-                let listener = UnixListener::from_std(socket::listen(path, owner)?);
-                Ok(Self::Unix(listener, Some(path.clone())))
-            }
-        }
-    }
-
-    /// Takes over a socket that listens already.
-    fn adopt(socket: Socket) -> io::Result<Self> {
-        match socket.local_addr()?.domain() == Domain::UNIX {
-            true => Ok(Self::Unix(
-                UnixListener::from_std(OwnedFd::from(socket).into()),
-                None,
-            )),
-            false => Ok(Self::Tcp(TcpListener::from_std(socket.into()))),
-        }
-    }
-
-    fn accept(&self) -> io::Result<Stream> {
-        match self {
-            Self::Tcp(listener) => listener.accept().map(|(stream, _)| Stream::Tcp(stream)),
-            Self::Unix(listener, _) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),
-        }
-    }
-
-    fn address(&self) -> io::Result<StatusAddress> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().map(StatusAddress::Tcp),
-            Self::Unix(listener, _) => {
-                let address = listener.local_addr()?;
-                let path = address.as_pathname().unwrap_or(Path::new(""));
-                Ok(StatusAddress::Unix(path.to_owned()))
-            }
+impl Drop for StatusServer {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // The directory may be one that this process may not write to any more.
+            let _ = fs::remove_file(path);
         }
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Self::Unix(_, Some(path)) = self {
-            // The directory may be one that this process may not write to any more.
-            let _ = fs::remove_file(path);
+fn bind(address: &StatusAddress, owner: Option<Owner>) -> io::Result<Socket> {
+    match address {
+        StatusAddress::Tcp(address) => {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener.into())
+        }
+        StatusAddress::Unix(path) => {
+            remove_stale(path)?;
+            socket::listen(path, owner)
         }
     }
 }
@@ -384,7 +316,7 @@ impl Client {
                     length => *sent += length,
                 }
                 if *sent == answer.len() {
-                    self.stream.end_writing()?;
+                    self.stream.shutdown(Shutdown::Write)?;
                     self.state = ClientState::Draining { bytes: 0 };
                 }
             }
@@ -400,7 +332,7 @@ impl Client {
 
 /// Removes a socket that nobody listens on: one that a killed process has left.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    match StdUnixStream::connect(path) {
+    match UnixStream::connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
         _ => Ok(()),
     }
