@@ -110,7 +110,7 @@ pub fn list(config: &Config) -> Result<(), String> {
         Some(path) => Index::open(path).map_err(|error| error.to_string())?,
         None => {
             let settings = Settings::from(&config.library);
-            refresh::make_nowhere(&settings, None, |refusal| refusals.push(refusal))?
+            refresh::make_nowhere(&settings, |refusal| refusals.push(refusal))?
         }
     };
     let root = config

@@ -426,7 +426,7 @@ fn limited(timeouts: Timeouts, limits: LimitsConfig) -> (tempfile::TempDir, Samp
     config.network.port = 0;
     config.network.bind = vec!["127.0.0.1".parse().unwrap()];
     config.status.listen = StatusListen::Off;
-    let index = refresh::make_nowhere(&Settings::from(&config.library), None, |refusal| {
+    let index = refresh::make_nowhere(&Settings::from(&config.library), |refusal| {
         panic!("{refusal}")
     });
     let index = index.unwrap();

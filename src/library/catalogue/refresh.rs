@@ -69,68 +69,57 @@ pub(super) fn open(settings: &Settings) -> Result<Option<Index>, String> {
     Ok(None)
 }
 
+/// What goes into the index of these settings; `None` if somebody else makes it.
+fn plan(settings: &Settings, threads: usize) -> Option<Plan> {
+    let Source::Inputs { inputs, state } = &settings.source else {
+        return None;
+    };
+    Some(Plan {
+        inputs: inputs.clone(),
+        content: settings.content.clone(),
+        target: state.clone(),
+        threads,
+    })
+}
+
 /// Makes the first index.
 pub(super) fn first(settings: &Settings, progress: &Progress) -> Result<Index, String> {
-    let Source::Inputs { inputs, state } = &settings.source else {
+    let Some(plan) = plan(settings, parallel::cores()) else {
         return given(settings);
     };
-    warn_of_away(inputs, settings);
+    warn_of_away(settings);
     // An index of other inputs may know many of the same files.
-    let other = index_cache::nearest(state, inputs, settings.content.as_deref());
+    let other = index_cache::nearest(&plan.target, &plan.inputs, plan.content.as_deref());
     let previous = other.as_ref().map(|index| Previous {
         index,
         depth: Depth::Metainfo,
         quiet: false,
         gone: &[],
     });
-    let how = How {
-        previous,
-        threads: parallel::cores(),
-    };
-    make(settings, state, how, progress)
+    make(plan, previous, progress)
 }
 
 /// Makes the next index, or opens the one that somebody else has made.
 pub(super) fn again(task: &Task) -> Result<Index, String> {
-    match &task.settings.source {
-        Source::Inputs { inputs, state } => {
-            warn_of_away(inputs, &task.settings);
-            let previous = Previous {
-                index: &task.previous,
-                depth: task.depth,
-                quiet: task.quiet,
-                gone: &task.gone,
-            };
-            // A wrong byte would be copied into every later index.
-            let whole = task.previous.check();
-            let previous = match whole {
-                Ok(()) => Some(previous),
-                Err(error) => {
-                    log::warn!("{error}; reading every metainfo file again");
-                    None
-                }
-            };
-            let how = How {
-                previous,
-                // The loop keeps a core while it serves peers.
-                threads: parallel::cores().div_ceil(2),
-            };
-            make(&task.settings, state, how, &Progress::default())
-        }
-        Source::Given { .. } => {
-            warn_of_away(&[], &task.settings);
-            given(&task.settings)
-        }
-    }
+    warn_of_away(&task.settings);
+    // The loop keeps a core while it serves peers.
+    let Some(plan) = plan(&task.settings, parallel::cores().div_ceil(2)) else {
+        return given(&task.settings);
+    };
+    // A wrong byte would be copied into every later index.
+    let checked = task.previous.check().inspect_err(|error| {
+        log::warn!("{error}; reading every metainfo file again");
+    });
+    let previous = checked.ok().map(|()| Previous {
+        index: &task.previous,
+        depth: task.depth,
+        quiet: task.quiet,
+        gone: &task.gone,
+    });
+    make(plan, previous, &Progress::default())
 }
 
-/// How an index is made.
-#[derive(Clone, Copy)]
-struct How<'a> {
-    previous: Option<Previous<'a>>,
-    threads: usize,
-}
-
+/// Opens the index that somebody else makes.
 fn given(settings: &Settings) -> Result<Index, String> {
     let Source::Given { index, root } = &settings.source else {
         return Err("no index is given".to_owned());
@@ -142,82 +131,62 @@ fn given(settings: &Settings) -> Result<Index, String> {
     })
 }
 
-fn make(
-    settings: &Settings,
-    state: &Path,
-    how: How<'_>,
-    progress: &Progress,
-) -> Result<Index, String> {
+fn make(plan: Plan, previous: Option<Previous<'_>>, progress: &Progress) -> Result<Index, String> {
     let mut logged = 0;
     let refuse = |refusal: Refusal| {
         logged += 1;
         log_refusals(std::slice::from_ref(&refusal));
     };
-    let made = match prepare(state) {
-        Ok(()) => {
-            let target = state.to_path_buf();
-            write(settings, target, how, progress, refuse)
-        }
-        Err(error) => Err(BuildError::Write(state.to_path_buf(), error)),
-    };
+    let made = make_directory(plan.target.parent().unwrap_or(Path::new("/")))
+        .map_err(|error| BuildError::Write(plan.target.clone(), error))
+        .and_then(|()| write(&plan, previous, progress, refuse));
     match made {
-        Err(error @ (BuildError::Write(..) | BuildError::Busy(_))) => {
-            log::warn!("{error}: the index is not saved, and is rebuilt at the next start");
-        }
         Ok(index) => {
             index_cache::hold(&index);
-            index_cache::remove_unused(state);
-            return Ok(index);
+            index_cache::remove_unused(&plan.target);
+            Ok(index)
         }
-        Err(error) => return Err(error.to_string()),
+        Err(error @ (BuildError::Write(..) | BuildError::Busy(_))) => {
+            log::warn!("{error}: the index is not saved, and is rebuilt at the next start");
+            // The second run has the same refusals in the same order: log those that the first did not
+            // reach.
+            let mut again = 0;
+            nowhere(plan, previous, |refusal| {
+                again += 1;
+                if again > logged {
+                    log_refusals(std::slice::from_ref(&refusal));
+                }
+            })
+        }
+        Err(error) => Err(error.to_string()),
     }
-    // The second run has the same refusals in the same order: log only what the first did not reach.
-    let mut again = 0;
-    let refuse = |refusal: Refusal| {
-        again += 1;
-        if again > logged {
-            log_refusals(std::slice::from_ref(&refusal));
-        }
-    };
-    nowhere(settings, how, refuse)
 }
 
 /// Makes an index in a file that is removed at once and stays open.
 ///
 /// # Errors
 /// One line that says why there is none.
-pub fn make_nowhere(
-    settings: &Settings,
-    previous: Option<Previous<'_>>,
-    refuse: impl FnMut(Refusal),
-) -> Result<Index, String> {
-    let threads = parallel::cores();
-    nowhere(settings, How { previous, threads }, refuse)
+pub fn make_nowhere(settings: &Settings, refuse: impl FnMut(Refusal)) -> Result<Index, String> {
+    let plan = plan(settings, parallel::cores()).ok_or("nothing to index: an index is given")?;
+    nowhere(plan, None, refuse)
 }
 
 fn nowhere(
-    settings: &Settings,
-    how: How<'_>,
+    mut plan: Plan,
+    previous: Option<Previous<'_>>,
     refuse: impl FnMut(Refusal),
 ) -> Result<Index, String> {
-    // Creating it fails if somebody else has made it, so nobody else can write to it.
     let name = format!("hekate-{}-{:08x}", std::process::id(), fastrand::u32(..));
     let directory = std::env::temp_dir().join(name);
+    plan.target = directory.join("index");
+    // Creating it fails if somebody else has made it, so nobody else can write to it.
     let made = DirBuilder::new().mode(STATE_MODE).create(&directory);
     let made = made
         .map_err(|error| BuildError::Write(directory.clone(), error))
-        .and_then(|()| {
-            let (progress, target) = (Progress::default(), directory.join("index"));
-            write(settings, target, how, &progress, refuse)
-        });
+        .and_then(|()| write(&plan, previous, &Progress::default(), refuse));
     // An open file does not need its name.
     let _ = fs::remove_dir_all(&directory);
     made.map_err(|error| error.to_string())
-}
-
-/// Makes the directory of the index, unless it exists.
-fn prepare(state: &Path) -> io::Result<()> {
-    make_directory(state.parent().unwrap_or(Path::new("/")))
 }
 
 /// Makes a state directory with its parents, unless it exists.
@@ -230,29 +199,21 @@ pub fn make_directory(directory: &Path) -> io::Result<()> {
 }
 
 fn write(
-    settings: &Settings,
-    target: PathBuf,
-    how: How<'_>,
+    plan: &Plan,
+    previous: Option<Previous<'_>>,
     progress: &Progress,
     refuse: impl FnMut(Refusal),
 ) -> Result<Index, BuildError> {
-    let Source::Inputs { inputs, .. } = &settings.source else {
-        return Err(BuildError::Nothing(None));
-    };
-    let plan = Plan {
-        inputs: inputs.clone(),
-        content: settings.content.clone(),
-        threads: how.threads,
-        target,
-    };
-    build::refresh(&plan, how.previous, progress, refuse)?;
+    build::refresh(plan, previous, progress, refuse)?;
     Ok(Index::open(&plan.target)?)
 }
 
 /// Logs which disks are not mounted.
-pub(super) fn warn_of_away(inputs: &[PathBuf], settings: &Settings) {
-    let presence_roots = settings.presence_roots();
-    let directories = inputs.iter().chain(&presence_roots);
+pub(super) fn warn_of_away(settings: &Settings) {
+    let directories = settings
+        .inputs()
+        .into_iter()
+        .chain(settings.presence_roots());
     for path in directories.filter(|path| is_away(path)) {
         let path = Printable::path(&path);
         log::warn!("{path} is empty or missing: its torrents are served when they appear");

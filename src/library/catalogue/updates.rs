@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 
+use thiserror::Error;
+
 use super::overlay::{Change, Override, Snapshot};
 use crate::library::index::Counts;
 use crate::wire::message::InfoHash;
@@ -45,8 +47,9 @@ pub struct NewSnapshot {
     pub counts: Counts,
 }
 
-/// The loop has ended.
-#[derive(Debug)]
+/// The loop has ended, so nobody is left to be notified.
+#[derive(Debug, Error)]
+#[error("the loop has ended")]
 pub(super) struct Ended;
 
 /// The sending end.

@@ -8,6 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
+
 use super::additions::Additions;
 use super::contents::Contents;
 use super::mailbox::Mailbox;
@@ -38,7 +40,7 @@ const POSTPONED_PAUSE: Duration = Duration::from_secs(1);
 /// Below a directory with more metainfo files than this, a refresh finds what has changed.
 const AFFECTED_MAX: usize = 20_000;
 
-/// Opens the library, then looks after it until the loop ends.
+/// Opens the library, then updates it until the loop ends.
 pub(super) fn run(
     settings: Settings,
     indexing: &OnceLock<Progress>,
@@ -87,11 +89,13 @@ pub(super) fn run(
     }))?;
     match worker.settings.source {
         // Files may have changed since the index was made.
-        Source::Inputs { .. } if was_cached => worker.refresh(RefreshRequest::start()),
+        Source::Inputs { .. } if was_cached => {
+            worker.refresh(RefreshRequest::new(Depth::Metainfo, false))
+        }
         Source::Inputs { .. } => {}
-        // A SIGHUP says when there is another.
+        // A SIGHUP announces the next one.
         Source::Given { .. } => {
-            refresh::warn_of_away(&[], &worker.settings);
+            refresh::warn_of_away(&worker.settings);
             worker.watch = Watch::start(Watched::of(&worker.settings), mailbox);
         }
     }
@@ -101,7 +105,10 @@ pub(super) fn run(
             worker.end_refresh()?;
         }
         if let Some(settings) = mail.refresh {
-            worker.refresh(RefreshRequest::of(settings));
+            worker.refresh(RefreshRequest {
+                settings: Some(settings),
+                ..RefreshRequest::new(Depth::Content, false)
+            });
         }
         if !mail.changes.is_empty() {
             worker.examine(&mail.changes)?;
@@ -116,29 +123,20 @@ pub(super) fn run(
     }
 }
 
-/// Makes an index. A panic is a failure like another, or nobody would look after the library any
-/// more; the panic itself has been reported on standard error.
+/// Makes an index. A panic is an error like another, so that the library is still updated; the panic
+/// itself has been reported on standard error.
 fn guarded(make: impl FnOnce() -> Result<Index, String>) -> Result<Index, String> {
     let made = catch_unwind(AssertUnwindSafe(make));
     made.unwrap_or_else(|_| Err("making the index panicked, a defect of hekate".to_owned()))
 }
 
-/// Why something ends early.
-enum Trouble {
-    Ended,
-    Index(IndexError),
-}
-
-impl From<Ended> for Trouble {
-    fn from(_: Ended) -> Self {
-        Trouble::Ended
-    }
-}
-
-impl From<IndexError> for Trouble {
-    fn from(error: IndexError) -> Self {
-        Trouble::Index(error)
-    }
+/// Why an examination or a merge ends early.
+#[derive(Debug, Error)]
+enum Interrupted {
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    #[error(transparent)]
+    Index(#[from] IndexError),
 }
 
 /// A refresh that is wanted.
@@ -152,28 +150,10 @@ struct RefreshRequest {
 }
 
 impl RefreshRequest {
-    /// After a start with a cached index.
-    fn start() -> Self {
-        RefreshRequest {
-            depth: Depth::Metainfo,
-            quiet: false,
-            settings: None,
-        }
-    }
-
-    fn of(settings: Settings) -> Self {
-        RefreshRequest {
-            depth: Depth::Content,
-            quiet: false,
-            settings: Some(settings),
-        }
-    }
-
-    /// One that nobody has asked for.
-    fn quiet(depth: Depth) -> Self {
+    fn new(depth: Depth, quiet: bool) -> Self {
         RefreshRequest {
             depth,
-            quiet: true,
+            quiet,
             settings: None,
         }
     }
@@ -182,10 +162,7 @@ impl RefreshRequest {
     fn and(self, earlier: Option<RefreshRequest>) -> Self {
         let Some(earlier) = earlier else { return self };
         RefreshRequest {
-            depth: match (self.depth, earlier.depth) {
-                (Depth::Metainfo, Depth::Metainfo) => Depth::Metainfo,
-                _ => Depth::Content,
-            },
+            depth: self.depth.max(earlier.depth),
             quiet: self.quiet && earlier.quiet,
             settings: self.settings.or(earlier.settings),
         }
@@ -242,15 +219,14 @@ impl Worker {
     fn rescan_when_due(&mut self) {
         let is_due = (self.settings.rescan).is_some_and(|every| self.scanned_at.elapsed() >= every);
         if is_due && self.refreshing.is_none() {
-            self.refresh(RefreshRequest::quiet(Depth::Content));
+            self.refresh(RefreshRequest::new(Depth::Content, true));
         }
     }
 
     /// Starts to make a new index in a thread, or remembers to do so after the one under way.
     fn refresh(&mut self, request: RefreshRequest) {
         if self.refreshing.is_some() {
-            self.next_refresh = Some(request.and(self.next_refresh.take()));
-            return;
+            return self.refresh_afterwards(request);
         }
         self.scanned_at = Instant::now();
         self.contents.begin_refresh();
@@ -288,7 +264,12 @@ impl Worker {
         }
     }
 
-    /// Takes what a refresh has made.
+    /// Remembers a refresh until the one under way has ended.
+    fn refresh_afterwards(&mut self, request: RefreshRequest) {
+        self.next_refresh = Some(request.and(self.next_refresh.take()));
+    }
+
+    /// Merges the index that a refresh has made.
     fn end_refresh(&mut self) -> Result<(), Ended> {
         let Some(ended) = self.refreshing.take() else {
             return Ok(());
@@ -313,8 +294,8 @@ impl Worker {
                 }
                 match self.replace(index) {
                     Ok(()) => {}
-                    Err(Trouble::Ended) => return Err(Ended),
-                    Err(Trouble::Index(error)) => {
+                    Err(Interrupted::Ended(ended)) => return Err(ended),
+                    Err(Interrupted::Index(error)) => {
                         log::error!("rescan failed, still serving the old library: {error}");
                     }
                 }
@@ -332,7 +313,7 @@ impl Worker {
     }
 
     /// Merges a new index into the contents and sends what changes by it.
-    fn replace(&mut self, index: Index) -> Result<(), Trouble> {
+    fn replace(&mut self, index: Index) -> Result<(), Interrupted> {
         let epoch = match self.settings.source {
             Source::Inputs { .. } => self.contents.epoch(),
             // A given index overrides everything that was examined.
@@ -358,27 +339,21 @@ impl Worker {
         let mut examined = Examined::default();
         let promoted = self.contents.promote_duplicates(&mut examined);
         self.report(&mut examined)?;
-        self.postpone(examined.postponed);
         Ok(promoted?)
     }
 
     /// Examines what may have changed.
     fn examine(&mut self, changes: &Changes) -> Result<(), Ended> {
         let mut examined = Examined::default();
-        let wanted = self.examine_changes(changes, &mut examined);
-        let damaged = match wanted {
-            Err(Trouble::Ended) => return Err(Ended),
-            Err(Trouble::Index(error)) => Err(error),
-            Ok(depth) => Ok(depth),
-        };
+        let scan = self.examine_changes(changes, &mut examined);
         self.report(&mut examined)?;
-        self.postpone(examined.postponed);
-        match damaged {
-            Err(error) => self.rebuild(&error),
-            Ok(Some(depth)) => self.refresh(RefreshRequest::quiet(depth)),
+        match scan {
+            Err(Interrupted::Ended(ended)) => return Err(ended),
+            Err(Interrupted::Index(error)) => self.rebuild(&error),
+            Ok(Some(depth)) => self.refresh(RefreshRequest::new(depth, true)),
             Ok(None) => {
                 if self.contents.overlay().len() > OVERLAY_MAX && self.refreshing.is_none() {
-                    self.refresh(RefreshRequest::quiet(Depth::Metainfo));
+                    self.refresh(RefreshRequest::new(Depth::Metainfo, true));
                 }
             }
         }
@@ -390,7 +365,7 @@ impl Worker {
         &mut self,
         changes: &Changes,
         examined: &mut Examined,
-    ) -> Result<Option<Depth>, Trouble> {
+    ) -> Result<Option<Depth>, Interrupted> {
         let mut scan = changes.everything.then_some(Depth::Content);
         for path in &changes.paths {
             let affected = match self.contents.is_input(path) {
@@ -412,13 +387,16 @@ impl Worker {
 
     /// Examines metainfo files, and sends changes while more are examined: the first torrents are
     /// served long before the last is read.
-    fn examine_each(&mut self, files: &[PathBuf], examined: &mut Examined) -> Result<(), Trouble> {
+    fn examine_each(
+        &mut self,
+        files: &[PathBuf],
+        examined: &mut Examined,
+    ) -> Result<(), Interrupted> {
         for file in files {
             if self.contents.overlay().len() >= OVERLAY_BOUND {
                 if self.refreshing.is_some() {
                     // The refresh may have passed this path already.
-                    let request = RefreshRequest::quiet(Depth::Metainfo);
-                    self.next_refresh = Some(request.and(self.next_refresh.take()));
+                    self.refresh_afterwards(RefreshRequest::new(Depth::Metainfo, true));
                 }
                 return Ok(());
             }
@@ -452,21 +430,10 @@ impl Worker {
             }
         }
         self.report(&mut examined)?;
-        self.postpone(examined.postponed);
         if let Some(error) = damage {
             self.rebuild(&error);
         }
         Ok(())
-    }
-
-    /// Leaves paths for later because no descriptor was left.
-    fn postpone(&mut self, mut paths: Vec<PathBuf>) {
-        if !paths.is_empty() {
-            paths.sort_unstable();
-            let everything = false;
-            self.postponed.merge(Changes { paths, everything });
-            self.resume_at = Some(Instant::now() + POSTPONED_PAUSE);
-        }
     }
 
     fn resume_when_due(&mut self) -> Result<(), Ended> {
@@ -478,9 +445,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Logs refusals and sends changes.
-    fn report(&self, examined: &mut Examined) -> Result<(), Ended> {
+    /// Logs refusals, sends changes, and leaves postponed paths for later.
+    fn report(&mut self, examined: &mut Examined) -> Result<(), Ended> {
         log_refusals(&mem::take(&mut examined.refused));
+        let mut paths = mem::take(&mut examined.postponed);
+        if !paths.is_empty() {
+            paths.sort_unstable();
+            let everything = false;
+            self.postponed.merge(Changes { paths, everything });
+            self.resume_at = Some(Instant::now() + POSTPONED_PAUSE);
+        }
         let changes = mem::take(&mut examined.changes);
         if changes.is_empty() {
             return Ok(());
@@ -497,7 +471,7 @@ impl Worker {
     /// The index has turned out to be damaged.
     fn rebuild(&mut self, error: &IndexError) {
         log::error!("rebuilding the index: {error}");
-        self.refresh(RefreshRequest::quiet(Depth::Metainfo));
+        self.refresh(RefreshRequest::new(Depth::Metainfo, true));
     }
 }
 

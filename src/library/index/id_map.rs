@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_start_each_record_has_its_own_number() {
+    fn at_the_start_each_record_has_its_number_as_id() {
         assert_eq!(check(&[0, 1, 2, 3]), IdMap::identity(4));
         assert_eq!(check(&[]), IdMap::identity(0));
         let all = IdMap::identity(20_000_000);
@@ -175,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn what_has_come_and_gone_shifts_the_rest() {
+    fn records_that_come_and_go_shift_the_rest() {
         // The second is gone, two have come in front and one behind.
         let map = check(&[5, 6, 0, 2, 3, 4, 7]);
         assert_eq!(map.runs().len(), 4);
     }
 
     #[test]
-    fn any_order_of_numbers_is_told_apart() {
+    fn any_order_of_ids_is_mapped_both_ways() {
         let mut random = fastrand::Rng::with_seed(11);
         for _ in 0..200 {
             let mut numbers: Vec<u32> = (0..60).filter(|_| random.u8(..3) > 0).collect();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_reach_as_far_as_32_bits() {
+    fn ids_have_32_bits() {
         let map = map(&[TorrentId(u32::MAX - 1), TorrentId(u32::MAX), TorrentId(0)]);
         assert_eq!(map.record(TorrentId(u32::MAX)), Some(RecordNo(1)));
         assert_eq!(map.record(TorrentId(0)), Some(RecordNo(2)));

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_were_chosen_are_found_too() {
+    fn prefixes_that_are_not_uniform_are_found() {
         let mut random = fastrand::Rng::with_seed(2);
         let ends = [0, u64::MAX];
         let low: Vec<u64> = (0..3000).collect();

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_come_out_in_order_however_many_runs_there_are() {
+    fn pairs_are_sorted_with_any_number_of_runs() {
         let mut random = fastrand::Rng::with_seed(3);
         let pairs: Vec<Pair> = (0..20_000)
             .map(|number| (random.u64(..5000), number))

@@ -156,7 +156,7 @@ pub struct Previous<'a> {
 }
 
 /// How much is examined of what is in an index already.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Depth {
     /// The length and time of each metainfo file. A file that has the same is not read, and its
     /// content not examined, unless that was wrong.

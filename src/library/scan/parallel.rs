@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn without_threads_a_run_is_an_error() {
+    fn a_run_without_threads_is_an_error() {
         for at_most in [0, 1] {
             let (run, taken) = run_with_threads_at_most(at_most);
             assert!(run.is_err());

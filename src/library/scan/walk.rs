@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_refused() {
+    fn an_absent_input_is_refused() {
         let (_directory, previous) = tree(&["a/x.torrent"]);
         let found = walked(&previous, &["gone", "a"]);
         assert!(found[0].contains("gone: unreadable: "), "{found:?}");
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_away_is_a_start_nevertheless() {
+    fn an_absent_or_empty_input_stays_a_start_of_a_refresh() {
         let (_directory, previous) = tree(&["b/x.torrent"]);
         fs::create_dir(previous.join("a")).unwrap();
         let inputs = ["b", "gone", "a"].map(|input| previous.join(input));
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_from_below_finds_what_one_from_the_start_does() {
+    fn a_walk_from_below_finds_the_same_as_one_from_the_start() {
         let (_directory, previous) = tree(&["a/x.torrent", "a/b/y.torrent"]);
         std::os::unix::fs::symlink(&previous, previous.join("a/b/up")).unwrap();
         let found = |directory: &str| -> Vec<String> {
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn links_from_everywhere_to_everywhere_are_followed_a_few_times() {
+    fn links_between_all_directories_are_followed_up_to_the_limit() {
         let files = ["a", "b", "c", "d", "e", "f"].map(|name| format!("{name}/x.torrent"));
         let (_directory, previous) = tree(&files.each_ref().map(String::as_str));
         for (from, to) in (0..36).map(|pair| (pair / 6, pair % 6)) {

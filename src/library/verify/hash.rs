@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -16,6 +16,7 @@ use crate::library::scan::build::Progress;
 use crate::torrent::content::{self, ContentError};
 use crate::torrent::layout::{ExtentSource, Layout};
 use crate::torrent::metainfo::{Metainfo, MetainfoFile};
+use crate::wire::message::InfoHash;
 
 /// A torrent whose content is hashed.
 pub(super) struct Torrent {
@@ -33,44 +34,69 @@ const STEP_BYTES: usize = 128 * 1024;
 /// Extra files that are named for one torrent. Its directory may be that of a whole disk.
 const MAX_EXTRA: usize = 1000;
 
-/// What is wrong with a run of pieces, and with the files that start in it.
-#[derive(Default)]
-pub(super) struct Checked {
-    pub(super) faults: Vec<ContentError>,
-    pub(super) absent: Vec<u32>,
-    pub(super) corrupt: Vec<u32>,
-    /// Found with the last piece.
-    pub(super) extra: Vec<PathBuf>,
-    /// Whether there are more than [`MAX_EXTRA`].
-    pub(super) more_extra: bool,
+/// What was found out about one torrent, or some of its pieces and the files that start in them.
+#[derive(Debug)]
+pub struct Report {
+    /// The metainfo file.
+    pub path: PathBuf,
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// How many pieces it has.
+    pub pieces: u32,
+    /// Files that are missing, have another length, or cannot be read.
+    pub faults: Vec<ContentError>,
+    /// Pieces that cannot be read completely, ascending.
+    pub absent: Vec<u32>,
+    /// Pieces with another hash, ascending.
+    pub corrupt: Vec<u32>,
+    /// Files in the torrent's directory that are no part of it, relative to the content root. They
+    /// are no fault, and are found with the last piece.
+    pub extra: Vec<PathBuf>,
+    /// Whether there are more of them than are named.
+    pub more_extra: bool,
 }
 
-impl Checked {
-    /// Names a file that cannot be read, once. One that is short or not there was examined already.
-    fn failed(&mut self, torrent: &Torrent, file: u32, error: io::Error) {
-        let is_known = matches!(
-            error.kind(),
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound
-        );
-        if let Some((path, _)) = place(torrent, file).filter(|_| !is_known) {
-            add_fault(
-                &mut self.faults,
-                ContentError::Unreadable(path.into(), error),
-            );
+impl Report {
+    /// One without faults.
+    fn new(torrent: &Torrent) -> Self {
+        Report {
+            path: torrent.path.clone(),
+            info_hash: torrent.metainfo.info_hash,
+            pieces: torrent.metainfo.pieces,
+            faults: Vec::new(),
+            absent: Vec::new(),
+            corrupt: Vec::new(),
+            extra: Vec::new(),
+            more_extra: false,
         }
     }
-}
 
-/// Adds a fault, unless it says once more that the same file cannot be read.
-pub(super) fn add_fault(faults: &mut Vec<ContentError>, fault: ContentError) {
-    let is_repeated = match (faults.last(), &fault) {
-        (Some(ContentError::Unreadable(last, _)), ContentError::Unreadable(path, _)) => {
-            last == path
+    /// Whether every byte is right and no file is longer than it should be.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.faults.is_empty() && self.absent.is_empty() && self.corrupt.is_empty()
+    }
+
+    /// Adds what was found in the pieces that follow.
+    pub(super) fn append(&mut self, next: Report) {
+        next.faults
+            .into_iter()
+            .for_each(|fault| self.add_fault(fault));
+        self.absent.extend(next.absent);
+        self.corrupt.extend(next.corrupt);
+        self.extra.extend(next.extra);
+        self.more_extra |= next.more_extra;
+    }
+
+    /// Adds a fault, unless it says once more that the same file cannot be read.
+    fn add_fault(&mut self, fault: ContentError) {
+        if let (Some(ContentError::Unreadable(last, _)), ContentError::Unreadable(path, _)) =
+            (self.faults.last(), &fault)
+            && last == path
+        {
+            return;
         }
-        _ => false,
-    };
-    if !is_repeated {
-        faults.push(fault);
+        self.faults.push(fault);
     }
 }
 
@@ -88,10 +114,10 @@ impl Hasher {
         torrent: &Torrent,
         pieces: Range<u32>,
         progress: &Progress,
-    ) -> Checked {
+    ) -> Report {
         self.open = None;
         self.buffer.resize(STEP_BYTES, 0);
-        let mut checked = Checked::default();
+        let mut report = Report::new(torrent);
         let piece_length = u64::from(torrent.metainfo.piece_length);
         for index in pieces.clone() {
             let start = u64::from(index) * piece_length;
@@ -105,39 +131,45 @@ impl Hasher {
                     }
                     ExtentSource::File(file) => {
                         if extent.offset == 0 {
-                            checked.faults.extend(self.examine(torrent, file).err());
+                            report.faults.extend(self.examine(torrent, file).err());
                         }
-                        let read =
-                            self.read(torrent, file, extent.offset, extent.length, &mut digest);
-                        read.map_err(|error| checked.failed(torrent, file, error))
+                        self.read(torrent, file, extent.offset, extent.length, &mut digest)
+                            .map_err(|error| {
+                                // One that is short or missing was found when it was examined.
+                                if !matches!(
+                                    error.kind(),
+                                    ErrorKind::UnexpectedEof | ErrorKind::NotFound
+                                ) {
+                                    let path = path(file_of(torrent, file)).to_path_buf();
+                                    report.add_fault(ContentError::Unreadable(path, error));
+                                }
+                            })
                     }
                 };
                 is_whole &= read.is_ok();
             }
-            let wanted = usize::try_from(index).ok();
-            let wanted = wanted.and_then(|index| torrent.hashes.get(index));
+            let hash = torrent.hashes.get(index as usize);
+            let hash = hash.expect("each piece has a hash");
             if !is_whole {
-                checked.absent.push(index);
-            } else if wanted != Some(&digest.finalize().into()) {
-                checked.corrupt.push(index);
+                report.absent.push(index);
+            } else if *hash != <[u8; 20]>::from(digest.finalize()) {
+                report.corrupt.push(index);
             }
             progress.add(0, piece_length.min(torrent.metainfo.total_length - start));
         }
         if pieces.end == torrent.metainfo.pieces {
-            checked.extra = extra(torrent);
-            checked.more_extra = checked.extra.len() > MAX_EXTRA;
-            checked.extra.truncate(MAX_EXTRA);
+            report.extra = extra(torrent);
+            report.more_extra = report.extra.len() > MAX_EXTRA;
+            report.extra.truncate(MAX_EXTRA);
         }
         self.open = None;
-        checked
+        report
     }
 
-    /// Whether a file is where it should be, with its right length.
+    /// Opens a file and checks its length.
     fn examine(&mut self, torrent: &Torrent, file: u32) -> Result<(), ContentError> {
-        let Some((path, length)) = place(torrent, file) else {
-            return Ok(());
-        };
-        let open = content::open(&torrent.root, path, length)?;
+        let expected = file_of(torrent, file);
+        let open = content::open(&torrent.root, path(expected), expected.length)?;
         self.open = Some((file, Some(open)));
         Ok(())
     }
@@ -154,7 +186,7 @@ impl Hasher {
             self.open = Some((file, open_any_length(torrent, file)));
         }
         let Some((_, Some(open))) = &self.open else {
-            return Err(io::ErrorKind::NotFound.into());
+            return Err(ErrorKind::NotFound.into());
         };
         let mut at = offset;
         let end = offset + length;
@@ -180,15 +212,15 @@ impl Hasher {
     }
 }
 
-/// A file that may be too short or too long: what is there is compared all the same.
+/// A file that may be too short or too long: its bytes are compared all the same.
 fn open_any_length(torrent: &Torrent, file: u32) -> Option<File> {
-    let (path, _) = place(torrent, file)?;
+    let path = path(file_of(torrent, file));
     File::open(content::resolve(&torrent.root, path).ok()?).ok()
 }
 
-fn place(torrent: &Torrent, file: u32) -> Option<(&Path, u64)> {
-    let file = torrent.metainfo.files.get(usize::try_from(file).ok()?)?;
-    Some((path(file), file.length))
+fn file_of(torrent: &Torrent, file: u32) -> &MetainfoFile {
+    let file = torrent.metainfo.files.get(file as usize);
+    file.expect("the layout is made of the files of the metainfo")
 }
 
 fn path(file: &MetainfoFile) -> &Path {

@@ -12,13 +12,13 @@ use crate::torrent::printable::Printable;
 /// What a whole run has found.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Sums {
-    /// Torrents that were looked at.
+    /// Torrents that were hashed.
     pub torrents: u64,
     /// Torrents with any fault.
     pub bad: u64,
     /// Metainfo files and directories that could not be read or used.
     pub refused: u64,
-    /// Pieces that are not all there.
+    /// Pieces that cannot be read completely.
     pub absent_pieces: u64,
     /// Pieces with another hash.
     pub corrupt_pieces: u64,

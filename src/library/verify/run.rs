@@ -7,23 +7,22 @@ use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::hash::{Checked, Hasher, Torrent, add_fault};
+pub use super::hash::Report;
+use super::hash::{Hasher, Torrent};
 use crate::library::index::{Index, IndexError};
 use crate::library::scan::build::Progress;
 use crate::library::scan::parallel;
 use crate::library::scan::walk::{Starts, Step, is_away};
 use crate::torrent::catalogue::{Refusal, RefusalReason};
-use crate::torrent::content::ContentError;
 use crate::torrent::layout::Layout;
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::reader::Reader;
-use crate::wire::message::InfoHash;
 
 /// Bytes of one torrent that one thread hashes before another may take over: enough for a disk to
 /// read in one go, and few enough that all cores share one large torrent.
 const SPAN_BYTES: u64 = 32 * 1024 * 1024;
 
-/// What is looked at.
+/// What is verified.
 #[derive(Debug)]
 pub enum Subject<'a> {
     /// Directories that are searched, and metainfo files.
@@ -32,48 +31,18 @@ pub enum Subject<'a> {
     Index(&'a Index),
 }
 
-/// What was found out about one torrent.
-#[derive(Debug)]
-pub struct Report {
-    /// The metainfo file.
-    pub path: PathBuf,
-    /// What names it on the wire.
-    pub info_hash: InfoHash,
-    /// How many pieces it has.
-    pub pieces: u32,
-    /// Files that are not as they should be.
-    pub faults: Vec<ContentError>,
-    /// Pieces that are not all there, ascending.
-    pub absent: Vec<u32>,
-    /// Pieces with another hash, ascending.
-    pub corrupt: Vec<u32>,
-    /// Files in the torrent's directory that are no part of it, relative to the content root. They
-    /// are no fault.
-    pub extra: Vec<PathBuf>,
-    /// Whether there are more of them than are named.
-    pub more_extra: bool,
-}
-
-impl Report {
-    /// Whether every byte is right and no file is longer than it should be.
-    #[must_use]
-    pub fn is_good(&self) -> bool {
-        self.faults.is_empty() && self.absent.is_empty() && self.corrupt.is_empty()
-    }
-}
-
-/// What comes out of a run.
+/// One result of a run.
 #[derive(Debug)]
 pub enum Finding {
-    /// A torrent was looked at.
+    /// A torrent was hashed.
     Torrent(Report),
-    /// A metainfo file or directory could not be.
+    /// A metainfo file or directory cannot be read or used.
     Refused(Refusal),
     /// An entry of the index could not be read.
     Index(IndexError),
 }
 
-/// Hashes the content of every torrent with so many threads and hands the findings to `take`, in
+/// Hashes the content of every torrent with this many threads and hands the findings to `take`, in
 /// the order of their paths. All content lies below `content`, or else where the index says, or
 /// else beside each metainfo file. Ends early when `take` breaks.
 ///
@@ -86,71 +55,50 @@ pub fn verify(
     progress: &Progress,
     mut take: impl FnMut(Finding) -> ControlFlow<()>,
 ) -> io::Result<()> {
+    // Of the torrent whose pieces are being hashed.
     let mut report: Option<Report> = None;
     parallel::in_order(
         threads,
         jobs(subject, content)?,
         || {
             let mut hasher = Hasher::default();
-            move |job| match job {
-                Job::Pass(finding) => Done::Pass(finding),
-                Job::Check(span) => {
-                    let checked = hasher.check(&span.torrent, span.pieces.clone(), progress);
-                    Done::Checked(span, checked)
-                }
+            move |job: Job| {
+                job.map(|Span { torrent, pieces }| {
+                    let is_last = pieces.end == torrent.metainfo.pieces;
+                    (hasher.check(&torrent, pieces, progress), is_last)
+                })
             }
         },
-        |done| match done {
-            Done::Pass(finding) => take(finding),
-            Done::Checked(span, checked) => {
-                let mut whole = report.take().unwrap_or_else(|| empty_report(&span.torrent));
-                for fault in checked.faults {
-                    add_fault(&mut whole.faults, fault);
+        |hashed| {
+            let (next, is_last) = match hashed {
+                Ok(hashed) => hashed,
+                Err(finding) => return take(finding),
+            };
+            let whole = match report.take() {
+                Some(mut whole) => {
+                    whole.append(next);
+                    whole
                 }
-                whole.absent.extend(checked.absent);
-                whole.corrupt.extend(checked.corrupt);
-                whole.extra.extend(checked.extra);
-                whole.more_extra |= checked.more_extra;
-                if span.pieces.end < span.torrent.metainfo.pieces {
-                    report = Some(whole);
-                    ControlFlow::Continue(())
-                } else {
-                    progress.add(1, 0);
-                    take(Finding::Torrent(whole))
-                }
+                None => next,
+            };
+            if !is_last {
+                report = Some(whole);
+                return ControlFlow::Continue(());
             }
+            progress.add(1, 0);
+            take(Finding::Torrent(whole))
         },
     )
 }
 
-/// A report without faults.
-fn empty_report(torrent: &Torrent) -> Report {
-    Report {
-        path: torrent.path.clone(),
-        info_hash: torrent.metainfo.info_hash,
-        pieces: torrent.metainfo.pieces,
-        faults: Vec::new(),
-        absent: Vec::new(),
-        corrupt: Vec::new(),
-        extra: Vec::new(),
-        more_extra: false,
-    }
-}
-
+/// Pieces of a torrent that one thread hashes.
 struct Span {
     torrent: Arc<Torrent>,
     pieces: Range<u32>,
 }
 
-enum Job {
-    Pass(Finding),
-    Check(Span),
-}
-
-enum Done {
-    Pass(Finding),
-    Checked(Span, Checked),
-}
+/// Pieces to be hashed, or why there are none.
+type Job = Result<Span, Finding>;
 
 fn jobs<'a>(
     subject: &Subject<'a>,
@@ -162,7 +110,7 @@ fn jobs<'a>(
     };
     Ok(match subject {
         Subject::Paths(paths) => {
-            // A disk that is not mounted must not look as if all were well.
+            // A disk that is not mounted is no success.
             let empty = paths.iter().filter(|path| path.is_dir() && is_away(path));
             let empty = empty.map(|path| {
                 Step::Refused(Refusal {
@@ -172,7 +120,7 @@ fn jobs<'a>(
             });
             let steps = empty.chain(Starts::new(paths).walk());
             Box::new(steps.flat_map(move |step| match step {
-                Step::Refused(refusal) => vec![Job::Pass(Finding::Refused(refusal))],
+                Step::Refused(refusal) => vec![Err(Finding::Refused(refusal))],
                 Step::Away(_) => Vec::new(),
                 Step::Batch(batch) => {
                     let paths = batch.names.iter().map(|name| batch.directory.join(name));
@@ -188,7 +136,7 @@ fn jobs<'a>(
                 .or_else(|| origin.content.as_ref().map(below));
             Box::new(index.entries().flat_map(move |entry| match entry {
                 Ok(entry) => opener.open(entry.path.to_path_buf()),
-                Err(error) => vec![Job::Pass(Finding::Index(error))],
+                Err(error) => vec![Err(Finding::Index(error))],
             }))
         }
     })
@@ -205,23 +153,20 @@ impl Opener {
         match self.read(&path) {
             Ok(torrent) => {
                 let piece_length = u64::from(torrent.metainfo.piece_length);
-                let step = u32::try_from(SPAN_BYTES / piece_length).unwrap_or(u32::MAX);
+                let step = usize::try_from(SPAN_BYTES / piece_length).expect("32 MiB at most");
                 let pieces = torrent.metainfo.pieces;
                 let torrent = Arc::new(torrent);
-                let mut start = 0_u32;
-                let spans = std::iter::from_fn(|| {
-                    let end = pieces.min(start.saturating_add(step.max(1)));
-                    let pieces = std::mem::replace(&mut start, end)..end;
-                    (!pieces.is_empty()).then(|| {
-                        Job::Check(Span {
-                            torrent: Arc::clone(&torrent),
-                            pieces,
-                        })
+                let starts = (0..pieces).step_by(step.max(1));
+                let ends = starts.clone().skip(1).chain([pieces]);
+                let span = |(start, end)| {
+                    Ok(Span {
+                        torrent: Arc::clone(&torrent),
+                        pieces: start..end,
                     })
-                });
-                spans.collect()
+                };
+                starts.zip(ends).map(span).collect()
             }
-            Err(reason) => vec![Job::Pass(Finding::Refused(Refusal { path, reason }))],
+            Err(reason) => vec![Err(Finding::Refused(Refusal { path, reason }))],
         }
     }
 

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_paths_are_everything() {
+    fn too_many_paths_become_everything() {
         let now = Instant::now();
         let mut pending = Pending::default();
         for number in 0..=MAX_PATHS {
@@ -167,15 +167,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_before_the_last_is_taken_becomes_one() {
+    fn changes_that_are_merged_keep_the_outermost_paths() {
         let mut changes = Changes::default();
-        let told = |paths: &[&str]| Changes {
+        let reported = |paths: &[&str]| Changes {
             paths: paths.iter().map(PathBuf::from).collect(),
             everything: false,
         };
-        changes.merge(told(&["/a/b", "/c"]));
-        changes.merge(told(&["/a", "/b", "/c"]));
-        assert_eq!(changes, told(&["/a", "/b", "/c"]));
+        changes.merge(reported(&["/a/b", "/c"]));
+        changes.merge(reported(&["/a", "/b", "/c"]));
+        assert_eq!(changes, reported(&["/a", "/b", "/c"]));
         changes.merge(Changes {
             paths: (0..MAX_PATHS)
                 .map(|number| format!("/{number}").into())
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_back_is_not_told() {
+    fn a_forgotten_path_is_not_reported() {
         let now = Instant::now();
         let mut pending = Pending::default();
         pending.add("/a".into(), now);

@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_never_more_than_the_bound() {
+    fn the_number_of_nodes_is_bounded() {
         let mut tree = Tree::new(2);
         let root = tree.add(None, name("/r"), 1, false).unwrap();
         let a = tree.add(Some(root), name("a"), 2, false).unwrap();

@@ -228,7 +228,7 @@ fn too_many_files_below_a_directory_are_not_examined_one_by_one() {
 }
 
 #[test]
-fn new_content_in_a_large_directory_is_no_reason_to_read_its_torrents() {
+fn new_content_in_a_large_directory_affects_no_other_torrent() {
     let library = DiskLibrary::new();
     for number in 0..MANY {
         library.torrent("x", &format!("old-{number}"));
@@ -325,7 +325,7 @@ fn a_new_index_keeps_the_ids_of_unchanged_torrents() {
 }
 
 #[test]
-fn what_is_examined_while_an_index_is_made_stays_over_it() {
+fn paths_examined_during_a_refresh_stay_in_the_overlay() {
     let library = DiskLibrary::new();
     for name in ["a", "b"] {
         library.torrent("x", name);

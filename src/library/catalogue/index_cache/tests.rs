@@ -40,7 +40,7 @@ fn spoil(path: &PathBuf) {
 }
 
 #[test]
-fn one_more_directory_costs_no_reading_of_the_others() {
+fn one_more_directory_reuses_the_index_of_the_others() {
     let library = DiskLibrary::new();
     library.torrent("a", "one");
     let known = library.path("a/one.torrent");
@@ -63,7 +63,7 @@ fn one_more_directory_costs_no_reading_of_the_others() {
 }
 
 #[test]
-fn what_nobody_has_used_for_long_is_removed() {
+fn an_index_that_was_not_used_for_long_is_removed() {
     let library = DiskLibrary::new();
     library.torrent("a", "one");
     let [old, held, young] = ["x", "y", "z"].map(|name| {

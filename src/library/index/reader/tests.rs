@@ -123,7 +123,7 @@ fn every_record_is_read_as_it_was_written() {
 }
 
 #[test]
-fn info_hashes_that_begin_alike_are_told_apart() {
+fn info_hashes_with_one_prefix_are_distinguished() {
     let (_directory, target) = scratch();
     let mut writer = Writer::create(&target).unwrap();
     let mut alike = |last: u8, name: &str| {
@@ -184,7 +184,7 @@ fn a_file_that_is_cut_short_anywhere_is_refused() {
 }
 
 #[test]
-fn no_damaged_byte_goes_unnoticed_or_leads_astray() {
+fn every_damaged_byte_is_an_error_and_no_path_leaves_the_root() {
     let (_directory, target) = scratch();
     made_up(&target, 12);
     let whole = fs::read(&target).unwrap();
@@ -308,7 +308,7 @@ fn info_hashes_are_read_by_the_batch_whatever_the_gaps() {
 }
 
 #[test]
-fn each_torrent_that_is_served_is_there_once() {
+fn served_yields_each_served_torrent_once() {
     let (_directory, target) = scratch();
     let mut writer = Writer::create(&target).unwrap();
     let trackers = writer.trackers(&[]).unwrap();

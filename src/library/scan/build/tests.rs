@@ -123,7 +123,7 @@ fn assert_each_is_found(index: &Index) {
 }
 
 #[test]
-fn what_is_behind_links_has_its_place_in_the_order() {
+fn files_behind_symlinks_are_in_the_order_of_paths() {
     let library = DiskLibrary::new();
     library.torrent("../mnt/x", "y");
     library.torrent("../mnt/x/deep", "z");
@@ -156,7 +156,7 @@ fn what_is_behind_links_has_its_place_in_the_order() {
 }
 
 #[test]
-fn what_cannot_be_read_is_kept_until_it_can() {
+fn entries_that_cannot_be_read_are_kept_as_withdrawn() {
     let library = DiskLibrary::new();
     library.torrent("disk", "a");
     library.torrent("disk/deep", "b");
@@ -213,7 +213,7 @@ fn what_cannot_be_read_is_kept_until_it_can() {
 }
 
 #[test]
-fn content_may_lie_elsewhere_and_nothing_to_index_is_an_error() {
+fn content_may_have_its_own_directory_and_nothing_to_index_is_an_error() {
     let library = DiskLibrary::new();
     library.torrent("", "n");
     fs::rename(library.path("n"), library.base.join("n")).unwrap();
@@ -239,7 +239,7 @@ fn content_may_lie_elsewhere_and_nothing_to_index_is_an_error() {
 }
 
 #[test]
-fn links_in_a_circle_and_names_in_no_encoding_are_no_trouble() {
+fn symlink_loops_and_names_in_no_encoding_are_indexed() {
     let library = DiskLibrary::new();
     library.torrent("x", "a");
     symlink(library.path(""), library.path("x/up")).unwrap();

@@ -151,7 +151,7 @@ fn a_missing_file_takes_the_pieces_that_it_shares() {
 }
 
 #[test]
-fn of_a_short_file_what_is_there_is_compared() {
+fn pieces_within_a_short_file_are_compared() {
     let library = Library::new();
     let file = File::options().write(true).open(library.file("a")).unwrap();
     file.set_len(2100).unwrap();
@@ -257,11 +257,11 @@ fn refused_files_are_found_among_the_others() {
 #[test]
 fn the_torrents_of_an_index_are_verified() {
     let library = Library::new();
-    let place = tempfile::tempdir().unwrap();
+    let position = tempfile::tempdir().unwrap();
     let plan = Plan {
         inputs: library.paths.clone(),
         content: None,
-        target: place.path().join("index"),
+        target: position.path().join("index"),
         threads: 1,
     };
     build::build(&plan, &Progress::default(), |_| ()).unwrap();

@@ -27,7 +27,7 @@ fn snapshot(root: &Path) -> BTreeMap<PathBuf, (u64, u64, i64)> {
         .flatten()
         .filter_map(|entry| {
             let metadata = entry.metadata().ok()?;
-            // What a directory holds is told by its entries, not by its times.
+            // What a directory holds is reported by its entries, not by its times.
             let (length, time) = match metadata.is_dir() {
                 true => (0, 0),
                 false => (metadata.len(), metadata.mtime_nsec()),
@@ -70,7 +70,7 @@ impl Chaos {
         let walk = |below| WalkDir::new(self.base.join(below)).into_iter().count();
         let (count, stored) = (walk("root"), walk("store"));
         if stored > STORED {
-            // The store itself stays: that a target comes back would not be told.
+            // The store itself stays: that a target comes back would not be reported.
             for entry in fs::read_dir(self.base.join("store"))?.flatten() {
                 let path = entry.path();
                 fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path))?;
@@ -97,7 +97,7 @@ impl Chaos {
             }
             6 => {
                 let path = self.any("root", |kind| kind.is_file())?;
-                // Under its other names nobody is told of it.
+                // Under its other names nobody is reported of it.
                 match path.metadata()?.nlink() {
                     1 => fs::write(path, "longer"),
                     _ => fs::remove_file(path),
@@ -117,7 +117,7 @@ impl Chaos {
 }
 
 #[test]
-fn whatever_changes_is_told() {
+fn every_random_change_is_reported() {
     let mut scene = Scene::new(&["root/", "store/"]);
     let mut chaos = Chaos {
         random: fastrand::Rng::with_seed(7),
@@ -134,12 +134,16 @@ fn whatever_changes_is_told() {
         let after = snapshot(&root);
         let (changes, _) = scene.changes();
         assert!(!changes.everything, "round {round}");
-        let told: BTreeSet<&Path> = changes.paths.iter().map(PathBuf::as_path).collect();
+        let reported: BTreeSet<&Path> = changes.paths.iter().map(PathBuf::as_path).collect();
         for path in before.keys().chain(after.keys()) {
             if before.get(path) != after.get(path) {
                 differences += 1;
-                let is_told = path.ancestors().any(|above| told.contains(above));
-                assert!(is_told, "round {round}: {} of {told:?}", path.display());
+                let is_reported = path.ancestors().any(|above| reported.contains(above));
+                assert!(
+                    is_reported,
+                    "round {round}: {} of {reported:?}",
+                    path.display()
+                );
             }
         }
         before = snapshot(&root);
@@ -152,5 +156,5 @@ fn whatever_changes_is_told() {
         .filter(|entry| entry.file_type().is_dir());
     assert_eq!(scene.watcher.watched(), directories.count());
     make(&root.join("last"), false);
-    assert_eq!(scene.told(), ["root/last"]);
+    assert_eq!(scene.reported(), ["root/last"]);
 }
