@@ -1,15 +1,15 @@
 //! A file that one process locks for itself.
 //!
-//! Owns that it is the file of that name, whoever renames others there meanwhile. A lock ends with
-//! its process, however that ends. It must not know what is in the file.
+//! The locked file is the one that has the name, also if files are renamed meanwhile. A lock ends with
+//! its process.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Opens the file to be read and written, and locks it; it is made when there is none. In a directory
-/// where others may write, a link would lead to a file that is not meant: it is not followed.
+/// Opens a file for reading and writing, and locks it; creates it if it does not exist. Symlinks are
+/// not followed: in a directory where others may write, one could lead to any file.
 ///
 /// # Errors
 /// Those of the file system; `WouldBlock` while another process has it.

@@ -2,7 +2,7 @@
 //!
 //! - `index`: the index file, written and read.
 //! - `scan`: making an index from directories of metainfo files.
-//! - `watch`: what changes in those directories.
+//! - `watch`: changes in those directories.
 //! - `catalogue`: which torrents are served while directories change. The loop asks its `lookup`.
 //! - `verify`: content compared with piece hashes.
 //!

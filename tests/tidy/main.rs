@@ -359,12 +359,12 @@ const LINES: &[LineRule] = &[
 ];
 
 /// Where a rule does not hold yet: a file or a directory. These lists only get shorter.
-const NEXT_PENDING: &[&str] = &["src/library/", "src/storage/"];
+const NEXT_PENDING: &[&str] = &["src/storage/"];
 const WORDS_PENDING: &[&str] = &[
     "src/choker.rs",
     "src/config",
     "src/daemon/",
-    "src/library/",
+    "src/library/catalogue/lookup",
     "src/logging",
     "src/metrics/",
     "src/peer/",

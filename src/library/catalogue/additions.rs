@@ -18,7 +18,7 @@ impl<'a> Additions<'a> {
         Additions { snapshot, lists }
     }
 
-    /// The torrent of an entry. `None` when it is not served, or the index is damaged there.
+    /// The torrent of an entry. `None` when it is not served, or the index is damaged.
     pub(super) fn added(&mut self, entry: Result<Entry, IndexError>) -> Option<Change> {
         let entry = entry.inspect_err(log_skipped).ok()?;
         if !entry.is_served() {

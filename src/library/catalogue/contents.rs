@@ -1,6 +1,6 @@
-//! What is served, by the paths of metainfo files: a snapshot with an overlay.
+//! The served torrents by the paths of metainfo files: a snapshot with an overlay.
 //!
-//! Owns the ids of torrents, and what becomes of a torrent when its path is examined again. The
+//! Owns the ids of torrents, and decides what changes when a path is examined again. The
 //! library's thread owns it: every function may wait for a disk.
 
 mod affected;
@@ -39,11 +39,11 @@ pub(super) struct Contents {
     counts: Counts,
     epoch: u32,
     reader: Reader,
-    /// Whether somebody else makes the index: only what it has is served then.
+    /// The index is made by somebody else: only the torrents in it are served.
     is_given: bool,
 }
 
-/// What inspecting a path has found.
+/// The result of inspecting a path.
 enum Inspected {
     File(Inspection),
     Absent,
@@ -73,7 +73,7 @@ impl Contents {
         }
     }
 
-    /// What the overlay lies over.
+    /// The snapshot below the overlay.
     pub(super) fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
@@ -88,18 +88,18 @@ impl Contents {
         self.counts
     }
 
-    /// How many refreshes have begun. An overlay entry of this epoch may be newer than what the
+    /// The number of refreshes that have begun. An overlay entry of this epoch may be newer than what the
     /// refresh under way has read.
     pub(super) fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// A refresh begins: what is examined from now on stays over its result.
+    /// A refresh begins: paths that are examined from now on stay in the overlay of its result.
     pub(super) fn begin_refresh(&mut self) {
         self.epoch += 1;
     }
 
-    /// Takes other settings for what is examined from now on.
+    /// Takes other settings for paths that are examined from now on.
     pub(super) fn configure(&mut self, content: Option<PathBuf>, files: Vec<PathBuf>) {
         self.content = content;
         self.files = files;
@@ -139,7 +139,7 @@ impl Contents {
         Ok(overrides)
     }
 
-    /// Whether a configured directory, or one above it, is or was at this path.
+    /// Returns true if a configured directory, or one above it, is or was at this path.
     pub(super) fn is_input(&self, path: &Path) -> bool {
         self.inputs().any(|input| input.starts_with(path)) && !path.is_file()
     }
@@ -156,14 +156,14 @@ impl Contents {
         searched.map(|input| origin.root.join(input))
     }
 
-    /// Whether the disk of a metainfo file, or that of all content, is not mounted.
+    /// Returns true if the disk of a metainfo file, or that of all content, is not mounted.
     pub(super) fn is_away(&self, path: &Path) -> bool {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let content = self.content.as_ref();
         is_away(&self.input_of(directory)) || content.is_some_and(|content| is_away(content))
     }
 
-    /// Whether a metainfo file and its content were right when last examined.
+    /// Returns true if a metainfo file and its content were right when last examined.
     pub(super) fn is_intact(&self, path: &Path) -> Result<bool, IndexError> {
         let file = match MetainfoPath::new(path) {
             Some(path) => self.file(&path)?,
@@ -269,7 +269,7 @@ impl Contents {
         self.set(path, before, Some(after), added, examined)
     }
 
-    /// Whether the index is given and does not have this torrent in this file.
+    /// Returns true if the index is given and does not have this torrent in this file.
     fn is_foreign(&self, path: &MetainfoPath, inspection: &Inspection) -> Result<bool, IndexError> {
         if !self.is_given {
             return Ok(false);
@@ -323,7 +323,7 @@ impl Contents {
         }
     }
 
-    /// Stops serving a file that cannot be read now, and keeps what is known of it.
+    /// Stops serving a file that cannot be read now, and keeps its facts.
     fn withdraw(
         &mut self,
         path: MetainfoPath,

@@ -1,7 +1,4 @@
-//! The other indexes in the state directory: which one to start from, and which to delete.
-//!
-//! The indexes of other inputs in the state directory: which of them helps to make a new one, and when they
-//! are removed.
+//! The indexes of other inputs in the state directory: which one to start from, and which to delete.
 //!
 //! Blocks.
 
@@ -12,15 +9,15 @@ use std::time::{Duration, SystemTime};
 use crate::library::index::Index;
 use crate::library::scan::walk::resolved;
 
-/// How long an index stays that nobody has made anew, which each start does, and nobody has open:
-/// longer than a library is away for a holiday or a repair.
+/// How long an index is kept after it was last made, which each start does, while no process has it
+/// open: longer than a library is away for a holiday or a repair.
 const UNUSED_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// What the name of an index ends with, and that of one that is being made.
+/// The end of the name of an index, and of one that is being made.
 const INDEX: &str = "index";
 const NEW: &str = "index.new";
 
-/// Says to others that an index is in use, for as long as it is open.
+/// Shows other processes that an index is in use, for as long as it is open.
 pub(super) fn hold(index: &Index) {
     // Without the lock it is removed when it is old, which costs a scan at the next start.
     let _ = index.file().try_lock_shared();
@@ -44,8 +41,7 @@ fn others(state: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The index of other inputs that knows most of these, by how many of them were searched for it,
-/// above or below.
+/// The index of other inputs that has most of these in common, each above or below one of its own.
 pub(super) fn nearest(state: &Path, inputs: &[PathBuf], content: Option<&Path>) -> Option<Index> {
     let wanted: Vec<PathBuf> = inputs.iter().map(|input| resolved(input)).collect();
     let content = content.map(resolved);
@@ -71,7 +67,7 @@ pub(super) fn nearest(state: &Path, inputs: &[PathBuf], content: Option<&Path>) 
     Some(index)
 }
 
-/// Removes what nobody has used for long, and what those have left who were killed.
+/// Removes indexes that were not used for long, and unfinished ones of killed processes.
 pub(super) fn remove_unused(state: &Path) {
     let now = SystemTime::now();
     let is_old = |path: &PathBuf| {
@@ -84,7 +80,7 @@ pub(super) fn remove_unused(state: &Path) {
         let Ok(file) = File::open(&path) else {
             continue;
         };
-        // Who has it open, or is writing it, has locked it.
+        // A process that has it open, or is writing it, has locked it.
         if file.try_lock().is_ok() {
             let _ = fs::remove_file(&path);
         }

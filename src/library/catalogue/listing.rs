@@ -14,13 +14,13 @@ const ENTRIES_MAX: usize = 10_000;
 /// A page to be read. [`Listing::read`] blocks.
 #[derive(Debug)]
 pub struct Listing {
-    /// What is served, but for what differs.
+    /// The served torrents, without `overrides`.
     pub snapshot: Snapshot,
     /// The info-hash that the page follows; `None` for the first page.
     pub after: Option<InfoHash>,
     /// At most this many torrents.
     pub limit: usize,
-    /// What differs from the index behind `after`, in order, as many as `limit` at most.
+    /// Differences from the snapshot after `after`, in order, at most `limit`.
     pub overrides: Vec<(InfoHash, Override)>,
 }
 
@@ -36,7 +36,7 @@ pub struct Page {
 /// A torrent in a page.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listed {
-    /// What names it on the wire.
+    /// The info-hash.
     pub info_hash: InfoHash,
     /// See [`crate::torrent::catalogue::Torrent::id`].
     pub id: TorrentId,

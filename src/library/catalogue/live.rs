@@ -29,7 +29,7 @@ impl Live {
     /// Those of starting a thread.
     pub fn start(settings: Settings, wake: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         Self::spawn(wake, |mailbox, indexing, outbox| {
-            // An error says that the loop has ended, so nobody is left to hear of it.
+            // The only error is that the loop has ended.
             let _ = worker::run(settings, &indexing, &mailbox, outbox);
         })
     }

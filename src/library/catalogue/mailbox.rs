@@ -1,4 +1,4 @@
-//! What the library's thread is asked, gathered until it takes it.
+//! The requests to the library's thread, gathered until it takes them.
 //!
 //! Posting never blocks for longer than another post: the loop posts here, and so does the thread
 //! that reads the kernel's events, which must not wait or events are lost.
@@ -15,14 +15,14 @@ use crate::library::watch::Changes;
 /// ask again.
 const EXAMINE_MAX: usize = 1024;
 
-/// What is asked.
+/// Requests.
 #[derive(Default)]
 pub(super) struct Mail {
     /// Scan everything, with these settings from then on.
     pub(super) refresh: Option<Settings>,
     /// Examine these metainfo files.
     pub(super) examine: Vec<PathBuf>,
-    /// Examine what has changed on disk.
+    /// Examine these changes on disk.
     pub(super) changes: Changes,
     /// The refresh under way has ended.
     pub(super) refresh_ended: bool,
@@ -52,7 +52,7 @@ impl Mail {
 pub(super) struct Mailbox(Arc<(Mutex<Mail>, Condvar)>);
 
 impl Mailbox {
-    /// Adds to what is asked, and wakes the thread.
+    /// Adds a request, and wakes the thread.
     pub(super) fn post(&self, add: impl FnOnce(&mut Mail)) {
         let (mail, posted) = &*self.0;
         // A panic while adding leaves nothing half done that matters.
@@ -60,7 +60,7 @@ impl Mailbox {
         posted.notify_one();
     }
 
-    /// Takes what is asked, and waits for it this long.
+    /// Takes all requests. Waits at most this long for one.
     pub(super) fn wait(&self, timeout: Duration) -> Mail {
         let (mail, posted) = &*self.0;
         let mail = mail.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Merging a new index into the catalogue: what changes by it, and which torrents keep their ids.
+//! Merging a new index into the catalogue: which torrents come, go, or keep their ids.
 //!
 //! The old contents and the new index are read side by side, from their beginning to their end.
 
@@ -15,7 +15,7 @@ use crate::library::index::{Counts, Entry, Index, IndexError, MetainfoPath};
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
-/// What merging changes of what is served.
+/// How a merge changes the served torrents.
 #[derive(Default)]
 pub(super) struct Difference {
     pub(super) removed: Vec<Removed>,
@@ -23,8 +23,8 @@ pub(super) struct Difference {
     pub(super) added: Vec<RecordNo>,
 }
 
-/// Merges a new index into the contents. The index contains what was examined before refresh `epoch`
-/// began; what was examined since stays over it.
+/// Merges a new index into the contents. The index contains all changes before refresh `epoch`
+/// began; paths that were examined since stay in the overlay.
 ///
 /// Where the old index cannot be read, its torrents are removed, and those of the new index added.
 ///
@@ -154,8 +154,8 @@ impl Merging<'_> {
         Ok(())
     }
 
-    /// Whether no file serves the torrent of this duplicate: the overlay hides the one that does so
-    /// in the index.
+    /// Returns true if no file serves the torrent of this duplicate: the overlay hides the one that
+    /// does so in the index.
     fn is_left_to_serve(&self, entry: &Entry) -> Result<bool, IndexError> {
         if entry.facts.state != State::Served
             || self.served_by_overlay.contains(&entry.facts.info_hash)

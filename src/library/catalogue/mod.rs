@@ -1,20 +1,20 @@
 //! The catalogue: which torrents are served, while directories change.
 //!
-//! What is served is a snapshot (an index and the ids of its records) with an overlay of what has
-//! changed since. A refresh makes a new index in the background; a merge then replaces the snapshot
+//! The served torrents are a snapshot (an index and the ids of its records) with an overlay of later
+//! changes. A refresh makes a new index in the background; a merge then replaces the snapshot
 //! and drops what it contains from the overlay.
 //!
-//! - `live`: the thread `hekate-library`, as the loop sees it; `updates`, `mailbox`: what passes between
-//!   them.
-//! - `worker`: what that thread does: it opens the library, examines changes and refreshes.
+//! - `live`: the thread `hekate-library`, as the loop sees it; `updates`, `mailbox`: the messages
+//!   between them.
+//! - `worker`: that thread: it opens the library, examines changes and refreshes.
 //! - `watching`, `retries`: when paths are examined again.
 //! - `overlay`: the types: snapshot, overlay entry, tombstone, change.
-//! - `contents`: the snapshot with its overlay, and what examining a path changes. In it, `affected`:
+//! - `contents`: the snapshot with its overlay, and the changes by examining a path. In it, `affected`:
 //!   which files a change affects; `duplicates`: which of several files with one torrent is served.
-//! - `merge`: what a new index changes; `additions`: its torrents as changes for the loop.
+//! - `merge`: the changes by a new index; `additions`: its torrents as changes for the loop.
 //! - `source`: the settings. `refresh`, `index_cache`: where indexes are kept; making them.
 //! - `lookup`: what the loop asks: an info-hash is unknown, loaded or to be loaded.
-//! - `listing`: what is served, page by page.
+//! - `listing`: the served torrents, page by page.
 
 mod additions;
 mod contents;

@@ -1,6 +1,6 @@
-//! The types of a snapshot and of what lies over it.
+//! The types of a snapshot and its overlay.
 //!
-//! A [`Snapshot`] is immutable: an index, and the ids of its records. What has changed since is an
+//! A [`Snapshot`] is immutable: an index, and the ids of its records. Later changes are an
 //! overlay, which exists twice: by path in the library's thread (`OverlayEntry`), and by info-hash
 //! in the loop ([`Override`]).
 
@@ -49,7 +49,7 @@ impl Snapshot {
 pub struct Added {
     /// Not in use before.
     pub id: TorrentId,
-    /// What names it on the wire.
+    /// The info-hash.
     pub info_hash: InfoHash,
     /// Announce URLs in tiers (BEP 12).
     pub announce: Arc<[Vec<String>]>,
@@ -62,13 +62,13 @@ pub struct Added {
 pub struct Removed {
     /// Its id so far.
     pub id: TorrentId,
-    /// What names it on the wire.
+    /// The info-hash.
     pub info_hash: InfoHash,
-    /// Whether its metainfo file is still there and its content is not right.
+    /// Its metainfo file still exists and its content is not right.
     pub of_content: bool,
 }
 
-/// A change of what is served. A torrent that is replaced is removed and added.
+/// A change of the served torrents. A torrent that is replaced is removed and added.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
     /// See [`Added`].
@@ -106,7 +106,7 @@ pub(super) struct OverlayEntry {
     pub(super) epoch: u32,
 }
 
-/// What a change on disk may affect.
+/// The files that a change on disk may affect.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Affected {
     /// These metainfo files; those that are gone come first.
@@ -117,8 +117,8 @@ pub(super) enum Affected {
     ManyKnown,
 }
 
-/// What examining paths has brought. Examining adds to it as it goes, so that what was found before
-/// an error is not lost.
+/// The results of examining paths. Each examination adds to them, so that results before an error are
+/// not lost.
 #[derive(Default)]
 pub(super) struct Examined {
     pub(super) changes: Vec<Change>,
@@ -140,10 +140,10 @@ impl Examined {
     }
 }
 
-/// What replaces the contents of the catalogue after a new index was merged in.
+/// The contents of the catalogue after a new index was merged.
 pub(super) struct Merged {
     pub(super) snapshot: Snapshot,
-    /// What was examined while the index was made, and what it may have missed.
+    /// Paths that were examined while the index was made, since it may have missed their changes.
     pub(super) overlay: BTreeMap<MetainfoPath, OverlayEntry>,
     pub(super) counts: Counts,
     pub(super) next_id: TorrentId,

@@ -18,7 +18,7 @@ use crate::library::scan::walk::is_away;
 use crate::torrent::catalogue::Refusal;
 use crate::torrent::printable::Printable;
 
-/// Only we may read an index: it tells what is served.
+/// Only the daemon may read an index: it lists the served torrents.
 const STATE_MODE: u32 = 0o700;
 
 /// A refresh.
@@ -69,7 +69,7 @@ pub(super) fn open(settings: &Settings) -> Result<Option<Index>, String> {
     Ok(None)
 }
 
-/// What goes into the index of these settings; `None` if somebody else makes it.
+/// How the index of these settings is made; `None` if somebody else makes it.
 fn plan(settings: &Settings, threads: usize) -> Option<Plan> {
     let Source::Inputs { inputs, state } = &settings.source else {
         return None;
@@ -165,7 +165,7 @@ fn make(plan: Plan, previous: Option<Previous<'_>>, progress: &Progress) -> Resu
 /// Makes an index in a file that is removed at once and stays open.
 ///
 /// # Errors
-/// One line that says why there is none.
+/// One line that says why no index was made.
 pub fn make_nowhere(settings: &Settings, refuse: impl FnMut(Refusal)) -> Result<Index, String> {
     let plan = plan(settings, parallel::cores()).ok_or("nothing to index: an index is given")?;
     nowhere(plan, None, refuse)

@@ -1,7 +1,6 @@
-//! When torrents that could not be loaded are examined again.
+//! When the files of torrents that could not be loaded are examined again.
 //!
-//! When metainfo files are examined again whose torrents could not be loaded: often no event says when
-//! they are right.
+//! Often no event says that they have been mended.
 //!
 //! Pure: time is a parameter.
 
@@ -37,7 +36,7 @@ pub(super) struct Retries {
 }
 
 impl Retries {
-    /// Adds a file, due now. If there are too many, the one that was examined most often in vain is
+    /// Adds a file, due now. If too many wait, the one that failed most often is
     /// left to the next rescan.
     pub(super) fn add(&mut self, path: PathBuf, now: Instant) {
         if self.waiting.iter().any(|retry| retry.path == path) {

@@ -9,7 +9,7 @@ use crate::torrent::catalogue::Refusal;
 /// The log target of lines that are never held back as repetitions: why a torrent is not served.
 pub const EACH_COUNTS: &str = "hekate::library";
 
-/// What is served, and how often it is scanned.
+/// Which torrents are served, and how often their directories are scanned.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// Where torrents come from.
@@ -26,7 +26,7 @@ pub struct Settings {
 pub enum Source {
     /// Directories and metainfo files, with an index that Hekate keeps.
     Inputs {
-        /// What is searched.
+        /// Directories that are searched, and metainfo files.
         inputs: Vec<PathBuf>,
         /// The index file.
         state: PathBuf,

@@ -1,4 +1,4 @@
-//! What the library's thread sends to the loop: a bounded channel, and the loop's waker.
+//! The updates from the library's thread to the loop: a bounded channel, and the loop's waker.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ const CHANGES_IN_UPDATE: usize = 256;
 /// Updates that wait for the loop. The library's thread waits for room.
 pub(super) const UPDATES_WAITING: usize = 4;
 
-/// What the loop applies.
+/// An update for the loop.
 #[derive(Debug)]
 pub enum Update {
     /// A snapshot replaces the one before, if there was one.
@@ -25,9 +25,9 @@ pub enum Update {
     Changes {
         /// In this order.
         changes: Vec<Change>,
-        /// Whether the snapshot contains them already.
+        /// The snapshot contains them already.
         in_snapshot: bool,
-        /// How much there is now.
+        /// The counts after them.
         counts: Counts,
     },
     /// There is nothing to serve, which ends the run.
@@ -41,13 +41,13 @@ pub struct NewSnapshot {
     pub snapshot: Snapshot,
     /// Where all content lies, unless the index says.
     pub content: Option<PathBuf>,
-    /// What differs from the snapshot.
+    /// Differences from the snapshot.
     pub overrides: BTreeMap<InfoHash, Override>,
-    /// How much there is now.
+    /// Its counts, with the overrides.
     pub counts: Counts,
 }
 
-/// The loop has ended, so nobody is left to be notified.
+/// The loop has ended.
 #[derive(Debug, Error)]
 #[error("the loop has ended")]
 pub(super) struct Ended;

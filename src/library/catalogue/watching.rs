@@ -15,7 +15,7 @@ use crate::workers;
 /// The pause after an error of the kernel, which has no memory.
 const WATCH_RETRY: Duration = Duration::from_secs(1);
 
-/// What is watched.
+/// The watched directories.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Watched {
     /// Watched with everything below them.
@@ -70,7 +70,7 @@ impl Drop for Watch {
     }
 }
 
-/// Posts what the watcher reports.
+/// Posts the changes that the watcher reports.
 fn run(mut watcher: Watcher, ended: &AtomicBool, mailbox: &Mailbox) {
     while !ended.load(Relaxed) {
         match watcher.wait(None) {

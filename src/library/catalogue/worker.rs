@@ -1,4 +1,4 @@
-//! The library's thread: it opens the library, examines what changes, and refreshes the index.
+//! The library's thread: it opens the library, examines changes, and refreshes the index.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -27,7 +27,7 @@ use crate::library::watch::Changes;
 /// Overlay entries that make a refresh due: some 30 MB here and in the loop, by estimate.
 const OVERLAY_MAX: usize = 100_000;
 
-/// Overlay entries at most, while a refresh is made. Another refresh finds what changes beyond that.
+/// Overlay entries at most, while a refresh is made. Another refresh finds changes beyond that.
 const OVERLAY_BOUND: usize = 2 * OVERLAY_MAX;
 
 /// Changes that are sent together while more are examined. The log has a line for each batch.
@@ -37,7 +37,7 @@ const SENT_AT_ONCE: usize = 1024;
 /// and go faster.
 const POSTPONED_PAUSE: Duration = Duration::from_secs(1);
 
-/// Below a directory with more metainfo files than this, a refresh finds what has changed.
+/// Below a directory with more metainfo files than this, a refresh finds the changes.
 const AFFECTED_MAX: usize = 20_000;
 
 /// Opens the library, then updates it until the loop ends.
@@ -55,7 +55,7 @@ pub(super) fn run(
     let (index, watch) = match opened {
         Some(index) => (index, None),
         None => {
-            // The watch comes first: it reports what changes while the index is made.
+            // The watch comes first: it reports changes while the index is made.
             let watch = Watch::start(Watched::of(&settings), mailbox);
             let progress = indexing.get_or_init(Progress::default);
             match guarded(|| refresh::first(&settings, progress)) {
@@ -90,7 +90,7 @@ pub(super) fn run(
     match worker.settings.source {
         // Files may have changed since the index was made.
         Source::Inputs { .. } if was_cached => {
-            worker.refresh(RefreshRequest::new(Depth::Metainfo, false))
+            worker.refresh(RefreshRequest::new(Depth::Metainfo, false));
         }
         Source::Inputs { .. } => {}
         // A SIGHUP announces the next one.
@@ -105,10 +105,7 @@ pub(super) fn run(
             worker.end_refresh()?;
         }
         if let Some(settings) = mail.refresh {
-            worker.refresh(RefreshRequest {
-                settings: Some(settings),
-                ..RefreshRequest::new(Depth::Content, false)
-            });
+            worker.refresh(RefreshRequest::reload(settings));
         }
         if !mail.changes.is_empty() {
             worker.examine(&mail.changes)?;
@@ -143,9 +140,9 @@ enum Interrupted {
 #[derive(Clone, Debug)]
 struct RefreshRequest {
     depth: Depth,
-    /// Whether refusals of the snapshot are not logged again.
+    /// Refusals of the snapshot are not logged again.
     quiet: bool,
-    /// The settings from then on, when somebody has asked for the refresh.
+    /// The settings from then on, if it was requested by a reload.
     settings: Option<Settings>,
 }
 
@@ -158,7 +155,14 @@ impl RefreshRequest {
         }
     }
 
-    /// One refresh that does what this and an earlier request want.
+    fn reload(settings: Settings) -> Self {
+        RefreshRequest {
+            settings: Some(settings),
+            ..Self::new(Depth::Content, false)
+        }
+    }
+
+    /// One refresh in place of this and an earlier request.
     fn and(self, earlier: Option<RefreshRequest>) -> Self {
         let Some(earlier) = earlier else { return self };
         RefreshRequest {
@@ -198,14 +202,14 @@ struct Worker {
     scanned_at: Instant,
     /// Files that were not right when a peer asked for their torrents.
     retries: Retries,
-    /// What could not be examined because no descriptor was left.
+    /// Paths that could not be examined because no descriptor was left.
     postponed: Changes,
     /// When `postponed` is examined.
     resume_at: Option<Instant>,
 }
 
 impl Worker {
-    /// How long there is nothing to do, unless mail comes.
+    /// How long nothing is due, unless mail comes.
     fn idle_for(&self, now: Instant) -> Duration {
         const LONG: Duration = Duration::from_secs(3600);
         let rescan_at = (self.settings.rescan)
@@ -242,7 +246,7 @@ impl Worker {
         let mailbox = self.mailbox.clone();
         let work = move || {
             let wanted = Watched::of(&task.settings);
-            // The watch comes first: it reports what changes during the scan.
+            // The watch comes first: it reports changes during the scan.
             let watch = match watched.as_ref() == Some(&wanted) {
                 true => None,
                 false => Watch::start(wanted, &mailbox),
@@ -312,7 +316,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Merges a new index into the contents and sends what changes by it.
+    /// Merges a new index into the contents and sends the changes.
     fn replace(&mut self, index: Index) -> Result<(), Interrupted> {
         let epoch = match self.settings.source {
             Source::Inputs { .. } => self.contents.epoch(),
@@ -342,7 +346,7 @@ impl Worker {
         Ok(promoted?)
     }
 
-    /// Examines what may have changed.
+    /// Examines the files that changes may affect, and starts a scan if one is needed.
     fn examine(&mut self, changes: &Changes) -> Result<(), Ended> {
         let mut examined = Examined::default();
         let scan = self.examine_changes(changes, &mut examined);

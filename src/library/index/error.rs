@@ -14,11 +14,11 @@ use crate::torrent::printable::Printable;
 pub struct IndexError {
     /// The index file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The fault.
     pub fault: Fault,
 }
 
-/// What is wrong with an index file.
+/// A fault of an index file.
 #[derive(Debug, Error)]
 pub enum Fault {
     /// The file system refuses to read it.
@@ -36,7 +36,7 @@ pub enum Fault {
     Truncated {
         /// Bytes that the header calls for.
         expected: u64,
-        /// Bytes there are.
+        /// The length of the file in bytes.
         found: u64,
     },
     /// The bytes are not those that were written.

@@ -12,7 +12,7 @@ use sha1::{Digest, Sha1};
 use crate::torrent::reader::{FileStamp, Fnv};
 use crate::wire::message::InfoHash;
 
-/// What an index file starts with.
+/// The first bytes of an index file.
 const MAGIC: [u8; 8] = *b"hekatidx";
 
 /// Changed with every change of the format. There is one reader: an index is a cache, and another
@@ -189,7 +189,7 @@ impl Header {
         Ok(header)
     }
 
-    /// Checks what reading relies on: whole entries, numbers of 32 bits, a position for each prefix.
+    /// Checks that reading can rely on whole entries, numbers of 32 bits, a position for each prefix.
     fn check(&self) -> Result<(), HeaderError> {
         let is_whole = |part: Part| {
             let width = part.name_and_width().1 as u64;
@@ -253,7 +253,7 @@ impl ContentName {
     }
 }
 
-/// What the library knows of a metainfo file and its torrent.
+/// The facts about a metainfo file and its torrent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Facts {
     /// Meaningless for [`State::Unusable`].
@@ -443,7 +443,7 @@ pub(super) fn encode_strings<'a>(strings: impl Iterator<Item = &'a [u8]>, out: &
     }
 }
 
-/// Reads what [`encode_strings`] wrote; `None` when the bytes end within a string.
+/// The inverse of [`encode_strings`]; `None` when the bytes end within a string.
 pub(super) fn decode_strings(mut raw: &[u8]) -> Option<Vec<&[u8]>> {
     let mut strings = Vec::new();
     while !raw.is_empty() {
@@ -465,7 +465,7 @@ pub(super) fn encode_trackers(tiers: &[Vec<String>], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads what [`encode_trackers`] wrote; `None` when it is damaged.
+/// The inverse of [`encode_trackers`]; `None` when the bytes are damaged.
 pub(super) fn decode_trackers(raw: &[u8]) -> Option<Vec<Vec<String>>> {
     let strings = decode_strings(raw)?;
     let tiers = strings.split(|string| string.is_empty()).map(|tier| {

@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 /// Guesses by interpolation before the rest is halved. Info-hashes are uniformly distributed, so
-/// six guesses leave a few entries of millions: 0.62 µs among 20 million, where halving alone
-/// takes 0.98 µs. Where somebody has chosen the numbers, halving bounds the cost.
+/// six guesses leave a few entries of millions: 0.62 µs among 20 million, where only halving
+/// takes 0.98 µs. For numbers that were chosen on purpose, halving bounds the cost.
 const GUESSES: usize = 6;
 
 /// Below this many entries, which is one or two lines of the processor's cache, halving is best.

@@ -71,16 +71,16 @@ pub struct Entry {
     pub record: RecordNo,
     /// Its path.
     pub path: MetainfoPath,
-    /// What is known of it.
+    /// Its facts.
     pub facts: Facts,
-    /// Whether another record with the same info-hash is served instead.
+    /// Another record with the same info-hash is served instead.
     pub duplicate: bool,
     /// Its announce URLs, see [`Index::trackers`].
     pub trackers: TrackerListNo,
 }
 
 impl Entry {
-    /// Whether a torrent is served from this file.
+    /// Returns true if a torrent is served from this file.
     #[must_use]
     pub fn is_served(&self) -> bool {
         self.facts.state == State::Served && !self.duplicate
@@ -494,7 +494,7 @@ impl Iterator for Entries<'_> {
     }
 }
 
-/// Returns true if a path is made of plain names, so that it stays below what it is joined to.
+/// Returns true if a path is made of plain names, so that it stays below the root.
 fn is_plain(path: &Path) -> bool {
     let plain = |component| matches!(component, Component::Normal(_));
     path.components().all(plain) && !path.as_os_str().as_bytes().contains(&0)

@@ -29,7 +29,7 @@ pub(super) struct Sorter {
 }
 
 impl Sorter {
-    /// Sorts with this empty file for what exceeds memory.
+    /// Sorts with this empty file for pairs that exceed memory.
     pub(super) fn new(scratch: File) -> Self {
         Self::with_capacity(scratch, PAIRS_IN_MEMORY)
     }
@@ -93,7 +93,7 @@ struct Run {
     /// The next pair to be read and where the run ends, counted in pairs.
     next: u64,
     end: u64,
-    /// What was read, its least pair last.
+    /// The pairs that were read, the least last.
     descending: Vec<Pair>,
 }
 

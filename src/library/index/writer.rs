@@ -47,13 +47,13 @@ pub struct NewRecord<'a> {
     pub directory: &'a Path,
     /// Of the file. Names ascend within a directory.
     pub name: &'a [u8],
-    /// What is known of it.
+    /// Its facts.
     pub facts: Facts,
     /// From [`Writer::trackers`].
     pub trackers: TrackerListNo,
 }
 
-/// What was written.
+/// The result of writing an index.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Written {
     /// Different info-hashes.

@@ -22,7 +22,7 @@ use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::printable::Printable;
 use crate::torrent::reader::{FileStamp, Reader};
 
-/// What goes into an index.
+/// The inputs of an index.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Directories that are searched for `*.torrent`, and metainfo files by any name.
@@ -35,7 +35,7 @@ pub struct Plan {
     pub threads: usize,
 }
 
-/// How far a run is; read by another thread to show it.
+/// The progress of a run, which another thread shows.
 #[derive(Default, Debug)]
 pub struct Progress {
     /// Metainfo files that are in the index so far.
@@ -45,7 +45,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Counts what is done.
+    /// Counts files and bytes that are done.
     pub fn add(&self, files: u64, bytes: u64) {
         self.files.fetch_add(files, Relaxed);
         self.bytes.fetch_add(bytes, Relaxed);
@@ -81,7 +81,7 @@ pub struct Summary {
     pub bytes: u64,
 }
 
-/// Why there is no index.
+/// Why no index was made.
 #[derive(Debug, Error)]
 pub enum BuildError {
     /// None of the inputs exists.
@@ -146,16 +146,16 @@ pub fn refresh(
 pub struct Previous<'a> {
     /// The index.
     pub index: &'a Index,
-    /// What is examined again.
+    /// How much is examined again.
     pub depth: Depth,
-    /// Whether only those are refused that were not refused before.
+    /// Report only refusals that are new.
     pub quiet: bool,
     /// Metainfo files that were seen to go since, one by one; ascending. They are dropped although their
     /// directory is empty now, like that of a disk that is not mounted.
     pub gone: &'a [MetainfoPath],
 }
 
-/// How much is examined of what is in an index already.
+/// How much of a file is examined that is in the index already.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Depth {
     /// The length and time of each metainfo file. A file that has the same is not read, and its
@@ -275,7 +275,7 @@ struct Output<'a> {
     /// Lists of announce URLs by their number in the previous index.
     lists: HashMap<TrackerListNo, TrackerListNo>,
     summary: Summary,
-    /// What is refused and not in the index.
+    /// Refused files and directories that are not in the index.
     lost: u64,
 }
 

@@ -48,7 +48,7 @@ impl ContentRoot {
     }
 }
 
-/// What was found.
+/// The result of inspecting a metainfo file.
 pub(in crate::library) struct Inspection {
     pub(in crate::library) facts: Facts,
     pub(in crate::library) announce: Vec<Vec<String>>,

@@ -1,4 +1,4 @@
-//! A walk over metainfo files beside an earlier index: each file with what the index knows of it.
+//! A walk over metainfo files beside an earlier index: each file with its entry there.
 //!
 //! Both have the same order, so one pass over both is enough.
 
@@ -15,7 +15,7 @@ const BATCH_KEPT: usize = 64;
 
 /// One item of the walk.
 pub(in crate::library) enum Work {
-    /// Files of a directory, each with what the index had of it.
+    /// Files of a directory, each with its entry in the index.
     Inspect(Batch, Vec<Option<Entry>>),
     /// Entries below a directory that is away.
     Keep(Vec<Entry>),

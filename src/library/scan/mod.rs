@@ -1,7 +1,7 @@
 //! The scan: from directories of metainfo files to an index.
 //!
 //! - `walk`: metainfo files below directories, in the order of the index. Symlinks are followed.
-//! - `merge_walk`: the same beside an earlier index, with what that knows of each file.
+//! - `merge_walk`: the same beside an earlier index, each file with its entry.
 //! - `inspect`: one metainfo file and its content.
 //! - `build`: all of it, on all cores, written to an index file. It counts files first, to show progress.
 //! - `parallel`: work on all cores with results in order.

@@ -16,7 +16,7 @@ pub fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Does `work` on every item with so many threads, each with a worker of its own, and hands the
+/// Does `work` on every item with this many threads, each with its own worker, and hands the
 /// results to `take` in the order of the items. The items are made by one more thread. Ends early
 /// when `take` breaks. When the system allows fewer threads, those do the work.
 ///

@@ -22,24 +22,24 @@ pub(in crate::library) struct Batch {
     pub(in crate::library) names: Vec<OsString>,
 }
 
-/// What is found on the way.
+/// One step of a walk.
 #[derive(Debug)]
 pub(in crate::library) enum Step {
     Batch(Batch),
     Refused(Refusal),
-    /// A directory that may be away: a start that is not there, one that cannot be read or holds
-    /// nothing, a link to nowhere. What was known below it is to be kept.
+    /// A directory that may be away: an absent start, a directory that cannot be read or is empty, a
+    /// dangling symlink. The entries of an index below it are to be kept.
     Away(PathBuf),
 }
 
-/// What is wanted of a directory.
+/// Which files of a directory are wanted.
 #[derive(PartialEq, Eq, Debug)]
 enum Start {
     /// All below it.
     All,
     /// These files of it.
     Names(Vec<OsString>),
-    /// Nothing, as it is not there.
+    /// None: it is absent or empty.
     Away,
 }
 
@@ -49,19 +49,18 @@ pub(in crate::library) struct Starts {
     directories: BTreeMap<PathBuf, Start>,
     /// Files that were given by themselves below a directory that is walked.
     within: Vec<PathBuf>,
-    /// What could not be found.
+    /// Inputs that could not be found.
     pub(in crate::library) refusals: Vec<Refusal>,
 }
 
 impl Starts {
-    /// Resolves what was given: directories, or metainfo files of any name. What is not there is
-    /// refused.
+    /// Resolves the inputs: directories, or metainfo files of any name. An absent one is refused.
     pub(in crate::library) fn new(inputs: &[PathBuf]) -> Self {
         Self::resolve(inputs, |_| false)
     }
 
-    /// The same, but for what is not there or is empty, as the place of a disk that is not mounted:
-    /// it is not refused and stays a start.
+    /// The same, but an absent or empty directory, like that of a disk that is not mounted, stays a
+    /// start.
     pub(in crate::library) fn patient(inputs: &[PathBuf]) -> Self {
         Self::resolve(inputs, is_away)
     }
@@ -131,7 +130,7 @@ impl Starts {
         Some(common)
     }
 
-    /// The directories and files, without what lies within another.
+    /// The directories and files that do not lie within another.
     pub(in crate::library) fn paths(&self) -> impl Iterator<Item = PathBuf> {
         self.directories
             .iter()
@@ -157,8 +156,8 @@ impl Starts {
     }
 }
 
-/// Walks below a directory, whose path is kept as it is, as a walk from `start` comes there: what
-/// leads back to a directory above is a loop here too.
+/// Walks below a directory, whose path is kept as it is, as a walk from `start` reaches it: a symlink
+/// back to a directory above is a loop here too.
 pub(in crate::library) fn below(
     directory: &Path,
     start: &Path,
@@ -166,12 +165,12 @@ pub(in crate::library) fn below(
     Walk::below(directory, start)
 }
 
-/// Whether a start is not there, or holds nothing at all.
+/// Returns true if a start is absent, or an empty directory.
 pub(in crate::library) fn is_away(path: &Path) -> bool {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => match path.read_dir() {
             Ok(mut entries) => entries.next().is_none(),
-            // It is there and cannot be read, which is to be said.
+            // It exists and cannot be read, which is reported as such.
             Err(_) => false,
         },
         Ok(_) => false,
@@ -179,7 +178,7 @@ pub(in crate::library) fn is_away(path: &Path) -> bool {
     }
 }
 
-/// A path without symlinks, as far as it can be told.
+/// A path without symlinks, as far as it can be resolved.
 pub(in crate::library) fn resolved(path: &Path) -> PathBuf {
     let real = path.canonicalize().or_else(|_| std::path::absolute(path));
     real.unwrap_or_else(|_| path.to_path_buf())

@@ -34,7 +34,7 @@ const STEP_BYTES: usize = 128 * 1024;
 /// Extra files that are named for one torrent. Its directory may be that of a whole disk.
 const MAX_EXTRA: usize = 1000;
 
-/// What was found out about one torrent, or some of its pieces and the files that start in them.
+/// The findings about one torrent, or about some of its pieces and the files that start in them.
 #[derive(Debug)]
 pub struct Report {
     /// The metainfo file.
@@ -52,7 +52,7 @@ pub struct Report {
     /// Files in the torrent's directory that are no part of it, relative to the content root. They
     /// are no fault, and are found with the last piece.
     pub extra: Vec<PathBuf>,
-    /// Whether there are more of them than are named.
+    /// There are more of them than are named.
     pub more_extra: bool,
 }
 
@@ -71,13 +71,13 @@ impl Report {
         }
     }
 
-    /// Whether every byte is right and no file is longer than it should be.
+    /// Returns true if every byte is right and no file is longer than it should be.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.faults.is_empty() && self.absent.is_empty() && self.corrupt.is_empty()
     }
 
-    /// Adds what was found in the pieces that follow.
+    /// Adds the findings in the pieces that follow.
     pub(super) fn append(&mut self, next: Report) {
         next.faults
             .into_iter()

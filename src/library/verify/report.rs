@@ -9,7 +9,7 @@ use super::run::{Finding, Report};
 use crate::torrent::content::ContentError;
 use crate::torrent::printable::Printable;
 
-/// What a whole run has found.
+/// The sums of a whole run.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Sums {
     /// Torrents that were hashed.
@@ -24,7 +24,7 @@ pub struct Sums {
     pub corrupt_pieces: u64,
     /// Files that are no part of the torrent in whose directory they are.
     pub extra_files: u64,
-    /// Whether there are more of them than were counted.
+    /// There are more of them than were counted.
     pub more_extra: bool,
 }
 
@@ -44,7 +44,7 @@ impl Sums {
         }
     }
 
-    /// Whether everything is as it should be.
+    /// Returns true if nothing is missing, wrong or refused.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.bad == 0 && self.refused == 0
@@ -82,7 +82,7 @@ impl Display for Sums {
     }
 }
 
-/// Lines for a person: one for each fault and each extra file, none for what is good.
+/// Lines for a person: one for each fault and each extra file, none for a good torrent.
 #[must_use]
 pub fn text(finding: &Finding) -> String {
     let mut out = String::new();

@@ -22,7 +22,7 @@ use crate::torrent::reader::Reader;
 /// read in one go, and few enough that all cores share one large torrent.
 const SPAN_BYTES: u64 = 32 * 1024 * 1024;
 
-/// What is verified.
+/// Which torrents are verified.
 #[derive(Debug)]
 pub enum Subject<'a> {
     /// Directories that are searched, and metainfo files.
@@ -72,7 +72,7 @@ pub fn verify(
         |hashed| {
             let (next, is_last) = match hashed {
                 Ok(hashed) => hashed,
-                Err(finding) => return take(finding),
+                Err(finding) => return take(*finding),
             };
             let whole = match report.take() {
                 Some(mut whole) => {
@@ -98,7 +98,7 @@ struct Span {
 }
 
 /// Pieces to be hashed, or why there are none.
-type Job = Result<Span, Finding>;
+type Job = Result<Span, Box<Finding>>;
 
 fn jobs<'a>(
     subject: &Subject<'a>,
@@ -120,7 +120,7 @@ fn jobs<'a>(
             });
             let steps = empty.chain(Starts::new(paths).walk());
             Box::new(steps.flat_map(move |step| match step {
-                Step::Refused(refusal) => vec![Err(Finding::Refused(refusal))],
+                Step::Refused(refusal) => vec![Err(Box::new(Finding::Refused(refusal)))],
                 Step::Away(_) => Vec::new(),
                 Step::Batch(batch) => {
                     let paths = batch.names.iter().map(|name| batch.directory.join(name));
@@ -136,7 +136,7 @@ fn jobs<'a>(
                 .or_else(|| origin.content.as_ref().map(below));
             Box::new(index.entries().flat_map(move |entry| match entry {
                 Ok(entry) => opener.open(entry.path.to_path_buf()),
-                Err(error) => vec![Err(Finding::Index(error))],
+                Err(error) => vec![Err(Box::new(Finding::Index(error)))],
             }))
         }
     })
@@ -166,7 +166,7 @@ impl Opener {
                 };
                 starts.zip(ends).map(span).collect()
             }
-            Err(reason) => vec![Err(Finding::Refused(Refusal { path, reason }))],
+            Err(reason) => vec![Err(Box::new(Finding::Refused(Refusal { path, reason })))],
         }
     }
 

@@ -1,7 +1,6 @@
 //! The watches, kept on the directories below the roots as these come, go and move.
 //!
-//! Events may be late, so every decision is made by the state on disk now, not by what an event
-//! describes.
+//! Events may be late, so every decision follows the present state on disk, not the event.
 //!
 //! A watch follows its directory, not the path. The moved directory itself reports a move; each of its
 //! nodes is then verified: where the same path leads to another watch or to none, the node is removed
@@ -81,7 +80,7 @@ impl From<&inotify::Event<'_>> for Event {
 }
 
 impl Event {
-    /// Whether events were lost.
+    /// Returns true if events were lost.
     pub(super) fn is_overflow(&self) -> bool {
         self.flags.contains(ReadFlags::QUEUE_OVERFLOW)
     }
@@ -170,7 +169,7 @@ impl Follower {
         Ok(follower)
     }
 
-    /// Makes all watches again after events were lost: other directories may be there now.
+    /// Makes all watches again after events were lost: directories may have come and gone.
     pub(super) fn recrawl(&mut self) -> io::Result<()> {
         // Closing the old instance ends the old watches, which count against the limit.
         self.inotify = new_instance()?;
@@ -191,7 +190,7 @@ impl Follower {
         self.inotify.as_fd()
     }
 
-    /// How many nodes there are: a directory counts once for each path that leads to it.
+    /// The number of nodes: a directory counts once for each path that leads to it.
     pub(super) fn watched(&self) -> usize {
         self.tree.len()
     }
@@ -274,7 +273,7 @@ impl Follower {
         self.pending.add(path, Instant::now());
     }
 
-    /// Watches what a name leads to now, if it is a directory, with everything below it.
+    /// Watches the directory that a name leads to now, if it is one, with everything below it.
     fn arrive(&mut self, parent: NodeId, name: &OsStr, is_link: bool) {
         let path = self.tree.path(parent).join(name);
         if let Some(node) = self.enter(Some(parent), &path, name, is_link) {
@@ -357,7 +356,7 @@ impl Follower {
         if found != self.tree.watch(node) {
             self.remove(node);
             if let Some(watch) = found {
-                // The directory that is there instead has made an event of its own.
+                // The directory that replaced it has its own event.
                 self.leave(watch);
             }
         }
@@ -409,12 +408,16 @@ impl Follower {
     pub(super) fn resolve_roots(&mut self) {
         if std::mem::take(&mut self.is_unresolved) {
             let mut path_names = HashMap::new();
-            for number in 0..self.roots.len() {
-                self.resolve_root(number, &mut path_names);
+            let mut roots = std::mem::take(&mut self.roots);
+            for root in &mut roots {
+                self.resolve_root(root, &mut path_names);
             }
-            for number in 0..self.presence_roots.len() {
-                self.resolve_presence_root(number, &mut path_names);
+            self.roots = roots;
+            let mut presence_roots = std::mem::take(&mut self.presence_roots);
+            for root in &mut presence_roots {
+                self.resolve_presence_root(root, &mut path_names);
             }
+            self.presence_roots = presence_roots;
             let before = std::mem::replace(&mut self.path_names, path_names);
             for watch in before.into_keys() {
                 self.leave(watch);
@@ -447,86 +450,57 @@ impl Follower {
     /// Resolves one presence root and watches the directories on its path.
     fn resolve_presence_root(
         &mut self,
-        number: usize,
+        root: &mut PresenceRoot,
         path_names: &mut HashMap<i32, Vec<OsString>>,
     ) {
-        let Some(presence_root) = self.presence_roots.get(number) else {
-            return;
-        };
-        let resolved = self.resolve_watched(&presence_root.given, path_names);
+        let resolved = self.resolve_watched(&root.given, path_names);
         let end = resolved.end.as_deref();
         let mut watch = end.and_then(|end| self.watch(end, PRESENCE).ok());
-        let is_other = self.update_presence(number, end);
-        if self
-            .presence_roots
-            .get(number)
-            .is_some_and(PresenceRoot::is_empty)
+        if root.update(end) {
+            self.pending.add_everything(Instant::now());
+        }
+        if root.is_empty()
             && let Some(end) = end
             && let Ok(filled) = self.watch(end, PATH)
         {
             path_names.entry(filled).or_default().push(ANY_NAME.into());
             watch = Some(filled);
             // A file that came before the watch has no event.
-            self.update_presence(number, Some(end));
+            root.update(Some(end));
         }
         if let Some(watch) = watch {
             path_names.entry(watch).or_default();
         }
-        if is_other {
-            self.pending.add_everything(Instant::now());
-        }
-    }
-
-    fn update_presence(&mut self, number: usize, end: Option<&Path>) -> bool {
-        let presence_root = self.presence_roots.get_mut(number);
-        presence_root.is_some_and(|presence_root| presence_root.update(end))
     }
 
     /// Reads the mounts at and below presence roots again. Returns true if any has changed.
     fn update_presence_mounts(&mut self) -> bool {
-        let looks = self
-            .presence_roots
-            .iter_mut()
-            .map(PresenceRoot::update_mounts);
-        looks.fold(false, |any, is_other| any | is_other)
+        let roots = self.presence_roots.iter_mut();
+        roots.fold(false, |any, root| root.update_mounts() | any)
     }
 
     /// Resolves one root and watches the directories on its path.
-    fn resolve_root(&mut self, number: usize, path_names: &mut HashMap<i32, Vec<OsString>>) {
-        let Some(root) = self.roots.get(number) else {
-            return;
-        };
-        let resolved = self.resolve_watched(&root.given, path_names);
-        let (before, node) = (root.real.clone(), root.node);
-        let watch = resolved
-            .end
-            .as_ref()
-            .map(|end| self.watch(end, DIRECTORY).ok());
-        let is_same = before == resolved.end
-            && node.and_then(|node| self.tree.watch(node)) == watch.flatten();
-        if is_same {
+    fn resolve_root(&mut self, root: &mut Root, path_names: &mut HashMap<i32, Vec<OsString>>) {
+        let end = self.resolve_watched(&root.given, path_names).end;
+        let watch = end.as_ref().and_then(|end| self.watch(end, DIRECTORY).ok());
+        if root.real == end && root.node.and_then(|node| self.tree.watch(node)) == watch {
             return;
         }
-        if let Some(node) = node {
+        if let Some(node) = root.node.take() {
             self.remove(node);
-            self.is_unresolved = false;
         }
-        let mut node = None;
-        if let Some(end) = &resolved.end {
-            node = self.enter(None, end, end.as_os_str(), false);
+        if let Some(end) = &end {
+            root.node = self.enter(None, end, end.as_os_str(), false);
         }
-        if let Some(node) = node {
+        if let Some(node) = root.node {
             self.list(node);
         }
-        let is_elsewhere = before.is_some() && resolved.end.is_some() && before != resolved.end;
-        if is_elsewhere {
+        let before = std::mem::replace(&mut root.real, end.clone());
+        if before.is_some() && end.is_some() && before != end {
             self.pending.add_everything(Instant::now());
         }
-        for path in before.into_iter().chain(resolved.end.clone()) {
+        for path in before.into_iter().chain(end) {
             self.pending.add(path, Instant::now());
-        }
-        if let Some(root) = self.roots.get_mut(number) {
-            (root.real, root.node) = (resolved.end, node);
         }
     }
 
@@ -556,7 +530,7 @@ impl Follower {
         }
     }
 
-    /// Watches what a name leads to now, instead of what it led to before.
+    /// Watches the directory that a name leads to now, and no longer an earlier one.
     fn rewatch(&mut self, parent: NodeId, name: &OsStr, is_link: bool) {
         if let Some(node) = self.tree.child(parent, name) {
             self.verify(node);

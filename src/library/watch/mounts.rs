@@ -31,9 +31,9 @@ impl Mounts {
 pub(crate) struct Mount {
     /// Where it is.
     pub(crate) point: PathBuf,
-    /// What is mounted: the mount id, the device and the directory on it.
+    /// The mounted file system: the mount id, the device and the directory on it.
     what: Vec<u8>,
-    /// Whether an automounter has mounted it: such mounts come and go on access.
+    /// An automounter has mounted it: such mounts come and go on access.
     pub(super) is_automatic: bool,
 }
 

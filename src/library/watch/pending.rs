@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const SETTLE_PERIOD: Duration = Duration::from_millis(200);
 
 /// They count as settled this long after the first, whatever happens: a change should be served
-/// within two seconds, and reading what has changed takes some of them.
+/// within two seconds, and reading the changed files takes some of them.
 const SETTLE_MAX: Duration = Duration::from_millis(800);
 
 /// Beyond this many paths, of about a hundred bytes each, a scan of everything costs no more.
@@ -71,7 +71,7 @@ impl Pending {
     }
 }
 
-/// What has changed on disk.
+/// Changes on disk.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Changes {
     /// Files, and directories with everything below them; each may be new, changed or gone. Paths are
@@ -83,7 +83,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Whether nothing has changed.
+    /// Returns true if nothing has changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty() && !self.everything

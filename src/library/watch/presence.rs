@@ -11,7 +11,7 @@ use crate::library::scan::walk::is_away;
 pub(super) struct PresenceRoot {
     pub(super) given: PathBuf,
     seen: Option<Seen>,
-    /// What is mounted at it or below.
+    /// Mounts at it or below.
     mounts: Vec<Mount>,
 }
 
@@ -35,7 +35,7 @@ impl PresenceRoot {
         }
     }
 
-    /// Whether the directory that was found last is empty.
+    /// Returns true if the directory that was found last is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.seen.as_ref().is_some_and(|seen| seen.is_empty)
     }
@@ -55,7 +55,7 @@ impl PresenceRoot {
         is_other
     }
 
-    /// Reads what is mounted at it and below. Returns true if it has changed.
+    /// Reads the mounts at it and below. Returns true if they have changed.
     pub(super) fn update_mounts(&mut self) -> bool {
         let Some(seen) = &self.seen else {
             return false;

@@ -11,7 +11,7 @@ const MAX_LINKS: usize = 40;
 /// A path, resolved as far as it exists.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct ResolvedPath {
-    /// Each directory on the way with the name that is looked up in it. The last name may be missing.
+    /// Each directory on the way with the name that is resolved in it. The last name may be missing.
     pub(super) steps: Vec<(PathBuf, OsString)>,
     /// The path without symlinks; `None` when it does not exist.
     pub(super) end: Option<PathBuf>,

@@ -74,12 +74,18 @@ impl Tree {
         self.length
     }
 
+    /// `None` for [`NONE`].
     fn node(&self, id: NodeId) -> Option<&Node> {
-        self.nodes.get(id.index())
+        let node = self.nodes.get(id.index());
+        assert!(node.is_some() || id == NONE, "no node has this id");
+        node
     }
 
+    /// `None` for [`NONE`].
     fn node_mut(&mut self, id: NodeId) -> Option<&mut Node> {
-        self.nodes.get_mut(id.index())
+        let node = self.nodes.get_mut(id.index());
+        assert!(node.is_some() || id == NONE, "no node has this id");
+        node
     }
 
     /// Adds a node; without a parent its name is a whole path. `None` when the bound is reached.
@@ -128,9 +134,9 @@ impl Tree {
 
     fn put(&mut self, node: Node) -> Option<NodeId> {
         let id = self.free;
-        if let Some(free) = self.nodes.get_mut(id.index()) {
-            self.free = free.next;
-            *free = node;
+        if let Some(free) = self.node_mut(id) {
+            let next = std::mem::replace(free, node).next;
+            self.free = next;
             return Some(id);
         }
         let id = NodeId(u32::try_from(self.nodes.len()).ok()?);
@@ -213,7 +219,7 @@ impl Tree {
         self.links.keys().map(|(id, name)| (*id, &**name))
     }
 
-    /// Whether a node or an ancestor has this watch: following it again would never end.
+    /// Returns true if a node or an ancestor has this watch: following it again would never end.
     pub(super) fn is_within(&self, id: NodeId, watch: i32) -> bool {
         self.above(id).any(|node| node.watch == watch)
     }
@@ -230,7 +236,7 @@ impl Tree {
     }
 
     fn name(&self, node: &Node) -> &OsStr {
-        OsStr::from_bytes(name_at(&self.names, node.name).unwrap_or_default())
+        OsStr::from_bytes(name_at(&self.names, node.name))
     }
 
     /// The node at a path relative to another.
@@ -326,19 +332,16 @@ impl Tree {
         self.length -= 1;
     }
 
-    /// Forgets the names of removed tree when they are most of all.
+    /// Drops the names of removed nodes once they are most of all.
     fn tidy_names(&mut self) {
         if self.garbage < GARBAGE_BYTES || self.garbage * 2 < self.names.len() {
             return;
         }
         let mut names = Vec::with_capacity(self.names.len() - self.garbage);
         for node in self.nodes.iter_mut().filter(|node| node.watch >= 0) {
-            let name = name_at(&self.names, node.name).unwrap_or_default();
-            let (Ok(start), Ok(length)) = (u32::try_from(names.len()), u16::try_from(name.len()))
-            else {
-                continue;
-            };
-            node.name = start;
+            let name = name_at(&self.names, node.name);
+            let length = u16::try_from(name.len()).expect("it was stored with 16 bits");
+            node.name = u32::try_from(names.len()).expect("there are fewer bytes than before");
             names.extend(length.to_ne_bytes());
             names.extend(name);
         }
@@ -348,9 +351,13 @@ impl Tree {
 }
 
 /// The name that stands at `start`.
-fn name_at(names: &[u8], start: u32) -> Option<&[u8]> {
-    let (length, rest) = names.get(start as usize..)?.split_first_chunk()?;
-    rest.get(..usize::from(u16::from_ne_bytes(*length)))
+fn name_at(names: &[u8], start: u32) -> &[u8] {
+    let rest = names.get(start as usize..);
+    let (length, rest) = rest
+        .and_then(|rest| rest.split_first_chunk())
+        .expect("each node has a name");
+    let name = rest.get(..usize::from(u16::from_ne_bytes(*length)));
+    name.expect("each name is whole")
 }
 
 #[cfg(test)]

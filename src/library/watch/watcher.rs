@@ -107,7 +107,7 @@ impl Watcher {
         })
     }
 
-    /// What wakes it.
+    /// The waker of this watcher.
     #[must_use]
     pub fn waker(&self) -> Waker {
         Waker(Arc::clone(&self.wake))

@@ -1,6 +1,6 @@
 //! Descending a tree of directories, symlinks included.
 //!
-//! A link sorts and counts as what it leads to, and every walk ends. Blocks.
+//! A symlink sorts and counts as its target, and every walk ends. Blocks.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -53,21 +53,21 @@ impl DescriptorWait {
     }
 }
 
-/// What a directory is known by, whatever its path.
+/// Device and inode of a directory.
 type Identity = (u64, u64);
 
 /// A walk from one start.
 #[derive(Default)]
 pub(super) struct Walk {
-    /// Files that are wanted whatever they are called.
+    /// Files that are wanted by any name.
     within: Vec<PathBuf>,
     /// The directories above the first, as far as they were walked through.
     above: Vec<(Identity, PathBuf)>,
     /// The directories that the walk is in, the deepest last.
     levels: Vec<Level>,
-    /// What is told before the walk goes on.
+    /// Steps that come before the walk goes on.
     ready: VecDeque<Step>,
-    /// Whether a directory is tried again while no descriptor is left.
+    /// A directory is tried again while no descriptor is left.
     is_patient: bool,
     lack: DescriptorWait,
 }
@@ -75,7 +75,7 @@ pub(super) struct Walk {
 /// A directory that the walk is in.
 struct Level {
     path: PathBuf,
-    /// Asked for when there is a link.
+    /// Read when a symlink is compared with it.
     identity: Option<Identity>,
     /// Symlinks in its path.
     links: usize,
@@ -83,7 +83,7 @@ struct Level {
     children: vec::IntoIter<Child>,
 }
 
-/// What is below a directory and no file of it.
+/// A directory or symlink in a directory.
 struct Child {
     name: OsString,
     kind: Kind,
@@ -97,13 +97,13 @@ enum Kind {
     Lost(io::Error),
 }
 
-/// What is in a directory, in the order in which it is told.
+/// The contents of a directory, in the order in which they are yielded.
 #[derive(Default)]
 struct Listing {
     names: Vec<OsString>,
     children: Vec<Child>,
     refusals: Vec<Refusal>,
-    /// Whether there is nothing at all in it.
+    /// It has no entry at all.
     is_empty: bool,
 }
 
@@ -119,8 +119,7 @@ impl Walk {
         walk
     }
 
-    /// The same, as a walk from `start` comes there, for somebody who has other things to do than to
-    /// wait for a descriptor.
+    /// The same, as a walk from `start` reaches it. It does not wait for a descriptor.
     pub(super) fn below(directory: &Path, start: &Path) -> Self {
         let mut walk = Walk::default();
         let above = directory.ancestors().skip(1);
@@ -139,7 +138,7 @@ impl Walk {
         walk
     }
 
-    /// No walk at all.
+    /// A walk of this one step.
     pub(super) fn only(step: Step) -> Self {
         Walk {
             ready: VecDeque::from([step]),
@@ -168,7 +167,7 @@ impl Walk {
         }
     }
 
-    /// Goes into the directory that a symlink leads to, unless the walk is in it. So many links are
+    /// Goes into the directory that a symlink leads to, unless the walk is in it. `links` symlinks are
     /// above it.
     fn follow(&mut self, path: PathBuf, found: Identity, links: usize) {
         if links >= LINKS_MAX {
@@ -193,7 +192,7 @@ impl Walk {
         }
     }
 
-    /// Passes over a directory that cannot be read: what is below it may still be there.
+    /// Passes over a directory that cannot be read: the files below it may still exist.
     fn lose(&mut self, path: PathBuf, error: io::Error) {
         self.refuse(path.clone(), error);
         self.ready.push_back(Step::Away(path));
@@ -205,8 +204,7 @@ impl Walk {
             .push_back(Step::Refused(Refusal { path, reason }));
     }
 
-    /// Reads a directory. While no descriptor is left nothing is known of it, so a patient walk tries
-    /// again.
+    /// Reads a directory. A patient walk tries again while no descriptor is left.
     fn list(&mut self, path: &Path) -> io::Result<Listing> {
         loop {
             match self.read(path) {
@@ -273,7 +271,7 @@ impl Listing {
         }
     }
 
-    /// A symlink is what it leads to.
+    /// A symlink counts as its target.
     fn add_link(&mut self, path: PathBuf, name: OsString, is_wanted: bool) {
         let kind = match path.metadata() {
             Ok(metadata) if metadata.is_dir() => Kind::Link(identity(&metadata)),
