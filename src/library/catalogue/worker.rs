@@ -275,9 +275,8 @@ impl Worker {
 
     /// Merges the index that a refresh has made.
     fn end_refresh(&mut self) -> Result<(), Ended> {
-        let Some(ended) = self.refreshing.take() else {
-            return Ok(());
-        };
+        let ended = self.refreshing.take();
+        let ended = ended.expect("a refresh posts its end once");
         let request = ended.request;
         // Posting was the last thing it did.
         let Refreshed { made, watch } = ended.thread.join().expect("a refresh catches panics");

@@ -567,7 +567,8 @@ fn open_header(path: &Path) -> Result<(File, Header), Fault> {
 
 fn read_origin(file: &File, header: &Header) -> Result<Origin, Fault> {
     let raw = read_whole(file, header, Part::Origin)?;
-    let strings = format::decode_strings(&raw).unwrap_or_default();
+    let damaged = || Fault::Damaged(Part::Origin.name());
+    let strings = format::decode_strings(&raw).ok_or_else(damaged)?;
     let mut paths = strings
         .iter()
         .map(|path| PathBuf::from(OsStr::from_bytes(path)));
@@ -577,7 +578,7 @@ fn read_origin(file: &File, header: &Header) -> Result<Origin, Fault> {
             content: Some(content).filter(|path| !path.as_os_str().is_empty()),
             searched: paths.collect(),
         }),
-        _ => Err(Fault::Damaged("origin")),
+        _ => Err(damaged()),
     }
 }
 

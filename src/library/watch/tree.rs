@@ -271,9 +271,7 @@ impl Tree {
         let mut leaving = vec![id];
         let mut useless = Vec::new();
         while let Some(id) = leaving.pop() {
-            let Some(&node) = self.node(id) else {
-                continue;
-            };
+            let node = *self.node(id).expect("a child is a node");
             let mut child = node.child;
             while let Some(below) = self.node(child) {
                 leaving.push(child);
