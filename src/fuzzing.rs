@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::library::watch::mounts;
-use crate::storage::ledger::kept;
+use crate::storage::ledger::ledger_file;
 use crate::wire::message::InfoHash;
 
 /// The mount points in a table as `proc_pid_mountinfo(5)` describes it.
@@ -17,6 +17,6 @@ pub fn mount_points(table: &[u8]) -> Vec<PathBuf> {
 /// first line, and the length of the entry in bytes. `None` when there is no whole entry.
 #[must_use]
 pub fn verified_entry(bytes: &[u8]) -> Option<(InfoHash, usize)> {
-    let (kept, length) = kept::decode(bytes)?;
+    let (kept, length) = ledger_file::decode(bytes)?;
     Some((kept.info_hash, length))
 }

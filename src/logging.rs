@@ -192,14 +192,14 @@ impl Logging {
         if record.level() > Level::Info || record.target() == EACH_COUNTS {
             return true;
         }
-        let place = (
+        let origin = (
             record.file_static().unwrap_or_default(),
             record.line().unwrap_or_default(),
         );
         let text = record.args().to_string();
         let line = (record.level(), record.target(), text.as_str());
         let mut summaries = Vec::new();
-        let admitted = lock(&self.0.repeats).admit(place, line, self.now_ms(), &mut summaries);
+        let admitted = lock(&self.0.repeats).admit(origin, line, self.now_ms(), &mut summaries);
         self.write_summaries(&summaries);
         admitted
     }

@@ -351,7 +351,7 @@ impl Reactor {
             run_queue.stalled_until(),
             shared.process.dialer.poll_at(),
             self.control.host.poll_at(),
-            shared.process.storage.next(),
+            shared.process.storage.poll_at(),
             self.status.as_ref().and_then(StatusService::poll_at),
             stop,
         ]
@@ -594,7 +594,7 @@ impl Reactor {
 
     fn expire(&mut self) {
         let now = self.shared.now;
-        self.shared.process.storage.tend(now);
+        self.shared.process.storage.run_due(now);
         let mut due = Vec::new();
         self.shared.wheel.expire(now, &mut due);
         for key in due {

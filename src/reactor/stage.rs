@@ -11,7 +11,7 @@ use super::resident::ResidentRanges;
 use super::shared::{Process, Shared};
 use crate::peer::key::PeerKey;
 use crate::peer::session::{BlockFailure, Session};
-use crate::storage::{FileKey, Lookup, Storage, Trust};
+use crate::storage::{FileKey, Lookup, PieceStatus, Storage};
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::layout::{Extent, ExtentSource};
@@ -150,10 +150,10 @@ impl Locator<'_> {
         }
         let torrent = self.torrent;
         if self.trusted != Some(request.index) {
-            match self.storage.trust(torrent, request.index, self.now) {
-                Trust::Good => self.trusted = Some(request.index),
-                Trust::Bad => return Located::Failed(BlockFailure::BadPiece),
-                Trust::Unknown => {
+            match self.storage.piece_status(torrent, request.index, self.now) {
+                PieceStatus::Good => self.trusted = Some(request.index),
+                PieceStatus::Bad => return Located::Failed(BlockFailure::BadPiece),
+                PieceStatus::Unknown => {
                     let queued = self.storage.hash(self.key, torrent, request.index);
                     return self.wait(queued.is_ok());
                 }

@@ -1,8 +1,8 @@
 //! Pieces that are hashed before they are served (`--verify=lazy`), as the loop sees it.
 //!
-//! Owns who waits for which piece, and when what could not be served is looked at again. What is
-//! known stands in `ledger`, what blocks in `hashing`. Threads of their own do the hashing, so that
-//! it takes none from those who wait for a disk.
+//! Owns who waits for which piece, and when a piece that could not be served is inspected again.
+//! `ledger` has the results and `hashing` the work. It has a pool of its own, so that hashing takes no
+//! threads from the readers.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,9 +15,9 @@ use std::sync::Arc;
 use lru::LruCache;
 use mio::Waker;
 
-use super::hashing::{Found, Task, files_of};
-use super::ledger::{Ledger, Stamp, Stamps, Standing};
-use super::remembering::Remembering;
+use super::hashing::{HashOutcome, Task, files_of};
+use super::ledger::{Ledger, PieceStatus, Stamp, Stamps};
+use super::ledger_writer::LedgerWriter;
 use super::{Completion, FAILED_RETRY_MS, FileKey, QueueFull, Storage};
 use crate::metrics::PieceCounters;
 use crate::peer::key::PeerKey;
@@ -38,12 +38,12 @@ const HASHES_MAX: usize = 16 * 1024;
 const NICENESS: i32 = 5;
 
 /// How much is remembered: some 100,000 torrents of one file, or 250 million pieces.
-const REMEMBERED_BYTES: usize = 32 << 20;
+const LEDGER_BYTES_MAX: usize = 32 << 20;
 
-/// As [`super::REVALIDATE_MS`], when pieces are hashed: a stat of each file in use every so often.
-const REVALIDATE_MS: u64 = 2_000;
+/// [`super::REVALIDATE_MS`] with `--verify=lazy`: each file in use is compared with its path this often.
+const LAZY_REVALIDATE_MS: u64 = 2_000;
 
-/// How long after its last check a mapping is used no more. It is checked at [`REVALIDATE_MS`] while
+/// How long after its last check a mapping is used no more. It is checked at [`LAZY_REVALIDATE_MS`] while
 /// it is served, so this holds up nobody but who asks for a file that was idle.
 const STALE_MS: u64 = 4_000;
 
@@ -52,10 +52,10 @@ const RESTING_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// How long what was found out waits to be remembered, so that a torrent that is being hashed is not
 /// written again for each of its pieces. That much is hashed again after a crash.
-const REMEMBER_MS: u64 = 30_000;
+const SAVE_DELAY_MS: u64 = 30_000;
 
 /// How soon the rest follows when there is more than one batch.
-const REMEMBER_MORE_MS: u64 = 100;
+const SAVE_MORE_MS: u64 = 100;
 
 /// Bytes after which a batch ends: few, since the loop makes them. It ends with a whole entry, and that
 /// of a torrent with hundreds of thousands of files has 20 bytes for each that was hashed.
@@ -63,17 +63,6 @@ const BATCH_BYTES: usize = 256 << 10;
 
 /// Names a piece.
 type PieceName = (InfoHash, u32);
-
-/// Whether a piece may be served.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trust {
-    /// It may.
-    Good,
-    /// It is not what its hash says, or could not be read a moment ago.
-    Bad,
-    /// It is to be hashed first, by [`Storage::hash`].
-    Unknown,
-}
 
 /// What is said of a piece with another hash than it should have.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +89,7 @@ impl fmt::Display for BadPiece<'_> {
     }
 }
 
-/// See the module's text.
+/// The pool of hashers, who waits for it, and the ledger.
 pub(super) struct Checking {
     ledger: Ledger,
     pool: Pool<Task>,
@@ -111,9 +100,9 @@ pub(super) struct Checking {
     good: u64,
     bad: u64,
     /// What is known outlasts the process, where it can.
-    remembering: Option<Remembering>,
+    ledger_writer: Option<LedgerWriter>,
     /// When the next batch is made.
-    remember_at: Option<Time>,
+    save_at: Option<Time>,
     /// One that found no room.
     batch: Vec<u8>,
 }
@@ -128,41 +117,41 @@ impl Checking {
             niceness: NICENESS,
         };
         Self {
-            ledger: Ledger::new(REMEMBERED_BYTES),
+            ledger: Ledger::new(LEDGER_BYTES_MAX),
             pool: Pool::new(waker, config),
             waiting: HashMap::new(),
             resting: LruCache::sparse(RESTING_MAX),
             good: 0,
             bad: 0,
-            remembering: None,
-            remember_at: None,
+            ledger_writer: None,
+            save_at: None,
             batch: Vec::new(),
         }
     }
 
-    /// When [`Checking::remember`] has something to do.
-    pub(super) fn next(&self) -> Option<Time> {
-        self.remember_at
+    /// When [`Checking::save_due`] has something to do.
+    pub(super) fn poll_at(&self) -> Option<Time> {
+        self.save_at
     }
 
-    /// Has what was found out written, when it is time. Never blocks.
-    pub(super) fn remember(&mut self, now: Time) {
-        let Some(remembering) = &self.remembering else {
-            self.remember_at = None;
+    /// Has the changes of the ledger written when that is due. Never blocks.
+    pub(super) fn save_due(&mut self, now: Time) {
+        let Some(ledger_writer) = &self.ledger_writer else {
+            self.save_at = None;
             return;
         };
-        match self.remember_at {
-            None if self.ledger.has_changed() => self.remember_at = Some(now.after(REMEMBER_MS)),
+        match self.save_at {
+            None if self.ledger.has_changed() => self.save_at = Some(now.after(SAVE_DELAY_MS)),
             Some(at) if at <= now => {
                 self.ledger.take_changed(&mut self.batch, BATCH_BYTES);
                 let batch = mem::take(&mut self.batch);
-                match remembering.write(batch) {
+                match ledger_writer.write(batch) {
                     Ok(()) => {}
                     Err(Some(batch)) => self.batch = batch,
-                    Err(None) => self.remembering = None,
+                    Err(None) => self.ledger_writer = None,
                 }
                 let more = !self.batch.is_empty() || self.ledger.has_changed();
-                self.remember_at = more.then(|| now.after(REMEMBER_MORE_MS));
+                self.save_at = more.then(|| now.after(SAVE_MORE_MS));
             }
             _ => {}
         }
@@ -174,26 +163,27 @@ impl Checking {
         until.is_some_and(|until| now < *until)
     }
 
-    fn trust(&mut self, torrent: &Arc<Torrent>, piece: u32, now: Time) -> Trust {
+    fn status(&mut self, torrent: &Arc<Torrent>, piece: u32, now: Time) -> PieceStatus {
         let name = (torrent.info_hash, piece);
-        match self.ledger.standing(&torrent.info_hash, piece) {
-            Standing::Good => Trust::Good,
-            Standing::Unknown if self.rests(&name, now) => Trust::Bad,
-            Standing::Unknown => Trust::Unknown,
-            Standing::Bad => {
-                if !self.rests(&name, now) {
-                    let torrent = Arc::clone(torrent);
-                    // When the queue is full the next request tries again.
-                    if self.pool.submit(Task::Look { torrent, piece }).is_ok() {
-                        self.resting.put(name, now.after(FAILED_RETRY_MS));
-                    }
+        let status = self.ledger.status(&torrent.info_hash, piece);
+        match status {
+            PieceStatus::Good => {}
+            PieceStatus::Unknown | PieceStatus::Bad if self.rests(&name, now) => {
+                return PieceStatus::Bad;
+            }
+            PieceStatus::Unknown => {}
+            PieceStatus::Bad => {
+                let torrent = Arc::clone(torrent);
+                // When the queue is full the next request tries again.
+                if self.pool.submit(Task::Inspect { torrent, piece }).is_ok() {
+                    self.resting.put(name, now.after(FAILED_RETRY_MS));
                 }
-                Trust::Bad
             }
         }
+        status
     }
 
-    /// A file was seen with this stamp; answers whether its pieces are to be hashed anew.
+    /// A file was seen with this stamp. Returns true if its pieces are to be hashed again.
     fn seen(&mut self, torrent: &Torrent, file: u32, stamp: Stamp) -> bool {
         self.ledger.seen(torrent, file, stamp)
     }
@@ -203,7 +193,7 @@ impl Storage {
     /// From now on no piece is served that was not hashed since its files have changed.
     pub fn check_pieces(&mut self) {
         self.checking = Some(Checking::new(self.pool.waker()));
-        self.files.set_ages(REVALIDATE_MS, STALE_MS);
+        self.files.set_ages(LAZY_REVALIDATE_MS, STALE_MS);
     }
 
     /// Takes up what an earlier process has found out of pieces, and remembers in this file what this
@@ -213,12 +203,12 @@ impl Storage {
         let Some(checking) = &mut self.checking else {
             return;
         };
-        match Remembering::begin(path.to_path_buf()) {
-            Ok((remembering, known)) => {
+        match LedgerWriter::begin(path.to_path_buf()) {
+            Ok((ledger_writer, known)) => {
                 known
                     .into_iter()
                     .for_each(|kept| checking.ledger.restore(kept));
-                checking.remembering = Some(remembering);
+                checking.ledger_writer = Some(ledger_writer);
             }
             Err(error) => {
                 let path = Printable::path(&path);
@@ -236,18 +226,18 @@ impl Storage {
         let Some(checking) = &mut self.checking else {
             return;
         };
-        if let Some(remembering) = checking.remembering.take() {
+        if let Some(ledger_writer) = checking.ledger_writer.take() {
             let mut batch = mem::take(&mut checking.batch);
             checking.ledger.take_changed(&mut batch, usize::MAX);
-            remembering.end(batch);
+            ledger_writer.end(batch);
         }
     }
 
-    /// Whether a piece may be served, from memory.
-    pub fn trust(&mut self, torrent: &Arc<Torrent>, piece: u32, now: Time) -> Trust {
+    /// Whether a piece may be served, from memory. One that could not be read a moment ago counts as bad.
+    pub fn piece_status(&mut self, torrent: &Arc<Torrent>, piece: u32, now: Time) -> PieceStatus {
         match &mut self.checking {
-            Some(checking) => checking.trust(torrent, piece, now),
-            None => Trust::Good,
+            Some(checking) => checking.status(torrent, piece, now),
+            None => PieceStatus::Good,
         }
     }
 
@@ -290,11 +280,11 @@ impl Storage {
         }
     }
 
-    fn settle_piece(&mut self, found: Found) -> Option<Completion> {
+    fn settle_piece(&mut self, found: HashOutcome) -> Option<Completion> {
         let checking = self.checking.as_mut()?;
         let rests_until = self.now.after(FAILED_RETRY_MS);
         let (torrent, stamps, completion) = match found {
-            Found::Looked {
+            HashOutcome::Inspected {
                 torrent,
                 piece,
                 stamps,
@@ -308,7 +298,7 @@ impl Storage {
                 }
                 (torrent, stamps, None)
             }
-            Found::Hashed {
+            HashOutcome::Hashed {
                 torrent,
                 piece,
                 result,
@@ -347,7 +337,7 @@ impl Storage {
         completion
     }
 
-    /// A file was opened with this stamp; answers whether it had another when its pieces were hashed.
+    /// A file was opened with this stamp. Returns true if it had another when its pieces were hashed.
     pub(super) fn seen(&mut self, torrent: &Torrent, file: u32, stamp: Stamp) -> bool {
         let checking = self.checking.as_mut();
         checking.is_some_and(|checking| checking.seen(torrent, file, stamp))
@@ -392,7 +382,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn what_was_found_out_is_written_after_half_a_minute_and_not_before() {
+    fn verified_pieces_are_written_after_half_a_minute_and_not_before() {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         let limits = StorageLimits {
@@ -407,24 +397,24 @@ mod tests {
         let length = || std::fs::metadata(&path).unwrap().len();
         let empty = length();
         let start = Time(5_000);
-        storage.tend(start);
-        assert_eq!(storage.next(), None);
+        storage.run_due(start);
+        assert_eq!(storage.poll_at(), None);
 
         let (torrent, _content) = torrent("t");
         let ledger = &mut storage.checking.as_mut().unwrap().ledger;
         ledger.settle(&torrent, 0, &hashed(true, &[0]));
-        storage.tend(start);
-        let due = start.after(REMEMBER_MS);
-        assert_eq!(storage.next(), Some(due));
-        storage.tend(due);
-        assert_eq!(storage.next(), None);
+        storage.run_due(start);
+        let due = start.after(SAVE_DELAY_MS);
+        assert_eq!(storage.poll_at(), Some(due));
+        storage.run_due(due);
+        assert_eq!(storage.poll_at(), None);
         let until = Instant::now() + Duration::from_secs(20);
         while length() == empty {
             assert!(Instant::now() < until, "nothing is written");
             std::thread::yield_now();
         }
         storage.end();
-        let (_, known) = soon(|| Remembering::begin(path.clone()));
+        let (_, known) = soon(|| LedgerWriter::begin(path.clone()));
         assert_eq!(known.len(), 1);
     }
 }

@@ -1,6 +1,4 @@
 //! The results of reader threads, as the loop takes them.
-//!
-//! Owns who is named with each result. It must not know how it came about, nor what a peer is.
 
 use std::ops::Range;
 use std::sync::Arc;

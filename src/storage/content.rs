@@ -1,7 +1,7 @@
 //! One mapped file of content.
 //!
 //! Owns how a file is opened, read in and recognised again. All of that blocks and is for the
-//! readers; the loop only lends a [`Content`]'s ranges to the kernel. It must not know peers.
+//! readers; the loop only lends the ranges of a [`Content`] to the kernel.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::ledger::Stamp;
-use super::residency::Witness;
+use super::residency::ResidencyProbe;
 use crate::sys::{self, Mapping, Slice};
 use crate::torrent::catalogue::{ContentFile, Torrent};
 use crate::torrent::content::{self, ContentError};
@@ -65,7 +65,7 @@ pub enum ReadError {
 #[derive(Debug)]
 pub struct Content {
     mapping: Mapping,
-    witness: Witness,
+    probe: ResidencyProbe,
     identity: Identity,
     /// As the torrent names it, symlinks unresolved.
     path: PathBuf,
@@ -95,7 +95,7 @@ impl Content {
         };
         Ok(Self {
             mapping,
-            witness: Witness::for_file(&file, &metadata),
+            probe: ResidencyProbe::for_file(&file, &metadata),
             identity: Identity::of(&metadata),
             path,
         })
@@ -129,8 +129,8 @@ impl Content {
         self.identity.device
     }
 
-    pub(super) fn witness(&self) -> Witness {
-        self.witness
+    pub(super) fn probe(&self) -> ResidencyProbe {
+        self.probe
     }
 
     pub(super) fn mapping(&self) -> &Mapping {
@@ -237,7 +237,7 @@ mod tests {
         let metadata = file.metadata().unwrap();
         let content = Content {
             mapping: sys::map(file, length).unwrap(),
-            witness: Witness::PageCache,
+            probe: ResidencyProbe::PageCache,
             identity: Identity::of(&metadata),
             path: named.path().to_path_buf(),
         };

@@ -35,17 +35,17 @@ pub(super) enum Task {
         device: Option<u64>,
     },
     /// See what the files of a piece are stamped with.
-    Look { torrent: Arc<Torrent>, piece: u32 },
+    Inspect { torrent: Arc<Torrent>, piece: u32 },
 }
 
 /// What came of it.
-pub(super) enum Found {
+pub(super) enum HashOutcome {
     Hashed {
         torrent: Arc<Torrent>,
         piece: u32,
         result: Result<Hashed, ReadError>,
     },
-    Looked {
+    Inspected {
         torrent: Arc<Torrent>,
         piece: u32,
         stamps: Stamps,
@@ -53,43 +53,43 @@ pub(super) enum Found {
 }
 
 impl workers::Job for Task {
-    type Outcome = Found;
+    type Outcome = HashOutcome;
 
     fn lane(&self) -> Option<u64> {
         match self {
             Self::Hash { device, .. } => *device,
-            Self::Look { .. } => None,
+            Self::Inspect { .. } => None,
         }
     }
 
-    fn run(&self) -> Option<Found> {
+    fn run(&self) -> Option<HashOutcome> {
         Some(match self {
             Self::Hash {
                 torrent,
                 piece,
                 hashes,
                 ..
-            } => Found::Hashed {
+            } => HashOutcome::Hashed {
                 torrent: Arc::clone(torrent),
                 piece: *piece,
                 result: hash(torrent, *piece, *hashes),
             },
-            Self::Look { torrent, piece } => Found::Looked {
+            Self::Inspect { torrent, piece } => HashOutcome::Inspected {
                 torrent: Arc::clone(torrent),
                 piece: *piece,
-                stamps: look(torrent, *piece),
+                stamps: inspect(torrent, *piece),
             },
         })
     }
 
-    fn lost(&self) -> Option<Found> {
+    fn lost(&self) -> Option<HashOutcome> {
         match self {
-            Self::Hash { torrent, piece, .. } => Some(Found::Hashed {
+            Self::Hash { torrent, piece, .. } => Some(HashOutcome::Hashed {
                 torrent: Arc::clone(torrent),
                 piece: *piece,
                 result: Err(ReadError::Panicked),
             }),
-            Self::Look { .. } => None,
+            Self::Inspect { .. } => None,
         }
     }
 }
@@ -174,7 +174,7 @@ pub(super) fn stamp(file: &File) -> io::Result<Stamp> {
 }
 
 /// What can be found out about the files of a piece. Of one that is not there nothing can.
-fn look(torrent: &Torrent, piece: u32) -> Stamps {
+fn inspect(torrent: &Torrent, piece: u32) -> Stamps {
     let stamped = |number| {
         let (_, file) = open_file(torrent, number).ok()?;
         Some((number, stamp(&file).ok()?))

@@ -1,6 +1,6 @@
 //! The jobs of reader threads and their results.
 //!
-//! Everything here may block. It must not know the cache of mappings nor who waits for what.
+//! Everything here may block.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -22,7 +22,7 @@ use crate::torrent::reader::FileStamp;
 use crate::wire::extension::METADATA_PIECE_LENGTH;
 use crate::workers;
 
-/// See the module's text.
+/// Work for a reader.
 pub(super) enum Job {
     /// Bring a range of a file into memory, mapping it first when there is no mapping.
     Read {
@@ -53,7 +53,7 @@ pub(super) enum Job {
     },
 }
 
-/// See the module's text.
+/// The result of a [`Job`].
 pub(super) enum Outcome {
     Read {
         torrent: Arc<Torrent>,

@@ -1,17 +1,16 @@
 //! Which pieces are known to be good or bad, and for which stamps of their files.
 //!
-//! Owns what was found out of the torrents that were asked for last, within a bound, and the stamps
-//! of the files that it holds for: a file with another stamp makes its pieces unknown again. It must
-//! not know how anything is found out, nor who asks; it does no I/O.
+//! It covers the torrents that were requested last, within a bound in bytes, and has the stamps of the
+//! files that its results hold for: a file with another stamp makes its pieces unknown again. No I/O.
 
-pub(crate) mod kept;
+pub(crate) mod ledger_file;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use lru::LruCache;
 
-use self::kept::Kept;
+use self::ledger_file::LedgerEntry;
 use crate::torrent::catalogue::Torrent;
 use crate::wire::message::InfoHash;
 
@@ -32,8 +31,8 @@ pub(super) type Stamps = Vec<(u32, Stamp)>;
 
 /// What is known of a piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Standing {
-    /// Nothing that holds for its files as they are now.
+pub enum PieceStatus {
+    /// Nothing that holds for its files as they are now: it is to be hashed before it is served.
     Unknown,
     /// It has the right hash.
     Good,
@@ -77,7 +76,7 @@ struct Record {
     hashes: Option<HashesAt>,
 }
 
-/// See the module's text.
+/// The results of hashing, the least recently used torrent first to go.
 pub(super) struct Ledger {
     records: LruCache<InfoHash, Record>,
     bytes: usize,
@@ -103,8 +102,8 @@ impl Ledger {
     }
 
     /// Takes up what an earlier process knew, unless something newer is known.
-    pub(super) fn restore(&mut self, kept: Kept) {
-        let Kept {
+    pub(super) fn restore(&mut self, kept: LedgerEntry) {
+        let LedgerEntry {
             info_hash,
             stamps,
             good,
@@ -124,24 +123,24 @@ impl Ledger {
         !self.changed.is_empty()
     }
 
-    /// Appends entries for what has changed (see [`kept`]), until there are so many bytes; the rest
+    /// Appends entries for what has changed (see [`ledger_file`]), until there are so many bytes; the rest
     /// is there for the next time.
     pub(super) fn take_changed(&mut self, out: &mut Vec<u8>, bytes_max: usize) {
         while out.len() < bytes_max
             && let Some(info_hash) = self.changed.pop_first()
         {
             if let Some(record) = self.records.peek(&info_hash) {
-                kept::encode(&info_hash, record, out);
+                ledger_file::encode(&info_hash, record, out);
             }
         }
     }
 
     /// What is known of a piece.
-    pub(super) fn standing(&mut self, info_hash: &InfoHash, piece: u32) -> Standing {
+    pub(super) fn status(&mut self, info_hash: &InfoHash, piece: u32) -> PieceStatus {
         match self.records.get(info_hash) {
-            Some(record) if record.good.has(piece) => Standing::Good,
-            Some(record) if record.bad.has(piece) => Standing::Bad,
-            _ => Standing::Unknown,
+            Some(record) if record.good.has(piece) => PieceStatus::Good,
+            Some(record) if record.bad.has(piece) => PieceStatus::Bad,
+            _ => PieceStatus::Unknown,
         }
     }
 
@@ -156,10 +155,10 @@ impl Ledger {
         let Some(record) = self.records.peek_mut(&torrent.info_hash) else {
             return false;
         };
-        let place = record.stamps.binary_search_by_key(&file, |(file, _)| *file);
-        let Some((_, known)) = place
+        let position = record.stamps.binary_search_by_key(&file, |(file, _)| *file);
+        let Some((_, known)) = position
             .ok()
-            .and_then(|place| record.stamps.get_mut(place))
+            .and_then(|position| record.stamps.get_mut(position))
             .filter(|(_, known)| *known != stamp)
         else {
             return false;
@@ -279,7 +278,7 @@ impl Bits {
     }
 
     fn has(&self, piece: u32) -> bool {
-        let (word, bit) = place(piece);
+        let (word, bit) = bit_of(piece);
         self.words.get(word).is_some_and(|word| word & bit != 0)
     }
 
@@ -288,7 +287,7 @@ impl Bits {
         if self.words.len() < words_for(pieces) {
             self.words.resize(words_for(pieces), 0);
         }
-        let (word, bit) = place(piece);
+        let (word, bit) = bit_of(piece);
         if let Some(word) = self.words.get_mut(word) {
             self.ones += u64::from(*word & bit == 0);
             *word |= bit;
@@ -299,12 +298,12 @@ impl Bits {
     fn clear(&mut self, pieces: Range<u32>) {
         let (mut at, end) = (pieces.start, pieces.end);
         while at < end && self.ones > 0 {
-            let (word, lowest) = place(at);
+            let (word, lowest) = bit_of(at);
             let next = at.saturating_add(64 - at % 64).min(end);
             // From the lowest bit on, and none from the end on.
             let mut mask = !(lowest - 1);
             if next % 64 != 0 {
-                mask &= place(next).1 - 1;
+                mask &= bit_of(next).1 - 1;
             }
             let Some(word) = self.words.get_mut(word) else {
                 break;
@@ -332,7 +331,7 @@ fn words_for(pieces: u32) -> usize {
 }
 
 /// The word of a piece, and its bit there.
-fn place(piece: u32) -> (usize, u64) {
+fn bit_of(piece: u32) -> (usize, u64) {
     ((piece / 64) as usize, 1 << (piece % 64))
 }
 

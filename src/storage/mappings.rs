@@ -1,9 +1,8 @@
 //! The cache of mapped files.
 //!
-//! Owns the bound on mappings, when one is to be compared with its path again, and when one is let
-//! go: when it is the longest unused, when nobody has used it for a while, when its torrent is gone.
-//! It must not know how a file is opened. It does no I/O: a mapping that is let go is answered, for
-//! whoever unmaps it without holding up the loop.
+//! Owns the bound on mappings, when one is compared with its path again, and when one is evicted: when
+//! it is the least recently used, when it was idle for [`IDLE_MS`], when its torrent is removed. No I/O:
+//! evicted mappings are returned, so that a reader unmaps them.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -23,7 +22,7 @@ pub const REVALIDATE_MS: u64 = 10_000;
 /// disk from being unmounted; opening it again is one job of a reader.
 pub const IDLE_MS: u64 = 300_000;
 
-/// See the module's text.
+/// The mapped files, by use.
 pub(super) struct Mappings {
     /// The longest unused is the first to go.
     files: LruCache<FileKey, Mapped>,
@@ -45,7 +44,7 @@ struct Mapped {
 }
 
 /// A mapping that was asked for.
-pub(super) enum Found {
+pub(super) enum MappingLookup {
     /// It may be used.
     Usable(Arc<Content>),
     /// It may be used, and is to be checked. [`Mappings::checking`] says that it is.
@@ -78,19 +77,21 @@ impl Mappings {
     }
 
     /// Asks for a mapping in order to use it.
-    pub(super) fn find(&mut self, key: FileKey, now: Time) -> Found {
+    pub(super) fn find(&mut self, key: FileKey, now: Time) -> MappingLookup {
         let Some(mapped) = self.files.get_mut(&key) else {
-            return Found::Absent;
+            return MappingLookup::Absent;
         };
         mapped.used_at = now;
         let unchecked_ms = now.since(mapped.current_at);
         if unchecked_ms >= self.stale_ms {
-            return self.remove(key).map_or(Found::Absent, Found::Stale);
+            return self
+                .remove(key)
+                .map_or(MappingLookup::Absent, MappingLookup::Stale);
         }
         let content = Arc::clone(&mapped.content);
         match !mapped.checking && unchecked_ms >= self.revalidate_ms {
-            true => Found::Due(content),
-            false => Found::Usable(content),
+            true => MappingLookup::Due(content),
+            false => MappingLookup::Usable(content),
         }
     }
 

@@ -1,9 +1,9 @@
 //! Content on disk: mappings, the answer to "would this block?", and the readers that may block.
 //!
-//! Owns which files are mapped, which failed and who waits for what. It must not know sockets or
-//! the protocol: a [`PeerKey`] is carried and handed back, no more. Every function of [`Storage`]
-//! is for the loop and never waits for a disk; what would goes to the readers, whose answers
-//! [`Storage::collect`] hands out after they have woken the loop.
+//! Owns which files are mapped, which failed and who waits for what. A [`PeerKey`] is carried and
+//! returned, no more. Every function of [`Storage`] is for the loop and does not wait for a disk: work
+//! that may block goes to the readers, whose results [`Storage::collect`] returns after they have woken
+//! the loop.
 //!
 //! That includes hints: `madvise(MADV_WILLNEED)` waits for the file's extents and for room in the
 //! device's queue, which on a busy disk takes as long as a read.
@@ -14,8 +14,8 @@ pub mod content;
 mod hashing;
 mod jobs;
 pub(crate) mod ledger;
+mod ledger_writer;
 mod mappings;
-mod remembering;
 mod residency;
 
 use std::collections::{HashMap, HashSet};
@@ -26,13 +26,14 @@ use std::sync::Arc;
 use lru::LruCache;
 use mio::Waker;
 
+pub use self::checking::BadPiece;
 use self::checking::Checking;
-pub use self::checking::{BadPiece, Trust};
 pub use self::completion::Completion;
 use self::content::{Content, ReadError};
 use self::jobs::{Job, Outcome};
-use self::mappings::{Found, Mappings};
+pub use self::ledger::PieceStatus;
 pub use self::mappings::{IDLE_MS, REVALIDATE_MS};
+use self::mappings::{MappingLookup, Mappings};
 use self::residency::Residency;
 use crate::metrics::StorageCounters;
 use crate::peer::key::PeerKey;
@@ -44,11 +45,11 @@ pub use crate::workers::QueueFull;
 use crate::workers::{IDLE, Pool, PoolConfig};
 
 /// How long a file that could not be read is not tried again, so that no peer can make a disk seek
-/// at will for what is not there.
+/// at will for a file that is missing. Unit: milliseconds.
 pub const FAILED_RETRY_MS: u64 = 2_000;
 
-/// Most failed files remembered, in some 400 KiB. When more fail at once, as those of a disk that
-/// is gone may, the first are tried again sooner.
+/// Most failed files remembered, in some 400 KiB. When more fail at once, as they may when a disk
+/// fails, the first are retried sooner.
 const FAILED_FILES_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// Most jobs that wait for a reader. A peer waits for one block at a time, so this is one for each of
@@ -109,7 +110,7 @@ pub enum Lookup {
     Failed,
 }
 
-/// See the module's text.
+/// The mapped content of all torrents, as the loop sees it.
 pub struct Storage {
     files: Mappings,
     /// When a file failed last.
@@ -122,7 +123,7 @@ pub struct Storage {
     pool: Pool<Job>,
     /// Which pieces may be served, when not all may.
     checking: Option<Checking>,
-    /// Torrents that are gone while files of them are being opened.
+    /// Removed torrents of which files are still being opened.
     gone: HashSet<TorrentId>,
     /// The time of the latest look-up or collection.
     now: Time,
@@ -161,12 +162,12 @@ impl Storage {
     }
 
     /// Looks a file up, in memory only. A mapping not checked for [`REVALIDATE_MS`] is checked by a
-    /// reader meanwhile; if its file has changed it is forgotten then, and opened anew when asked for.
+    /// reader meanwhile; if its file has changed it is forgotten then, and the next read opens it again.
     pub fn lookup(&mut self, key: FileKey, now: Time) -> Lookup {
         self.now = now;
         match self.files.find(key, now) {
-            Found::Usable(content) => Lookup::Mapped(content),
-            Found::Due(content) => {
+            MappingLookup::Usable(content) => Lookup::Mapped(content),
+            MappingLookup::Due(content) => {
                 let job = Job::Check {
                     key,
                     content: Arc::clone(&content),
@@ -177,20 +178,20 @@ impl Storage {
                 }
                 Lookup::Mapped(content)
             }
-            Found::Stale(content) => {
+            MappingLookup::Stale(content) => {
                 self.release(content);
                 Lookup::Absent
             }
-            Found::Absent if self.has_failed(key) => Lookup::Failed,
-            Found::Absent => Lookup::Absent,
+            MappingLookup::Absent if self.has_failed(key) => Lookup::Failed,
+            MappingLookup::Absent => Lookup::Absent,
         }
     }
 
     /// Whether sending this range would *not* wait for a disk. In doubt the answer is no.
     #[must_use]
     pub fn is_resident(&mut self, content: &Content, range: Range<u64>) -> bool {
-        let (witness, mapping) = (content.witness(), content.mapping());
-        let resident = self.residency.is_resident(witness, mapping, range);
+        let (probe, mapping) = (content.probe(), content.mapping());
+        let resident = self.residency.is_resident(probe, mapping, range);
         self.resident += u64::from(resident);
         resident
     }
@@ -299,7 +300,7 @@ impl Storage {
         }
     }
 
-    /// Hands out what has been done since the last time. For the loop, after it was woken.
+    /// Appends the results that have arrived to `completions`. For the loop, after it was woken.
     pub fn collect(&mut self, now: Time, completions: &mut Vec<Completion>) {
         self.now = now;
         completions.append(&mut self.ready);
@@ -309,19 +310,19 @@ impl Storage {
         self.collect_pieces(completions);
     }
 
-    /// When [`Storage::tend`] has something to do.
+    /// When [`Storage::run_due`] has something to do.
     #[must_use]
-    pub fn next(&self) -> Option<Time> {
-        let checking = self.checking.as_ref().and_then(Checking::next);
+    pub fn poll_at(&self) -> Option<Time> {
+        let checking = self.checking.as_ref().and_then(Checking::poll_at);
         [checking, self.files.next_idle()]
             .into_iter()
             .flatten()
             .min()
     }
 
-    /// Does what is due by the time: lets mappings go that nobody uses, and has what was found out of
-    /// pieces written. Never blocks.
-    pub fn tend(&mut self, now: Time) {
+    /// Does what is due: releases mappings that nobody uses, and has the ledger's changes written. Never
+    /// blocks.
+    pub fn run_due(&mut self, now: Time) {
         for _ in 0..RELEASED_AT_ONCE {
             let Some(content) = self.files.remove_idle(now) else {
                 break;
@@ -329,11 +330,11 @@ impl Storage {
             self.release(content);
         }
         if let Some(checking) = &mut self.checking {
-            checking.remember(now);
+            checking.save_due(now);
         }
     }
 
-    /// Forgets the mapping of a file, for the loop that was told EFAULT. The next read opens it anew.
+    /// Forgets the mapping of a file, for the loop that got EFAULT. The next read opens it again.
     pub fn invalidate(&mut self, key: FileKey) {
         if let Some(content) = self.files.remove(key) {
             self.release(content);

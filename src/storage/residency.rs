@@ -1,9 +1,9 @@
 //! Whether a range of a file is in memory, asked without waiting.
 //!
-//! Owns whom the kernel tells the truth about which file. It must not read anything in: the loop
-//! asks, and the loop may not wait.
+//! Owns which question the kernel answers truthfully for which file. Nothing is read in: the loop asks,
+//! and the loop may not wait.
 //!
-//! There are two witnesses. mincore(2) knows the page cache, but answers "resident" about
+//! There are two probes. mincore(2) knows the page cache, but answers "resident" about
 //! everything to a process that neither owns the file nor may write it, which is how a seeder
 //! should run. Such a process looks into its own page table, where it finds what its readers have
 //! populated and memory pressure has not taken away again. Both are true for pages that are in
@@ -18,14 +18,14 @@ use crate::sys::{self, Mapping, PageTable};
 
 /// Who is asked about a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Witness {
+pub(super) enum ResidencyProbe {
     /// The kernel's page cache.
     PageCache,
     /// Our page table.
     PageTable,
 }
 
-impl Witness {
+impl ResidencyProbe {
     /// Chooses for an open file.
     pub(super) fn for_file(file: &File, metadata: &Metadata) -> Self {
         match sys::may_ask_page_cache(file, metadata) {
@@ -53,14 +53,14 @@ impl Residency {
     /// Whether all pages of the range are in memory. In doubt the answer is no.
     pub(super) fn is_resident(
         &self,
-        witness: Witness,
+        probe: ResidencyProbe,
         mapping: &Mapping,
         range: Range<u64>,
     ) -> bool {
-        let answer = match (witness, &self.page_table) {
-            (Witness::PageCache, _) => mapping.is_in_page_cache(range),
-            (Witness::PageTable, Some(page_table)) => page_table.has(mapping, range),
-            (Witness::PageTable, None) => Err(io::ErrorKind::Unsupported.into()),
+        let answer = match (probe, &self.page_table) {
+            (ResidencyProbe::PageCache, _) => mapping.is_in_page_cache(range),
+            (ResidencyProbe::PageTable, Some(page_table)) => page_table.has(mapping, range),
+            (ResidencyProbe::PageTable, None) => Err(io::ErrorKind::Unsupported.into()),
         };
         answer.unwrap_or(false)
     }
@@ -96,16 +96,16 @@ mod tests {
         (directory, path)
     }
 
-    fn opened(path: &Path) -> (Witness, Mapping) {
+    fn opened(path: &Path) -> (ResidencyProbe, Mapping) {
         let file = File::open(path).unwrap();
-        let witness = Witness::for_file(&file, &file.metadata().unwrap());
-        (witness, sys::map(&file, LENGTH).unwrap())
+        let probe = ResidencyProbe::for_file(&file, &file.metadata().unwrap());
+        (probe, sys::map(&file, LENGTH).unwrap())
     }
 
-    /// What any witness must say of a cold file.
-    fn assert_true_answers(witness: Witness, mapping: &Mapping) {
+    /// What any probe must say of a cold file.
+    fn assert_true_answers(probe: ResidencyProbe, mapping: &Mapping) {
         let residency = Residency::new();
-        let ask = |range| residency.is_resident(witness, mapping, range);
+        let ask = |range| residency.is_resident(probe, mapping, range);
         let (third, tail) = (32_768..49_152, LENGTH - 100..LENGTH);
         for range in [0..LENGTH, 0..1, third.clone(), tail.clone()] {
             assert!(!ask(range.clone()), "cold, {range:?}");
@@ -133,21 +133,21 @@ mod tests {
     #[test]
     fn an_owner_asks_the_page_cache() {
         let (_directory, path) = cold_file();
-        let (witness, mapping) = opened(&path);
-        assert_eq!(witness, Witness::PageCache);
-        assert_true_answers(witness, &mapping);
+        let (probe, mapping) = opened(&path);
+        assert_eq!(probe, ResidencyProbe::PageCache);
+        assert_true_answers(probe, &mapping);
         // What another mapping has read needs no reader.
         let (_, other) = opened(&path);
-        assert!(Residency::new().is_resident(witness, &other, 0..LENGTH));
+        assert!(Residency::new().is_resident(probe, &other, 0..LENGTH));
     }
 
     #[test]
     fn the_page_table_knows_what_was_populated() {
         let (_directory, path) = cold_file();
         let (_, mapping) = opened(&path);
-        assert_true_answers(Witness::PageTable, &mapping);
+        assert_true_answers(ResidencyProbe::PageTable, &mapping);
         let (_, other) = opened(&path);
-        assert!(!Residency::new().is_resident(Witness::PageTable, &other, 0..LENGTH));
+        assert!(!Residency::new().is_resident(ResidencyProbe::PageTable, &other, 0..LENGTH));
     }
 
     #[test]
@@ -156,28 +156,28 @@ mod tests {
         let (_, mapping) = opened(&path);
         mapping.populate(0..LENGTH).unwrap();
         let residency = Residency { page_table: None };
-        assert!(!residency.is_resident(Witness::PageTable, &mapping, 0..LENGTH));
-        assert!(residency.is_resident(Witness::PageCache, &mapping, 0..LENGTH));
+        assert!(!residency.is_resident(ResidencyProbe::PageTable, &mapping, 0..LENGTH));
+        assert!(residency.is_resident(ResidencyProbe::PageCache, &mapping, 0..LENGTH));
     }
 
     /// Runs this test again as a user who does not own the content.
     #[test]
-    fn another_user_is_told_the_truth_too() {
+    fn another_user_gets_true_answers() {
         if let Ok(path) = std::env::var(FILE_VARIABLE) {
-            let (witness, mapping) = opened(Path::new(&path));
-            assert_eq!(witness, Witness::PageTable);
+            let (probe, mapping) = opened(Path::new(&path));
+            assert_eq!(probe, ResidencyProbe::PageTable);
             assert!(
                 mapping.is_in_page_cache(0..LENGTH).unwrap(),
                 "mincore says yes about a cold file, which is why it is not asked"
             );
-            assert_true_answers(witness, &mapping);
+            assert_true_answers(probe, &mapping);
             println!("asked as another user");
             return;
         }
         let (_directory, path) = cold_file();
         let owner = fs::metadata(&path).unwrap().uid();
         let other = if owner == NOBODY { NOBODY - 1 } else { NOBODY };
-        let name = "storage::residency::tests::another_user_is_told_the_truth_too";
+        let name = "storage::residency::tests::another_user_gets_true_answers";
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture"])
             .env(FILE_VARIABLE, &path)

@@ -352,7 +352,7 @@ fn an_unchanged_file_stays_mapped_and_is_checked_at_times() {
 }
 
 #[test]
-fn a_file_that_is_written_to_is_opened_anew() {
+fn a_file_that_is_written_to_is_opened_again() {
     let mut rig = Rig::new(&[(100, false)], LIMITS);
     let content = rig.read(0, 0..100, START).unwrap();
     let mut file = File::options().append(true).open(rig.path(0)).unwrap();
@@ -364,7 +364,7 @@ fn a_file_that_is_written_to_is_opened_anew() {
 }
 
 #[test]
-fn an_invalidated_file_is_opened_anew() {
+fn an_invalidated_file_is_opened_again() {
     let mut rig = Rig::new(&[(100, false)], LIMITS);
     let old = rig.read(0, 0..100, START).unwrap();
     rig.storage.invalidate(rig.key(0));
@@ -531,21 +531,21 @@ fn a_failure_is_reported_once() {
 #[test]
 fn a_mapping_that_nobody_uses_is_let_go() {
     let mut rig = Rig::new(&[(100, false), (100, false)], LIMITS);
-    assert_eq!(rig.storage.next(), None);
+    assert_eq!(rig.storage.poll_at(), None);
     for file in [0, 1] {
         rig.read(file, 0..100, START).unwrap();
     }
-    assert_eq!(rig.storage.next(), Some(START.after(IDLE_MS)));
+    assert_eq!(rig.storage.poll_at(), Some(START.after(IDLE_MS)));
     let used = START.after(5_000);
     rig.mapped(0, used);
-    rig.storage.tend(START.after(IDLE_MS - 1));
+    rig.storage.run_due(START.after(IDLE_MS - 1));
     assert_eq!(rig.storage.counters().mappings, 2);
-    rig.storage.tend(START.after(IDLE_MS));
+    rig.storage.run_due(START.after(IDLE_MS));
     assert!(matches!(rig.lookup(1, used), Lookup::Absent));
-    assert_eq!(rig.storage.next(), Some(used.after(IDLE_MS)));
-    rig.storage.tend(used.after(IDLE_MS));
+    assert_eq!(rig.storage.poll_at(), Some(used.after(IDLE_MS)));
+    rig.storage.run_due(used.after(IDLE_MS));
     assert_eq!(
-        (rig.storage.counters().mappings, rig.storage.next()),
+        (rig.storage.counters().mappings, rig.storage.poll_at()),
         (0, None)
     );
 }

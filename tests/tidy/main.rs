@@ -359,18 +359,16 @@ const LINES: &[LineRule] = &[
 ];
 
 /// Where a rule does not hold yet: a file or a directory. These lists only get shorter.
-const NEXT_PENDING: &[&str] = &["src/storage/"];
+const NEXT_PENDING: &[&str] = &[];
 const WORDS_PENDING: &[&str] = &[
     "src/choker.rs",
     "src/config",
     "src/daemon/",
     "src/library/catalogue/lookup",
-    "src/logging",
     "src/metrics/",
     "src/peer/",
     "src/reactor/mod.rs",
     "src/reactor/reload.rs",
-    "src/storage/",
     "src/sys/",
 ];
 const CYCLES_PENDING: &[&str] = &["src/peer/"];

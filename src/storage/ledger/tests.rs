@@ -66,18 +66,18 @@ fn what_was_hashed_is_known_and_nothing_else_is() {
     ledger.settle(&torrent, 0, &hashed(true, &[0]));
     ledger.settle(&torrent, 1, &hashed(false, &[0, 1, 2]));
     ledger.settle(&torrent, 200, &hashed(true, &[2]));
-    let standing = |ledger: &mut Ledger, piece| ledger.standing(&torrent.info_hash, piece);
-    assert_eq!(standing(&mut ledger, 0), Standing::Good);
-    assert_eq!(standing(&mut ledger, 1), Standing::Bad);
-    assert_eq!(standing(&mut ledger, 2), Standing::Unknown);
-    assert_eq!(standing(&mut ledger, 200), Standing::Good);
-    assert_eq!(standing(&mut ledger, u32::MAX), Standing::Unknown);
+    let standing = |ledger: &mut Ledger, piece| ledger.status(&torrent.info_hash, piece);
+    assert_eq!(standing(&mut ledger, 0), PieceStatus::Good);
+    assert_eq!(standing(&mut ledger, 1), PieceStatus::Bad);
+    assert_eq!(standing(&mut ledger, 2), PieceStatus::Unknown);
+    assert_eq!(standing(&mut ledger, 200), PieceStatus::Good);
+    assert_eq!(standing(&mut ledger, u32::MAX), PieceStatus::Unknown);
     assert_eq!(ledger.bad_pieces(), 1);
     assert_eq!(ledger.bad().collect::<Vec<_>>(), [(torrent.info_hash, 1)]);
     assert_eq!(ledger.hashes_at(&torrent.info_hash).unwrap().offset, 99);
     // It was mended.
     ledger.settle(&torrent, 1, &hashed(true, &[0, 1, 2]));
-    assert_eq!(standing(&mut ledger, 1), Standing::Good);
+    assert_eq!(standing(&mut ledger, 1), PieceStatus::Good);
     assert_eq!((ledger.bad_pieces(), ledger.bad().count()), (0, 0));
 }
 
@@ -100,7 +100,7 @@ fn a_file_with_another_stamp_makes_its_own_pieces_unknown() {
         assert!(ledger.seen(&torrent, file, stamp(5)));
         assert!(!ledger.seen(&torrent, file, stamp(5)), "that is known now");
         for piece in 0..torrent.shape.pieces {
-            let known = ledger.standing(&torrent.info_hash, piece) != Standing::Unknown;
+            let known = ledger.status(&torrent.info_hash, piece) != PieceStatus::Unknown;
             assert_eq!(known, !its.contains(&piece), "file {file}, piece {piece}");
         }
         let still_bad = ledger.bad().count() as u64;
@@ -135,7 +135,7 @@ fn a_file_that_was_never_hashed_changes_nothing() {
     assert!(!ledger.seen(&torrent, 0, stamp(3)));
     ledger.settle(&torrent, 5, &hashed(true, &[2]));
     assert!(!ledger.seen(&torrent, 0, stamp(3)));
-    assert_eq!(ledger.standing(&torrent.info_hash, 5), Standing::Good);
+    assert_eq!(ledger.status(&torrent.info_hash, 5), PieceStatus::Good);
 }
 
 #[test]
@@ -146,12 +146,12 @@ fn memory_is_bounded_and_the_longest_unused_is_forgotten() {
     let mut ledger = Ledger::new(5 * (RECORD_BYTES + 4 * 8 + 24));
     for (torrent, _) in &torrents {
         ledger.settle(torrent, 5, &hashed(false, &[2]));
-        ledger.standing(&torrents[0].0.info_hash, 5);
+        ledger.status(&torrents[0].0.info_hash, 5);
         assert!(ledger.bytes <= ledger.bytes_max);
     }
     let known: Vec<bool> = torrents
         .iter()
-        .map(|(torrent, _)| ledger.standing(&torrent.info_hash, 5) == Standing::Bad)
+        .map(|(torrent, _)| ledger.status(&torrent.info_hash, 5) == PieceStatus::Bad)
         .collect();
     let kept = known.iter().filter(|known| **known).count() as u64;
     assert!(known[0] && known[9] && !known[1], "{known:?}");
@@ -159,8 +159,8 @@ fn memory_is_bounded_and_the_longest_unused_is_forgotten() {
     // One that is larger than the bound alone is kept all the same.
     let mut ledger = Ledger::new(1);
     ledger.settle(&torrents[0].0, 5, &hashed(true, &[2]));
-    let standing = ledger.standing(&torrents[0].0.info_hash, 5);
-    assert_eq!(standing, Standing::Good);
+    let standing = ledger.status(&torrents[0].0.info_hash, 5);
+    assert_eq!(standing, PieceStatus::Good);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn remembered(ledger: &mut Ledger, bytes_max: usize) -> (Ledger, usize) {
     let (mut bytes, mut other, mut entries) = (Vec::new(), Ledger::new(1 << 20), 0);
     ledger.take_changed(&mut bytes, bytes_max);
     let mut rest = bytes.as_slice();
-    while let Some((kept, length)) = kept::decode(rest) {
+    while let Some((kept, length)) = ledger_file::decode(rest) {
         other.restore(kept);
         rest = &rest[length..];
         entries += 1;
@@ -214,19 +214,19 @@ fn what_was_good_is_good_in_the_next_process_unless_its_file_has_changed() {
     assert!(ledger.has_changed());
     let (mut next, _) = remembered(&mut ledger, 1);
     assert!(!ledger.has_changed() && !next.has_changed());
-    let standing = |ledger: &mut Ledger, piece| ledger.standing(&torrent.info_hash, piece);
-    assert_eq!(standing(&mut next, 0), Standing::Good);
-    assert_eq!(standing(&mut next, 1), Standing::Unknown);
-    assert_eq!(standing(&mut next, 200), Standing::Good);
+    let standing = |ledger: &mut Ledger, piece| ledger.status(&torrent.info_hash, piece);
+    assert_eq!(standing(&mut next, 0), PieceStatus::Good);
+    assert_eq!(standing(&mut next, 1), PieceStatus::Unknown);
+    assert_eq!(standing(&mut next, 200), PieceStatus::Good);
     // Pieces that are found good are remembered with those that were.
     next.settle(&torrent, 1, &hashed(true, &[0, 1, 2]));
     assert!(next.seen(&torrent, 2, stamp(3)));
     let (mut third, _) = remembered(&mut next, 1);
-    assert_eq!(standing(&mut third, 0), Standing::Good);
-    assert_eq!(standing(&mut third, 1), Standing::Unknown);
-    assert_eq!(standing(&mut third, 200), Standing::Unknown);
+    assert_eq!(standing(&mut third, 0), PieceStatus::Good);
+    assert_eq!(standing(&mut third, 1), PieceStatus::Unknown);
+    assert_eq!(standing(&mut third, 200), PieceStatus::Unknown);
     assert!(third.seen(&torrent, 0, stamp(3)));
-    assert_eq!(standing(&mut third, 0), Standing::Unknown);
+    assert_eq!(standing(&mut third, 0), PieceStatus::Unknown);
     // Nothing holds any more, which is remembered too.
     let (_, entries) = remembered(&mut third, 1);
     assert_eq!(entries, 1);

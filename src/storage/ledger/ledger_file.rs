@@ -1,10 +1,7 @@
 //! The encoding of verified pieces in their file.
 //!
-//! Owns the form of an entry, and telling whole ones from what a crash has left. It must not know
-//! where the bytes are kept.
-//!
-//! Good pieces alone are kept: whether a bad one was mended has to be looked at anyway. The last of
-//! several entries for a torrent holds, and takes the place of those before it.
+//! A checksum tells whole entries from those that a crash has cut. Only good pieces are saved, as a bad
+//! one has to be inspected again anyway. The last of several entries of a torrent supersedes the others.
 
 use sha1::{Digest, Sha1};
 
@@ -27,7 +24,7 @@ const FILE_BYTES: usize = 4 + 8 + 8;
 
 /// What is kept of one torrent.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Kept {
+pub(crate) struct LedgerEntry {
     pub(crate) info_hash: InfoHash,
     pub(super) stamps: Stamps,
     pub(super) good: Bits,
@@ -62,13 +59,13 @@ pub(super) fn encode(info_hash: &InfoHash, record: &Record, out: &mut Vec<u8>) {
         out.extend(word.to_le_bytes());
     }
     let checksum = checksum(out.get(body_at..).unwrap_or_default());
-    if let Some(place) = out.get_mut(checksum_at..body_at) {
-        place.copy_from_slice(&checksum);
+    if let Some(field) = out.get_mut(checksum_at..body_at) {
+        field.copy_from_slice(&checksum);
     }
 }
 
 /// The entry that the bytes begin with, and how many it has. `None` when there is no whole one.
-pub(crate) fn decode(bytes: &[u8]) -> Option<(Kept, usize)> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<(LedgerEntry, usize)> {
     let mut rest = bytes;
     let length = usize::try_from(u32::from_le_bytes(take(&mut rest)?)).ok()?;
     let wanted: [u8; CHECKSUM_BYTES] = take(&mut rest)?;
@@ -96,7 +93,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<(Kept, usize)> {
         words.push(u64::from_le_bytes(take(&mut body)?));
     }
     let good = Bits::of(words);
-    let kept = Kept {
+    let kept = LedgerEntry {
         info_hash,
         stamps,
         good,
@@ -151,7 +148,7 @@ mod tests {
     const NAME: InfoHash = InfoHash([7; 20]);
 
     #[test]
-    fn an_entry_comes_back_as_it_was() {
+    fn an_encoded_entry_decodes_to_the_same() {
         for record in [record(&[0, 64, 299], 3), record(&[5], 0)] {
             let mut bytes = b"before".to_vec();
             encode(&NAME, &record, &mut bytes);
@@ -162,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_pieces_and_what_holds_for_none_are_not_kept() {
+    fn bad_pieces_and_stamps_without_good_pieces_are_not_encoded() {
         let mut record = record(&[], 3);
         record.bad.set(5, 300);
         let mut bytes = Vec::new();
@@ -173,21 +170,21 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_cut_or_changed_is_none() {
+    fn an_entry_that_is_cut_or_changed_is_refused() {
         let mut bytes = Vec::new();
         encode(&NAME, &record(&[3], 2), &mut bytes);
         for length in 0..bytes.len() {
             assert_eq!(decode(&bytes[..length]), None);
         }
-        for place in 0..bytes.len() {
+        for at in 0..bytes.len() {
             let mut bytes = bytes.clone();
-            bytes[place] ^= 0x40;
-            assert_eq!(decode(&bytes), None, "{place}");
+            bytes[at] ^= 0x40;
+            assert_eq!(decode(&bytes), None, "{at}");
         }
     }
 
     #[test]
-    fn what_is_too_long_is_left_out() {
+    fn an_entry_that_is_too_long_is_not_encoded() {
         let mut record = record(&[], 0);
         record.good = Bits::of(vec![1; ENTRY_BYTES_MAX / 8]);
         let mut bytes = Vec::new();

@@ -1,10 +1,9 @@
 //! The file of verified pieces, and the thread that writes it.
 //!
-//! Owns the file. Entries are appended, and the last one of a torrent holds; when the file has grown
-//! too long, it is written anew without those that do not hold any more. It is a cache: what a crash
-//! leaves half written is cut off, and a file that is no such file is begun anew. It must not know
-//! what entries say beyond their torrent. The thread may wait for a disk; nobody waits for it, but
-//! for a moment at the end.
+//! Entries are appended, and the last one of a torrent holds. A file that has grown too long is
+//! rewritten without superseded entries. It is a cache: an entry that a crash has cut is removed, and a
+//! file of another format is overwritten. The thread may wait for a disk; the loop waits for it only at
+//! the end of the process, for [`END_PATIENCE`].
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -13,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use super::ledger::kept::{self, Kept};
+use super::ledger::ledger_file::{self, LedgerEntry};
 use crate::locked;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
@@ -32,18 +31,18 @@ const KEPT_BYTES_MAX: usize = 32 << 20;
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The loop's end of the thread.
-pub(super) struct Remembering {
+pub(super) struct LedgerWriter {
     batches: SyncSender<Vec<u8>>,
     ended: Receiver<()>,
 }
 
-impl Remembering {
+impl LedgerWriter {
     /// Opens the file, starts the thread, and hands out what was remembered, oldest first.
     ///
     /// # Errors
     /// Those of the file system; `WouldBlock` while another process has the file.
-    pub(super) fn begin(path: PathBuf) -> io::Result<(Self, Vec<Kept>)> {
-        let (mut file, known) = Remembered::open(path)?;
+    pub(super) fn begin(path: PathBuf) -> io::Result<(Self, Vec<LedgerEntry>)> {
+        let (mut file, known) = LedgerFile::open(path)?;
         let (batches, queue) = sync_channel::<Vec<u8>>(1);
         let (end, ended) = sync_channel(1);
         let work = move || {
@@ -83,14 +82,14 @@ impl Remembering {
 }
 
 /// The file.
-struct Remembered {
+struct LedgerFile {
     path: PathBuf,
     file: File,
     length: u64,
 }
 
-impl Remembered {
-    fn open(path: PathBuf) -> io::Result<(Self, Vec<Kept>)> {
+impl LedgerFile {
+    fn open(path: PathBuf) -> io::Result<(Self, Vec<LedgerEntry>)> {
         let mut file = locked::open(&path)?;
         let mut bytes = Vec::new();
         // It is longer than it should be when a crash came before it was written anew.
@@ -151,13 +150,13 @@ impl Remembered {
 
 /// The last entry of each torrent with its bytes, in their order, and where the last whole one ends;
 /// 0 when the file is none of ours.
-fn newest(bytes: &[u8]) -> (Vec<(Kept, &[u8])>, usize) {
+fn newest(bytes: &[u8]) -> (Vec<(LedgerEntry, &[u8])>, usize) {
     let Some(mut rest) = bytes.strip_prefix(MAGIC) else {
         return (Vec::new(), 0);
     };
     let mut places: HashMap<InfoHash, usize> = HashMap::new();
     let mut all = Vec::new();
-    while let Some((kept, length)) = kept::decode(rest) {
+    while let Some((kept, length)) = ledger_file::decode(rest) {
         let (entry, after) = rest.split_at(length);
         if let Some(before) = places.insert(kept.info_hash, all.len())
             && let Some(superseded) = all.get_mut(before)
@@ -175,35 +174,35 @@ fn newest(bytes: &[u8]) -> (Vec<(Kept, &[u8])>, usize) {
 mod tests {
     use super::*;
     use crate::locked::tests::soon;
-    use crate::storage::ledger::kept::samples::entry;
+    use crate::storage::ledger::ledger_file::samples::entry;
     use std::io::ErrorKind;
 
-    fn names(known: &[Kept]) -> Vec<u8> {
+    fn names(known: &[LedgerEntry]) -> Vec<u8> {
         known.iter().map(|kept| kept.info_hash.0[0]).collect()
     }
 
-    fn open(path: &Path) -> (Remembered, Vec<u8>) {
-        let (file, known) = soon(|| Remembered::open(path.to_path_buf()));
+    fn open(path: &Path) -> (LedgerFile, Vec<u8>) {
+        let (file, known) = soon(|| LedgerFile::open(path.to_path_buf()));
         (file, names(&known))
     }
 
     #[test]
-    fn what_was_written_is_known_and_the_last_of_each_holds() {
+    fn entries_are_read_back_and_the_last_of_each_torrent_holds() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("verified");
-        let (remembering, known) = Remembering::begin(path.clone()).unwrap();
+        let (ledger_writer, known) = LedgerWriter::begin(path.clone()).unwrap();
         assert!(known.is_empty());
-        let held = Remembering::begin(path.clone()).err().unwrap();
+        let held = LedgerWriter::begin(path.clone()).err().unwrap();
         assert_eq!(held.kind(), ErrorKind::WouldBlock);
-        remembering.end([entry(1, 5), entry(2, 6), entry(1, 7)].concat());
-        let (file, known) = soon(|| Remembered::open(path.clone()));
+        ledger_writer.end([entry(1, 5), entry(2, 6), entry(1, 7)].concat());
+        let (file, known) = soon(|| LedgerFile::open(path.clone()));
         assert_eq!(names(&known), [2, 1]);
-        assert_eq!(kept::decode(&entry(1, 7)).unwrap().0, known[1]);
+        assert_eq!(ledger_file::decode(&entry(1, 7)).unwrap().0, known[1]);
         assert_eq!(file.length, file.file.metadata().unwrap().len());
     }
 
     #[test]
-    fn what_a_crash_has_left_is_cut_off_and_the_file_goes_on() {
+    fn an_entry_cut_by_a_crash_is_removed_and_the_file_continues() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("verified");
         let whole = [MAGIC, &entry(1, 5), &entry(2, 5)].concat();
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_form_is_begun_anew() {
+    fn a_file_of_another_format_is_overwritten() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("verified");
         fs::write(&path, "hekate verified 2\nsomething else").unwrap();
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_too_long_is_written_anew_with_what_holds() {
+    fn a_file_that_is_too_long_is_rewritten_without_superseded_entries() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("verified");
         let (mut file, _) = open(&path);
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_stay_when_not_all_do() {
+    fn the_newest_entries_stay_when_not_all_fit() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("verified");
         let (mut file, _) = open(&path);
