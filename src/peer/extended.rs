@@ -1,40 +1,35 @@
-//! The extension protocol and metadata exchange of a peer (BEP 9, 10, 21).
+//! The extension protocol of one peer (BEP 9, 10, 21), and the metadata that it waits for.
 //!
-//! The peer machine's part for the extension protocol: what a peer says of itself (BEP 10, 21), and
-//! the info dictionary for those who came with a magnet link (BEP 9).
-//!
-//! Owns which pieces of the dictionary a peer waits for. It must not know where they are read, nor
-//! anything of blocks. Choked peers are answered too: without the dictionary none can ask for a block.
+//! Choked peers are answered too: without the info dictionary no peer can request a block.
 
 use std::collections::VecDeque;
 
 use super::close::CloseReason;
-use super::machine::{Effect, Peer};
 use crate::torrent::layout::Shape;
 use crate::wire::extension::{self, MetadataMessage};
 
-/// Pieces of 16 KiB that may wait, beyond the ones being read. Clients that ask for the whole
+/// Pieces of 16 KiB that may wait, beyond the ones being read. Clients that request the whole
 /// dictionary at once give up when a part is refused, so this covers dictionaries of 16 MiB.
 const WAITING_LIMIT: usize = 1024;
 
-/// How often a peer may have each piece of the dictionary, on average. It costs us a thousand times
-/// what asking costs, and it is sent to choked peers too, beside all fairness; BEP 9 proposes such
-/// a bound. More than once, since a client that finds its copy damaged begins anew.
+/// How often a peer may have each piece of the dictionary, on average. An answer is a thousand times
+/// as long as its request, and choked peers get it too, outside of all fairness; BEP 9 proposes such
+/// a bound. More than once, since a client that finds its copy damaged starts over.
 const PROMISES_FOR_EACH_PIECE: u32 = 4;
 
 /// Pieces being read at a time for one peer: each becomes 16 KiB in its control buffer.
 const READING_LIMIT: u8 = 2;
 
-/// The requests of one peer. It exists only while there is one.
+/// The pieces that one peer waits for. It exists only while there are any.
 #[derive(Debug, Default)]
-pub(super) struct MetadataQueue {
+struct MetadataQueue {
     waiting: VecDeque<u32>,
     reading: u8,
 }
 
 impl MetadataQueue {
-    /// Adds a request; false when too many wait.
-    pub(super) fn push(&mut self, piece: u32) -> bool {
+    /// Adds a piece; false when too many wait.
+    fn push(&mut self, piece: u32) -> bool {
         let room = self.waiting.len() < WAITING_LIMIT;
         if room {
             self.waiting.push_back(piece);
@@ -42,117 +37,134 @@ impl MetadataQueue {
         room
     }
 
-    /// Whether there is one to read, and it may be begun.
+    /// Returns true if [`MetadataQueue::poll`] has a piece.
     fn is_ready(&self) -> bool {
         self.reading < READING_LIMIT && !self.waiting.is_empty()
     }
 
-    /// The next piece to read, when one may be begun.
-    pub(super) fn poll(&mut self) -> Option<u32> {
-        if self.reading >= READING_LIMIT {
+    /// The next piece to read, unless enough are being read.
+    fn poll(&mut self) -> Option<u32> {
+        if !self.is_ready() {
             return None;
         }
-        let piece = self.waiting.pop_front()?;
         self.reading += 1;
-        Some(piece)
+        self.waiting.pop_front()
     }
 
-    /// A piece has been read, or cannot be.
-    pub(super) fn answered(&mut self) {
-        self.reading = self.reading.saturating_sub(1);
+    /// A piece was read, or cannot be.
+    fn answered(&mut self) {
+        self.reading = self
+            .reading
+            .checked_sub(1)
+            .expect("only polled pieces are answered");
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.reading == 0 && self.waiting.is_empty()
     }
 }
 
-impl Peer {
-    /// A message of the extension protocol. An error ends the connection.
-    pub(super) fn handle_extended(
+/// What one peer said by the extension protocol.
+#[derive(Debug, Default)]
+pub(super) struct Extended {
+    queue: Option<Box<MetadataQueue>>,
+    /// Pieces of the info dictionary that the peer was promised, those it has included.
+    promised: u32,
+    /// The message id that the peer chose for `ut_metadata`; zero for none (BEP 10).
+    ut_metadata: u8,
+}
+
+impl Extended {
+    /// Handles a message of the extension protocol, and appends answers to `out`. Returns true if a
+    /// piece of the info dictionary was requested. An error ends the connection.
+    pub(super) fn handle_message(
         &mut self,
         id: u8,
         payload: &[u8],
         shape: &Shape,
-    ) -> Result<Effect, CloseReason> {
+        out: &mut Vec<u8>,
+    ) -> Result<bool, CloseReason> {
         match id {
-            0 => {
+            extension::HANDSHAKE_ID => {
                 // Clients exist whose dictionary is malformed and whose requests are not.
                 let Ok(theirs) = extension::parse_handshake(payload) else {
-                    return Ok(Effect::None);
+                    return Ok(false);
                 };
                 // A later dictionary leaves out what has not changed.
                 self.ut_metadata = theirs.ut_metadata.unwrap_or(self.ut_metadata);
-                if theirs.upload_only {
-                    return Err(CloseReason::PeerUploadOnly);
+                match theirs.upload_only {
+                    true => Err(CloseReason::PeerUploadOnly),
+                    false => Ok(false),
                 }
-                Ok(Effect::None)
             }
             extension::OUR_UT_METADATA => {
                 let message = extension::parse_metadata(payload)
                     .map_err(|_| CloseReason::IllegalMessage("malformed ut_metadata"))?;
                 Ok(match message {
-                    MetadataMessage::Request { piece } => self.metadata_requested(piece, shape),
-                    _ => Effect::None,
+                    MetadataMessage::Request { piece } => self.request(piece, shape, out),
+                    _ => false,
                 })
             }
             extension::OUR_UPLOAD_ONLY if extension::parse_upload_only(payload) => {
                 Err(CloseReason::PeerUploadOnly)
             }
-            _ => Ok(Effect::None),
+            _ => Ok(false),
         }
     }
 
-    fn metadata_requested(&mut self, piece: u32, shape: &Shape) -> Effect {
+    fn request(&mut self, piece: u32, shape: &Shape, out: &mut Vec<u8>) -> bool {
         if self.ut_metadata == 0 {
-            // The peer has not said by which number it would know the answer.
-            return Effect::None;
+            // The peer has not said under which id it expects the answer.
+            return false;
         }
         let pieces = shape
             .metadata_length
             .div_ceil(extension::METADATA_PIECE_LENGTH);
         let promises_max = pieces.saturating_mul(PROMISES_FOR_EACH_PIECE);
         if piece < pieces
-            && self.metadata_promised < promises_max
-            && self.metadata.get_or_insert_default().push(piece)
+            && self.promised < promises_max
+            && self.queue.get_or_insert_default().push(piece)
         {
-            self.metadata_promised += 1;
-            return Effect::MetadataRequested;
+            self.promised += 1;
+            return true;
         }
-        extension::metadata_reject(self.control.out(), self.ut_metadata, piece);
-        Effect::None
+        extension::metadata_reject(out, self.ut_metadata, piece);
+        false
     }
 
-    /// Whether [`Peer::poll_metadata`] has something.
+    /// Returns true if [`Extended::poll_metadata`] has a piece.
     pub(super) fn wants_metadata(&self) -> bool {
-        let queue = self.metadata.as_ref();
-        queue.is_some_and(|queue| queue.is_ready()) && !self.is_backlogged()
+        let queue = self.queue.as_ref();
+        queue.is_some_and(|queue| queue.is_ready())
     }
 
-    /// The next piece of the info dictionary to read for the peer, if any. To be asked again after
-    /// each [`Peer::handle_metadata`] and whenever control bytes have been sent.
+    /// The next piece of the info dictionary to read for the peer, if any.
     pub(super) fn poll_metadata(&mut self) -> Option<u32> {
-        if self.metadata.is_none() || self.is_backlogged() {
-            return None;
-        }
-        self.metadata.as_mut()?.poll()
+        self.queue.as_mut()?.poll()
     }
 
-    /// A piece of the info dictionary that [`Peer::poll_metadata`] gave out: its bytes, or None when
-    /// it could not be read.
-    pub(super) fn handle_metadata(&mut self, piece: u32, shape: &Shape, body: Option<&[u8]>) {
-        if let Some(queue) = &mut self.metadata {
-            queue.answered();
-            if queue.is_empty() {
-                self.metadata = None;
-            }
+    /// Answers with a piece that [`Extended::poll_metadata`] gave out: its bytes, or None when it
+    /// could not be read.
+    pub(super) fn handle_metadata(
+        &mut self,
+        piece: u32,
+        shape: &Shape,
+        body: Option<&[u8]>,
+        out: &mut Vec<u8>,
+    ) {
+        let queue = self.queue.as_mut();
+        let queue = queue.expect("the queue stays while pieces are being read");
+        queue.answered();
+        if queue.is_empty() {
+            self.queue = None;
         }
         if self.ut_metadata == 0 {
+            // The peer has disabled it since.
             return;
         }
-        let out = self.control.out();
-        match body.and_then(|body| Some((body, u32::try_from(body.len()).ok()?))) {
-            Some((body, length)) => {
+        match body {
+            Some(body) => {
+                let length = u32::try_from(body.len()).expect("a piece has at most 16 KiB");
                 let total = shape.metadata_length;
                 extension::metadata_data_header(out, self.ut_metadata, piece, total, length);
                 out.extend_from_slice(body);
@@ -165,6 +177,7 @@ impl Peer {
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{SHAPE, open_peer, take_control};
+    use super::super::machine::{Effect, Peer};
     use super::*;
     use crate::wire::message::Message;
 
@@ -246,7 +259,7 @@ mod tests {
         extension::metadata_data_header(&mut expected, 7, 1, SHAPE.metadata_length, 4);
         expected.extend_from_slice(b"body");
         assert_eq!(take_control(&mut peer), expected);
-        assert!(peer.metadata.is_none());
+        assert!(!peer.wants_metadata());
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(super) fn reserved(fast: bool) -> [u8; 8] {
 
 /// A peer whose handshakes are exchanged and sent.
 pub(super) fn open_peer(fast: bool) -> Peer {
-    let mut peer = Peer::new();
+    let mut peer = Peer::default();
     peer.handle_handshake(reserved(fast), INFO_HASH, OURS);
     peer.handle_peer_id(THEIRS, OURS, &SHAPE, b"").unwrap();
     take_control(&mut peer);

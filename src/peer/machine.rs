@@ -10,8 +10,8 @@
 //! number of bytes of exactly that which went out. Nothing else is remembered of what is in flight.
 
 use super::close::CloseReason;
-use super::extended::MetadataQueue;
-use super::queue::{BlockQueue, ControlBuffer};
+use super::extended::Extended;
+use super::queue::{BlockQueue, Blocks, ControlBuffer, Sent};
 use crate::timers::Timer;
 use crate::torrent::layout::Shape;
 use crate::wire::encoder;
@@ -74,36 +74,38 @@ impl Upload {
     }
 }
 
+/// What is to be sent, in this order.
+#[derive(Clone, Debug)]
+pub struct Transmit<'a> {
+    /// A block whose message (header and body) is sent as far as this many bytes, at least one.
+    pub partial: Option<(Request, u32)>,
+    /// Encoded messages. No blocks follow while only a part of them is shown.
+    pub control: &'a [u8],
+    /// The blocks that follow. A caller that cannot send one of them must stop before it.
+    pub blocks: Blocks<'a>,
+}
+
 /// One peer's protocol state.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
-    pub(super) blocks: BlockQueue,
-    pub(super) control: ControlBuffer,
-    pub(super) metadata: Option<Box<MetadataQueue>>,
-    /// How many pieces the peer has, by its own word.
+    blocks: BlockQueue,
+    control: ControlBuffer,
+    extended: Extended,
+    /// How many pieces the peer has, by its own account.
     have: u32,
-    /// How many pieces of the info dictionary the peer has been promised.
-    pub(super) metadata_promised: u32,
-    /// Requests answered by a reject, until they are taken account of.
+    /// Requests answered by a reject since [`Peer::take_rejected`].
     rejected: u32,
     /// Control bytes that the opening put into the buffer; zero once these are sent.
-    pub(super) opening_bytes: u32,
+    opening_bytes: u32,
     /// Bytes of our 68-byte handshake that are not sent.
-    pub(super) handshake_unsent: u8,
-    /// The number the peer gave to `ut_metadata`; zero for none.
-    pub(super) ut_metadata: u8,
-    fast: bool,
-    extended: bool,
+    handshake_unsent: u8,
+    has_fast: bool,
+    has_extended: bool,
     upload: Upload,
 }
 
 /// Opening, and what the peer says.
 impl Peer {
-    /// A connection on which nothing was said.
-    pub(super) fn new() -> Self {
-        Self::default()
-    }
-
     /// The first 48 bytes named a torrent that we serve: queues our handshake, which trackers that
     /// test for NAT wait for before they send their id.
     pub(super) fn handle_handshake(
@@ -119,8 +121,8 @@ impl Peer {
     /// What the peer's handshake says it can do; ours is sent.
     pub(super) fn handle_extensions(&mut self, reserved: [u8; 8]) {
         let extensions = Extensions::from_reserved(reserved);
-        self.fast = extensions.fast;
-        self.extended = extensions.extended;
+        self.has_fast = extensions.fast;
+        self.has_extended = extensions.extended;
     }
 
     /// We have called the peer: queues our handshake, before anything was heard.
@@ -143,17 +145,18 @@ impl Peer {
             return Err(CloseReason::OurselvesConnected);
         }
         let control = &mut self.control;
-        if self.fast {
+        if self.has_fast {
             encoder::have_all(control.out());
         } else {
             let ones = encoder::bitfield_full_head(control.out(), shape.pieces);
             control.append_ones(ones);
             encoder::bitfield_full_tail(control.out(), shape.pieces);
         }
-        if self.extended {
+        if self.has_extended {
             control.out().extend_from_slice(extension_handshake);
         }
-        self.opening_bytes = u32::try_from(control.unsent_bytes()).unwrap_or(u32::MAX);
+        let opening_bytes = u32::try_from(control.unsent_bytes());
+        self.opening_bytes = opening_bytes.expect("2^32 pieces have a bitfield of 2^29 bytes");
         Ok(())
     }
 
@@ -189,12 +192,18 @@ impl Peer {
                 }
                 self.has(ones, shape)
             }
-            Message::HaveAll | Message::HaveNone if !self.fast => Err(CloseReason::IllegalMessage(
-                "have-all or have-none without Fast",
-            )),
+            Message::HaveAll | Message::HaveNone if !self.has_fast => Err(
+                CloseReason::IllegalMessage("have-all or have-none without Fast"),
+            ),
             Message::HaveAll => self.has(shape.pieces, shape),
             Message::HaveNone => self.has(0, shape),
-            Message::Extended { id, payload } => self.handle_extended(id, payload, shape),
+            Message::Extended { id, payload } => {
+                let out = self.control.out();
+                match self.extended.handle_message(id, payload, shape, out)? {
+                    true => Ok(Effect::MetadataRequested),
+                    false => Ok(Effect::None),
+                }
+            }
             Message::Handshake { .. } | Message::PeerId(_) => {
                 Err(CloseReason::IllegalMessage("second handshake"))
             }
@@ -272,13 +281,13 @@ impl Peer {
             blocks,
             control,
             rejected,
-            fast,
+            has_fast,
             ..
         } = self;
         // BEP 6 wants the choke first, then the rejects.
         encoder::choke(control.out());
         blocks.drain_unbegun(|request| {
-            if *fast {
+            if *has_fast {
                 encoder::reject(control.out(), request);
                 *rejected = rejected.saturating_add(1);
             }
@@ -293,7 +302,7 @@ impl Peer {
             .partial()
             .is_some_and(|(head, _)| head == request);
         if self.blocks.remove(&request) {
-            if !self.fast {
+            if !self.has_fast {
                 return Err(CloseReason::ContentFailed);
             }
             self.reject_when_fast(request);
@@ -305,7 +314,7 @@ impl Peer {
     }
 
     fn reject_when_fast(&mut self, request: Request) {
-        if self.fast {
+        if self.has_fast {
             encoder::reject(self.control.out(), request);
             self.rejected = self.rejected.saturating_add(1);
         }
@@ -317,14 +326,84 @@ impl Peer {
     }
 }
 
-/// What may be asked about it.
+/// Sending, and the metadata that is read for it.
 impl Peer {
-    /// Control bytes wait to be sent.
+    /// What is to be sent next. Our handshake is shown without what follows until all of it is sent:
+    /// some clients lose bytes that arrive in one segment with it.
+    pub(super) fn poll_transmit(&self) -> Transmit<'_> {
+        let mut control = self.control.unsent();
+        let mut blocks = self.blocks.unbegun();
+        if self.handshake_unsent > 0 {
+            let handshake = control.get(..usize::from(self.handshake_unsent));
+            control = handshake.expect("the handshake is the first to be sent");
+        }
+        if self.handshake_unsent > 0 || self.control.is_cut() {
+            blocks = Blocks::default();
+        }
+        Transmit {
+            partial: self.blocks.partial(),
+            control,
+            blocks,
+        }
+    }
+
+    /// The transport took `bytes` of what [`Peer::poll_transmit`] showed, from its beginning, with
+    /// nothing skipped.
+    ///
+    /// # Panics
+    ///
+    /// When that showed fewer bytes.
+    pub(super) fn handle_sent(&mut self, bytes: usize) -> Sent {
+        let mut sent = Sent::default();
+        let shown_control = self.poll_transmit().control.len();
+        let left = self.blocks.finish_partial(bytes as u64, &mut sent);
+        let control = shown_control.min(usize::try_from(left).expect("it was a usize before"));
+        if control > 0 {
+            self.control.advance(control);
+            if self.handshake_unsent > 0 {
+                let handshake = u8::try_from(control).expect("no more than it was shown");
+                self.handshake_unsent -= handshake;
+            }
+            if self.control.is_empty() {
+                self.opening_bytes = 0;
+            }
+        }
+        let left = self.blocks.advance(left - control as u64, &mut sent);
+        assert_eq!(left, 0, "more was sent than there was");
+        sent
+    }
+
+    /// Returns true if [`Peer::poll_metadata`] has a piece.
+    pub(super) fn wants_metadata(&self) -> bool {
+        self.extended.wants_metadata() && !self.is_backlogged()
+    }
+
+    /// The next piece of the info dictionary to read for the peer, if any. To be called again after
+    /// each [`Peer::handle_metadata`] and whenever control bytes have been sent.
+    pub(super) fn poll_metadata(&mut self) -> Option<u32> {
+        match self.is_backlogged() {
+            true => None,
+            false => self.extended.poll_metadata(),
+        }
+    }
+
+    /// A piece of the info dictionary that [`Peer::poll_metadata`] gave out: its bytes, or None when
+    /// it could not be read.
+    pub(super) fn handle_metadata(&mut self, piece: u32, shape: &Shape, body: Option<&[u8]>) {
+        let out = self.control.out();
+        self.extended.handle_metadata(piece, shape, body, out);
+    }
+}
+
+/// Queries.
+impl Peer {
+    /// Returns true if control bytes wait to be sent.
     pub(super) fn has_control(&self) -> bool {
         !self.control.is_empty()
     }
 
-    /// Blocks wait to be sent, or the rest of one. A choked peer has at most the latter.
+    /// Returns true if blocks wait to be sent, or the rest of one. A choked peer has at most the
+    /// latter.
     pub(super) fn has_blocks(&self) -> bool {
         !self.blocks.is_empty()
     }
@@ -340,10 +419,10 @@ impl Peer {
         self.blocks.len()
     }
 
-    /// So many control bytes wait that nothing more is to be read from the peer until it takes some.
+    /// Returns true if nothing more is to be read from the peer until it takes some control bytes.
     pub(super) fn is_backlogged(&self) -> bool {
-        let opening = usize::try_from(self.opening_bytes).unwrap_or(usize::MAX);
-        self.control.unsent_bytes() > CONTROL_LIMIT_BYTES.saturating_add(opening)
+        let limit = CONTROL_LIMIT_BYTES + self.opening_bytes as usize;
+        self.control.unsent_bytes() > limit
     }
 }
 

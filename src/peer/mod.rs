@@ -12,4 +12,3 @@ pub mod key;
 mod machine;
 mod queue;
 pub mod session;
-mod transmit;

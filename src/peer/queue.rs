@@ -1,7 +1,6 @@
-//! What waits to be sent to one peer: control bytes, and the blocks it has asked for.
+//! What waits to be sent to one peer: control bytes, and the blocks it has requested.
 //!
-//! Owns the two buffers, their bounds and their memory. It must not know which messages are legal,
-//! or why something is queued.
+//! Owns the two buffers, their bounds and their memory.
 
 use std::collections::{BTreeSet, VecDeque, vec_deque};
 
@@ -16,34 +15,34 @@ pub const REQQ: usize = 2000;
 /// that the steady state allocates nothing. 32 blocks are one vectored write.
 const KEPT_REQUESTS: usize = 32;
 
-/// Most requests that are looked through for the one that is cancelled; beyond that they are found by
-/// an index. It is some 50 ns, for a queue as most clients have it.
+/// The longest queue that is scanned for a cancelled request, in some 50 ns; most clients' queues are
+/// shorter. A longer one gets an index.
 const SCANNED_MAX: usize = 64;
 
 /// Sent control bytes that may lie before the unsent ones until these are moved to the front.
 const COMPACT_BYTES: usize = 16 * 1024;
 
-/// The blocks a peer has asked for, in the order of its requests. The head may be partially sent.
+/// The blocks that a peer has requested, in the order of its requests. The head may be partially sent.
 #[derive(Debug, Default)]
 pub(super) struct BlockQueue {
-    /// One of length 0, which no peer may ask for, was taken back. The head never was.
+    /// A length of 0, which no peer may request, marks a removed block. The head is never one.
     blocks: VecDeque<Request>,
-    /// How many of them were taken back, no more than half.
-    taken: u32,
-    /// Bytes of the head's message, header included, that the socket has taken.
+    /// How many of `blocks` are removed, at most half.
+    removed: u32,
+    /// Bytes of the head's message, header included, that the transport has taken.
     head_sent_bytes: u32,
-    /// Where each block is, while a peer cancels what lies deep: else a read of 64 KiB of cancels
-    /// would be some 4,000 walks over the queue. It goes with the burst.
+    /// The position of each block, while a peer cancels deep in the queue: without it, a read of
+    /// 64 KiB of cancels would scan the queue some 4,000 times.
     index: Option<Box<Index>>,
 }
 
-/// Finds blocks by what was asked for. Those that were sent since stay in it for a while.
+/// Finds blocks by their request. Blocks that were sent since stay in it for a while.
 #[derive(Debug)]
 struct Index {
-    /// With the place in the queue, counted from the head that was there when this was made.
-    places: BTreeSet<(Request, u32)>,
-    /// How many heads have gone since.
-    gone: u32,
+    /// With the position in the queue, counted from the head of the time when this was made.
+    positions: BTreeSet<(Request, u32)>,
+    /// How many heads have left the queue since.
+    popped: u32,
 }
 
 /// The bytes of a piece message that do not belong to the block.
@@ -86,62 +85,63 @@ impl BlockQueue {
     fn index_last(&mut self, request: Request) {
         let length = self.blocks.len();
         if let Some(index) = &mut self.index
-            && index.places.len() < 2 * length + SCANNED_MAX
+            && index.positions.len() < 2 * length + SCANNED_MAX
         {
-            let place = u32::try_from(length).unwrap_or(u32::MAX);
-            index.places.insert((request, index.gone + place));
+            let position = u32::try_from(length).expect("the queue is bounded by REQQ");
+            index.positions.insert((request, index.popped + position));
         } else {
             // Most of it was sent.
             self.index = None;
         }
     }
 
-    /// Takes back one block that has not been begun; false when there is no such block.
+    /// Removes one block that has not been begun; false when there is no such block.
     pub(super) fn remove(&mut self, request: &Request) -> bool {
         if self.blocks.len() > SCANNED_MAX {
             return self.remove_by_index(request);
         }
         let begun = usize::from(self.head_sent_bytes > 0);
-        let place = self.blocks.iter().skip(begun).position(|r| r == request);
-        let found = place.and_then(|place| self.blocks.remove(place + begun));
-        // Places have moved.
+        let position = self.blocks.iter().skip(begun).position(|r| r == request);
+        let found = position.and_then(|position| self.blocks.remove(position + begun));
+        // Positions have moved.
         self.index = None;
-        self.tidy();
+        self.drop_removed();
         found.is_some()
     }
 
     fn remove_by_index(&mut self, request: &Request) -> bool {
         let blocks = &self.blocks;
         let index = self.index.get_or_insert_with(|| {
-            let places = blocks.iter().copied().zip(0..);
-            let places = places.filter(|(block, _)| block.length > 0).collect();
-            Box::new(Index { places, gone: 0 })
+            let positions = blocks.iter().copied().zip(0..);
+            let positions = positions.filter(|(block, _)| block.length > 0).collect();
+            Box::new(Index {
+                positions,
+                popped: 0,
+            })
         });
-        let first = index.gone + u32::from(self.head_sent_bytes > 0);
+        let first = index.popped + u32::from(self.head_sent_bytes > 0);
         let from = (*request, first);
-        let found = index.places.range(from..=(*request, u32::MAX)).next();
+        let found = index.positions.range(from..=(*request, u32::MAX)).next();
         let Some(&found) = found else {
             return false;
         };
-        index.places.remove(&found);
-        let place = (found.1 - index.gone) as usize;
-        if let Some(block) = self.blocks.get_mut(place) {
-            block.length = 0;
-            self.taken += 1;
-        }
-        self.tidy();
+        index.positions.remove(&found);
+        let block = self.blocks.get_mut((found.1 - index.popped) as usize);
+        block.expect("what is not sent is in the queue").length = 0;
+        self.removed += 1;
+        self.drop_removed();
         true
     }
 
-    /// Drops what was taken back where it is at the head, or half of all.
-    fn tidy(&mut self) {
-        while self.taken > 0 && self.blocks.front().is_some_and(|head| head.length == 0) {
+    /// Drops removed blocks at the head, and all of them when they are more than half.
+    fn drop_removed(&mut self) {
+        while self.removed > 0 && self.blocks.front().is_some_and(|head| head.length == 0) {
             self.pop();
-            self.taken -= 1;
+            self.removed -= 1;
         }
-        if self.taken as usize * 2 > self.blocks.len() {
+        if self.removed as usize * 2 > self.blocks.len() {
             self.blocks.retain(|block| block.length > 0);
-            self.taken = 0;
+            self.removed = 0;
             self.index = None;
         }
         self.release_when_empty();
@@ -150,22 +150,22 @@ impl BlockQueue {
     fn pop(&mut self) {
         self.blocks.pop_front();
         if let Some(index) = &mut self.index {
-            index.gone += 1;
+            index.popped += 1;
         }
     }
 
-    /// Takes back every block that has not been begun, passing each to `taken`, and keeps no
-    /// memory but for the one that has.
-    pub(super) fn drain_unbegun(&mut self, taken: impl FnMut(Request)) {
+    /// Removes every block that has not been begun, passing each to `removed`, and keeps memory only
+    /// for the one that has.
+    pub(super) fn drain_unbegun(&mut self, removed: impl FnMut(Request)) {
         let begun = usize::from(self.head_sent_bytes > 0);
         let blocks = self.blocks.drain(begun..);
-        blocks.filter(|block| block.length > 0).for_each(taken);
-        self.taken = 0;
+        blocks.filter(|block| block.length > 0).for_each(removed);
+        self.removed = 0;
         self.index = None;
         self.blocks.shrink_to_fit();
     }
 
-    /// The head with the bytes of its message that are sent, when that is more than none.
+    /// The head and how many bytes of its message are sent, at least one.
     pub(super) fn partial(&self) -> Option<(Request, u32)> {
         let head = *self.blocks.front()?;
         (self.head_sent_bytes > 0).then_some((head, self.head_sent_bytes))
@@ -177,7 +177,7 @@ impl BlockQueue {
         Blocks(self.blocks.range(begun.min(self.blocks.len())..))
     }
 
-    /// Accounts for up to `bytes` sent of the partial head only; returns the bytes that were not its.
+    /// Counts up to `bytes` as sent of the partial head, if there is one. Returns the other bytes.
     pub(super) fn finish_partial(&mut self, bytes: u64, sent: &mut Sent) -> u64 {
         if self.head_sent_bytes > 0 {
             self.advance_head(bytes, sent)
@@ -186,17 +186,19 @@ impl BlockQueue {
         }
     }
 
-    /// Accounts for `bytes` sent from the head on.
-    pub(super) fn advance(&mut self, mut bytes: u64, sent: &mut Sent) {
+    /// Counts `bytes` as sent from the head on. Returns those that are more than all blocks have.
+    pub(super) fn advance(&mut self, mut bytes: u64, sent: &mut Sent) -> u64 {
         while bytes > 0 && !self.blocks.is_empty() {
             bytes = self.advance_head(bytes, sent);
         }
+        bytes
     }
 
     fn advance_head(&mut self, bytes: u64, sent: &mut Sent) -> u64 {
-        let Some(head) = self.blocks.front() else {
-            return bytes;
-        };
+        let head = self
+            .blocks
+            .front()
+            .expect("only a queue with a head advances");
         let before = u64::from(self.head_sent_bytes);
         let whole = HEADER_BYTES + u64::from(head.length);
         let after = whole.min(before + bytes);
@@ -205,15 +207,15 @@ impl BlockQueue {
             self.pop();
             self.head_sent_bytes = 0;
             sent.blocks += 1;
-            self.tidy();
+            self.drop_removed();
         } else {
-            // Less than a whole message of at most 128 KiB.
-            self.head_sent_bytes = u32::try_from(after).unwrap_or(u32::MAX);
+            let after = u32::try_from(after);
+            self.head_sent_bytes = after.expect("less than a message, which has 128 KiB at most");
         }
         bytes - (after - before)
     }
 
-    /// A burst's memory goes with the burst.
+    /// Releases the memory of a burst when it is over.
     fn release_when_empty(&mut self) {
         if self.blocks.is_empty() {
             self.index = None;
@@ -225,7 +227,7 @@ impl BlockQueue {
 
     /// How many blocks wait, the partial one included.
     pub(super) fn len(&self) -> usize {
-        self.blocks.len() - self.taken as usize
+        self.blocks.len() - self.removed as usize
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -236,13 +238,13 @@ impl BlockQueue {
 /// Ones for full bitfields, shared by all peers.
 static ONES: [u8; 16 * 1024] = [0xff; 16 * 1024];
 
-/// Encoded messages that are not blocks. Its memory goes as soon as all of it is sent.
+/// Encoded messages that are not blocks. Its memory is released as soon as all of it is sent.
 #[derive(Debug, Default)]
 pub(super) struct ControlBuffer {
     bytes: Vec<u8>,
-    /// How many of `bytes` the socket has taken.
+    /// How many of `bytes` the transport has taken.
     sent_bytes: usize,
-    /// So many bytes of ones stand before `bytes[ones_at..]`, that take no memory.
+    /// How many bytes of ones are to be sent before `bytes[ones_at..]`. They take no memory.
     ones_left: u32,
     ones_at: u32,
 }
@@ -253,17 +255,17 @@ impl ControlBuffer {
         &mut self.bytes
     }
 
-    /// Appends so many bytes of ones, once for each peer. Those of few pieces are copied, so that
-    /// they go out in one write with what is around them.
+    /// Appends `count` bytes of ones, once for each peer. A few are copied, so that they go out in one
+    /// write with what is around them.
     pub(super) fn append_ones(&mut self, count: usize) {
-        let places = (u32::try_from(count), u32::try_from(self.bytes.len()));
-        match places {
-            (Ok(left), Ok(at)) if count > ONES.len() && self.ones_left == 0 => {
-                self.ones_left = left;
-                self.ones_at = at;
-            }
-            _ => self.bytes.resize(self.bytes.len() + count, 0xff),
+        let at = self.bytes.len();
+        if count <= ONES.len() {
+            self.bytes.resize(at + count, 0xff);
+            return;
         }
+        assert_eq!(self.ones_left, 0, "a peer gets one bitfield");
+        self.ones_left = u32::try_from(count).expect("2^32 pieces have a bitfield of 2^29 bytes");
+        self.ones_at = u32::try_from(at).expect("only our handshake is before the bitfield");
     }
 
     /// What is to be sent next. More may follow, see [`ControlBuffer::is_cut`].
@@ -274,10 +276,10 @@ impl ControlBuffer {
             _ if self.sent_bytes < at => self.bytes.get(self.sent_bytes..at),
             _ => ONES.get(..left.min(ONES.len())),
         };
-        unsent.unwrap_or_default()
+        unsent.expect("no more is sent than there is")
     }
 
-    /// Whether [`ControlBuffer::unsent`] is not all that there is.
+    /// Returns true if [`ControlBuffer::unsent`] is not all that there is.
     pub(super) fn is_cut(&self) -> bool {
         self.ones_left > 0
     }
@@ -291,13 +293,13 @@ impl ControlBuffer {
         self.bytes.is_empty()
     }
 
-    /// Accounts for `bytes` sent, no more than are shown.
+    /// Counts `bytes` as sent, no more than [`ControlBuffer::unsent`] has.
     pub(super) fn advance(&mut self, bytes: usize) {
+        assert!(bytes <= self.unsent().len(), "only shown bytes are sent");
         if self.ones_left > 0 && self.sent_bytes >= self.ones_at as usize {
-            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-            self.ones_left = self.ones_left.saturating_sub(bytes);
+            self.ones_left -= u32::try_from(bytes).expect("no more than the ones that are left");
         } else {
-            self.sent_bytes = (self.sent_bytes + bytes).min(self.bytes.len());
+            self.sent_bytes += bytes;
         }
         if self.ones_left > 0 {
             return;
@@ -305,8 +307,8 @@ impl ControlBuffer {
         if self.sent_bytes == self.bytes.len() {
             *self = Self::default();
         } else if self.sent_bytes >= COMPACT_BYTES && self.sent_bytes * 2 >= self.bytes.len() {
-            // A peer that takes a little and provokes a little would make the buffer grow without
-            // end. At least half of it is dropped, so each byte is moved once on average.
+            // Without this, a peer that takes a little and provokes a little would make the buffer
+            // grow without end. At least half of it is dropped, so each byte moves once on average.
             self.bytes.drain(..self.sent_bytes);
             self.sent_bytes = 0;
         }
@@ -415,10 +417,10 @@ mod tests {
                 4..9 => {
                     let request = block(random.u32(0..2000));
                     let begun = usize::from(queue.head_sent_bytes > 0);
-                    let place = list.iter().skip(begun).position(|r| *r == request);
-                    assert_eq!(queue.remove(&request), place.is_some());
-                    if let Some(place) = place {
-                        list.remove(place + begun);
+                    let position = list.iter().skip(begun).position(|r| *r == request);
+                    assert_eq!(queue.remove(&request), position.is_some());
+                    if let Some(position) = position {
+                        list.remove(position + begun);
                     }
                 }
                 _ => {

@@ -9,9 +9,9 @@
 //! - reads bytes while [`Session::wants_bytes`], behind what [`Session::prepare`] puts into the
 //!   buffer, and hands all of them to [`Session::receive`] until that has no [`Event`] left;
 //! - carries out each event before the next: [`Event::TorrentWanted`] by
-//!   [`Session::torrent_loaded`], at once or later, the others by telling the choker;
-//! - writes what [`Session::poll_transmit`] shows, from its beginning, and reports what was taken by
-//!   [`Session::sent`], or by [`Session::write_blocked`] when the transport took nothing;
+//!   [`Session::torrent_loaded`], at once or later, the others by notifying the choker;
+//! - writes what [`Session::poll_transmit`] shows, from its beginning, and reports how many bytes were
+//!   taken by [`Session::sent`], or by [`Session::write_blocked`] when none were;
 //! - calls [`Session::timeout`] at [`Session::poll_at`] or later, after each of the above.
 //!
 //! Every method that can end the connection returns the reason. The session is then in
@@ -25,10 +25,9 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use super::close::CloseReason;
-pub use super::machine::{CONTROL_LIMIT_BYTES, Upload};
+pub use super::machine::{CONTROL_LIMIT_BYTES, Transmit, Upload};
 use super::machine::{Effect, Peer};
 pub use super::queue::{Blocks, REQQ, Sent};
-pub use super::transmit::Transmit;
 use crate::timers::{Deadlines, Time, Timeouts};
 use crate::torrent::layout::Shape;
 use crate::wire::decoder::{Decoded, Decoder, MAX_TAIL};
@@ -36,12 +35,12 @@ use crate::wire::extension::OurHandshake;
 use crate::wire::handshake::HANDSHAKE_LENGTH;
 use crate::wire::message::{InfoHash, Message, PeerId, Request};
 
-/// Blocks in a row that a peer may lose to unreadable content before it is closed. A torrent with
-/// one bad file still serves its others; a peer that asks only for the bad one is let go.
+/// Blocks in a row that a peer may lose to unreadable content before it is closed. A torrent with one
+/// bad file still serves the others; a peer that requests only the bad one is disconnected.
 const UNREADABLE_BLOCKS_MAX: u16 = 64;
 
-/// The same for blocks of pieces that failed their hash, which cost no read: clients ask for a whole
-/// piece at once, and most of them again when they are refused, while others of theirs are served.
+/// The same for blocks of pieces that failed their hash, which cost no read. Clients request a whole
+/// piece at once, and most of them request rejected blocks again while other pieces are served.
 const BAD_BLOCKS_MAX: u16 = 8192;
 
 /// Where a connection is. This is the state diagram of a peer:
@@ -75,7 +74,7 @@ pub enum Phase {
         /// The only torrent that the peer may name, when we have dialled it.
         dialled: Option<InfoHash>,
     },
-    /// The peer has named a torrent that is not at hand. Nothing is decoded meanwhile.
+    /// The peer has named a torrent that is being loaded. Nothing is decoded meanwhile.
     Loading(Asked),
     /// The last 20 bytes of the handshake are awaited. Some trackers test for NAT without them.
     AwaitingPeerId {
@@ -89,14 +88,14 @@ pub enum Phase {
     },
     /// The connection is over.
     Closing {
-        /// The first reason there was.
+        /// The first reason.
         reason: CloseReason,
-        /// Whether [`Event::Opened`] was answered before.
+        /// Whether [`Event::Opened`] was returned before.
         was_open: bool,
     },
 }
 
-/// What the first 48 bytes of a handshake said.
+/// The content of the first 48 bytes of a handshake.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
     /// The torrent that the peer wants.
@@ -105,7 +104,7 @@ pub struct Asked {
     is_dialled: bool,
 }
 
-/// What the caller must carry out.
+/// An event that the caller must carry out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
     /// The peer has named this torrent: call [`Session::torrent_loaded`] or [`Session::close`].
@@ -122,14 +121,14 @@ pub enum Event {
     MetadataRequested,
 }
 
-/// What a peer learns about us.
+/// Facts about us that a peer learns.
 #[derive(Clone, Copy, Debug)]
 pub struct Introduction {
     /// Our peer id.
     pub peer_id: PeerId,
     /// The port that we listen on.
     pub port: u16,
-    /// The address that the peer has for us (BEP 10, `yourip`).
+    /// The peer's address as we see it (BEP 10, `yourip`).
     pub your_ip: IpAddr,
 }
 
@@ -153,7 +152,7 @@ pub struct Session {
     peer: Peer,
     /// Blocks in a row that could not be sent.
     failed_blocks: u16,
-    /// Blocks were queued that no event has told of.
+    /// Blocks were queued, and [`Event::Requested`] is still to be returned.
     has_requested: bool,
 }
 
@@ -167,7 +166,7 @@ impl Session {
             decoder: Decoder::new(),
             tail: Box::default(),
             deadlines: Deadlines::new(now),
-            peer: Peer::new(),
+            peer: Peer::default(),
             failed_blocks: 0,
             has_requested: false,
         }
@@ -184,9 +183,8 @@ impl Session {
         session
     }
 
-    /// The torrent of [`Event::TorrentWanted`] is at hand. Returns what the peer has sent behind its
-    /// info-hash since then, to be handed to [`Session::receive`] next; it is empty when that has
-    /// not returned yet.
+    /// The torrent of [`Event::TorrentWanted`] is loaded. Returns the bytes behind the info-hash, which
+    /// must be handed to [`Session::receive`] next. They are empty while that has not returned None.
     ///
     /// # Panics
     ///
@@ -222,9 +220,9 @@ impl Session {
 
 /// Receiving.
 impl Session {
-    /// Copies the incomplete message to the front of `buffer`, and returns where in it the next
-    /// bytes belong. Of a handshake no more is asked for than its end, so a peer that waits for its
-    /// torrent keeps the rest in its socket.
+    /// Copies the incomplete message to the front of `buffer`, and returns the range for the next
+    /// bytes. During the handshake it ends with the handshake, so that later bytes stay in the socket
+    /// while the torrent is loaded.
     ///
     /// # Panics
     ///
@@ -241,9 +239,9 @@ impl Session {
         held..end
     }
 
-    /// Decodes bytes that begin with the incomplete message, see [`Session::prepare`], until
-    /// something happens, and leaves in `bytes` what is behind it. Call it again until it returns
-    /// None: then all bytes are taken, and the rest is kept.
+    /// Decodes bytes that begin with the incomplete message, see [`Session::prepare`], up to the next
+    /// event, and leaves the bytes behind it in `bytes`. Call it until it returns None: then all bytes
+    /// are taken, and the session keeps an incomplete message.
     pub fn receive(
         &mut self,
         bytes: &mut &[u8],
@@ -260,7 +258,7 @@ impl Session {
         now: Time,
         ours: &Introduction,
     ) -> Result<Option<Event>, CloseReason> {
-        // What it held is in front of `bytes`.
+        // Its bytes are in front of `bytes`.
         self.tail = Box::default();
         let mut completed = false;
         while !matches!(self.phase, Phase::Loading(_)) {
@@ -341,7 +339,7 @@ impl Session {
                     Effect::NotInterested => Event::NotInterested,
                     Effect::MetadataRequested => Event::MetadataRequested,
                 };
-                self.note_waiting();
+                self.update_waiting();
                 Ok(Some(event))
             }
             (phase, message) => {
@@ -350,8 +348,8 @@ impl Session {
         }
     }
 
-    /// Whether what the peer sends may be read: not while it does not take its answers, so that its
-    /// backlog is bounded, nor before its torrent is at hand.
+    /// Returns true if the peer may be read from: not while it does not take its answers, so that they
+    /// are bounded, nor while its torrent is being loaded.
     #[must_use]
     pub fn wants_bytes(&self) -> bool {
         !matches!(self.phase, Phase::Loading(_) | Phase::Closing { .. })
@@ -361,7 +359,7 @@ impl Session {
 
 /// Sending.
 impl Session {
-    /// What is to be written next, in the order of the wire.
+    /// What to write next, in the order of the wire.
     #[must_use]
     pub fn poll_transmit(&self) -> Transmit<'_> {
         self.peer.poll_transmit()
@@ -383,12 +381,12 @@ impl Session {
         self.deadlines.blocked(now);
     }
 
-    /// Nothing is offered to the transport any more.
+    /// Nothing is offered to the transport any more: what it did not take was cancelled.
     pub fn nothing_to_write(&mut self) {
         self.deadlines.nothing_waits();
     }
 
-    /// A block cannot be sent: it is rejected, or the peer is closed when it cannot learn that, or
+    /// A block cannot be sent: it is rejected. Ends the session of a peer that cannot be notified, or
     /// loses too many in a row.
     pub fn block_failed(
         &mut self,
@@ -401,7 +399,7 @@ impl Session {
         self.closed_on_error(outcome)
     }
 
-    /// A mapping of a block was cut while it was written: it is tried again, not without end.
+    /// A file of a block was truncated while the block was written. It is tried again, up to a limit.
     pub fn write_failed(&mut self) -> Result<(), CloseReason> {
         let outcome = self.count_failure(BlockFailure::Unreadable);
         self.closed_on_error(outcome)
@@ -438,7 +436,7 @@ impl Session {
     }
 
     /// A peer that waits for a slot gets keep-alives more often.
-    fn note_waiting(&mut self) {
+    fn update_waiting(&mut self) {
         let is_waiting = self.peer.upload() == Upload::Waiting;
         self.deadlines.waiting(is_waiting);
     }
@@ -449,16 +447,16 @@ impl Session {
     /// The peer has a slot: its requests are queued from now on.
     pub fn unchoke(&mut self) {
         self.peer.unchoke();
-        self.note_waiting();
+        self.update_waiting();
     }
 
-    /// The peer has no slot any more: what it has queued is rejected, but for a block already begun.
+    /// The peer has no slot any more: its queue is rejected, except for a block already begun.
     pub fn choke(&mut self) {
         self.peer.choke();
-        self.note_waiting();
+        self.update_waiting();
     }
 
-    /// Whether [`Session::poll_metadata`] has something.
+    /// Returns true if [`Session::poll_metadata`] has a piece.
     #[must_use]
     pub fn wants_metadata(&self) -> bool {
         matches!(self.phase, Phase::Open { .. }) && self.peer.wants_metadata()
@@ -469,15 +467,20 @@ impl Session {
         self.peer.poll_metadata()
     }
 
-    /// A piece of the info dictionary that [`Session::poll_metadata`] gave out: its bytes, or None
-    /// when it could not be read.
+    /// Answers with a piece of the info dictionary that [`Session::poll_metadata`] gave out: its bytes,
+    /// or None when it could not be read.
+    ///
+    /// # Panics
+    ///
+    /// When the session is not open.
     pub fn metadata_loaded(&mut self, piece: u32, body: Option<&[u8]>) {
-        if let Phase::Open { shape } = &self.phase {
-            self.peer.handle_metadata(piece, shape, body);
-        }
+        let Phase::Open { shape } = &self.phase else {
+            unreachable!("no metadata is read for a session in {:?}", self.phase);
+        };
+        self.peer.handle_metadata(piece, shape, body);
     }
 
-    /// How many requests were rejected since this was called last.
+    /// How many requests were rejected since the last call.
     pub fn take_rejected(&mut self) -> u32 {
         self.peer.take_rejected()
     }
@@ -491,7 +494,7 @@ impl Session {
         &self.phase
     }
 
-    /// Whether the session is over.
+    /// Returns true if the session is over.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Closing { .. })
@@ -503,7 +506,7 @@ impl Session {
         self.peer.upload()
     }
 
-    /// The state in the words of the status page.
+    /// The state as the status page names it.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match (&self.phase, self.peer.upload()) {
@@ -517,13 +520,13 @@ impl Session {
         }
     }
 
-    /// Whether control bytes wait to be sent.
+    /// Returns true if control bytes wait to be sent.
     #[must_use]
     pub fn has_control(&self) -> bool {
         self.peer.has_control()
     }
 
-    /// Whether blocks wait to be sent, or the rest of one. A choked peer has at most the latter.
+    /// Returns true if blocks wait to be sent, or the rest of one. A choked peer has at most the latter.
     #[must_use]
     pub fn has_blocks(&self) -> bool {
         self.peer.has_blocks()
@@ -536,7 +539,7 @@ impl Session {
     }
 }
 
-/// What is behind the first `consumed` bytes.
+/// The bytes behind the first `consumed`.
 fn behind(bytes: &[u8], consumed: usize) -> &[u8] {
     bytes
         .get(consumed..)

@@ -238,7 +238,9 @@ impl Seeder {
         self.metadata = pending;
         let ready: Vec<_> = ready;
         for (_, key, piece) in ready {
-            if let Some(connection) = find(connections, key) {
+            if let Some(connection) = find(connections, key)
+                && !connection.session.is_closing()
+            {
                 let body = [0; 100];
                 let body = (piece < 2).then_some(&body[..]);
                 connection.session.metadata_loaded(piece, body);

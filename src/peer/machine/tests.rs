@@ -36,7 +36,7 @@ fn a_peer_is_small() {
 
 #[test]
 fn the_handshake_is_answered_before_the_peer_id_is_known() {
-    let mut peer = Peer::new();
+    let mut peer = Peer::default();
     peer.handle_handshake(reserved(true), INFO_HASH, OURS);
     assert_eq!(take_control(&mut peer), handshake::encode(INFO_HASH, OURS));
 }
@@ -47,13 +47,13 @@ fn have_all_is_for_peers_with_fast_and_a_bitfield_for_the_others() {
         (true, &b"\0\0\0\x01\x0ebep10"[..]),
         (false, b"\0\0\0\x04\x05\xff\xff\xf0bep10"),
     ] {
-        let mut peer = Peer::new();
+        let mut peer = Peer::default();
         peer.handle_handshake(reserved(fast), INFO_HASH, OURS);
         take_control(&mut peer);
         peer.handle_peer_id(THEIRS, OURS, &SHAPE, b"bep10").unwrap();
         assert_eq!(take_control(&mut peer), opening);
     }
-    let mut plain = Peer::new();
+    let mut plain = Peer::default();
     plain.handle_handshake([0; 8], INFO_HASH, OURS);
     take_control(&mut plain);
     plain
@@ -64,7 +64,7 @@ fn have_all_is_for_peers_with_fast_and_a_bitfield_for_the_others() {
 
 #[test]
 fn we_do_not_serve_ourselves() {
-    let mut peer = Peer::new();
+    let mut peer = Peer::default();
     peer.handle_handshake(reserved(true), INFO_HASH, OURS);
     let end = peer.handle_peer_id(OURS, OURS, &SHAPE, b"");
     assert_eq!(end, Err(CloseReason::OurselvesConnected));
@@ -250,7 +250,7 @@ fn a_peer_that_provokes_answers_and_takes_none_is_backlogged() {
 
 #[test]
 fn a_large_bitfield_of_ours_is_no_backlog() {
-    let mut peer = Peer::new();
+    let mut peer = Peer::default();
     peer.handle_handshake([0; 8], INFO_HASH, OURS);
     let mut shape = SHAPE;
     shape.pieces = 1_000_000;
@@ -265,7 +265,7 @@ fn a_large_bitfield_of_ours_is_no_backlog() {
 #[test]
 fn a_full_bitfield_of_millions_of_pieces_is_shared() {
     for pieces in [1_000_000, 4_000_000, 4_000_003] {
-        let mut peer = Peer::new();
+        let mut peer = Peer::default();
         peer.handle_handshake(reserved(false), INFO_HASH, OURS);
         take_control(&mut peer);
         let shape = Shape { pieces, ..SHAPE };
@@ -292,4 +292,99 @@ fn a_full_bitfield_of_millions_of_pieces_is_shared() {
         assert!(sent == expected);
         assert!(peer.has_blocks());
     }
+}
+
+// Sending.
+
+const BLOCK_MESSAGE: usize = 13 + 16 * 1024;
+
+fn blocks(peer: &Peer) -> Vec<Request> {
+    peer.poll_transmit().blocks.copied().collect()
+}
+
+#[test]
+fn our_handshake_goes_alone() {
+    let mut peer = Peer::default();
+    peer.handle_handshake(reserved(true), INFO_HASH, OURS);
+    peer.handle_peer_id(THEIRS, OURS, &SHAPE, b"extensions")
+        .unwrap();
+    peer.unchoke();
+    peer.handle_message(&Message::Request(block(0)), &SHAPE)
+        .unwrap();
+    assert_eq!(peer.poll_transmit().control.len(), 68);
+    peer.handle_sent(60);
+    assert_eq!(peer.poll_transmit().control.len(), 8);
+    assert_eq!(blocks(&peer), []);
+    peer.handle_sent(8);
+    assert_eq!(
+        peer.poll_transmit().control,
+        b"\0\0\0\x01\x0eextensions\0\0\0\x01\x01"
+    );
+    assert_eq!(blocks(&peer), [block(0)]);
+}
+
+#[test]
+fn what_is_sent_is_accounted_in_the_order_of_the_wire() {
+    let mut peer = served_peer(true, 3);
+    peer.handle_sent(100);
+    peer.handle_message(&Message::Cancel(block(2)), &SHAPE)
+        .unwrap();
+    let transmit = peer.poll_transmit();
+    assert_eq!(transmit.partial, Some((block(0), 100)));
+    assert_eq!(transmit.control.len(), 17);
+    assert_eq!(blocks(&peer), [block(1)]);
+
+    let rest = BLOCK_MESSAGE - 100;
+    let sent = peer.handle_sent(rest + 16);
+    assert_eq!((sent.payload_bytes, sent.blocks), (rest as u64, 1));
+    assert_eq!(peer.poll_transmit().partial, None);
+    assert_eq!(peer.poll_transmit().control.len(), 1);
+
+    let sent = peer.handle_sent(1 + 13 + 5);
+    assert_eq!((sent.payload_bytes, sent.blocks), (5, 0));
+    assert!(!peer.has_control());
+    assert_eq!(peer.poll_transmit().partial, Some((block(1), 18)));
+    assert!(peer.has_blocks());
+}
+
+#[test]
+fn every_split_of_the_stream_accounts_for_the_same_bytes() {
+    for step in [1, 7, 13, 14, 4096, BLOCK_MESSAGE - 1, BLOCK_MESSAGE, 50_000] {
+        let mut peer = served_peer(true, 3);
+        peer.handle_message(&Message::Cancel(block(1)), &SHAPE)
+            .unwrap();
+        let (mut left, mut payload_bytes, mut blocks) = (17 + 2 * BLOCK_MESSAGE, 0, 0);
+        while left > 0 {
+            let bytes = step.min(left);
+            let sent = peer.handle_sent(bytes);
+            payload_bytes += sent.payload_bytes;
+            blocks += sent.blocks;
+            left -= bytes;
+        }
+        assert_eq!((payload_bytes, blocks), (2 * 16 * 1024, 2), "step {step}");
+        assert!(!peer.has_blocks() && !peer.has_control(), "step {step}");
+    }
+}
+
+#[test]
+fn a_choked_peer_gets_the_rest_of_the_block_and_no_other() {
+    let mut peer = served_peer(true, 3);
+    peer.handle_sent(100);
+    peer.choke();
+    assert_eq!(peer.poll_transmit().partial, Some((block(0), 100)));
+    assert_eq!(blocks(&peer), []);
+    let sent = peer.handle_sent(BLOCK_MESSAGE - 100);
+    assert_eq!(sent.blocks, 1);
+    assert!(!peer.has_blocks());
+    // One choke and two rejects follow it.
+    assert_eq!(take_control(&mut peer).len(), 5 + 2 * 17);
+}
+
+#[test]
+fn an_idle_peer_shows_nothing() {
+    let peer = open_peer(true);
+    let transmit = peer.poll_transmit();
+    assert_eq!(transmit.partial, None);
+    assert!(transmit.control.is_empty() && transmit.blocks.count() == 0);
+    assert!(!peer.has_control() && !peer.has_blocks());
 }
