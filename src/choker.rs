@@ -436,8 +436,8 @@ impl Choker {
             return;
         }
         if before != Time::NEVER {
-            let was_there = self.idle.remove(&(before, key));
-            assert!(was_there, "an idle peer without its entry");
+            let was_idle = self.idle.remove(&(before, key));
+            assert!(was_idle, "an idle peer without its entry");
         }
         if since != Time::NEVER {
             self.idle.insert((since, key));

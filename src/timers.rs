@@ -1,12 +1,11 @@
 //! Deadlines: the time as a value, each connection's time-outs, and the wheel that finds them.
 //!
-//! Owns when something is late, for every connection. It must not know what is late *for*: what a
-//! time-out means is the peer machine's business. It reads no clock; the loop does, once a turn.
+//! The session decides what a time-out means. Nothing here reads a clock; the loop does, once a turn.
 //!
-//! What happens to a connection moves plain times in its [`Deadlines`], which costs a store. The
-//! [`Wheel`] is not told of each move. One entry waits in it for the earliest deadline known when it
-//! was put there; when it comes out, [`Deadlines::expired`] says whether something is really late,
-//! and [`Alarm::arm`] puts it back. Only a deadline that moves *nearer* needs an entry at once.
+//! An event of a connection moves plain times in its [`Deadlines`], which costs a store; the
+//! [`Wheel`] does not learn of it. The wheel has one entry for the earliest deadline known when it
+//! was armed. When the entry comes out, [`Deadlines::expired`] says whether a time-out is due, and
+//! [`Alarm::arm`] puts it back. Only a deadline that moves *nearer* needs an entry at once.
 
 use crate::peer::key::PeerKey;
 
@@ -156,11 +155,8 @@ impl Deadlines {
     /// The earliest deadline.
     #[must_use]
     pub fn poll_at(&self, timeouts: &Timeouts) -> Time {
-        self.all(timeouts)
-            .into_iter()
-            .map(|(at, _)| at)
-            .min()
-            .unwrap_or(Time::NEVER)
+        let [message, idle, write, keep_alive] = self.all(timeouts).map(|(at, _)| at);
+        message.min(idle).min(write).min(keep_alive)
     }
 
     /// What is due, if anything; what ends the connection comes before a keep-alive.
@@ -223,7 +219,7 @@ impl Alarm {
     pub fn arm(&mut self, at: Time, key: PeerKey, wheel: &mut Wheel) {
         if second_at_or_after(at) < u64::from(self.armed_s) {
             let second = wheel.schedule(key, at).0 / MS_PER_SLOT;
-            self.armed_s = u32::try_from(second).unwrap_or(Self::DISARMED);
+            self.armed_s = u32::try_from(second).expect("a process ends before 136 years");
         }
     }
 
@@ -286,11 +282,9 @@ impl Wheel {
     pub fn schedule(&mut self, key: PeerKey, at: Time) -> Time {
         let last_s = self.cursor_s.saturating_add(SLOTS - 1);
         let second = second_at_or_after(at).clamp(self.cursor_s, last_s);
-        if let Some(slot) = self.slot(second) {
-            slot.push(key);
-            self.len += 1;
-            self.soonest_s = self.soonest_s.min(second);
-        }
+        self.slot(second).push(key);
+        self.len += 1;
+        self.soonest_s = self.soonest_s.min(second);
         Time(second.saturating_mul(MS_PER_SLOT))
     }
 
@@ -304,12 +298,10 @@ impl Wheel {
         // After a leap of the clock by more than the wheel's length, once round is all of it.
         let end_s = next_s.min(self.cursor_s.saturating_add(SLOTS));
         for second in self.soonest_s..end_s {
-            if let Some(slot) = self.slot(second) {
-                // The slot's memory goes with its entries, or each would keep its largest crowd's.
-                let mut entries = std::mem::take(slot);
-                self.len -= entries.len();
-                due.append(&mut entries);
-            }
+            // A slot does not keep its memory, or each would keep that of its largest crowd.
+            let mut entries = std::mem::take(self.slot(second));
+            self.len -= entries.len();
+            due.append(&mut entries);
         }
         self.cursor_s = next_s;
         if self.soonest_s < end_s {
@@ -335,8 +327,10 @@ impl Wheel {
         self.len == 0
     }
 
-    fn slot(&mut self, second: u64) -> Option<&mut Vec<PeerKey>> {
-        self.slots.get_mut(usize::try_from(second % SLOTS).ok()?)
+    fn slot(&mut self, second: u64) -> &mut Vec<PeerKey> {
+        let index = usize::try_from(second % SLOTS).expect("it is below SLOTS");
+        let slot = self.slots.get_mut(index);
+        slot.expect("there are SLOTS of them")
     }
 
     fn find_soonest(&mut self) -> u64 {
@@ -344,8 +338,8 @@ impl Wheel {
             return u64::MAX;
         }
         (self.cursor_s..self.cursor_s.saturating_add(SLOTS))
-            .find(|&second| self.slot(second).is_some_and(|slot| !slot.is_empty()))
-            .unwrap_or(u64::MAX)
+            .find(|&second| !self.slot(second).is_empty())
+            .expect("every entry is in a slot")
     }
 }
 

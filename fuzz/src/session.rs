@@ -212,7 +212,7 @@ impl Driver {
         }
         if let Some(piece) = self.metadata.pop() {
             let body = [0; 100];
-            let body = (size % 4 > 0).then_some(&body[..]);
+            let body = (!size.is_multiple_of(4)).then_some(&body[..]);
             self.session.metadata_loaded(piece, body);
         }
     }

@@ -55,7 +55,7 @@ fn a_member_is_small() {
 }
 
 #[test]
-fn free_slots_go_to_the_head_of_the_queue_and_no_further_than_there_are() {
+fn free_slots_go_to_the_head_of_the_queue() {
     let mut choker = choker(3);
     interested(&mut choker, 0..5);
     choker.interested(key(0));

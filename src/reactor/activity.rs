@@ -1,7 +1,6 @@
 //! Which torrents have peers, and how much was sent of each.
 //!
-//! Owns one entry for each such torrent. A connection keeps the slot of its torrent's entry, so that
-//! counting costs an addition.
+//! A connection keeps the slot of its torrent's entry, so that counting costs an addition.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -13,14 +12,18 @@ use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
 
-/// What "of late" is: bytes are counted by windows of this length, and the last whole one tells.
+/// Rates are averages over a window of this length.
 const WINDOW_MS: u64 = 10_000;
+
+/// The slot of a torrent with peers in [`Activity`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ActiveSlot(u32);
 
 /// A torrent with peers.
 pub(super) struct Active {
     pub(super) torrent: Arc<Torrent>,
     pub(super) peers: u32,
-    /// Since its first peer came.
+    /// Bytes of blocks since its first peer came.
     pub(super) sent_bytes: u64,
     window: u64,
     window_bytes: u64,
@@ -28,10 +31,10 @@ pub(super) struct Active {
 }
 
 impl Active {
-    /// Bytes a second, of late.
+    /// Bytes a second, in the last window or in the current one.
     pub(super) fn rate_bytes(&self, now: Time) -> u64 {
         let bytes = match (now.0 / WINDOW_MS).saturating_sub(self.window) {
-            // A window that has just begun tells less than the one before.
+            // A window that has just begun has less than the one before.
             0 => self.last_window_bytes.max(self.window_bytes),
             1 => self.window_bytes,
             _ => 0,
@@ -40,19 +43,18 @@ impl Active {
     }
 }
 
-/// See the module's text.
+/// The torrents with peers.
 #[derive(Default)]
 pub(super) struct Activity {
     torrents: Slab<Active>,
-    /// By [`Torrent::id`].
-    slots: HashMap<TorrentId, u32>,
+    slots: HashMap<TorrentId, ActiveSlot>,
     peers: u64,
 }
 
 impl Activity {
     /// A peer has come for this torrent. Returns the torrent's slot, and whether the peer is its only
     /// one.
-    pub(super) fn join(&mut self, torrent: &Arc<Torrent>) -> (u32, bool) {
+    pub(super) fn join(&mut self, torrent: &Arc<Torrent>) -> (ActiveSlot, bool) {
         let torrents = &mut self.torrents;
         let slot = *self.slots.entry(torrent.id).or_insert_with(|| {
             let slot = torrents.insert(Active {
@@ -63,7 +65,7 @@ impl Activity {
                 window_bytes: 0,
                 last_window_bytes: 0,
             });
-            u32::try_from(slot).expect("there are fewer torrents than peers")
+            ActiveSlot(u32::try_from(slot).expect("there are fewer torrents than peers"))
         });
         let active = self.active(slot);
         active.peers += 1;
@@ -73,13 +75,13 @@ impl Activity {
     }
 
     /// The entry in a slot that a connected peer keeps.
-    fn active(&mut self, slot: u32) -> &mut Active {
-        let active = self.torrents.get_mut(slot as usize);
+    fn active(&mut self, slot: ActiveSlot) -> &mut Active {
+        let active = self.torrents.get_mut(slot.0 as usize);
         active.expect("an entry stays while it has peers")
     }
 
     /// A peer of the torrent in this slot has gone. Returns the torrent when it was the last one.
-    pub(super) fn leave(&mut self, slot: u32) -> Option<Arc<Torrent>> {
+    pub(super) fn leave(&mut self, slot: ActiveSlot) -> Option<Arc<Torrent>> {
         let active = self.active(slot);
         active.peers -= 1;
         let has_peers = active.peers > 0;
@@ -87,13 +89,13 @@ impl Activity {
         if has_peers {
             return None;
         }
-        let active = self.torrents.remove(slot as usize);
+        let active = self.torrents.remove(slot.0 as usize);
         self.slots.remove(&active.torrent.id);
         Some(active.torrent)
     }
 
     /// A peer of the torrent in this slot was sent bytes.
-    pub(super) fn sent(&mut self, slot: u32, bytes: u64, now: Time) {
+    pub(super) fn sent(&mut self, slot: ActiveSlot, bytes: u64, now: Time) {
         let active = self.active(slot);
         active.sent_bytes += bytes;
         let window = now.0 / WINDOW_MS;
@@ -108,14 +110,14 @@ impl Activity {
 
     /// The torrent with this id, when it has peers.
     pub(super) fn find(&self, id: TorrentId) -> Option<&Active> {
-        self.torrents.get(*self.slots.get(&id)? as usize)
+        self.torrents.get(self.slots.get(&id)?.0 as usize)
     }
 
-    /// The torrents that are sent the most of late.
+    /// The torrents with the highest rates.
     pub(super) fn busiest(&self, now: Time, limit: usize) -> Vec<&Active> {
         let mut busiest: Vec<&Active> = self.torrents.iter().map(|(_, active)| active).collect();
         let key = |active: &&Active| Reverse((active.rate_bytes(now), active.sent_bytes));
-        // Few are wanted of very many, which need not be sorted for that.
+        // A few of very many: selecting them first is cheaper than sorting all.
         if limit < busiest.len() {
             busiest.select_nth_unstable_by_key(limit, key);
             busiest.truncate(limit);

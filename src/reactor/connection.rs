@@ -1,13 +1,11 @@
 //! One connection: what the loop keeps for a peer beside its session.
-//!
-//! Owns the transport, the membership in the lists of the run queue and what is remembered of the
-//! content that the peer is sent.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
 
+use super::activity::ActiveSlot;
 use super::dial::Dialled;
 use super::outbox::{BATCH_BLOCKS, Gathered};
 use super::resident::ResidentRanges;
@@ -25,17 +23,17 @@ pub(super) struct Connection {
     pub(super) alarm: Alarm,
     pub(super) queued: Queued,
     pub(super) wait: Wait,
-    /// Blocks in the outbox's sense are of this torrent, once it is loaded.
+    /// The peer's torrent, once it is loaded.
     pub(super) torrent: Option<Arc<Torrent>>,
     /// The peer that we have dialled, unless it has connected to us.
     pub(super) dialled: Option<Box<Dialled>>,
-    /// The slot of its torrent in `Activity`, once the session is open.
-    pub(super) active_slot: Option<u32>,
+    /// The slot of its torrent, once the session is open.
+    pub(super) active_slot: Option<ActiveSlot>,
     pub(super) accepted_at: Time,
     /// Bytes of blocks.
     pub(super) sent_bytes: u64,
     pub(super) resident: ResidentRanges,
-    /// The block over many small extents that a reader gathered last.
+    /// The last block that a reader gathered from many small extents.
     pub(super) gathered: Option<Arc<Gathered>>,
 }
 
@@ -56,9 +54,9 @@ pub(super) enum Wait {
     /// Nothing.
     #[default]
     Nothing,
-    /// A reader works for it. Control bytes go out meanwhile, unless they would be inside a block.
+    /// A reader thread works for it. Control bytes go out meanwhile, but not inside a block.
     Reader,
-    /// The readers' queue is full: it asks again when they have done something.
+    /// The readers' queue is full. It tries again when they have finished a job.
     ReaderRoom,
     /// The rate limit has nothing left.
     Rate,
@@ -90,36 +88,36 @@ impl Connection {
         }
     }
 
-    /// The peer has no slot any more, and nothing needs to be known for it.
+    /// The peer has no slot any more. What is known of resident ranges is forgotten.
     pub(super) fn choke(&mut self) {
         self.session.choke();
         self.resident = ResidentRanges::default();
     }
 
-    /// Whether what the peer has sent may be read now.
+    /// Returns true if the peer may be read from now.
     pub(super) fn wants_to_receive(&self) -> bool {
         self.transport.is_readable() && self.session.wants_bytes()
     }
 
-    /// Whether there is something that the transport could be offered now.
+    /// Returns true if the transport can be offered something now.
     pub(super) fn wants_to_send(&self) -> bool {
         self.transport.is_writable() && (self.has_control_to_send() || self.has_blocks_to_send())
     }
 
-    /// Whether there are control bytes that may go out now: not inside a block that waits.
+    /// Returns true if control bytes may go out now: not inside a block that waits for a reader.
     pub(super) fn has_control_to_send(&self) -> bool {
         let inside_block =
             self.wait == Wait::Reader && self.session.poll_transmit().partial.is_some();
         self.session.has_control() && !inside_block
     }
 
-    /// Whether there are blocks that no reader works for.
+    /// Returns true if there are blocks, and no reader works for them.
     pub(super) fn has_blocks_to_send(&self) -> bool {
         self.session.has_blocks() && self.wait != Wait::Reader
     }
 
-    /// Whether receiving can wait for the connection's turn to send: it has a whole batch queued. Its
-    /// next requests then come in one read and not in many.
+    /// Returns true if receiving can wait until the connection sends next, since a whole batch is
+    /// queued. Its next requests then come in one read instead of many.
     pub(super) fn may_defer(&self) -> bool {
         self.queued.to_send
             && !self.transport.is_read_closed()

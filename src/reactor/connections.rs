@@ -1,8 +1,8 @@
 //! All connections of a loop, and the one door to each.
 //!
-//! [`Connections::visit`] is how anything reaches a connection: it finds it by its key, and then arms
-//! its alarm, puts it into the run queue or marks it as closing. Closing waits for the end of the
-//! turn, so that keys stay valid all turn.
+//! [`Connections::visit`] is the only way to change a connection: it finds the connection by its key,
+//! and afterwards arms its alarm, and puts it into the run queue or marks it as closing. Closing
+//! connections are removed at the end of the turn, so that keys stay valid throughout it.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -27,9 +27,9 @@ pub(super) struct Connections {
     /// The generation of the next one.
     generation: u32,
     per_address: HashMap<IpAddr, usize>,
-    /// The most that there may be.
+    /// The most connections (`--max-peers`, as far as descriptors allow).
     pub(super) max: usize,
-    /// The most that there may be from one address.
+    /// The most connections with one address.
     pub(super) max_per_address: usize,
     pub(super) run_queue: RunQueue,
     /// Connections whose session is closing.
@@ -50,9 +50,8 @@ impl Connections {
         }
     }
 
-    /// Runs `work` on the connection with this key, unless it has gone or is closing. Its alarm and
-    /// its entry in the run queue follow what `work` has changed; an error closes it at the end of the
-    /// turn.
+    /// Runs `work` on the connection with this key, unless it has ended or is closing, and then updates
+    /// its alarm and its entry in the run queue. An error closes it at the end of the turn.
     pub(super) fn visit(
         &mut self,
         key: PeerKey,
@@ -78,8 +77,8 @@ impl Connections {
         self.run_queue.enqueue(connection, shared.now);
     }
 
-    /// Watches a stream, accepted or dialled, and adds the connection that `make` makes of it, which
-    /// is then visited. Returns false if it cannot be watched.
+    /// Registers a stream, accepted or dialled, and adds and visits the connection that `make` creates
+    /// for it. Returns false if the stream cannot be polled.
     pub(super) fn register(
         &mut self,
         shared: &mut Shared,
@@ -108,8 +107,8 @@ impl Connections {
         true
     }
 
-    /// Takes a connection off the list to receive from. Returns true if receiving can wait for its turn
-    /// to send, or if it has gone.
+    /// Takes a connection off the list to receive from. Returns true if receiving can wait until it
+    /// sends next, or if it has ended.
     pub(super) fn defer(&mut self, key: PeerKey) -> bool {
         let may_defer = self.run_queue.may_defer();
         match self.slab.get_mut(key.index as usize) {
@@ -168,12 +167,12 @@ impl Connections {
         self.slab.is_empty()
     }
 
-    /// Returns true if no further connection may be made, also when the closing ones have gone.
+    /// Returns true if no further connection is possible even without the closing ones.
     pub(super) fn is_at_capacity(&self) -> bool {
         self.slab.len() - self.closing.len() >= self.max
     }
 
-    /// Returns true if a peer at this address is connected for this torrent, whoever has dialled.
+    /// Returns true if a peer at this address is connected for this torrent, accepted or dialled.
     pub(super) fn has_peer(&self, ip: IpAddr, info_hash: &InfoHash) -> bool {
         self.count_from(ip) > 0
             && self.iter().any(|connection| {
@@ -185,7 +184,7 @@ impl Connections {
             })
     }
 
-    /// Why one more connection with this address may not be made, if so.
+    /// The reason to refuse one more connection with this address, if there is one.
     pub(super) fn refusal(&self, address: IpAddr) -> Option<CloseReason> {
         if self.slab.len() >= self.max {
             Some(CloseReason::AtCapacity)

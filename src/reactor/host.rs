@@ -1,4 +1,4 @@
-//! The host of the loop: where its configuration comes from, its log, and the service manager.
+//! The environment of the loop: configuration sources, the log, the service manager.
 
 use std::sync::Arc;
 
@@ -13,30 +13,30 @@ use crate::daemon::sandbox::Places;
 use crate::logging::Logging;
 use crate::timers::Time;
 
-/// How often suppressed lines of the log are summed up: as long as they are counted together.
+/// How often the log summarizes suppressed lines: the period in which they are counted together.
 const LOG_SUMMARY_MS: u64 = 60_000;
 
 /// How often the service manager gets a line of status.
 const STATUS_MS: u64 = 10_000;
 
-/// Everything around the loop. The default is that of a test: nothing.
+/// The environment. The default, for tests, is empty.
 #[derive(Default)]
 pub struct Host {
-    /// Where the configuration comes from, and the one in force.
+    /// The sources of the configuration, and the configuration in force.
     pub configuration: Option<(Sources, Configured)>,
     /// The log, which can be reopened or given other levels.
     pub logging: Option<Logging>,
     /// The service manager.
     pub notifier: Notifier,
-    /// The parent process, which waits until the daemon listens.
+    /// The parent process, which exits when the daemon listens.
     pub background: Option<Background>,
-    /// Sockets that were open before the process began.
+    /// Sockets that a service manager passed.
     pub passed: Passed,
-    /// Signals that were caught before there was a loop.
+    /// Signals that were caught before the loop was created.
     pub signals: Option<Signals>,
     /// The owner of the status socket, when it is not this process's user.
     pub owner: Option<Owner>,
-    /// The paths that the sandbox leaves, if there is one.
+    /// The paths that the sandbox allows, if there is one.
     pub places: Option<Arc<Places>>,
     log_summed_at: Time,
     watchdog_at: Time,
@@ -69,8 +69,7 @@ impl Host {
         [log, watchdog, status].into_iter().flatten().min()
     }
 
-    /// Does what is due. The watchdog is fed here and nowhere else, so that it notices a loop that
-    /// does not turn.
+    /// Does what is due. The watchdog is fed only here, so that it notices a loop that hangs.
     pub(super) fn run_due(&mut self, now: Time, status: impl FnOnce() -> String) {
         if let Some(ms) = self.notifier.watchdog_ms()
             && now.since(self.watchdog_at) >= ms

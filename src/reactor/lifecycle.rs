@@ -65,7 +65,7 @@ pub(super) enum Phase {
 }
 
 /// What is taken from the system while the process still has all its rights: addresses, descriptors,
-/// signals. Nothing is read and nobody is served.
+/// signals. It has read no file of the library, and serves no peer.
 pub struct Bound {
     poll: Poll,
     waker: Arc<Waker>,
@@ -132,9 +132,8 @@ impl Bound {
         })
     }
 
-    /// Starts the thread that opens the library, which is served when it is open, and answers the
-    /// clients of the status from now on. For after rights are given up, which leaves only `places`
-    /// if there is a sandbox.
+    /// Starts the thread that opens the library, and begins to answer clients of the status. Call it
+    /// after rights are given up; a sandbox leaves only `places`.
     ///
     /// # Errors
     ///
@@ -146,7 +145,7 @@ impl Bound {
     ) -> Result<Reactor, RunError> {
         self.host.places = places;
         if let Some(path) = config.verified() {
-            // If the directory cannot be made, neither can the file, which is logged.
+            // If the directory cannot be created, neither can the file, which is logged.
             let _ = path.parent().map(refresh::make_directory);
             self.shared.process.storage.remember(&path);
         }
@@ -201,7 +200,7 @@ impl Bound {
 }
 
 impl Reactor {
-    /// Listens, when the first library is there.
+    /// Begins to listen when the first snapshot has arrived.
     pub(super) fn listen(&mut self, counts: Counts) -> Result<(), RunError> {
         let phase = mem::replace(&mut self.control.phase, Phase::Serving);
         let Phase::Starting(addresses) = phase else {
@@ -226,7 +225,7 @@ impl Reactor {
         self.acceptor.addresses()
     }
 
-    /// Accepts no more peers and sends no more blocks but those that are begun. A peer with the Fast
+    /// Stops accepting peers, and sending blocks except for those already begun. A peer with the Fast
     /// extension gets a reject for each request.
     pub(super) fn begin_stop(&mut self) {
         let control = &mut self.control;
@@ -235,7 +234,7 @@ impl Reactor {
         }
         let until = self.shared.now.after(STOP_MS);
         control.phase = Phase::Stopping { until };
-        // A configuration that it has read would give slots again.
+        // Its configuration would give slots again.
         control.reload = None;
         control.host.notifier.stopping();
         log::info!(

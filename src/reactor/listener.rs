@@ -16,19 +16,19 @@ use crate::sys;
 use crate::timers::Time;
 use crate::wire::utp;
 
-/// Connections that the kernel queues between two turns: a flash crowd arrives in
-/// milliseconds, and a full backlog costs a peer a second or more. The kernel caps it at `somaxconn`.
+/// Connections that the kernel queues between two turns. A flash crowd arrives in milliseconds, and a
+/// full backlog costs a peer a second or more. The kernel caps it at `somaxconn`.
 pub(super) const BACKLOG: i32 = 4096;
 
-/// Bytes that may wait unsent in one socket. An unread socket belongs to the kernel's memory, not
-/// ours: without a bound, 20,000 peers that do not read would pin gigabytes. It is the size of
-/// the deepest vectored write, so that a socket that has drained takes a whole one.
+/// Bytes that may wait unsent in one socket. They are in the kernel's memory: without a bound, 20,000
+/// peers that do not read would pin gigabytes. This is the size of the largest vectored write, so
+/// that a socket that has drained takes a whole one.
 const NOT_SENT_LOW_WATER_BYTES: u32 = 256 * 1024;
 
-/// The same for connections beyond [`DEEP_CONNECTIONS`]: among so many, deep writes gain nothing.
+/// The same for connections beyond [`DEEP_CONNECTIONS`], where large writes gain nothing.
 const CROWD_LOW_WATER_BYTES: u32 = 64 * 1024;
 
-/// Connections that get the deep bound: as many as cost 370 MB at most when none of them reads.
+/// Connections that get the larger bound. They cost 370 MB at most, when none of them reads.
 const DEEP_CONNECTIONS: usize = 1024;
 
 /// Connections accepted from one listener in one turn, so that a flash crowd does not starve the
@@ -38,10 +38,10 @@ const ACCEPTS_PER_TURN: usize = 256;
 /// How long accepting pauses when descriptors or memory have run out.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// How often the log says so: it may last for days.
+/// The least time between two log lines about it, since it may last for days.
 const ACCEPT_PAUSE_LOG_MS: u64 = 60_000;
 
-/// uTP datagrams answered in one turn: enough for a crowd, too few to starve the peers of TCP.
+/// uTP datagrams answered in one turn: enough for a crowd, too few to starve TCP peers.
 const DATAGRAMS_PER_TURN: usize = 64;
 
 /// Why listening could not begin.
@@ -58,7 +58,7 @@ pub(super) struct Acceptor {
     listeners: Vec<Listener>,
     /// Accepting pauses until then, after descriptors ran out.
     paused_until: Option<Time>,
-    /// When the log said so last.
+    /// When the log last mentioned it.
     pause_logged: Option<Time>,
 }
 
@@ -107,7 +107,7 @@ impl Acceptor {
         }
     }
 
-    /// When there is something to accept or to refuse: `now`, or when a pause ends.
+    /// When [`Acceptor::accept`] or [`Acceptor::refuse_utp`] has work: `now`, or when a pause ends.
     pub(super) fn poll_at(&self, now: Time) -> Option<Time> {
         let is_paused = self.paused_until.is_some();
         let is_ready =
@@ -171,8 +171,8 @@ struct Listener {
     utp_readable: bool,
 }
 
-/// An address that is bound. Unless a service manager has opened it, whoever connects is refused
-/// until it is listened on.
+/// An address that is bound. Connections are refused until it is listened on, unless a service manager
+/// has opened it.
 pub(super) struct BoundAddress {
     socket: Socket,
     udp: Option<UdpSocket>,
@@ -208,7 +208,7 @@ pub(super) fn bind_all(config: &NetworkConfig) -> Result<Vec<BoundAddress>, List
 
 impl BoundAddress {
     fn new(socket: Socket, address: SocketAddr) -> Self {
-        // One that was passed may be for both families, and then uTP comes by both.
+        // A passed socket may be for both families, and then uTP comes by both.
         let is_for_both = address.is_ipv6() && socket.only_v6().is_ok_and(|only_v6| !only_v6);
         let udp = bind_udp(address, !is_for_both)
             .inspect_err(|error| log::debug!("uTP is not refused on {address}: {error}"))
@@ -227,8 +227,8 @@ impl BoundAddress {
             udp,
             address,
         } = self;
-        // Accepted connections inherit it, so that the next run need not wait for those of this one.
-        // Nobody else can have listened meanwhile.
+        // Accepted connections inherit it, so that the next run can bind while they are in TIME_WAIT.
+        // No other process can have listened meanwhile.
         let listens = socket.set_reuse_address(true);
         match listens.and_then(|()| socket.listen(BACKLOG)) {
             Ok(()) => Ok(Listener {
@@ -283,7 +283,7 @@ fn bind(address: SocketAddr) -> io::Result<BoundAddress> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    // An address that others may share, they may listen on before we do: see `BoundAddress::listen`.
+    // Another process could listen first on an address that is shared: see `BoundAddress::listen`.
     socket.set_reuse_address(false)?;
     let address = socket.local_addr()?.as_socket().unwrap_or(address);
     Ok(BoundAddress::new(socket, address))
@@ -315,7 +315,7 @@ impl Listener {
     /// Takes one waiting connection.
     fn accept(&mut self) -> Accepted {
         match self.tcp.accept() {
-            // By a socket of both families, IPv4 comes as a part of IPv6.
+            // A socket of both families reports IPv4 addresses as mapped IPv6 addresses.
             Ok((stream, address)) => Accepted::Peer(stream, address.ip().to_canonical()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.readable = false;
@@ -327,7 +327,7 @@ impl Listener {
         }
     }
 
-    /// Answers uTP connection requests with a reset, so that their senders turn to TCP at once.
+    /// Answers uTP connection requests with a reset, so that their senders try TCP at once.
     fn refuse_utp(&mut self) {
         let Some(udp) = self.udp.as_ref().filter(|_| self.utp_readable) else {
             return;
@@ -336,9 +336,10 @@ impl Listener {
         for _ in 0..DATAGRAMS_PER_TURN {
             match udp.recv_from(&mut datagram) {
                 Ok((length, from)) => {
-                    let received = datagram.get(..length).unwrap_or_default();
+                    let received = datagram.get(..length);
+                    let received = received.expect("the kernel fills no more than it is given");
                     if let Some(reset) = utp::reset_for(received) {
-                        // A lost answer costs its sender only the wait it would have had anyway.
+                        // Without the answer, the sender times out as it would with no listener.
                         udp.send_to(&reset, from).ok();
                     }
                 }
@@ -346,7 +347,7 @@ impl Listener {
                     self.utp_readable = false;
                     return;
                 }
-                // An ICMP error that answers an earlier reset is reported here.
+                // ICMP errors in answer to earlier resets are reported here.
                 Err(_) => {}
             }
         }
@@ -360,13 +361,13 @@ fn is_exhaustion(error: &io::Error) -> bool {
     )
 }
 
-/// Sets what an accepted connection needs. Failures are harmless and leave the kernel's defaults.
+/// Sets the socket options of a connection. Failures are harmless and leave the kernel's defaults.
 /// `connected` is the number of connections before this one.
 pub(super) fn prepare(stream: &TcpStream, connected: usize) {
     let socket = SockRef::from(stream);
     // Messages leave in full batches; waiting for more only delays the last block of one.
     socket.set_tcp_nodelay(true).ok();
-    // A peer that vanished without a word is found by the kernel.
+    // The kernel finds peers that vanished silently.
     socket.set_keepalive(true).ok();
     let low_water_bytes = match connected < DEEP_CONNECTIONS {
         true => NOT_SENT_LOW_WATER_BYTES,

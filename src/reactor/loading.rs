@@ -1,6 +1,4 @@
-//! From an info-hash to a torrent: at once when it is loaded, else by a loader thread.
-//!
-//! Owns the threads that load torrents, and who waits for which torrent.
+//! Loading torrents: the threads that do it, and which peers wait for which torrent.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,21 +15,22 @@ use crate::workers::{IDLE, Pool, PoolConfig, QueueFull};
 /// to two descriptors.
 pub(super) const LOADERS: usize = 16;
 
-/// Most torrents that wait to be loaded, in some 3 MiB: many times more than peers that connect in the time of one read.
+/// Torrents that may wait to be loaded, in some 3 MiB: many times more than peers that connect in the
+/// time of one read.
 const LOADS_MAX: usize = 16 * 1024;
 
 /// The torrents that are being loaded.
 pub(super) struct Loads {
     pool: Pool<Query>,
     /// Bounded by the connections: each waits for one torrent at most, and leaves when it closes.
-    under_way: HashMap<InfoHash, UnderWay>,
+    pending: HashMap<InfoHash, PendingLoad>,
 }
 
-/// One job, however many peers wait for it.
+/// One load, for any number of peers.
 #[derive(Default)]
-pub(super) struct UnderWay {
+pub(super) struct PendingLoad {
     pub(super) waiting: Vec<PeerKey>,
-    /// The torrent was added or removed since: the result is of no use.
+    /// The torrent was added or removed meanwhile: the result is obsolete.
     pub(super) is_stale: bool,
 }
 
@@ -47,17 +46,17 @@ impl Loads {
         };
         Self {
             pool: Pool::new(waker, config),
-            under_way: HashMap::new(),
+            pending: HashMap::new(),
         }
     }
 
-    /// Has a torrent loaded for a peer, which joins those who wait for it already.
+    /// Has a torrent loaded for a peer. Peers that request the same torrent share one load.
     pub(super) fn request(&mut self, peer: PeerKey, query: Query) -> Result<(), QueueFull> {
         let info_hash = query.info_hash();
-        if !self.under_way.contains_key(&info_hash) {
+        if !self.pending.contains_key(&info_hash) {
             self.pool.submit(query)?;
         }
-        self.under_way
+        self.pending
             .entry(info_hash)
             .or_default()
             .waiting
@@ -65,33 +64,33 @@ impl Loads {
         Ok(())
     }
 
-    /// Forgets a peer that does not wait any longer. The load goes on: another may ask soon.
+    /// Removes a peer that does not wait any longer. The load continues: another may ask soon.
     pub(super) fn leave(&mut self, info_hash: &InfoHash, peer: PeerKey) {
-        if let Some(load) = self.under_way.get_mut(info_hash) {
+        if let Some(load) = self.pending.get_mut(info_hash) {
             load.waiting.retain(|key| *key != peer);
         }
     }
 
-    /// A torrent was added or removed: its load, if one is under way, has to be repeated.
+    /// Marks the load of a torrent that was added or removed, if there is one, as stale.
     pub(super) fn outdate(&mut self, info_hash: &InfoHash) {
-        if let Some(load) = self.under_way.get_mut(info_hash) {
+        if let Some(load) = self.pending.get_mut(info_hash) {
             load.is_stale = true;
         }
     }
 
-    /// The snapshot of the library was replaced, from which all loads under way come.
+    /// Marks all loads as stale: the snapshot that they come from was replaced.
     pub(super) fn outdate_all(&mut self) {
-        self.under_way
+        self.pending
             .values_mut()
             .for_each(|load| load.is_stale = true);
     }
 
-    /// Takes the loads that have ended, each with those who wait for it.
-    pub(super) fn take_finished(&mut self) -> Vec<(LoadOutcome, UnderWay)> {
+    /// Takes the loads that have ended, each with the peers that wait for it.
+    pub(super) fn take_finished(&mut self) -> Vec<(LoadOutcome, PendingLoad)> {
         let outcomes = self.pool.take_outcomes().into_iter();
         outcomes
             .map(|outcome| {
-                let load = self.under_way.remove(&outcome.info_hash);
+                let load = self.pending.remove(&outcome.info_hash);
                 let load = load.expect("an entry stays until its only job has ended");
                 (outcome, load)
             })

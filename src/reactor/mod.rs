@@ -1,7 +1,8 @@
 //! The loop. Owns mio, the slab of connections and every other part as plain fields.
 //!
-//! [`Reactor::run`] repeats a turn: wait, read the clock once, accept, receive, collect the results
-//! of threads, announce, expire deadlines, rebalance upload slots, send, close. Only the wait blocks.
+//! [`Reactor::run`] repeats a turn: wait, read the clock once, attend to the process, accept, receive,
+//! collect the results of threads, announce, expire deadlines, rebalance upload slots, send, close.
+//! Only the wait blocks.
 
 mod activity;
 mod announcing;
@@ -42,7 +43,7 @@ pub use self::host::Host;
 pub use self::lifecycle::Bound;
 use self::lifecycle::Phase;
 use self::listener::Acceptor;
-use self::loading::UnderWay;
+use self::loading::PendingLoad;
 use self::outbox::Gathered;
 use self::reload::Reload;
 use self::report::{Report, StatusService};
@@ -66,14 +67,14 @@ use crate::storage::{BadPiece, Completion};
 use crate::timers::Time;
 use crate::wire::message::InfoHash;
 
-/// Events taken from the kernel in one turn; the rest stays there for the next.
+/// Events taken from the kernel in one turn. The rest stays with the kernel until the next.
 const EVENTS_PER_TURN: usize = 1024;
 
-/// Bytes of blocks sent in one turn, all peers together: about a millisecond on one core, so that new
+/// Bytes of blocks sent in one turn to all peers: about a millisecond on one core, so that new
 /// connections and requests do not wait for a round of thousands.
 const SEND_BYTES_PER_TURN: u64 = 4 << 20;
 
-/// The least that one peer is sent in its turn when a rate is set: a usual block.
+/// The smallest share of one peer when a rate is set: a usual block.
 const SMALLEST_BUDGET_BYTES: u64 = 16 * 1024;
 
 /// Why seeding could not start or go on.
@@ -167,7 +168,7 @@ impl Control {
 }
 
 impl Reactor {
-    /// Turns until SIGTERM or SIGINT, and until peers have been disconnected then.
+    /// Repeats turns until SIGTERM or SIGINT, and until peers are disconnected then.
     ///
     /// # Errors
     ///
@@ -206,7 +207,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Does what is requested from outside: by signals, by the library, by clients of the status.
+    /// Handles signals, the library's updates, clients of the status, and the service manager.
     fn attend(&mut self) -> Result<(), RunError> {
         if mem::take(&mut self.control.is_signalled) {
             for request in signals::pending(&mut self.control.signals) {
@@ -230,7 +231,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Applies one update of the library, so that peers do not wait for many.
+    /// Applies at most one update of the library, so that peers do not wait for several.
     fn update(&mut self) -> Result<(), RunError> {
         let update = match &self.control.live {
             Some(live) if !self.control.is_stopping() => live.update(),
@@ -320,7 +321,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// How long the kernel may hold us: not at all when work is left over.
+    /// How long the wait may take: not at all when work is left over.
     fn timeout(&mut self) -> Option<Duration> {
         let (shared, run_queue) = (&mut self.shared, &self.connections.run_queue);
         let now = shared.now;
@@ -341,7 +342,7 @@ impl Reactor {
             _ => None,
         };
         let at_capacity = self.connections.is_at_capacity();
-        // A millisecond later, since the clock's fractions are cut off.
+        // One millisecond later, since `now` is rounded down.
         [
             accepts,
             announces,
@@ -361,8 +362,8 @@ impl Reactor {
         .map(|at| Duration::from_millis(at.since(now).saturating_add(1)))
     }
 
-    /// Accepts what waits at the listeners. A peer that is refused at once can go elsewhere; one that
-    /// is left in the backlog waits for nothing.
+    /// Accepts the connections that wait at the listeners, and closes those beyond the limits: a peer
+    /// that is refused at once can go elsewhere, while one in the backlog would wait for nothing.
     fn accept(&mut self) {
         let (connections, shared) = (&mut self.connections, &mut self.shared);
         let (registry, now) = (self.poll.registry(), shared.now);
@@ -406,7 +407,7 @@ impl Reactor {
             .collect(self.shared.now, &mut completions);
         for completion in completions {
             if let Some(error) = completion.failure() {
-                // Each file is tried again only seconds later, so this cannot flood the log.
+                // A file is tried again only seconds later, so this cannot flood the log.
                 log::warn!("cannot serve content: {error}");
             }
             self.finish(completion);
@@ -416,13 +417,13 @@ impl Reactor {
         }
     }
 
-    /// Hands a torrent that was loaded to the peers that wait for it, or closes them when there is
-    /// none. The library examines a metainfo file that failed.
-    fn finish_load(&mut self, outcome: LoadOutcome, load: &UnderWay) {
+    /// Hands a loaded torrent to the peers that wait for it, or closes them if it is not served. The
+    /// library examines a metainfo file that failed.
+    fn finish_load(&mut self, outcome: LoadOutcome, load: &PendingLoad) {
         let LoadOutcome { info_hash, result } = outcome;
         if let Err(error) = &result {
-            // Peers can cause this line often, so it is limited like any other; a change that follows
-            // from it has a line of its own.
+            // Peers can cause this line often, so it is rate-limited. A change of the catalogue that
+            // follows from it has a line of its own.
             match error {
                 LoadError::Withdrawn(_) => log::debug!("not served: {error}"),
                 _ => log::warn!("not served: {error}"),
@@ -450,7 +451,7 @@ impl Reactor {
         }
     }
 
-    /// Lets the connections continue that waited for this.
+    /// Lets the connections continue that wait for this result.
     fn finish(&mut self, completion: Completion) {
         match completion {
             Completion::Read {
@@ -459,7 +460,7 @@ impl Reactor {
                 range,
                 result,
             } => {
-                // A reader has read it in: it is sent without asking again.
+                // A reader has read the range in, so it is sent without asking again.
                 for key in peers {
                     self.unpark(key, |connection, now| {
                         if result.is_ok() {
@@ -581,7 +582,7 @@ impl Reactor {
         }
     }
 
-    /// A thread has done what a connection waited for.
+    /// Lets a connection continue that waits for a reader.
     fn unpark(&mut self, key: PeerKey, change: impl FnOnce(&mut Connection, Time)) {
         self.connections
             .visit(key, &mut self.shared, |connection, shared| {
@@ -632,7 +633,7 @@ impl Reactor {
         }
     }
 
-    /// Has metadata read for the connections that wait for the rate limit, as far as it allows.
+    /// Has metadata read for the connections in line, as far as the rate limit allows.
     fn release_metadata(&mut self) {
         while self.shared.has_budget_for_metadata() {
             let Some(key) = self.shared.metadata_waits.pop_front() else {
@@ -671,7 +672,7 @@ impl Reactor {
                 self.throttle(key);
                 continue;
             }
-            // A share of what the rate allows, so that all get one in the same turn.
+            // A share of the rate, so that every sender gets one in the same turn.
             let share_bytes = available_bytes / remaining as u64;
             let credit_bytes = self.shared.choker.credit_bytes(key);
             self.send_to(
@@ -679,7 +680,7 @@ impl Reactor {
                 share_bytes.max(SMALLEST_BUDGET_BYTES).min(credit_bytes),
             );
         }
-        // The last batch would keep its files mapped until the next.
+        // The last batch must not keep its files mapped until the next.
         self.shared.outbox.clear();
         self.shared.bodies.clear();
     }
@@ -704,7 +705,7 @@ impl Reactor {
             });
     }
 
-    /// Drops the connections that are closing. The kernel forgets a descriptor that is closed.
+    /// Drops the connections that are closing. Closing a descriptor removes it from epoll.
     fn close(&mut self) {
         while let Some(mut connection) = self.connections.take_closing() {
             let session::Phase::Closing { reason, was_open } = *connection.session.phase() else {

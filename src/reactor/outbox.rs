@@ -1,8 +1,8 @@
 //! The outbox: one batch of what a peer is sent, as a vectored write wants it.
 //!
-//! There is one for the whole loop, filled anew for each peer: nothing is kept for what a socket
-//! did not take, since the peer machine knows how far it came. It owns the order of the parts and
-//! keeps the content they lie in alive during the call. It must not know why they are sent.
+//! A loop has one, which is filled again for each peer. It keeps nothing of what a transport did not
+//! take, since the session knows how far a peer has come. It owns the order of the parts, and keeps
+//! the content that they lie in alive during the call.
 
 use std::io;
 use std::ops::Range;
@@ -21,7 +21,7 @@ pub(super) const EXTENTS_PER_BLOCK: usize = 4;
 /// more, thousands of peers would wait longer for their turns and gain nothing.
 pub(super) const BATCH_BLOCKS: usize = 16;
 
-/// One block that was copied together from many small extents.
+/// A block that a reader copied together from many small extents.
 pub(super) struct Gathered {
     /// Where the block begins in the torrent, in bytes.
     pub(super) offset: u64,
@@ -45,7 +45,7 @@ enum Part {
     Zeros(usize),
 }
 
-/// See the module's text.
+/// The batch.
 #[derive(Default)]
 pub(super) struct Outbox {
     parts: Vec<Part>,
@@ -58,7 +58,7 @@ pub(super) enum Body {
     Mapped(Arc<Content>, Range<u64>),
     /// Padding (BEP 47).
     Zeros(u64),
-    /// A block that was copied together.
+    /// A block that a reader copied together.
     Gathered(Arc<Gathered>),
 }
 
@@ -111,8 +111,7 @@ impl Outbox {
     }
 
     fn push_body(&mut self, body: Body, skipped: u64) {
-        // A block is at most 128 KiB, far below the width of a pointer.
-        let narrow = |length: u64| usize::try_from(length).unwrap_or(usize::MAX);
+        let narrow = |length| usize::try_from(length).expect("a block has at most 128 KiB");
         self.bytes += narrow(body.length() - skipped);
         self.parts.push(match body {
             Body::Mapped(content, range) => Part::Mapped(content, range.start + skipped..range.end),
@@ -127,20 +126,24 @@ impl Outbox {
     /// Offers the whole batch to a socket in one system call and returns how much it took.
     pub(super) fn write(&self, socket: impl AsFd, control: &[u8]) -> io::Result<usize> {
         let mut slices = [Slice::Bytes(&[]); MAX_SLICES];
-        let mut used = 0;
         for (slice, part) in slices.iter_mut().zip(&self.parts) {
             *slice = match part {
-                Part::Header(header, sent) => Slice::Bytes(header.get(*sent..).unwrap_or_default()),
+                Part::Header(header, sent) => {
+                    let rest = header.get(*sent..);
+                    Slice::Bytes(rest.expect("a header that is sent is not pushed"))
+                }
                 Part::Control => Slice::Bytes(control),
                 Part::Mapped(content, range) => content.slice(range.clone()),
                 Part::Gathered(gathered, range) => {
-                    Slice::Bytes(gathered.bytes.get(range.clone()).unwrap_or_default())
+                    let bytes = gathered.bytes.get(range.clone());
+                    Slice::Bytes(bytes.expect("the range ends with the block"))
                 }
                 Part::Zeros(length) => Slice::Zeros { length: *length },
             };
-            used += 1;
         }
-        sys::writev(socket.as_fd(), slices.get(..used).unwrap_or_default())
+        let used = slices.get(..self.parts.len());
+        let used = used.expect("parts are pushed only while there is room");
+        sys::writev(socket.as_fd(), used)
     }
 }
 

@@ -1,8 +1,9 @@
 //! The path of a block, top-down: [`Connection::receive`] and [`Connection::send`].
 //!
-//! Received bytes become events of the session, and requests wait in it; queued requests become one
-//! vectored write of many blocks, and what the transport took is accounted for. Everything below is
-//! a leaf: framing and legality in `peer`, where a block lies in `stage`, the socket in `transport`.
+//! The session turns received bytes into events, and queues requests. Queued requests become one
+//! vectored write of many blocks, and the session is debited with the bytes that the transport took.
+//! Everything below is a leaf: framing and legality in `peer`, finding content in `stage`, the socket
+//! in `transport`.
 
 use std::mem;
 use std::sync::Arc;
@@ -21,8 +22,8 @@ use crate::wire::message::InfoHash;
 use crate::workers::QueueFull;
 
 impl Connection {
-    /// Reads once what the peer has sent: what is more than the buffer holds, some thousand messages,
-    /// waits for the next turn.
+    /// Reads once. Bytes beyond the size of the buffer, some thousand messages, wait for the next
+    /// turn.
     pub(super) fn receive(&mut self, shared: &mut Shared) -> Result<(), CloseReason> {
         if !self.wants_to_receive() {
             return Ok(());
@@ -34,7 +35,10 @@ impl Connection {
         let outcome = match self.transport.receive(room) {
             Ok(Some(read_bytes)) => {
                 let received = buffer.get(..held_bytes + read_bytes);
-                self.take(received.expect("no more was read than fits"), shared)
+                self.take(
+                    received.expect("a read fills no more than it is given"),
+                    shared,
+                )
             }
             Ok(None) => Ok(()),
             Err(reason) => Err(reason),
@@ -43,7 +47,7 @@ impl Connection {
         outcome
     }
 
-    /// Hands bytes to the session, and carries out what they mean.
+    /// Hands bytes to the session, and carries out its events.
     pub(super) fn take(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<(), CloseReason> {
         let ours = Introduction {
             peer_id: shared.process.identity,
@@ -89,8 +93,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Finds the torrent that the peer has named, or has it loaded: then nothing is read from the peer
-    /// until [`Connection::resume`]. The time-out of the handshake bounds the wait.
+    /// Finds the torrent that the peer has named, or has it loaded: the peer is not read from then until
+    /// [`Connection::resume`]. The time-out of the handshake bounds the wait.
     pub(super) fn find_torrent(
         &mut self,
         info_hash: InfoHash,
@@ -108,7 +112,7 @@ impl Connection {
         }
     }
 
-    /// Goes on with a peer whose torrent is loaded, and with what it has sent behind its info-hash.
+    /// Continues with a peer whose torrent is loaded, and with the bytes behind its info-hash.
     pub(super) fn resume(
         &mut self,
         torrent: &Arc<Torrent>,
@@ -122,10 +126,9 @@ impl Connection {
         }
     }
 
-    /// Hands the pieces of the info dictionary that the peer may have now to the readers (BEP 9); while
-    /// the rate limit has nothing for them, the peer waits in line.
+    /// Has pieces of the info dictionary read that the peer may have now (BEP 9). While the rate limit
+    /// has nothing for them, the peer waits in line.
     pub(super) fn fetch_metadata(&mut self, shared: &mut Shared) {
-        let Some(torrent) = &self.torrent else { return };
         while self.session.wants_metadata() {
             if !shared.has_budget_for_metadata() {
                 if !mem::replace(&mut self.queued.for_metadata, true) {
@@ -133,16 +136,17 @@ impl Connection {
                 }
                 return;
             }
-            let Some(piece) = self.session.poll_metadata() else {
-                return;
-            };
+            let piece = self.session.poll_metadata();
+            let piece = piece.expect("the session wants a piece");
+            let torrent = self.torrent.as_ref();
+            let torrent = torrent.expect("an open session has a torrent");
             shared.process.metadata_reading += 1;
             shared.process.storage.metadata(self.key, torrent, piece);
         }
     }
 
-    /// Sends what is ready, at most `budget_bytes` of blocks, in one vectored write. A budget of one
-    /// byte sends one block: a block is never cut by it.
+    /// Sends in one vectored write what is ready: control bytes, and at most `budget_bytes` of blocks.
+    /// The budget never cuts a block, so one byte allows one block.
     pub(super) fn send(
         &mut self,
         shared: &mut Shared,
@@ -184,7 +188,7 @@ impl Connection {
                     self.session.write_blocked(shared.now);
                     return Ok(());
                 }
-                // The file was truncated. Alone in a batch, the first block is known to be the one.
+                // A file was truncated. A batch of one block shows which.
                 Written::Fault => {
                     if budget_bytes == 1 {
                         self.session.write_failed()?;
@@ -201,9 +205,9 @@ impl Connection {
         let transmit = self.session.poll_transmit();
         let partial = transmit.partial.map(|(request, _)| request);
         let first = partial.or_else(|| transmit.blocks.clone().next().copied());
-        let (Some(torrent), Some(first)) = (&self.torrent, first) else {
-            return;
-        };
+        let first = first.expect("only blocks are sent from mappings");
+        let torrent = self.torrent.as_ref();
+        let torrent = torrent.expect("only a peer of a torrent has blocks");
         let offset = torrent.shape.offset_of(&first);
         for extent in torrent.layout.extents(offset, u64::from(first.length)) {
             if let ExtentSource::File(file) = extent.source {
@@ -215,14 +219,15 @@ impl Connection {
         }
     }
 
-    /// Debits what the transport took.
+    /// Debits the bytes that the transport took.
     fn account(&mut self, taken_bytes: usize, is_full: bool, shared: &mut Shared) {
         let sent = self.session.sent(taken_bytes, is_full, shared.now);
-        // The limit is the line's, which carries metadata and rejects as well.
+        // The rate limit is for the line, which carries metadata and rejects as well.
         shared.process.bucket.take(taken_bytes as u64);
-        if let (Some(torrent), Some(slot)) = (&self.torrent, self.active_slot)
-            && sent.payload_bytes > 0
-        {
+        if sent.payload_bytes > 0 {
+            let torrent = self.torrent.as_ref();
+            let torrent = torrent.expect("only a peer of a torrent has blocks");
+            let slot = self.active_slot.expect("only an open session has blocks");
             self.sent_bytes += sent.payload_bytes;
             shared.record_sent(self.key, torrent, slot, sent);
         }

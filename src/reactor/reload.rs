@@ -1,10 +1,6 @@
 //! A reload: the configuration is read by a thread, then applied, and the library is rescanned.
 //!
-//! A reload: the configuration is read again by a thread, then taken up, and the library is looked at
-//! again.
-//!
-//! Owns that thread and what becomes of its answer. A configuration that is wrong changes nothing. It
-//! must not know how it is read, nor what the library makes of it.
+//! A wrong configuration changes nothing.
 
 use std::path::PathBuf;
 
@@ -20,10 +16,10 @@ use crate::workers::{self, Pending};
 /// A reload that is under way.
 pub(super) struct Reload {
     answer: Pending<Result<Reloaded, String>>,
-    /// Another was asked for meanwhile: what is read now may be old.
+    /// Another was requested meanwhile: what is read now may be old.
     again: bool,
-    /// The service manager was told that it has begun.
-    is_told: bool,
+    /// The service manager was notified of its beginning.
+    is_announced: bool,
 }
 
 impl Reactor {
@@ -38,19 +34,19 @@ impl Reactor {
             reload.again = true;
             return;
         }
-        // To a service manager the end of a reload is the word that peers are served: before they are,
-        // there is nothing to tell.
-        let is_told = matches!(self.control.phase, Phase::Serving);
-        if is_told {
+        // A service manager takes the end of a reload as "peers are served", so before that it gets no
+        // notification.
+        let is_announced = matches!(self.control.phase, Phase::Serving);
+        if is_announced {
             self.control.host.notifier.reloading();
         }
-        if !self.spawn_reload(is_told) && is_told {
+        if !self.spawn_reload(is_announced) && is_announced {
             self.control.host.notifier.ready();
         }
     }
 
-    /// Starts the thread of a reload. Answers whether there is one.
-    fn spawn_reload(&mut self, is_told: bool) -> bool {
+    /// Starts the thread of a reload. Returns true if there is one.
+    fn spawn_reload(&mut self, is_announced: bool) -> bool {
         let Some((sources, running)) = &self.control.host.configuration else {
             return false;
         };
@@ -63,7 +59,7 @@ impl Reactor {
                 self.control.reload = Some(Reload {
                     answer,
                     again: false,
-                    is_told,
+                    is_announced,
                 });
                 true
             }
@@ -74,13 +70,13 @@ impl Reactor {
         }
     }
 
-    /// Takes up what a reload has read. That ends it for the service manager: looking at a large library
-    /// again, which begins then, takes longer than one waits.
+    /// Applies what a reload has read. That ends it for the service manager: the rescan of a large
+    /// library, which begins then, takes longer than a manager waits.
     pub(super) fn finish_reload(&mut self) {
         let Some(reload) = &self.control.reload else {
             return;
         };
-        let (again, is_told) = (reload.again, reload.is_told);
+        let (again, is_announced) = (reload.again, reload.is_announced);
         let Some(answer) = reload.answer.poll() else {
             return;
         };
@@ -90,7 +86,7 @@ impl Reactor {
             Ok(Ok(reloaded)) => self.apply_reload(reloaded),
         }
         self.control.reload = None;
-        if is_told {
+        if is_announced {
             self.control.host.notifier.ready();
         }
         if again {

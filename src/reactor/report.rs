@@ -27,14 +27,13 @@ use crate::workers::{self, Pending};
 /// Entries in one answer when the request names no limit.
 const LIMIT: usize = 100;
 
-/// Entries in one answer at most: some hundred KiB, which the loop writes in less than a
-/// millisecond.
+/// The most entries in one answer: some hundred KiB, which the loop writes in less than a millisecond.
 const LIMIT_MAX: usize = 1000;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Pages of torrents that are read at the same time; each is a thread that may wait for a disk.
+/// Pages of torrents that are read at the same time, each by a thread.
 const LISTINGS_MAX: usize = 4;
 
 /// A page of torrents that a thread reads for a client.
@@ -50,14 +49,14 @@ impl PendingListing {
     }
 }
 
-/// The status listener, and the answers that it waits for.
+/// The status listener, and the pages that are being read for its clients.
 pub(super) struct StatusService {
     server: StatusServer,
     listings: Vec<PendingListing>,
 }
 
 impl StatusService {
-    /// Answers the clients of `server` once it is registered.
+    /// A service that answers no client before it is registered.
     pub(super) fn new(server: StatusServer) -> Self {
         Self {
             server,
@@ -150,7 +149,7 @@ impl StatusService {
     }
 }
 
-/// What is reported: the loop at this moment.
+/// A view of the loop, from which answers are made.
 pub(super) struct Report<'a> {
     pub(super) connections: &'a Connections,
     pub(super) shared: &'a Shared,
@@ -218,7 +217,7 @@ impl Report<'_> {
                 JSON,
                 &report::history(self.shared.process.history.seconds()),
             ),
-            // The loop turns, or this would not be answered.
+            // An answer shows that the loop turns.
             "/healthz" => ok(TEXT, "ok\n"),
             "/readyz" => {
                 let status = match self.phase {

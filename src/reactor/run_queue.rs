@@ -1,7 +1,7 @@
-//! The run queue: who is received from and who is sent to, in this turn and the next.
+//! The run queue: which connections are received from and sent to, in this turn and the next.
 //!
-//! Owns the lists of connections and their order. Each connection is on each kind of list at most
-//! once, which its [`Queued`](super::connection::Queued) bits remember.
+//! A connection is on each kind of list at most once, which its
+//! [`Queued`](super::connection::Queued) bits record.
 
 use std::collections::VecDeque;
 
@@ -9,12 +9,12 @@ use super::connection::{Connection, Wait};
 use crate::peer::key::PeerKey;
 use crate::timers::Time;
 
-/// The lists, each in the order of arrival.
+/// The lists, each in order of arrival.
 #[derive(Default)]
 pub(super) struct RunQueue {
     to_receive: VecDeque<PeerKey>,
     /// Those with only control bytes to send: handshakes, unchokes, rejects. They go before all blocks,
-    /// since they cost next to nothing and somebody waits a round trip for each.
+    /// since they cost next to nothing and a peer waits a round trip for each.
     control: VecDeque<PeerKey>,
     /// Those with blocks to send.
     blocks: VecDeque<PeerKey>,
@@ -22,12 +22,12 @@ pub(super) struct RunQueue {
     throttled: Vec<PeerKey>,
     /// Those with [`Wait::ReaderRoom`].
     stalled: Vec<PeerKey>,
-    /// When those ask again at the latest.
+    /// When those try again at the latest.
     stalled_until: Time,
 }
 
-/// How long a connection waits that found no room with the readers, unless they are done with
-/// something before: they may not have been able to start a thread, and then are never done.
+/// How long a connection waits that found the readers' queue full, unless a job ends before. If no
+/// reader thread could be started, none does.
 const STALL_MS: u64 = 500;
 
 impl RunQueue {
@@ -60,7 +60,7 @@ impl RunQueue {
         }
     }
 
-    /// Whether the next turn has work already.
+    /// Returns true if the next turn has no work yet.
     pub(super) fn is_empty(&self) -> bool {
         self.to_receive.is_empty() && self.control.is_empty() && self.blocks.is_empty()
     }
@@ -75,7 +75,7 @@ impl RunQueue {
         self.to_receive.pop_front()
     }
 
-    /// Whether a turn to send is sure to come soon: nobody waits for the rate limit or the readers.
+    /// Returns true if every sender comes up soon: none waits for the rate limit or the readers' queue.
     pub(super) fn may_defer(&self) -> bool {
         self.throttled.is_empty() && self.stalled.is_empty()
     }
@@ -95,23 +95,22 @@ impl RunQueue {
         self.blocks.pop_front()
     }
 
-    /// Whether anybody waits for the rate limit.
+    /// Returns true if a connection waits for the rate limit.
     pub(super) fn is_throttled(&self) -> bool {
         !self.throttled.is_empty()
     }
 
-    /// The rate limit has something again.
+    /// Lets those continue that wait for the rate limit.
     pub(super) fn release_throttled(&mut self) {
         self.blocks.extend(self.throttled.drain(..));
     }
 
-    /// When those that were set aside for the readers are to be released at the latest.
+    /// When [`RunQueue::release_stalled`] is due at the latest.
     pub(super) fn stalled_until(&self) -> Option<Time> {
         (!self.stalled.is_empty()).then_some(self.stalled_until)
     }
 
-    /// Lets those that were set aside ask the readers again, if these have done something or it is
-    /// time.
+    /// Lets those continue that found the readers' queue full, if a job has ended or it is time.
     pub(super) fn release_stalled(&mut self, readers_are_done: bool, now: Time) {
         if readers_are_done || now >= self.stalled_until {
             self.blocks.extend(self.stalled.drain(..));

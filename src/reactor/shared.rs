@@ -1,4 +1,4 @@
-//! What is passed down to each connection in its turn: the parts of its loop, and of the process.
+//! The parts that every connection works with: those of its loop, and those of the process.
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mio::{Registry, Waker};
 
-use super::activity::Activity;
+use super::activity::{ActiveSlot, Activity};
 use super::announcing::Announcing;
 use super::dial::Dialer;
 use super::loading::Loads;
@@ -26,10 +26,10 @@ use crate::wire::extension::METADATA_PIECE_LENGTH;
 use crate::wire::handshake;
 use crate::wire::message::PeerId;
 
-/// The receive buffer of a loop: many thousand requests, or four blocks that nobody asked for.
+/// The receive buffer of a loop: room for 3,800 requests. Unit: bytes.
 const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 
-/// What the connections of one loop share. A second loop has one of its own, but for `process`.
+/// The parts of one loop. A second loop would have its own, except for `process`.
 pub(super) struct Shared {
     /// The time of this turn. The clock is read once, after the wait.
     pub(super) now: Time,
@@ -46,7 +46,7 @@ pub(super) struct Shared {
     pub(super) process: Process,
 }
 
-/// What there is once, however many loops there are.
+/// The parts that a process has once, for any number of loops. ARCHITECTURE says why for each.
 pub(super) struct Process {
     pub(super) library: Library,
     pub(super) loads: Loads,
@@ -60,7 +60,7 @@ pub(super) struct Process {
     pub(super) activity: Activity,
     pub(super) history: History,
     pub(super) identity: PeerId,
-    /// The port that peers are told.
+    /// The port that peers learn from our extension handshake.
     pub(super) port: u16,
     pub(super) timeouts: Timeouts,
 }
@@ -91,12 +91,12 @@ impl Shared {
         })
     }
 
-    /// Records what a peer was sent, for all who count it.
+    /// Counts what a peer was sent: for fairness, metrics and trackers.
     pub(super) fn record_sent(
         &mut self,
         key: PeerKey,
         torrent: &Torrent,
-        active_slot: u32,
+        active_slot: ActiveSlot,
         sent: Sent,
     ) {
         let bytes = sent.payload_bytes;

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::flag;
 use signal_hook_mio::v1_0::Signals;
 
-/// The exit code when a second signal ends a stop that takes too long.
+/// The exit code after a second SIGTERM or SIGINT.
 const EXIT_AT_ONCE: i32 = 1;
 
 /// What a signal asks for.
@@ -21,8 +21,8 @@ pub(super) enum SignalRequest {
     ReopenLog,
 }
 
-/// Catches the signals, which then wait for the loop; there may be none yet. A second SIGTERM or
-/// SIGINT ends the process at once, whatever it is doing.
+/// Catches the signals. They wait for the loop, which may start later. A second SIGTERM or SIGINT ends
+/// the process at once.
 ///
 /// # Errors
 ///

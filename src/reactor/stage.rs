@@ -1,6 +1,7 @@
-//! From queued requests to a batch in the outbox: where each block lies, and whether it is there.
+//! From queued requests to a batch in the outbox: where each block lies, and whether it is resident.
 //!
-//! Owns the order "is its piece good, is it mapped, is it resident, else a reader".
+//! Owns the order of questions: is the piece good, is the file mapped, is the range resident? A reader
+//! thread works on the first that is not; the peer's blocks wait meanwhile.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,14 +19,15 @@ use crate::torrent::layout::{Extent, ExtentSource};
 use crate::wire::encoder::piece_header;
 use crate::wire::message::Request;
 
-/// How far a file is read ahead inside a piece: a run that a disk reads in one sweep, and short
-/// enough that many peers take turns at it.
+/// The longest read ahead inside a piece: a disk reads it in one sweep, and it is short enough for
+/// many peers to take turns. Unit: bytes.
 const READ_AHEAD_BYTES: u64 = 1 << 20;
 
-/// What clients ask for, but for the end of a piece: a run of such blocks is worth reading ahead.
+/// The block size of all common clients, except at the end of a piece. Shorter requests do not cause
+/// reading ahead. Unit: bytes.
 const USUAL_BLOCK_BYTES: u32 = 16 * 1024;
 
-/// What staging came to.
+/// The outcome of staging.
 pub(super) enum Staged<'a> {
     /// There is nothing to send now.
     Nothing,
@@ -35,7 +37,7 @@ pub(super) enum Staged<'a> {
     Failed(Request, BlockFailure),
 }
 
-/// What a connection's blocks are found with.
+/// A connection's part in staging.
 pub(super) struct Stage<'a> {
     pub(super) key: PeerKey,
     pub(super) torrent: Option<&'a Arc<Torrent>>,
@@ -53,7 +55,7 @@ enum Located {
 impl Stage<'_> {
     /// Fills the outbox with control bytes and as many blocks as are ready and fit the budget.
     ///
-    /// A budget of one byte stages one block: a block is never cut by it.
+    /// The budget never cuts a block, so one byte allows one block.
     pub(super) fn fill<'s>(
         &mut self,
         session: &'s Session,
@@ -137,9 +139,9 @@ struct Locator<'a> {
 }
 
 impl Locator<'_> {
-    /// Leaves the parts of the block in `bodies` when all of it may be sent without waiting.
+    /// Fills `bodies` with the parts of the block if all of it can be sent without waiting.
     ///
-    /// `following` are the requests behind it, from which the length of a read is judged.
+    /// The requests `following` it determine how far a reader reads.
     fn locate<'b, I>(&mut self, request: &Request, following: &I) -> Located
     where
         I: Iterator<Item = &'b Request> + Clone,
@@ -212,7 +214,7 @@ impl Locator<'_> {
         Located::Ready
     }
 
-    /// Hands the range to a reader thread; until it is read, the peer's blocks wait.
+    /// Hands the range to a reader thread. The peer's blocks wait until it is read.
     fn park(&mut self, file: u32, range: Range<u64>) -> Located {
         let queued = self
             .storage
@@ -229,9 +231,9 @@ impl Locator<'_> {
         Located::Wait
     }
 
-    /// The range of the file that is read when this extent is not resident: peers ask for the
-    /// blocks of a piece in order, so reading to the end of the piece turns many seeks into one.
-    /// A block from the middle of a piece is read with what is asked for right behind it.
+    /// The range of the file to read when this extent is not resident. Peers request the blocks of a
+    /// piece in order, so reading to the end of the piece turns many seeks into one. A block from the
+    /// middle of a piece is read with the requests that continue it.
     fn worth_reading<'b, I>(
         &self,
         file: u32,
@@ -242,12 +244,12 @@ impl Locator<'_> {
     where
         I: Iterator<Item = &'b Request> + Clone,
     {
-        // A peer that asks for a byte here and there makes no disk read a megabyte for each.
+        // A request of one byte must not cause a read of a megabyte.
         let in_order = request.length >= USUAL_BLOCK_BYTES
             && (request.begin == 0 || self.resident.end_at(file, extent.offset));
         let run_end = if in_order {
             let piece_length = self.torrent.shape.piece_length_of(request.index);
-            piece_length.unwrap_or(request.begin)
+            piece_length.expect("a queued request is legal")
         } else {
             let ends = request.begin.saturating_add(request.length);
             (following.clone())
@@ -258,9 +260,10 @@ impl Locator<'_> {
                 })
         };
         let run_bytes = u64::from(run_end.saturating_sub(request.begin));
-        let file_length = self.torrent.file(file).map_or(0, |file| file.length);
+        let content_file = self.torrent.file(file);
+        let content_file = content_file.expect("an extent lies in a file of its torrent");
         let end = extent.offset + run_bytes.clamp(extent.length, READ_AHEAD_BYTES);
-        extent.offset..end.min(file_length)
+        extent.offset..end.min(content_file.length)
     }
 
     fn locate_gathered(&mut self, offset: u64, length: u32) -> Located {

@@ -1,6 +1,4 @@
 //! The tokens of the poll: fixed sources, or one connection.
-//!
-//! Owns the numbering only.
 
 use mio::Token;
 
@@ -9,7 +7,7 @@ use crate::peer::key::PeerKey;
 /// The source of a readiness event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Source {
-    /// Reader threads have published results.
+    /// A thread has published results.
     Waker,
     /// A signal has come.
     Signals,
@@ -21,7 +19,7 @@ pub(super) enum Source {
     Tracker(usize),
     /// The status listener.
     Status,
-    /// One of those who ask it.
+    /// A client of the status listener, by its slot.
     StatusClient(usize),
     /// A peer.
     Peer(PeerKey),

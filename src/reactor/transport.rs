@@ -1,13 +1,14 @@
 //! A connection's transport: how received bytes come in and how an [`Outbox`] goes out.
 //!
-//! Owns the socket and its readiness. [`Session`](crate::peer::session::Session) decodes what
-//! [`Transport::receive`] puts into the shared buffer, and `stage` fills the outbox; neither knows
-//! what carries the bytes. TCP is the only carrier. What comes next has its room here:
+//! Owns the socket and its readiness. [`Session`](crate::peer::session::Session) decodes the bytes
+//! that [`Transport::receive`] puts into the shared buffer, and `stage` fills the outbox; neither
+//! knows what carries the bytes. TCP is the only carrier. Others belong here:
 //!
 //! - MSE: the first 20 bytes are compared with the protocol name before the session gets any. If they
 //!   differ, the key exchange consumes bytes in [`Transport::receive`] until the plain stream begins.
 //! - RC4: [`Transport::receive`] deciphers the shared buffer in place. [`Transport::send`] may not read
-//!   mapped ranges, so it copies the outbox through a worker and keeps what the socket did not take.
+//!   mapped ranges, so it copies the outbox through a worker and keeps the bytes that the socket did
+//!   not take.
 //! - uTP: the stream becomes one of two carriers. [`Transport::send`] takes header, slice, header,
 //!   slice from the same outbox for segments, and readiness comes from the window and not from epoll.
 
@@ -34,7 +35,7 @@ pub(super) struct Transport {
     writable: bool,
 }
 
-/// What a transport took of an outbox.
+/// How much of an outbox a transport took.
 pub(super) enum Written {
     /// This many bytes, from the beginning; `is_full` when there is no room for more.
     Taken {
@@ -49,8 +50,8 @@ pub(super) enum Written {
 }
 
 impl Transport {
-    /// A stream that a peer has opened. Its handshake is often there already; trying costs less than
-    /// another turn.
+    /// A stream that a peer has opened. Its handshake has often arrived already; trying to read it
+    /// costs less than another turn.
     pub(super) fn accepted(stream: TcpStream, address: IpAddr) -> Self {
         Self {
             stream,
@@ -72,7 +73,7 @@ impl Transport {
         }
     }
 
-    /// Remembers an edge of readiness.
+    /// Records an edge of readiness.
     pub(super) fn handle_event(&mut self, event: &Event) {
         self.writable |= event.is_writable();
         self.read_closed |= event.is_read_closed() || event.is_error();
@@ -90,17 +91,17 @@ impl Transport {
         self.address
     }
 
-    /// Whether there may be bytes to receive.
+    /// Returns true if there may be bytes to receive.
     pub(super) fn is_readable(&self) -> bool {
         self.readable
     }
 
-    /// Whether the peer has closed its side.
+    /// Returns true if the peer has closed its side.
     pub(super) fn is_read_closed(&self) -> bool {
         self.read_closed
     }
 
-    /// Whether bytes may be taken.
+    /// Returns true if the stream may take bytes.
     pub(super) fn is_writable(&self) -> bool {
         self.writable
     }
@@ -111,8 +112,8 @@ impl Transport {
             Ok(0) => Err(CloseReason::PeerClosed),
             Ok(bytes) => {
                 // epoll(7): a short read has drained a stream socket, and new bytes raise a new
-                // edge. The end of the stream does not, if its edge has come already: it is read
-                // up to.
+                // edge. The end of the stream does not if its edge has come already, so then the
+                // stream is read up to its end.
                 if bytes < room.len() && !self.read_closed {
                     self.readable = false;
                 }
@@ -132,9 +133,8 @@ impl Transport {
         loop {
             match outbox.write(&self.stream, control) {
                 Ok(bytes) => {
-                    // A short write means that the kernel has no room, and it raises an edge when it
-                    // has; or that the write came to bytes that a file no longer has, and then there
-                    // is none to wait for.
+                    // After a short write for want of room, the kernel raises an edge when it has
+                    // room. After one that reached the end of a truncated file, it raises none.
                     let is_full = bytes < outbox.bytes()
                         && !sys::is_writable(self.stream.as_fd()).unwrap_or(true);
                     self.writable = !is_full;

@@ -1,4 +1,4 @@
-//! What a change of the library means for peers, mappings and announces.
+//! Applying the library's updates to peers, mappings and announces.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::peer::close::CloseReason;
 use crate::torrent::id::TorrentId;
 use crate::workers;
 
-/// Takes the first index, and begins to announce its torrents.
+/// Serves the first snapshot, and begins to announce its torrents.
 pub(super) fn first_snapshot(shared: &mut Shared, new: NewSnapshot) {
     shared.process.announcing.add_index(&new.snapshot);
     let mut library = Library::default();
@@ -19,7 +19,7 @@ pub(super) fn first_snapshot(shared: &mut Shared, new: NewSnapshot) {
     shared.process.library = library;
 }
 
-/// Serves another index in place of the one before. Torrents that are in both keep their ids.
+/// Replaces the snapshot. Torrents that are in both keep their ids.
 pub(super) fn replace_snapshot(shared: &mut Shared, new: NewSnapshot) {
     let process = &mut shared.process;
     process.announcing.replace_index(new.snapshot.clone());
@@ -31,7 +31,7 @@ pub(super) fn replace_snapshot(shared: &mut Shared, new: NewSnapshot) {
     }
 }
 
-/// Applies changes of single torrents, which `in_snapshot` are in the index that is served already.
+/// Applies changes of single torrents. `in_snapshot`: the current snapshot has them already.
 pub(super) fn apply_changes(
     connections: &mut Connections,
     shared: &mut Shared,
@@ -73,7 +73,7 @@ fn close_peers_of(connections: &mut Connections, shared: &mut Shared, removed: &
     let active = removed
         .iter()
         .filter(|removed| activity.find(removed.id).is_some());
-    // A map, since each of thousands of connections looks for its torrent.
+    // A map, since each of thousands of connections is checked against it.
     let reasons: HashMap<TorrentId, CloseReason> = active
         .map(|removed| match removed.of_content {
             true => (removed.id, CloseReason::ContentFailed),

@@ -16,7 +16,7 @@ use crate::library::index::Index;
 use crate::library::scan::build::{self, Plan, Progress};
 use crate::peer::key::PeerKey;
 use crate::peer::session::{Phase, Upload};
-use crate::reactor::loading::UnderWay;
+use crate::reactor::loading::PendingLoad;
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;
 use crate::wire::handshake::PROTOCOL;
@@ -87,7 +87,7 @@ impl Rig {
     }
 
     /// The one load that has ended.
-    fn finished(&mut self) -> (LoadOutcome, UnderWay) {
+    fn finished(&mut self) -> (LoadOutcome, PendingLoad) {
         let mut events = Events::with_capacity(1);
         self.poll.poll(&mut events, Some(DEADLINE)).unwrap();
         let mut finished = self.shared.process.loads.take_finished();
