@@ -1,13 +1,16 @@
 //! The one table of options: how each is called, what it takes, what holds without it, what it does.
 //!
-//! Owns names, defaults as they are written, and explanations. The flags of `hekate seed`, the keys
-//! and comments of the configuration file and the tables of the manual are all made from it, so that
-//! they cannot diverge. It must not know where a value came from.
+//! The flags of `hekate seed`, the keys and comments of the configuration file and the tables of the
+//! manual are made from it, so they cannot diverge.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use self::Preset::{Value, Words};
+use self::Takes::{Many, OffSwitch, One, Positional, Switch};
+
 use super::{Config, Families, StatusAddress, StatusListen, UserName, Verify};
+use crate::logging::filter;
 use crate::tracker::peers::DialledTorrents;
 use crate::tracker::shard::Shard;
 use crate::tracker::url::TrackerUrl;
@@ -83,302 +86,156 @@ impl Preset {
     }
 }
 
-/// Every option, in the order of the manual.
-pub const SETTINGS: &[Setting] = &[
-    Setting {
-        takes: Takes::Positional("DIR"),
-        default: Preset::Words("none: at least one must be given", "/srv/library"),
-        help: "Directories to search for *.torrent files",
-        apply: |config, values| paths(&mut config.library.dirs, values),
-        ..setting("dirs", LIBRARY)
-    },
-    Setting {
-        takes: Takes::One("FILE"),
-        default: Preset::Words("none", "/srv/library.index"),
-        help: "Serve the torrents in an index file made by `hekate index`, instead of directories",
-        live: false,
-        excludes: Some("dirs"),
-        apply: |config, values| path(&mut config.library.index, values),
-        ..setting("index", LIBRARY)
-    },
-    Setting {
-        takes: Takes::One("DIR"),
-        default: Preset::Words("as recorded in the index", "/srv/library"),
-        help: "Library root for that index, if it was copied from elsewhere",
-        live: false,
-        apply: |config, values| path(&mut config.library.root, values),
-        ..setting("root", LIBRARY)
-    },
-    Setting {
-        takes: Takes::One("DIR"),
-        default: Preset::Words("the user's state directory", "/var/lib/hekate"),
-        help: "Directory for the index and the record of verified pieces; safe to delete, at the cost of a new scan and new hashing",
-        live: false,
-        apply: |config, values| path(&mut config.library.state_dir, values),
-        ..setting("state-dir", LIBRARY)
-    },
-    Setting {
-        takes: Takes::One("SECONDS"),
-        default: Preset::Value("86400"),
-        help: "Interval of full rescans, which find changes that are not noticed at once; 0 disables them",
-        apply: |config, values| one(&mut config.library.rescan_s, values, rescan),
-        ..setting("rescan", LIBRARY)
-    },
-    Setting {
-        takes: Takes::One("DIR"),
-        default: Preset::Words("beside each torrent file", "/srv/content"),
-        help: "Directory that holds the content",
-        apply: |config, values| path(&mut config.library.content, values),
-        ..setting("content", LIBRARY)
-    },
-    Setting {
-        takes: Takes::One("MODE"),
-        default: Preset::Value("size"),
-        help: "How content is checked before it is served: by its size, or (lazy) also by hashing each piece before it is first served and after its file changes",
-        live: false,
-        apply: |config, values| one(&mut config.library.verify, values, verify),
-        ..setting("verify", LIBRARY)
-    },
-    Setting {
-        short: Some('p'),
-        takes: Takes::One("PORT"),
-        default: Preset::Value("6969"),
-        help: "Port to listen on; 0 lets the system choose one, which the log shows",
-        live: false,
-        apply: |config, values| one(&mut config.network.port, values, parse),
-        ..setting("port", NETWORK)
-    },
-    Setting {
-        takes: Takes::Many("ADDRESS"),
-        default: Preset::Words("every address", "192.0.2.1"),
-        help: "Address to listen on; may be given more than once",
-        live: false,
-        apply: |config, values| many(&mut config.network.bind, values),
-        ..setting("bind", NETWORK)
-    },
-    Setting {
-        short: Some('4'),
-        help: "Serve IPv4 only",
-        live: false,
-        excludes: Some("ipv6"),
-        apply: |config, values| family(config, values, Families::V4),
-        ..setting("ipv4", NETWORK)
-    },
-    Setting {
-        short: Some('6'),
-        help: "Serve IPv6 only",
-        live: false,
-        excludes: Some("ipv4"),
-        apply: |config, values| family(config, values, Families::V6),
-        ..setting("ipv6", NETWORK)
-    },
-    Setting {
-        short: Some('N'),
-        takes: Takes::One("N"),
-        default: Preset::Value("50"),
-        help: "Upload slots: how many peers are served at the same time",
-        apply: |config, values| one(&mut config.limits.choker.max_unchoked, values, positive),
-        ..setting("max-unchoked", LIMITS)
-    },
-    Setting {
-        takes: Takes::One("N"),
-        default: Preset::Words("10 per upload slot", "500"),
-        help: "Maximum number of connected peers; file descriptors may limit it further",
-        apply: |config, values| optional(&mut config.limits.max_peers, values, positive),
-        ..setting("max-peers", LIMITS)
-    },
-    Setting {
-        takes: Takes::One("N"),
-        default: Preset::Words("no limit", "4"),
-        help: "Maximum number of connected peers per IP address",
-        apply: |config, values| optional(&mut config.limits.max_peers_per_ip, values, positive),
-        ..setting("max-peers-per-ip", LIMITS)
-    },
-    Setting {
-        short: Some('C'),
-        takes: Takes::One("BYTES"),
-        default: Preset::Value("1M"),
-        help: "Bytes that a peer may be sent before it gives up its slot, if others are waiting; K, M, G are powers of 1024",
-        apply: |config, values| one(&mut config.limits.choker.credit_bytes, values, bytes),
-        ..setting("credit", LIMITS)
-    },
-    Setting {
-        short: Some('T'),
-        takes: Takes::One("SECONDS"),
-        default: Preset::Value("300"),
-        help: "Seconds that a peer may hold a slot, if others are waiting",
-        apply: |config, values| one(&mut config.limits.choker.max_unchoked_ms, values, turn_ms),
-        ..setting("max-unchoked-time", LIMITS)
-    },
-    Setting {
-        takes: Takes::One("BYTES"),
-        default: Preset::Words("no limit", "10M"),
-        help: "Upload limit in bytes per second, for all peers together; K, M, G are powers of 1024",
-        apply: |config, values| optional(&mut config.limits.max_rate, values, bytes),
-        ..setting("max-rate", LIMITS)
-    },
-    Setting {
-        short: Some('t'),
-        help: "Do not announce to trackers",
-        live: false,
-        apply: |config, values| one(&mut config.trackers.disabled, values, parse),
-        ..setting("no-tracker", TRACKERS)
-    },
-    Setting {
-        takes: Takes::One("URL"),
-        default: Preset::Words("the trackers of each torrent", "udp://tracker.example:6969"),
-        help: "Announce every torrent to this tracker only",
-        live: false,
-        apply: |config, values| optional(&mut config.trackers.override_url, values, tracker),
-        ..setting("tracker-override", TRACKERS)
-    },
-    Setting {
-        takes: Takes::One("I/N"),
-        default: Preset::Words("all", "1/3"),
-        help: "Announce only share I of N, when N machines serve the same library; each machine still serves every torrent",
-        live: false,
-        apply: |config, values| optional(&mut config.trackers.shard, values, Shard::from_str),
-        ..setting("shard", TRACKERS)
-    },
-    Setting {
-        takes: Takes::One("ADDRESS"),
-        default: Preset::Words("the source address of the announce", "192.0.2.1"),
-        help: "IP address to report to trackers; many ignore it",
-        live: false,
-        apply: |config, values| optional(&mut config.trackers.announce_ip, values, parse),
-        ..setting("announce-ip", TRACKERS)
-    },
-    Setting {
-        takes: Takes::One("PORT"),
-        default: Preset::Words("the listening port", "6881"),
-        help: "Port to report to trackers, if a router forwards a different one",
-        live: false,
-        apply: |config, values| optional(&mut config.trackers.announce_port, values, announce_port),
-        ..setting("announce-port", TRACKERS)
-    },
-    Setting {
-        takes: Takes::One("N"),
-        default: Preset::Value("100"),
-        help: "Maximum announces per second to one tracker; 0 removes the limit",
-        live: false,
-        apply: |config, values| {
-            one(
-                &mut config.trackers.max_announce_rate,
-                values,
-                announce_rate,
-            )
-        },
-        ..setting("max-announce-rate", TRACKERS)
-    },
-    Setting {
-        takes: Takes::Many("TORRENTS"),
-        default: Preset::Words("nobody", "all"),
-        help: "Connect to the peers that trackers return, for peers that cannot connect to us: of `all` torrents, or of one info-hash",
-        live: false,
-        apply: |config, values| {
-            DialledTorrents::parse(values.texts).map(|dialled| config.trackers.connect = dialled)
-        },
-        ..setting("connect", TRACKERS)
-    },
-    Setting {
-        takes: Takes::One("LEVELS"),
-        default: Preset::Value("info"),
-        help: "Log level: error, warn, info, debug or trace; per component as in \"info,storage=debug\"",
-        apply: |config, values| one(&mut config.log.levels, values, crate::logging::filter),
-        ..setting("log", LOG)
-    },
-    Setting {
-        takes: Takes::One("FILE"),
-        default: Preset::Words("standard error", "/var/log/hekate/hekate.log"),
-        help: "File to write the log to; SIGUSR1 reopens it",
-        live: false,
-        apply: |config, values| path(&mut config.log.file, values),
-        ..setting("log-file", LOG)
-    },
-    Setting {
-        takes: Takes::One("ADDRESS"),
-        default: Preset::Words("127.0.0.1:6970, if it is free", "unix:/run/hekate/status"),
-        help: "Address of the status page and the metrics: ADDRESS:PORT, unix:PATH or off",
-        live: false,
-        apply: |config, values| status(&mut config.status.listen, values),
-        ..setting("status", STATUS)
-    },
-    Setting {
-        takes: Takes::Many("NAME"),
-        default: Preset::Words("IP addresses and localhost", "seeder.example.org"),
-        help: "Host name under which the status page answers, for use behind a proxy",
-        live: false,
-        apply: |config, values| many(&mut config.status.hosts, values),
-        ..setting("status-host", STATUS)
-    },
-    Setting {
-        takes: Takes::One("NAME[:GROUP]"),
-        default: Preset::Words("the user that starts it", "hekate"),
-        help: "User to switch to after binding, when started as root; the group defaults to the user's own",
-        live: false,
-        apply: |config, values| optional(&mut config.daemon.user, values, user),
-        ..setting("user", STARTING)
-    },
-    Setting {
-        help: "Run in the background once the daemon listens; requires log-file",
-        live: false,
-        apply: |config, values| one(&mut config.daemon.background, values, parse),
-        ..setting("daemon", STARTING)
-    },
-    Setting {
-        takes: Takes::One("FILE"),
-        default: Preset::Words("none", "/run/hekate/hekate.pid"),
-        help: "File for the process id; a second process with the same file is refused",
-        live: false,
-        apply: |config, values| path(&mut config.daemon.pid_file, values),
-        ..setting("pid-file", STARTING)
-    },
-    Setting {
-        takes: Takes::OffSwitch("no-landlock"),
-        default: Preset::Value("true"),
-        help: "Restrict file access to the library and what the daemon itself needs (Landlock)",
-        live: false,
-        apply: |config, values| one(&mut config.daemon.landlock, values, parse),
-        ..setting("landlock", STARTING)
-    },
-    Setting {
-        takes: Takes::Many("DIR"),
-        default: Preset::Words("none", "/mnt/disk2"),
-        help: "Additional directory that Landlock lets the daemon read, such as the target of a link in the library",
-        live: false,
-        apply: |config, values| paths(&mut config.daemon.content_roots, values),
-        ..setting("content-root", STARTING)
-    },
-    Setting {
-        takes: Takes::OffSwitch("allow-new-privs"),
-        default: Preset::Value("true"),
-        help: "Never gain privileges by running a program (no_new_privs); Landlock requires it",
-        live: false,
-        apply: |config, values| one(&mut config.daemon.no_new_privs, values, parse),
-        ..setting("no-new-privs", STARTING)
-    },
-];
+const RELOAD: bool = true;
+const RESTART: bool = false;
 
-const STARTING: &str = "Process";
-const LIBRARY: &str = "Library";
-const NETWORK: &str = "Network";
-const LIMITS: &str = "Limits";
-const TRACKERS: &str = "Trackers";
-const LOG: &str = "Log";
-const STATUS: &str = "Status";
+macro_rules! optional {
+    () => {
+        None
+    };
+    ($value:literal) => {
+        Some($value)
+    };
+}
 
-/// A switch that changes nothing, to be filled in.
-const fn setting(name: &'static str, group: &'static str) -> Setting {
-    Setting {
-        name,
-        short: None,
-        group,
-        takes: Takes::Switch,
-        default: Preset::Value("false"),
-        help: "",
-        live: true,
-        excludes: None,
-        apply: |_, values| one(&mut false, values, parse),
+/// Makes the table. A row has the name, the short form, what it takes, the default, when a change is
+/// applied, and the setting that it excludes; below them the help and how values are applied.
+macro_rules! settings {
+    ($($group:literal { $(
+        $name:literal $($short:literal)?, $takes:expr, $default:expr, $live:ident $(excludes $other:literal)?,
+        $help:literal, $apply:expr;
+    )* })*) => {
+        /// Every option, in the order of the manual.
+        pub const SETTINGS: &[Setting] = &[$($(Setting {
+            name: $name,
+            short: optional!($($short)?),
+            group: $group,
+            takes: $takes,
+            default: $default,
+            help: $help,
+            live: $live,
+            excludes: optional!($($other)?),
+            apply: $apply,
+        },)*)*];
+    };
+}
+
+settings! {
+    "Library" {
+        "dirs", Positional("DIR"), Words("none: at least one must be given", "/srv/library"), RELOAD,
+            "Directories to search for *.torrent files",
+            |config, values| paths(&mut config.library.dirs, values);
+        "index", One("FILE"), Words("none", "/srv/library.index"), RESTART excludes "dirs",
+            "Serve the torrents in an index file made by `hekate index`, instead of directories",
+            |config, values| path(&mut config.library.index, values);
+        "root", One("DIR"), Words("as recorded in the index", "/srv/library"), RESTART,
+            "Library root for that index, if it was copied from elsewhere",
+            |config, values| path(&mut config.library.root, values);
+        "state-dir", One("DIR"), Words("the user's state directory", "/var/lib/hekate"), RESTART,
+            "Directory for the index and the record of verified pieces; safe to delete, at the cost of a new scan and new hashing",
+            |config, values| path(&mut config.library.state_dir, values);
+        "rescan", One("SECONDS"), Value("86400"), RELOAD,
+            "Interval of full rescans, which find changes that are not noticed at once; 0 disables them",
+            |config, values| one(&mut config.library.rescan_s, values, rescan);
+        "content", One("DIR"), Words("beside each torrent file", "/srv/content"), RELOAD,
+            "Directory that holds the content",
+            |config, values| path(&mut config.library.content, values);
+        "verify", One("MODE"), Value("size"), RESTART,
+            "How content is checked before it is served: by its size, or (lazy) also by hashing each piece before it is first served and after its file changes",
+            |config, values| one(&mut config.library.verify, values, verify);
+    }
+    "Network" {
+        "port" 'p', One("PORT"), Value("6969"), RESTART,
+            "Port to listen on; 0 lets the system choose one, which the log shows",
+            |config, values| one(&mut config.network.port, values, parse);
+        "bind", Many("ADDRESS"), Words("every address", "192.0.2.1"), RESTART,
+            "Address to listen on; may be given more than once",
+            |config, values| many(&mut config.network.bind, values);
+        "ipv4" '4', Switch, Value("false"), RESTART excludes "ipv6",
+            "Serve IPv4 only",
+            |config, values| family(config, values, Families::V4);
+        "ipv6" '6', Switch, Value("false"), RESTART excludes "ipv4",
+            "Serve IPv6 only",
+            |config, values| family(config, values, Families::V6);
+    }
+    "Limits" {
+        "max-unchoked" 'N', One("N"), Value("50"), RELOAD,
+            "Upload slots: how many peers are served at the same time",
+            |config, values| one(&mut config.limits.choker.max_unchoked, values, positive);
+        "max-peers", One("N"), Words("10 per upload slot", "500"), RELOAD,
+            "Maximum number of connected peers; file descriptors may limit it further",
+            |config, values| optional(&mut config.limits.max_peers, values, positive);
+        "max-peers-per-ip", One("N"), Words("no limit", "4"), RELOAD,
+            "Maximum number of connected peers per IP address",
+            |config, values| optional(&mut config.limits.max_peers_per_ip, values, positive);
+        "credit" 'C', One("BYTES"), Value("1M"), RELOAD,
+            "Bytes that a peer may be sent before it gives up its slot, if others are waiting; K, M, G are powers of 1024",
+            |config, values| one(&mut config.limits.choker.credit_bytes, values, bytes);
+        "max-unchoked-time" 'T', One("SECONDS"), Value("300"), RELOAD,
+            "Seconds that a peer may hold a slot, if others are waiting",
+            |config, values| one(&mut config.limits.choker.max_unchoked_ms, values, turn_ms);
+        "max-rate", One("BYTES"), Words("no limit", "10M"), RELOAD,
+            "Upload limit in bytes per second, for all peers together; K, M, G are powers of 1024",
+            |config, values| optional(&mut config.limits.max_rate, values, bytes);
+    }
+    "Trackers" {
+        "no-tracker" 't', Switch, Value("false"), RESTART,
+            "Do not announce to trackers",
+            |config, values| one(&mut config.trackers.disabled, values, parse);
+        "tracker-override", One("URL"), Words("the trackers of each torrent", "udp://tracker.example:6969"), RESTART,
+            "Announce every torrent to this tracker only",
+            |config, values| optional(&mut config.trackers.override_url, values, tracker);
+        "shard", One("I/N"), Words("all", "1/3"), RESTART,
+            "Announce only share I of N, when N machines serve the same library; each machine still serves every torrent",
+            |config, values| optional(&mut config.trackers.shard, values, Shard::from_str);
+        "announce-ip", One("ADDRESS"), Words("the source address of the announce", "192.0.2.1"), RESTART,
+            "IP address to report to trackers; many ignore it",
+            |config, values| optional(&mut config.trackers.announce_ip, values, parse);
+        "announce-port", One("PORT"), Words("the listening port", "6881"), RESTART,
+            "Port to report to trackers, if a router forwards a different one",
+            |config, values| optional(&mut config.trackers.announce_port, values, positive);
+        "max-announce-rate", One("N"), Value("100"), RESTART,
+            "Maximum announces per second to one tracker; 0 removes the limit",
+            |config, values| one(&mut config.trackers.max_announce_rate, values, announce_rate);
+        "connect", Many("TORRENTS"), Words("nobody", "all"), RESTART,
+            "Connect to the peers that trackers return, for peers that cannot connect to us: of `all` torrents, or of one info-hash",
+            |config, values| DialledTorrents::parse(values.texts).map(|torrents| config.trackers.connect = torrents);
+    }
+    "Log" {
+        "log", One("LEVELS"), Value("info"), RELOAD,
+            "Log level: error, warn, info, debug or trace; per component as in \"info,storage=debug\"",
+            |config, values| one(&mut config.log.levels, values, filter);
+        "log-file", One("FILE"), Words("standard error", "/var/log/hekate/hekate.log"), RESTART,
+            "File to write the log to; SIGUSR1 reopens it",
+            |config, values| path(&mut config.log.file, values);
+    }
+    "Status" {
+        "status", One("ADDRESS"), Words("127.0.0.1:6970, if it is free", "unix:/run/hekate/status"), RESTART,
+            "Address of the status page and the metrics: ADDRESS:PORT, unix:PATH or off",
+            |config, values| status(&mut config.status.listen, values);
+        "status-host", Many("NAME"), Words("IP addresses and localhost", "seeder.example.org"), RESTART,
+            "Host name under which the status page answers, for use behind a proxy",
+            |config, values| many(&mut config.status.hosts, values);
+    }
+    "Process" {
+        "user", One("NAME[:GROUP]"), Words("the user that starts it", "hekate"), RESTART,
+            "User to switch to after binding, when started as root; the group defaults to the user's own",
+            |config, values| optional(&mut config.daemon.user, values, user);
+        "daemon", Switch, Value("false"), RESTART,
+            "Run in the background once the daemon listens; requires log-file",
+            |config, values| one(&mut config.daemon.background, values, parse);
+        "pid-file", One("FILE"), Words("none", "/run/hekate/hekate.pid"), RESTART,
+            "File for the process id; a second process with the same file is refused",
+            |config, values| path(&mut config.daemon.pid_file, values);
+        "landlock", OffSwitch("no-landlock"), Value("true"), RESTART,
+            "Restrict file access to the library and what the daemon itself needs (Landlock)",
+            |config, values| one(&mut config.daemon.landlock, values, parse);
+        "content-root", Many("DIR"), Words("none", "/mnt/disk2"), RESTART,
+            "Additional directory that Landlock lets the daemon read, such as the target of a link in the library",
+            |config, values| paths(&mut config.daemon.content_roots, values);
+        "no-new-privs", OffSwitch("allow-new-privs"), Value("true"), RESTART,
+            "Never gain privileges by running a program (no_new_privs); Landlock requires it",
+            |config, values| one(&mut config.daemon.no_new_privs, values, parse);
     }
 }
 
@@ -423,24 +280,24 @@ pub fn markdown() -> String {
     );
     for setting in SETTINGS {
         let (value, many) = match setting.takes {
-            Takes::Switch | Takes::OffSwitch(_) => (String::new(), ""),
-            Takes::One(value) => (format!(" {value}"), ""),
-            Takes::Many(value) => (format!(" {value}"), " …"),
-            Takes::Positional(value) => (format!("{value} …` or `"), ""),
+            Switch | OffSwitch(_) => (String::new(), ""),
+            One(value) => (format!(" {value}"), ""),
+            Many(value) => (format!(" {value}"), " …"),
+            Positional(value) => (format!("{value} …` or `"), ""),
         };
         let name = match setting.takes {
-            Takes::Positional(_) => format!("`{value}{}`", setting.name),
-            Takes::OffSwitch(flag) => format!("`--{}`, `--{flag}` for off", setting.name),
+            Positional(_) => format!("`{value}{}`", setting.name),
+            OffSwitch(flag) => format!("`--{}`, `--{flag}` for off", setting.name),
             _ => format!("`--{}{value}`{many}", setting.name),
         };
         let short = setting
             .short
             .map_or_else(String::new, |short| format!("`-{short}`, "));
         let default = match setting.default {
-            Preset::Value("false") => "",
-            Preset::Value("true") => "on",
-            Preset::Value(value) => value,
-            Preset::Words(words, _) => words,
+            Value("false") => "",
+            Value("true") => "on",
+            Value(value) => value,
+            Words(words, _) => words,
         };
         let change = if setting.live { "reload" } else { "restart" };
         let help = setting.help;
@@ -541,9 +398,9 @@ fn user(text: &str) -> Result<UserName, String> {
     }
 }
 
-fn positive(text: &str) -> Result<usize, String> {
-    match parse(text)? {
-        0 => Err("must be at least 1".to_owned()),
+fn positive<T: FromStr<Err: ToString> + Default + PartialEq>(text: &str) -> Result<T, String> {
+    match parse::<T>(text)? {
+        zero if zero == T::default() => Err("must be at least 1".to_owned()),
         number => Ok(number),
     }
 }
@@ -552,13 +409,6 @@ fn tracker(text: &str) -> Result<String, String> {
     match TrackerUrl::parse(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-fn announce_port(text: &str) -> Result<u16, String> {
-    match parse(text)? {
-        0 => Err("must be at least 1".to_owned()),
-        port => Ok(port),
     }
 }
 

@@ -12,7 +12,7 @@ fn apply(setting: &Setting, config: &mut Config, value: &str) {
 fn what_is_written_as_the_default_is_the_default() {
     for setting in SETTINGS {
         let mut config = Config::default();
-        if let Preset::Value(value) = setting.default {
+        if let Value(value) = setting.default {
             apply(setting, &mut config, value);
         }
         assert_eq!(config, Config::default(), "{}", setting.name);
@@ -22,7 +22,7 @@ fn what_is_written_as_the_default_is_the_default() {
 #[test]
 fn every_example_is_a_legal_value_that_changes_something() {
     for setting in SETTINGS {
-        if let Preset::Words(_, example) = setting.default {
+        if let Words(_, example) = setting.default {
             let mut config = Config::default();
             apply(setting, &mut config, example);
             assert_ne!(config, Config::default(), "{}", setting.name);
