@@ -19,7 +19,7 @@ use hekate::daemon::identity::{self, IdentityError};
 use hekate::daemon::notify::Notifier;
 use hekate::daemon::pid_file::PidFile;
 use hekate::daemon::rights::{self, RightsError};
-use hekate::daemon::sandbox::Places;
+use hekate::daemon::sandbox::AllowedPaths;
 use hekate::library::catalogue::refresh;
 use hekate::library::index::Index;
 use hekate::logging::Logging;
@@ -57,15 +57,15 @@ fn main() -> ExitCode {
 }
 
 /// Says what has failed, where that is heard: in the log of a run, unless its levels leave that out;
-/// else on standard error, unless it `is_said` already.
-fn exit_code(outcome: Result<(), Failure>, is_said: bool) -> ExitCode {
+/// else on standard error, unless it `is_reported` already.
+fn exit_code(outcome: Result<(), Failure>, is_reported: bool) -> ExitCode {
     let Err(failure) = outcome else {
         return ExitCode::SUCCESS;
     };
     if matches!(failure, Failure::Run(_)) && log::log_enabled!(log::Level::Error) {
         log::error!("{failure}");
         log::logger().flush();
-    } else if !is_said {
+    } else if !is_reported {
         let _ = writeln!(std::io::stderr(), "hekate: {failure}");
     }
     ExitCode::from(failure.code())
@@ -136,14 +136,14 @@ fn seed(arguments: Seed) -> ExitCode {
             ExitCode::from(code)
         }
         Ok(Started::Here(background, outcome)) => {
-            let heard = match (background, &outcome) {
+            let reported = match (background, &outcome) {
                 (Some(background), Err(failure)) => {
-                    background.fail(failure.code(), &failure.to_string())
+                    background.report(failure.code(), &failure.to_string())
                 }
                 _ => false,
             };
-            // The process that was started says what it has heard.
-            exit_code(outcome, heard)
+            // The process that was started prints what is reported to it.
+            exit_code(outcome, reported)
         }
         Err(failure) => exit_code(Err(failure), false),
     }
@@ -221,9 +221,11 @@ fn run(
     host.owner = plan.owner();
     host.notifier = Notifier::from_environment();
     let give_up = || {
-        let places = rights::give_up(&config, plan, &logging, || places(&config, &config_file))?;
+        let allowed = rights::give_up(&config, plan, &logging, || {
+            allowed_paths(&config, &config_file)
+        })?;
         logging.start_thread();
-        Ok(places)
+        Ok(allowed)
     };
     let outcome = serve(&config, host, give_up).map_err(Failure::Run);
     logging.finish();
@@ -232,7 +234,7 @@ fn run(
 }
 
 /// What the sandbox leaves. Where an index cannot be kept, it is made among temporary files.
-fn places(config: &Config, config_file: &Path) -> Places {
+fn allowed_paths(config: &Config, config_file: &Path) -> AllowedPaths {
     let library = match config.library.index.as_deref().map(Index::origin_of) {
         // An index that cannot be read is named when it is opened.
         None | Some(Err(_)) => Vec::new(),
@@ -249,17 +251,17 @@ fn places(config: &Config, config_file: &Path) -> Places {
             false => std::env::temp_dir(),
         }
     });
-    Places::of(config, config_file, &library, state)
+    AllowedPaths::of(config, config_file, &library, state)
 }
 
 fn serve(
     config: &Config,
     host: Host,
-    give_up: impl FnOnce() -> Result<Option<Arc<Places>>, RightsError>,
+    give_up: impl FnOnce() -> Result<Option<Arc<AllowedPaths>>, RightsError>,
 ) -> Result<(), String> {
     let bound = Bound::bind(config, host).map_err(|error| error.to_string())?;
-    let places = give_up().map_err(|error| error.to_string())?;
-    let reactor = bound.start(&config.library, places);
+    let allowed = give_up().map_err(|error| error.to_string())?;
+    let reactor = bound.start(&config.library, allowed);
     let outcome = reactor.and_then(|mut reactor| reactor.run());
     outcome.map_err(|error| error.to_string())
 }

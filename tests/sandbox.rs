@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use hekate::daemon::sandbox::{Places, Strength};
+use hekate::daemon::sandbox::{AllowedPaths, Strength};
 use hekate::sys;
 
 /// A thing to try: what it is, whether the sandbox allows it, and the attempt.
@@ -172,15 +172,15 @@ fn inside(base: &Path) {
 
     let attempts = attempts(base, port, other.id());
     check(&attempts, false);
-    let places = Places {
+    let allowed = AllowedPaths {
         read: vec![base.join("library"), "/etc".into()],
         write: vec![base.join("state")],
         append: vec![base.join("log")],
         remove: vec![base.join("log")],
-        ..Places::default()
+        ..AllowedPaths::default()
     };
     rustix::thread::set_no_new_privs(true).unwrap();
-    let strength = places.enter().unwrap();
+    let strength = allowed.enter().unwrap();
     assert_eq!(
         strength,
         Strength::Whole,

@@ -1,7 +1,4 @@
 //! Sockets that a service manager has opened: the protocol of `sd_listen_fds(3)`.
-//!
-//! Owns which of them is for what, and that each is what it should be. It must not know what is said
-//! over them.
 
 use std::env;
 use std::io;
@@ -11,13 +8,13 @@ use thiserror::Error;
 
 use crate::sys::process;
 
-/// What the name of the socket for the status begins with; all others are for peers.
+/// The prefix of the name of the status socket; all other sockets are for peers.
 const STATUS: &str = "status";
 
 /// Listening sockets.
 #[derive(Debug, Default)]
 pub struct Passed {
-    /// For peers. When there is one, no other address is listened on.
+    /// For peers. If there is one, no configured address is listened on.
     pub peers: Vec<Socket>,
     /// For the status.
     pub status: Option<Socket>,
@@ -26,29 +23,29 @@ pub struct Passed {
 /// What is wrong with a socket that was passed.
 #[derive(Debug, Error)]
 pub enum PassedError {
-    /// The descriptors are not there.
+    /// The descriptors are not open.
     #[error("cannot take the sockets passed by the service manager: {0}")]
     Absent(#[from] io::Error),
-    /// One is of no use.
+    /// A socket cannot be used.
     #[error("the passed socket {name:?} {fault}")]
     Unfit {
-        /// As the manager calls it.
+        /// Its name in `LISTEN_FDNAMES`.
         name: String,
-        /// What is wrong.
+        /// What is wrong with it.
         fault: &'static str,
     },
 }
 
 impl Passed {
-    /// Takes the sockets that the environment speaks of, when they are for this process. To be
-    /// called before anything is opened.
+    /// Takes the sockets that `LISTEN_FDS` counts, if `LISTEN_PID` is this process. To be called
+    /// before any file is opened.
     ///
     /// # Errors
     /// A [`PassedError`].
     pub fn take() -> Result<Self, PassedError> {
-        let number = |name| env::var(name).ok()?.parse::<usize>().ok();
+        let variable = |name| env::var(name).ok()?.parse::<usize>().ok();
         let own = usize::try_from(std::process::id()).ok();
-        let count = match (number("LISTEN_PID"), number("LISTEN_FDS")) {
+        let count = match (variable("LISTEN_PID"), variable("LISTEN_FDS")) {
             (Some(pid), Some(count)) if Some(pid) == own => count,
             _ => return Ok(Self::default()),
         };
@@ -132,8 +129,8 @@ mod tests {
             (stream.into(), "does not listen"),
             (unix.into(), "is of an unsupported address family"),
         ] {
-            let told = format!("the passed socket \"peers\" {fault}");
-            assert_eq!(sorted(vec![(socket, "peers")]).unwrap_err(), told);
+            let expected = format!("the passed socket \"peers\" {fault}");
+            assert_eq!(sorted(vec![(socket, "peers")]).unwrap_err(), expected);
         }
         let two = vec![(listener(), "status"), (listener(), "status")];
         assert!(

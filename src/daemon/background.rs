@@ -1,7 +1,4 @@
-//! Going to the background: whoever started the daemon waits until it listens.
-//!
-//! Owns the two forks and what the first process is told by the last. It must not know why a start
-//! has failed.
+//! Going to the background: two forks, and a pipe on which the daemon reports whether it listens.
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -13,32 +10,32 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::sys::process;
 
-/// New files are for others to read, and for nobody but us to write.
+/// Others may read new files; only we may write them.
 const NEW_FILE_MASK: Mode = Mode::WGRP.union(Mode::WOTH);
 
-/// The exit code when the daemon has ended without a word.
+/// The exit code if the daemon ended without a report.
 const EXIT_SILENT: u8 = 1;
 
-/// What a process is after [`go`].
+/// Which of the three processes this is after [`go`].
 pub enum Role {
-    /// The one that was started. It has heard how the start went: its exit code, and why not.
+    /// The one that was started, with the exit code and the error that the daemon reported.
     Starter(u8, String),
-    /// The one between the two, which only ends.
+    /// The one between the two forks; it only exits.
     Between,
     /// The daemon.
     Daemon(Background),
 }
 
-/// The daemon's word to who started it, to be said once.
+/// The daemon's end of the pipe; it reports once.
 #[derive(Clone)]
 pub struct Background {
     starter: Arc<Mutex<Option<PipeWriter>>>,
-    /// Opened early: it may be out of reach when it is needed.
+    /// `/dev/null`, opened before the sandbox forbids it.
     null: Arc<File>,
 }
 
-/// Goes on as a daemon: in the background, in a session of its own that can never get a terminal, in
-/// `/`, which keeps no file system from being unmounted. There must not be a thread yet.
+/// Continues as a daemon: in a session of its own that cannot acquire a terminal, and in `/`, so that
+/// it keeps no file system mounted. No thread may be running yet.
 ///
 /// # Errors
 /// Those of pipe(2), fork(2), setsid(2), chdir(2) and of opening `/dev/null`.
@@ -51,7 +48,7 @@ pub fn go() -> io::Result<Role> {
     }
     drop(reader);
     setsid()?;
-    // Who is not the first of a session gets no terminal by opening one.
+    // Only a session leader acquires a terminal by opening one.
     if !process::fork()? {
         return Ok(Role::Between);
     }
@@ -64,11 +61,11 @@ pub fn go() -> io::Result<Role> {
     }))
 }
 
-/// Waits for the daemon's word.
+/// Waits for the daemon's report: exit code, newline, message.
 fn listen(mut reader: PipeReader) -> (u8, String) {
-    let mut word = String::new();
-    let read = reader.read_to_string(&mut word);
-    match (read, word.split_once('\n')) {
+    let mut report = String::new();
+    let read = reader.read_to_string(&mut report);
+    match (read, report.split_once('\n')) {
         (Ok(_), Some((code, message))) => (code.parse().unwrap_or(EXIT_SILENT), message.to_owned()),
         _ => {
             let silent = "the daemon has ended before it listened";
@@ -78,7 +75,7 @@ fn listen(mut reader: PipeReader) -> (u8, String) {
 }
 
 impl Background {
-    /// The daemon listens: who started it may go, and its standard streams are left.
+    /// Reports that the daemon listens, and points its standard streams at `/dev/null`.
     pub fn ready(&self) {
         // What was logged so far may be meant for the streams that are left.
         log::logger().flush();
@@ -89,19 +86,14 @@ impl Background {
         if let Err(error) = replaced {
             log::warn!("cannot redirect the standard streams: {error}");
         }
-        self.say(0, "");
+        self.report(0, "");
     }
 
-    /// The daemon cannot start. Answers whether that was heard: after [`Background::ready`] nobody
-    /// listens any more.
-    #[must_use]
-    pub fn fail(&self, code: u8, message: &str) -> bool {
-        self.say(code, message)
-    }
-
-    fn say(&self, code: u8, message: &str) -> bool {
+    /// Reports an exit code and an error. Returns true if the starter still waits for a report:
+    /// after the first one it does not.
+    pub fn report(&self, code: u8, message: &str) -> bool {
         let mut writer = self.starter.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who started it may have been killed meanwhile.
+        // The starter may have been killed meanwhile.
         let writer = writer.take();
         writer.is_some_and(|mut writer| write!(writer, "{code}\n{message}").is_ok())
     }

@@ -1,7 +1,4 @@
-//! Switching from root to another user for good.
-//!
-//! Owns finding the user, becoming it, and making sure that there is no way back. It must not know
-//! what has to be had before.
+//! Switching from root to another user, and verifying that root cannot be regained.
 
 use std::fmt;
 use std::io;
@@ -11,51 +8,51 @@ use thiserror::Error;
 use crate::config::UserName;
 use crate::sys::process::{self, User};
 
-/// Why the daemon cannot be who it should be.
+/// Why the daemon cannot run as the configured user.
 #[derive(Debug, Error)]
 pub enum IdentityError {
-    /// Nobody is called so.
+    /// No user has this name or number.
     #[error("no such user: {0:?}")]
     NoUser(String),
-    /// No group is called so.
+    /// No group has this name or number.
     #[error("no such group: {0:?}")]
     NoGroup(String),
-    /// A number that nobody has, without a group.
+    /// The number of no user in the database, without a group.
     #[error("user {0} is not in the user database, so its group is unknown: use USER:GROUP")]
     GroupUnknown(u32),
-    /// Only root can become somebody else.
+    /// Only root can switch users.
     #[error("only root can become user {0:?}")]
     NotRoot(String),
-    /// The system says no.
+    /// A system call failed.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
-    /// It was not for good.
+    /// The privileges can be regained.
     #[error("privileges were dropped, but {0}")]
-    WayBack(&'static str),
+    NotDropped(&'static str),
 }
 
-/// Who to become.
+/// The user to switch to, if any.
 pub struct Plan(Option<User>);
 
-/// Whose a file is.
+/// The owner of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Owner {
-    /// The number of the user.
+    /// User id.
     pub user: u32,
-    /// The number of the group.
+    /// Group id.
     pub group: u32,
 }
 
-/// Who the daemon is now.
+/// The effective user and group of the daemon.
 pub struct Now {
     user: u32,
     group: u32,
 }
 
-/// Finds out who to become. Nothing is changed yet.
+/// Looks up the user to switch to. Changes nothing yet.
 ///
 /// # Errors
-/// An [`IdentityError`] when the user is unknown, or cannot be become.
+/// An [`IdentityError`] if the user is unknown, or this process may not switch to it.
 pub fn plan(wanted: Option<&UserName>) -> Result<Plan, IdentityError> {
     let Some(wanted) = wanted else {
         return Ok(Plan(None));
@@ -73,10 +70,10 @@ pub fn plan(wanted: Option<&UserName>) -> Result<Plan, IdentityError> {
 
 fn find(wanted: &UserName) -> Result<User, IdentityError> {
     let unknown = |error| system("the user database", error);
-    let number = wanted.user.parse().ok();
+    let id = wanted.user.parse().ok();
     let found = process::user_by_name(&wanted.user).map_err(unknown)?;
-    let found = match (found, number) {
-        (None, Some(number)) => process::user_by_id(number).map_err(unknown)?,
+    let found = match (found, id) {
+        (None, Some(id)) => process::user_by_id(id).map_err(unknown)?,
         (found, _) => found,
     };
     let group = match &wanted.group {
@@ -87,7 +84,7 @@ fn find(wanted: &UserName) -> Result<User, IdentityError> {
             Some(group.ok_or_else(|| IdentityError::NoGroup(name.clone()))?)
         }
     };
-    match (found, number, group) {
+    match (found, id, group) {
         (Some(user), _, group) => Ok(User {
             group: group.unwrap_or(user.group),
             ..user
@@ -103,13 +100,13 @@ fn find(wanted: &UserName) -> Result<User, IdentityError> {
 }
 
 impl Plan {
-    /// Whether the daemon will be somebody else.
+    /// Returns true if the daemon will switch users.
     #[must_use]
     pub fn changes(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Whose that must be what root makes before and the daemon is to be reached by.
+    /// The owner for sockets that are created before the switch.
     #[must_use]
     pub fn owner(&self) -> Option<Owner> {
         self.0.as_ref().map(|user| Owner {
@@ -118,11 +115,11 @@ impl Plan {
         })
     }
 
-    /// Becomes that user, and gives up every capability; root that stays root keeps its own. There
-    /// must not be a thread yet.
+    /// Switches to that user and drops every capability; a root that stays root keeps its own. No
+    /// thread may be running yet.
     ///
     /// # Errors
-    /// An [`IdentityError`]; the process must not go on then.
+    /// An [`IdentityError`]; the process must not continue then.
     pub fn assume(self) -> Result<Now, IdentityError> {
         let capabilities = |error| system("capabilities", error);
         if let Some(user) = &self.0 {
@@ -133,19 +130,21 @@ impl Plan {
         if let Some(user) = &self.0
             && (now.users != [user.id; 3] || now.groups != [user.group; 3])
         {
-            return Err(IdentityError::WayBack("not all of them"));
+            return Err(IdentityError::NotDropped(
+                "the ids are not those of the user",
+            ));
         }
         let ([_, user, _], [_, group, _]) = (now.users, now.groups);
         if user != 0 {
-            // Where there is none, a service manager may have forbidden the call that gives them up.
+            // If there are none, a service manager may have forbidden the call that drops them.
             if process::has_capabilities().map_err(capabilities)? {
                 process::drop_capabilities().map_err(capabilities)?;
             }
             if process::has_capabilities().map_err(capabilities)? {
-                return Err(IdentityError::WayBack("capabilities are left"));
+                return Err(IdentityError::NotDropped("capabilities are left"));
             }
             if process::can_become_root() {
-                return Err(IdentityError::WayBack("they can be got back"));
+                return Err(IdentityError::NotDropped("they can be regained"));
             }
         }
         Ok(Now { user, group })
@@ -153,7 +152,7 @@ impl Plan {
 }
 
 impl Now {
-    /// Whether the daemon is root, with what root may do.
+    /// Returns true if the daemon has the privileges of root.
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.user == 0
@@ -202,10 +201,10 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_known_is_named() {
-        let told = |user, group| find(&wanted(user, group)).unwrap_err().to_string();
-        assert_eq!(told("nobody here", None), r#"no such user: "nobody here""#);
-        assert_eq!(told("root", Some("none?")), r#"no such group: "none?""#);
-        assert!(told("3999999999", None).contains("USER:GROUP"));
+    fn an_unknown_user_or_group_is_named_in_the_error() {
+        let error = |user, group| find(&wanted(user, group)).unwrap_err().to_string();
+        assert_eq!(error("nobody here", None), r#"no such user: "nobody here""#);
+        assert_eq!(error("root", Some("none?")), r#"no such group: "none?""#);
+        assert!(error("3999999999", None).contains("USER:GROUP"));
     }
 }

@@ -1,7 +1,6 @@
 //! How the daemon starts, which privileges it drops, and what it reports to a service manager.
 //!
-//! Owns the steps of a start that have nothing to do with torrents, each in a file of its own; `main`
-//! has their order. It must not know the loop.
+//! Each step of a start has a file of its own; `main` has their order.
 
 pub mod activation;
 pub mod background;

@@ -1,7 +1,4 @@
 //! Notifications to the service manager: the protocol of `sd_notify(3)`.
-//!
-//! Owns the socket, and how often the watchdog wants to hear of us. It must not know when there is
-//! something to tell.
 
 use std::env;
 use std::ffi::OsStr;
@@ -20,8 +17,8 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// Finds the service manager that the environment names. One that cannot be reached is told to
-    /// the log and does without us.
+    /// Connects to the service manager that `NOTIFY_SOCKET` names. If that fails, logs a warning and
+    /// sends nothing.
     #[must_use]
     pub fn from_environment() -> Self {
         let Some(address) = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())
@@ -41,56 +38,56 @@ impl Notifier {
         }
     }
 
-    /// How often [`Notifier::alive`] is to be told: twice as often as the watchdog demands.
+    /// The interval of [`Notifier::alive`], half of what the watchdog demands.
     #[must_use]
     pub fn watchdog_ms(&self) -> Option<u64> {
-        self.watchdog_ms.filter(|_| self.is_heard())
+        self.watchdog_ms.filter(|_| self.is_connected())
     }
 
-    /// Whether anybody listens.
+    /// Returns true if there is a service manager.
     #[must_use]
-    pub fn is_heard(&self) -> bool {
+    pub fn is_connected(&self) -> bool {
         self.socket.is_some()
     }
 
-    /// Says in a line what the daemon is doing.
+    /// Sends one line on what the daemon is doing.
     pub fn status(&self, line: &str) {
-        self.tell(&format!("STATUS={line}"));
+        self.send(&format!("STATUS={line}"));
     }
 
-    /// The daemon listens. Its number is told as well, since it may have forked.
+    /// The daemon listens. Sends its process id too, since it may have forked.
     pub fn ready(&self) {
-        self.tell(&format!("READY=1\nMAINPID={}", std::process::id()));
+        self.send(&format!("READY=1\nMAINPID={}", std::process::id()));
     }
 
     /// A reload begins. It ends with [`Notifier::ready`].
     pub fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let now_us = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}"));
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}"));
     }
 
     /// The daemon stops.
     pub fn stopping(&self) {
-        self.tell("STOPPING=1");
+        self.send("STOPPING=1");
     }
 
     /// The loop turns.
     pub fn alive(&self) {
-        self.tell("WATCHDOG=1");
+        self.send("WATCHDOG=1");
     }
 
-    fn tell(&self, message: &str) {
+    fn send(&self, message: &str) {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(message.as_bytes())
         {
-            // A manager that is busy may miss a line; the next one comes.
+            // A busy manager may miss a message; another one follows.
             log::debug!("the service manager does not listen: {error}");
         }
     }
 }
 
-/// A socket that never waits, to a path or, behind an `@`, to a name that is no path.
+/// A non-blocking socket to a path or, after an `@`, to an abstract name.
 fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
@@ -101,7 +98,7 @@ fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Half of the time that the watchdog waits, when it is for this process.
+/// Half of the time-out of the watchdog, if it is for this process.
 fn watchdog_ms(usec: Option<&str>, pid: Option<&str>) -> Option<u64> {
     let is_ours = pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
     let usec: u64 = usec?.parse().ok()?;
@@ -113,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manager_is_reached_at_a_name_that_is_no_path() {
+    fn a_manager_is_reached_at_an_abstract_name() {
         let name = format!("hekate-test-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
@@ -128,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watchdog_is_told_twice_as_often_and_only_by_its_process() {
+    fn the_watchdog_interval_is_halved_and_only_applies_to_its_process() {
         let own = std::process::id().to_string();
         assert_eq!(watchdog_ms(Some("3000000"), Some(&own)), Some(1500));
         assert_eq!(watchdog_ms(Some("3000000"), None), Some(1500));

@@ -1,8 +1,7 @@
-//! The file that has the number of the process.
+//! The pid file: the process that holds its lock is the only one that uses it.
 //!
-//! Owns that there is one process for it: whoever holds the lock of the file runs. A file that
-//! nobody holds was left by a process that was killed, and is replaced. It is never written in
-//! place and no link is followed, since it may lie in a directory that belongs to somebody else.
+//! An unlocked file is left over from a killed process and is replaced. The file is never written in
+//! place and no symlink is followed, since its directory may belong to another user.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,24 +10,24 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// How often others may be faster with the file before that is an error.
+/// How often another process may replace the file meanwhile before that is an error.
 const ATTEMPTS: usize = 10;
 
-/// Longer than any number.
-const NUMBER_BYTES: u64 = 20;
+/// Longer than any process id.
+const PID_BYTES: u64 = 20;
 
-/// Why the file could not be had.
+/// Why the file could not be taken.
 #[derive(Debug, Error)]
 pub enum PidFileError {
     /// Another process holds it.
-    #[error("{}: hekate is already running, as process {number}", path.display())]
+    #[error("{}: hekate is already running, as process {pid}", path.display())]
     Taken {
         /// The file.
         path: PathBuf,
-        /// What stands in it.
-        number: String,
+        /// The process id in it.
+        pid: String,
     },
-    /// The file system says no.
+    /// A system call failed.
     #[error("{}: {error}", path.display())]
     Io {
         /// The file.
@@ -38,7 +37,7 @@ pub enum PidFileError {
     },
 }
 
-/// The file, held until it is dropped, which removes it.
+/// The file, locked; dropping it removes it.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
@@ -46,7 +45,7 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    /// Writes the number of this process.
+    /// Locks the file and writes the id of this process.
     ///
     /// # Errors
     /// A [`PidFileError`].
@@ -66,12 +65,12 @@ impl PidFile {
                     Ok(()) => {}
                     Err(TryLockError::Error(error)) => return Err(failed(error)),
                     Err(TryLockError::WouldBlock) => {
-                        let mut number = String::new();
-                        // The message goes without a number that cannot be read.
-                        let _ = file.take(NUMBER_BYTES).read_to_string(&mut number);
+                        let mut pid = String::new();
+                        // If it cannot be read, the message goes without it.
+                        let _ = file.take(PID_BYTES).read_to_string(&mut pid);
                         return Err(PidFileError::Taken {
                             path: path.to_owned(),
-                            number: number.trim().to_owned(),
+                            pid: pid.trim().to_owned(),
                         });
                     }
                 }
@@ -90,7 +89,9 @@ impl PidFile {
                 Err(error) => return Err(failed(error)),
             }
         }
-        Err(failed(io::Error::other("others replace it all the time")))
+        Err(failed(io::Error::other(
+            "other processes keep replacing it",
+        )))
     }
 }
 
@@ -100,8 +101,11 @@ impl Drop for PidFile {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
-            // The directory may belong to the user that the process was, and is no more.
-            log::debug!("{} is emptied: {error}", self.path.display());
+            // The directory may belong to the user that the process was before it switched.
+            log::debug!(
+                "cannot remove {}, emptying it: {error}",
+                self.path.display()
+            );
             let _ = self.file.set_len(0);
         }
     }
@@ -119,12 +123,12 @@ fn is_still_at(file: &File, path: &Path) -> bool {
     })
 }
 
-/// Puts a whole and locked file there, in place of a stale one or where there is none.
+/// Creates the file, complete and locked; `replace` says that a stale one exists.
 fn put(path: &Path, replace: bool) -> io::Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = PathBuf::from(name);
-    // Another process of this number has left it.
+    // An earlier process with the same id may have left it.
     let _ = fs::remove_file(&new);
     let mut file = OpenOptions::new()
         .write(true)
@@ -154,12 +158,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pid");
         let held = PidFile::take(&path).unwrap();
-        let number = std::process::id().to_string();
-        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{number}\n"));
+        let pid = std::process::id().to_string();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{pid}\n"));
         let second = PidFile::take(&path).unwrap_err().to_string();
-        let place = path.display();
-        let told = format!("{place}: hekate is already running, as process {number}");
-        assert_eq!(second, told);
+        let shown = path.display();
+        let expected = format!("{shown}: hekate is already running, as process {pid}");
+        assert_eq!(second, expected);
         drop(held);
         assert!(!path.exists());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
@@ -179,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_somebody_else_has_put_there_is_left() {
+    fn a_file_that_replaced_ours_is_not_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pid");
         let held = PidFile::take(&path).unwrap();

@@ -1,21 +1,20 @@
 //! Dropping privileges, in the order that works: the user first, then capabilities and the sandbox.
 //!
-//! Owns that each step says in one line at the start whether it was taken. It must not know what
-//! was opened before.
+//! Each step logs one line at the start that says whether it was taken.
 
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::identity::{IdentityError, Plan};
-use super::sandbox::{Places, Strength};
+use super::sandbox::{AllowedPaths, Strength};
 use crate::config::Config;
 use crate::logging::Logging;
 
-/// Why the daemon must not go on.
+/// Why the daemon must not continue.
 #[derive(Debug, Error)]
 pub enum RightsError {
-    /// It is not who it should be.
+    /// It could not become the configured user.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// Its log cannot be opened as that user.
@@ -23,17 +22,17 @@ pub enum RightsError {
     Log(std::io::Error),
 }
 
-/// Becomes the planned user, opens its log, and enters the sandbox. Answers what may be reached, when
-/// not everything may. There must not be a thread yet.
+/// Becomes the planned user, opens its log, and enters the sandbox. Returns the paths that the sandbox
+/// allows; `None` without a sandbox. No thread may be running yet.
 ///
 /// # Errors
-/// A [`RightsError`]. What the kernel does not have is no error: it is said.
+/// A [`RightsError`]. A feature that the kernel lacks is logged and is no error.
 pub fn give_up(
     config: &Config,
     plan: Plan,
     logging: &Logging,
-    places: impl FnOnce() -> Places,
-) -> Result<Option<Arc<Places>>, RightsError> {
+    allowed: impl FnOnce() -> AllowedPaths,
+) -> Result<Option<Arc<AllowedPaths>>, RightsError> {
     let changes = plan.changes();
     let now = plan.assume()?;
     if let Some(path) = config.log.file.as_deref().filter(|_| changes) {
@@ -52,18 +51,18 @@ pub fn give_up(
         log::warn!("sandbox: not active: it needs no_new_privs");
         return Ok(None);
     }
-    let places = places();
-    if !enter(&places) {
+    let allowed = allowed();
+    if !enter(&allowed) {
         return Ok(None);
     }
-    for place in &places.cannot_come {
-        let place = place.display();
+    for mount_point in &allowed.fixed_mounts {
+        let mount_point = mount_point.display();
         log::warn!(
-            "a disk mounted at {place} later will be outside the sandbox, which cannot allow the \
+            "a disk mounted at {mount_point} later will be outside the sandbox, which cannot allow the \
              directory around it: restart after mounting, or use --no-landlock"
         );
     }
-    Ok(Some(Arc::new(places)))
+    Ok(Some(Arc::new(allowed)))
 }
 
 fn forbid_new_privileges() -> bool {
@@ -76,8 +75,8 @@ fn forbid_new_privileges() -> bool {
     }
 }
 
-fn enter(places: &Places) -> bool {
-    match places.enter() {
+fn enter(allowed: &AllowedPaths) -> bool {
+    match allowed.enter() {
         Ok(Strength::Whole) => {
             log::info!("sandbox: active (Landlock)");
             true

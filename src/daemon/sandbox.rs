@@ -1,8 +1,7 @@
 //! The Landlock sandbox: which files and ports the daemon may use.
 //!
-//! Owns the list of places and the request to the kernel, which grants no way back. Threads that
-//! are started later inherit it, so there must be no other thread yet. It must not know what is
-//! read.
+//! The kernel grants no way back. Threads that are started later inherit the sandbox, so no other
+//! thread may be running when it is entered.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -18,11 +17,11 @@ use thiserror::Error;
 use crate::config::{Config, StatusAddress, StatusListen};
 use crate::sys::process;
 
-/// The rules are written for this version; an older kernel does what it can of them.
+/// The rules are written for this version; an older kernel enforces those that it knows.
 const WRITTEN_FOR: ABI = ABI::V6;
 
-/// What a running daemon reads beside its library: name resolution, certificates, and figures of the
-/// kernel. Directories rather than files, since programs replace files there.
+/// What a running daemon reads beside its library: name resolution, certificates, and the kernel's
+/// limits. Directories rather than files, since programs replace files there.
 const SYSTEM: &[&str] = &[
     "/etc",
     "/run/systemd/resolve",
@@ -40,16 +39,16 @@ const SYSTEM: &[&str] = &[
     "/proc/sys/vm",
 ];
 
-/// Variables that name certificates elsewhere.
+/// Environment variables that name other certificates.
 const CERTIFICATE_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// Why there is no sandbox although it was asked for.
+/// Why the sandbox could not be entered.
 #[derive(Debug, Error)]
 pub enum SandboxError {
-    /// It would not hold for all.
+    /// It would not apply to threads that are already running.
     #[error("{0} threads are already running")]
     Threads(usize),
-    /// Threads could not be counted.
+    /// The threads could not be counted.
     #[error("cannot count the threads: {0}")]
     Io(#[from] io::Error),
     /// The kernel refuses the rules.
@@ -57,35 +56,35 @@ pub enum SandboxError {
     Ruleset(#[from] RulesetError),
 }
 
-/// How much of the sandbox there is.
+/// How much of the sandbox the kernel enforces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Strength {
-    /// All that was asked for.
+    /// All of it.
     Whole,
-    /// Not all: the kernel is older than the rules.
+    /// Part of it: the kernel is older than the rules.
     Part,
     /// Nothing: the kernel has no Landlock.
     Nothing,
 }
 
-/// What may be reached. Whatever is not named, and not below a directory that is, may not.
+/// The paths that the sandbox allows, each with everything below it. All others are denied.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Places {
+pub struct AllowedPaths {
     /// Read.
     pub read: Vec<PathBuf>,
-    /// Read and written, with all that is made there.
+    /// Read and written, with all that is created there.
     pub write: Vec<PathBuf>,
-    /// Where files are made and written, and not read: logs.
+    /// Directories where files are created and written, and not read: logs.
     pub append: Vec<PathBuf>,
-    /// Where files are removed at the end.
+    /// Directories where files are removed at the end.
     pub remove: Vec<PathBuf>,
-    /// Where a disk may be mounted that could not be read, directly below the root.
-    pub cannot_come: Vec<PathBuf>,
+    /// Mount points directly below the root: a disk mounted there later is denied.
+    pub fixed_mounts: Vec<PathBuf>,
 }
 
-impl Places {
-    /// What this configuration needs; `config_file` is where it came from, `library` where an index
-    /// says that its library lies, and `state` where state is kept.
+impl AllowedPaths {
+    /// What this configuration needs: also its own file, the directories that an index names as its
+    /// `library`, and the directory of the `state`.
     #[must_use]
     pub fn of(
         config: &Config,
@@ -96,27 +95,20 @@ impl Places {
         let mut read: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
         let certificates = CERTIFICATE_VARIABLES.iter().filter_map(std::env::var_os);
         read.extend(certificates.map(PathBuf::from));
-        let content = config
-            .library
-            .content
-            .iter()
+        let dirs = config.library.dirs.iter().chain(library);
+        let starts = dirs
+            .chain(&config.library.root)
+            .chain(&config.library.content)
             .chain(&config.daemon.content_roots);
-        let starts = config
-            .library
-            .dirs
-            .iter()
-            .chain(library)
-            .chain(&config.library.root);
-        let starts = starts.chain(content);
-        let mut cannot_come = Vec::new();
+        let mut fixed_mounts = Vec::new();
         for point in starts.clone().flat_map(|start| mount_points(start)) {
-            match point.parent().filter(|parent| !is_everything(parent)) {
+            match point.parent().filter(|parent| !is_root(parent)) {
                 Some(parent) => read.push(parent.to_owned()),
-                None => cannot_come.push(point),
+                None => fixed_mounts.push(point),
             }
         }
-        cannot_come.sort();
-        cannot_come.dedup();
+        fixed_mounts.sort();
+        fixed_mounts.dedup();
         read.extend(starts.cloned());
         // A reload may find another file in place of this one.
         read.extend(config.library.index.as_deref().map(around));
@@ -131,24 +123,23 @@ impl Places {
             write: state.into_iter().collect(),
             append: config.log.file.as_deref().map(around).into_iter().collect(),
             remove: removed.map(|path| around(path)).collect(),
-            cannot_come,
+            fixed_mounts,
         }
     }
 
-    /// Whether a path may be read: it is below one of the places, wherever links lead. What is not
-    /// there may be.
+    /// Returns true if a path may be read after symlinks are resolved, or does not exist.
     #[must_use]
     pub fn may_read(&self, path: &Path) -> bool {
         let Ok(path) = path.canonicalize() else {
             return true;
         };
-        let places = self.read.iter().chain(&self.write);
-        places
-            .filter_map(|place| place.canonicalize().ok())
-            .any(|place| path.starts_with(place))
+        let allowed = self.read.iter().chain(&self.write);
+        allowed
+            .filter_map(|allowed| allowed.canonicalize().ok())
+            .any(|allowed| path.starts_with(allowed))
     }
 
-    /// Gives up everything else, for good: this thread, and all that it will start.
+    /// Denies everything else, for good, to this thread and those that it will start.
     ///
     /// # Errors
     /// A [`SandboxError`].
@@ -169,9 +160,9 @@ impl Places {
             .add_rules(path_beneath_rules(&self.write, all & !AccessFs::Execute))?
             .add_rules(path_beneath_rules(&self.append, append))?
             .add_rules(path_beneath_rules(&self.remove, AccessFs::RemoveFile))?
-            // A connection to a tracker may begin at a given address, at any port of the system.
+            // A connection to a tracker may be bound to a given address, at a port that the system chooses.
             .add_rule(NetPort::new(0, AccessNet::BindTcp))?;
-        // Whether programs may give rights is not decided here.
+        // no_new_privs is an option of its own.
         let restricted = rules.no_new_privs(false).restrict_self()?;
         Ok(match restricted.ruleset {
             RulesetStatus::FullyEnforced => Strength::Whole,
@@ -181,39 +172,39 @@ impl Places {
     }
 }
 
-/// Where disks come and go that `start` is, or lies, on: each place on its way where a file system is
-/// mounted, and itself when it is empty or not there, as a mount point is without its disk.
+/// The mount points at and above `start`, and `start` itself if it is empty or missing, as a mount
+/// point is without its disk.
 ///
-/// Landlock goes by what is there now and by what it lies in. A rule for such a place would end with
-/// its disk, so the directory around it has to be permitted. That cannot be done for what lies directly
-/// below the root of the file system, as it would permit everything; of such places only `start` is
-/// answered, since a partition for `/home` is rarely one that comes and goes.
+/// A Landlock rule applies to an inode. A rule for a mount point would go with its disk, so the parent
+/// directory has to be allowed. That is impossible directly below the root, as it would allow
+/// everything; of these mount points only `start` is returned, since a partition for `/home` rarely
+/// comes and goes.
 fn mount_points(start: &Path) -> Vec<PathBuf> {
-    let (there, missing) = way(start);
+    let (existing, missing) = resolve(start);
     let mut points = Vec::new();
-    for (place, parent) in there.ancestors().zip(there.ancestors().skip(1)) {
-        let is_start = missing.is_none() && place == there;
-        if device(place) != device(parent) && (is_start || !is_everything(parent)) {
-            points.push(place.to_owned());
+    for (path, parent) in existing.ancestors().zip(existing.ancestors().skip(1)) {
+        let is_start = missing.is_none() && path == existing;
+        if device(path) != device(parent) && (is_start || !is_root(parent)) {
+            points.push(path.to_owned());
         }
     }
     match missing {
-        Some(name) => points.push(there.join(name)),
-        None if is_empty(&there) && !points.contains(&there) => points.push(there),
+        Some(name) => points.push(existing.join(name)),
+        None if is_empty(&existing) && !points.contains(&existing) => points.push(existing),
         None => {}
     }
     points
 }
 
-/// How much of a path is there, without symlinks, and the first name of the rest.
-fn way(path: &Path) -> (PathBuf, Option<OsString>) {
+/// The part of a path that exists, without symlinks, and the first name of the rest.
+fn resolve(path: &Path) -> (PathBuf, Option<OsString>) {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut missing = None;
-    for place in absolute.ancestors() {
-        if let Ok(there) = place.canonicalize() {
-            return (there, missing);
+    for path in absolute.ancestors() {
+        if let Ok(existing) = path.canonicalize() {
+            return (existing, missing);
         }
-        missing = place.file_name().map(OsStr::to_owned);
+        missing = path.file_name().map(OsStr::to_owned);
     }
     (absolute, missing)
 }
@@ -226,11 +217,11 @@ fn is_empty(path: &Path) -> bool {
     std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-fn is_everything(path: &Path) -> bool {
+fn is_root(path: &Path) -> bool {
     path.parent().is_none()
 }
 
-/// The directory of a file, where it may be replaced; of a device, only itself.
+/// The directory of a file, so that the file may be replaced; a device itself.
 fn around(path: &Path) -> PathBuf {
     let kind = path.metadata().map(|metadata| metadata.file_type());
     if kind.is_ok_and(|kind| kind.is_char_device() || kind.is_block_device()) {
@@ -255,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_may_be_mounted_where_there_is_none() {
+    fn an_empty_or_missing_directory_is_a_mount_point() {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().canonicalize().unwrap();
         std::fs::create_dir_all(base.join("full/of")).unwrap();
@@ -277,7 +268,7 @@ mod tests {
     }
 
     /// Whatever a configuration may name has a directory of its own.
-    fn places(base: &Path) -> Places {
+    fn allowed(base: &Path) -> AllowedPaths {
         let at = |name: &str| {
             let path = base.join(name);
             std::fs::create_dir_all(path.join("disk")).unwrap();
@@ -293,41 +284,41 @@ mod tests {
         config.log.file = Some(at("log").join("file"));
         config.status.listen = StatusListen::At(StatusAddress::Unix(at("status").join("socket")));
         let file = at("etc").join("hekate.toml");
-        Places::of(&config, &file, &[at("library")], Some(at("state")))
+        AllowedPaths::of(&config, &file, &[at("library")], Some(at("state")))
     }
 
     #[test]
     fn the_library_and_its_content_are_read_and_never_written() {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().canonicalize().unwrap();
-        let places = places(&base);
+        let allowed = allowed(&base);
         let disk = |name: &str| base.join(name).join("disk");
         for name in ["dirs", "content", "root", "linked", "library"] {
-            assert!(places.read.contains(&disk(name)), "{name} cannot be read");
+            assert!(allowed.read.contains(&disk(name)), "{name} cannot be read");
             // It is empty, so a disk may come.
             assert!(
-                places.read.contains(&base.join(name)),
+                allowed.read.contains(&base.join(name)),
                 "{name} is not awaited"
             );
         }
         for name in ["index", "etc"] {
-            assert!(places.read.contains(&disk(name)), "{name} cannot be read");
+            assert!(allowed.read.contains(&disk(name)), "{name} cannot be read");
             assert!(
-                !places.read.contains(&base.join(name)),
+                !allowed.read.contains(&base.join(name)),
                 "{name} is no start"
             );
         }
-        assert_eq!(places.write, [disk("state")]);
-        assert_eq!(places.append, [disk("log")]);
-        assert_eq!(places.remove, [disk("run"), disk("status")]);
+        assert_eq!(allowed.write, [disk("state")]);
+        assert_eq!(allowed.append, [disk("log")]);
+        assert_eq!(allowed.remove, [disk("run"), disk("status")]);
     }
 
     #[test]
-    fn a_disk_cannot_come_directly_below_the_root() {
+    fn a_disk_fixed_mounts_directly_below_the_root() {
         let directory = tempfile::tempdir().unwrap();
-        let places = places(&directory.path().canonicalize().unwrap());
-        assert_eq!(places.cannot_come, [Path::new("/no"), Path::new("/proc")]);
-        assert!(!places.read.contains(&"/".into()));
+        let allowed = allowed(&directory.path().canonicalize().unwrap());
+        assert_eq!(allowed.fixed_mounts, [Path::new("/no"), Path::new("/proc")]);
+        assert!(!allowed.read.contains(&"/".into()));
     }
 
     #[test]
@@ -337,14 +328,14 @@ mod tests {
         std::fs::create_dir(&inside).unwrap();
         std::fs::create_dir(&outside).unwrap();
         std::os::unix::fs::symlink(&outside, inside.join("link")).unwrap();
-        let mut places = Places {
+        let mut allowed = AllowedPaths {
             read: vec![inside.clone()],
-            ..Places::default()
+            ..AllowedPaths::default()
         };
-        assert!(places.may_read(&inside));
-        assert!(!places.may_read(&inside.join("link")));
-        places.read.push(outside);
-        assert!(places.may_read(&inside.join("link")));
+        assert!(allowed.may_read(&inside));
+        assert!(!allowed.may_read(&inside.join("link")));
+        allowed.read.push(outside);
+        assert!(allowed.may_read(&inside.join("link")));
     }
 
     #[test]
@@ -356,7 +347,7 @@ mod tests {
             ends.recv().ok();
         });
         begins.recv().unwrap();
-        let refused = Places::default().enter().unwrap_err();
+        let refused = AllowedPaths::default().enter().unwrap_err();
         assert!(matches!(refused, SandboxError::Threads(2..)));
         drop(end);
         other.join().unwrap();

@@ -1,17 +1,14 @@
-//! Kernel limits that are too low for the configuration.
-//!
-//! Owns the files under `/proc/sys` that are looked at once, at the start. It must not know what
-//! depends on them.
+//! Warnings at the start about kernel limits that are too low for the configuration.
 
 use std::fs;
 
-/// How many connections the kernel keeps for a listening socket until they are accepted.
+/// The most connections that the kernel keeps for a listening socket until they are accepted.
 const BACKLOG_LIMIT: &str = "/proc/sys/net/core/somaxconn";
 
-/// How many mappings a process may have.
+/// The most mappings that a process may have.
 const MAPPINGS_LIMIT: &str = "/proc/sys/vm/max_map_count";
 
-/// Says what is smaller than the daemon would use it, and what would be enough.
+/// One line for each limit that is below what the daemon would use, with a value that suffices.
 #[must_use]
 pub fn warnings(backlog: u64, mappings: u64) -> Vec<String> {
     judge(read(BACKLOG_LIMIT), backlog, read(MAPPINGS_LIMIT), mappings)
@@ -27,7 +24,7 @@ fn judge(
     mappings_limit: Option<u64>,
     mappings: u64,
 ) -> Vec<String> {
-    // The other half is for the program itself, and for what was evicted while it is in use.
+    // The other half is for the program itself, and for mappings that were evicted while in use.
     let mappings = 2 * mappings;
     let backlog_limit = backlog_limit.filter(|limit| *limit < backlog);
     let mappings_limit = mappings_limit.filter(|limit| *limit < mappings);

@@ -1,8 +1,7 @@
-//! A socket in the file system for a user and its group.
+//! A Unix socket for one user and its group.
 //!
-//! Owns that nobody else can connect at any moment, whatever the mask of new files is, and that root
-//! gives nothing away but that socket: its directory may belong to somebody who puts other things
-//! there. It must not know what is said by it.
+//! Nobody else can connect at any moment, whatever the umask is. Root changes the owner of that socket
+//! only: its directory may belong to a user who puts other files there.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -16,18 +15,18 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::identity::Owner;
 use crate::sys;
 
-/// Connecting takes the right to write. A new socket has all rights but those that the mask takes
-/// away, and `chmod` afterwards would be late.
+/// Connecting takes write permission. A new socket has every permission that the umask leaves, and
+/// `chmod` afterwards would be late.
 const ALL_BUT_USER_AND_GROUP: Mode = Mode::XUSR.union(Mode::XGRP).union(Mode::RWXO);
 
-/// Connections that wait to be accepted.
+/// Most connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// Listens at a path where nothing is. There must not be a thread yet, since the mask is that of the
-/// process.
+/// Creates a socket at a free path and listens. No thread may be running yet, since the umask belongs
+/// to the process.
 ///
 /// # Errors
-/// Those of bind(2), and when there is something else at the path afterwards.
+/// Those of bind(2), and if another file is at the path afterwards.
 pub fn listen(path: &Path, owner: Option<Owner>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let address = SockAddr::unix(path)?;
@@ -43,8 +42,8 @@ pub fn listen(path: &Path, owner: Option<Owner>) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Gives a socket to its owner, without following a link. A second name of it would be one that
-/// somebody has given to a socket of another program.
+/// Changes the owner of a socket without following a symlink. A socket with a second name is refused:
+/// somebody may have linked that of another program here.
 fn give(path: &Path, owner: Owner) -> io::Result<()> {
     let flags = libc::O_PATH | libc::O_NOFOLLOW;
     let file = OpenOptions::new()
@@ -53,7 +52,7 @@ fn give(path: &Path, owner: Owner) -> io::Result<()> {
         .open(path)?;
     let metadata = file.metadata()?;
     if !metadata.file_type().is_socket() || metadata.nlink() != 1 {
-        return Err(io::Error::other("something else has taken its place"));
+        return Err(io::Error::other("another file has replaced it"));
     }
     sys::change_owner(&file, owner.user, owner.group)
 }

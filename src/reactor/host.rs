@@ -9,7 +9,7 @@ use crate::daemon::activation::Passed;
 use crate::daemon::background::Background;
 use crate::daemon::identity::Owner;
 use crate::daemon::notify::Notifier;
-use crate::daemon::sandbox::Places;
+use crate::daemon::sandbox::AllowedPaths;
 use crate::logging::Logging;
 use crate::timers::Time;
 
@@ -36,8 +36,8 @@ pub struct Host {
     pub signals: Option<Signals>,
     /// The owner of the status socket, when it is not this process's user.
     pub owner: Option<Owner>,
-    /// The paths that the sandbox allows, if there is one.
-    pub places: Option<Arc<Places>>,
+    /// The paths that the sandbox leaves, if there is one.
+    pub allowed: Option<Arc<AllowedPaths>>,
     log_summed_at: Time,
     watchdog_at: Time,
     status_at: Time,
@@ -62,7 +62,7 @@ impl Host {
         let log = log.map(|_| self.log_summed_at.after(LOG_SUMMARY_MS));
         let watchdog = self.notifier.watchdog_ms();
         let watchdog = watchdog.map(|ms| self.watchdog_at.after(ms));
-        let status = self.notifier.is_heard().then(|| match self.has_news {
+        let status = self.notifier.is_connected().then(|| match self.has_news {
             true => Time::default(),
             false => self.status_at.after(STATUS_MS),
         });
@@ -78,7 +78,7 @@ impl Host {
             self.watchdog_at = now;
         }
         let is_due = self.has_news || now.since(self.status_at) >= STATUS_MS;
-        if self.notifier.is_heard() && is_due {
+        if self.notifier.is_connected() && is_due {
             self.notifier.status(&status());
             self.status_at = now;
             self.has_news = false;

@@ -19,7 +19,7 @@ use super::tokens::{self, Source};
 use super::{Control, EVENTS_PER_TURN, Reactor, RunError};
 use crate::choker::ChokerConfig;
 use crate::config::{Config, LibraryConfig, LimitsConfig};
-use crate::daemon::sandbox::Places;
+use crate::daemon::sandbox::AllowedPaths;
 use crate::daemon::sizing;
 use crate::library::catalogue::live::{Live, Settings};
 use crate::library::catalogue::lookup::Library;
@@ -132,8 +132,9 @@ impl Bound {
         })
     }
 
-    /// Starts the thread that opens the library, and begins to answer clients of the status. Call it
-    /// after rights are given up; a sandbox leaves only `places`.
+    /// Starts the thread that opens the library, which is served when it is open, and answers the
+    /// clients of the status from now on. For after rights are given up, which leaves only `allowed`
+    /// if there is a sandbox.
     ///
     /// # Errors
     ///
@@ -141,9 +142,9 @@ impl Bound {
     pub fn start(
         mut self,
         config: &LibraryConfig,
-        places: Option<Arc<Places>>,
+        allowed: Option<Arc<AllowedPaths>>,
     ) -> Result<Reactor, RunError> {
-        self.host.places = places;
+        self.host.allowed = allowed;
         if let Some(path) = config.verified() {
             // If the directory cannot be created, neither can the file, which is logged.
             let _ = path.parent().map(refresh::make_directory);

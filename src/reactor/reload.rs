@@ -8,7 +8,7 @@ use super::Reactor;
 use super::lifecycle::{Phase, max_peers};
 use crate::config::file::{Configured, Sources};
 use crate::config::{LimitsConfig, LiveConfig};
-use crate::daemon::sandbox::Places;
+use crate::daemon::sandbox::AllowedPaths;
 use crate::library::catalogue::live::Settings;
 use crate::rate::{RateLimiter, UPLOAD_BURST};
 use crate::workers::{self, Pending};
@@ -52,8 +52,8 @@ impl Reactor {
         };
         log::info!("reloading");
         let (sources, running) = (sources.clone(), running.clone());
-        let places = self.control.host.places.clone();
-        let work = move || read(&sources, &running, places.as_deref());
+        let allowed = self.control.host.allowed.clone();
+        let work = move || read(&sources, &running, allowed.as_deref());
         match workers::once("reload", &self.waker, work) {
             Ok(answer) => {
                 self.control.reload = Some(Reload {
@@ -136,7 +136,7 @@ struct Reloaded {
 fn read(
     sources: &Sources,
     running: &Configured,
-    places: Option<&Places>,
+    allowed: Option<&AllowedPaths>,
 ) -> Result<Reloaded, String> {
     let loaded = sources.load().map_err(|error| error.to_string())?;
     let configured = sources.merge(running, &loaded);
@@ -144,7 +144,7 @@ fn read(
     if library.dirs.is_empty() && library.index.is_none() {
         return Err("an index in place of directories needs a restart".to_owned());
     }
-    let refused = |dir: &&PathBuf| places.is_some_and(|places| !places.may_read(dir));
+    let refused = |dir: &&PathBuf| allowed.is_some_and(|allowed| !allowed.may_read(dir));
     for dir in library.dirs.iter().chain(&library.content).filter(refused) {
         let dir = dir.display();
         log::warn!("{dir} is outside the sandbox: restart to allow it");
