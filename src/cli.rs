@@ -1,7 +1,6 @@
 //! The command line: the commands and their arguments.
 //!
-//! Owns the commands. The options of a seeding run come from the table of `config::settings`. It
-//! must not know how any of them is carried out.
+//! The options of a seeding run come from the table in `config::settings`.
 
 pub mod library;
 
@@ -14,19 +13,19 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use crate::config::file::{DEFAULT_PATH, Flags, Sources};
 use crate::config::settings::{Preset, SETTINGS, Setting, Takes};
 
-/// What is to be done.
+/// A parsed command line.
 pub enum Request {
-    /// Seed, or only list what would be.
+    /// Seed, or only list the torrents.
     Seed(Seed),
     /// Print the configuration file with every default.
     ConfigDefault,
-    /// Say whether the configuration is right.
+    /// Check the configuration.
     ConfigCheck(Sources),
     /// Read a library into an index file.
     Index(library::Index),
     /// Hash content.
     Verify(library::Verify),
-    /// Ask a running daemon how it is; as JSON when that is true.
+    /// Print the status of a running daemon; as JSON if true.
     Status(Sources, bool),
 }
 
@@ -34,7 +33,7 @@ pub enum Request {
 pub struct Seed {
     /// Where the configuration comes from.
     pub sources: Sources,
-    /// Print what would be served, then end.
+    /// Print the torrents that would be served, then exit.
     pub list: bool,
 }
 
@@ -60,13 +59,9 @@ fn seed_command() -> Command {
         .args(SETTINGS.iter().flat_map(arguments))
         .arg(config_argument())
         .arg(
-            Arg::new("list")
-                .short('l')
-                .long("list")
-                .action(ArgAction::SetTrue)
-                .help(
-                    "List the torrents that would be served and why others are refused, then exit",
-                ),
+            switch("list").short('l').help(
+                "List the torrents that would be served and why others are refused, then exit",
+            ),
         )
         .arg(
             Arg::new("verbose")
@@ -82,16 +77,9 @@ fn config_command() -> Command {
     let what = clap::ArgGroup::new("what").args(["default", "check"]);
     Command::new("config")
         .about("Print the default configuration file, or check one")
+        .arg(switch("default").help("Print the configuration file with every default"))
         .arg(
-            Arg::new("default")
-                .long("default")
-                .action(ArgAction::SetTrue)
-                .help("Print the configuration file with every default"),
-        )
-        .arg(
-            Arg::new("check")
-                .long("check")
-                .action(ArgAction::SetTrue)
+            switch("check")
                 .help("Check the configuration and report what is wrong; exit code 0 or 78"),
         )
         .group(what.required(true))
@@ -102,13 +90,13 @@ fn status_command() -> Command {
     Command::new("status")
         .about("Show the status of the running daemon")
         .args(Setting::find("status").into_iter().flat_map(arguments))
-        .arg(
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .help("Print JSON"),
-        )
+        .arg(switch("json").help("Print JSON"))
         .arg(config_argument())
+}
+
+/// A flag without a value.
+fn switch(name: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue)
 }
 
 fn config_argument() -> Arg {
@@ -123,13 +111,11 @@ fn config_argument() -> Arg {
         ))
 }
 
-/// The flags that a setting is: one, and another that turns off what is on.
+/// The flags of a setting: its own, and one that turns it off if it is on by default.
 fn arguments(setting: &'static Setting) -> impl Iterator<Item = Arg> {
     let off = match setting.takes {
         Takes::OffSwitch(flag) => Some(
-            Arg::new(flag)
-                .long(flag)
-                .action(ArgAction::SetTrue)
+            switch(flag)
                 .conflicts_with(setting.name)
                 .help(format!("The same as --{}=false", setting.name)),
         ),
@@ -162,7 +148,7 @@ fn argument(setting: &'static Setting) -> Arg {
         setting.check(std::slice::from_ref(&value)).map(|()| value)
     };
     match setting.takes {
-        // Its value is behind a `=` or left out, so that what follows is no value.
+        // The value follows a `=` or is absent, so that the next argument is not taken for it.
         Takes::Switch | Takes::OffSwitch(_) => argument
             .value_name("true|false")
             .num_args(0..=1)
@@ -180,7 +166,7 @@ fn argument(setting: &'static Setting) -> Arg {
 /// Reads the arguments, the program's name first.
 ///
 /// # Errors
-/// What clap wants to say, which may also be help or the version.
+/// The error of clap, which may also be the help or the version.
 pub fn parse<A>(arguments: impl IntoIterator<Item = A>) -> Result<Request, clap::Error>
 where
     A: Into<OsString> + Clone,
@@ -214,8 +200,8 @@ fn sources(matches: &ArgMatches, flags: Flags) -> Sources {
 }
 
 fn is_given(matches: &ArgMatches, setting: &Setting) -> bool {
-    let on_the_line = |flag| matches.value_source(flag) == Some(ValueSource::CommandLine);
-    on_the_line(setting.name) || matches!(setting.takes, Takes::OffSwitch(off) if on_the_line(off))
+    let is_on_line = |flag| matches.value_source(flag) == Some(ValueSource::CommandLine);
+    is_on_line(setting.name) || matches!(setting.takes, Takes::OffSwitch(off) if is_on_line(off))
 }
 
 fn given_values(matches: &ArgMatches, setting: &Setting) -> Vec<String> {
@@ -289,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_is_turned_off_by_a_flag_of_its_own() {
+    fn settings_that_default_to_on_have_a_flag_for_off() {
         let defaults = config(&["lib"]);
         assert!(defaults.daemon.landlock && defaults.daemon.no_new_privs);
         let config = config(&["--no-landlock", "--allow-new-privs", "lib"]);
@@ -306,14 +292,16 @@ mod tests {
             let file = ["hekate", "seed", "--config", path];
             match parse(file.iter().chain(arguments)) {
                 Ok(Request::Seed(seed)) => seed.sources.load().unwrap().config,
-                _ => panic!("it is not understood"),
+                _ => panic!("it is not parsed"),
             }
         };
-        let as_said = config(&["lib"]);
+        let as_in_file = config(&["lib"]);
         assert!(
-            as_said.trackers.disabled && !as_said.daemon.landlock && !as_said.daemon.no_new_privs
+            as_in_file.trackers.disabled
+                && !as_in_file.daemon.landlock
+                && !as_in_file.daemon.no_new_privs
         );
-        assert_eq!(as_said.network.families, Families::V4);
+        assert_eq!(as_in_file.network.families, Families::V4);
         let off = config(&[
             "--ipv4=false",
             "-t=false",
@@ -323,7 +311,7 @@ mod tests {
         ]);
         assert!(!off.trackers.disabled && off.daemon.landlock && off.daemon.no_new_privs);
         assert_eq!(off.network.families, Families::Both);
-        // A word behind a switch is a directory.
+        // A word after a switch is a directory.
         let on = config(&["--landlock", "false"]);
         assert!(on.daemon.landlock && on.library.dirs == [PathBuf::from("false")]);
         assert!(seed(&["--no-tracker=perhaps", "lib"]).is_err());

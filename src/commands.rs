@@ -1,16 +1,16 @@
-//! The commands that do not seed: `index`, `verify` and `seed --list`.
+//! The commands that do not seed: `index`, `verify`, `status` and `seed --list`.
 //!
-//! The commands that read a library and do not seed: `index`, `verify`, and the list of what
-//! would be served.
-//!
-//! Owns what they print and when. How arguments are spelt stands in `cli`, what is done in
-//! `library`; it must not know the loop.
+//! The arguments are parsed in `cli`; the work is done in `library`.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
+use std::net::TcpStream;
 use std::ops::ControlFlow;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cli::library as arguments;
-use crate::config::Config;
+use crate::config::{Config, StatusAddress};
 use crate::library::catalogue::live::Settings;
 use crate::library::catalogue::refresh;
 use crate::library::index::Index;
@@ -21,10 +21,13 @@ use crate::library::verify::{self, Subject};
 use crate::progress::{self, Expected};
 use crate::torrent::printable::Printable;
 
+/// Time-out of the daemon, which answers within a turn of its loop.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Reads a library into an index file.
 ///
 /// # Errors
-/// One line that says why there is none.
+/// One line that says why there is no index.
 pub fn index(arguments: arguments::Index) -> Result<(), String> {
     let plan = Plan {
         inputs: arguments.inputs,
@@ -32,7 +35,7 @@ pub fn index(arguments: arguments::Index) -> Result<(), String> {
         target: arguments.output,
         threads: parallel::cores(),
     };
-    // The index that is replaced tells about how many torrents there will be.
+    // An index that is replaced gives the approximate number of torrents.
     let expected = match Index::open(&plan.target) {
         Ok(index) => Expected::Files(index.records().into()),
         Err(_) => Expected::Below(&plan.inputs),
@@ -51,17 +54,13 @@ pub fn index(arguments: arguments::Index) -> Result<(), String> {
     print(&arguments::index_summary(&summary))
 }
 
-/// Hashes content and prints what is not right. Answers whether everything is.
+/// Hashes content and prints the faults. Returns true if there are none.
 ///
 /// # Errors
-/// One line that says why nothing, or not all, was verified: there may be no torrent at all.
+/// One line that says why not everything was verified, or that there is no torrent.
 pub fn verify(arguments: &arguments::Verify) -> Result<bool, String> {
-    let index = arguments.index.as_deref().map(Index::open).transpose();
-    let index = index.map_err(|error| error.to_string())?;
-    let index = match (index, arguments.root.clone()) {
-        (Some(index), Some(root)) => Some(index.at_root(root)),
-        (index, _) => index,
-    };
+    let open = |path| open_index(path, arguments.root.as_ref());
+    let index = arguments.index.as_deref().map(open).transpose()?;
     let subject = match &index {
         Some(index) => Subject::Index(index),
         None => Subject::Paths(&arguments.inputs),
@@ -100,27 +99,27 @@ pub fn verify(arguments: &arguments::Verify) -> Result<bool, String> {
     Ok(sums.is_good())
 }
 
-/// Prints what would be served: a line for each torrent, then a line for each that is refused.
+/// Opens an index, with another root if there is one.
+fn open_index(path: &Path, root: Option<&PathBuf>) -> Result<Index, String> {
+    let index = Index::open(path).map_err(|error| error.to_string())?;
+    Ok(match root {
+        Some(root) => index.at_root(root.clone()),
+        None => index,
+    })
+}
+
+/// Prints a line for each torrent that would be served, then a line for each that is refused.
 ///
 /// # Errors
 /// One line that says why not all was printed.
 pub fn list(config: &Config) -> Result<(), String> {
     let mut refusals = Vec::new();
     let index = match &config.library.index {
-        Some(path) => Index::open(path).map_err(|error| error.to_string())?,
+        Some(path) => open_index(path, config.library.root.as_ref())?,
         None => {
             let settings = Settings::from(&config.library);
             refresh::make_nowhere(&settings, |refusal| refusals.push(refusal))?
         }
-    };
-    let root = config
-        .library
-        .root
-        .clone()
-        .filter(|_| config.library.index.is_some());
-    let index = match root {
-        Some(root) => index.at_root(root),
-        None => index,
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let mut write = |line: &str| {
@@ -146,6 +145,57 @@ pub fn list(config: &Config) -> Result<(), String> {
         "{} valid, {refused} refused\n",
         index.counts().served
     ))
+}
+
+/// Prints the status of a running daemon.
+///
+/// # Errors
+/// One line that says why it cannot be asked or printed.
+pub fn status(address: &StatusAddress, json: bool) -> Result<(), String> {
+    // Finding the busiest torrents costs more than the rest, so it is a request of its own.
+    let paths: &[&str] = match json {
+        true => &["/status.json"],
+        false => &["/status.txt", "/torrents.txt?busiest=10"],
+    };
+    for path in paths {
+        let body = fetch(address, path).map_err(|error| format!("{address}: {error}"))?;
+        match body.trim_end() {
+            "" => {}
+            body => print(&format!("{body}\n"))?,
+        }
+    }
+    Ok(())
+}
+
+/// The body of the response to a GET.
+fn fetch(address: &StatusAddress, path: &str) -> io::Result<String> {
+    let answer = match address {
+        StatusAddress::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(address, TIMEOUT)?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            converse(stream, path)?
+        }
+        StatusAddress::Unix(socket) => {
+            let stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            converse(stream, path)?
+        }
+    };
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    match head.strip_prefix("HTTP/1.1 200 ") {
+        Some(_) => Ok(body.to_owned()),
+        None => Err(io::Error::other(format!(
+            "it answers {:?}",
+            head.lines().next().unwrap_or_default()
+        ))),
+    }
+}
+
+fn converse(mut stream: impl Read + Write, path: &str) -> io::Result<String> {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// Writes to standard output.

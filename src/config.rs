@@ -1,8 +1,5 @@
 //! The configuration of a run: values with units and defaults, grouped by the part that uses them.
 //!
-//! The configuration of a seeding run: values with their units and defaults, in a group for each
-//! part of the program.
-//!
 //! `settings` is the table of options that set them, `file` reads them from TOML.
 
 pub mod file;
@@ -23,37 +20,37 @@ use crate::tracker::peers::DialledTorrents;
 use crate::tracker::shard::Shard;
 
 /// The port of the 2009 program, and of most trackers; a seeder behind a firewall picks its own.
-pub const DEFAULT_PORT: u16 = 6969;
+const DEFAULT_PORT: u16 = 6969;
 
-/// Upload slots by default: a home line divided by more is of no use to anybody.
-pub const DEFAULT_MAX_UNCHOKED: usize = 50;
+/// Upload slots by default: a home line that is divided by more serves nobody well.
+const DEFAULT_MAX_UNCHOKED: usize = 50;
 
-/// Connected peers for each upload slot, unless `--max-peers` says otherwise.
-pub const PEERS_FOR_EACH_SLOT: usize = 10;
+/// Connected peers for each upload slot, without `--max-peers`.
+const PEERS_FOR_EACH_SLOT: usize = 10;
 
-/// What a slot may send before its turn is over, when others wait: 1 MiB.
-pub const DEFAULT_CREDIT_BYTES: u64 = 1 << 20;
+/// Bytes that a peer is sent in one term, if others wait: 1 MiB.
+const DEFAULT_CREDIT_BYTES: u64 = 1 << 20;
 
-/// How long a slot may be held before its turn is over, when others wait: 300 s.
-pub const DEFAULT_MAX_UNCHOKED_TIME_S: u64 = 300;
+/// The longest term, if others wait: 300 s.
+const DEFAULT_MAX_UNCHOKED_TIME_S: u64 = 300;
 
-/// A slot that asks for nothing for this long is taken back.
-pub const UNUSED_SLOT_MS: u64 = 30_000;
+/// A slot without a request for this long is reclaimed.
+const UNUSED_SLOT_MS: u64 = 30_000;
 
 /// How long a peer may be idle at capacity. Clients that need something say so within a second; with
 /// a magnet link they need the metadata first.
 const IDLE_AT_CAPACITY_MS: u64 = 60_000;
 
-/// How often the whole library is looked at again: a day. What this kernel does to files is noticed
-/// at once, so this is for what other machines do to a network file system and for content that lies
-/// elsewhere than its torrents, and it costs a look at every file of content.
-pub const DEFAULT_RESCAN_S: u64 = 24 * 3600;
+/// Interval of full rescans: a day. Changes by this kernel are noticed at once, so a rescan finds
+/// those by other machines on a network file system, and those of content that is not beside its
+/// torrents. It costs one stat of each file of content.
+const DEFAULT_RESCAN_S: u64 = 24 * 3600;
 
 /// Announces a second to one tracker: enough for 180,000 torrents at half an hour, and few enough
-/// that a restart is no attack on a tracker that others use too.
-pub const DEFAULT_MAX_ANNOUNCE_RATE: u32 = 100;
+/// that a restart does not flood a tracker.
+const DEFAULT_MAX_ANNOUNCE_RATE: u32 = 100;
 
-/// The file of the state directory that remembers which pieces were verified.
+/// The file in the state directory that lists verified pieces.
 const VERIFIED: &str = "verified";
 
 /// Which address families are served.
@@ -61,26 +58,25 @@ const VERIFIED: &str = "verified";
 pub enum Families {
     /// IPv4, and IPv6 where the machine has it.
     Both,
-    /// IPv4 alone.
+    /// IPv4 only.
     V4,
-    /// IPv6 alone.
+    /// IPv6 only.
     V6,
 }
 
-/// What is looked at before content is served.
+/// How content is checked before it is served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verify {
     /// The sizes of files, and whether they change.
     Size,
-    /// The hash of each piece too, before it is served for the first time and whenever its file has
-    /// changed.
+    /// Also the hash of each piece, before it is first served and after its file has changed.
     Lazy,
 }
 
-/// Where a status listener listens, unless another has the port.
+/// The default address of the status listener.
 pub const DEFAULT_STATUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6970);
 
-/// Whether and where the status can be asked for.
+/// Whether and where the status listener listens.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub enum StatusListen {
     /// At [`DEFAULT_STATUS`], or nowhere when that address is taken.
@@ -101,7 +97,7 @@ pub struct UserName {
     pub group: Option<String>,
 }
 
-/// Where the status can be asked for.
+/// An address of a status listener.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StatusAddress {
     /// At an address and port.
@@ -122,40 +118,41 @@ impl fmt::Display for StatusAddress {
 /// The configuration of a seeding run. Each part of the program takes its own group.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Config {
-    /// What is served.
+    /// The library.
     pub library: LibraryConfig,
     /// Where peers connect.
     pub network: NetworkConfig,
     /// How many peers are served, and how fast.
     pub limits: LimitsConfig,
-    /// What is announced, and to whom.
+    /// Announcing.
     pub trackers: TrackerConfig,
     /// The log.
     pub log: LogConfig,
     /// The status listener.
     pub status: StatusConfig,
-    /// How the process starts, and the rights it gives up.
+    /// How the process starts, and the privileges it drops.
     pub daemon: DaemonConfig,
     /// All time-outs of peers. There is no option for them; tests shorten them.
     pub timeouts: Timeouts,
 }
 
-/// What is served.
+/// The library: what is served.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LibraryConfig {
-    /// The directories that are searched for `*.torrent`.
+    /// The directories to search for `*.torrent`.
     pub dirs: Vec<PathBuf>,
     /// An index that is served instead of directories.
     pub index: Option<PathBuf>,
     /// The directory that the paths of that index are relative to; `None` means the one it names.
     pub root: Option<PathBuf>,
-    /// Where the index of the directories is kept; `None` means the user's state directory.
+    /// The directory for state; `None` means the state directory of the user.
     pub state_dir: Option<PathBuf>,
     /// Seconds between two scans of the whole library; `None` means never.
     pub rescan_s: Option<u64>,
-    /// Where all content is; `None` means beside each torrent file, or where the index says.
+    /// The directory that holds the content; `None` means beside each torrent file, or as recorded in
+    /// the index.
     pub content: Option<PathBuf>,
-    /// What is checked before content is served.
+    /// How content is checked before it is served.
     pub verify: Verify,
 }
 
@@ -180,14 +177,14 @@ impl LibraryConfig {
         self.state_dir.clone().unwrap_or_else(state_home)
     }
 
-    /// The file that remembers which pieces were verified, when pieces are hashed. One file serves
-    /// every library: what is known of a piece depends on its torrent and its files.
+    /// The file that lists verified pieces, if pieces are hashed. One file serves every library, since
+    /// an entry depends only on the torrent and its files.
     #[must_use]
     pub fn verified(&self) -> Option<PathBuf> {
         (self.verify == Verify::Lazy).then(|| self.state_directory().join(VERIFIED))
     }
 
-    /// Whether anything is kept in the state directory.
+    /// Returns true if files are kept in the state directory.
     #[must_use]
     pub fn keeps_state(&self) -> bool {
         self.index.is_none() || self.verify == Verify::Lazy
@@ -219,12 +216,12 @@ impl From<&LibraryConfig> for Settings {
     }
 }
 
-/// Where the state of this user is kept: in the directory that systemd gives a service, or else as
-/// the XDG base directory specification says.
+/// The state directory of this user: the one that systemd gives a service, or else that of the XDG
+/// base directory specification.
 fn state_home() -> PathBuf {
     let set = |name| std::env::var_os(name).filter(|value: &OsString| !value.is_empty());
     let given = set("STATE_DIRECTORY").map(|list| {
-        // Directories with a colon between them.
+        // Directories separated by colons.
         let list = list.into_vec();
         let first = list.split(|byte| *byte == b':').next().unwrap_or_default();
         PathBuf::from(OsString::from_vec(first.to_vec()))
@@ -259,7 +256,7 @@ impl Default for NetworkConfig {
 /// How many peers are served, and how fast.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LimitsConfig {
-    /// Upload slots and their turns.
+    /// Upload slots and their terms.
     pub choker: ChokerConfig,
     /// Connected peers; `None` means [`PEERS_FOR_EACH_SLOT`] for each slot.
     pub max_peers: Option<usize>,
@@ -286,18 +283,18 @@ impl Default for LimitsConfig {
     }
 }
 
-/// What is announced, and to whom.
+/// Announcing: what, and to which trackers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TrackerConfig {
-    /// Whether nothing is announced.
+    /// Announce nothing.
     pub disabled: bool,
     /// The URL of the one tracker that replaces those of the torrents.
     pub override_url: Option<String>,
-    /// Which torrents are announced, where several machines serve the same; `None` means all.
+    /// The share of torrents to announce, if several machines serve the same; `None` means all.
     pub shard: Option<Shard>,
-    /// The address that trackers are asked to pass on, when it is not the source of announces.
+    /// The IP address to report to trackers; `None` means the source address of the announce.
     pub announce_ip: Option<IpAddr>,
-    /// The port that is announced; `None` means the one that is listened on.
+    /// The port to report to trackers; `None` means the listening port.
     pub announce_port: Option<u16>,
     /// Announces a second to one tracker; `None` means no limit.
     pub max_announce_rate: Option<u32>,
@@ -322,7 +319,7 @@ impl Default for TrackerConfig {
 /// The log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogConfig {
-    /// What is logged, in the form that `logging::filter` returns.
+    /// Levels, in the form that `logging::filter` returns.
     pub levels: String,
     /// The log file; `None` means standard error.
     pub file: Option<PathBuf>,
@@ -342,24 +339,24 @@ impl Default for LogConfig {
 pub struct StatusConfig {
     /// Where it listens.
     pub listen: StatusListen,
-    /// Host names that requests may carry, beside addresses and `localhost`: those of a proxy.
+    /// Host names that requests may carry, beside addresses and `localhost`.
     pub hosts: Vec<String>,
 }
 
-/// How the process starts, and the rights it gives up.
+/// How the process starts, and the privileges it drops.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DaemonConfig {
-    /// The user to become.
+    /// The user to switch to.
     pub user: Option<UserName>,
-    /// Whether to go to the background.
+    /// Run in the background.
     pub background: bool,
-    /// The file that holds the process id.
+    /// The pid file.
     pub pid_file: Option<PathBuf>,
-    /// Whether Landlock restricts which files the process can open.
+    /// Restrict with Landlock which files the process can open.
     pub landlock: bool,
-    /// Directories that may be read in addition to the library.
+    /// Directories that the sandbox allows in addition to the library.
     pub content_roots: Vec<PathBuf>,
-    /// Whether the process gives up gaining privileges by `exec`.
+    /// Never gain privileges by `exec`.
     pub no_new_privs: bool,
 }
 
@@ -380,11 +377,11 @@ impl Default for DaemonConfig {
 /// nothing else.
 #[derive(PartialEq, Eq, Debug)]
 pub struct LiveConfig<'a> {
-    /// What is served; its settings that are not live never change.
+    /// The library; its settings that are not live never change.
     pub library: &'a LibraryConfig,
     /// How many peers are served, and how fast.
     pub limits: &'a LimitsConfig,
-    /// What is logged.
+    /// The levels of the log.
     pub log_levels: &'a str,
 }
 
@@ -401,7 +398,7 @@ impl Config {
 }
 
 impl LimitsConfig {
-    /// How many peers may be connected, as far as it goes by what was asked for.
+    /// How many peers may be connected, before the descriptor limit is applied.
     pub fn peers_wanted(&self) -> usize {
         self.max_peers
             .unwrap_or_else(|| self.choker.max_unchoked.saturating_mul(PEERS_FOR_EACH_SLOT))

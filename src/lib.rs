@@ -1,29 +1,29 @@
 //! Hekate, a BitTorrent seeder: it only uploads.
 //!
-//! The modules in reading order, from bytes to the machine that turns:
+//! The modules in reading order, from bytes to the loop:
 //!
-//! | module       | reason to exist                                                        |
+//! | module       | subject                                                                |
 //! |--------------|------------------------------------------------------------------------|
 //! | [`bencode`]  | a reader of bencode, lenient or strict; pure                           |
 //! | [`wire`]     | bytes ↔ messages; pure                                                 |
 //! | [`timers`]   | the time, each connection's deadlines, the wheel that finds them; pure |
-//! | [`peer`]     | one peer's protocol: what is legal now, what must be sent; pure        |
+//! | [`peer`]     | one peer's protocol: legal messages, messages to send; pure            |
 //! | [`choker`]   | upload slots, credit and turn order: all of fairness; pure             |
 //! | [`rate`]     | rate limits: one token bucket, for uploads and announces; pure         |
-//! | [`torrent`]  | metainfo, block → file extents, the catalogue of what is served        |
+//! | [`torrent`]  | metainfo, block → file extents, why a torrent is refused               |
 //! | [`library`]  | the index of all torrents on disk, made and read                       |
-//! | [`tracker`]  | announces: what is said to trackers, when, and the sockets for it      |
-//! | [`storage`]  | mapped content, "would this block?", the bounded pool of readers       |
-//! | [`metrics`]  | what is counted, and how Prometheus reads it                           |
-//! | [`status`]   | what the status listener says                                          |
-//! | [`daemon`]   | how the process is started, what it gives up, whom it tells             |
+//! | [`tracker`]  | announces: their content, their schedule, and the sockets for them     |
+//! | [`storage`]  | mapped content, its residency, reads, verified pieces                  |
+//! | [`metrics`]  | counters, the snapshot of them, and the text for Prometheus            |
+//! | [`status`]   | the status listener: HTTP, JSON, a page                                |
+//! | [`daemon`]   | start-up, dropping privileges, the service manager                     |
 //! | [`reactor`]  | the loop: sockets, slab, and every part above as a plain field         |
 //! | [`config`]   | the options with their meaning and bounds                              |
-//! | [`cli`]      | which command, and what it was given                                   |
+//! | [`cli`]      | the command line                                                       |
 //! | [`commands`] | the commands that read a library and do not seed                       |
-//! | [`progress`] | how far a long run is, on standard error                               |
-//! | [`logging`]  | where the log goes, how a line looks, what is held back                |
-//! | [`locked`]   | a file that one process has for itself                                 |
+//! | [`progress`] | the progress of a long run, on standard error                          |
+//! | [`logging`]  | the log: its file, its format, repeated messages                       |
+//! | [`locked`]   | a file that one process locks                                          |
 //! | [`net`]      | non-blocking sockets as every part opens them                          |
 //! | [`workers`]  | bounded pools of threads for what may block                           |
 //! | [`table`]    | rows that are found by an id of their own type                         |

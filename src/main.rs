@@ -1,8 +1,7 @@
-//! Parses the arguments, runs, and answers with an exit code.
+//! Parses the arguments, runs the command, and returns an exit code.
 //!
-//! Exit codes: 0 after a stop that was asked for, 1 when seeding could not start or go on,
-//! 2 for wrong usage, 3 when `verify` has found what is not right, 78 (`EX_CONFIG` of sysexits.h)
-//! for a configuration that is wrong.
+//! Exit codes: 0 after a requested stop, 1 when seeding could not start or continue, 2 for wrong usage, 3
+//! when `verify` has found faults, 78 (`EX_CONFIG` of sysexits.h) for an invalid configuration.
 
 use std::io::Write;
 use std::path::Path;
@@ -24,20 +23,19 @@ use hekate::library::catalogue::refresh;
 use hekate::library::index::Index;
 use hekate::logging::Logging;
 use hekate::reactor::{self, Bound, Host};
-use hekate::status::client;
 use hekate::sys::process;
 
-/// The configuration is wrong: trying again will not help.
+/// Invalid configuration: a restart does not help.
 const EXIT_CONFIG: u8 = 78;
 
-/// Something has failed.
+/// A failure.
 const EXIT_FAILURE: u8 = 1;
 
-/// Something is not right: a cron job can tell that from a verification that could not run.
+/// `verify` has found faults, as opposed to a verification that could not run.
 const EXIT_FAULTS: u8 = 3;
 
-/// Where a daemon that was root keeps its state, unless told.
-const STATE_OF_A_USER: &str = "/var/lib/hekate";
+/// The default state directory of a daemon that has dropped the privileges of root.
+const SYSTEM_STATE_DIR: &str = "/var/lib/hekate";
 
 fn main() -> ExitCode {
     let request = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
@@ -56,8 +54,8 @@ fn main() -> ExitCode {
     exit_code(outcome, false)
 }
 
-/// Says what has failed, where that is heard: in the log of a run, unless its levels leave that out;
-/// else on standard error, unless it `is_reported` already.
+/// Reports a failure: of a run in its log, unless its levels exclude errors; else on standard error,
+/// unless it `is_reported` already.
 fn exit_code(outcome: Result<(), Failure>, is_reported: bool) -> ExitCode {
     let Err(failure) = outcome else {
         return ExitCode::SUCCESS;
@@ -71,15 +69,15 @@ fn exit_code(outcome: Result<(), Failure>, is_reported: bool) -> ExitCode {
     ExitCode::from(failure.code())
 }
 
-/// What main answers for.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The user that the configuration names cannot be become.
+    /// The process cannot become the configured user.
     #[error("user: {0}")]
     User(#[from] IdentityError),
-    /// Said without the log.
+    /// Before there is a log.
     #[error("{0}")]
     Plain(String),
     #[error("{0}")]
@@ -95,39 +93,26 @@ impl Failure {
     }
 }
 
-/// Says that a configuration is right; it was named as wrong otherwise.
+/// Checks the configuration.
 fn check(sources: &Sources) -> Result<(), Failure> {
     sources.load()?;
     print(&format!("{}: OK\n", sources.path().display())).map_err(Failure::Plain)
 }
 
-/// Prints what a running daemon says of itself.
+/// Prints the status of the running daemon that the configuration names.
 fn status(sources: &Sources, json: bool) -> Result<(), Failure> {
     let address = match sources.load_any()?.config.status.listen {
         StatusListen::Default => StatusAddress::Tcp(DEFAULT_STATUS),
         StatusListen::At(address) => address,
         StatusListen::Off => {
-            let off = "the configuration says that there is no status";
+            let off = "the configuration disables the status";
             return Err(Failure::Plain(off.to_owned()));
         }
     };
-    // Finding the busiest torrents costs more than the rest, so it is asked for by itself.
-    let paths: &[&str] = match json {
-        true => &["/status.json"],
-        false => &["/status.txt", "/torrents.txt?busiest=10"],
-    };
-    for path in paths {
-        let answer = client::fetch(&address, path);
-        let answer = answer.map_err(|error| Failure::Plain(format!("{address}: {error}")))?;
-        match answer.trim_end() {
-            "" => {}
-            answer => print(&format!("{answer}\n")).map_err(Failure::Plain)?,
-        }
-    }
-    Ok(())
+    commands::status(&address, json).map_err(Failure::Plain)
 }
 
-/// Serves the library until a signal says stop.
+/// Serves the library until a signal stops it.
 fn seed(arguments: Seed) -> ExitCode {
     match start(arguments) {
         Ok(Started::Elsewhere(0, _)) => ExitCode::SUCCESS,
@@ -149,22 +134,22 @@ fn seed(arguments: Seed) -> ExitCode {
     }
 }
 
-/// How a seeding run has gone.
+/// The outcome of a seeding run.
 enum Started {
-    /// In another process, which has told its exit code and why.
+    /// In another process: its exit code and error.
     Elsewhere(u8, String),
-    /// In this one, and who waits for it may be there still.
+    /// In this process, on whose report the starter may still wait.
     Here(Option<Background>, Result<(), Failure>),
 }
 
 fn start(arguments: Seed) -> Result<Started, Failure> {
-    // Before anything is opened: their numbers may be taken then.
+    // Before any file is opened, which could take their descriptors.
     let passed = Passed::take().map_err(|error| Failure::Plain(error.to_string()))?;
     let mut sources = arguments.sources;
     let mut configured = sources.load()?;
     if arguments.list {
         let config = &configured.config;
-        // The log file is the daemon's, who may be another user than whoever asks.
+        // The log file belongs to the daemon, which may run as another user.
         Logging::start(&config.log.levels, None).map_err(|error| no_log(&error))?;
         let outcome = commands::list(config).map_err(Failure::Plain);
         return Ok(Started::Here(None, outcome));
@@ -187,7 +172,7 @@ fn no_log(error: &std::io::Error) -> Failure {
     Failure::Plain(format!("log: {error}"))
 }
 
-/// Takes what needs rights, gives them up, serves.
+/// Opens what needs privileges, drops them, serves.
 fn run(
     mut sources: Sources,
     mut configured: Configured,
@@ -197,13 +182,13 @@ fn run(
     let plan = identity::plan(configured.config.daemon.user.as_ref())?;
     if plan.changes() && std::env::var_os("STATE_DIRECTORY").is_none() {
         // The home of root is not that of the user.
-        configured = sources.keep_state_in(STATE_OF_A_USER.into(), configured);
+        configured = sources.keep_state_in(SYSTEM_STATE_DIR.into(), configured);
     }
     let config = configured.config.clone();
-    // Whoever may write to its directory must not have root open another file.
+    // A user who may write to its directory could have root open another file through a symlink.
     let log_file = config.log.file.as_deref().filter(|_| !plan.changes());
     let logging = Logging::start(&config.log.levels, log_file).map_err(|error| no_log(&error))?;
-    // Before others learn the number of the process, and send it signals by it.
+    // Before the pid file tells others where to send signals.
     let signals = reactor::catch_signals();
     let signals = signals.map_err(|error| Failure::Run(format!("signals: {error}")))?;
     let pid_file = config
@@ -233,10 +218,10 @@ fn run(
     outcome
 }
 
-/// What the sandbox leaves. Where an index cannot be kept, it is made among temporary files.
+/// The paths that the sandbox allows. An index that cannot be kept is made among temporary files.
 fn allowed_paths(config: &Config, config_file: &Path) -> AllowedPaths {
     let library = match config.library.index.as_deref().map(Index::origin_of) {
-        // An index that cannot be read is named when it is opened.
+        // An index that cannot be read is reported when it is opened.
         None | Some(Err(_)) => Vec::new(),
         Some(Ok(origin)) => {
             let content = origin.content.map(|content| origin.root.join(content));

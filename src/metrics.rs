@@ -1,7 +1,6 @@
 //! The counters, and a snapshot of them.
 //!
-//! Owns plain numbers: the loop adds to its own fields, without atomics or locks, and a
-//! [`Snapshot`] is taken when somebody asks. It must not know where the numbers come from.
+//! The loop adds to its own fields, without atomics or locks; a [`Snapshot`] is taken on request.
 
 pub mod history;
 pub mod prometheus;
@@ -11,11 +10,11 @@ pub mod trackers;
 use crate::peer::close::CloseReason;
 use crate::wire::message::InfoHash;
 
-/// Buckets of a [`Histogram`]: the first holds what took less than a microsecond, each further one
-/// up to twice as long, and the last whatever took longer than four seconds.
+/// Buckets of a [`Histogram`]: the first holds durations below a microsecond, each further one up to
+/// twice as long, and the last all above four seconds.
 const BUCKETS: usize = 24;
 
-/// How often something took how long. Recording is two additions and an increment.
+/// A distribution of durations. Recording one is two additions.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Histogram {
     counts: [u64; BUCKETS],
@@ -23,7 +22,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts something that took so many microseconds.
+    /// Records a duration in microseconds.
     pub fn record(&mut self, us: u64) {
         let bucket = (u64::BITS - us.leading_zeros()) as usize;
         if let Some(count) = self.counts.get_mut(bucket.min(BUCKETS - 1)) {
@@ -40,20 +39,20 @@ impl Histogram {
         self.sum_us = self.sum_us.saturating_add(other.sum_us);
     }
 
-    /// How much was counted.
+    /// The number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Microseconds in all.
+    /// Their sum in microseconds.
     #[must_use]
     pub fn sum_us(&self) -> u64 {
         self.sum_us
     }
 
-    /// Each bucket with what took less than so many microseconds; `None` is no limit. The counts
-    /// are of each bucket alone.
+    /// For each bucket, its upper limit in microseconds (exclusive; `None` is no limit) and the
+    /// durations in that bucket only.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
         self.counts.iter().enumerate().map(|(bucket, count)| {
             let limit = (bucket + 1 < BUCKETS).then_some(1 << bucket);
@@ -61,8 +60,8 @@ impl Histogram {
         })
     }
 
-    /// Below how many microseconds this share of all stayed, to the next bucket's limit. Zero when
-    /// nothing was counted.
+    /// An upper limit for this share (0 to 1) of the durations, in microseconds: that of a bucket. Zero
+    /// without any durations.
     #[must_use]
     pub fn quantile_us(&self, share: f64) -> u64 {
         #[expect(
@@ -83,30 +82,29 @@ impl Histogram {
     }
 }
 
-/// Sums since the start, which the loop adds to.
+/// Sums since the start, kept by the loop.
 #[derive(Clone, Default, Debug)]
 pub struct Counters {
-    /// Connections that were given a place.
+    /// Connections that got a slot.
     pub accepted: u64,
-    /// Peers that were called.
+    /// Peers that were dialled.
     pub called: u64,
-    /// Calls that did not come to an exchange of handshakes.
+    /// Dialled peers with which no handshakes were exchanged.
     pub calls_failed: u64,
     /// Bytes of blocks.
     pub payload_bytes: u64,
     /// Whole blocks.
     pub blocks: u64,
-    /// Requests that were answered by a reject.
+    /// Requests that were rejected.
     pub rejected: u64,
-    /// Ends of connections, as [`CloseReason::index`] numbers them; among them the refusals of
-    /// those that were given no place.
+    /// Closed and refused connections by [`CloseReason::index`].
     pub closed: [u64; CloseReason::LABELS.len()],
     /// How long a turn of the loop took, without waiting.
     pub turns: Histogram,
 }
 
 impl Counters {
-    /// A connection has ended, or was given no place.
+    /// Counts a connection that was closed or refused.
     pub fn ended(&mut self, reason: CloseReason) {
         // There is a counter for each reason.
         #[expect(clippy::indexing_slicing)]
@@ -115,53 +113,53 @@ impl Counters {
     }
 }
 
-/// What the storage counts.
+/// Counters of the storage.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct StorageCounters {
-    /// Questions whether a range is in memory that were answered by yes.
+    /// Ranges that were in memory when a peer needed them.
     pub resident: u64,
-    /// Ranges that were handed to a reader.
+    /// Ranges that were not, and were handed to a reader.
     pub absent: u64,
     /// Jobs that wait for a reader or a loader now.
     pub queued: u64,
     /// Reader and loader threads now.
     pub readers: u64,
-    /// How long a job took, from being queued to being done.
+    /// Durations of jobs, including their wait in the queue.
     pub jobs: Histogram,
-    /// Files that are mapped now.
+    /// Mapped files.
     pub mappings: u64,
-    /// What is counted when pieces are hashed before they are served.
+    /// Counters of hashing; `None` unless pieces are hashed before they are served.
     pub pieces: Option<PieceCounters>,
 }
 
-/// What hashing pieces before they are served has found.
+/// Results of hashing pieces before they are served.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct PieceCounters {
-    /// How often a piece had the right hash.
+    /// Hashes that were right.
     pub good: u64,
-    /// How often it had another.
+    /// Hashes that were wrong.
     pub bad: u64,
-    /// Pieces that are not served because of that now.
+    /// Pieces that are not served because their hash was wrong.
     pub quarantined: u64,
     /// Pieces that wait to be hashed.
     pub queued: u64,
 }
 
-/// What is served.
+/// The size of the library.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct LibrarySize {
-    /// Torrents that are served.
+    /// Torrents served.
     pub torrents: u64,
-    /// Torrents and files that are refused.
+    /// Torrents and files refused.
     pub refused: u64,
 }
 
-/// Connected peers by what they are doing.
+/// Connected peers by state.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Peers {
     /// Have not completed the handshake.
     pub handshaking: u64,
-    /// Want nothing now.
+    /// Not interested.
     pub choked: u64,
     /// Wait for an upload slot.
     pub waiting: u64,
@@ -170,7 +168,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Each with its name.
+    /// Each count with its label.
     #[must_use]
     pub fn named(&self) -> [(&'static str, u64); 4] {
         [
@@ -181,29 +179,29 @@ impl Peers {
         ]
     }
 
-    /// All of them.
+    /// The sum of all.
     #[must_use]
     pub fn sum(&self) -> u64 {
         self.handshaking + self.choked + self.waiting + self.unchoked
     }
 }
 
-/// What is going on.
+/// The phase of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Phase {
-    /// The library is being opened; nobody is served yet.
+    /// The library is being opened; no peer is served yet.
     #[default]
     Starting,
-    /// There was no index, and it is being made; nobody is served yet.
+    /// The first index is being made; no peer is served yet.
     Indexing,
     /// Peers are served.
     Serving,
-    /// A stop was asked for.
+    /// A stop was requested.
     Stopping,
 }
 
 impl Phase {
-    /// One word for it.
+    /// Its name in the status.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -215,15 +213,14 @@ impl Phase {
     }
 }
 
-/// Everything at one moment. Taking it costs the same however many peers, torrents and
-/// trackers there are.
+/// All figures at one moment. The cost does not depend on the number of peers, torrents and trackers.
 #[derive(Clone, Default, Debug)]
 pub struct Snapshot {
-    /// What is going on.
+    /// The phase of the process.
     pub phase: Phase,
-    /// Metainfo files that are in the index so far, while it is being made at the start.
+    /// Metainfo files in the first index so far, while it is made.
     pub indexed_files: Option<u64>,
-    /// Seconds since 1970 when the process started.
+    /// When the process started, in seconds since 1970.
     pub started_unix_s: u64,
     /// Milliseconds since then.
     pub up_ms: u64,
@@ -231,27 +228,27 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Sums of the storage.
     pub storage: StorageCounters,
-    /// The first of the pieces that are not served because they are not what their hashes say.
+    /// The first of the pieces that are not served because their hash was wrong.
     pub bad_pieces: Vec<(InfoHash, u32)>,
-    /// What is served.
+    /// The size of the library.
     pub library: LibrarySize,
     /// Torrents with a peer.
     pub active_torrents: u64,
     /// Connected peers.
     pub peers: Peers,
-    /// How many may be connected.
+    /// Most peers that may be connected.
     pub peers_max: u64,
-    /// How many may be served at the same time.
+    /// Upload slots.
     pub slots: u64,
-    /// How often the loop itself has waited for a page.
+    /// Page faults for which the loop waited for a disk.
     pub late_faults: u64,
-    /// Bytes a second, of late.
+    /// Bytes a second in the last seconds.
     pub rate_bytes: u64,
     /// Bytes a second in each of the last minutes, oldest first.
     pub minutes_bytes: [u64; history::MINUTES],
-    /// Bytes in that second of them that had the most.
+    /// Bytes in the second with the most.
     pub peak_bytes: u64,
-    /// How the trackers do; nothing when none is told.
+    /// The trackers; empty when nothing is announced.
     pub trackers: trackers::Trackers,
 }
 

@@ -1,6 +1,4 @@
-//! A line on standard error that says how far a long run is.
-//!
-//! Owns the wording and the pace. It must not know what is being done.
+//! A line on standard error that shows the progress of a long run.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -11,25 +9,25 @@ use std::time::{Duration, Instant};
 
 use crate::library::scan::build::{Progress, count_files};
 
-/// How often the line is drawn again on a terminal: often enough to look alive.
+/// The interval of redrawing the line on a terminal.
 const REDRAW: Duration = Duration::from_millis(200);
 
-/// How often a line is written where there is no terminal: a log is not to be filled.
+/// The interval of lines without a terminal, so that a log is not filled.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// Characters of the bar.
+/// Width of the bar in characters.
 const BAR_WIDTH: u64 = 30;
 
-/// About how many files there will be.
+/// The approximate number of files.
 #[derive(Clone, Copy, Debug)]
 pub enum Expected<'a> {
-    /// So many.
+    /// A known number.
     Files(u64),
-    /// As many as are found here. They are counted for somebody who looks, and for no log.
+    /// The number found below these paths, counted on a terminal only.
     Below(&'a [PathBuf]),
 }
 
-/// Does the work and shows how far it is meanwhile.
+/// Runs `work` and shows its progress meanwhile.
 pub fn show<T>(progress: &Progress, expected: Expected<'_>, work: impl FnOnce() -> T) -> T {
     let is_terminal = io::stderr().is_terminal();
     let (done, ended) = channel::<()>();
@@ -47,7 +45,7 @@ pub fn show<T>(progress: &Progress, expected: Expected<'_>, work: impl FnOnce() 
             Expected::Below(_) => {}
         }
         scope.spawn(move || {
-            // Somebody who closes standard error does not want to read it.
+            // Standard error may be closed: then there is nothing to show.
             let _ = draw(progress, total, is_terminal, &ended);
         });
         let result = work();
@@ -57,7 +55,7 @@ pub fn show<T>(progress: &Progress, expected: Expected<'_>, work: impl FnOnce() 
     })
 }
 
-/// `total` is 0 while it is not known.
+/// `total` is 0 while it is unknown.
 fn draw(
     progress: &Progress,
     total: &AtomicU64,
@@ -74,7 +72,7 @@ fn draw(
         let line = line(files, bytes, total, start.elapsed());
         let mut out = io::stderr().lock();
         match (is_terminal, is_over) {
-            // The cursor goes back, and what was longer is erased.
+            // Return to the start of the line, and erase the rest of a longer one.
             (true, false) => write!(out, "\r{line}\x1b[K")?,
             (true, true) => write!(out, "\r\x1b[K")?,
             (false, false) => writeln!(out, "{line}")?,
@@ -108,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_says_how_far_it_is() {
+    fn the_line_shows_counts_rate_and_percentage() {
         let second = Duration::from_secs(2);
         assert_eq!(
             line(500, 3 << 20, 0, second),
@@ -118,12 +116,12 @@ mod tests {
             line(500, 0, 1000, second),
             "[###############               ]  50 %  500 torrents, 0 MiB, 250 torrents a second"
         );
-        // More than was expected is no more than all.
+        // More files than expected are shown as 100 %.
         assert!(line(9, 0, 3, second).contains("] 100 %"));
     }
 
     #[test]
-    fn the_work_is_done_and_its_result_given_back() {
+    fn the_result_of_the_work_is_returned() {
         for expected in [Expected::Files(0), Expected::Below(&[])] {
             assert_eq!(show(&Progress::default(), expected, || 7), 7);
         }

@@ -1,20 +1,19 @@
-//! What the status listener says: HTTP, JSON, a page, and a text for the terminal.
+//! The status listener: HTTP, JSON, a page, and a text for the terminal.
 //!
-//! `http` reads requests and frames answers, `report` writes them; both are pure.
-//! `server` owns the sockets, `client` asks a running daemon.
+//! `http` reads requests and frames responses, `report` writes their bodies; both are pure. `server` owns
+//! the sockets.
 
-pub mod client;
 pub mod http;
 pub mod report;
 pub mod server;
 #[cfg(test)]
 mod tests;
 
-/// The page at `/`: it has no dependency and asks this listener alone.
+/// The page at `/`. It has no dependencies and sends requests to this listener only.
 pub const PAGE: &str = include_str!("status/page.html");
 
-/// Its looks.
+/// The style of the page.
 pub const STYLE: &str = include_str!("status/page.css");
 
-/// Its figures.
+/// The script of the page.
 pub const SCRIPT: &str = include_str!("status/page.js");

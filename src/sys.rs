@@ -1,8 +1,8 @@
 //! The system calls that `std` and rustix lack, and every unsafe line of the program.
 //!
-//! Owns the rule that mapped bytes are lent to the kernel and never dereferenced: a load from a
-//! mapping whose file was truncated kills the process, but a system call returns EFAULT. No pointer
-//! and no reference to mapped bytes leaves this file.
+//! Mapped bytes are lent to the kernel and never dereferenced: a load from a mapping whose file was
+//! truncated kills the process, but a system call returns EFAULT. No pointer and no reference to mapped
+//! bytes leaves this file.
 #![allow(unsafe_code)]
 
 pub mod process;
@@ -21,6 +21,7 @@ use std::ptr;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self, AtFlags, Gid, Uid};
+use rustix::param::page_size;
 use rustix::process::{
     Pid, Resource, Signal, getrlimit, kill_process, set_parent_process_death_signal,
     setpriority_process, setrlimit,
@@ -33,11 +34,11 @@ use socket2::{SockAddr, SockAddrStorage};
 /// nothing more, and the table for the kernel stays on the stack (1 KiB).
 pub const MAX_SLICES: usize = 64;
 
-/// What padding is sent from (BEP 47). As long as the longest block, which is then one entry of the
+/// The bytes of padding (BEP 47). As long as the longest block, so that this takes one entry of the
 /// table; longer runs repeat it.
 static ZEROS: [u8; 128 * 1024] = [0; 128 * 1024];
 
-/// Pages asked about in one system call: 1 MiB of content where pages have 4 KiB.
+/// Pages queried in one system call: 1 MiB of content where pages have 4 KiB.
 const PAGES_PER_QUESTION: usize = 256;
 
 /// A file mapped for reading.
@@ -81,7 +82,7 @@ impl Mapping {
         self.advise(Advice::PopulateRead, range)
     }
 
-    /// Whether all pages of a range are in the page cache and read, by mincore(2). Never blocks.
+    /// Returns true if all pages of a range are in the page cache, by mincore(2). Never blocks.
     ///
     /// The kernel answers "yes" for everything unless [`may_ask_page_cache`].
     ///
@@ -130,8 +131,8 @@ impl Mapping {
     }
 }
 
-/// Whether the kernel tells the truth about this file's pages in the page cache: it does to the
-/// file's owner and to those who may write it. (The second is only asked since Linux 5.8.)
+/// Returns true if the kernel tells the truth about this file's pages in the page cache: it does to
+/// the owner of the file and to those who may write it. (The latter is queried since Linux 5.8 only.)
 #[must_use]
 pub fn may_ask_page_cache(file: &File, metadata: &Metadata) -> bool {
     if metadata.uid() == rustix::process::geteuid().as_raw() {
@@ -152,8 +153,8 @@ pub fn may_ask_page_cache(file: &File, metadata: &Metadata) -> bool {
     answer == 0
 }
 
-/// Which pages this process has in its own page table. It is opened once, early: a process that
-/// changes its user afterwards may no longer open it.
+/// The page table of this process. It is opened once, early: a process that has switched users may no
+/// longer open it.
 #[derive(Debug)]
 pub struct PageTable(File);
 
@@ -170,8 +171,8 @@ impl PageTable {
         File::open("/proc/self/pagemap").map(Self)
     }
 
-    /// Whether all pages of a range are entered. "Yes" is true for every user; "no" may also mean a
-    /// page that is in memory, but was never populated or touched. Never blocks.
+    /// Returns true if the page table has all pages of a range. False may also mean a page that is in
+    /// memory, but was never populated or touched. Never blocks.
     ///
     /// # Errors
     /// `InvalidInput` for a range beyond the mapping; those of pread(2).
@@ -261,7 +262,7 @@ pub fn writev(descriptor: BorrowedFd<'_>, slices: &[Slice<'_>]) -> io::Result<us
     // SAFETY: the first `used` entries of the table describe slices or mapped memory that are
     // borrowed for the whole call, and the kernel only reads them. `used` is at most MAX_SLICES.
     let taken = unsafe {
-        let used = libc::c_int::try_from(used).unwrap_or(0);
+        let used = libc::c_int::try_from(used).expect("MAX_SLICES is small");
         libc::writev(descriptor.as_raw_fd(), table.as_ptr(), used)
     };
     usize::try_from(taken).map_err(|_| io::Error::last_os_error())
@@ -328,7 +329,7 @@ pub fn set_niceness(niceness: i32) -> io::Result<()> {
 /// Most datagrams of one system call.
 pub const MAX_DATAGRAMS: usize = 64;
 
-/// Bytes kept of a datagram that is received: what follows them is lost.
+/// Most bytes kept of a received datagram; the rest is lost.
 pub const DATAGRAM_BYTES: usize = 512;
 
 /// Sends datagrams with one system call, at most [`MAX_DATAGRAMS`], and returns how many were taken.
@@ -386,14 +387,14 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// What was received last: who sent it, and at most [`DATAGRAM_BYTES`] of it.
+    /// The datagrams of the last call: sender, and at most [`DATAGRAM_BYTES`] of each.
     pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         let received = self.buffers.iter().zip(&self.received);
         received.filter_map(|(buffer, (length, from))| Some(((*from)?, buffer.get(..*length)?)))
     }
 
-    /// Receives what waits, with one system call, in place of what was received before. Returns how
-    /// many datagrams there were: fewer than [`MAX_DATAGRAMS`] when no more waited.
+    /// Receives waiting datagrams with one system call, in place of those before. Returns their number:
+    /// fewer than [`MAX_DATAGRAMS`] when no more waited.
     ///
     /// # Errors
     /// Those of recvmmsg(2), `WouldBlock` when nothing waits.
@@ -419,7 +420,7 @@ impl Inbox {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 messages.as_mut_ptr(),
-                libc::c_uint::try_from(MAX_DATAGRAMS).unwrap_or(0),
+                libc::c_uint::try_from(MAX_DATAGRAMS).expect("MAX_DATAGRAMS is small"),
                 libc::MSG_DONTWAIT as _,
                 ptr::null_mut(),
             )
@@ -447,13 +448,13 @@ pub fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// How often the calling thread has waited for a page to be read from disk.
+/// The number of page faults of the calling thread for which a disk was read.
 ///
 /// # Errors
 /// Those of getrusage(2).
 pub fn major_faults() -> io::Result<u64> {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the kernel writes one `rusage` to the place it is given; all zeros is valid as well.
+    // SAFETY: the kernel writes one `rusage` through the pointer; all zeros is valid as well.
     let usage = unsafe {
         check(libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()))?;
         usage.assume_init()
@@ -469,14 +470,6 @@ pub(crate) fn evict(file: &File) -> io::Result<()> {
     Ok(fs::fadvise(file, 0, None, fs::Advice::DontNeed)?)
 }
 
-/// Units: bytes.
-fn page_size() -> usize {
-    // SAFETY: sysconf has no memory arguments.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    // Linux always knows it; 4 KiB is the smallest there is.
-    usize::try_from(size).unwrap_or(4096).max(4096)
-}
-
 fn check(answer: libc::c_int) -> io::Result<()> {
     match answer {
         0 => Ok(()),
@@ -484,10 +477,10 @@ fn check(answer: libc::c_int) -> io::Result<()> {
     }
 }
 
-// From here to the tests: what only the instrument, `hekate-swarm`, needs.
+// From here to the tests: for `hekate-swarm` only.
 
-/// Takes and forgets up to `bytes` that a TCP socket has received, without copying them
-/// (`MSG_TRUNC`, tcp(7)). Returns how many there were, zero at the end of the stream; never waits.
+/// Discards up to `bytes` that a TCP socket has received, without copying them (`MSG_TRUNC`, tcp(7)).
+/// Returns their number, zero at the end of the stream. Never blocks.
 ///
 /// # Errors
 /// Those of recv(2), `WouldBlock` when there is nothing.

@@ -1,9 +1,8 @@
-//! The arguments of `index` and `verify`.
-//!
-//! Owns their spelling, and the last line of `index`. It must not know how they are carried out.
+//! The arguments of `index` and `verify`, and the summary that `index` prints.
 
 use std::path::PathBuf;
 
+use super::switch;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
 use crate::library::scan::build::Summary;
@@ -11,26 +10,26 @@ use crate::library::scan::build::Summary;
 /// The arguments of `hekate index`.
 #[derive(Debug)]
 pub struct Index {
-    /// Directories that are searched, or metainfo files.
+    /// Directories to search, or metainfo files.
     pub inputs: Vec<PathBuf>,
     /// The index file.
     pub output: PathBuf,
-    /// Where all content lies.
+    /// The directory that holds the content.
     pub content: Option<PathBuf>,
 }
 
 /// The arguments of `hekate verify`. Either there is an index, or there are inputs.
 #[derive(Debug)]
 pub struct Verify {
-    /// Directories that are searched, or metainfo files.
+    /// Directories to search, or metainfo files.
     pub inputs: Vec<PathBuf>,
     /// An index whose torrents are verified.
     pub index: Option<PathBuf>,
-    /// Where the paths of that index start.
+    /// The root of the paths in that index.
     pub root: Option<PathBuf>,
-    /// Where all content lies.
+    /// The directory that holds the content.
     pub content: Option<PathBuf>,
-    /// Whether a program reads the result.
+    /// Print JSON.
     pub json: bool,
 }
 
@@ -69,9 +68,7 @@ pub(super) fn verify_command() -> Command {
             "Directory that holds the content [default: beside each torrent file, or as recorded in the index]",
         ))
         .arg(
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
+            switch("json")
                 .help("Print one JSON object for each torrent, and one for the totals"),
         )
 }
@@ -101,8 +98,10 @@ fn paths(matches: &ArgMatches) -> Vec<PathBuf> {
 pub(super) fn index(matches: &ArgMatches) -> Index {
     Index {
         inputs: paths(matches),
-        // clap demands one.
-        output: matches.get_one("output").cloned().unwrap_or_default(),
+        output: matches
+            .get_one("output")
+            .cloned()
+            .expect("clap requires one"),
         content: matches.get_one("content").cloned(),
     }
 }
@@ -117,7 +116,7 @@ pub(super) fn verify(matches: &ArgMatches) -> Verify {
     }
 }
 
-/// What `hekate index` prints at the end.
+/// The last line of `hekate index`.
 #[must_use]
 pub fn index_summary(summary: &Summary) -> String {
     let Summary {

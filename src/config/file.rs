@@ -14,10 +14,10 @@ use toml::de::{DeTable, DeValue};
 use super::Config;
 use super::settings::{Preset, SETTINGS, Setting, Takes};
 
-/// Where the file is looked for when none is named.
+/// The file that is read when none is named.
 pub const DEFAULT_PATH: &str = "/etc/hekate/hekate.toml";
 
-/// Why there is no configuration. Each is one line that names the place.
+/// Why there is no configuration, in one line with the file and its line or the flag.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file could not be read.
@@ -28,56 +28,56 @@ pub enum ConfigError {
         /// The reason.
         error: std::io::Error,
     },
-    /// A line of the file is wrong.
+    /// A line of the file is invalid.
     #[error("{}:{line}: {message}", path.display())]
     Line {
         /// The file.
         path: PathBuf,
         /// The line, counted from one.
         line: usize,
-        /// What is wrong with it.
+        /// The reason.
         message: String,
     },
-    /// A flag has a value that it may not have.
+    /// A flag has an invalid value.
     #[error("--{0}: {1}")]
     Flag(&'static str, String),
-    /// Nothing says where the torrents are.
+    /// Neither directories nor an index are given.
     #[error("no directory to serve: give `dirs` or `index` in {}, or DIR as an argument", .0.display())]
     NoDirectory(PathBuf),
-    /// A daemon in the background has no standard error.
+    /// A daemon in the background has no log file.
     #[error("daemon needs log-file: there is no standard error in the background")]
     NoLog,
 }
 
-/// Settings from the command line, each with its values.
+/// Settings on the command line, each with its values.
 pub type Flags = Vec<(&'static Setting, Vec<String>)>;
 
 /// Values as they were written, by the name of their setting.
 type Given = BTreeMap<&'static str, Vec<String>>;
 
-/// Where a configuration comes from. A reload reads it again.
+/// The sources of a configuration. A reload reads them again.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// The file that was named; `None` is [`DEFAULT_PATH`], which may be absent.
+    /// The named file; `None` is [`DEFAULT_PATH`], which may be absent.
     pub path: Option<PathBuf>,
-    /// What the command line says. It wins over the file.
+    /// The flags, which override the file.
     pub flags: Flags,
-    /// Where relative paths start, for a process that leaves the directory it was started in.
+    /// The directory of relative paths, for a process that leaves the one it was started in.
     pub directory: PathBuf,
-    /// The state directory when no setting names one; `None` means the user's state directory.
+    /// The state directory if no setting names one; `None` means that of the user.
     pub state_dir: Option<PathBuf>,
 }
 
 /// A configuration, and the values that it was made from.
 #[derive(Clone, Debug)]
 pub struct Configured {
-    /// What holds.
+    /// The configuration.
     pub config: Config,
     given: Given,
 }
 
 impl Configured {
-    /// What a setting was given, or else what is written for its default.
+    /// The values of a setting as written, or else its default.
     fn values(&self, setting: &Setting) -> Vec<&str> {
         match self.given.get(setting.name) {
             Some(values) => values.iter().map(String::as_str).collect(),
@@ -106,7 +106,7 @@ impl Sources {
     /// Reads the file and lays the flags over it.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first [`ConfigError`].
     pub fn load(&self) -> Result<Configured, ConfigError> {
         let configured = self.load_any()?;
         let library = &configured.config.library;
@@ -119,7 +119,7 @@ impl Sources {
     /// Like [`Sources::load`], for commands that need no directories.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first [`ConfigError`].
     pub fn load_any(&self) -> Result<Configured, ConfigError> {
         let path = self.path();
         let text = match fs::read_to_string(path) {
@@ -146,7 +146,7 @@ impl Sources {
         Ok(configured)
     }
 
-    /// Has relative paths start at a directory, also that of the file and those of `configured`.
+    /// Resolves relative paths against a directory: that of the file and those of `configured`.
     #[must_use]
     pub fn anchor(&mut self, directory: PathBuf, configured: Configured) -> Configured {
         self.path = self.path.take().map(|path| directory.join(path));
@@ -154,15 +154,14 @@ impl Sources {
         self.configure(configured.given)
     }
 
-    /// Has state kept in `directory` when no setting names another, also by `configured`.
+    /// Sets the state directory that applies if no setting names one, also for `configured`.
     #[must_use]
     pub fn keep_state_in(&mut self, directory: PathBuf, configured: Configured) -> Configured {
         self.state_dir = Some(directory);
         self.configure(configured.given)
     }
 
-    /// What a reload makes of the running configuration: the live settings are those of `loaded`,
-    /// all others stay.
+    /// The configuration after a reload: live settings as in `loaded`, all others as in `running`.
     #[must_use]
     pub fn merge(&self, running: &Configured, loaded: &Configured) -> Configured {
         let values = SETTINGS.iter().filter_map(|setting| {
@@ -188,8 +187,8 @@ impl Sources {
     }
 }
 
-/// Whether the flags replace what the file says of a setting: there is a flag of that name, or one
-/// that excludes it, as directories exclude an index.
+/// Returns true if the flags override a setting of the file: there is a flag of that name, or one that
+/// excludes it, as directories exclude an index.
 fn is_replaced(name: &str, flags: &Flags) -> bool {
     let setting = Setting::find(name);
     flags.iter().any(|(flag, values)| {
@@ -204,42 +203,45 @@ fn is_true(values: &[String]) -> bool {
     values.iter().any(|value| value == "true")
 }
 
-/// What the text of a file gives. All of it must be legal, also what flags replace.
+/// The values in the text of a file. All must be valid, even those that flags override.
 fn read(path: &Path, text: &str) -> Result<Given, ConfigError> {
-    let wrong = |at: usize, message: String| ConfigError::Line {
+    let invalid = |at: usize, message: String| ConfigError::Line {
         path: path.to_owned(),
         line: line_at(text, at),
         message,
     };
     let table = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
-        wrong(at, error.message().replace('\n', ", "))
+        invalid(at, error.message().replace('\n', ", "))
     })?;
-    // In the order of the file, so that the first mistake is reported.
+    // In the order of the file, so that the first error is reported.
     let mut entries: Vec<_> = table.get_ref().iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     let mut given = Given::new();
     for (key, value) in entries {
         let at = key.span().start;
         let name = key.get_ref().as_ref();
-        let setting = Setting::find(name).ok_or_else(|| wrong(at, unknown(name)))?;
+        let setting = Setting::find(name).ok_or_else(|| invalid(at, unknown(name)))?;
         let values = values(setting, value.get_ref())
             .and_then(|values| setting.check(&values).map(|()| values))
-            .map_err(|message| wrong(at, format!("{name}: {message}")))?;
+            .map_err(|message| invalid(at, format!("{name}: {message}")))?;
         let excluded = setting.excludes.filter(|other| {
             setting.takes == Takes::Switch
                 && is_true(&values)
                 && given.get(other).is_some_and(|given| is_true(given))
         });
         if let Some(other) = excluded {
-            return Err(wrong(at, format!("{name} and {other} exclude each other")));
+            return Err(invalid(
+                at,
+                format!("{name} and {other} exclude each other"),
+            ));
         }
         given.insert(setting.name, values);
     }
     Ok(given)
 }
 
-/// The line of a byte, counted from one.
+/// The line that holds a byte, counted from one.
 fn line_at(text: &str, at: usize) -> usize {
     let before = text.as_bytes().get(..at).unwrap_or_default();
     1 + before.iter().filter(|byte| **byte == b'\n').count()
@@ -258,14 +260,13 @@ fn unknown(name: &str) -> String {
     }
 }
 
-/// How many letters must be changed, added or removed to turn one word into the other; a dash and
-/// an underscore are the same letter here.
+/// The Levenshtein distance of two words, in which a dash equals an underscore.
 fn distance(from: &str, to: &str) -> usize {
     let same = |a: char, b: char| a == b || (a == '_' && b == '-');
     let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (number, a) in from.chars().enumerate() {
-        let mut diagonal = number;
-        let mut left = number + 1;
+    for (index, a) in from.chars().enumerate() {
+        let mut diagonal = index;
+        let mut left = index + 1;
         for (b, cell) in to.chars().zip(row.iter_mut().skip(1)) {
             let changed = diagonal + usize::from(!same(a, b));
             diagonal = *cell;
@@ -273,13 +274,13 @@ fn distance(from: &str, to: &str) -> usize {
             *cell = left;
         }
         if let Some(first) = row.first_mut() {
-            *first = number + 1;
+            *first = index + 1;
         }
     }
     row.last().copied().unwrap_or_default()
 }
 
-/// The values of a key, as they would be written behind the flag.
+/// The values of a key, as they are written after the flag.
 fn values(setting: &Setting, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     match (setting.takes, value) {
         (Takes::Many(_) | Takes::Positional(_), DeValue::Array(items)) => items
@@ -301,7 +302,7 @@ fn scalar(setting: &Setting, value: &DeValue<'_>) -> Result<String, String> {
     }
 }
 
-/// The whole configuration file with every default, each behind a `#`.
+/// The configuration file with every default, each commented out.
 #[must_use]
 pub fn default_text() -> String {
     let mut text = String::from(
@@ -331,17 +332,13 @@ pub fn default_text() -> String {
         for line in wrap(&format!("{}.{note}{restart}", setting.help)) {
             text.push_str(&format!("# {line}\n"));
         }
-        text.push_str(&format!(
-            "#{} = {}\n",
-            setting.name,
-            written(setting, value)
-        ));
+        text.push_str(&format!("#{} = {}\n", setting.name, toml(setting, value)));
     }
     text
 }
 
-/// A value as TOML has it.
-fn written(setting: &Setting, value: &str) -> String {
+/// A value in TOML.
+fn toml(setting: &Setting, value: &str) -> String {
     match setting.takes {
         Takes::Many(_) | Takes::Positional(_) => format!("[{value:?}]"),
         Takes::Switch | Takes::OffSwitch(_) => value.to_owned(),
@@ -350,7 +347,7 @@ fn written(setting: &Setting, value: &str) -> String {
     }
 }
 
-/// Lines of at most 98 characters, to which a `# ` comes.
+/// Lines of at most 98 characters, which follow a `# `.
 fn wrap(text: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
@@ -383,9 +380,9 @@ mod tests {
             flags: flags.iter().map(flag).collect(),
             ..Sources::default()
         };
-        let place = file.path().display().to_string();
-        let told = |error: ConfigError| error.to_string().replace(&place, "FILE");
-        sources.load().map_err(told)
+        let path = file.path().display().to_string();
+        let shown = |error: ConfigError| error.to_string().replace(&path, "FILE");
+        sources.load().map_err(shown)
     }
 
     #[test]
@@ -427,8 +424,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
-        for (text, told) in [
+    fn an_error_names_its_line() {
+        for (text, expected) in [
             (
                 "dirs = '/a'\n\nmax_unchoked = 3",
                 "FILE:3: unknown key \"max_unchoked\"; did you mean \"max-unchoked\"?",
@@ -459,7 +456,7 @@ mod tests {
                 "no directory to serve: give `dirs` or `index` in FILE, or DIR as an argument",
             ),
         ] {
-            assert_eq!(load(text, &[]).unwrap_err(), told, "{text:?}");
+            assert_eq!(load(text, &[]).unwrap_err(), expected, "{text:?}");
         }
         let syntax = load("dirs = '/a'\nport =", &[]).unwrap_err();
         assert!(
@@ -469,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_named_must_be_there_and_the_usual_one_may_be_absent() {
+    fn a_named_file_must_exist_and_the_default_file_may_be_absent() {
         let mut sources = Sources {
             path: Some("/nowhere/hekate.toml".into()),
             ..Sources::default()
@@ -537,7 +534,7 @@ mod tests {
             let line = format!(
                 "{} = {}\n",
                 setting.name,
-                written(setting, &other_value(setting))
+                toml(setting, &other_value(setting))
             );
             let kept = text
                 .lines()

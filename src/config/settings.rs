@@ -1,4 +1,4 @@
-//! The one table of options: how each is called, what it takes, what holds without it, what it does.
+//! The one table of options: names, values, defaults, help, and how each changes the configuration.
 //!
 //! The flags of `hekate seed`, the keys and comments of the configuration file and the tables of the
 //! manual are made from it, so they cannot diverge.
@@ -15,35 +15,35 @@ use crate::tracker::peers::DialledTorrents;
 use crate::tracker::shard::Shard;
 use crate::tracker::url::TrackerUrl;
 
-/// The longest turn that can be asked for, a year: it keeps sums of times far from overflow.
+/// The longest term that can be configured, a year: it keeps sums of times far from overflow.
 const MAX_UNCHOKED_TIME_S: u64 = 365 * 24 * 3600;
 
-/// The longest interval that can be asked for, a year.
+/// The longest interval that can be configured, a year.
 const MAX_RESCAN_S: u64 = 365 * 24 * 3600;
 
 /// One option: a flag on the command line, a key in the configuration file.
 pub struct Setting {
     /// The flag without its dashes, and the key.
     pub name: &'static str,
-    /// The flag's short form.
+    /// The short form of the flag.
     pub short: Option<char>,
-    /// The heading that it stands under.
+    /// Its heading in the help, the file and the manual.
     pub group: &'static str,
-    /// What is written behind it.
+    /// Its values.
     pub takes: Takes,
-    /// What holds when nothing is said.
+    /// Its default.
     pub default: Preset,
-    /// What it is for, in one sentence without a stop.
+    /// The help, one sentence without a stop.
     pub help: &'static str,
-    /// Whether a reload takes up a change; else a restart does.
+    /// A reload applies a change; otherwise a restart does.
     pub live: bool,
-    /// The setting that may not be given together with it.
+    /// A setting that cannot be combined with it.
     pub excludes: Option<&'static str>,
-    /// Replaces what the configuration has with the values.
+    /// Sets its fields of the configuration.
     apply: fn(&mut Config, Values<'_>) -> Result<(), String>,
 }
 
-/// What a setting is given, before it is parsed.
+/// The values of a setting, before they are parsed.
 #[derive(Clone, Copy)]
 struct Values<'a> {
     texts: &'a [String],
@@ -51,32 +51,32 @@ struct Values<'a> {
     directory: &'a Path,
 }
 
-/// What is written behind an option.
+/// The values that an option takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Takes {
-    /// Nothing on the command line, or `=true` or `=false`; `true` or `false` in the file.
+    /// None, or `=true` or `=false`, on the command line; `true` or `false` in the file.
     Switch,
-    /// The same for what is on unless told: a second flag has this name and turns it off.
+    /// The same, on by default: a second flag with this name turns it off.
     OffSwitch(&'static str),
-    /// One value, with what the manual calls it.
+    /// One value, with its name in the manual.
     One(&'static str),
     /// Any number of values: the flag is repeated, the file has a list.
     Many(&'static str),
-    /// The same, but without a flag: on the command line it stands alone.
+    /// The same, but as a positional argument on the command line.
     Positional(&'static str),
 }
 
-/// What holds when nothing is said.
+/// The default of a setting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Preset {
-    /// This, as it would be written.
+    /// This value, as it is written.
     Value(&'static str),
-    /// What words can say better, with an example of a value.
+    /// A description of the default, and an example of a value.
     Words(&'static str, &'static str),
 }
 
 impl Preset {
-    /// The default as it would be written, where it can be written.
+    /// The default as it is written, if it is a value.
     #[must_use]
     pub fn value(&self) -> Option<&'static str> {
         match *self {
@@ -98,8 +98,8 @@ macro_rules! optional {
     };
 }
 
-/// Makes the table. A row has the name, the short form, what it takes, the default, when a change is
-/// applied, and the setting that it excludes; below them the help and how values are applied.
+/// Makes the table. A row has the name, the short form, the values, the default, whether a change
+/// needs a reload or a restart, and the setting that it excludes; then the help, and how it is applied.
 macro_rules! settings {
     ($($group:literal { $(
         $name:literal $($short:literal)?, $takes:expr, $default:expr, $live:ident $(excludes $other:literal)?,
@@ -246,10 +246,10 @@ impl Setting {
         SETTINGS.iter().find(|setting| setting.name == name)
     }
 
-    /// Replaces what the configuration has with `values`; relative paths start at `directory`.
+    /// Applies `values` to the configuration; relative paths start at `directory`.
     ///
     /// # Errors
-    /// What is wrong with a value, in a few words.
+    /// A few words on an invalid value.
     pub fn apply(
         &self,
         config: &mut Config,
@@ -263,7 +263,7 @@ impl Setting {
         (self.apply)(config, values)
     }
 
-    /// Whether it may have these values.
+    /// Validates values.
     ///
     /// # Errors
     /// As [`Setting::apply`].
@@ -363,7 +363,7 @@ fn status(field: &mut StatusListen, values: Values<'_>) -> Result<(), String> {
     one(field, values, |text| {
         match (text, text.strip_prefix("unix:")) {
             ("off", _) => Ok(StatusListen::Off),
-            (_, Some("")) => Err("unix: needs a path behind it"),
+            (_, Some("")) => Err("unix: needs a path after it"),
             (_, Some(path)) => {
                 let path = values.directory.join(path);
                 Ok(StatusListen::At(StatusAddress::Unix(path)))

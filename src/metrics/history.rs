@@ -1,25 +1,28 @@
-//! Throughput over the last minutes, second by second.
+//! Throughput in each of the last seconds.
 //!
-//! Owns the ring of samples. It is told the time and a sum whenever the loop turns, which may be
-//! never for hours: what lies between is filled in then.
+//! The loop reports the time and a sum whenever it turns, which may be hours apart; the seconds between
+//! two turns are filled in then.
+
+use std::collections::VecDeque;
+use std::iter;
 
 use crate::timers::Time;
 
-/// Five minutes: what somebody wants to see who has just opened the page.
+/// Five minutes: enough for somebody who has just opened the page.
 pub const SECONDS: usize = 300;
 
-/// What [`History::minutes`] looks back on.
+/// The minutes in [`SECONDS`].
 pub const MINUTES: usize = SECONDS / 60;
 
-/// How many seconds "of late" is. Long enough for turns at a rate limit to even out.
-const LATE_SECONDS: usize = 5;
+/// The seconds that the current rate is the mean of. Long enough for turns at a rate limit to even out.
+const RATE_SECONDS: usize = 5;
 
-/// See the module's text.
+/// Bytes sent in each of the last whole seconds.
 #[derive(Debug)]
 pub struct History {
-    /// Bytes in each whole second, that second modulo [`SECONDS`].
-    samples: Box<[u64]>,
-    /// The second that is not over.
+    /// Oldest first; always `SECONDS - 1`.
+    seconds: VecDeque<u64>,
+    /// The current second.
     second: u64,
     /// The sum at its beginning.
     before: u64,
@@ -28,7 +31,7 @@ pub struct History {
 impl Default for History {
     fn default() -> Self {
         Self {
-            samples: vec![0; SECONDS].into_boxed_slice(),
+            seconds: vec![0; SECONDS - 1].into(),
             second: 0,
             before: 0,
         }
@@ -36,61 +39,47 @@ impl Default for History {
 }
 
 impl History {
-    /// The sum was this at that time. Cheap in all turns but the first of each second.
-    pub fn note(&mut self, now: Time, sum: u64) {
+    /// Records the sum of all bytes sent so far. Cheap in all turns but the first of each second.
+    pub fn record(&mut self, now: Time, sum: u64) {
         let second = now.0 / 1000;
         if second == self.second {
             return;
         }
-        // What was sent since the last turn, was sent in the second of that turn.
-        self.put(self.second, sum.saturating_sub(self.before));
-        let oldest = second.saturating_sub(SECONDS as u64);
-        for silent in (self.second + 1).max(oldest)..second {
-            self.put(silent, 0);
+        // Bytes sent since the last turn were sent in the second of that turn.
+        let sent = iter::once(sum.saturating_sub(self.before));
+        let silent = (self.second + 1..second).take(SECONDS).map(|_| 0);
+        for bytes in sent.chain(silent) {
+            self.seconds.pop_front();
+            self.seconds.push_back(bytes);
         }
         self.second = second;
         self.before = sum;
     }
 
-    fn put(&mut self, second: u64, bytes: u64) {
-        let place = usize::try_from(second % SECONDS as u64).unwrap_or(0);
-        if let Some(sample) = self.samples.get_mut(place) {
-            *sample = bytes;
-        }
-    }
-
-    /// Bytes in each of the last seconds that are over, oldest first.
-    pub fn seconds(&self) -> impl Iterator<Item = u64> {
-        let place = usize::try_from(self.second % SECONDS as u64).unwrap_or(0);
-        let (newest, oldest) = self.samples.split_at_checked(place).unwrap_or_default();
-        // The place of the second that is not over still has the oldest one.
-        oldest.iter().skip(1).chain(newest).copied()
+    /// Bytes in each of the last whole seconds, oldest first.
+    pub fn seconds(&self) -> impl Iterator<Item = u64> + Clone {
+        self.seconds.iter().copied()
     }
 
     /// Bytes a second in each of the last minutes, oldest first.
     #[must_use]
     pub fn minutes(&self) -> [u64; MINUTES] {
-        // The second that is not over belongs to the last minute: the first one is a second short.
-        let mut minutes = [0; MINUTES];
-        for (place, bytes) in self.seconds().enumerate() {
-            if let Some(minute) = minutes.get_mut((place + 1) / 60) {
-                *minute += bytes;
-            }
-        }
-        minutes.map(|bytes| bytes / 60)
+        // The current second belongs to the last minute, so the first one is a second short.
+        let seconds = iter::once(0).chain(self.seconds());
+        std::array::from_fn(|minute| seconds.clone().skip(60 * minute).take(60).sum::<u64>() / 60)
     }
 
-    /// Bytes in the second that had the most.
+    /// Bytes in the second with the most.
     #[must_use]
     pub fn peak_bytes(&self) -> u64 {
         self.seconds().max().unwrap_or(0)
     }
 
-    /// Bytes a second, of late.
+    /// Bytes a second in the last [`RATE_SECONDS`].
     #[must_use]
     pub fn rate_bytes(&self) -> u64 {
-        let late = self.seconds().skip(SECONDS - 1 - LATE_SECONDS);
-        late.sum::<u64>() / LATE_SECONDS as u64
+        let last = self.seconds().skip(SECONDS - 1 - RATE_SECONDS);
+        last.sum::<u64>() / RATE_SECONDS as u64
     }
 }
 
@@ -113,7 +102,7 @@ mod tests {
             (1999, 20),
             (2000, 30),
         ] {
-            history.note(Time(ms), sum);
+            history.record(Time(ms), sum);
         }
         assert_eq!(last(&history, 3), [0, 7, 23]);
     }
@@ -121,37 +110,37 @@ mod tests {
     #[test]
     fn seconds_without_a_turn_are_silent() {
         let mut history = History::default();
-        history.note(Time(0), 0);
-        history.note(Time(5_000), 100);
+        history.record(Time(0), 0);
+        history.record(Time(5_000), 100);
         assert_eq!(last(&history, 6), [0, 100, 0, 0, 0, 0]);
         assert_eq!(history.rate_bytes(), 20);
-        history.note(Time(86_400_000), 300);
+        history.record(Time(86_400_000), 300);
         assert_eq!(history.seconds().sum::<u64>(), 0, "a day later");
-        history.note(Time(86_401_000), 400);
+        history.record(Time(86_401_000), 400);
         assert_eq!(last(&history, 2), [0, 100]);
     }
 
     #[test]
-    fn minutes_are_told_as_bytes_a_second_with_the_peak() {
+    fn minutes_are_in_bytes_a_second_and_the_peak_is_of_one_second() {
         let mut history = History::default();
         // Two minutes of nothing, one of 600 a second, and one of a single burst.
-        history.note(Time(120_000), 0);
+        history.record(Time(120_000), 0);
         for second in 121..=180 {
-            history.note(Time(second * 1000), (second - 120) * 600);
+            history.record(Time(second * 1000), (second - 120) * 600);
         }
-        history.note(Time(210_000), 36_000);
-        history.note(Time(211_000), 36_000 + 6_000);
-        history.note(Time(240_000), 36_000 + 6_000);
+        history.record(Time(210_000), 36_000);
+        history.record(Time(211_000), 36_000 + 6_000);
+        history.record(Time(240_000), 36_000 + 6_000);
         assert_eq!(history.minutes(), [0, 0, 0, 600, 100]);
         assert_eq!(history.peak_bytes(), 6_000);
         assert_eq!(History::default().minutes(), [0; MINUTES]);
     }
 
     #[test]
-    fn all_the_minutes_are_there() {
+    fn the_last_five_minutes_are_kept() {
         let mut history = History::default();
         for second in 0..1000 {
-            history.note(Time(second * 1000), second * 10);
+            history.record(Time(second * 1000), second * 10);
         }
         assert_eq!(history.seconds().count(), SECONDS - 1);
         assert_eq!(history.seconds().sum::<u64>(), 10 * (SECONDS as u64 - 1));

@@ -10,7 +10,7 @@ use Read::{Durations, Labelled, Outcomes, Tracker, TrackerUp, Value, Version};
 
 /// One metric.
 pub struct Metric {
-    /// What it is to Prometheus.
+    /// Its type for Prometheus.
     pub kind: Kind,
     /// The name of the family: with the unit, without the suffix of its series.
     pub family: &'static str,
@@ -19,13 +19,13 @@ pub struct Metric {
     pub json: &'static str,
     /// Its values.
     pub read: Read,
-    /// What it is, without a stop at the end.
+    /// Its meaning, without a stop at the end.
     pub help: &'static str,
     /// When an operator has to act, and on what; empty when never.
     pub action: &'static str,
 }
 
-/// What a metric is to Prometheus.
+/// The type of a metric for Prometheus.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// A constant 1 with labels.
@@ -56,8 +56,8 @@ pub enum Read {
     Outcomes,
 }
 
-/// Makes the table. A row has the kind, the family, the path in `/status.json` and the values; below
-/// them what the metric is and when an operator has to act.
+/// Makes the table. A row has the kind, the family, the path in `/status.json` and the values, then
+/// the meaning, and when an operator has to act.
 macro_rules! metrics {
     ($($kind:ident $family:literal, $json:literal, $read:expr, $help:literal, $action:literal;)*) => {
         /// Every metric, in the order of `/metrics` and the manual.

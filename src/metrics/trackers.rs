@@ -1,40 +1,38 @@
 //! The figures of each tracker, and the sums of those not shown by name.
 //!
-//! Owns the figures of each tracker that is shown by its name, and the sums of all others: torrents
-//! may name as many trackers as they like, and a page or a monitoring system takes only so many.
-//! Pure.
+//! Torrents may name any number of trackers; a page or a monitoring system takes a limited number. Pure.
 
 use std::collections::BTreeMap;
 
-/// Trackers with figures of their own: nearly all torrents name some of a few dozen.
+/// Trackers with figures of their own: nearly all torrents name the same few dozen.
 pub const MAX_NAMED: usize = 64;
 
-/// Under this name stand all others. No host is called so.
+/// The label of all others. It is no valid host.
 pub const OTHERS: &str = "(others)";
 
-/// What is counted of one tracker, or of several together.
+/// Counters of one tracker, or of several together.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct TrackerSums {
-    /// Torrents that it is announced; of several trackers, each counts its own.
+    /// Torrents announced to it; a torrent with several trackers counts at each.
     pub torrents: u64,
-    /// By how many seconds the torrent that waits longest is late.
+    /// Lateness of the most overdue announce, in seconds.
     pub late_s: u64,
-    /// Requests that were sent, repeated ones included.
+    /// Requests sent, including repeated ones.
     pub sent: u64,
-    /// Announces that were accepted.
+    /// Announces accepted.
     pub accepted: u64,
-    /// Announces that were refused.
+    /// Announces refused.
     pub refused: u64,
-    /// Announces without an answer that makes sense.
+    /// Announces without a valid answer.
     pub failed: u64,
-    /// Connections that are open.
+    /// Open connections.
     pub connections: u64,
-    /// Requests that are not answered yet.
+    /// Requests not answered yet.
     pub in_flight: u64,
 }
 
 impl TrackerSums {
-    /// Takes another tracker in: all is added, but for lateness, of which the worse one counts.
+    /// Adds another tracker. The lateness becomes the larger one.
     pub fn add(&mut self, other: &Self) {
         self.torrents += other.torrents;
         self.late_s = self.late_s.max(other.late_s);
@@ -46,7 +44,7 @@ impl TrackerSums {
         self.in_flight += other.in_flight;
     }
 
-    /// How announces ended, each with its name.
+    /// Results of announces, each with its label.
     #[must_use]
     pub fn outcomes(&self) -> [(&'static str, u64); 3] {
         [
@@ -57,22 +55,22 @@ impl TrackerSums {
     }
 }
 
-/// Whether a tracker is well.
+/// The health of a tracker.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum TrackerState {
-    /// Nothing is known yet.
+    /// Not announced to yet.
     #[default]
     New,
     /// It answers.
     Up,
-    /// It failed, and is left alone for so many seconds.
+    /// It failed; the next announce follows after this many seconds.
     Resting(u64),
-    /// It failed, and one announce finds out whether it answers again.
+    /// It failed, and one announce tests whether it answers again.
     Probing,
 }
 
 impl TrackerState {
-    /// One word for it.
+    /// Its name in the status.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -87,15 +85,15 @@ impl TrackerState {
 /// One tracker.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct TrackerFigures {
-    /// How it is spoken to and where, without the path, which may hold a key.
+    /// Scheme, host and port. The path may hold a passkey and is left out.
     pub site: String,
-    /// Where alone.
+    /// The host only.
     pub host: String,
-    /// Whether it is well.
+    /// Its health.
     pub state: TrackerState,
-    /// What was last wrong there, and how many seconds ago.
+    /// The last failure, and its age in seconds.
     pub trouble: Option<(String, u64)>,
-    /// What is counted.
+    /// Its counters.
     pub sums: TrackerSums,
 }
 
@@ -104,15 +102,14 @@ pub struct TrackerFigures {
 pub struct Trackers {
     /// Those with figures of their own, at most [`MAX_NAMED`].
     pub named: Vec<TrackerFigures>,
-    /// How many others there are.
+    /// The number of all others.
     pub others: u64,
-    /// What is counted of these. Torrents, lateness and requests in flight are some seconds old.
+    /// Their counters. Torrents, lateness and requests in flight are some seconds old.
     pub other: TrackerSums,
 }
 
 impl Trackers {
-    /// What is counted of each host, and whether it answers in any way that it is spoken to; all
-    /// others at the end.
+    /// For each host, whether it answers by any protocol, and its counters; all others come last.
     #[must_use]
     pub fn by_host(&self) -> Vec<(&str, bool, TrackerSums)> {
         let mut hosts: BTreeMap<&str, (bool, TrackerSums)> = BTreeMap::new();
@@ -131,7 +128,7 @@ impl Trackers {
         all
     }
 
-    /// All of them together.
+    /// The counters of all trackers together.
     #[must_use]
     pub fn sum(&self) -> TrackerSums {
         let mut sum = self.other;
@@ -147,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_that_is_spoken_to_in_two_ways_has_one_row() {
+    fn a_host_with_two_protocols_has_one_row() {
         let tracker = |site: &str, state, accepted, late_s| TrackerFigures {
             site: site.to_owned(),
             host: site.rsplit('/').next().unwrap().to_owned(),

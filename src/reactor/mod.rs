@@ -292,7 +292,7 @@ impl Reactor {
         shared.now =
             Time(u64::try_from(elapsed_ms).expect("a process ends before 500 million years"));
         let sent_bytes = shared.counters.payload_bytes;
-        shared.process.history.note(shared.now, sent_bytes);
+        shared.process.history.record(shared.now, sent_bytes);
         for event in &self.events {
             match Source::of(event.token()) {
                 Source::Waker => self.is_woken = true,

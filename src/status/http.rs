@@ -1,26 +1,25 @@
-//! As much HTTP as a status listener needs: one GET, one answer, the connection ends.
+//! As much HTTP as a status listener needs: one GET, one response, then the connection closes.
 //!
-//! Owns the bounds of a request and the check of its Host. It is pure: bytes in, bytes out. It must
-//! not know what is answered.
+//! Bounds the request head and checks its Host. Pure.
 
 use std::net::IpAddr;
 
 /// The longest request head: a browser with large cookies of its other sites on localhost fits.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
 
-/// Header fields in a request.
+/// Most header fields of a request.
 const MAX_HEADERS: usize = 64;
 
-/// What a request asks for.
+/// A request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
-    /// Without the query.
+    /// The target without the query.
     pub path: String,
     query: String,
 }
 
 impl Request {
-    /// The value of a field of the query, as it stands: what is asked here needs no escapes.
+    /// The raw value of a field of the query; no value in use here needs escapes.
     #[must_use]
     pub fn query(&self, name: &str) -> Option<&str> {
         let mut fields = self
@@ -33,20 +32,20 @@ impl Request {
     }
 }
 
-/// What received bytes are.
+/// The result of parsing received bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Parsed {
-    /// Not a whole request yet.
+    /// The head is not complete yet.
     Incomplete,
-    /// A request.
+    /// A complete request.
     Request(Request),
-    /// To be answered by this and nothing else.
+    /// To be answered with this status.
     Refused(Status),
 }
 
-/// The status line of an answer.
+/// The status of a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "they are called as RFC 9110 calls them")]
+#[expect(missing_docs, reason = "the names are those of RFC 9110")]
 pub enum Status {
     Ok,
     BadRequest,
@@ -77,16 +76,16 @@ impl Status {
     }
 }
 
-/// By which names the listener may be called.
+/// The host names that requests may carry.
 ///
-/// A page of somebody else can make a browser resolve that page's name to 127.0.0.1 and then read
-/// what it finds there (DNS rebinding). The browser still sends the name, so that names are only
-/// accepted which nobody else can have: addresses, `localhost`, and those that were configured.
+/// A foreign page can make a browser resolve the page's own name to 127.0.0.1 and read the response
+/// (DNS rebinding). The browser still sends that name as Host, so only names are accepted that no
+/// foreign page can have: addresses, `localhost`, and those configured.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Hosts {
-    /// Further names.
+    /// The configured names.
     pub names: Vec<String>,
-    /// No browser comes over a Unix socket, but a proxy does, which sends what it was asked for.
+    /// Accept any name, as on a Unix socket: only a proxy connects to it, and passes the name on.
     pub any: bool,
 }
 
@@ -127,7 +126,7 @@ pub fn parse(received: &[u8], hosts: &Hosts) -> Parsed {
     match (host.next(), host.next(), head.version) {
         (Some(host), None, _) if hosts.allows(host.trim()) => {}
         (Some(_), None, _) => return Parsed::Refused(Status::MisdirectedRequest),
-        // HTTP/1.0 has no Host; every browser sends one.
+        // HTTP/1.0 has no Host; every browser sends HTTP/1.1.
         (None, _, Some(0)) => {}
         _ => return Parsed::Refused(Status::BadRequest),
     }
@@ -142,10 +141,10 @@ pub fn parse(received: &[u8], hosts: &Hosts) -> Parsed {
     })
 }
 
-/// A whole answer.
+/// A complete response.
 #[must_use]
 pub fn answer(status: Status, content_type: &str, body: &str) -> Vec<u8> {
-    // The page runs no script but its own and is shown in no frame. Figures are never kept.
+    // The page may run its own script only and may not be framed. Responses are never cached.
     format!(
         "HTTP/1.1 {}\r\n\
          Content-Type: {content_type}\r\n\
@@ -168,7 +167,7 @@ pub fn answer(status: Status, content_type: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The answer to what cannot be answered.
+/// A response whose body is its own status.
 #[must_use]
 pub fn refusal(status: Status) -> Vec<u8> {
     answer(
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_others_can_have_are_refused() {
+    fn hosts_that_a_foreign_page_can_have_are_refused() {
         for host in [
             "127.0.0.1",
             "[::1]:6970",
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_no_get_with_one_host_is_refused() {
+    fn only_a_get_with_one_host_is_accepted() {
         let hosts = Hosts::default();
         for (head, status) in [
             (
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_awaited_up_to_a_bound() {
+    fn a_request_head_is_bounded() {
         let hosts = Hosts::default();
         assert_eq!(parse(b"", &hosts), Parsed::Incomplete);
         assert_eq!(
@@ -287,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_says_its_length_and_that_it_is_the_last() {
+    fn a_response_has_its_length_and_closes_the_connection() {
         let answer = String::from_utf8(answer(Status::Ok, "text/plain", "größer")).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));
         assert!(

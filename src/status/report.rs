@@ -11,12 +11,12 @@ use crate::peer::close::CloseReason;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
 
-/// Bad pieces that are named for people; the log names all.
+/// Most bad pieces in the text; the log names all.
 const LINES_MAX: usize = 10;
-/// Trackers with a line of their own in the text.
+/// Most trackers with a line of their own in the text.
 const TRACKERS_IN_TEXT: usize = 10;
 
-/// `/status.json`: the metrics at their paths, and what only people need.
+/// `/status.json`: the metrics at their paths, and a few more values.
 #[must_use]
 pub fn json(snapshot: &Snapshot) -> String {
     let mut status = json!({
@@ -99,7 +99,7 @@ pub fn history(seconds: impl Iterator<Item = u64>) -> String {
     json!({ "payload_bytes": bytes }).to_string()
 }
 
-/// The same as lines: none when pieces are not hashed.
+/// The lines on hashed pieces: none when pieces are not hashed.
 fn piece_lines(snapshot: &Snapshot) -> String {
     let Some(pieces) = snapshot.storage.pieces else {
         return String::new();
@@ -114,17 +114,17 @@ fn piece_lines(snapshot: &Snapshot) -> String {
     lines
 }
 
-/// A torrent with peers, for people.
+/// A torrent with peers.
 pub struct Busy<'a> {
-    /// Which one.
+    /// Its info-hash.
     pub info_hash: InfoHash,
-    /// What its file or directory is called; whoever made the torrent has chosen it.
+    /// The name of its file or directory, which its author chose.
     pub name: &'a str,
     /// Its peers.
     pub peers: u32,
-    /// What they were sent.
+    /// Bytes sent to them.
     pub payload_bytes: u64,
-    /// Bytes a second, of late.
+    /// Bytes a second in the last seconds.
     pub rate_bytes: u64,
 }
 
@@ -150,7 +150,7 @@ fn minutes(snapshot: &Snapshot) -> String {
     format!("minutes   {}, peak {peak}/s\n", minutes.join(", "))
 }
 
-/// Why connections ended, the most frequent first.
+/// Reasons for which connections ended, the most frequent first.
 fn ends(counters: &Counters) -> String {
     let reasons = CloseReason::LABELS.iter().zip(counters.closed);
     let mut reasons: Vec<_> = reasons.filter(|(_, count)| *count > 0).collect();
@@ -230,7 +230,7 @@ fn phase(snapshot: &Snapshot) -> String {
     }
 }
 
-/// Those that are worst off first; a terminal has few lines.
+/// The latest trackers first, since a terminal has few lines.
 fn tracker_lines(trackers: &Trackers) -> String {
     let mut named: Vec<&TrackerFigures> = trackers.named.iter().collect();
     named.sort_by_key(|tracker| Reverse(tracker.sums.late_s));
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_is_for_people() {
+    fn the_text_shows_the_figures_with_units() {
         let text = text(&snapshot());
         assert!(text.contains(" is serving, up 1 d 1 h\n"), "{text}");
         assert!(text.contains("1.5 GiB in 0 blocks"), "{text}");
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_has_the_minutes_and_the_ends_and_the_busiest() {
+    fn the_text_has_the_minutes_the_close_reasons_and_the_busiest() {
         let mut snapshot = snapshot();
         let quiet = text(&snapshot);
         assert!(quiet.contains("\nended     no connection yet\n"), "{quiet}");
@@ -367,8 +367,9 @@ mod tests {
             rate_bytes: 1024,
         });
         let hash = "ab".repeat(20);
-        let told = format!("busiest   1.0 KiB/s to 3 peers, 1.5 GiB sent: {hash} a\\u{{1b}}[2Jb\n");
-        assert_eq!(line, told);
+        let expected =
+            format!("busiest   1.0 KiB/s to 3 peers, 1.5 GiB sent: {hash} a\\u{{1b}}[2Jb\n");
+        assert_eq!(line, expected);
     }
 
     #[test]
@@ -382,15 +383,15 @@ mod tests {
     }
 
     #[test]
-    fn how_far_the_first_index_is_is_told() {
+    fn the_progress_of_the_first_index_is_shown() {
         assert!(json(&snapshot()).contains(r#""indexed_files":null"#));
         let snapshot = Snapshot {
             phase: Phase::Indexing,
             indexed_files: Some(1234),
             ..snapshot()
         };
-        let told = r#""phase":"indexing","indexed_files":1234"#;
-        assert!(json(&snapshot).contains(told));
+        let expected = r#""phase":"indexing","indexed_files":1234"#;
+        assert!(json(&snapshot).contains(expected));
         assert!(text(&snapshot).contains(" is indexing, 1234 files so far, up "));
     }
 

@@ -25,12 +25,11 @@ use crate::timers::Time;
 /// Clients at the same time: a few people and their monitoring.
 pub const MAX_CLIENTS: usize = 16;
 
-/// How long a whole exchange may take.
+/// The longest exchange.
 const EXCHANGE_MS: u64 = 10_000;
 
-/// Bytes behind a request that are read before its connection is closed: more than any client sends
-/// that has not seen its answer yet. A client that sends more is cut off, or the loop would read for
-/// ever.
+/// Most bytes after a request that are read before its connection is closed: more than any client
+/// sends before it sees the response. The bound keeps a client from making the loop read for ever.
 const DRAINED_MAX_BYTES: usize = 64 * 1024;
 
 /// The status listener cannot be opened where the configuration says.
@@ -41,14 +40,14 @@ pub struct StatusError {
     error: io::Error,
 }
 
-/// One client, from its request to its answer. It is never given twice.
+/// The id of a client, from its request to its response. Ids are not reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ClientId(u64);
 
 /// The listener and its clients.
 pub struct StatusServer {
     listener: Socket,
-    /// The path of the socket when we made it: it is removed at the end.
+    /// The path of a Unix socket that we created: it is removed at the end.
     path: Option<PathBuf>,
     hosts: Hosts,
     /// More clients may be waiting: a latch that only `WouldBlock` clears.
@@ -62,29 +61,29 @@ struct Client {
     stream: Socket,
     state: ClientState,
     deadline: Time,
-    /// An event has come, or an answer: a latch that `WouldBlock` clears.
+    /// There was an event, or a response to send: a latch that `WouldBlock` clears.
     is_ready: bool,
 }
 
 enum ClientState {
     /// Its request is being read.
     Receiving(Vec<u8>),
-    /// Its request is complete, its answer is not there yet.
+    /// Its request is complete, and its response is awaited.
     Awaiting,
     Sending {
         answer: Vec<u8>,
         sent: usize,
     },
-    /// Closing a socket with unread bytes in it would reset the connection under the answer.
+    /// Closing a socket with unread bytes would reset the connection before the response arrives.
     Draining {
         bytes: usize,
     },
 }
 
 impl StatusServer {
-    /// Listens where the configuration says; a socket that was passed to the process takes
-    /// precedence. The default address may be taken by another program: there is no status then. A
-    /// Unix socket that root makes becomes `owner`'s.
+    /// Listens at the configured address; a socket that was passed to the process takes precedence.
+    /// If another program has the default address, there is no status. A Unix socket that root creates
+    /// is given to `owner`.
     ///
     /// # Errors
     /// When the configured address cannot be listened on.
@@ -178,7 +177,7 @@ impl StatusServer {
             }
             match self.listener.accept() {
                 Ok((stream, _)) => self.admit(stream, registry, token, now),
-                // Without descriptors nobody can be accepted; the next event tries again.
+                // Also without free descriptors; the next event tries again.
                 Err(_) => self.is_acceptable = false,
             }
         }
@@ -262,18 +261,18 @@ fn bind(address: &StatusAddress, owner: Option<Owner>) -> io::Result<Socket> {
     }
 }
 
-/// What has come of a client.
+/// The state of a client after reading and writing.
 enum Advance {
-    /// Nothing more until an event or an answer comes.
+    /// It waits for an event or for its response.
     Blocked,
     /// Its request is complete.
     Request(Request),
-    /// It is done.
+    /// The exchange is over.
     Closed,
 }
 
 impl Client {
-    /// Goes on until its socket has nothing more.
+    /// Reads and writes until the socket would block.
     fn advance(&mut self, hosts: &Hosts) -> Advance {
         loop {
             match self.step(hosts) {
@@ -286,7 +285,7 @@ impl Client {
         }
     }
 
-    /// One read or write. Returns nothing when the next one may follow.
+    /// One read or write. Returns `None` if another may follow.
     fn step(&mut self, hosts: &Hosts) -> io::Result<Option<Advance>> {
         let mut buffer = [0; 4096];
         match &mut self.state {
@@ -330,7 +329,7 @@ impl Client {
     }
 }
 
-/// Removes a socket that nobody listens on: one that a killed process has left.
+/// Removes a socket that no process listens on, left by one that was killed.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match UnixStream::connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),

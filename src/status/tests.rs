@@ -1,4 +1,4 @@
-//! What dashboards and scripts read stays as it is: names, keys and values, compared with files.
+//! Names, keys and values that dashboards and scripts use, compared with files.
 
 use super::report;
 use crate::metrics::trackers::{TrackerFigures, TrackerState, TrackerSums, Trackers};

@@ -15,7 +15,7 @@ use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
 use super::check;
 
-/// Bytes for what the user database knows of one user; it is doubled while it is too small.
+/// Size of the first buffer for the strings of a record; it is doubled while it is too small.
 const RECORD_BYTES: usize = 1024;
 
 /// More than any record of the user database needs.
@@ -24,7 +24,7 @@ const MAX_RECORD_BYTES: usize = 1 << 20;
 /// The first descriptor that a service manager passes: `sd_listen_fds(3)`.
 const FIRST_PASSED: RawFd = 3;
 
-/// How many threads the process has.
+/// The number of threads of the process.
 ///
 /// # Errors
 /// Those of reading `/proc/self/task`.
@@ -32,7 +32,7 @@ pub fn threads() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/task")?.count())
 }
 
-/// Goes on as two processes. Answers whether this is the new one.
+/// Forks. Returns true in the new process.
 ///
 /// # Errors
 /// Those of fork(2); `Other` when the process has more than one thread.
@@ -40,16 +40,16 @@ pub fn fork() -> io::Result<bool> {
     if threads()? != 1 {
         return Err(io::Error::other("a process with threads cannot fork"));
     }
-    // SAFETY: with a single thread, nobody else can hold a lock that the new process would find
-    // taken, so that it may do all that this one may.
+    // SAFETY: with a single thread, no other thread can hold a lock that would stay locked in the new
+    // process, so it may call any function.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        number => Ok(number == 0),
+        pid => Ok(pid == 0),
     }
 }
 
-/// Takes over the descriptors that whoever started the process passed to it, from 3 on. They are
-/// closed when a program is run. Only the first call may take them.
+/// Takes over the descriptors that were passed to the process, from 3 on, and makes them close on
+/// exec. Only the first call may take them.
 ///
 /// # Errors
 /// `Other` the second time; EBADF when one of them is not open.
@@ -59,27 +59,27 @@ pub fn take_passed_descriptors(count: usize) -> io::Result<Vec<OwnedFd>> {
         return Err(io::Error::other("they were taken before"));
     }
     let last = RawFd::try_from(count).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let numbers = FIRST_PASSED..FIRST_PASSED.saturating_add(last);
-    for number in numbers.clone() {
+    let descriptors = FIRST_PASSED..FIRST_PASSED.saturating_add(last);
+    for descriptor in descriptors.clone() {
         // SAFETY: fcntl with these arguments reads and writes no memory.
-        if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        if unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
             return Err(io::Error::last_os_error());
         }
     }
-    Ok(numbers
+    Ok(descriptors
         // SAFETY: the descriptor is open, was opened before the process began, and is taken once.
-        .map(|number| unsafe { OwnedFd::from_raw_fd(number) })
+        .map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
         .collect())
 }
 
-/// A user as the system knows it.
+/// A record of the user database.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct User {
-    /// The name, when there is a record of it.
+    /// The name; `None` for an id without a record.
     pub name: Option<CString>,
-    /// The number.
+    /// User id.
     pub id: libc::uid_t,
-    /// The number of its group.
+    /// Group id.
     pub group: libc::gid_t,
 }
 
@@ -96,7 +96,7 @@ pub fn user_by_name(name: &str) -> io::Result<Option<User>> {
     .map(|record| record.map(|record: Found<libc::passwd>| record.user()))
 }
 
-/// Looks a user up by number.
+/// Looks a user up by id.
 ///
 /// # Errors
 /// Those of `getpwuid_r(3)`.
@@ -108,7 +108,7 @@ pub fn user_by_id(id: libc::uid_t) -> io::Result<Option<User>> {
     .map(|record| record.map(|record: Found<libc::passwd>| record.user()))
 }
 
-/// Looks a group's number up by its name.
+/// Looks up the id of a group by its name.
 ///
 /// # Errors
 /// Those of `getgrnam_r(3)`; `InvalidInput` for a name with a zero byte.
@@ -140,17 +140,17 @@ impl Found<libc::passwd> {
     }
 }
 
-/// Calls one of the functions that look a record up, with room for a record, room of so many bytes
-/// for what it points to, and the place where it says whether there was one.
+/// Calls a reentrant look-up function with memory for a record, a buffer for the strings that it points
+/// to, the buffer's length, and a pointer that stays null when there is no such record.
 fn find_record<T>(
-    look: impl Fn(*mut T, *mut libc::c_char, usize, *mut *mut T) -> libc::c_int,
+    find: impl Fn(*mut T, *mut libc::c_char, usize, *mut *mut T) -> libc::c_int,
 ) -> io::Result<Option<Found<T>>> {
     let mut length = RECORD_BYTES;
     loop {
         let mut record = MaybeUninit::<T>::zeroed();
         let mut bytes = vec![0; length];
         let mut found = ptr::null_mut();
-        let answer = look(
+        let answer = find(
             record.as_mut_ptr(),
             bytes.as_mut_ptr(),
             length,
@@ -160,20 +160,20 @@ fn find_record<T>(
             0 if found.is_null() => return Ok(None),
             0 => {
                 return Ok(Some(Found {
-                    // SAFETY: the function has found a record and written it there.
+                    // SAFETY: the function has found a record and written it to `record`.
                     record: unsafe { record.assume_init() },
                     _bytes: bytes,
                 }));
             }
             libc::ERANGE if length < MAX_RECORD_BYTES => length *= 2,
-            // What some systems answer when there is no such record.
+            // Some systems return these when there is no such record.
             libc::ENOENT | libc::ESRCH => return Ok(None),
             code => return Err(io::Error::from_raw_os_error(code)),
         }
     }
 }
 
-/// Who the process is.
+/// The user and group ids of the process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// Real, effective and saved user.
@@ -182,14 +182,14 @@ pub struct Identity {
     pub groups: [libc::gid_t; 3],
 }
 
-/// Who the process is.
+/// The user and group ids of this process.
 ///
 /// # Errors
 /// Those of getresuid(2) and getresgid(2).
 pub fn identity() -> io::Result<Identity> {
     let (mut users, mut groups) = ([0; 3], [0; 3]);
     let [real, effective, saved] = users.each_mut().map(ptr::from_mut);
-    // SAFETY: the kernel writes one number to each of the three places.
+    // SAFETY: the kernel writes one id through each of the three pointers.
     check(unsafe { libc::getresuid(real, effective, saved) })?;
     let [real, effective, saved] = groups.each_mut().map(ptr::from_mut);
     // SAFETY: the same.
@@ -197,7 +197,7 @@ pub fn identity() -> io::Result<Identity> {
     Ok(Identity { users, groups })
 }
 
-/// Becomes a user and its groups for good: the real, the effective and the saved one.
+/// Switches to a user and its groups for good: the real, effective and saved ids.
 ///
 /// # Errors
 /// Those of initgroups(3), setgroups(2), setresgid(2) and setresuid(2).
@@ -206,7 +206,7 @@ pub fn become_user(user: &User) -> io::Result<()> {
     match &user.name {
         // SAFETY: the name is a string that ends with a zero.
         Some(name) => check(unsafe { libc::initgroups(name.as_ptr(), group) })?,
-        // SAFETY: the kernel reads one number.
+        // SAFETY: the kernel reads one group id.
         None => check(unsafe { libc::setgroups(1, &raw const group) })?,
     }
     // SAFETY: setresgid has no memory arguments.
@@ -215,23 +215,23 @@ pub fn become_user(user: &User) -> io::Result<()> {
     check(unsafe { libc::setresuid(id, id, id) })
 }
 
-/// Tries to become root again. Answers whether that was possible.
+/// Tries to become root again. Returns true if that was possible.
 #[must_use]
 pub fn can_become_root() -> bool {
     // SAFETY: setresuid has no memory arguments.
     unsafe { libc::setresuid(0, 0, 0) == 0 }
 }
 
-/// Removes every capability from the bounding set, so that no program that is run can gain one. It
-/// needs a capability itself.
+/// Removes every capability from the bounding set, so that no executed program can gain one. It needs
+/// CAP_SETPCAP.
 ///
 /// # Errors
 /// Those of prctl(2).
 pub fn empty_bounding_set() -> io::Result<()> {
-    for number in 0..u64::BITS {
-        let capability = CapabilitySet::from_bits_retain(1 << number);
+    for bit in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << bit);
         match thread::remove_capability_from_bounding_set(capability) {
-            // The kernel has no capability of this number, and none above.
+            // The kernel has no capability of this number or above.
             Err(Errno::INVAL) => break,
             outcome => outcome?,
         }
@@ -239,7 +239,7 @@ pub fn empty_bounding_set() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives up every capability: effective, permitted, inheritable and ambient.
+/// Drops every capability: effective, permitted, inheritable and ambient.
 ///
 /// # Errors
 /// Those of prctl(2) and capset(2).

@@ -305,7 +305,7 @@ mod tests {
 
     /// Every range against the plain way: one entry for each byte of the torrent.
     #[test]
-    fn every_range_gives_the_bytes_that_are_there() {
+    fn every_range_gives_the_bytes_of_the_files() {
         let cases: [&[(u64, bool)]; 6] = [
             &[
                 (3, false),
