@@ -223,7 +223,7 @@ pub fn can_become_root() -> bool {
 }
 
 /// Removes every capability from the bounding set, so that no executed program can gain one. It needs
-/// CAP_SETPCAP.
+/// `CAP_SETPCAP`.
 ///
 /// # Errors
 /// Those of prctl(2).
