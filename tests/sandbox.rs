@@ -20,8 +20,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use hekate::daemon::sandbox::{AllowedPaths, Strength};
+use hekate::daemon::sandbox::AllowedPaths;
 use hekate::sys;
+use landlock::RulesetStatus;
 
 /// A thing to try: what it is, whether the sandbox allows it, and the attempt.
 type Attempt<'a> = (&'a str, bool, Box<dyn Fn() -> io::Result<()> + Sync + 'a>);
@@ -183,7 +184,7 @@ fn inside(base: &Path) {
     let strength = allowed.enter().unwrap();
     assert_eq!(
         strength,
-        Strength::Whole,
+        RulesetStatus::FullyEnforced,
         "the kernel knows less of Landlock than the rules: this test needs Linux 6.12"
     );
     check(&attempts, true);

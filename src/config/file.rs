@@ -328,11 +328,9 @@ pub fn default_text() -> String {
             Preset::Value(value) => (String::new(), value),
             Preset::Words(words, example) => (format!(" Default: {words}."), example),
         };
-        text.push('\n');
-        for line in wrap(&format!("{}.{note}{restart}", setting.help)) {
-            text.push_str(&format!("# {line}\n"));
-        }
-        text.push_str(&format!("#{} = {}\n", setting.name, toml(setting, value)));
+        let help = comment(&format!("{}.{note}{restart}", setting.help));
+        let (name, value) = (setting.name, toml(setting, value));
+        text.push_str(&format!("\n{help}\n#{name} = {value}\n"));
     }
     text
 }
@@ -347,19 +345,17 @@ fn toml(setting: &Setting, value: &str) -> String {
     }
 }
 
-/// Lines of at most 98 characters, which follow a `# `.
-fn wrap(text: &str) -> Vec<String> {
-    let mut lines = vec![String::new()];
+/// A comment in lines of at most 100 characters.
+fn comment(text: &str) -> String {
+    let (mut lines, mut width) = ("#".to_owned(), 1);
     for word in text.split(' ') {
-        let Some(line) = lines.last_mut() else { break };
-        if !line.is_empty() && line.len() + 1 + word.len() > 98 {
-            lines.push(word.to_owned());
-        } else {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
+        if width + 1 + word.len() > 100 {
+            lines.push_str("\n#");
+            width = 1;
         }
+        lines.push(' ');
+        lines.push_str(word);
+        width += 1 + word.len();
     }
     lines
 }

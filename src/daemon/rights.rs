@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
+use landlock::RulesetStatus;
 use thiserror::Error;
 
 use super::identity::{IdentityError, Plan};
-use super::sandbox::{AllowedPaths, Strength};
+use super::sandbox::AllowedPaths;
 use crate::config::Config;
 use crate::logging::Logging;
 
@@ -77,17 +78,17 @@ fn forbid_new_privileges() -> bool {
 
 fn enter(allowed: &AllowedPaths) -> bool {
     match allowed.enter() {
-        Ok(Strength::Whole) => {
+        Ok(RulesetStatus::FullyEnforced) => {
             log::info!("sandbox: active (Landlock)");
             true
         }
-        Ok(Strength::Part) => {
+        Ok(RulesetStatus::PartiallyEnforced) => {
             log::info!(
                 "sandbox: active, but this kernel's Landlock does not support all of the rules"
             );
             true
         }
-        Ok(Strength::Nothing) => {
+        Ok(RulesetStatus::NotEnforced) => {
             log::warn!("sandbox: not active: this kernel has no Landlock");
             false
         }

@@ -56,17 +56,6 @@ pub enum SandboxError {
     Ruleset(#[from] RulesetError),
 }
 
-/// How much of the sandbox the kernel enforces.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Strength {
-    /// All of it.
-    Whole,
-    /// Part of it: the kernel is older than the rules.
-    Part,
-    /// Nothing: the kernel has no Landlock.
-    Nothing,
-}
-
 /// The paths that the sandbox allows, each with everything below it. All others are denied.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AllowedPaths {
@@ -139,11 +128,12 @@ impl AllowedPaths {
             .any(|allowed| path.starts_with(allowed))
     }
 
-    /// Denies everything else, for good, to this thread and those that it will start.
+    /// Denies everything else, for good, to this thread and those that it will start. Returns how much
+    /// of that the kernel enforces.
     ///
     /// # Errors
     /// A [`SandboxError`].
-    pub fn enter(&self) -> Result<Strength, SandboxError> {
+    pub fn enter(&self) -> Result<RulesetStatus, SandboxError> {
         match process::threads()? {
             1 => {}
             threads => return Err(SandboxError::Threads(threads)),
@@ -164,11 +154,7 @@ impl AllowedPaths {
             .add_rule(NetPort::new(0, AccessNet::BindTcp))?;
         // no_new_privs is an option of its own.
         let restricted = rules.no_new_privs(false).restrict_self()?;
-        Ok(match restricted.ruleset {
-            RulesetStatus::FullyEnforced => Strength::Whole,
-            RulesetStatus::PartiallyEnforced => Strength::Part,
-            RulesetStatus::NotEnforced => Strength::Nothing,
-        })
+        Ok(restricted.ruleset)
     }
 }
 

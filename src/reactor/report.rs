@@ -110,7 +110,7 @@ impl StatusService {
                 Ok(page) => report.listed(&page),
                 Err(error) => {
                     log::error!("cannot list torrents: {error}");
-                    http::refusal(Status::InternalServerError)
+                    http::refusal(Status::INTERNAL_SERVER_ERROR)
                 }
             };
             let client = self.listings.swap_remove(at).client;
@@ -134,7 +134,7 @@ impl StatusService {
             Err(status) => return Some(http::refusal(status)),
         };
         if self.listings.len() >= LISTINGS_MAX {
-            return Some(http::refusal(Status::ServiceUnavailable));
+            return Some(http::refusal(Status::SERVICE_UNAVAILABLE));
         }
         match PendingListing::start(client, listing, waker) {
             Ok(pending) => {
@@ -143,7 +143,7 @@ impl StatusService {
             }
             Err(error) => {
                 log::error!("cannot list torrents: {error}");
-                Some(http::refusal(Status::ServiceUnavailable))
+                Some(http::refusal(Status::SERVICE_UNAVAILABLE))
             }
         }
     }
@@ -202,7 +202,7 @@ impl Report<'_> {
     }
 
     fn answer(&self, request: &Request) -> Vec<u8> {
-        let ok = |kind: &str, body: &str| http::answer(Status::Ok, kind, body);
+        let ok = |kind: &str, body: &str| http::answer(Status::OK, kind, body);
         match request.path.as_str() {
             "/" => ok("text/html; charset=utf-8", status::PAGE),
             "/status.css" => ok("text/css; charset=utf-8", status::STYLE),
@@ -221,9 +221,9 @@ impl Report<'_> {
             "/healthz" => ok(TEXT, "ok\n"),
             "/readyz" => {
                 let status = match self.phase {
-                    Phase::Serving => Status::Ok,
+                    Phase::Serving => Status::OK,
                     Phase::Starting | Phase::Indexing | Phase::Stopping => {
-                        Status::ServiceUnavailable
+                        Status::SERVICE_UNAVAILABLE
                     }
                 };
                 http::answer(status, TEXT, &format!("{}\n", self.phase.as_str()))
@@ -240,18 +240,18 @@ impl Report<'_> {
                 Ok(body) => ok(JSON, &body),
                 Err(status) => http::refusal(status),
             },
-            _ => http::refusal(Status::NotFound),
+            _ => http::refusal(Status::NOT_FOUND),
         }
     }
 
     /// The page of torrents that is requested, which a thread reads from disk.
     fn list(&self, request: &Request) -> Result<Listing, Status> {
         let after = match request.query("after") {
-            Some(hex) => Some(InfoHash::from_hex(hex).ok_or(Status::BadRequest)?),
+            Some(hex) => Some(InfoHash::from_hex(hex).ok_or(Status::BAD_REQUEST)?),
             None => None,
         };
         let listing = self.shared.process.library.list(after, limit(request)?);
-        listing.ok_or(Status::ServiceUnavailable)
+        listing.ok_or(Status::SERVICE_UNAVAILABLE)
     }
 
     /// The answer with a page that was read.
@@ -271,13 +271,13 @@ impl Report<'_> {
         let torrents: Vec<Value> = torrents.collect();
         let next = page.next.map(|next| next.to_string());
         let body = json!({ "torrents": torrents, "next": next });
-        http::answer(Status::Ok, JSON, &body.to_string())
+        http::answer(Status::OK, JSON, &body.to_string())
     }
 
     /// The torrents that are sent the most.
     fn busiest(&self, request: &Request) -> Result<Vec<&Active>, Status> {
         let limit = request.query("busiest").unwrap_or_default().parse();
-        let limit: usize = limit.map_err(|_| Status::BadRequest)?;
+        let limit: usize = limit.map_err(|_| Status::BAD_REQUEST)?;
         let activity = &self.shared.process.activity;
         Ok(activity.busiest(self.shared.now, LIMIT_MAX.min(limit)))
     }
@@ -317,7 +317,7 @@ impl Report<'_> {
     /// Connections from a slot of the slab on; `next` is where the following ones begin.
     fn peers(&self, request: &Request) -> Result<String, Status> {
         let from = match request.query("from") {
-            Some(from) => from.parse().map_err(|_| Status::BadRequest)?,
+            Some(from) => from.parse().map_err(|_| Status::BAD_REQUEST)?,
             None => 0,
         };
         let capacity = self.connections.capacity();
@@ -347,7 +347,7 @@ impl Report<'_> {
 fn limit(request: &Request) -> Result<usize, Status> {
     match request.query("limit").map(str::parse::<usize>) {
         Some(Ok(limit)) => Ok(limit.clamp(1, LIMIT_MAX)),
-        Some(Err(_)) => Err(Status::BadRequest),
+        Some(Err(_)) => Err(Status::BAD_REQUEST),
         None => Ok(LIMIT),
     }
 }

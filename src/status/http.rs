@@ -43,36 +43,28 @@ pub enum Parsed {
     Refused(Status),
 }
 
-/// The status of a response.
+/// The code and the phrase of a response (RFC 9110).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status(&'static str);
+
 #[expect(missing_docs, reason = "the names are those of RFC 9110")]
-pub enum Status {
-    Ok,
-    BadRequest,
-    NotFound,
-    MethodNotAllowed,
-    MisdirectedRequest,
-    HeaderFieldsTooLarge,
-    InternalServerError,
-    NotImplemented,
-    ServiceUnavailable,
+impl Status {
+    pub const OK: Self = Self("200 OK");
+    pub const BAD_REQUEST: Self = Self("400 Bad Request");
+    pub const NOT_FOUND: Self = Self("404 Not Found");
+    pub const METHOD_NOT_ALLOWED: Self = Self("405 Method Not Allowed");
+    pub const MISDIRECTED_REQUEST: Self = Self("421 Misdirected Request");
+    pub const HEADER_FIELDS_TOO_LARGE: Self = Self("431 Request Header Fields Too Large");
+    pub const INTERNAL_SERVER_ERROR: Self = Self("500 Internal Server Error");
+    pub const NOT_IMPLEMENTED: Self = Self("501 Not Implemented");
+    pub const SERVICE_UNAVAILABLE: Self = Self("503 Service Unavailable");
 }
 
 impl Status {
     /// The code and the phrase.
     #[must_use]
     pub fn line(self) -> &'static str {
-        match self {
-            Self::Ok => "200 OK",
-            Self::BadRequest => "400 Bad Request",
-            Self::NotFound => "404 Not Found",
-            Self::MethodNotAllowed => "405 Method Not Allowed",
-            Self::MisdirectedRequest => "421 Misdirected Request",
-            Self::HeaderFieldsTooLarge => "431 Request Header Fields Too Large",
-            Self::InternalServerError => "500 Internal Server Error",
-            Self::NotImplemented => "501 Not Implemented",
-            Self::ServiceUnavailable => "503 Service Unavailable",
-        }
+        self.0
     }
 }
 
@@ -116,22 +108,22 @@ pub fn parse(received: &[u8], hosts: &Hosts) -> Parsed {
             return Parsed::Incomplete;
         }
         Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
-            return Parsed::Refused(Status::HeaderFieldsTooLarge);
+            return Parsed::Refused(Status::HEADER_FIELDS_TOO_LARGE);
         }
-        Err(_) => return Parsed::Refused(Status::BadRequest),
+        Err(_) => return Parsed::Refused(Status::BAD_REQUEST),
     }
     let mut host = (head.headers.iter())
         .filter(|header| header.name.eq_ignore_ascii_case("host"))
         .map(|header| std::str::from_utf8(header.value).unwrap_or_default());
     match (host.next(), host.next(), head.version) {
         (Some(host), None, _) if hosts.allows(host.trim()) => {}
-        (Some(_), None, _) => return Parsed::Refused(Status::MisdirectedRequest),
+        (Some(_), None, _) => return Parsed::Refused(Status::MISDIRECTED_REQUEST),
         // HTTP/1.0 has no Host; every browser sends HTTP/1.1.
         (None, _, Some(0)) => {}
-        _ => return Parsed::Refused(Status::BadRequest),
+        _ => return Parsed::Refused(Status::BAD_REQUEST),
     }
     if head.method != Some("GET") {
-        return Parsed::Refused(Status::MethodNotAllowed);
+        return Parsed::Refused(Status::METHOD_NOT_ALLOWED);
     }
     let target = head.path.unwrap_or_default();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -158,7 +150,7 @@ pub fn answer(status: Status, content_type: &str, body: &str) -> Vec<u8> {
          {}Connection: close\r\n\r\n{body}",
         status.line(),
         body.len(),
-        if status == Status::MethodNotAllowed {
+        if status == Status::METHOD_NOT_ALLOWED {
             "Allow: GET\r\n"
         } else {
             ""
@@ -223,7 +215,7 @@ mod tests {
         ] {
             assert_eq!(
                 get("/", host),
-                Parsed::Refused(Status::MisdirectedRequest),
+                Parsed::Refused(Status::MISDIRECTED_REQUEST),
                 "{host:?}"
             );
         }
@@ -241,18 +233,18 @@ mod tests {
         for (head, status) in [
             (
                 "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-                Status::MethodNotAllowed,
+                Status::METHOD_NOT_ALLOWED,
             ),
             (
                 "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-                Status::MethodNotAllowed,
+                Status::METHOD_NOT_ALLOWED,
             ),
-            ("GET / HTTP/1.1\r\n\r\n", Status::BadRequest),
+            ("GET / HTTP/1.1\r\n\r\n", Status::BAD_REQUEST),
             (
                 "GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
-                Status::BadRequest,
+                Status::BAD_REQUEST,
             ),
-            ("\x13BitTorrent protocol", Status::BadRequest),
+            ("\x13BitTorrent protocol", Status::BAD_REQUEST),
         ] {
             assert_eq!(
                 parse(head.as_bytes(), &hosts),
@@ -276,7 +268,7 @@ mod tests {
         );
         let mut long = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ".to_vec();
         long.resize(MAX_REQUEST_BYTES, b'x');
-        let refused = Parsed::Refused(Status::HeaderFieldsTooLarge);
+        let refused = Parsed::Refused(Status::HEADER_FIELDS_TOO_LARGE);
         assert_eq!(parse(&long, &hosts), refused);
         let many = format!(
             "GET / HTTP/1.1\r\n{}\r\n",
@@ -287,14 +279,14 @@ mod tests {
 
     #[test]
     fn a_response_has_its_length_and_closes_the_connection() {
-        let answer = String::from_utf8(answer(Status::Ok, "text/plain", "größer")).unwrap();
+        let answer = String::from_utf8(answer(Status::OK, "text/plain", "größer")).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));
         assert!(
             answer.contains("\r\nContent-Length: 8\r\n")
                 && answer.contains("\r\nConnection: close\r\n")
         );
         assert!(answer.ends_with("\r\n\r\ngrößer"));
-        let refusal = String::from_utf8(refusal(Status::MethodNotAllowed)).unwrap();
+        let refusal = String::from_utf8(refusal(Status::METHOD_NOT_ALLOWED)).unwrap();
         assert!(refusal.contains("\r\nAllow: GET\r\n"));
     }
 }

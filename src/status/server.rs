@@ -297,7 +297,7 @@ impl Client {
                 received.extend(buffer.iter().take(length));
                 let refused = match http::parse(received, hosts) {
                     Parsed::Incomplete if received.len() < MAX_REQUEST_BYTES => return Ok(None),
-                    Parsed::Incomplete => Status::BadRequest,
+                    Parsed::Incomplete => Status::BAD_REQUEST,
                     Parsed::Refused(status) => status,
                     Parsed::Request(request) => {
                         self.state = ClientState::Awaiting;
