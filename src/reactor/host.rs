@@ -36,7 +36,7 @@ pub struct Host {
     pub signals: Option<Signals>,
     /// The owner of the status socket, when it is not this process's user.
     pub owner: Option<Owner>,
-    /// The paths that the sandbox leaves, if there is one.
+    /// The paths that the sandbox allows, if there is one.
     pub allowed: Option<Arc<AllowedPaths>>,
     log_summed_at: Time,
     watchdog_at: Time,

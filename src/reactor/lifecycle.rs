@@ -132,9 +132,8 @@ impl Bound {
         })
     }
 
-    /// Starts the thread that opens the library, which is served when it is open, and answers the
-    /// clients of the status from now on. For after rights are given up, which leaves only `allowed`
-    /// if there is a sandbox.
+    /// Starts the thread that opens the library, and begins to answer clients of the status. Call it
+    /// after rights are given up; a sandbox leaves only `allowed`.
     ///
     /// # Errors
     ///

@@ -109,17 +109,18 @@ pub enum Loaded {
 #[derive(Debug)]
 pub struct Query {
     snapshot: Snapshot,
-    place: Place,
+    origin: Origin,
     content: Option<PathBuf>,
     info_hash: InfoHash,
 }
 
+/// Where the torrent is recorded.
 #[derive(Debug)]
-enum Place {
-    /// In the index.
-    Among(Candidates),
-    /// Not in the index, or elsewhere than there.
-    Added { id: TorrentId, metainfo: Arc<Path> },
+enum Origin {
+    /// In the index, as one of these.
+    Index(Candidates),
+    /// In the overlay: the index does not have it, or at another path.
+    Overlay { id: TorrentId, metainfo: Arc<Path> },
 }
 
 impl Query {
@@ -135,9 +136,9 @@ impl Query {
     /// A [`LoadError`] when it is not as it was indexed.
     pub fn load(&self) -> Result<Option<Arc<Torrent>>, LoadError> {
         let index = &self.snapshot.index;
-        let (id, metainfo) = match &self.place {
-            Place::Added { id, metainfo } => (*id, metainfo.to_path_buf()),
-            Place::Among(candidates) => {
+        let (id, metainfo) = match &self.origin {
+            Origin::Overlay { id, metainfo } => (*id, metainfo.to_path_buf()),
+            Origin::Index(candidates) => {
                 let entry = index.entry(candidates.clone(), &self.info_hash)?;
                 let Some(entry) = entry else { return Ok(None) };
                 let metainfo = entry.path.to_path_buf();
@@ -202,7 +203,7 @@ pub struct Library {
     overrides: BTreeMap<InfoHash, Override>,
     loaded: LruCache<InfoHash, Arc<Torrent>>,
     failed: LruCache<InfoHash, Time>,
-    /// A bit for each place in the index: those that were found to be withdrawn there. Empty while
+    /// A bit for each record of the index: those that were found to be withdrawn there. Empty while
     /// there are none.
     withdrawn: Vec<u64>,
 }
@@ -299,15 +300,15 @@ impl Library {
         let Some(snapshot) = &self.snapshot else {
             return Answer::Unknown;
         };
-        let place = match self.overrides.get(info_hash) {
+        let origin = match self.overrides.get(info_hash) {
             Some(Override::Tombstone) => return Answer::Unknown,
-            Some(Override::Served(id, metainfo)) => Place::Added {
+            Some(Override::Served(id, metainfo)) => Origin::Overlay {
                 id: *id,
                 metainfo: Arc::clone(metainfo),
             },
             None => match snapshot.index.find(info_hash) {
                 Some(candidates) if self.is_withdrawn(&candidates) => return Answer::Unknown,
-                Some(candidates) => Place::Among(candidates),
+                Some(candidates) => Origin::Index(candidates),
                 None => return Answer::Unknown,
             },
         };
@@ -319,7 +320,7 @@ impl Library {
         }
         Answer::Known(Query {
             snapshot: snapshot.clone(),
-            place,
+            origin,
             content: self.content.clone(),
             info_hash: *info_hash,
         })
@@ -355,24 +356,24 @@ impl Library {
             return;
         };
         let candidates = snapshot.index.find(info_hash);
-        let Some(place) = candidates.as_ref().and_then(only) else {
+        let Some(position) = candidates.as_ref().and_then(only) else {
             return;
         };
         if self.withdrawn.is_empty() {
-            let places = usize::try_from(snapshot.index.torrents()).unwrap_or(0);
-            self.withdrawn = vec![0; places.div_ceil(64)];
+            let records = usize::try_from(snapshot.index.torrents()).unwrap_or(0);
+            self.withdrawn = vec![0; records.div_ceil(64)];
         }
-        if let Some(bits) = self.withdrawn.get_mut(place / 64) {
-            *bits |= 1 << (place % 64);
+        if let Some(bits) = self.withdrawn.get_mut(position / 64) {
+            *bits |= 1 << (position % 64);
         }
     }
 
     fn is_withdrawn(&self, candidates: &Candidates) -> bool {
-        let place = only(candidates);
-        let bits = place.and_then(|place| self.withdrawn.get(place / 64));
-        place
+        let position = only(candidates);
+        let bits = position.and_then(|position| self.withdrawn.get(position / 64));
+        position
             .zip(bits)
-            .is_some_and(|(place, bits)| bits >> (place % 64) & 1 == 1)
+            .is_some_and(|(position, bits)| bits >> (position % 64) & 1 == 1)
     }
 
     /// Drops the least recently used torrent that nobody holds, if there are too many.

@@ -13,12 +13,12 @@ use crate::torrent::metainfo::samples::single;
 const NOW: Time = Time(1_000_000);
 
 /// Torrents of one file each, that differ in their length, every one in a directory of its own.
-struct Place {
+struct NumberedTorrents {
     directory: TempDir,
     hashes: Vec<InfoHash>,
 }
 
-impl Place {
+impl NumberedTorrents {
     fn new(torrents: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut hashes = Vec::new();
@@ -30,7 +30,7 @@ impl Place {
             fs::write(path.join("t.torrent"), raw).unwrap();
             fs::write(path.join("n"), vec![b'x'; hashes.len()]).unwrap();
         }
-        Place { directory, hashes }
+        NumberedTorrents { directory, hashes }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -67,47 +67,47 @@ fn load(library: &mut Library, info_hash: &InfoHash) -> Arc<Torrent> {
 
 #[test]
 fn a_torrent_is_loaded_once_and_an_unknown_one_is_no_work() {
-    let place = Place::new(20);
-    let mut library = place.library();
+    let torrents = NumberedTorrents::new(20);
+    let mut library = torrents.library();
     // Nothing of what follows needs the file.
-    let mut other = place.hashes[7];
+    let mut other = torrents.hashes[7];
     other.0[0] ^= 1;
     assert!(matches!(library.find(&other, NOW), Answer::Unknown));
-    let first = load(&mut library, &place.hashes[7]);
+    let first = load(&mut library, &torrents.hashes[7]);
     assert_eq!(first.shape.total_length, 8);
-    match library.find(&place.hashes[7], NOW) {
+    match library.find(&torrents.hashes[7], NOW) {
         Answer::Loaded(again) => assert!(Arc::ptr_eq(&again, &first)),
         other => panic!("{other:?}"),
     }
-    assert_ne!(load(&mut library, &place.hashes[8]).id, first.id);
+    assert_ne!(load(&mut library, &torrents.hashes[8]).id, first.id);
 }
 
 #[test]
 fn the_same_beginning_is_not_enough() {
-    let place = Place::new(2);
-    let mut library = place.library();
-    let mut other = place.hashes[1];
+    let torrents = NumberedTorrents::new(2);
+    let mut library = torrents.library();
+    let mut other = torrents.hashes[1];
     other.0[19] ^= 1;
     let nothing = query(library.find(&other, NOW)).load().unwrap();
     assert!(nothing.is_none());
     library.finish_load(other, Ok(None), NOW);
     assert!(matches!(library.find(&other, NOW), Answer::Unknown));
-    load(&mut library, &place.hashes[1]);
+    load(&mut library, &torrents.hashes[1]);
 }
 
 #[test]
 fn what_is_not_as_it_was_is_refused_and_tried_again_later() {
-    let place = Place::new(4);
-    let mut library = place.library();
+    let torrents = NumberedTorrents::new(4);
+    let mut library = torrents.library();
     fs::copy(
-        place.path("000001/t.torrent"),
-        place.path("000000/t.torrent"),
+        torrents.path("000001/t.torrent"),
+        torrents.path("000000/t.torrent"),
     )
     .unwrap();
-    fs::write(place.path("000002/n"), "longer than it was").unwrap();
-    fs::remove_file(place.path("000003/t.torrent")).unwrap();
+    fs::write(torrents.path("000002/n"), "longer than it was").unwrap();
+    fs::remove_file(torrents.path("000003/t.torrent")).unwrap();
     let mut fail = |number: usize| {
-        let found = library.find(&place.hashes[number], NOW);
+        let found = library.find(&torrents.hashes[number], NOW);
         query(found).load().unwrap_err()
     };
     let replaced = fail(0);
@@ -115,21 +115,21 @@ fn what_is_not_as_it_was_is_refused_and_tried_again_later() {
     let (content, gone) = (fail(2), fail(3));
     assert!(content.is_of_content() && !gone.is_of_content() && !replaced.is_of_content());
 
-    library.finish_load(place.hashes[2], Ok(None), NOW);
+    library.finish_load(torrents.hashes[2], Ok(None), NOW);
     let just_before = NOW.after(FAILED_RETRY_MS - 1);
-    let found = library.find(&place.hashes[2], just_before);
+    let found = library.find(&torrents.hashes[2], just_before);
     assert!(matches!(found, Answer::Unknown));
-    fs::write(place.path("000002/n"), "abc").unwrap();
-    let found = library.find(&place.hashes[2], NOW.after(FAILED_RETRY_MS));
+    fs::write(torrents.path("000002/n"), "abc").unwrap();
+    let found = library.find(&torrents.hashes[2], NOW.after(FAILED_RETRY_MS));
     assert!(query(found).load().unwrap().is_some());
 }
 
 #[test]
 fn what_is_added_is_asked_for_again_whatever_came_of_it_before() {
-    let place = Place::new(2);
-    let mut library = place.library();
-    let hashes = &place.hashes;
-    let metainfo: Arc<Path> = place.path("000000/t.torrent").into();
+    let torrents = NumberedTorrents::new(2);
+    let mut library = torrents.library();
+    let hashes = &torrents.hashes;
+    let metainfo: Arc<Path> = torrents.path("000000/t.torrent").into();
     library.find(&hashes[0], NOW);
     let loaded = library.finish_load(hashes[0], Ok(None), NOW);
     assert!(matches!(loaded, Loaded::Gone));
@@ -148,20 +148,20 @@ fn what_is_added_is_asked_for_again_whatever_came_of_it_before() {
 
 #[test]
 fn what_nobody_uses_is_forgotten_and_what_somebody_does_is_not() {
-    let place = Place::new(1);
-    let mut library = place.library();
-    let torrent = load(&mut library, &place.hashes[0]);
+    let torrents = NumberedTorrents::new(1);
+    let mut library = torrents.library();
+    let torrent = load(&mut library, &torrents.hashes[0]);
     let hash = |number: usize| {
         let mut info_hash = InfoHash([0; 20]);
         info_hash.0[..8].copy_from_slice(&number.to_be_bytes());
         info_hash
     };
-    let unused = |number| query_copy(&place, number);
+    let unused = |number| query_copy(&torrents, number);
     for number in 0..2 * LOADED_MAX {
         library.finish_load(hash(number), Ok(Some(unused(0))), NOW);
     }
     assert_eq!(library.loaded.len(), LOADED_MAX);
-    match library.find(&place.hashes[0], NOW) {
+    match library.find(&torrents.hashes[0], NOW) {
         Answer::Loaded(kept) => assert!(Arc::ptr_eq(&kept, &torrent)),
         other => panic!("{other:?}"),
     }
@@ -169,40 +169,40 @@ fn what_nobody_uses_is_forgotten_and_what_somebody_does_is_not() {
     for number in 0..2 * LOADED_MAX {
         library.finish_load(hash(usize::MAX - number), Ok(Some(unused(0))), NOW);
     }
-    query(library.find(&place.hashes[0], NOW));
+    query(library.find(&torrents.hashes[0], NOW));
 }
 
 /// A torrent that nobody else holds.
-fn query_copy(place: &Place, number: usize) -> Arc<Torrent> {
-    let metainfo = place.path(&format!("{number:06}/t.torrent"));
+fn query_copy(torrents: &NumberedTorrents, number: usize) -> Arc<Torrent> {
+    let metainfo = torrents.path(&format!("{number:06}/t.torrent"));
     let content = None;
     let source = TorrentSource { metainfo, content };
-    let loaded = load::load(TorrentId(0), &source, place.hashes[number]).unwrap();
+    let loaded = load::load(TorrentId(0), &source, torrents.hashes[number]).unwrap();
     Arc::new(loaded.unwrap())
 }
 
 #[test]
 fn content_lies_where_the_index_says_or_where_one_is_told() {
-    let place = Place::new(1);
-    let elsewhere = place.path("elsewhere");
+    let torrents = NumberedTorrents::new(1);
+    let elsewhere = torrents.path("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
-    fs::rename(place.path("000000/n"), elsewhere.join("n")).unwrap();
+    fs::rename(torrents.path("000000/n"), elsewhere.join("n")).unwrap();
     let plan = Plan {
-        inputs: vec![place.path("000000")],
+        inputs: vec![torrents.path("000000")],
         content: Some(elsewhere.clone()),
-        target: place.path("index"),
+        target: torrents.path("index"),
         threads: 1,
     };
     build::build(&plan, &Progress::default(), |_| ()).unwrap();
     let mut library = Library::of_index(Index::open(&plan.target).unwrap(), None);
-    let torrent = load(&mut library, &place.hashes[0]);
+    let torrent = load(&mut library, &torrents.hashes[0]);
     assert_eq!(*torrent.root, *elsewhere.canonicalize().unwrap());
 
-    let moved = place.path("moved");
+    let moved = torrents.path("moved");
     fs::rename(&elsewhere, &moved).unwrap();
     let index = Index::open(&plan.target).unwrap();
     let mut library = Library::of_index(index, Some(moved.clone()));
-    let torrent = load(&mut library, &place.hashes[0]);
+    let torrent = load(&mut library, &torrents.hashes[0]);
     assert_eq!(*torrent.root, *moved.canonicalize().unwrap());
 }
 
@@ -223,17 +223,17 @@ fn pages(library: &Library, limit: usize) -> Vec<Listed> {
 
 #[test]
 fn all_that_is_served_is_listed_in_the_order_of_info_hashes() {
-    let place = Place::new(40);
-    fs::remove_file(place.path("000003/n")).unwrap();
-    let mut library = place.library();
+    let torrents = NumberedTorrents::new(40);
+    fs::remove_file(torrents.path("000003/n")).unwrap();
+    let mut library = torrents.library();
     let mut wanted: BTreeMap<InfoHash, (u32, PathBuf)> = (0..)
-        .zip(&place.hashes)
+        .zip(&torrents.hashes)
         .map(|(number, hash)| {
-            let path = place.path(&format!("{number:06}/t.torrent"));
+            let path = torrents.path(&format!("{number:06}/t.torrent"));
             (*hash, (number, path))
         })
         .collect();
-    wanted.remove(&place.hashes[3]);
+    wanted.remove(&torrents.hashes[3]);
     let check = |library: &Library, wanted: &BTreeMap<InfoHash, (u32, PathBuf)>| {
         for limit in [1, 2, 7, 39, 40, 1000] {
             let listed = pages(library, limit);
@@ -248,7 +248,7 @@ fn all_that_is_served_is_listed_in_the_order_of_info_hashes() {
     check(&library, &wanted);
     // Some go, some move, some come.
     let mut random = fastrand::Rng::with_seed(5);
-    for (number, hash) in (100..).zip(&place.hashes) {
+    for (number, hash) in (100..).zip(&torrents.hashes) {
         match random.u8(..4) {
             0 => {
                 library.remove(*hash);
@@ -276,17 +276,17 @@ fn all_that_is_served_is_listed_in_the_order_of_info_hashes() {
 
 #[test]
 fn info_hashes_that_begin_alike_are_listed_in_order() {
-    let place = Place::new(1);
-    let mut library = place.library();
+    let torrents = NumberedTorrents::new(1);
+    let mut library = torrents.library();
     let [one, two] = [1, 2].map(|last| {
-        let mut hash = place.hashes[0];
+        let mut hash = torrents.hashes[0];
         hash.0[19] = hash.0[19].wrapping_add(last);
         hash
     });
     for (number, hash) in [(8, two), (9, one)] {
         library.add(hash, TorrentId(number), Some(Path::new("/x").into()));
     }
-    let mut wanted = [place.hashes[0], one, two];
+    let mut wanted = [torrents.hashes[0], one, two];
     wanted.sort_unstable();
     for limit in [1, 2, 3] {
         let listed: Vec<_> = pages(&library, limit)
@@ -299,19 +299,19 @@ fn info_hashes_that_begin_alike_are_listed_in_order() {
 
 #[test]
 fn what_the_index_says_is_withdrawn_is_read_once_and_then_refused_from_memory() {
-    let place = Place::new(3);
-    let content = place.path("000001/n");
+    let torrents = NumberedTorrents::new(3);
+    let content = torrents.path("000001/n");
     fs::write(&content, "too long by far").unwrap();
     let plan = Plan {
-        inputs: vec![place.directory.path().to_path_buf()],
+        inputs: vec![torrents.directory.path().to_path_buf()],
         content: None,
-        target: place.path("index"),
+        target: torrents.path("index"),
         threads: 1,
     };
     build::build(&plan, &Progress::default(), |_| ()).unwrap();
     let index = || Index::open(&plan.target).unwrap();
     let mut library = Library::of_index(index(), None);
-    let (withdrawn, other) = (place.hashes[1], place.hashes[2]);
+    let (withdrawn, other) = (torrents.hashes[1], torrents.hashes[2]);
     let error = query(library.find(&withdrawn, NOW)).load().unwrap_err();
     assert!(matches!(error, LoadError::Withdrawn(_)), "{error}");
     let loaded = library.finish_load(withdrawn, Err(error), NOW);
