@@ -258,7 +258,7 @@ impl Default for NetworkConfig {
 pub struct LimitsConfig {
     /// Upload slots and their terms.
     pub choker: ChokerConfig,
-    /// Connected peers; `None` means [`PEERS_FOR_EACH_SLOT`] for each slot.
+    /// Connected peers; `None` means `PEERS_FOR_EACH_SLOT`.
     pub max_peers: Option<usize>,
     /// Maximum number of connected peers per IP address; `None` means no limit.
     pub max_peers_per_ip: Option<usize>,

@@ -75,7 +75,7 @@ impl History {
         self.seconds().max().unwrap_or(0)
     }
 
-    /// Bytes a second in the last [`RATE_SECONDS`].
+    /// Bytes a second in the last `RATE_SECONDS`.
     #[must_use]
     pub fn rate_bytes(&self) -> u64 {
         let last = self.seconds().skip(SECONDS - 1 - RATE_SECONDS);

@@ -101,7 +101,7 @@ pub enum RunError {
 }
 
 /// The seeder: one loop. A second loop would have all of it again, but for `control`,
-/// `status` and [`Shared::process`].
+/// `status` and `Shared::process`.
 pub struct Reactor {
     poll: Poll,
     events: Events,
