@@ -32,7 +32,7 @@ INSTALL     ?= install
 
 .PHONY: help run build install uninstall deb static quick test test-deps test-packages \
 	test-clients test-trackers test-build test-binaries test-static lint check bench bench-seeders bench-quick \
-	 bench-pairs bench-library bench-announce deny fuzz mutants size docs clean
+	 bench-pairs bench-library bench-announce bench-swarm deny fuzz mutants size docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -237,6 +237,11 @@ bench-library:  ## measure the index: 200,000 torrent files, 20 million in an in
 bench-announce: test-deps  ## announce to real trackers, 15 minutes (2 GB of disk); prints a table
 	$(CARGO) build --release --locked --bins --example make-index --example bench-announce
 	@'$(TARGET)/release/examples/bench-announce'
+
+# One host for each leecher takes network namespaces, and those take root.
+bench-swarm: test-packages  ## how soon a swarm behind a line has a copy, 45 minutes (needs root, 6 GB of memory)
+	$(CARGO) build --release --locked --bin hekate
+	python3 tests/bench/swarm.py --hekate '$(TARGET)/release/hekate' --data '$(TARGET)/bench'
 
 deny:  ## check dependencies: advisories, licences, duplicates, sources (installs cargo-deny)
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny@0.20.2
