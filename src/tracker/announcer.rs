@@ -498,7 +498,7 @@ impl Announcer {
         TrackerStatus {
             state: self.trackers[tracker].state(now),
             connections,
-            in_flight: in_flight + self.udp.in_flight(tracker),
+            in_flight: in_flight + self.udp.load(tracker),
         }
     }
 
@@ -516,11 +516,14 @@ impl Announcer {
             is_late |= late_s > 0;
             self.report.check_lateness(tracker, late_s, torrents, now);
             if !self.report.named().contains(&tracker) {
-                others.in_flight += self.status(tracker, now).in_flight;
                 others.torrents += u64::from(torrents);
                 others.late_s = others.late_s.max(late_s);
             }
         }
+        // Summed up once: a library may have very many trackers.
+        let named = self.report.named().iter();
+        let of_named = named.map(|tracker| self.status(*tracker, now).in_flight);
+        others.in_flight = self.http.in_flight() + self.udp.in_flight() - of_named.sum::<u64>();
         self.report.set_others(others);
         if is_late && self.stops_at.is_none() {
             let with_peers = self.with_peers.iter();

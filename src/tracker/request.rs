@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::announce::Announce;
+use super::announce::{Announce, PEERS_TO_DIAL, PEERS_WANTED};
 use super::entries::EntryId;
 use super::family::Family;
 use super::lists::TrackerId;
@@ -12,6 +12,13 @@ use super::lists::TrackerId;
 pub(super) struct RouteId {
     pub(super) tracker: TrackerId,
     pub(super) family: Family,
+}
+
+impl RouteId {
+    /// A tracker by each family.
+    pub(super) fn all_of(tracker: TrackerId) -> [Self; 2] {
+        Family::ALL.map(|family| Self { tracker, family })
+    }
 }
 
 /// Where redirects have led a request.
@@ -56,6 +63,15 @@ impl Request {
     pub(super) fn target_path(&self) -> &str {
         let redirect = self.redirect.as_ref();
         redirect.map_or(&*self.path, |redirect| &*redirect.path)
+    }
+
+    /// How many peers the tracker is asked for.
+    pub(super) fn peers_wanted(&self) -> u32 {
+        if self.wants_peers {
+            PEERS_TO_DIAL
+        } else {
+            PEERS_WANTED
+        }
     }
 
     /// Redirects that were followed.

@@ -125,18 +125,11 @@ impl Announcer {
             match tracker.target.resolved(addresses, now) {
                 Ok(addresses) => {
                     tracker.failures = 0;
-                    for family in Family::ALL {
+                    for route in RouteId::all_of(id) {
                         let own = addresses.iter().copied();
-                        let own = own.filter(|address| Family::of(*address) == family);
+                        let own = own.filter(|address| Family::of(*address) == route.family);
                         let own = own.collect();
-                        self.set_addresses(
-                            RouteId {
-                                tracker: id,
-                                family,
-                            },
-                            own,
-                            now,
-                        );
+                        self.set_addresses(route, own, now);
                     }
                 }
                 Err(error) if !tracker.target.is_known() => {
@@ -169,15 +162,8 @@ impl Announcer {
         tracker.target.reset();
         let what = format_args!("{error}; retrying in {} s", backoff_ms / 1000);
         self.report.warn(id, what, now);
-        for family in Family::ALL {
-            self.set_addresses(
-                RouteId {
-                    tracker: id,
-                    family,
-                },
-                Vec::new(),
-                now,
-            );
+        for route in RouteId::all_of(id) {
+            self.set_addresses(route, Vec::new(), now);
         }
         self.wakes.wake_now(id);
     }
@@ -185,11 +171,7 @@ impl Announcer {
     /// Another server is at the site of a tracker: nothing that is known of the former one holds, and
     /// its requests are sent again.
     pub(super) fn reset_routes(&mut self, id: TrackerId) {
-        for family in Family::ALL {
-            let route = RouteId {
-                tracker: id,
-                family,
-            };
+        for route in RouteId::all_of(id) {
             let requests = self.http.reset(route);
             let mut again = std::mem::take(self.route(route)).again;
             again.extend(requests);
@@ -209,17 +191,13 @@ impl Announcer {
         let mut slots: PerFamily<Option<Slot>> = PerFamily::default();
         let mut is_awaited = false;
         self.http.release_slots();
-        for family in Family::ALL {
-            let route = RouteId {
-                tracker: id,
-                family,
-            };
+        for route in RouteId::all_of(id) {
             match self.reserve(route, now) {
-                Room::Free(slot) => slots[family] = Some(slot),
+                Room::Free(slot) => slots[route.family] = Some(slot),
                 Room::Awaited => is_awaited = true,
                 Room::None => {}
             }
-            if let Some(slot) = slots[family]
+            if let Some(slot) = slots[route.family]
                 && let Some(request) = self.route(route).again.pop_front()
             {
                 self.send_again(slot, request, now);
@@ -236,18 +214,9 @@ impl Announcer {
         let Some(entry) = self.schedule.take(id, now) else {
             return Step::NothingDue;
         };
-        let requests = Family::ALL.map(|family| {
-            let slot = slots[family]?;
-            Some((
-                slot,
-                self.begin(
-                    entry,
-                    RouteId {
-                        tracker: id,
-                        family,
-                    },
-                )?,
-            ))
+        let requests = RouteId::all_of(id).map(|route| {
+            let slot = slots[route.family]?;
+            Some((slot, self.begin(entry, route)?))
         });
         self.schedule.dispatched(id, entry);
         for (slot, request) in requests.into_iter().flatten() {

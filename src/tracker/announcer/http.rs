@@ -13,7 +13,7 @@ use slab::Slab;
 use super::transport::{Endpoint, Full, TransportEvent};
 use super::{AnnouncerConfig, FIRST_CONNECTION, Limits, MAX_CONNECTIONS};
 use crate::timers::Time;
-use crate::tracker::announce::{self, Identity, PEERS_TO_DIAL, PEERS_WANTED};
+use crate::tracker::announce::{self, Identity};
 use crate::tracker::connection::{Connection, End, Progress};
 use crate::tracker::family::PerFamily;
 use crate::tracker::http;
@@ -208,23 +208,18 @@ impl HttpTransport {
             site: endpoint.site.clone(),
             path: request.target_path().into(),
         };
-        let peers_wanted = if request.wants_peers {
-            PEERS_TO_DIAL
-        } else {
-            PEERS_WANTED
-        };
         let tracker_id = self.tracker_ids.get(&slot.route.tracker);
         let connection = open_mut(&mut self.connections, key);
         if connection.in_flight.is_empty() && connection.is_connected {
             connection.deadline = now.after(self.limits.answer_ms);
-            self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
+            self.check_at = earliest(self.check_at, connection.deadline);
         }
         http::write_request(
             connection.output(),
             &url,
             &self.identity,
             &request.announce,
-            peers_wanted,
+            request.peers_wanted(),
             tracker_id.map(|id| &**id),
         );
         connection.push(request, now);
@@ -242,7 +237,7 @@ impl HttpTransport {
         connection.depth = pipelining.first_depth(endpoint.is_up);
         connection.is_proven = pipelining.is_proven();
         connection.deadline = now.after(self.limits.connect_ms);
-        self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
+        self.check_at = earliest(self.check_at, connection.deadline);
         let entry = self.connections.vacant_entry();
         let key = entry.key();
         assert!(key < MAX_CONNECTIONS, "more connections than slots");
@@ -312,7 +307,7 @@ impl HttpTransport {
             if *deadline <= now {
                 self.ends.push_back((key, End::TimedOut));
             } else {
-                self.check_at = self.check_at.into_iter().chain([*deadline]).min();
+                self.check_at = earliest(self.check_at, *deadline);
             }
         }
     }
@@ -395,7 +390,7 @@ impl HttpTransport {
         };
         connection.answered_at = now;
         connection.deadline = now.after(wait_ms);
-        self.check_at = self.check_at.into_iter().chain([connection.deadline]).min();
+        self.check_at = earliest(self.check_at, connection.deadline);
         let batch = connection.whole_batch();
         if response.keep_alive {
             let pipelining = self.pipelining.entry(route).or_default();
@@ -470,6 +465,13 @@ impl HttpTransport {
             })
     }
 
+    /// Requests on connections to all trackers.
+    pub(super) fn in_flight(&self) -> u64 {
+        let open = self.connections.iter();
+        open.map(|(_, connection)| connection.in_flight.len() as u64)
+            .sum()
+    }
+
     /// Open connections to all trackers.
     pub(super) fn open_count(&self) -> usize {
         self.connections.len()
@@ -479,6 +481,10 @@ impl HttpTransport {
     pub(super) fn opened(&self) -> (u64, usize) {
         (self.opened, self.most_open)
     }
+}
+
+fn earliest(check_at: Option<Time>, deadline: Time) -> Option<Time> {
+    Some(check_at.map_or(deadline, |at| at.min(deadline)))
 }
 
 /// A connection whose key is in a slot or in a queue: keys leave both when it is closed.

@@ -10,7 +10,7 @@ use mio::{Registry, Token};
 use super::AnnouncerConfig;
 use super::transport::{Endpoint, Full, TransportEvent};
 use crate::timers::Time;
-use crate::tracker::announce::{Answer, Identity, PEERS_TO_DIAL, PEERS_WANTED, Retry};
+use crate::tracker::announce::{Answer, Identity, Retry};
 use crate::tracker::datagrams::{Arrival, Datagrams, Flight, Sent};
 use crate::tracker::family::{Family, PerFamily};
 use crate::tracker::lists::TrackerId;
@@ -317,13 +317,19 @@ impl UdpTransport {
     }
 
     /// Announces that are under way to a tracker, without those that are taken for lost.
-    pub(super) fn in_flight(&self, tracker: TrackerId) -> u64 {
-        let routes = Family::ALL.map(|family| self.routes.get(&RouteId { tracker, family }));
-        let in_flight = routes.into_iter().flatten();
-        in_flight
-            .map(|route| u64::from(route.window.under_way))
-            .sum()
+    pub(super) fn load(&self, tracker: TrackerId) -> u64 {
+        let routes = RouteId::all_of(tracker).map(|route| self.routes.get(&route));
+        sum_under_way(routes.into_iter().flatten())
     }
+
+    /// The same for all trackers.
+    pub(super) fn in_flight(&self) -> u64 {
+        sum_under_way(self.routes.values())
+    }
+}
+
+fn sum_under_way<'a>(routes: impl Iterator<Item = &'a UdpRoute>) -> u64 {
+    routes.map(|route| u64::from(route.window.under_way)).sum()
 }
 
 fn write_announce(
@@ -333,12 +339,7 @@ fn write_announce(
     transaction: u32,
     request: &Request,
 ) {
-    let peers_wanted = if request.wants_peers {
-        PEERS_TO_DIAL
-    } else {
-        PEERS_WANTED
-    };
-    let announce = (&request.announce, peers_wanted);
+    let announce = (&request.announce, request.peers_wanted());
     let path = request.target_path();
     udp::write_announce(packet, connection, transaction, identity, announce, path);
 }
