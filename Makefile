@@ -239,7 +239,7 @@ bench-announce: test-deps  ## announce to real trackers, 15 minutes (2 GB of dis
 	@'$(TARGET)/release/examples/bench-announce'
 
 # One host for each leecher takes network namespaces, and those take root.
-bench-swarm: test-packages  ## how soon a swarm behind a line has a copy, 45 minutes (needs root, 6 GB of memory)
+bench-swarm: test-packages  ## how soon a swarm behind a line has a copy, well over an hour (needs root, 6 GB in /dev/shm)
 	$(CARGO) build --release --locked --bin hekate
 	python3 tests/bench/swarm.py --hekate '$(TARGET)/release/hekate' --data '$(TARGET)/bench'
 

@@ -23,6 +23,7 @@ import math
 import os
 import select
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -33,7 +34,6 @@ from pathlib import Path
 
 import data
 import lines
-import seeders
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
@@ -179,7 +179,7 @@ def is_listening(host):
 
 def swarm(cell, command, torrent, work):
     """One swarm with one seeder; returns what was measured."""
-    with lines.Network("swarm") as network:
+    with lines.Network("hekate-swarm") as network:
         seed = network.host(cell.seeder_up, None)
         (work / "seeder").mkdir()
         log = open(work / "seeder.log", "w")
@@ -191,7 +191,7 @@ def swarm(cell, command, torrent, work):
             deadline = time.monotonic() + START_SECONDS
             while not is_listening(seed):
                 if seeder.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"the seeder did not start: {log.name}")
+                    raise RuntimeError("the seeder did not start; its output:")
                 time.sleep(0.1)
             for number in range(cell.leechers):
                 is_silent = number >= cell.leechers - cell.silent
@@ -262,6 +262,8 @@ def arguments():
 def main():
     """Every chosen seeder in every chosen cell, in turn."""
     options = arguments()
+    # So that a run that is stopped ends its processes and removes its namespaces.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     known = all_seeders(options.hekate.resolve())
     names = options.seeders.split(",") if options.seeders else list(known)
     chosen = [cell for cell in CELLS if options.cells is None
@@ -279,7 +281,7 @@ def main():
                         result = swarm(cell, known[seeder], torrent, Path(work))
                     except RuntimeError as error:
                         print(f"  {seeder:26} failed: {error}", flush=True)
-                        shutil.copy(Path(work) / "seeder.log", "/tmp/swarm-seeder.log")
+                        print((Path(work) / "seeder.log").read_text(errors="replace"))
                         continue
                 figures.append({"cell": cell.name, "seeder": seeder, **result})
                 print(f"  {seeder:26} last {result['last']:5.2f}  copy {result['copy']:5.2f}  "

@@ -4,8 +4,7 @@ usage: swarm_leecher.py TORRENT OUT ADDRESS [--leave]
 
 Prints `ready`, and waits for a line `go ADDRESS:PORT ...` with the peers to connect to. Then prints
 `piece TIME INDEX` and `complete TIME`, with times in seconds since 1970. Ends with its standard
-input; with --leave also when it is complete. Its settings are libtorrent's own, but for uTP,
-encryption and what looks for peers elsewhere.
+input; with --leave also when it is complete.
 """
 
 import select
@@ -14,23 +13,15 @@ import time
 
 import libtorrent as lt
 
-PORT = 6881
+import swarm_session
 
 torrent, out, address, *options = sys.argv[1:]
-session = lt.session({
-    "listen_interfaces": f"{address}:{PORT}",
-    "enable_dht": False,
-    "enable_lsd": False,
-    "enable_natpmp": False,
-    "enable_upnp": False,
-    "enable_incoming_utp": False,
-    "enable_outgoing_utp": False,
-    "in_enc_policy": int(lt.enc_policy.pe_disabled),
-    "out_enc_policy": int(lt.enc_policy.pe_disabled),
-    "alert_mask": lt.alert.category_t.piece_progress_notification
+session = swarm_session.start(
+    address,
+    alert_mask=lt.alert.category_t.piece_progress_notification
     | lt.alert.category_t.status_notification,
-    "alert_queue_size": 100_000,
-})
+    alert_queue_size=100_000,
+)
 parameters = lt.add_torrent_params()
 parameters.ti = lt.torrent_info(torrent)
 parameters.save_path = out

@@ -1,4 +1,4 @@
-"""libtorrent as a seeder with its defaults, for the swarm.
+"""libtorrent as a seeder of the swarm.
 
 usage: swarm_seeder.py TORRENT ADDRESS [--super-seeding]
 
@@ -11,19 +11,10 @@ import time
 
 import libtorrent as lt
 
-PORT = 6881
+import swarm_session
 
 torrent, address, *options = sys.argv[1:]
-session = lt.session({
-    "listen_interfaces": f"{address}:{PORT}",
-    "enable_dht": False,
-    "enable_lsd": False,
-    "enable_natpmp": False,
-    "enable_upnp": False,
-    "enable_incoming_utp": False,
-    "enable_outgoing_utp": False,
-    "alert_mask": 0,
-})
+session = swarm_session.start(address, alert_mask=0)
 parameters = lt.add_torrent_params()
 parameters.ti = lt.torrent_info(torrent)
 parameters.save_path = os.path.dirname(os.path.abspath(torrent))
