@@ -9,7 +9,7 @@ pub mod process;
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -19,6 +19,7 @@ use std::process::Command;
 use std::ptr;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use nix::sys::resource::{UsageWho, getrusage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self, AtFlags, Gid, Uid};
 use rustix::param::page_size;
@@ -453,13 +454,8 @@ pub fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
 /// # Errors
 /// Those of getrusage(2).
 pub fn major_faults() -> io::Result<u64> {
-    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the kernel writes one `rusage` through the pointer; all zeros is valid as well.
-    let usage = unsafe {
-        check(libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()))?;
-        usage.assume_init()
-    };
-    Ok(u64::try_from(usage.ru_majflt).unwrap_or(0))
+    let faults = getrusage(UsageWho::RUSAGE_THREAD)?.major_page_faults();
+    Ok(u64::try_from(faults).expect("a count is not negative"))
 }
 
 /// Drops a file's pages from the page cache, so that a test may find them absent. Pages that are

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use nix::unistd::{Group, User};
+
 use super::support::daemon::Daemon;
 use super::support::leecher::{FAST, Leecher};
 use super::support::torrent::TorrentBuilder;
@@ -14,8 +16,8 @@ const CAPABILITIES: [&str; 5] = ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "Ca
 
 /// The number of a user in the user database.
 fn number_of(name: &str) -> (String, String) {
-    let user = hekate::sys::process::user_by_name(name).unwrap().unwrap();
-    (user.id.to_string(), user.group.to_string())
+    let user = User::from_name(name).unwrap().unwrap();
+    (user.uid.to_string(), user.gid.to_string())
 }
 
 #[test]
@@ -92,9 +94,7 @@ fn a_separate_group_can_be_set_and_is_the_only_group() {
     let mut command = fixture.command();
     command.args(["--user", "nobody:daemon"]);
     let daemon = Daemon::start(command);
-    let group = hekate::sys::process::group_by_name("daemon")
-        .unwrap()
-        .unwrap();
+    let group = Group::from_name("daemon").unwrap().unwrap().gid;
     for found in of_each_thread(daemon.pid(), "Gid:") {
         assert_eq!(found, vec![group.to_string(); 4]);
     }

@@ -6,6 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use nix::unistd::{Group, User};
+
 use super::support::daemon::Daemon;
 use super::{Fixture, NOBODY, is_root, set_mode};
 
@@ -73,15 +75,18 @@ fn the_status_socket_is_for_the_group_of_the_user_that_root_becomes() {
         assert_belongs_to(&fixture.path("run/status"), own.uid(), own.gid());
         return;
     }
-    let user = hekate::sys::process::user_by_name(NOBODY).unwrap().unwrap();
-    let daemon = hekate::sys::process::group_by_name("daemon");
-    let daemon = daemon.unwrap().unwrap();
-    for (wish, group) in [(NOBODY, user.group), ("nobody:daemon", daemon)] {
+    let user = User::from_name(NOBODY).unwrap().unwrap();
+    let daemon = Group::from_name("daemon").unwrap().unwrap();
+    for (wish, group) in [(NOBODY, user.gid), ("nobody:daemon", daemon.gid)] {
         let mut command = command(&fixture);
         command.args(["--user", wish]);
         let running = Daemon::start(command);
-        assert_belongs_to(&fixture.path("run/status"), user.id, group);
-        assert_is_for_the_group(&fixture, group);
+        assert_belongs_to(
+            &fixture.path("run/status"),
+            user.uid.as_raw(),
+            group.as_raw(),
+        );
+        assert_is_for_the_group(&fixture, group.as_raw());
         drop(running);
     }
 }
@@ -93,10 +98,8 @@ fn the_status_socket_is_for_the_group_under_the_mask_of_a_unit() {
         return;
     }
     let fixture = Fixture::new();
-    let user = hekate::sys::process::user_by_name(NOBODY).unwrap().unwrap();
-    let group = hekate::sys::process::group_by_name("daemon")
-        .unwrap()
-        .unwrap();
+    let user = User::from_name(NOBODY).unwrap().unwrap().uid;
+    let group = Group::from_name("daemon").unwrap().unwrap().gid;
     let program = fixture.path("hekate");
     fs::copy(env!("CARGO_BIN_EXE_hekate"), &program).unwrap();
     set_mode(&program, 0o755);
@@ -105,8 +108,8 @@ fn the_status_socket_is_for_the_group_under_the_mask_of_a_unit() {
     let mut command = Command::new("sh");
     command.args(&arguments[..3]).arg(&program);
     command.args(&arguments[4..]).current_dir("/");
-    command.uid(user.id).gid(group);
+    command.uid(user.as_raw()).gid(group.as_raw());
     let _running = Daemon::start(command);
-    assert_belongs_to(&fixture.path("run/status"), user.id, group);
-    assert_is_for_the_group(&fixture, group);
+    assert_belongs_to(&fixture.path("run/status"), user.as_raw(), group.as_raw());
+    assert_is_for_the_group(&fixture, group.as_raw());
 }
