@@ -28,7 +28,7 @@
 //! | [`workers`]  | bounded pools of threads for what may block                           |
 //! | [`table`]    | rows that are found by an id of their own type                         |
 //! | [`fuzzing`]  | doors for the fuzz targets to private parsers                          |
-//! | [`sys`]      | every `unsafe` line, and the system calls that rustix lacks            |
+//! | [`sys`]      | every `unsafe` line: system calls that no library makes safe           |
 //!
 //! Calls go down; answers come back as values. Only [`reactor`] imports everything.
 

@@ -1,4 +1,4 @@
-//! The system calls that `std` and rustix lack, and every unsafe line of the program.
+//! The system calls that no library has as safe functions, and every unsafe line of the program.
 //!
 //! Mapped bytes are lent to the kernel and never dereferenced: a load from a mapping whose file was
 //! truncated kills the process, but a system call returns EFAULT. No pointer and no reference to mapped
@@ -12,7 +12,7 @@ use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -21,14 +21,11 @@ use std::ptr;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::sys::resource::{UsageWho, getrusage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{self, AtFlags, Gid, Uid};
 use rustix::param::page_size;
 use rustix::process::{
-    Pid, Resource, Signal, getrlimit, kill_process, set_parent_process_death_signal,
-    setpriority_process, setrlimit,
+    Resource, Signal, getrlimit, set_parent_process_death_signal, setpriority_process, setrlimit,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::{SockAddr, SockAddrStorage};
 
 /// Most parts of one vectored write: 32 blocks with their headers. Measured, deeper batches save
@@ -269,21 +266,6 @@ pub fn writev(descriptor: BorrowedFd<'_>, slices: &[Slice<'_>]) -> io::Result<us
     usize::try_from(taken).map_err(|_| io::Error::last_os_error())
 }
 
-/// Changes the user and group of an open file; `O_PATH` suffices.
-///
-/// # Errors
-/// Those of fchownat(2).
-pub fn change_owner(file: &File, user: u32, group: u32) -> io::Result<()> {
-    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-    Ok(fs::chownat(
-        file,
-        c"",
-        Some(user),
-        Some(group),
-        AtFlags::EMPTY_PATH,
-    )?)
-}
-
 /// Raises the soft limit on descriptors to the hard one, and returns it.
 ///
 /// # Errors
@@ -296,15 +278,6 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     }
     // None is no limit.
     Ok(limit.current.unwrap_or(u64::MAX))
-}
-
-/// Bounds the bytes that a socket holds and has not sent (`TCP_NOTSENT_LOWAT`): it is writable only
-/// below. Unread socket buffers belong to the kernel, and thousands of slow peers fill them.
-///
-/// # Errors
-/// Those of setsockopt(2).
-pub fn set_not_sent_low_water(socket: impl AsFd, bytes: u32) -> io::Result<()> {
-    socket2::SockRef::from(&socket).set_tcp_notsent_lowat(bytes)
 }
 
 /// Returns true if a socket would take bytes now. If it would not, an event follows when it does.
@@ -463,7 +436,8 @@ pub fn major_faults() -> io::Result<u64> {
 #[cfg(test)]
 pub(crate) fn evict(file: &File) -> io::Result<()> {
     file.sync_all()?;
-    Ok(fs::fadvise(file, 0, None, fs::Advice::DontNeed)?)
+    use rustix::fs::{Advice, fadvise};
+    Ok(fadvise(file, 0, None, Advice::DontNeed)?)
 }
 
 fn check(answer: libc::c_int) -> io::Result<()> {
@@ -486,39 +460,6 @@ pub fn recv_discard(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
     // socket the kernel answers EFAULT. The descriptor is open while it is borrowed.
     let taken = unsafe { libc::recv(socket.as_raw_fd(), ptr::null_mut(), bytes, flags) };
     usize::try_from(taken).map_err(|_| io::Error::last_os_error())
-}
-
-/// The processors that the calling thread may run on.
-///
-/// # Errors
-/// Those of `sched_getaffinity(2)`.
-pub fn affinity() -> io::Result<Vec<usize>> {
-    let set = sched_getaffinity(None)?;
-    Ok((0..CpuSet::MAX_CPU)
-        .filter(|cpu| set.is_set(*cpu))
-        .collect())
-}
-
-/// Binds the calling thread, and the processes it starts from now on, to these processors.
-///
-/// # Errors
-/// Those of `sched_setaffinity(2)`, `InvalidInput` when none of the processors exists.
-pub fn set_affinity(cpus: &[usize]) -> io::Result<()> {
-    let mut set = CpuSet::new();
-    for cpu in cpus.iter().filter(|cpu| **cpu < CpuSet::MAX_CPU) {
-        set.set(*cpu);
-    }
-    Ok(sched_setaffinity(None, &set)?)
-}
-
-/// Asks a process to stop (SIGTERM).
-///
-/// # Errors
-/// Those of kill(2).
-pub fn terminate(pid: u32) -> io::Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(kill_process(pid, Signal::TERM)?)
 }
 
 /// Lets the process that `command` will start be killed when the thread that starts it ends.

@@ -21,8 +21,8 @@ use std::process::Command;
 use std::thread;
 
 use hekate::daemon::sandbox::AllowedPaths;
-use hekate::sys;
 use landlock::RulesetStatus;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A thing to try: what it is, whether the sandbox allows it, and the attempt.
 type Attempt<'a> = (&'a str, bool, Box<dyn Fn() -> io::Result<()> + Sync + 'a>);
@@ -49,7 +49,7 @@ fn make(directory: PathBuf) -> impl Fn() -> io::Result<()> {
     }
 }
 
-fn attempts<'a>(base: &'a Path, port: u16, signalled: u32) -> Vec<Attempt<'a>> {
+fn attempts<'a>(base: &'a Path, port: u16, signalled: Pid) -> Vec<Attempt<'a>> {
     let at = |name: &str| base.join(name);
     let abstract_name = format!("hekate-sandbox-{}", std::process::id());
     let send = move || {
@@ -57,7 +57,7 @@ fn attempts<'a>(base: &'a Path, port: u16, signalled: u32) -> Vec<Attempt<'a>> {
         UnixDatagram::unbound()?.connect_addr(&address)
     };
     // It is not waited for, so that its number stays its own.
-    let signal = move || sys::terminate(signalled);
+    let signal = move || Ok(kill_process(signalled, Signal::TERM)?);
     vec![
         (
             "reading the library",
@@ -171,7 +171,7 @@ fn inside(base: &Path) {
     let manager = UnixDatagram::bind_addr(&address).unwrap();
     let mut other = Command::new("sleep").arg("600").spawn().unwrap();
 
-    let attempts = attempts(base, port, other.id());
+    let attempts = attempts(base, port, Pid::from_child(&other));
     check(&attempts, false);
     let allowed = AllowedPaths {
         read: vec![base.join("library"), "/etc".into()],

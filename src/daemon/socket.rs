@@ -8,12 +8,11 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::Mode;
+use rustix::fs::{AtFlags, Gid, Mode, Uid, chownat};
 use rustix::process::umask;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::identity::Owner;
-use crate::sys;
 
 /// Connecting takes write permission. A new socket has every permission that the umask leaves, and
 /// `chmod` afterwards would be late.
@@ -54,7 +53,14 @@ fn give(path: &Path, owner: Owner) -> io::Result<()> {
     if !metadata.file_type().is_socket() || metadata.nlink() != 1 {
         return Err(io::Error::other("another file has replaced it"));
     }
-    sys::change_owner(&file, owner.user, owner.group)
+    let (user, group) = (Uid::from_raw(owner.user), Gid::from_raw(owner.group));
+    Ok(chownat(
+        file,
+        c"",
+        Some(user),
+        Some(group),
+        AtFlags::EMPTY_PATH,
+    )?)
 }
 
 #[cfg(test)]

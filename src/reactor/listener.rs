@@ -12,7 +12,6 @@ use super::RunError;
 use super::tokens::Source;
 use crate::config::{Families, NetworkConfig};
 use crate::net::{bind_udp, lacks_family};
-use crate::sys;
 use crate::timers::Time;
 use crate::wire::utp;
 
@@ -373,5 +372,24 @@ pub(super) fn prepare(stream: &TcpStream, connected: usize) {
         true => NOT_SENT_LOW_WATER_BYTES,
         false => CROWD_LOW_WATER_BYTES,
     };
-    sys::set_not_sent_low_water(stream, low_water_bytes).ok();
+    // Unread socket buffers belong to the kernel, and thousands of slow peers fill them.
+    socket.set_tcp_notsent_lowat(low_water_bytes).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_in_a_crowd_holds_fewer_unsent_bytes() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        for (connected, bytes) in [
+            (0, NOT_SENT_LOW_WATER_BYTES),
+            (DEEP_CONNECTIONS, CROWD_LOW_WATER_BYTES),
+        ] {
+            prepare(&stream, connected);
+            assert_eq!(SockRef::from(&stream).tcp_notsent_lowat().unwrap(), bytes);
+        }
+    }
 }

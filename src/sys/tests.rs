@@ -3,7 +3,10 @@
 use super::*;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+
+use rustix::process::{Pid, kill_process};
 
 /// A file of `pages` pages, each filled with its number.
 fn file(pages: u8) -> (File, u64) {
@@ -154,15 +157,6 @@ fn the_descriptor_limit_is_raised_once() {
 }
 
 #[test]
-fn the_low_water_mark_of_a_socket_is_set() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    set_not_sent_low_water(&stream, 123_456).unwrap();
-    let socket = socket2::SockRef::from(&stream);
-    assert_eq!(socket.tcp_notsent_lowat().unwrap(), 123_456);
-}
-
-#[test]
 fn discarded_bytes_are_gone_and_the_next_are_not() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -182,24 +176,13 @@ fn discarded_bytes_are_gone_and_the_next_are_not() {
 }
 
 #[test]
-fn a_thread_is_bound_and_released() {
-    let before = affinity().unwrap();
-    set_affinity(&before[..1]).unwrap();
-    assert_eq!(affinity().unwrap(), before[..1]);
-    set_affinity(&before).unwrap();
-    assert_eq!(affinity().unwrap(), before);
-    assert!(set_affinity(&[]).is_err());
-}
-
-#[test]
 fn a_process_is_asked_to_stop() {
     let mut command = Command::new("sleep");
     command.arg("60");
     die_with_parent(&mut command);
     let mut child = command.spawn().unwrap();
-    terminate(child.id()).unwrap();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert!(!child.wait().unwrap().success());
-    assert!(terminate(u32::MAX).is_err());
 }
 
 #[test]

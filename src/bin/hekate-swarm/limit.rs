@@ -182,7 +182,7 @@ type Work = (u64, f64, f64);
 /// Runs `work` on one processor and measures it.
 fn on(cpu: Option<usize>, work: impl FnOnce() -> io::Result<u64>) -> io::Result<Work> {
     if let Some(cpu) = cpu {
-        sys::set_affinity(&[cpu])?;
+        seeder::bind_to(cpu)?;
     }
     let (start, before) = (Instant::now(), seeder::cpu_seconds(THREAD_STAT)?);
     let bytes = work()?;

@@ -34,7 +34,7 @@ pub(crate) fn run(options: &Load) -> io::Result<Outcome> {
     sys::raise_descriptor_limit()?;
     let library = Library::open(&options.torrents, options.zipf)?;
     if let Some(cpu) = options.cpu {
-        sys::set_affinity(&[cpu])?;
+        seeder::bind_to(cpu)?;
     }
     let mut seeder = if options.command.is_empty() {
         Seeder::running(options.pid)

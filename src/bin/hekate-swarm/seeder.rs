@@ -4,6 +4,8 @@
 //! memory of all sockets.
 
 use hekate::sys;
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io::{Error, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -123,9 +125,9 @@ impl Seeder {
             .split_first()
             .ok_or_else(|| Error::other("no command to start"))?;
         let output = fs::File::create(log)?;
-        let before = sys::affinity()?;
+        let before = sched_getaffinity(None)?;
         if let Some(cpu) = cpu {
-            sys::set_affinity(&[cpu])?;
+            bind_to(cpu)?;
         }
         let mut command = Command::new(program);
         command
@@ -135,7 +137,7 @@ impl Seeder {
             .stderr(output);
         sys::die_with_parent(&mut command);
         let child = command.spawn();
-        sys::set_affinity(&before)?;
+        sched_setaffinity(None, &before)?;
         let child = child?;
         let pid = Some(child.id());
         Ok(Seeder {
@@ -179,7 +181,7 @@ impl Drop for Seeder {
     fn drop(&mut self) {
         let Some(child) = &mut self.child else { return };
         // The signal fails only if the process has ended already.
-        let _ = sys::terminate(child.id());
+        let _ = kill_process(Pid::from_child(child), Signal::TERM);
         let start = Instant::now();
         while start.elapsed() < STOP_TIME {
             if !matches!(child.try_wait(), Ok(None)) {
@@ -190,6 +192,16 @@ impl Drop for Seeder {
         let _ = child.kill();
         let _ = child.wait();
     }
+}
+
+/// Binds this thread, and the processes that it will start, to one processor.
+pub(crate) fn bind_to(cpu: usize) -> io::Result<()> {
+    let mut only = CpuSet::new();
+    // The kernel refuses an empty set.
+    if cpu < CpuSet::MAX_CPU {
+        only.set(cpu);
+    }
+    Ok(sched_setaffinity(None, &only)?)
 }
 
 fn probe(address: SocketAddr, handshake: &[u8]) -> io::Result<()> {
@@ -236,6 +248,17 @@ mod tests {
         let sample = sample(std::process::id()).unwrap();
         assert!(sample.resident_bytes > sample.anonymous_bytes && sample.anonymous_bytes > 0);
         assert!(sample.threads > 0);
+    }
+
+    #[test]
+    fn a_thread_is_bound_to_a_processor() {
+        let before = sched_getaffinity(None).unwrap();
+        let cpu = (0..CpuSet::MAX_CPU).find(|cpu| before.is_set(*cpu));
+        bind_to(cpu.unwrap()).unwrap();
+        let bound = sched_getaffinity(None).unwrap();
+        assert!(bound.is_set(cpu.unwrap()) && bound.count() == 1);
+        assert!(bind_to(CpuSet::MAX_CPU).is_err());
+        sched_setaffinity(None, &before).unwrap();
     }
 
     #[test]
