@@ -162,12 +162,8 @@ impl Announcing {
         let chunk = sweep.chunk();
         self.has_more = chunk.is_some();
         match chunk {
-            Some(IndexChunk::List(announce)) => announcer.add_list(&announce, now),
-            Some(IndexChunk::Runs(runs)) => {
-                for run in &runs {
-                    announcer.add_run(run, now);
-                }
-            }
+            Some(IndexChunk::List(number, announce)) => announcer.add_list(number, &announce, now),
+            Some(IndexChunk::Torrents(torrents)) => announcer.add_indexed(&torrents, now),
             Some(IndexChunk::End) => announcer.end_index(),
             None => {}
         }

@@ -14,7 +14,7 @@ mod transport;
 mod udp;
 mod wakes;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::{fmt, io};
@@ -35,7 +35,6 @@ use super::redirects::Redirects;
 use super::request::RouteId;
 use super::resolver::Resolver;
 use super::route::{Health, Route};
-use super::runs::{self, Run};
 use super::schedule::Schedule;
 use super::target::Target;
 use super::url::Site;
@@ -214,11 +213,10 @@ pub struct Announcer {
     udp: UdpTransport,
     redirects: Redirects,
     report: Report,
-    with_peers: BTreeMap<TorrentId, InfoHash>,
     /// Peers that trackers have named since [`Announcer::take_peers`].
     peers: Vec<(InfoHash, SocketAddr)>,
-    /// The lists of trackers of an index that is being added, by their positions there.
-    index_lists: Vec<ListId>,
+    /// The lists of trackers of an index that is being added, by their numbers there.
+    index_lists: HashMap<u32, ListId>,
     checked_at: Time,
     random: fastrand::Rng,
     /// Everything ends then.
@@ -249,9 +247,8 @@ impl Announcer {
             config,
             redirects: Redirects::default(),
             report: Report::default(),
-            with_peers: BTreeMap::new(),
             peers: Vec::new(),
-            index_lists: Vec::new(),
+            index_lists: HashMap::new(),
             checked_at: now,
             random: fastrand::Rng::new(),
             stops_at: None,
@@ -310,7 +307,6 @@ impl Announcer {
 
     /// Ends announcing a torrent: trackers that know it are sent `stopped`.
     pub fn remove(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) {
-        self.with_peers.remove(&torrent);
         // The list may be forgotten with the torrent.
         if let Some(list) = self.schedule.list_of(torrent) {
             self.wake_trackers_of(list, now);
@@ -320,7 +316,6 @@ impl Announcer {
 
     /// A torrent has peers.
     pub fn joined(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) {
-        self.with_peers.insert(torrent, info_hash);
         if let Some(list) = self.schedule.joined(torrent, info_hash, now) {
             self.wake_trackers_of(list, now);
         }
@@ -328,7 +323,6 @@ impl Announcer {
 
     /// A torrent has no peers any more.
     pub fn left(&mut self, torrent: TorrentId) {
-        self.with_peers.remove(&torrent);
         self.schedule.left(torrent);
     }
 
@@ -343,40 +337,39 @@ impl Announcer {
         self.schedule.begin_index();
     }
 
-    /// Adds the next list of trackers of an index. Positions count from 0.
-    pub fn add_list(&mut self, announce: &Arc<[Vec<String>]>, now: Time) {
+    /// Adds a list of trackers of an index, which has this number there.
+    pub fn add_list(&mut self, number: u32, announce: &Arc<[Vec<String>]>, now: Time) {
         let list = self.intern(announce, &"the index", now);
         // It may be no torrent's until `end_index`.
         self.schedule.lists_mut().hold(list);
-        self.index_lists.push(list);
+        self.index_lists.insert(number, list);
     }
 
-    /// Begins to announce torrents of an index.
-    pub fn add_run(&mut self, run: &Run<u32>, now: Time) {
+    /// Begins to announce torrents of an index, in the order of ids, each with the number of its list.
+    /// Those of one run of [`super::runs::RUN_IDS`] come together.
+    pub fn add_indexed(&mut self, torrents: &[(TorrentId, u32)], now: Time) {
         if self.stops_at.is_some() {
             return;
         }
-        let list = |position: u32| {
-            let list = self.index_lists.get(position as usize);
-            *list.expect("an index sends each list before the torrents that have it")
+        let list = |(torrent, number): &(TorrentId, u32)| {
+            let list = self.index_lists.get(number);
+            let list = list.expect("an index sends each list before the torrents that have it");
+            (*torrent, *list)
         };
-        let run = run.map(u64::MAX, list);
-        self.schedule.add_run(&run, now);
-        for (torrent, info_hash) in self.with_peers.range(runs::ids(run.number)) {
-            self.schedule.joined(*torrent, *info_hash, now);
-        }
-        let mut woken = None;
-        for (_, list) in run.members() {
-            if woken.replace(list) != Some(list) {
-                self.wake_trackers_of(list, now);
-            }
+        let torrents: Vec<(TorrentId, ListId)> = torrents.iter().map(list).collect();
+        let mut lists: Vec<ListId> = torrents.iter().map(|(_, list)| *list).collect();
+        lists.sort_unstable();
+        lists.dedup();
+        self.schedule.add_indexed(torrents, now);
+        for list in lists {
+            self.wake_trackers_of(list, now);
         }
     }
 
     /// All of an index has been added.
     pub fn end_index(&mut self) {
         self.schedule.end_index();
-        for list in std::mem::take(&mut self.index_lists) {
+        for (_, list) in std::mem::take(&mut self.index_lists) {
             self.schedule.lists_mut().release(list);
         }
     }
@@ -456,7 +449,7 @@ impl Announcer {
             return;
         }
         self.stops_at = Some(now.after(self.config.limits.shutdown_ms));
-        self.schedule.stop(self.with_peers.keys().copied());
+        self.schedule.stop();
         for tracker in self.trackers.ids() {
             self.wakes.wake_at(tracker, now);
         }
@@ -526,11 +519,7 @@ impl Announcer {
         others.in_flight = self.http.in_flight() + self.udp.in_flight() - of_named.sum::<u64>();
         self.report.set_others(others);
         if is_late && self.stops_at.is_none() {
-            let with_peers = self.with_peers.iter();
-            let waiting: Vec<ListId> = with_peers
-                .filter_map(|(torrent, info_hash)| self.schedule.joined(*torrent, *info_hash, now))
-                .collect();
-            for list in waiting {
+            for list in self.schedule.bring_all_forward(now) {
                 self.wake_trackers_of(list, now);
             }
         }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::announce::Terms;
-use super::entries::{Chain, Entries, EntryId};
+use super::entries::{Chain, Entries, EntryId, Owner};
 use super::runs::RUN_IDS;
 use crate::timers::Time;
 
@@ -205,8 +205,8 @@ impl Queue {
     /// is spread evenly over the interval after some rounds.
     ///
     /// Neighbours in an index go to the same second, as long as they are a small part of it: their
-    /// info-hashes are read together. `run` is the number of the run of such a torrent.
-    pub(super) fn choose_s(&self, now: Time, terms: Terms, chance: u32, run: Option<u32>) -> u32 {
+    /// info-hashes are read together.
+    pub(super) fn choose_s(&self, now: Time, terms: Terms, chance: u32, owner: Owner) -> u32 {
         let now_s = u32::try_from(now.0 / 1000).unwrap_or(u32::MAX);
         // A part of a second must not make it too early.
         let soonest = u32::try_from(now.0.div_ceil(1000)).unwrap_or(u32::MAX);
@@ -216,8 +216,8 @@ impl Queue {
         // A quarter more than even: choosing does not level the load completely.
         let fair = self.members / terms.interval_s.max(1) * 5 / 4 + 1;
         let neighbours = (fair / SECOND_PARTS / RUN_IDS).checked_ilog2();
-        let chance = match (run, neighbours) {
-            (Some(run), Some(power)) => shared_chance(run >> power, now_s),
+        let chance = match (owner, neighbours) {
+            (Owner::Run(run), Some(power)) => shared_chance(run >> power, now_s),
             _ => chance,
         };
         let jitter = (chance % (terms.interval_s / JITTER + 1)).min(latest - earliest);

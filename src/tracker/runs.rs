@@ -4,7 +4,6 @@
 //! by counting bits.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 
 use super::entries::EntryId;
 use super::lists::{ListId, TrackerLists};
@@ -17,82 +16,23 @@ pub const RUN_IDS: u32 = 64;
 /// lists than torrents.
 const MIXED: ListId = ListId(u32::MAX);
 
-/// The lists of trackers of the torrents in a run. `L` names a list: [`ListId`], or its position in an
-/// index.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum RunLists<L> {
-    /// All torrents have the same one.
-    Same(L),
-    /// One for each member, in the order of ids.
-    Each(Box<[L]>),
+/// The number of the run that an id is in.
+pub(super) fn run_of(id: TorrentId) -> u32 {
+    id.0 / RUN_IDS
 }
 
-/// Those of 64 consecutive torrent ids that are announced.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Run<L> {
-    /// The first id divided by [`RUN_IDS`].
-    pub number: u32,
-    /// A bit for each id that is announced, the lowest for the first.
-    pub members: u64,
-    /// Their lists of trackers.
-    pub lists: RunLists<L>,
+/// The bit of an id in its run, the lowest for the first.
+fn bit_of(id: TorrentId) -> u64 {
+    1 << (id.0 % RUN_IDS)
 }
 
-impl<L: Copy + PartialEq> Run<L> {
-    /// The id and the list of each member.
-    pub fn members(&self) -> impl Iterator<Item = (TorrentId, L)> {
-        bits(self.members)
-            .enumerate()
-            .map(|(rank, bit)| (id_at(self.number, bit), self.list(rank)))
+/// The lists of trackers of the torrents in a run: one if all have the same.
+pub(super) fn lists_of(run: &[(TorrentId, ListId)]) -> Vec<ListId> {
+    let mut lists: Vec<ListId> = run.iter().map(|(_, list)| *list).collect();
+    if lists.iter().all(|list| lists.first() == Some(list)) {
+        lists.truncate(1);
     }
-
-    fn list(&self, rank: usize) -> L {
-        match &self.lists {
-            RunLists::Same(list) => *list,
-            RunLists::Each(lists) => *lists.get(rank).expect("each member has a list"),
-        }
-    }
-
-    /// The run without the members that are not wanted, and with each list replaced by another.
-    #[must_use]
-    pub fn map<M: Copy + PartialEq>(&self, wanted: u64, replace: impl Fn(L) -> M) -> Run<M> {
-        let members = self.members & wanted;
-        let ranks = bits(self.members).enumerate();
-        let kept = ranks.filter(|(_, bit)| members >> bit & 1 == 1);
-        let lists: Box<[M]> = kept.map(|(rank, _)| replace(self.list(rank))).collect();
-        let same = lists
-            .first()
-            .copied()
-            .filter(|first| lists.iter().all(|list| list == first));
-        Run {
-            number: self.number,
-            members,
-            lists: same.map_or(RunLists::Each(lists), RunLists::Same),
-        }
-    }
-}
-
-/// The ids of a run, whose number is at most that of the last id.
-pub(super) fn ids(number: u32) -> RangeInclusive<TorrentId> {
-    id_at(number, 0)..=id_at(number, RUN_IDS - 1)
-}
-
-fn id_at(number: u32, bit: u32) -> TorrentId {
-    TorrentId(number * RUN_IDS + bit)
-}
-
-/// The number of the run that an id is in, and the bit of the id in it.
-fn position_of(id: TorrentId) -> (u32, u64) {
-    (id.0 / RUN_IDS, 1 << (id.0 % RUN_IDS))
-}
-
-/// The positions of the bits that are set, ascending.
-fn bits(mut set: u64) -> impl Iterator<Item = u32> {
-    std::iter::from_fn(move || {
-        let bit = (set != 0).then(|| set.trailing_zeros());
-        set &= set.wrapping_sub(1);
-        bit
-    })
+    lists
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -145,28 +85,36 @@ impl Runs {
         (self.all.get(number as usize)).is_some_and(|state| state.allocated != 0)
     }
 
-    /// Adds a run that there is not yet. Its entries start at `first`.
-    pub(super) fn insert(&mut self, run: Run<ListId>, first: EntryId) {
-        let index = run.number as usize;
-        if self.all.len() <= index {
-            self.all.resize(index + 1, VACANT);
-        }
-        let list = match run.lists {
-            RunLists::Same(list) => list,
-            RunLists::Each(lists) => {
-                self.mixed.insert(run.number, lists);
+    /// Adds a run that there is not yet, in the order of ids. Its entries start at `first`, and its
+    /// lists are those of [`lists_of`].
+    pub(super) fn insert(
+        &mut self,
+        run: &[(TorrentId, ListId)],
+        lists: Vec<ListId>,
+        first: EntryId,
+    ) {
+        let members = run.iter().fold(0, |bits, (id, _)| bits | bit_of(*id));
+        let (id, _) = run.first().expect("a run has members");
+        let number = run_of(*id);
+        let list = match *lists {
+            [list] => list,
+            _ => {
+                self.mixed.insert(number, lists.into());
                 MIXED
             }
         };
-        if let Some(state) = self.all.get_mut(index) {
-            *state = RunState {
-                allocated: run.members,
-                live: run.members,
-                first,
-                list,
-            };
-            self.count += run.members.count_ones() as usize;
+        let end = number as usize + 1;
+        if self.all.len() < end {
+            self.all.resize(end, VACANT);
         }
+        let state = self.all.get_mut(number as usize);
+        *state.expect("there is a state for each run") = RunState {
+            allocated: members,
+            live: members,
+            first,
+            list,
+        };
+        self.count += run.len();
     }
 
     /// The list of trackers of a torrent and the first of its entries, while it is announced.
@@ -175,7 +123,7 @@ impl Runs {
         torrent: TorrentId,
         lists: &TrackerLists,
     ) -> Option<(ListId, EntryId)> {
-        let (of, bit) = position_of(torrent);
+        let (of, bit) = (run_of(torrent), bit_of(torrent));
         let state = self.all.get(of as usize)?;
         if state.live & bit == 0 {
             return None;
@@ -208,13 +156,16 @@ impl Runs {
                 rank.expect("an entry is of a member")
             }
         };
-        let bit = bits(state.allocated).nth(rank);
-        id_at(of, bit.expect("an entry is of a member"))
+        let mut members = state.allocated;
+        for _ in 0..rank {
+            members &= members - 1;
+        }
+        TorrentId(of * RUN_IDS + members.trailing_zeros())
     }
 
     /// Removes a torrent. Returns what its run leaves behind if it was the last one.
     pub(super) fn remove(&mut self, torrent: TorrentId, lists: &TrackerLists) -> Option<Leftover> {
-        let (of, bit) = position_of(torrent);
+        let (of, bit) = (run_of(torrent), bit_of(torrent));
         let state = self.all.get_mut(of as usize)?;
         if state.live & bit == 0 {
             return None;
@@ -273,23 +224,17 @@ mod tests {
                 1 => random.u64(1..),
                 _ => 1 << random.u8(..64),
             };
-            let each = (0..members.count_ones())
-                .map(|_| ListId(random.u32(..3)))
+            let same = random.bool().then(|| ListId(random.u32(..3)));
+            let run: Vec<(TorrentId, ListId)> = (0..RUN_IDS)
+                .filter(|bit| members >> bit & 1 == 1)
+                .map(|bit| TorrentId(number * RUN_IDS + bit))
+                .map(|id| (id, same.unwrap_or_else(|| ListId(random.u32(..3)))))
                 .collect();
-            let of_run = match random.bool() {
-                true => RunLists::Same(ListId(random.u32(..3))),
-                false => RunLists::Each(each),
-            };
-            let run = Run {
-                number,
-                members,
-                lists: of_run,
-            };
-            by_id.insert(run.clone(), EntryId(first));
-            for (id, list) in run.members() {
+            by_id.insert(&run, lists_of(&run), EntryId(first));
+            for &(id, list) in &run {
                 assert_eq!(by_id.find(id, &lists), Some((list, EntryId(first))));
                 for _ in 0..lists.count(list) {
-                    assert_eq!(by_id.torrent(run.number, EntryId(first), &lists), id);
+                    assert_eq!(by_id.torrent(number, EntryId(first), &lists), id);
                     first += 1;
                 }
             }
@@ -297,12 +242,9 @@ mod tests {
         }
         let (mut count, mut released) = (by_id.len(), 0);
         for run in runs {
-            let held = match &run.lists {
-                RunLists::Same(_) => 1,
-                RunLists::Each(each) => each.len(),
-            };
-            let mut left = run.members.count_ones();
-            for (id, _) in run.members() {
+            let held = lists_of(&run).len();
+            let mut left = run.len();
+            for (id, _) in run {
                 let leftover = by_id.remove(id, &lists);
                 assert_eq!(by_id.find(id, &lists), None);
                 (count, left) = (count - 1, left - 1);
@@ -319,21 +261,14 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_narrowed_with_its_lists() {
-        let run = Run {
-            number: 2,
-            members: 0b1011,
-            lists: RunLists::Each([7, 8, 9].into()),
+    fn a_run_has_one_list_if_all_its_torrents_have_the_same() {
+        let run = |lists: &[u32]| {
+            let members = (0..).zip(lists);
+            let run: Vec<_> = members
+                .map(|(id, list)| (TorrentId(id), ListId(*list)))
+                .collect();
+            lists_of(&run).len()
         };
-        let members = |run: &Run<u32>| {
-            let members = run.members().map(|(torrent, list)| (torrent.0, list));
-            members.collect::<Vec<_>>()
-        };
-        assert_eq!(members(&run), [(128, 7), (129, 8), (131, 9)]);
-        let narrowed = run.map(!0b10, |list| list * 10);
-        assert_eq!(members(&narrowed), [(128, 70), (131, 90)]);
-        let alike = run.map(u64::MAX, |_| 5);
-        assert_eq!(alike.lists, RunLists::Same(5));
-        assert_eq!(run.map(0, |list| list).members, 0);
+        assert_eq!((run(&[7]), run(&[7, 7, 7]), run(&[7, 7, 8])), (1, 1, 3));
     }
 }

@@ -13,7 +13,7 @@
 //!      │               │                   └──────────────────────── on stage        │
 //!      │               └──────────────────────────────────────────────────────────────┤
 //!      └───────────────────────────────────────────────────────────────────────────────┘
-//!         add_run: torrents of an index are due when they are added
+//!         add_indexed: torrents of an index are due when they are added
 //! ```
 
 mod indexed;
@@ -157,20 +157,17 @@ impl Schedule {
         self.torrents.insert(
             torrent,
             Record {
-                uploaded: 0,
                 hash: Hash::Known(info_hash),
                 list,
                 first,
                 live: torrents::live(&self.lists, list),
-                has_peers: false,
                 ending: Ending::No,
                 indexed: false,
             },
         );
-        let now_s = seconds(now);
-        for (entry, target) in first.following().zip(self.lists.trackers(list)) {
-            self.entries.set_due_s(entry, now_s);
-            let queue = &mut self.queues[target.tracker];
+        for (entry, tracker) in self.entries_of(list, first) {
+            self.entries.set_due_s(entry, seconds(now));
+            let queue = &mut self.queues[tracker];
             queue.members += 1;
             queue.push_new(&mut self.entries, entry);
         }
@@ -184,7 +181,7 @@ impl Schedule {
         let record = record.expect("a torrent that is being removed has a record");
         record.ending = Ending::Replaced;
         let (old_list, first) = (record.list, record.first);
-        for (entry, tracker) in first.following().zip(self.trackers_of(old_list)) {
+        for (entry, tracker) in self.entries_of(old_list, first) {
             let mut common = self.lists.trackers(list).iter();
             let is_common = common.any(|target| target.tracker == tracker);
             if is_common && self.entries.is_linked(entry) {
@@ -210,8 +207,7 @@ impl Schedule {
         record.hash = Hash::Known(info_hash);
         let Record { list, first, .. } = *record;
         self.ending.insert(info_hash, torrent);
-        let trackers = self.trackers_of(list);
-        for (entry, tracker) in first.following().zip(trackers) {
+        for (entry, tracker) in self.entries_of(list, first) {
             if self.entries.is_busy(entry) {
                 continue;
             }
@@ -225,62 +221,79 @@ impl Schedule {
     ///
     /// Returns its list of trackers if they may wait for the info-hash, which is known now.
     pub fn joined(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) -> Option<ListId> {
+        self.torrents.with_peers.insert(torrent, info_hash);
+        self.bring_forward(torrent, info_hash, now)
+    }
+
+    /// Brings the torrents with peers that are due to the front. Returns their lists of trackers, as
+    /// [`Schedule::joined`] does.
+    pub fn bring_all_forward(&mut self, now: Time) -> Vec<ListId> {
+        let with_peers = self.torrents.with_peers.clone().into_iter();
+        with_peers
+            .filter_map(|(torrent, info_hash)| self.bring_forward(torrent, info_hash, now))
+            .collect()
+    }
+
+    fn bring_forward(
+        &mut self,
+        torrent: TorrentId,
+        info_hash: InfoHash,
+        now: Time,
+    ) -> Option<ListId> {
         let record = self.torrents.find_mut(torrent, &self.lists)?;
-        record.has_peers = true;
         let was_asked = record.hash == Hash::Asked;
         record.hash = Hash::Known(info_hash);
         let (list, first) = (record.list, record.first);
-        if record.ending != Ending::No {
-            return was_asked.then_some(list);
-        }
-        for (entry, target) in first.following().zip(self.lists.trackers(list)) {
-            let waits = self.entries.is_linked(entry) && self.entries.due_s(entry) <= seconds(now);
-            if waits {
-                let queue = &mut self.queues[target.tracker];
-                queue.unlink(&mut self.entries, entry);
-                queue.push_urgent(&mut self.entries, entry);
+        if record.ending == Ending::No {
+            for (entry, tracker) in self.entries_of(list, first) {
+                if self.entries.due_s(entry) <= seconds(now) {
+                    self.move_to_front(tracker, entry);
+                }
             }
         }
         was_asked.then_some(list)
     }
 
+    /// Puts an entry before all others of its queue, if it waits there.
+    fn move_to_front(&mut self, tracker: TrackerId, entry: EntryId) {
+        if self.entries.is_linked(entry) {
+            let queue = &mut self.queues[tracker];
+            queue.unlink(&mut self.entries, entry);
+            queue.push_urgent(&mut self.entries, entry);
+        }
+    }
+
     /// A torrent has no peers any more.
     pub fn left(&mut self, torrent: TorrentId) {
-        if let Some(record) = self.torrents.record_mut(torrent) {
-            record.has_peers = false;
-            // At the end its info-hash is still needed, and soon.
-            if !self.stopping {
-                self.forget_quiet(torrent);
-            }
+        self.torrents.with_peers.remove(&torrent);
+        // At the end its info-hash is still needed, and soon.
+        if !self.stopping {
+            self.forget_quiet(torrent);
         }
     }
 
     /// Bytes were uploaded.
     pub fn uploaded(&mut self, torrent: TorrentId, bytes: u64) {
         if self.gone.is_some() || self.torrents.find(torrent, &self.lists).is_some() {
-            self.torrents.uploaded(torrent, bytes);
+            self.torrents.add_uploaded(torrent, bytes);
         }
     }
 
-    /// Announces nothing but `stopped` from now on: torrents of `with_peers` first, the others in any
-    /// order.
-    pub fn stop(&mut self, with_peers: impl Iterator<Item = TorrentId>) {
+    /// Announces nothing but `stopped` from now on: torrents with peers first, the others in any order.
+    pub fn stop(&mut self) {
         self.stopping = true;
         for queue in self.queues.rows_mut() {
             while let Some(entry) = queue.take_prefetched(&mut self.entries) {
                 queue.push_new(&mut self.entries, entry);
             }
         }
-        for torrent in with_peers {
-            let Some(Record { list, first, .. }) = self.torrents.find(torrent, &self.lists) else {
-                continue;
-            };
-            for (entry, target) in first.following().zip(self.lists.trackers(list)) {
-                if self.entries.is_linked(entry) {
-                    let queue = &mut self.queues[target.tracker];
-                    queue.unlink(&mut self.entries, entry);
-                    queue.push_urgent(&mut self.entries, entry);
-                }
+        let with_peers = self.torrents.with_peers.keys();
+        let with_peers: Vec<Record> = with_peers
+            .filter_map(|torrent| self.torrents.find(*torrent, &self.lists))
+            .collect();
+        for Record { list, first, .. } in with_peers {
+            for (entry, tracker) in self.entries_of(list, first) {
+                self.move_to_front(tracker, entry);
             }
         }
     }
@@ -368,7 +381,8 @@ impl Schedule {
     /// What is to be announced of an entry by one family.
     #[must_use]
     pub fn due(&self, entry: EntryId, family: Family) -> Option<Due> {
-        let record = self.torrents.find(self.torrent(entry), &self.lists)?;
+        let torrent = self.torrent(entry);
+        let record = self.torrents.find(torrent, &self.lists)?;
         let Hash::Known(info_hash) = record.hash else {
             return None;
         };
@@ -387,7 +401,7 @@ impl Schedule {
         Some(Due {
             announce: Announce {
                 info_hash,
-                uploaded: record.uploaded,
+                uploaded: self.torrents.uploaded(torrent),
                 event,
             },
             path: Arc::clone(&listed.path),
@@ -431,11 +445,8 @@ impl Schedule {
             }
             Outcome::Accepted(terms) => {
                 self.entries.set_started(entry, family, true);
-                let run = match self.entries.owner(entry) {
-                    Owner::Run(run) => Some(run),
-                    Owner::Torrent(_) => None,
-                };
-                let due_s = self.queues[tracker].choose_s(now, terms, chance, run);
+                let owner = self.entries.owner(entry);
+                let due_s = self.queues[tracker].choose_s(now, terms, chance, owner);
                 self.entries.pend(entry, due_s, false);
             }
             Outcome::Refused(retry) => {
@@ -488,7 +499,6 @@ impl Schedule {
         let torrent = self.torrent(entry);
         let ending = self.is_ending(torrent);
         let record = self.torrents.find(torrent, &self.lists);
-        let has_peers = record.is_some_and(|record| record.has_peers);
         if record.is_some_and(|record| record.ending == Ending::Replaced) {
             // Nothing is announced of a replaced torrent but what was under way.
             self.forget_started(entry);
@@ -496,7 +506,7 @@ impl Schedule {
         let queue = &mut self.queues[tracker];
         if ending {
             if self.entries.is_started_anywhere(entry) {
-                if has_peers {
+                if self.torrents.with_peers.contains_key(&torrent) {
                     queue.push_urgent(&mut self.entries, entry);
                 } else {
                     queue.push_new(&mut self.entries, entry);
@@ -541,12 +551,11 @@ impl Schedule {
         }
     }
 
-    fn trackers_of(&self, list: ListId) -> Vec<TrackerId> {
-        self.lists
-            .trackers(list)
-            .iter()
-            .map(|target| target.tracker)
-            .collect()
+    /// The entries of a torrent, each with its tracker.
+    fn entries_of(&self, list: ListId, first: EntryId) -> Vec<(EntryId, TrackerId)> {
+        let trackers = self.lists.trackers(list).iter();
+        let trackers = trackers.map(|target| target.tracker);
+        first.following().zip(trackers).collect()
     }
 }
 

@@ -1,13 +1,13 @@
 //! What is announced of each torrent, by its id.
 //!
-//! A torrent of an index has a record only while it is being announced, has peers, or is being removed;
-//! its uploaded bytes are kept longer. Maps are trees, since a hash table that grows is copied whole.
+//! A torrent of an index has a record only while it is being announced, has peers, or is being removed.
+//! Maps are trees, since a hash table that grows is copied whole.
 
 use std::collections::BTreeMap;
 
 use super::entries::{EntryId, Owner};
 use super::lists::{ListId, TrackerLists};
-use super::runs::{Leftover, Run, Runs};
+use super::runs::{Leftover, Runs};
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
@@ -27,7 +27,6 @@ pub(super) enum Hash {
 /// One torrent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
-    pub(super) uploaded: u64,
     pub(super) hash: Hash,
     /// Its list of trackers.
     pub(super) list: ListId,
@@ -35,7 +34,6 @@ pub(super) struct Record {
     pub(super) first: EntryId,
     /// Entries at trackers that do not have to be sent `stopped` no longer count.
     pub(super) live: u16,
-    pub(super) has_peers: bool,
     pub(super) ending: Ending,
     /// Whether it is one of an index.
     pub(super) indexed: bool,
@@ -57,8 +55,10 @@ pub(super) enum Ending {
 pub(super) struct Torrents {
     runs: Runs,
     records: BTreeMap<TorrentId, Record>,
-    /// Bytes of torrents of an index without a record, if there are any.
+    /// Uploaded bytes, where there are any.
     uploaded: BTreeMap<TorrentId, u64>,
+    /// Torrents that have peers, known here or not.
+    pub(super) with_peers: BTreeMap<TorrentId, InfoHash>,
     singles: usize,
 }
 
@@ -84,12 +84,10 @@ impl Torrents {
     fn quiet(&self, torrent: TorrentId, lists: &TrackerLists) -> Option<Record> {
         let (list, first) = self.runs.find(torrent, lists)?;
         Some(Record {
-            uploaded: self.uploaded.get(&torrent).copied().unwrap_or(0),
             hash: Hash::Unread,
             list,
             first,
             live: live(lists, list),
-            has_peers: false,
             ending: Ending::No,
             indexed: true,
         })
@@ -103,7 +101,6 @@ impl Torrents {
     ) -> Option<&mut Record> {
         if !self.records.contains_key(&torrent) {
             let quiet = self.quiet(torrent, lists)?;
-            self.uploaded.remove(&torrent);
             self.records.insert(torrent, quiet);
         }
         self.records.get_mut(&torrent)
@@ -126,8 +123,13 @@ impl Torrents {
     }
 
     /// Adds a run that there is not yet.
-    pub(super) fn insert_run(&mut self, run: Run<ListId>, first: EntryId) {
-        self.runs.insert(run, first);
+    pub(super) fn insert_run(
+        &mut self,
+        run: &[(TorrentId, ListId)],
+        lists: Vec<ListId>,
+        first: EntryId,
+    ) {
+        self.runs.insert(run, lists, first);
     }
 
     /// The torrent that an entry belongs to.
@@ -138,31 +140,31 @@ impl Torrents {
         }
     }
 
-    /// Bytes of a torrent were uploaded that may be one of an index without a record.
-    pub(super) fn uploaded(&mut self, torrent: TorrentId, bytes: u64) {
-        let uploaded = match self.records.get_mut(&torrent) {
-            Some(record) => &mut record.uploaded,
-            None => self.uploaded.entry(torrent).or_default(),
-        };
+    /// Bytes of a torrent that were uploaded.
+    pub(super) fn uploaded(&self, torrent: TorrentId) -> u64 {
+        self.uploaded.get(&torrent).copied().unwrap_or(0)
+    }
+
+    /// Bytes of a torrent were uploaded.
+    pub(super) fn add_uploaded(&mut self, torrent: TorrentId, bytes: u64) {
+        let uploaded = self.uploaded.entry(torrent).or_default();
         *uploaded = uploaded.saturating_add(bytes);
     }
 
     /// Forgets the record of a torrent of an index that is like all others again.
     pub(super) fn drop_quiet(&mut self, torrent: TorrentId) {
         let record = self.records.get(&torrent);
-        let is_like_others =
-            |record: &Record| record.indexed && !record.has_peers && record.ending == Ending::No;
-        if record.is_some_and(is_like_others)
-            && let Some(record) = self.records.remove(&torrent)
-            && record.uploaded > 0
+        if record.is_some_and(|record| record.indexed && record.ending == Ending::No)
+            && !self.with_peers.contains_key(&torrent)
         {
-            self.uploaded.insert(torrent, record.uploaded);
+            self.records.remove(&torrent);
         }
     }
 
     /// Forgets a torrent that has a record. Returns what is to be released.
     pub(super) fn remove(&mut self, torrent: TorrentId, lists: &TrackerLists) -> Option<Leftover> {
         let record = self.records.remove(&torrent)?;
+        self.uploaded.remove(&torrent);
         if record.indexed {
             return self.runs.remove(torrent, lists);
         }
@@ -183,7 +185,6 @@ pub(super) fn live(lists: &TrackerLists, list: ListId) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::runs::RunLists;
     use std::sync::Arc;
 
     #[test]
@@ -192,12 +193,8 @@ mod tests {
         let list = Arc::from([vec!["udp://a:1".to_owned()]]);
         let list = lists.intern(&list, &mut Vec::new());
         let mut torrents = Torrents::default();
-        let run = Run {
-            number: 1,
-            members: 0b111,
-            lists: RunLists::Same(list),
-        };
-        torrents.insert_run(run, EntryId(32));
+        let run = [64, 65, 66].map(|id| (TorrentId(id), list));
+        torrents.insert_run(&run, vec![list], EntryId(32));
         assert_eq!((torrents.len(), torrents.records.len()), (3, 0));
         let found = torrents.find(TorrentId(65), &lists).unwrap();
         assert_eq!((found.first, found.hash), (EntryId(33), Hash::Unread));
@@ -206,15 +203,18 @@ mod tests {
                 && torrents.find(TorrentId(1), &lists).is_none()
         );
 
-        let record = torrents.find_mut(TorrentId(65), &lists).unwrap();
-        (record.has_peers, record.uploaded) = (true, 7);
+        torrents.find_mut(TorrentId(65), &lists).unwrap();
+        torrents.add_uploaded(TorrentId(65), 7);
+        torrents
+            .with_peers
+            .insert(TorrentId(65), InfoHash([7; 20]));
         torrents.drop_quiet(TorrentId(65));
         assert_eq!(torrents.records.len(), 1);
-        torrents.record_mut(TorrentId(65)).unwrap().has_peers = false;
+        torrents.with_peers.clear();
         torrents.drop_quiet(TorrentId(65));
         assert_eq!(torrents.records.len(), 0);
-        torrents.uploaded(TorrentId(65), 1);
-        assert_eq!(torrents.find(TorrentId(65), &lists).unwrap().uploaded, 8);
+        torrents.add_uploaded(TorrentId(65), 1);
+        assert_eq!(torrents.uploaded(TorrentId(65)), 8);
 
         for torrent in 64..67 {
             torrents.find_mut(TorrentId(torrent), &lists).unwrap();

@@ -3,7 +3,7 @@
 //! One streams the torrents of the index once, the other reads the info-hashes of those that are
 //! announced next. Their channels are bounded.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
@@ -14,13 +14,13 @@ use crate::library::catalogue::overlay::Snapshot;
 use crate::library::index::format::{RecordNo, TrackerListNo};
 use crate::library::index::{Index, IndexError};
 use crate::torrent::id::TorrentId;
-use crate::tracker::runs::{RUN_IDS, Run, RunLists};
+use crate::tracker::runs::RUN_IDS;
 use crate::tracker::shard::Shard;
 use crate::wire::message::InfoHash;
 use crate::workers::{self, wake};
 
-/// Runs in one chunk, which the loop adds in one turn: 4,096 torrents.
-const CHUNK_RUNS: usize = 64;
+/// Torrents in one chunk, which the loop adds in one turn. The rest of a run comes with them.
+const CHUNK_TORRENTS: usize = 4096;
 
 /// Chunks that wait for the loop: the thread that reads them waits for room.
 const CHUNKS: usize = 4;
@@ -33,10 +33,10 @@ const BATCHES: usize = 2;
 
 /// Part of an index.
 pub(super) enum IndexChunk {
-    /// The next list of trackers, numbered from 0.
-    List(Arc<[Vec<String>]>),
-    /// Torrents with lists that have come.
-    Runs(Vec<Run<u32>>),
+    /// A list of trackers and its number.
+    List(u32, Arc<[Vec<String>]>),
+    /// Torrents with the numbers of lists that have come. A run is in one chunk.
+    Torrents(Vec<(TorrentId, u32)>),
     /// There is no more.
     End,
 }
@@ -200,30 +200,6 @@ struct Stream {
     waker: Arc<Waker>,
 }
 
-/// The run that is being made.
-#[derive(Default)]
-struct Making {
-    number: u32,
-    members: u64,
-    lists: Vec<u32>,
-}
-
-impl Making {
-    fn take(&mut self) -> Run<u32> {
-        let lists = std::mem::take(&mut self.lists);
-        let first = lists.first().copied().unwrap_or(0);
-        let same = lists.iter().all(|list| *list == first);
-        Run {
-            number: self.number,
-            members: std::mem::take(&mut self.members),
-            lists: match same {
-                true => RunLists::Same(first),
-                false => RunLists::Each(lists.into()),
-            },
-        }
-    }
-}
-
 impl Stream {
     fn run(&self) {
         match self.stream() {
@@ -236,53 +212,39 @@ impl Stream {
 
     /// Returns false if the loop does not read it any more.
     fn stream(&self) -> Result<bool, IndexError> {
-        let mut sent: HashMap<TrackerListNo, u32> = HashMap::new();
-        let mut making = Making::default();
-        let mut runs = Vec::with_capacity(CHUNK_RUNS);
+        let mut sent: HashSet<TrackerListNo> = HashSet::new();
+        let mut torrents: Vec<(TorrentId, u32)> = Vec::new();
         for served in self.index.served() {
             let served = served?;
             if (self.shard).is_some_and(|shard| !shard.has(&served.info_hash)) {
                 continue;
             }
-            let number = served.record.0 / RUN_IDS;
-            if making.members != 0 && making.number != number {
-                runs.push(making.take());
-            }
-            if runs.len() == CHUNK_RUNS && !self.send(IndexChunk::Runs(std::mem::take(&mut runs))) {
+            let id = TorrentId(served.record.0);
+            let is_of_last_run = |(last, _): &(TorrentId, u32)| last.0 / RUN_IDS == id.0 / RUN_IDS;
+            if torrents.len() >= CHUNK_TORRENTS
+                && !torrents.last().is_some_and(is_of_last_run)
+                && !self.send(IndexChunk::Torrents(std::mem::take(&mut torrents)))
+            {
                 return Ok(false);
             }
-            let list_no = match self.uses_own_lists {
+            let list = match self.uses_own_lists {
                 true => served.trackers,
                 false => TrackerListNo(0),
             };
-            let list = match sent.get(&list_no) {
-                Some(list) => *list,
-                None => {
-                    let next =
-                        u32::try_from(sent.len()).expect("there are fewer lists than torrents");
-                    sent.insert(list_no, next);
-                    if !self.send(self.list(list_no)?) {
-                        return Ok(false);
-                    }
-                    next
-                }
-            };
-            making.number = number;
-            making.members |= 1 << (served.record.0 % RUN_IDS);
-            making.lists.push(list);
+            if sent.insert(list) && !self.send(self.list(list)?) {
+                return Ok(false);
+            }
+            torrents.push((id, list.0));
         }
-        if making.members != 0 {
-            runs.push(making.take());
-        }
-        Ok(self.send(IndexChunk::Runs(runs)))
+        Ok(self.send(IndexChunk::Torrents(torrents)))
     }
 
-    fn list(&self, list_no: TrackerListNo) -> Result<IndexChunk, IndexError> {
+    fn list(&self, list: TrackerListNo) -> Result<IndexChunk, IndexError> {
         let tiers = match self.uses_own_lists {
-            true => self.index.trackers(list_no)?,
+            true => self.index.trackers(list)?,
             false => Vec::new(),
         };
-        Ok(IndexChunk::List(tiers.into()))
+        Ok(IndexChunk::List(list.0, tiers.into()))
     }
 
     fn send(&self, chunk: IndexChunk) -> bool {

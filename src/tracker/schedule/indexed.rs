@@ -3,14 +3,12 @@
 //! They are added in runs, and the info-hash of each is read by the caller shortly before it is
 //! announced.
 
-use std::collections::BTreeSet;
-
 use super::{RETRY_S, Schedule, seconds};
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;
 use crate::tracker::entries::{EntryId, Owner};
 use crate::tracker::lists::{ListId, TrackerId};
-use crate::tracker::runs::{self, RUN_IDS, Run, RunLists};
+use crate::tracker::runs::{self, run_of};
 use crate::tracker::torrents::{Ending, Hash};
 use crate::wire::message::InfoHash;
 
@@ -25,43 +23,52 @@ impl Schedule {
         self.gone = None;
     }
 
-    /// Begins to announce torrents of an index, unless their run is announced already.
-    pub fn add_run(&mut self, run: &Run<ListId>, now: Time) {
-        if self.stopping || self.torrents.has_run(run.number) {
+    /// Begins to announce torrents of an index, in the order of ids, unless their run is announced
+    /// already.
+    pub fn add_indexed(&mut self, mut torrents: Vec<(TorrentId, ListId)>, now: Time) {
+        if self.stopping {
             return;
         }
-        let gone = self
-            .gone
-            .as_ref()
-            .map_or(0, |gone| members(gone, run.number));
-        let run = run.map(!gone, |list| list);
-        let total: u32 = (run.members())
-            .map(|(_, list)| self.lists.count(list))
-            .sum();
-        if run.members == 0 {
+        if let Some(gone) = &self.gone {
+            torrents.retain(|(torrent, _)| !gone.contains(torrent));
+        }
+        let (Some((first, _)), Some((last, _))) = (torrents.first(), torrents.last()) else {
+            return;
+        };
+        let with_peers = self.torrents.with_peers.range(first..=last);
+        let with_peers: Vec<_> = with_peers.map(|(id, hash)| (*id, *hash)).collect();
+        for run in torrents.chunk_by(|(one, _), (next, _)| run_of(*one) == run_of(*next)) {
+            self.add_run(run, seconds(now));
+        }
+        for (torrent, info_hash) in with_peers {
+            self.bring_forward(torrent, info_hash, now);
+        }
+    }
+
+    fn add_run(&mut self, run: &[(TorrentId, ListId)], now_s: u32) {
+        let (torrent, _) = run.first().expect("a run has members");
+        let number = run_of(*torrent);
+        if self.torrents.has_run(number) {
             return;
         }
-        let owner = Owner::Run(run.number);
-        let Some(first) = self.entries.allocate(owner, total) else {
+        let total = run.iter().map(|(_, list)| self.lists.count(*list)).sum();
+        let Some(first) = self.entries.allocate(Owner::Run(number), total) else {
             return;
         };
-        let held: &[ListId] = match &run.lists {
-            RunLists::Same(list) => &[*list],
-            RunLists::Each(lists) => lists,
-        };
-        for list in held {
+        let lists = runs::lists_of(run);
+        for list in &lists {
             self.lists.hold(*list);
         }
-        let (mut entries, now_s) = (first.following(), seconds(now));
-        for (_, list) in run.members() {
-            for (target, entry) in self.lists.trackers(list).iter().zip(&mut entries) {
+        let mut entries = first.following();
+        for (_, list) in run {
+            for (target, entry) in self.lists.trackers(*list).iter().zip(&mut entries) {
                 self.entries.set_due_s(entry, now_s);
                 let queue = &mut self.queues[target.tracker];
                 queue.members += 1;
                 queue.push_due(&mut self.entries, entry);
             }
         }
-        self.torrents.insert_run(run, first);
+        self.torrents.insert_run(run, lists, first);
     }
 
     /// At most `most` torrents whose info-hashes are to be read, in the order in which they are
@@ -131,18 +138,12 @@ impl Schedule {
         let Some(record) = self.torrents.record_mut(torrent) else {
             return;
         };
-        let (list, first) = (record.list, record.first);
-        let mut entries = first.following().take(self.lists.trackers(list).len());
+        let length = self.lists.count(record.list) as usize;
+        let mut entries = record.first.following().take(length);
         if !entries.any(|entry| self.entries.is_busy(entry)) {
             self.torrents.drop_quiet(torrent);
         }
     }
-}
-
-/// The bits of a run for ids of a set.
-fn members(ids: &BTreeSet<TorrentId>, run: u32) -> u64 {
-    let within = ids.range(runs::ids(run));
-    within.fold(0, |bits, id| bits | 1 << (id.0 % RUN_IDS))
 }
 
 #[cfg(test)]

@@ -337,7 +337,7 @@ fn at_the_end_everything_started_is_stopped_those_with_peers_first() {
         );
     }
     schedule.joined(TorrentId(2), hash(2), Time(0));
-    schedule.stop([TorrentId(2)].into_iter());
+    schedule.stop();
     let mut stopped = Vec::new();
     while let Some(entry) = schedule.take(TrackerId(0), Time(0)) {
         let begun = schedule.begin(entry, V4).map(|due| due.announce.event);

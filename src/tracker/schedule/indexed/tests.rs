@@ -9,6 +9,7 @@ use crate::rate::RateLimiter;
 use crate::tracker::announce::{Event, Terms};
 use crate::tracker::lists::{ListId, TrackerId};
 use crate::tracker::queue::LEAD_MS;
+use crate::tracker::runs::RUN_IDS;
 use crate::tracker::schedule::Outcome;
 
 /// A second after the start: what was due at the start is late, and not spread over its second.
@@ -20,19 +21,16 @@ fn with_index(count: u32) -> Schedule {
     schedule.begin_index();
     for number in 0..count.div_ceil(64) {
         let members = (count - number * 64).min(64);
-        schedule.add_run(&run(number, members, list), Time(0));
+        schedule.add_indexed(run(number, members, list), Time(0));
     }
     schedule.end_index();
     schedule
 }
 
-/// The first numbers of a block.
-fn run(number: u32, count: u32, list: ListId) -> Run<ListId> {
-    Run {
-        number,
-        members: u64::MAX >> (64 - count),
-        lists: RunLists::Same(list),
-    }
+/// The first torrents of a run.
+fn run(number: u32, count: u32, list: ListId) -> Vec<(TorrentId, ListId)> {
+    let ids = number * RUN_IDS..number * RUN_IDS + count;
+    ids.map(|id| (TorrentId(id), list)).collect()
 }
 
 /// Reads the info-hashes that are wanted.
@@ -285,7 +283,7 @@ fn a_torrent_removed_before_the_index_is_added_is_not_announced() {
     schedule.begin_index();
     schedule.remove(TorrentId(5), hash(5));
     schedule.uploaded(TorrentId(6), 11);
-    schedule.add_run(&run(0, 8, list), Time(0));
+    schedule.add_indexed(run(0, 8, list), Time(0));
     schedule.end_index();
     schedule.remove(TorrentId(5), hash(5));
     turn(&mut schedule, LATER);
@@ -313,7 +311,7 @@ fn an_index_is_stopped_at_the_end_those_with_peers_first() {
     // Some are being read.
     let next = schedule.poll_at(TrackerId(0), LATER).unwrap();
     turn(&mut schedule, next);
-    schedule.stop([TorrentId(250)].into_iter());
+    schedule.stop();
     schedule.left(TorrentId(250));
     let stopped = sweep(&mut schedule, next);
     assert_eq!(stopped[0], (250, Event::Stopped));
@@ -364,22 +362,21 @@ impl Model {
         match self.random.u8(..3) {
             0 if self.next_run < 10 => {
                 let members = self.random.u64(1..);
-                let each = (0..members.count_ones()).map(|_| ListId(self.random.u32(..3)));
-                let each = each.collect();
-                let lists = match self.random.bool() {
-                    true => RunLists::Same(ListId(self.random.u32(..3))),
-                    false => RunLists::Each(each),
-                };
+                let same = self.random.bool();
+                let list = ListId(self.random.u32(..3));
                 let number = self.next_run;
-                let run = Run {
-                    number,
-                    members,
-                    lists,
-                };
-                let members = run.members();
+                let run: Vec<(TorrentId, ListId)> = (0..RUN_IDS)
+                    .filter(|bit| members >> bit & 1 == 1)
+                    .map(|bit| TorrentId(number * RUN_IDS + bit))
+                    .map(|torrent| match same {
+                        true => (torrent, list),
+                        false => (torrent, ListId(self.random.u32(..3))),
+                    })
+                    .collect();
+                let members = run.iter();
                 self.served
-                    .extend(members.map(|(torrent, list)| (torrent.0, list)));
-                self.schedule.add_run(&run, self.now);
+                    .extend(members.map(|(torrent, list)| (torrent.0, *list)));
+                self.schedule.add_indexed(run, self.now);
                 self.next_run += 1;
             }
             1 => {
