@@ -46,6 +46,7 @@ const IN_FIRST: u32 = 1 << 29;
 
 /// In `due`: the tracker has accepted `started` by IPv4; the next bit is for IPv6.
 const STARTED: u32 = 1 << 30;
+const STARTED_ANYWHERE: u32 = STARTED * 3;
 
 /// In a pending time: it follows a failure, and any answer overrides it.
 const WEAK: u32 = 1 << 31;
@@ -80,6 +81,21 @@ impl Owner {
             Owner::Torrent(TorrentId(number)) | Owner::Run(number) => number,
         }
     }
+}
+
+/// Where an entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum EntryState {
+    /// In the first chain of its queue.
+    First,
+    /// In the chain of its second.
+    Later,
+    /// In no chain: it is about to be announced.
+    Prefetched,
+    /// In no chain: announces by some families are under way.
+    UnderWay,
+    /// In no chain, on its way to one.
+    Detached,
 }
 
 /// One torrent at one tracker.
@@ -259,12 +275,21 @@ impl Entries {
         *due = (*due & !DUE_MASK) | due_s.min(DUE_MASK);
     }
 
-    pub(super) fn is_linked(&self, entry: EntryId) -> bool {
-        self.entry(entry).prev < DETACHED
+    /// Where it is.
+    pub(super) fn state(&self, entry: EntryId) -> EntryState {
+        let Entry { prev, due, .. } = self.entry(entry);
+        match prev.0.checked_sub(DETACHED.0) {
+            None if due & IN_FIRST != 0 => EntryState::First,
+            None => EntryState::Later,
+            Some(0) => EntryState::Detached,
+            Some(PREFETCHED) => EntryState::Prefetched,
+            Some(_) => EntryState::UnderWay,
+        }
     }
 
-    pub(super) fn is_in_first(&self, entry: EntryId) -> bool {
-        self.is_linked(entry) && self.entry(entry).due & IN_FIRST != 0
+    /// Returns true if it is in a chain.
+    pub(super) fn is_linked(&self, entry: EntryId) -> bool {
+        matches!(self.state(entry), EntryState::First | EntryState::Later)
     }
 
     pub(super) fn set_in_first(&mut self, entry: EntryId, first: bool) {
@@ -279,9 +304,12 @@ impl Entries {
     }
 
     pub(super) fn is_started_anywhere(&self, entry: EntryId) -> bool {
-        Family::ALL
-            .iter()
-            .any(|family| self.is_started(entry, *family))
+        self.entry(entry).due & STARTED_ANYWHERE != 0
+    }
+
+    /// The tracker no longer knows it.
+    pub(super) fn forget_started(&mut self, entry: EntryId) {
+        self.entry_mut(entry).due &= !STARTED_ANYWHERE;
     }
 
     pub(super) fn set_started(&mut self, entry: EntryId, family: Family, started: bool) {
@@ -292,11 +320,6 @@ impl Entries {
         );
     }
 
-    /// Returns true if it is about to be announced.
-    pub(super) fn is_prefetched(&self, entry: EntryId) -> bool {
-        !self.is_linked(entry) && self.entry(entry).prev.0 & PREFETCHED != 0
-    }
-
     /// It is about to be announced, or no longer. The entry is in no chain.
     pub(super) fn set_prefetched(&mut self, entry: EntryId, prefetched: bool) {
         self.set_detached(entry, PREFETCHED, prefetched);
@@ -304,7 +327,10 @@ impl Entries {
 
     /// Returns true if an announce is under way, or about to be.
     pub(super) fn is_busy(&self, entry: EntryId) -> bool {
-        !self.is_linked(entry) && self.entry(entry).prev != DETACHED
+        matches!(
+            self.state(entry),
+            EntryState::Prefetched | EntryState::UnderWay
+        )
     }
 
     /// An announce is under way, or no longer. The entry is in no chain.
@@ -490,16 +516,17 @@ mod tests {
         entries.set_due_s(entry, u32::MAX);
         assert_eq!(entries.due_s(entry), DUE_MASK);
         assert!(entries.is_started(entry, Family::V6) && !entries.is_started(entry, Family::V4));
-        assert!(entries.is_busy(entry) && !entries.is_linked(entry));
+        assert_eq!(entries.state(entry), EntryState::UnderWay);
         entries.set_busy(entry, Family::V4, false);
         entries.set_due_s(entry, 5);
         entries.set_in_first(entry, true);
-        assert!(!entries.is_busy(entry) && !entries.is_in_first(entry));
+        assert_eq!(entries.state(entry), EntryState::Detached);
         assert_eq!(entries.due_s(entry), 5);
         entries.set_prefetched(entry, true);
-        assert!(entries.is_prefetched(entry) && entries.is_busy(entry));
+        assert_eq!(entries.state(entry), EntryState::Prefetched);
+        assert!(entries.is_busy(entry));
         entries.set_prefetched(entry, false);
-        assert!(!entries.is_prefetched(entry) && !entries.is_busy(entry));
+        assert_eq!(entries.state(entry), EntryState::Detached);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //!
 //! A tracker is a site: URLs that differ only in their path share connections and a rate limit.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+
+use slab::Slab;
 
 use super::url::{Site, TrackerUrl, UrlError};
 use crate::table::{RowId, Table};
@@ -31,18 +33,8 @@ impl RowId for TrackerId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ListId(pub(super) u32);
 
-impl RowId for ListId {
-    fn from_index(index: usize) -> Self {
-        Self(u32::try_from(index).expect("there are fewer lists than torrents"))
-    }
-
-    fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
 /// One tracker of a list.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ListedTracker {
     /// Which tracker.
     pub tracker: TrackerId,
@@ -70,8 +62,7 @@ pub enum SkippedUrl {
 /// Every list, and every tracker that a list or a redirect names.
 #[derive(Debug, Default)]
 pub struct TrackerLists {
-    lists: Table<ListId, Option<TrackerList>>,
-    free: Vec<ListId>,
+    lists: Slab<TrackerList>,
     by_tiers: HashMap<Arc<[Vec<String>]>, ListId>,
     sites: Table<TrackerId, Site>,
     by_site: HashMap<Site, TrackerId>,
@@ -87,6 +78,7 @@ impl TrackerLists {
             return list;
         }
         let mut trackers: Vec<ListedTracker> = Vec::new();
+        let mut listed_before: HashSet<ListedTracker> = HashSet::new();
         for text in tiers.iter().flatten() {
             if trackers.len() >= MAX_TRACKERS {
                 skipped.push(SkippedUrl::TooMany);
@@ -98,7 +90,7 @@ impl TrackerLists {
                         self.unlisted.remove(&tracker);
                         let path = Arc::from(&*url.path);
                         let listed = ListedTracker { tracker, path };
-                        if !trackers.contains(&listed) {
+                        if listed_before.insert(listed.clone()) {
                             trackers.push(listed);
                         }
                     }
@@ -107,12 +99,12 @@ impl TrackerLists {
                 Err(error) => skipped.push(SkippedUrl::Invalid(error)),
             }
         }
-        let list = self.free.pop().unwrap_or_else(|| self.lists.push(None));
-        self.lists[list] = Some(TrackerList {
+        let key = self.lists.insert(TrackerList {
             tiers: Arc::clone(tiers),
             trackers: trackers.into(),
             users: 0,
         });
+        let list = ListId(u32::try_from(key).expect("there are fewer lists than torrents"));
         self.by_tiers.insert(Arc::clone(tiers), list);
         list
     }
@@ -172,7 +164,7 @@ impl TrackerLists {
 
     /// The trackers of a list that is held, or was just interned.
     pub fn trackers(&self, list: ListId) -> &[ListedTracker] {
-        let held = self.lists[list].as_ref();
+        let held = self.lists.get(list.0 as usize);
         &held.expect("a list is used while it is held").trackers
     }
 
@@ -183,9 +175,8 @@ impl TrackerLists {
     }
 
     fn held_mut(&mut self, list: ListId) -> &mut TrackerList {
-        self.lists[list]
-            .as_mut()
-            .expect("a list is used while it is held")
+        let held = self.lists.get_mut(list.0 as usize);
+        held.expect("a list is used while it is held")
     }
 
     /// One more torrent has the list.
@@ -198,10 +189,8 @@ impl TrackerLists {
         let held = self.held_mut(list);
         held.users -= 1;
         if held.users == 0 {
-            let tiers = Arc::clone(&held.tiers);
-            self.by_tiers.remove(&tiers);
-            self.lists[list] = None;
-            self.free.push(list);
+            let forgotten = self.lists.remove(list.0 as usize);
+            self.by_tiers.remove(&forgotten.tiers);
         }
     }
 }
@@ -251,7 +240,7 @@ mod tests {
         lists.release(list);
         assert_eq!(lists.intern(&one, &mut skipped), list);
         lists.release(list);
-        assert!(lists.lists[list].is_none());
+        assert!(!lists.lists.contains(list.0 as usize));
         let other = lists.intern(&tiers(&[&["http://a/y"]]), &mut skipped);
         assert_eq!((other, shown(&lists, other)), (list, vec![(0, "/y")]));
     }

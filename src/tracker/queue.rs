@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::announce::Terms;
-use super::entries::{Chain, Entries, EntryId, Owner};
+use super::entries::{Chain, Entries, EntryId, EntryState, Owner};
 use super::runs::RUN_IDS;
 use crate::timers::Time;
 
@@ -91,7 +91,7 @@ impl Queue {
 
     /// Takes an entry out of its chain.
     pub(super) fn unlink(&mut self, entries: &mut Entries, entry: EntryId) {
-        if entries.is_in_first(entry) {
+        if entries.state(entry) == EntryState::First {
             entries.unlink(&mut self.first, entry);
             return;
         }

@@ -4,6 +4,7 @@
 //! by counting bits.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use super::entries::EntryId;
 use super::lists::{ListId, TrackerLists};
@@ -24,15 +25,6 @@ pub(super) fn run_of(id: TorrentId) -> u32 {
 /// The bit of an id in its run, the lowest for the first.
 fn bit_of(id: TorrentId) -> u64 {
     1 << (id.0 % RUN_IDS)
-}
-
-/// The lists of trackers of the torrents in a run: one if all have the same.
-pub(super) fn lists_of(run: &[(TorrentId, ListId)]) -> Vec<ListId> {
-    let mut lists: Vec<ListId> = run.iter().map(|(_, list)| *list).collect();
-    if lists.iter().all(|list| lists.first() == Some(list)) {
-        lists.truncate(1);
-    }
-    lists
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,36 +77,32 @@ impl Runs {
         (self.all.get(number as usize)).is_some_and(|state| state.allocated != 0)
     }
 
-    /// Adds a run that there is not yet, in the order of ids. Its entries start at `first`, and its
-    /// lists are those of [`lists_of`].
-    pub(super) fn insert(
-        &mut self,
-        run: &[(TorrentId, ListId)],
-        lists: Vec<ListId>,
-        first: EntryId,
-    ) {
+    /// Adds a run that there is not yet, in the order of ids. Its entries start at `first`. Returns its
+    /// lists of trackers: one if all its torrents have the same.
+    pub(super) fn insert(&mut self, run: &[(TorrentId, ListId)], first: EntryId) -> &[ListId] {
         let members = run.iter().fold(0, |bits, (id, _)| bits | bit_of(*id));
-        let (id, _) = run.first().expect("a run has members");
-        let number = run_of(*id);
-        let list = match *lists {
-            [list] => list,
-            _ => {
-                self.mixed.insert(number, lists.into());
-                MIXED
-            }
-        };
+        let &(id, list) = run.first().expect("a run has members");
+        let number = run_of(id);
+        let is_mixed = run.iter().any(|(_, other)| *other != list);
+        if is_mixed {
+            let lists = run.iter().map(|(_, list)| *list).collect();
+            self.mixed.insert(number, lists);
+        }
         let end = number as usize + 1;
         if self.all.len() < end {
             self.all.resize(end, VACANT);
         }
         let state = self.all.get_mut(number as usize);
-        *state.expect("there is a state for each run") = RunState {
+        let state = state.expect("there is a state for each run");
+        *state = RunState {
             allocated: members,
             live: members,
             first,
-            list,
+            list: if is_mixed { MIXED } else { list },
         };
         self.count += run.len();
+        let mixed = self.mixed.get(&number);
+        mixed.map_or(slice::from_ref(&state.list), |lists| lists)
     }
 
     /// The list of trackers of a torrent and the first of its entries, while it is announced.
@@ -230,7 +218,7 @@ mod tests {
                 .map(|bit| TorrentId(number * RUN_IDS + bit))
                 .map(|id| (id, same.unwrap_or_else(|| ListId(random.u32(..3)))))
                 .collect();
-            by_id.insert(&run, lists_of(&run), EntryId(first));
+            let held = by_id.insert(&run, EntryId(first)).len();
             for &(id, list) in &run {
                 assert_eq!(by_id.find(id, &lists), Some((list, EntryId(first))));
                 for _ in 0..lists.count(list) {
@@ -238,11 +226,10 @@ mod tests {
                     first += 1;
                 }
             }
-            runs.push(run);
+            runs.push((run, held));
         }
         let (mut count, mut released) = (by_id.len(), 0);
-        for run in runs {
-            let held = lists_of(&run).len();
+        for (run, held) in runs {
             let mut left = run.len();
             for (id, _) in run {
                 let leftover = by_id.remove(id, &lists);
@@ -262,13 +249,13 @@ mod tests {
 
     #[test]
     fn a_run_has_one_list_if_all_its_torrents_have_the_same() {
-        let run = |lists: &[u32]| {
+        let held = |lists: &[u32]| {
             let members = (0..).zip(lists);
             let run: Vec<_> = members
                 .map(|(id, list)| (TorrentId(id), ListId(*list)))
                 .collect();
-            lists_of(&run).len()
+            Runs::default().insert(&run, EntryId(0)).len()
         };
-        assert_eq!((run(&[7]), run(&[7, 7, 7]), run(&[7, 7, 8])), (1, 1, 3));
+        assert_eq!((held(&[7]), held(&[7, 7, 7]), held(&[7, 7, 8])), (1, 1, 3));
     }
 }

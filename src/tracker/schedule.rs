@@ -16,17 +16,16 @@
 //!         add_indexed: torrents of an index are due when they are added
 //! ```
 
-mod indexed;
-
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::announce::{Announce, Event, Retry, Terms};
-use super::entries::{Entries, EntryId, Owner};
+use super::entries::{Entries, EntryId, EntryState, Owner};
 use super::family::Family;
 use super::lists::{ListId, SkippedUrl, TrackerId, TrackerLists};
 use super::queue::{LEAD_MS, Queue};
-use super::torrents::{self, Ending, Hash, Record, Torrents};
+use super::runs::run_of;
+use super::torrents::{Ending, Hash, Record, Torrents};
 use super::url::Site;
 use crate::table::Table;
 use crate::timers::Time;
@@ -76,7 +75,6 @@ pub struct Schedule {
     torrents: Torrents,
     entries: Entries,
     queues: Table<TrackerId, Queue>,
-    lists: TrackerLists,
     /// Torrents that are being removed.
     ending: HashMap<InfoHash, TorrentId>,
     /// Torrents of an index whose info-hashes are to be read.
@@ -90,31 +88,31 @@ impl Schedule {
     /// The lists of trackers.
     #[must_use]
     pub fn lists(&self) -> &TrackerLists {
-        &self.lists
+        &self.torrents.lists
     }
 
     /// The lists of trackers, to hold or release one, or to replace an unlisted tracker.
     pub fn lists_mut(&mut self) -> &mut TrackerLists {
-        &mut self.lists
+        &mut self.torrents.lists
     }
 
     /// The id of a list of trackers. See [`TrackerLists::intern`].
     pub fn intern(&mut self, tiers: &Arc<[Vec<String>]>, skipped: &mut Vec<SkippedUrl>) -> ListId {
-        let list = self.lists.intern(tiers, skipped);
+        let list = self.torrents.lists.intern(tiers, skipped);
         self.add_queues();
         list
     }
 
     /// Adds a tracker that no list names. See [`TrackerLists::add_unlisted`].
     pub fn add_unlisted(&mut self, site: &Site) -> Option<TrackerId> {
-        let tracker = self.lists.add_unlisted(site);
+        let tracker = self.torrents.lists.add_unlisted(site);
         self.add_queues();
         tracker
     }
 
     /// Each tracker has a queue.
     fn add_queues(&mut self) {
-        while self.queues.len() < self.lists.sites().len() {
+        while self.queues.len() < self.torrents.lists.sites().len() {
             self.queues.push(Queue::default());
         }
     }
@@ -134,7 +132,7 @@ impl Schedule {
     /// The list of trackers of a torrent.
     #[must_use]
     pub fn list_of(&self, torrent: TorrentId) -> Option<ListId> {
-        let record = self.torrents.find(torrent, &self.lists);
+        let record = self.torrents.find(torrent);
         record.map(|record| record.list)
     }
 
@@ -143,28 +141,18 @@ impl Schedule {
     /// If a torrent with the same info-hash is being removed, their common trackers are not sent
     /// `stopped`: it might arrive after the `started` of the new one.
     pub fn add(&mut self, torrent: TorrentId, info_hash: InfoHash, list: ListId, now: Time) {
-        let length = self.lists.count(list);
-        if self.torrents.find(torrent, &self.lists).is_some() {
+        let length = self.torrents.lists.count(list);
+        if self.torrents.find(torrent).is_some() {
             return;
         }
         // The torrent that it replaces may be the last other one with this list.
-        self.lists.hold(list);
+        self.torrents.lists.hold(list);
         self.replace(info_hash, list);
         let Some(first) = self.entries.allocate(Owner::Torrent(torrent), length) else {
-            self.lists.release(list);
+            self.torrents.lists.release(list);
             return;
         };
-        self.torrents.insert(
-            torrent,
-            Record {
-                hash: Hash::Known(info_hash),
-                list,
-                first,
-                live: torrents::live(&self.lists, list),
-                ending: Ending::No,
-                indexed: false,
-            },
-        );
+        self.torrents.insert(torrent, info_hash, list, first);
         for (entry, tracker) in self.entries_of(list, first) {
             self.entries.set_due_s(entry, seconds(now));
             let queue = &mut self.queues[tracker];
@@ -181,15 +169,18 @@ impl Schedule {
         let record = record.expect("a torrent that is being removed has a record");
         record.ending = Ending::Replaced;
         let (old_list, first) = (record.list, record.first);
+        let new = self.torrents.lists.trackers(list).iter();
+        let new: HashSet<TrackerId> = new.map(|listed| listed.tracker).collect();
         for (entry, tracker) in self.entries_of(old_list, first) {
-            let mut common = self.lists.trackers(list).iter();
-            let is_common = common.any(|target| target.tracker == tracker);
-            if is_common && self.entries.is_linked(entry) {
-                self.unlink(tracker, entry);
-                self.forget_started(entry);
-                self.requeue(tracker, entry);
-            } else if is_common && self.entries.is_prefetched(entry) {
-                self.forget_started(entry);
+            let is_common = new.contains(&tracker);
+            match self.entries.state(entry) {
+                EntryState::First | EntryState::Later if is_common => {
+                    self.unlink(tracker, entry);
+                    self.entries.forget_started(entry);
+                    self.requeue(tracker, entry);
+                }
+                EntryState::Prefetched if is_common => self.entries.forget_started(entry),
+                _ => {}
             }
         }
         self.forget_when_done(old);
@@ -197,7 +188,7 @@ impl Schedule {
 
     /// Ends announcing a torrent: trackers that know it are sent `stopped`.
     pub fn remove(&mut self, torrent: TorrentId, info_hash: InfoHash) {
-        let Some(record) = self.torrents.find_mut(torrent, &self.lists) else {
+        let Some(record) = self.torrents.find_mut(torrent) else {
             if let Some(gone) = &mut self.gone {
                 gone.insert(torrent);
             }
@@ -215,6 +206,81 @@ impl Schedule {
             self.requeue(tracker, entry);
         }
         self.forget_when_done(torrent);
+    }
+
+    /// Begins to add an index: torrents that are removed meanwhile are not added.
+    pub fn begin_index(&mut self) {
+        self.gone.get_or_insert_default();
+    }
+
+    /// All of the index has been added.
+    pub fn end_index(&mut self) {
+        self.gone = None;
+    }
+
+    /// Begins to announce torrents of an index, in the order of ids, unless their run is announced
+    /// already.
+    pub fn add_indexed(&mut self, mut torrents: Vec<(TorrentId, ListId)>, now: Time) {
+        if self.stopping {
+            return;
+        }
+        if let Some(gone) = &self.gone {
+            torrents.retain(|(torrent, _)| !gone.contains(torrent));
+        }
+        let (Some((first, _)), Some((last, _))) = (torrents.first(), torrents.last()) else {
+            return;
+        };
+        let with_peers = self.torrents.with_peers.range(first..=last);
+        let with_peers: Vec<_> = with_peers.map(|(id, hash)| (*id, *hash)).collect();
+        for run in torrents.chunk_by(|(one, _), (next, _)| run_of(*one) == run_of(*next)) {
+            self.add_run(run, seconds(now));
+        }
+        for (torrent, info_hash) in with_peers {
+            self.bring_forward(torrent, info_hash, now);
+        }
+    }
+
+    fn add_run(&mut self, run: &[(TorrentId, ListId)], now_s: u32) {
+        let (torrent, _) = run.first().expect("a run has members");
+        let number = run_of(*torrent);
+        if self.torrents.has_run(number) {
+            return;
+        }
+        let total = run
+            .iter()
+            .map(|(_, list)| self.torrents.lists.count(*list))
+            .sum();
+        let Some(first) = self.entries.allocate(Owner::Run(number), total) else {
+            return;
+        };
+        let mut entries = first.following();
+        for (_, list) in run {
+            for (target, entry) in self.torrents.lists.trackers(*list).iter().zip(&mut entries) {
+                self.entries.set_due_s(entry, now_s);
+                let queue = &mut self.queues[target.tracker];
+                queue.members += 1;
+                queue.push_due(&mut self.entries, entry);
+            }
+        }
+        self.torrents.insert_run(run, first);
+    }
+
+    /// At most `most` torrents whose info-hashes are to be read, in the order in which they are
+    /// announced. Each is answered with [`Schedule::learn`].
+    pub fn unread(&mut self, most: usize) -> Vec<TorrentId> {
+        let count = self.unread.len().min(most);
+        self.unread.drain(..count).collect()
+    }
+
+    /// Takes the info-hash of a torrent; `None` if it could not be read. Returns its list of trackers
+    /// if they may wait for it.
+    pub fn learn(&mut self, torrent: TorrentId, info_hash: Option<InfoHash>) -> Option<ListId> {
+        let record = self.torrents.record_mut(torrent)?;
+        if record.hash != Hash::Asked {
+            return None;
+        }
+        record.hash = info_hash.map_or(Hash::Unreadable, Hash::Known);
+        Some(record.list)
     }
 
     /// A torrent has peers.
@@ -240,7 +306,7 @@ impl Schedule {
         info_hash: InfoHash,
         now: Time,
     ) -> Option<ListId> {
-        let record = self.torrents.find_mut(torrent, &self.lists)?;
+        let record = self.torrents.find_mut(torrent)?;
         let was_asked = record.hash == Hash::Asked;
         record.hash = Hash::Known(info_hash);
         let (list, first) = (record.list, record.first);
@@ -274,7 +340,7 @@ impl Schedule {
 
     /// Bytes were uploaded.
     pub fn uploaded(&mut self, torrent: TorrentId, bytes: u64) {
-        if self.gone.is_some() || self.torrents.find(torrent, &self.lists).is_some() {
+        if self.gone.is_some() || self.torrents.find(torrent).is_some() {
             self.torrents.add_uploaded(torrent, bytes);
         }
     }
@@ -289,7 +355,7 @@ impl Schedule {
         }
         let with_peers = self.torrents.with_peers.keys();
         let with_peers: Vec<Record> = with_peers
-            .filter_map(|torrent| self.torrents.find(*torrent, &self.lists))
+            .filter_map(|torrent| self.torrents.find(*torrent))
             .collect();
         for Record { list, first, .. } in with_peers {
             for (entry, tracker) in self.entries_of(list, first) {
@@ -382,7 +448,7 @@ impl Schedule {
     #[must_use]
     pub fn due(&self, entry: EntryId, family: Family) -> Option<Due> {
         let torrent = self.torrent(entry);
-        let record = self.torrents.find(torrent, &self.lists)?;
+        let record = self.torrents.find(torrent)?;
         let Hash::Known(info_hash) = record.hash else {
             return None;
         };
@@ -396,7 +462,7 @@ impl Schedule {
             (false, true) => Event::None,
         };
         let position = (entry.0 - record.first.0) as usize;
-        let listed = self.lists.trackers(record.list).get(position);
+        let listed = self.torrents.lists.trackers(record.list).get(position);
         let listed = listed.expect("a torrent has an entry for each tracker of its list");
         Some(Due {
             announce: Announce {
@@ -416,7 +482,7 @@ impl Schedule {
         let torrent = self.torrent(entry);
         if self.is_ending(torrent) {
             // A tracker that cannot be reached now is not sent `stopped`.
-            self.forget_started(entry);
+            self.entries.forget_started(entry);
         }
         self.requeue(tracker, entry);
         self.forget_when_done(torrent);
@@ -473,18 +539,12 @@ impl Schedule {
 
     fn torrent(&self, entry: EntryId) -> TorrentId {
         let owner = self.entries.owner(entry);
-        self.torrents.torrent(owner, entry, &self.lists)
+        self.torrents.torrent(owner, entry)
     }
 
     fn is_ending(&self, torrent: TorrentId) -> bool {
-        let record = self.torrents.find(torrent, &self.lists);
+        let record = self.torrents.find(torrent);
         self.stopping || record.is_some_and(|record| record.ending != Ending::No)
-    }
-
-    fn forget_started(&mut self, entry: EntryId) {
-        for family in Family::ALL {
-            self.entries.set_started(entry, family, false);
-        }
     }
 
     fn unlink(&mut self, tracker: TrackerId, entry: EntryId) {
@@ -498,10 +558,10 @@ impl Schedule {
     fn requeue(&mut self, tracker: TrackerId, entry: EntryId) {
         let torrent = self.torrent(entry);
         let ending = self.is_ending(torrent);
-        let record = self.torrents.find(torrent, &self.lists);
+        let record = self.torrents.find(torrent);
         if record.is_some_and(|record| record.ending == Ending::Replaced) {
             // Nothing is announced of a replaced torrent but what was under way.
-            self.forget_started(entry);
+            self.entries.forget_started(entry);
         }
         let queue = &mut self.queues[tracker];
         if ending {
@@ -543,19 +603,72 @@ impl Schedule {
         {
             self.ending.remove(&info_hash);
         }
-        if let Some(leftover) = self.torrents.remove(torrent, &self.lists) {
-            self.entries.release(leftover.first, leftover.length);
-            for list in leftover.lists {
-                self.lists.release(list);
-            }
+        if let Some((first, length)) = self.torrents.remove(torrent) {
+            self.entries.release(first, length);
         }
     }
 
     /// The entries of a torrent, each with its tracker.
     fn entries_of(&self, list: ListId, first: EntryId) -> Vec<(EntryId, TrackerId)> {
-        let trackers = self.lists.trackers(list).iter();
+        let trackers = self.torrents.lists.trackers(list).iter();
         let trackers = trackers.map(|target| target.tracker);
         first.following().zip(trackers).collect()
+    }
+
+    /// Reads ahead: the next entries of a tracker are prefetched.
+    fn prefetch(&mut self, tracker: TrackerId, now: Time) {
+        loop {
+            let queue = &mut self.queues[tracker];
+            // An urgent entry whose info-hash is known goes first.
+            if let Some(urgent) = queue.urgent()
+                && self.hash_wanted(urgent).is_none()
+            {
+                return;
+            }
+            let queue = &mut self.queues[tracker];
+            let Some(entry) = queue.prefetch(&mut self.entries, now, self.stopping) else {
+                return;
+            };
+            if let Some((torrent, Hash::Unread)) = self.hash_wanted(entry)
+                && let Some(record) = self.torrents.find_mut(torrent)
+            {
+                record.hash = Hash::Asked;
+                self.unread.push_back(torrent);
+            }
+        }
+    }
+
+    /// The torrent of an entry, if its info-hash has to be read before the entry can be announced.
+    fn hash_wanted(&self, entry: EntryId) -> Option<(TorrentId, Hash)> {
+        let torrent = self.torrent(entry);
+        let record = self.torrents.find(torrent)?;
+        let is_over = (self.stopping || record.ending != Ending::No)
+            && !self.entries.is_started_anywhere(entry);
+        let is_known = matches!(record.hash, Hash::Known(_));
+        (!is_known && !is_over).then_some((torrent, record.hash))
+    }
+
+    /// Puts an entry whose info-hash cannot be read back, like one whose announce has failed.
+    fn put_off(&mut self, tracker: TrackerId, entry: EntryId, now: Time) {
+        if self.stopping {
+            self.entries.forget_started(entry);
+        } else {
+            let due_s = seconds(now).saturating_add(RETRY_S);
+            self.entries.pend(entry, due_s, true);
+        }
+        self.requeue(tracker, entry);
+    }
+
+    /// Drops the record of a torrent of an index if nothing of it is under way.
+    fn forget_quiet(&mut self, torrent: TorrentId) {
+        let Some(&mut Record { list, first, .. }) = self.torrents.record_mut(torrent) else {
+            return;
+        };
+        let length = self.torrents.lists.count(list) as usize;
+        let mut entries = first.following().take(length);
+        if !entries.any(|entry| self.entries.is_busy(entry)) {
+            self.torrents.drop_quiet(torrent);
+        }
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) enum Ending {
 /// Every torrent that is announced.
 #[derive(Debug, Default)]
 pub(super) struct Torrents {
+    pub(super) lists: TrackerLists,
     runs: Runs,
     records: BTreeMap<TorrentId, Record>,
     /// Uploaded bytes, where there are any.
@@ -73,34 +74,30 @@ impl Torrents {
         self.records.len()
     }
 
-    pub(super) fn find(&self, torrent: TorrentId, lists: &TrackerLists) -> Option<Record> {
+    pub(super) fn find(&self, torrent: TorrentId) -> Option<Record> {
         match self.records.get(&torrent) {
             Some(record) => Some(*record),
-            None => self.quiet(torrent, lists),
+            None => self.quiet(torrent),
         }
     }
 
     /// A torrent of an index of which there is no record.
-    fn quiet(&self, torrent: TorrentId, lists: &TrackerLists) -> Option<Record> {
-        let (list, first) = self.runs.find(torrent, lists)?;
+    fn quiet(&self, torrent: TorrentId) -> Option<Record> {
+        let (list, first) = self.runs.find(torrent, &self.lists)?;
         Some(Record {
             hash: Hash::Unread,
             list,
             first,
-            live: live(lists, list),
+            live: self.live(list),
             ending: Ending::No,
             indexed: true,
         })
     }
 
     /// The record of a torrent, which is made when there is none.
-    pub(super) fn find_mut(
-        &mut self,
-        torrent: TorrentId,
-        lists: &TrackerLists,
-    ) -> Option<&mut Record> {
+    pub(super) fn find_mut(&mut self, torrent: TorrentId) -> Option<&mut Record> {
         if !self.records.contains_key(&torrent) {
-            let quiet = self.quiet(torrent, lists)?;
+            let quiet = self.quiet(torrent)?;
             self.records.insert(torrent, quiet);
         }
         self.records.get_mut(&torrent)
@@ -111,10 +108,30 @@ impl Torrents {
         self.records.get_mut(&torrent)
     }
 
-    /// Adds a torrent whose id is not announced.
-    pub(super) fn insert(&mut self, torrent: TorrentId, record: Record) {
+    /// Adds a torrent, whose id is not announced and whose list is held.
+    pub(super) fn insert(
+        &mut self,
+        torrent: TorrentId,
+        info_hash: InfoHash,
+        list: ListId,
+        first: EntryId,
+    ) {
         self.singles += 1;
+        let record = Record {
+            hash: Hash::Known(info_hash),
+            list,
+            first,
+            live: self.live(list),
+            ending: Ending::No,
+            indexed: false,
+        };
         self.records.insert(torrent, record);
+    }
+
+    /// The entries of a torrent at first: one for each tracker.
+    fn live(&self, list: ListId) -> u16 {
+        let count = self.lists.count(list);
+        u16::try_from(count).expect("a list has at most MAX_TRACKERS")
     }
 
     /// Returns true if there is such a run.
@@ -122,21 +139,18 @@ impl Torrents {
         self.runs.has(number)
     }
 
-    /// Adds a run that there is not yet.
-    pub(super) fn insert_run(
-        &mut self,
-        run: &[(TorrentId, ListId)],
-        lists: Vec<ListId>,
-        first: EntryId,
-    ) {
-        self.runs.insert(run, lists, first);
+    /// Adds a run that there is not yet, and holds its lists.
+    pub(super) fn insert_run(&mut self, run: &[(TorrentId, ListId)], first: EntryId) {
+        for list in self.runs.insert(run, first) {
+            self.lists.hold(*list);
+        }
     }
 
     /// The torrent that an entry belongs to.
-    pub(super) fn torrent(&self, owner: Owner, entry: EntryId, lists: &TrackerLists) -> TorrentId {
+    pub(super) fn torrent(&self, owner: Owner, entry: EntryId) -> TorrentId {
         match owner {
             Owner::Torrent(torrent) => torrent,
-            Owner::Run(run) => self.runs.torrent(run, entry, lists),
+            Owner::Run(run) => self.runs.torrent(run, entry, &self.lists),
         }
     }
 
@@ -161,25 +175,26 @@ impl Torrents {
         }
     }
 
-    /// Forgets a torrent that has a record. Returns what is to be released.
-    pub(super) fn remove(&mut self, torrent: TorrentId, lists: &TrackerLists) -> Option<Leftover> {
+    /// Forgets a torrent that has a record, and releases what it held. Returns the first of the entries
+    /// that nobody has any more, and how many they are.
+    pub(super) fn remove(&mut self, torrent: TorrentId) -> Option<(EntryId, u32)> {
         let record = self.records.remove(&torrent)?;
         self.uploaded.remove(&torrent);
-        if record.indexed {
-            return self.runs.remove(torrent, lists);
+        let leftover = if record.indexed {
+            self.runs.remove(torrent, &self.lists)?
+        } else {
+            self.singles -= 1;
+            Leftover {
+                first: record.first,
+                length: self.lists.count(record.list),
+                lists: vec![record.list],
+            }
+        };
+        for list in leftover.lists {
+            self.lists.release(list);
         }
-        self.singles -= 1;
-        Some(Leftover {
-            first: record.first,
-            length: lists.count(record.list),
-            lists: vec![record.list],
-        })
+        Some((leftover.first, leftover.length))
     }
-}
-
-/// The entries of a torrent at first: one for each tracker.
-pub(super) fn live(lists: &TrackerLists, list: ListId) -> u16 {
-    u16::try_from(lists.count(list)).expect("a list has at most MAX_TRACKERS")
 }
 
 #[cfg(test)]
@@ -189,25 +204,19 @@ mod tests {
 
     #[test]
     fn a_record_of_an_index_comes_and_goes_and_what_was_uploaded_stays() {
-        let mut lists = TrackerLists::default();
-        let list = Arc::from([vec!["udp://a:1".to_owned()]]);
-        let list = lists.intern(&list, &mut Vec::new());
         let mut torrents = Torrents::default();
+        let list = Arc::from([vec!["udp://a:1".to_owned()]]);
+        let list = torrents.lists.intern(&list, &mut Vec::new());
         let run = [64, 65, 66].map(|id| (TorrentId(id), list));
-        torrents.insert_run(&run, vec![list], EntryId(32));
+        torrents.insert_run(&run, EntryId(32));
         assert_eq!((torrents.len(), torrents.records.len()), (3, 0));
-        let found = torrents.find(TorrentId(65), &lists).unwrap();
+        let found = torrents.find(TorrentId(65)).unwrap();
         assert_eq!((found.first, found.hash), (EntryId(33), Hash::Unread));
-        assert!(
-            torrents.find(TorrentId(67), &lists).is_none()
-                && torrents.find(TorrentId(1), &lists).is_none()
-        );
+        assert!(torrents.find(TorrentId(67)).is_none() && torrents.find(TorrentId(1)).is_none());
 
-        torrents.find_mut(TorrentId(65), &lists).unwrap();
+        torrents.find_mut(TorrentId(65)).unwrap();
         torrents.add_uploaded(TorrentId(65), 7);
-        torrents
-            .with_peers
-            .insert(TorrentId(65), InfoHash([7; 20]));
+        torrents.with_peers.insert(TorrentId(65), InfoHash([7; 20]));
         torrents.drop_quiet(TorrentId(65));
         assert_eq!(torrents.records.len(), 1);
         torrents.with_peers.clear();
@@ -217,11 +226,11 @@ mod tests {
         assert_eq!(torrents.uploaded(TorrentId(65)), 8);
 
         for torrent in 64..67 {
-            torrents.find_mut(TorrentId(torrent), &lists).unwrap();
-            let leftover = torrents.remove(TorrentId(torrent), &lists);
+            torrents.find_mut(TorrentId(torrent)).unwrap();
+            let leftover = torrents.remove(TorrentId(torrent));
             assert_eq!(leftover.is_some(), torrent == 66);
         }
         assert_eq!((torrents.len(), torrents.uploaded.len()), (0, 0));
-        assert!(torrents.find(TorrentId(65), &lists).is_none());
+        assert!(torrents.find(TorrentId(65)).is_none());
     }
 }

@@ -1,32 +1,34 @@
 //! The schedule under a virtual clock: trackers are the tests themselves.
 
+mod indexed;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::*;
 use crate::rate::{Burst, RateLimiter};
 
-pub(super) const V4: Family = Family::V4;
+const V4: Family = Family::V4;
 const V6: Family = Family::V6;
 
 /// What a tracker may be sent at once.
-pub(super) const BURST: Burst = Burst {
+const BURST: Burst = Burst {
     ms: 10,
     min_units: 1,
 };
 
-pub(super) const TERMS: Terms = Terms {
+const TERMS: Terms = Terms {
     interval_s: 1800,
     min_interval_s: 900,
 };
 
-pub(super) fn hash(torrent: u32) -> InfoHash {
+fn hash(torrent: u32) -> InfoHash {
     let mut bytes = [0; 20];
     bytes[..4].copy_from_slice(&torrent.to_be_bytes());
     InfoHash(bytes)
 }
 
-pub(super) fn schedule(urls: &[&str]) -> (Schedule, ListId) {
+fn schedule(urls: &[&str]) -> (Schedule, ListId) {
     let mut schedule = Schedule::default();
     let urls = urls.iter().map(|url| (*url).to_owned()).collect();
     let list = schedule.intern(&Arc::from([urls]), &mut Vec::new());
@@ -42,7 +44,7 @@ fn with_torrents(count: u32) -> Schedule {
 }
 
 /// Takes an entry and begins its announce by IPv4. Which torrent, and what it says.
-pub(super) fn announce(
+fn announce(
     schedule: &mut Schedule,
     tracker: TrackerId,
     now: Time,
@@ -56,7 +58,7 @@ pub(super) fn announce(
     Some((entry, torrent, announce.event))
 }
 
-pub(super) fn ended(family: Family, event: Event, outcome: Outcome) -> Ended {
+fn ended(family: Family, event: Event, outcome: Outcome) -> Ended {
     Ended {
         family,
         event,
@@ -64,19 +66,13 @@ pub(super) fn ended(family: Family, event: Event, outcome: Outcome) -> Ended {
     }
 }
 
-pub(super) fn finish(
-    schedule: &mut Schedule,
-    entry: EntryId,
-    event: Event,
-    outcome: Outcome,
-    now: Time,
-) {
+fn finish(schedule: &mut Schedule, entry: EntryId, event: Event, outcome: Outcome, now: Time) {
     let chance = entry.0.wrapping_mul(0x85eb_ca6b) ^ 0x27d4_eb2f_u32.wrapping_mul(seconds(now));
     schedule.finish(TrackerId(0), entry, ended(V4, event, outcome), now, chance);
 }
 
 /// Announces whatever is due, and has it accepted at once. Which torrents.
-pub(super) fn turn(schedule: &mut Schedule, now: Time) -> Vec<(u32, Event)> {
+fn turn(schedule: &mut Schedule, now: Time) -> Vec<(u32, Event)> {
     let mut announced = Vec::new();
     while let Some((entry, torrent, event)) = announce(schedule, TrackerId(0), now) {
         finish(schedule, entry, event, Outcome::Accepted(TERMS), now);

@@ -3,14 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::super::tests::{BURST, TERMS, V4, announce, ended, finish, hash, schedule, turn};
-use super::*;
+use super::{BURST, TERMS, V4, announce, ended, finish, hash, schedule, turn};
 use crate::rate::RateLimiter;
 use crate::tracker::announce::{Event, Terms};
 use crate::tracker::lists::{ListId, TrackerId};
 use crate::tracker::queue::LEAD_MS;
 use crate::tracker::runs::RUN_IDS;
 use crate::tracker::schedule::Outcome;
+use crate::tracker::schedule::*;
 
 /// A second after the start: what was due at the start is late, and not spread over its second.
 const LATER: Time = Time(1000);
