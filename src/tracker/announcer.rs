@@ -23,7 +23,7 @@ use mio::event::Event as Readiness;
 use mio::{Registry, Token, Waker};
 
 use self::http::HttpTransport;
-use self::report::{Report, TrackerStatus};
+use self::report::Report;
 use self::transport::Endpoint;
 use self::udp::UdpTransport;
 use self::wakes::Wakes;
@@ -113,23 +113,6 @@ pub struct AnnouncerConfig {
     pub dialled: DialledTorrents,
     /// Every time-out.
     pub limits: Limits,
-}
-
-/// Totals of all trackers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counters {
-    /// Requests that were sent, repeated ones included.
-    pub sent: u64,
-    /// Announces that a tracker accepted.
-    pub accepted: u64,
-    /// Announces that a tracker refused.
-    pub refused: u64,
-    /// Announces without an answer that makes sense.
-    pub failed: u64,
-    /// Connections that were opened.
-    pub connections: u64,
-    /// The most that were open at the same time.
-    pub most_connections: usize,
 }
 
 /// One tracker.
@@ -412,10 +395,7 @@ impl Announcer {
     pub fn turn(&mut self, now: Time) {
         self.collect_names(now);
         self.http.begin_turn();
-        self.handle_transport_events(now);
         self.udp.begin_turn(now);
-        self.handle_transport_events(now);
-        self.http.expire(now);
         self.handle_transport_events(now);
         self.report.name_trackers(&self.schedule);
         self.check_lateness(now);
@@ -461,37 +441,27 @@ impl Announcer {
         self.done
     }
 
-    /// Totals of all trackers.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        let (connections, most_connections) = self.http.opened();
-        let total = self.report.total();
-        Counters {
-            sent: total.sent,
-            accepted: total.accepted,
-            refused: total.refused,
-            failed: total.failed,
-            connections,
-            most_connections,
-        }
-    }
-
     /// The figures of the trackers. Costs the same however many there are.
     #[must_use]
     pub fn figures(&self, now: Time) -> Trackers {
-        let named = self.report.named().iter();
-        let statuses: Vec<TrackerStatus> = named.map(|id| self.status(*id, now)).collect();
-        let connections = self.http.open_count() as u64;
+        let named = self.report.named().iter().map(|id| {
+            let state = self.trackers[*id].state(now);
+            self.report
+                .figures_of(*id, state, self.current(*id, now), now)
+        });
         self.report
-            .figures(&statuses, connections, &self.schedule, now)
+            .figures(named.collect(), self.http.open_count() as u64)
     }
 
-    fn status(&self, tracker: TrackerId, now: Time) -> TrackerStatus {
+    /// What is so of a tracker at a moment, without what was counted.
+    fn current(&self, tracker: TrackerId, now: Time) -> TrackerSums {
         let (connections, in_flight) = self.http.load(tracker);
-        TrackerStatus {
-            state: self.trackers[tracker].state(now),
+        TrackerSums {
+            torrents: self.schedule.members(tracker).into(),
+            late_s: self.schedule.lateness_s(tracker, now),
             connections,
             in_flight: in_flight + self.udp.load(tracker),
+            ..TrackerSums::default()
         }
     }
 
@@ -515,7 +485,7 @@ impl Announcer {
         }
         // Summed up once: a library may have very many trackers.
         let named = self.report.named().iter();
-        let of_named = named.map(|tracker| self.status(*tracker, now).in_flight);
+        let of_named = named.map(|tracker| self.current(*tracker, now).in_flight);
         others.in_flight = self.http.in_flight() + self.udp.in_flight() - of_named.sum::<u64>();
         self.report.set_others(others);
         if is_late && self.stops_at.is_none() {

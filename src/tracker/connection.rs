@@ -66,26 +66,15 @@ pub(super) struct Connection {
     pub(super) answered_at: Time,
     /// It is closed then, unless something happens on it.
     pub(super) deadline: Time,
-    /// It is in the queue of those with something to do.
-    pub(super) is_queued: bool,
-    stream: TcpStream,
+    /// The socket, to be registered.
+    pub(super) stream: TcpStream,
     readable: bool,
     writable: bool,
     tls: Option<Box<ClientConnection>>,
-    out: Vec<u8>,
+    /// Where the bytes of a request are appended, before [`Self::push`].
+    pub(super) out: Vec<u8>,
     sent: usize,
     reader: Reader,
-}
-
-/// Whether reading goes on.
-#[derive(Debug)]
-pub(super) enum Progress {
-    /// Not before the socket is readable again.
-    Blocked,
-    /// In the next turn.
-    More,
-    /// No, the connection has ended.
-    Ended(End),
 }
 
 impl Connection {
@@ -128,7 +117,6 @@ impl Connection {
             pushed_at: Time::default(),
             answered_at: Time::default(),
             deadline: Time::default(),
-            is_queued: false,
             stream,
             readable: false,
             writable: false,
@@ -145,11 +133,6 @@ impl Connection {
         self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
     }
 
-    /// The socket, to be registered.
-    pub(super) fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
-    }
-
     /// Returns true if it has been connected just now.
     pub(super) fn connects(&mut self) -> bool {
         let before = self.is_connected;
@@ -161,11 +144,6 @@ impl Connection {
     pub(super) fn has_room(&self) -> bool {
         let gathers = self.is_proven || !self.answering;
         !self.closing && gathers && self.in_flight.len() < self.depth
-    }
-
-    /// Where the bytes of a request are appended, before [`Self::push`].
-    pub(super) fn output(&mut self) -> &mut Vec<u8> {
-        &mut self.out
     }
 
     /// Puts a request on it, whose bytes were appended.
@@ -197,7 +175,8 @@ impl Connection {
 
     fn write_all(&mut self) -> io::Result<()> {
         while self.writable && self.sent < self.out.len() {
-            let rest = self.out.get(self.sent..).unwrap_or_default();
+            let rest = self.out.get(self.sent..);
+            let rest = rest.expect("no more is sent than waits");
             let written = match &mut self.tls {
                 None => match self.stream.write(rest) {
                     Err(error) if error.kind() == ErrorKind::Interrupted => 0,
@@ -224,31 +203,29 @@ impl Connection {
     }
 
     /// Reads what has come, and appends each response with its request.
+    ///
+    /// # Errors
+    /// Why the connection has ended.
     pub(super) fn receive(
         &mut self,
         buffer: &mut [u8],
         answers: &mut Vec<(Request, Response)>,
-    ) -> Progress {
+    ) -> Result<(), End> {
         let mut budget = BUDGET_BYTES;
-        while self.readable {
-            if budget == 0 {
-                return Progress::More;
-            }
+        while self.readable && budget > 0 {
             match self.read(buffer, &mut budget) {
-                Ok(0) => return Progress::Ended(self.finish(answers)),
+                Ok(0) => return Err(self.finish(answers)),
                 Ok(length) => {
-                    let bytes = buffer.get(..length).unwrap_or_default();
-                    if let Err(end) = self.take(bytes, answers) {
-                        return Progress::Ended(end);
-                    }
+                    let bytes = buffer.get(..length);
+                    self.take(bytes.expect("a read fits the buffer"), answers)?;
                 }
                 // Without a budget the socket may still have some.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = budget == 0,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Progress::Ended(End::Io(error)),
+                Err(error) => return Err(End::Io(error)),
             }
         }
-        Progress::Blocked
+        Ok(())
     }
 
     /// Reads plain bytes; none at the end. Bytes of the socket are taken off the budget.
@@ -268,7 +245,7 @@ impl Connection {
     ) -> Result<(), End> {
         while !bytes.is_empty() {
             let (used, response) = self.reader.read(bytes)?;
-            bytes = bytes.get(used..).unwrap_or_default();
+            bytes = bytes.get(used..).expect("no more is used than there is");
             if let Some(response) = response {
                 self.answer(response, answers)?;
             }

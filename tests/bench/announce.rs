@@ -24,7 +24,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use driver::{Driver, config, info_hash};
+use driver::{Driver, config, counters, info_hash};
 use hekate::wire::message::InfoHash;
 use real::Server;
 
@@ -79,7 +79,7 @@ fn figures(url: &str, torrents: u32, known: impl FnOnce() -> usize) -> String {
     driver.add(0..torrents, &[url]);
     let took = driver.accepted(torrents.into());
     let used = real::cpu(std::process::id()) - before;
-    let counters = driver.announcer.counters();
+    let counters = counters(&driver.announcer);
     format!(
         "{:.0} announces a second, {:.1} µs of processor time for each; {} requests, {} connections, at most {} at \
          once; {} of {torrents} known",
@@ -166,15 +166,15 @@ fn restart() -> Option<String> {
     let (mut most, mut seconds, mut known) = (0, 0, 0);
     let hashes = hashes(TORRENTS);
     while known < hashes.len() {
-        let before = driver.announcer.counters().sent;
+        let before = counters(&driver.announcer).sent;
         let second = driver.now().after(1000);
         while driver.now() < second {
             driver.turn(second);
         }
-        most = most.max(driver.announcer.counters().sent - before);
+        most = most.max(counters(&driver.announcer).sent - before);
         seconds += 1;
         // Asking takes time in which nothing is announced, so it is done at the end.
-        if driver.announcer.counters().accepted >= u64::from(TORRENTS) {
+        if counters(&driver.announcer).accepted >= u64::from(TORRENTS) {
             known = well.seeded_by_http(&hashes);
         }
     }

@@ -2,13 +2,14 @@
 
 #![allow(dead_code, reason = "tests use some of it, benchmarks others")]
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hekate::timers::Time;
 use hekate::torrent::id::TorrentId;
 use hekate::tracker::announce::Identity;
-use hekate::tracker::announcer::{Announcer, AnnouncerConfig, Limits};
+use hekate::tracker::announcer::{Announcer, AnnouncerConfig, Limits, MAX_CONNECTIONS, TOKENS};
 use hekate::tracker::peers::DialledTorrents;
 use hekate::wire::message::{InfoHash, PeerId};
 use mio::{Events, Poll, Token, Waker};
@@ -52,11 +53,56 @@ pub(crate) fn announce_list(urls: &[&str]) -> Arc<[Vec<String>]> {
     urls.iter().map(|url| vec![(*url).to_owned()]).collect()
 }
 
+/// Totals of all trackers.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    pub(crate) sent: u64,
+    pub(crate) accepted: u64,
+    pub(crate) refused: u64,
+    pub(crate) failed: u64,
+    /// Connections that were opened.
+    pub(crate) connections: u64,
+    /// The most that were open at the same time.
+    pub(crate) most_connections: usize,
+}
+
+thread_local! {
+    /// Connections that were opened, and the most at the same time.
+    static OPENED: Cell<(u64, usize)> = const { Cell::new((0, 0)) };
+}
+
+/// The announcer asks once for the token of each connection, whose number is new only when all former
+/// ones are in use.
+fn token(number: usize) -> Token {
+    if let Some(last) = number.checked_sub(TOKENS - MAX_CONNECTIONS) {
+        let (opened, most) = OPENED.get();
+        OPENED.set((opened + 1, most.max(last + 1)));
+    }
+    Token(1 + number)
+}
+
+pub(crate) fn counters(announcer: &Announcer) -> Counters {
+    let figures = announcer.figures(Time(0));
+    let mut sums = figures.other;
+    for tracker in &figures.named {
+        sums.add(&tracker.sums);
+    }
+    let (connections, most_connections) = OPENED.get();
+    Counters {
+        sent: sums.sent,
+        accepted: sums.accepted,
+        refused: sums.refused,
+        failed: sums.failed,
+        connections,
+        most_connections,
+    }
+}
+
 impl Driver {
     pub(crate) fn new(config: AnnouncerConfig) -> Self {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        let token = |number| Token(1 + number);
+        OPENED.set((0, 0));
         let announcer = Announcer::new(config, poll.registry(), token, waker, Time(0)).unwrap();
         Self {
             poll,
@@ -110,7 +156,7 @@ impl Driver {
         let started = Instant::now();
         while !condition(&mut self.announcer) {
             let elapsed = started.elapsed();
-            let counters = self.announcer.counters();
+            let counters = counters(&self.announcer);
             assert!(elapsed < DEADLINE, "{what} did not come: {counters:?}");
             let until = self.now().after(100);
             self.turn(until);
@@ -120,7 +166,7 @@ impl Driver {
 
     pub(crate) fn accepted(&mut self, count: u64) -> Duration {
         self.until("acceptance", |announcer| {
-            announcer.counters().accepted >= count
+            counters(announcer).accepted >= count
         })
     }
 }

@@ -19,8 +19,7 @@ mod scripted;
 #[path = "../support/mod.rs"]
 mod support;
 
-use driver::{Driver, config, info_hash};
-use hekate::tracker::announcer::Counters;
+use driver::{Counters, Driver, config, counters, info_hash};
 use hekate::wire::message::InfoHash;
 
 /// Torrents of one proof.
@@ -35,7 +34,7 @@ fn announce(url: &str) -> Counters {
     let mut driver = Driver::new(config());
     driver.add(0..TORRENTS, &[url]);
     driver.accepted(TORRENTS.into());
-    let counters = driver.announcer.counters();
+    let counters = counters(&driver.announcer);
     assert_eq!(counters.accepted, u64::from(TORRENTS), "{counters:?}");
     assert_eq!((counters.refused, counters.failed), (0, 0), "{counters:?}");
     counters

@@ -2,8 +2,7 @@
 
 use super::http::HttpSlot;
 use super::outcome::RedirectError;
-use super::transport::{Full, TransportEvent};
-use super::udp::UdpSlot;
+use super::transport::Full;
 use super::{Announcer, BATCH_MS};
 use crate::timers::Time;
 use crate::tracker::entries::EntryId;
@@ -25,7 +24,7 @@ const STOPS_PER_TURN: usize = 4096;
 #[derive(Clone, Copy, Debug)]
 enum Slot {
     Http(HttpSlot),
-    Udp(UdpSlot),
+    Udp,
 }
 
 /// Whether a tracker can take an announce by one family.
@@ -252,7 +251,10 @@ impl Announcer {
         let endpoint = tracker.endpoint(route.family, &self.config.limits);
         let endpoint = endpoint.expect("a usable route has an address");
         let reserved = match endpoint.site.scheme {
-            Scheme::Udp => self.udp.reserve(route, &endpoint, now).map(Slot::Udp),
+            Scheme::Udp => {
+                let reserved = self.udp.reserve(route, &endpoint, now);
+                reserved.map(|()| Slot::Udp)
+            }
             Scheme::Http | Scheme::Https => {
                 self.http.reserve(route, &endpoint, now).map(Slot::Http)
             }
@@ -261,7 +263,6 @@ impl Announcer {
             Ok(slot) => return Room::Free(slot),
             Err(Full::UntilEvent) => {}
             Err(Full::Until(at)) => self.wakes.wake_at(id, at),
-            Err(Full::Failed(why)) => self.fail(route, None, &why, now),
         }
         if self.route(route).is_awaited() {
             Room::Awaited
@@ -308,18 +309,14 @@ impl Announcer {
         self.report.count(route.tracker, |sums| &mut sums.sent);
         let endpoint = tracker.endpoint(route.family, &self.config.limits);
         let endpoint = endpoint.expect("it has an address");
-        let sent = match slot {
-            Slot::Http(slot) => self.http.send(slot, &endpoint, request, now),
-            Slot::Udp(slot) => self.udp.send(slot, &endpoint, request, now),
-        };
-        if let Err((request, why)) = sent {
-            let failed = TransportEvent::Failed {
-                route,
-                blamed: None,
-                returned: vec![request],
-                why,
-            };
-            self.handle_transport_event(failed, now);
+        match slot {
+            Slot::Udp => self.udp.send(route, &endpoint, request, now),
+            Slot::Http(slot) => {
+                if let Err((request, why)) = self.http.send(slot, &endpoint, request, now) {
+                    self.finish(request, Outcome::Returned, now);
+                    self.fail(route, None, &why, now);
+                }
+            }
         }
     }
 }

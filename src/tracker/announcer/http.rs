@@ -13,19 +13,15 @@ use slab::Slab;
 use super::transport::{Endpoint, Full, TransportEvent};
 use super::{AnnouncerConfig, FIRST_CONNECTION, Limits, MAX_CONNECTIONS};
 use crate::timers::Time;
-use crate::tracker::announce::{self, Identity};
-use crate::tracker::connection::{Connection, End, Progress};
+use crate::tracker::announce::Identity;
+use crate::tracker::connection::{Connection, End};
 use crate::tracker::family::PerFamily;
 use crate::tracker::http;
 use crate::tracker::lists::TrackerId;
-use crate::tracker::peers;
 use crate::tracker::pipelining::{ConnectionEnd, ConnectionMode, Pipelining};
 use crate::tracker::request::{Request, RouteId};
 use crate::tracker::response::Response;
 use crate::tracker::url::TrackerUrl;
-
-/// The longest `Retry-After` that is honoured: an hour.
-const MAX_RETRY_AFTER_S: u64 = 3600;
 
 /// How long the rest of the first batch is waited for, once its first answer has come.
 const TRIAL_MS: u64 = 2000;
@@ -47,6 +43,13 @@ pub(super) struct HttpSlot {
     connection: Option<usize>,
 }
 
+#[derive(Debug, Default)]
+struct HttpRoute {
+    pipelining: Pipelining,
+    /// Keys of its open connections.
+    open: Vec<usize>,
+}
+
 /// Connections to all trackers.
 #[derive(Debug)]
 pub(super) struct HttpTransport {
@@ -60,13 +63,11 @@ pub(super) struct HttpTransport {
     /// Comes with the addresses of the first HTTPS tracker.
     tls: Option<Arc<ClientConfig>>,
     connections: Slab<Connection>,
-    /// By route.
-    pipelining: HashMap<RouteId, Pipelining>,
+    routes: HashMap<RouteId, HttpRoute>,
     /// A `tracker id` that a tracker gave is repeated to it (BEP 3).
     tracker_ids: HashMap<TrackerId, Box<[u8]>>,
     reserved: Vec<HttpSlot>,
-    /// Connections with something to do, in the next turn and in this one.
-    ready: Vec<usize>,
+    /// Connections that are to be read and written in this turn.
     driven: VecDeque<usize>,
     /// Responses that have been read, and connections that have ended, in this turn. The end of a
     /// connection is decided after its responses, and one by one: when the first makes its tracker
@@ -76,8 +77,6 @@ pub(super) struct HttpTransport {
     /// No connection is late before that.
     check_at: Option<Time>,
     buffer: Vec<u8>,
-    opened: u64,
-    most_open: usize,
 }
 
 impl HttpTransport {
@@ -94,17 +93,14 @@ impl HttpTransport {
             token,
             tls: None,
             connections: Slab::new(),
-            pipelining: HashMap::new(),
+            routes: HashMap::new(),
             tracker_ids: HashMap::new(),
             reserved: Vec::new(),
-            ready: Vec::new(),
             driven: VecDeque::new(),
             responses: VecDeque::new(),
             ends: VecDeque::new(),
             check_at: None,
             buffer: vec![0; BUFFER_BYTES],
-            opened: 0,
-            most_open: 0,
         })
     }
 
@@ -122,17 +118,6 @@ impl HttpTransport {
     pub(super) fn handle_event(&mut self, key: usize, event: &Readiness) {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.handle_event(event);
-            self.enqueue(key);
-        }
-    }
-
-    /// Puts a connection into the queue of those with something to do.
-    fn enqueue(&mut self, key: usize) {
-        if let Some(connection) = self.connections.get_mut(key)
-            && !connection.is_queued
-        {
-            connection.is_queued = true;
-            self.ready.push(key);
         }
     }
 
@@ -148,22 +133,21 @@ impl HttpTransport {
         endpoint: &Endpoint<'_>,
         now: Time,
     ) -> Result<HttpSlot, Full> {
-        let usable = self
-            .connections_of(route)
-            .filter(|(_, open)| open.has_room());
-        let least = usable.min_by_key(|(_, open)| open.in_flight.len());
-        let found = least.map(|(key, _)| key);
+        let state = self.routes.entry(route).or_default();
+        let open = state.open.iter().copied();
+        let usable = open.filter_map(|key| {
+            let connection = self.connections.get(key).expect("an open connection");
+            let in_flight = connection.in_flight.len();
+            connection.has_room().then_some((in_flight, key))
+        });
+        let found = usable.min().map(|(_, key)| key);
         if found.is_none() {
-            let pipelining = self.pipelining.entry(route).or_default();
-            let most = pipelining.max_connections(endpoint.is_up);
-            if self.connections_of(route).count() >= most {
+            if state.open.len() >= state.pipelining.max_connections(endpoint.is_up) {
                 return Err(Full::UntilEvent);
             }
-            let opening = self
-                .reserved
-                .iter()
-                .filter(|slot| slot.connection.is_none());
-            if self.connections.len() + opening.count() >= MAX_CONNECTIONS && !self.close_idle() {
+            let reserved = self.reserved.iter();
+            let opening = reserved.filter(|slot| slot.connection.is_none()).count();
+            if self.connections.len() + opening >= MAX_CONNECTIONS && !self.close_idle() {
                 return Err(Full::Until(now.after(NO_ROOM_MS)));
             }
         }
@@ -209,13 +193,14 @@ impl HttpTransport {
             path: request.target_path().into(),
         };
         let tracker_id = self.tracker_ids.get(&slot.route.tracker);
-        let connection = open_mut(&mut self.connections, key);
+        let connection = self.connections.get_mut(key);
+        let connection = connection.expect("a reserved connection is open");
         if connection.in_flight.is_empty() && connection.is_connected {
             connection.deadline = now.after(self.limits.answer_ms);
             self.check_at = earliest(self.check_at, connection.deadline);
         }
         http::write_request(
-            connection.output(),
+            &mut connection.out,
             &url,
             &self.identity,
             &request.announce,
@@ -223,7 +208,6 @@ impl HttpTransport {
             tracker_id.map(|id| &**id),
         );
         connection.push(request, now);
-        self.enqueue(key);
         Ok(())
     }
 
@@ -233,9 +217,9 @@ impl HttpTransport {
         let site = endpoint.site;
         let address = endpoint.socket_address();
         let mut connection = Connection::open(route, site, source, address, self.tls.as_ref())?;
-        let pipelining = self.pipelining.entry(route).or_default();
-        connection.depth = pipelining.first_depth(endpoint.is_up);
-        connection.is_proven = pipelining.is_proven();
+        let state = self.routes.entry(route).or_default();
+        connection.depth = state.pipelining.first_depth(endpoint.is_up);
+        connection.is_proven = state.pipelining.is_proven();
         connection.deadline = now.after(self.limits.connect_ms);
         self.check_at = earliest(self.check_at, connection.deadline);
         let entry = self.connections.vacant_entry();
@@ -244,31 +228,27 @@ impl HttpTransport {
         let token = (self.token)(FIRST_CONNECTION + key);
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.registry
-            .register(connection.stream(), token, interest)?;
+            .register(&mut connection.stream, token, interest)?;
         entry.insert(connection);
-        self.opened += 1;
-        self.most_open = self.most_open.max(self.connections.len());
+        state.open.push(key);
         Ok(key)
-    }
-
-    /// The open connections of a route: few are open, so that no route needs a list.
-    fn connections_of(&self, route: RouteId) -> impl Iterator<Item = (usize, &Connection)> {
-        let open = self.connections.iter();
-        open.filter(move |(_, connection)| connection.route == route)
     }
 
     /// Closes a connection.
     fn close(&mut self, key: usize) -> Connection {
         let mut connection = self.connections.remove(key);
         // The system forgets a closed socket in any case.
-        self.registry.deregister(connection.stream()).ok();
-        self.ready.retain(|ready| *ready != key);
+        self.registry.deregister(&mut connection.stream).ok();
+        let state = self.routes.get_mut(&connection.route);
+        let state = state.expect("a connection is of a route");
+        state.open.retain(|open| *open != key);
         connection
     }
 
     /// Closes the connections of a route. Returns the requests that were on them.
     pub(super) fn abandon(&mut self, route: RouteId) -> Vec<Request> {
-        let keys: Vec<usize> = self.connections_of(route).map(|(key, _)| key).collect();
+        let state = self.routes.get(&route);
+        let keys = state.map_or_else(Vec::new, |state| state.open.clone());
         let closed = keys.into_iter().map(|key| self.close(key));
         closed.flat_map(|connection| connection.in_flight).collect()
     }
@@ -283,7 +263,7 @@ impl HttpTransport {
         let mut requests: Vec<Request> =
             former.into_iter().map(|(_, request, _)| request).collect();
         requests.extend(self.abandon(route));
-        self.pipelining.remove(&route);
+        self.routes.remove(&route);
         requests
     }
 
@@ -294,14 +274,13 @@ impl HttpTransport {
 
     /// Begins a turn: connections that are ready are read and written by [`Self::poll_event`].
     pub(super) fn begin_turn(&mut self) {
-        self.driven.extend(self.ready.drain(..));
+        let open = self.connections.iter();
+        let ready = open.filter(|(_, connection)| connection.is_ready());
+        self.driven.extend(ready.map(|(key, _)| key));
     }
 
-    /// Has [`Self::poll_event`] close connections that waited for too long, or that nobody needs.
-    pub(super) fn expire(&mut self, now: Time) {
-        if self.check_at.is_none_or(|at| at > now) {
-            return;
-        }
+    /// Finds connections that waited for too long, or that nobody needs.
+    fn expire(&mut self, now: Time) {
         self.check_at = None;
         for (key, Connection { deadline, .. }) in &self.connections {
             if *deadline <= now {
@@ -314,13 +293,9 @@ impl HttpTransport {
 
     /// Writes what waits.
     pub(super) fn flush(&mut self) {
-        for key in std::mem::take(&mut self.ready) {
-            let connection = open_mut(&mut self.connections, key);
-            connection.is_queued = false;
-            match connection.send() {
-                Ok(()) if connection.is_ready() => self.enqueue(key),
-                Ok(()) => {}
-                Err(end) => self.ends.push_back((key, end)),
+        for (key, connection) in &mut self.connections {
+            if let Err(end) = connection.send() {
+                self.ends.push_back((key, end));
             }
         }
     }
@@ -330,15 +305,18 @@ impl HttpTransport {
         loop {
             if let Some((key, request, response)) = self.responses.pop_front() {
                 self.account(key, request.route(), &response, now);
-                return Some(event_of(request, response));
+                return Some(TransportEvent::Responded(request, response));
             }
             if let Some((key, end)) = self.ends.pop_front() {
                 if self.connections.contains(key) {
                     return Some(self.handle_end(key, &end, now));
                 }
-            } else {
-                let key = self.driven.pop_front()?;
+            } else if let Some(key) = self.driven.pop_front() {
                 self.drive(key, now);
+            } else if self.check_at.is_some_and(|at| at <= now) {
+                self.expire(now);
+            } else {
+                return None;
             }
         }
     }
@@ -349,27 +327,16 @@ impl HttpTransport {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.is_queued = false;
         if connection.connects() {
             connection.deadline = now.after(self.limits.answer_ms);
         }
         let mut answers = Vec::new();
-        let mut progress = connection.receive(&mut self.buffer, &mut answers);
-        if !matches!(progress, Progress::Ended(_))
-            && let Err(end) = connection.send()
-        {
-            progress = Progress::Ended(end);
-        }
-        let is_ready = connection.is_ready();
+        let received = connection.receive(&mut self.buffer, &mut answers);
+        let driven = received.and_then(|()| connection.send());
         let answers = answers.into_iter();
         self.responses
             .extend(answers.map(|(request, response)| (key, request, response)));
-        match progress {
-            Progress::Ended(end) => self.ends.push_back((key, end)),
-            Progress::More => self.enqueue(key),
-            Progress::Blocked if is_ready => self.enqueue(key),
-            Progress::Blocked => {}
-        }
+        self.ends.extend(driven.err().map(|end| (key, end)));
     }
 
     /// A connection has brought a response, and may carry more requests now.
@@ -393,7 +360,7 @@ impl HttpTransport {
         self.check_at = earliest(self.check_at, connection.deadline);
         let batch = connection.whole_batch();
         if response.keep_alive {
-            let pipelining = self.pipelining.entry(route).or_default();
+            let pipelining = &mut self.routes.entry(route).or_default().pipelining;
             let before = pipelining.mode();
             let depth = connection.depth;
             connection.depth = pipelining.handle_answer(depth, batch, response.may_pipeline);
@@ -415,7 +382,7 @@ impl HttpTransport {
         if lost.is_empty() && was_idle {
             return TransportEvent::Room(route);
         }
-        let pipelining = self.pipelining.entry(route).or_default();
+        let pipelining = &mut self.routes.entry(route).or_default().pipelining;
         let is_changed = pipelining.handle_end(ConnectionEnd {
             answered,
             lost: lost.len(),
@@ -443,10 +410,11 @@ impl HttpTransport {
 
     /// When there is something to do without an event of a socket. Time 0 is at once.
     pub(super) fn poll_at(&self) -> Option<Time> {
-        if self.ready.is_empty() {
-            self.check_at
-        } else {
+        let mut open = self.connections.iter();
+        if open.any(|(_, connection)| connection.is_ready()) {
             Some(Time::default())
+        } else {
+            self.check_at
         }
     }
 
@@ -476,21 +444,10 @@ impl HttpTransport {
     pub(super) fn open_count(&self) -> usize {
         self.connections.len()
     }
-
-    /// Connections that were opened, and the most that were open at the same time.
-    pub(super) fn opened(&self) -> (u64, usize) {
-        (self.opened, self.most_open)
-    }
 }
 
 fn earliest(check_at: Option<Time>, deadline: Time) -> Option<Time> {
     Some(check_at.map_or(deadline, |at| at.min(deadline)))
-}
-
-/// A connection whose key is in a slot or in a queue: keys leave both when it is closed.
-fn open_mut(connections: &mut Slab<Connection>, key: usize) -> &mut Connection {
-    let connection = connections.get_mut(key);
-    connection.expect("the key of an open connection")
 }
 
 fn log_mode(connection: &Connection, mode: ConnectionMode) {
@@ -500,44 +457,4 @@ fn log_mode(connection: &Connection, mode: ConnectionMode) {
         ConnectionMode::Pipelined => return,
     };
     log::info!("tracker {}: {what}", connection.site);
-}
-
-/// What a response means for its request.
-fn event_of(request: Request, response: Response) -> TransportEvent {
-    if matches!(response.status, 301 | 302 | 303 | 307 | 308)
-        && let Some(location) = response.location
-    {
-        return TransportEvent::Redirected {
-            request,
-            location,
-            is_permanent: matches!(response.status, 301 | 308),
-        };
-    }
-    match announce::parse_answer(&response.body) {
-        Ok(answer) => {
-            let peers = if request.wants_peers {
-                peers::from_answer(&response.body)
-            } else {
-                Vec::new()
-            };
-            TransportEvent::Answered(request, answer, peers)
-        }
-        Err(error) => {
-            let is_busy = matches!(response.status, 429 | 503);
-            if let (true, Some(wait_s)) = (is_busy, response.retry_after_s) {
-                return TransportEvent::Busy(request, wait_s.clamp(1, MAX_RETRY_AFTER_S));
-            }
-            let is_success = (200..300).contains(&response.status);
-            let why = if is_success {
-                error.to_string()
-            } else {
-                format!("status {}", response.status)
-            };
-            TransportEvent::Senseless {
-                request,
-                why,
-                is_busy,
-            }
-        }
-    }
 }

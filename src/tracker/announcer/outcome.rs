@@ -5,17 +5,21 @@ use std::net::{IpAddr, SocketAddr};
 use super::transport::TransportEvent;
 use super::{Announcer, Tracker};
 use crate::timers::Time;
-use crate::tracker::announce::Answer;
+use crate::tracker::announce::{self, Answer};
 use crate::tracker::lists::TrackerId;
-use crate::tracker::peers::may_be_dialled;
+use crate::tracker::peers;
 use crate::tracker::redirects::{MAX_REDIRECTS, TargetChoice};
 use crate::tracker::request::{RedirectTarget, Request, RouteId};
+use crate::tracker::response::Response;
 use crate::tracker::route::Health;
 use crate::tracker::schedule::{Ended, Outcome};
 use crate::tracker::url::{Site, TrackerUrl, UrlError};
 
 /// Peers that wait to be fetched. They are fetched each turn, so that only a flood of answers is cut.
 const MAX_PEERS_WAITING: usize = 4096;
+
+/// The longest `Retry-After` that is honoured: an hour.
+const MAX_RETRY_AFTER_S: u64 = 3600;
 
 /// The back-off of a tracker whose redirect was of no use, unless it is known to answer other
 /// requests. It does not double: the next request may have another path, and one a second does no
@@ -53,39 +57,14 @@ impl Announcer {
         }
     }
 
-    /// Handles one event.
-    pub(super) fn handle_transport_event(&mut self, event: TransportEvent, now: Time) {
+    fn handle_transport_event(&mut self, event: TransportEvent, now: Time) {
         match event {
+            TransportEvent::Responded(request, response) => {
+                self.handle_response(request, &response, now);
+            }
             TransportEvent::Answered(request, answer, peers) => {
                 self.keep_peers(&request, peers);
                 self.handle_answer(request, answer, now);
-            }
-            TransportEvent::Redirected {
-                request,
-                location,
-                is_permanent,
-            } => self.handle_redirect(request, &location, is_permanent, now),
-            TransportEvent::Busy(request, wait_s) => {
-                let route = request.route();
-                self.route(route).back_off(now, wait_s * 1000);
-                let what = format_args!("is busy; retrying in {wait_s} s");
-                self.report.warn(route.tracker, what, now);
-                self.finish(request, Outcome::Returned, now);
-                self.abandon(route, None, now);
-            }
-            TransportEvent::Senseless {
-                request,
-                why,
-                is_busy,
-            } => {
-                let route = request.route();
-                if self.route(route).strike() || is_busy {
-                    self.fail(route, Some(request), &why, now);
-                } else {
-                    let what = format_args!("{why}; this announce failed");
-                    self.report.warn(route.tracker, what, now);
-                    self.finish(request, Outcome::Failed, now);
-                }
             }
             TransportEvent::Unanswered(request) => self.finish(request, Outcome::Failed, now),
             TransportEvent::Again(route, requests) => {
@@ -119,6 +98,49 @@ impl Announcer {
         }
     }
 
+    /// An HTTP server has responded to a request.
+    fn handle_response(&mut self, request: Request, response: &Response, now: Time) {
+        let (route, status) = (request.route(), response.status);
+        if matches!(status, 301 | 302 | 303 | 307 | 308)
+            && let Some(location) = &response.location
+        {
+            let is_permanent = matches!(status, 301 | 308);
+            self.handle_redirect(request, location, is_permanent, now);
+            return;
+        }
+        let error = match announce::parse_answer(&response.body) {
+            Ok(answer) => {
+                if request.wants_peers {
+                    self.keep_peers(&request, peers::from_answer(&response.body));
+                }
+                self.handle_answer(request, answer, now);
+                return;
+            }
+            Err(error) => error,
+        };
+        let is_busy = matches!(status, 429 | 503);
+        if is_busy && let Some(wait_s) = response.retry_after_s {
+            let wait_s = wait_s.clamp(1, MAX_RETRY_AFTER_S);
+            self.route(route).back_off(now, wait_s * 1000);
+            let what = format_args!("is busy; retrying in {wait_s} s");
+            self.report.warn(route.tracker, what, now);
+            self.finish(request, Outcome::Returned, now);
+            self.abandon(route, None, now);
+            return;
+        }
+        let why = match status {
+            200..300 => error.to_string(),
+            _ => format!("status {status}"),
+        };
+        if self.route(route).strike() || is_busy {
+            self.fail(route, Some(request), &why, now);
+        } else {
+            let what = format_args!("{why}; this announce failed");
+            self.report.warn(route.tracker, what, now);
+            self.finish(request, Outcome::Failed, now);
+        }
+    }
+
     /// Keeps the peers of an answer that may be dialled, while the torrent is served.
     fn keep_peers(&mut self, request: &Request, peers: Vec<SocketAddr>) {
         let address = self.route(request.route()).address();
@@ -131,7 +153,7 @@ impl Announcer {
         let room = MAX_PEERS_WAITING.saturating_sub(self.peers.len());
         let info_hash = request.announce.info_hash;
         let peers = peers.into_iter();
-        let peers = peers.filter(|peer| may_be_dialled(*peer, address));
+        let peers = peers.filter(|peer| peers::may_be_dialled(*peer, address));
         self.peers
             .extend(peers.map(|peer| (info_hash, peer)).take(room));
     }

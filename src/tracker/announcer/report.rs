@@ -40,14 +40,6 @@ impl Row {
     }
 }
 
-/// The state of a tracker and its transports at a moment.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct TrackerStatus {
-    pub(super) state: TrackerState,
-    pub(super) connections: u64,
-    pub(super) in_flight: u64,
-}
-
 /// The figures of all trackers.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -82,11 +74,6 @@ impl Report {
     pub(super) fn count(&mut self, tracker: TrackerId, figure: fn(&mut TrackerSums) -> &mut u64) {
         *figure(&mut self.total) += 1;
         *figure(&mut self.rows[tracker].sums) += 1;
-    }
-
-    /// All that was counted.
-    pub(super) fn total(&self) -> &TrackerSums {
-        &self.total
     }
 
     /// Logs what is wrong with a tracker, as a warning once in [`WARN_MS`].
@@ -150,19 +137,8 @@ impl Report {
         self.others = others;
     }
 
-    /// The figures, with the status of each tracker of [`Report::named`]. Costs the same however many
-    /// trackers there are.
-    pub(super) fn figures(
-        &self,
-        statuses: &[TrackerStatus],
-        connections: u64,
-        schedule: &Schedule,
-        now: Time,
-    ) -> Trackers {
-        let named = self.named.iter().zip(statuses);
-        let named: Vec<TrackerFigures> = named
-            .map(|(tracker, status)| self.figures_of(*tracker, *status, schedule, now))
-            .collect();
+    /// The figures of all trackers: of those that are shown by name, and of the others together.
+    pub(super) fn figures(&self, named: Vec<TrackerFigures>, connections: u64) -> Trackers {
         let mut shown = TrackerSums::default();
         for tracker in &named {
             shown.add(&tracker.sums);
@@ -183,27 +159,24 @@ impl Report {
         }
     }
 
-    fn figures_of(
+    /// The figures of a tracker that is shown by name: what was counted, and what is so now.
+    pub(super) fn figures_of(
         &self,
         tracker: TrackerId,
-        status: TrackerStatus,
-        schedule: &Schedule,
+        state: TrackerState,
+        current: TrackerSums,
         now: Time,
     ) -> TrackerFigures {
         let row = &self.rows[tracker];
         let trouble = row.trouble.as_ref();
+        let mut sums = current;
+        sums.add(&row.sums);
         TrackerFigures {
             site: row.site.to_string(),
             host: row.site.host.to_string(),
-            state: status.state,
+            state,
             trouble: trouble.map(|(what, at)| (what.clone(), now.since(*at) / 1000)),
-            sums: TrackerSums {
-                torrents: schedule.members(tracker).into(),
-                late_s: schedule.lateness_s(tracker, now),
-                connections: status.connections,
-                in_flight: status.in_flight,
-                ..row.sums
-            },
+            sums,
         }
     }
 }

@@ -182,7 +182,7 @@ fn requests_that_are_redirected_at_the_same_time_are_bounded() {
         redirect(&mut announcer);
     }
     assert_eq!(announcer.route(v4(1)).again.len(), MAX_REDIRECTED_IN_ALL);
-    assert_eq!(announcer.counters().failed, 1);
+    assert_eq!(announcer.figures(NOW).other.failed, 1);
 }
 
 #[test]
@@ -225,9 +225,9 @@ fn two_families_of_a_tracker_do_not_exceed_the_most_connections() {
     }
     let last = TrackerId(count - 1);
     // Both families are awaited, so that the announce waits until there is room for both.
-    assert_eq!(announcer.http.opened(), (127, MAX_CONNECTIONS - 1));
+    assert_eq!(announcer.http.open_count(), MAX_CONNECTIONS - 1);
     assert!(!announcer.schedule.is_idle(last));
-    assert_eq!(announcer.counters().failed, 0);
+    assert_eq!(announcer.figures(NOW).other.failed, 0);
     assert_eq!(
         announcer.wakes.take_due(NOW.after(http::NO_ROOM_MS)),
         [last].into()

@@ -1,13 +1,14 @@
 //! The types that the coordinator exchanges with both transports.
 //!
-//! A slot is reserved for each family before an announce leaves its queue, since it waits until all
-//! families that are awaited have room. A slot is then used or released.
+//! Room is reserved for each family before an announce leaves its queue, since it waits until all
+//! families that are awaited have room. It is then used or released.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::timers::Time;
 use crate::tracker::announce::Answer;
 use crate::tracker::request::{Request, RouteId};
+use crate::tracker::response::Response;
 use crate::tracker::url::Site;
 
 /// Where a tracker is reached now.
@@ -28,36 +29,21 @@ impl Endpoint<'_> {
 }
 
 /// Why no slot can be reserved.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Full {
     /// Until an event of the same route.
     UntilEvent,
     /// Until then: other trackers use all connections.
     Until(Time),
-    /// The system refuses to send.
-    Failed(String),
 }
 
 /// What has happened on a transport.
 #[derive(Debug)]
 pub(super) enum TransportEvent {
-    /// A request was answered. The answer named these peers, if the request wants any.
+    /// A request brought a response (HTTP).
+    Responded(Request, Response),
+    /// A request was answered (UDP). The answer named these peers, if the request wants any.
     Answered(Request, Answer, Vec<SocketAddr>),
-    /// A request was answered with a redirect.
-    Redirected {
-        request: Request,
-        location: String,
-        is_permanent: bool,
-    },
-    /// The server is busy, and named a time in seconds.
-    Busy(Request, u64),
-    /// A response makes no sense as a tracker's answer.
-    Senseless {
-        request: Request,
-        why: String,
-        /// The server says that it is overloaded.
-        is_busy: bool,
-    },
     /// A request was not answered, though others were.
     Unanswered(Request),
     /// Requests are to be sent again at once: what they were sent over broke.
