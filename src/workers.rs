@@ -9,9 +9,9 @@
 //! for each device or name. Lanes take turns, and none may keep all threads: a disk that is slow, or
 //! hangs, must not delay one that is not.
 //!
-//! The panic of a job is contained: its outcome is an error. A long-lived thread cannot answer one,
-//! so its panic ends the process, as that of the loop does, and the service manager restarts it. The
-//! panic hook of [`crate::logging`] reports both, on standard error and in the log file.
+//! The panic of a job's work is contained: the outcome is an error. A long-lived thread cannot answer
+//! one, so its panic ends the process, as that of the loop does, and the service manager restarts it.
+//! The panic hook of [`crate::logging`] reports both, on standard error and in the log file.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -55,10 +55,15 @@ pub(crate) struct Panicked;
 /// Those of clone(2), at a limit of processes for example. Then `work` is dropped.
 pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     start(name, move || {
-        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        if contained(work).is_err() {
             process::exit(EXIT_PANIC);
         }
     })
+}
+
+/// Does work whose panic is an error.
+pub(crate) fn contained<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked)
 }
 
 fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -93,7 +98,7 @@ pub(crate) fn once<T: Send + 'static>(
     let (sender, answer) = sync_channel(1);
     let waker = Arc::clone(waker);
     start(name, move || {
-        if let Ok(answer) = catch_unwind(AssertUnwindSafe(job)) {
+        if let Ok(answer) = contained(job) {
             // The loop may have ended meanwhile.
             let _ = sender.send(answer);
         }
@@ -111,23 +116,16 @@ pub(crate) fn wake(waker: &Waker) {
 }
 
 /// Something to do that may block.
-pub(crate) trait Job: Send + 'static {
-    /// What comes of it.
-    type Outcome: Send + 'static;
-
-    /// What it will wait for, a device for example. Jobs for which that is unknown share a lane.
-    fn lane(&self) -> Option<u64>;
-
-    /// Does it. There may be nothing to tell.
-    fn run(&self) -> Option<Self::Outcome>;
-
-    /// The outcome when [`Job::run`] panicked.
-    fn lost(&self) -> Option<Self::Outcome>;
+struct Job<T> {
+    /// Has an outcome or none.
+    work: Box<dyn FnOnce() -> Option<T> + Send>,
+    lane: Option<u64>,
+    queued_at: Instant,
 }
 
-/// The pool. Dropped, it forgets the jobs that wait and lets its threads leave; it waits for none,
-/// since one may hang on a disk for ever.
-pub(crate) struct Pool<J: Job>(Arc<Shared<J>>);
+/// A pool of threads whose jobs have outcomes of one type. Dropped, it forgets the jobs that wait and
+/// lets its threads leave; it waits for none, since one may hang on a disk for ever.
+pub(crate) struct Pool<T>(Arc<Shared<T>>);
 
 /// What kind of threads a pool has.
 #[derive(Clone, Copy)]
@@ -151,19 +149,19 @@ pub(crate) struct Load {
     pub(crate) durations: Histogram,
 }
 
-struct Shared<J: Job> {
-    queue: Mutex<Queue<J>>,
+struct Shared<T> {
+    queue: Mutex<Queue<T>>,
     /// A job has come, or the pool is closed.
     ready: Condvar,
-    outcomes: Mutex<Vec<J::Outcome>>,
+    outcomes: Mutex<Vec<T>>,
     /// How long jobs took, from being queued to their end.
     durations: Mutex<Histogram>,
     waker: Arc<Waker>,
     config: PoolConfig,
 }
 
-struct Queue<J> {
-    lanes: BTreeMap<Option<u64>, Lane<J>>,
+struct Queue<T> {
+    lanes: BTreeMap<Option<u64>, Lane<T>>,
     /// The lane whose turn it was.
     turn: Option<u64>,
     queued: usize,
@@ -174,13 +172,12 @@ struct Queue<J> {
     closed: bool,
 }
 
-struct Lane<J> {
-    /// Each with the moment when it was queued.
-    jobs: VecDeque<(J, Instant)>,
+struct Lane<T> {
+    jobs: VecDeque<Job<T>>,
     busy_threads: usize,
 }
 
-impl<J: Job> Pool<J> {
+impl<T: Send + 'static> Pool<T> {
     /// A pool whose threads are started when there is work, and that wakes the loop by `waker`.
     pub(crate) fn new(waker: Arc<Waker>, config: PoolConfig) -> Self {
         Self(Arc::new(Shared {
@@ -201,14 +198,22 @@ impl<J: Job> Pool<J> {
         }))
     }
 
-    /// Queues a job. Never blocks.
-    pub(crate) fn submit(&self, job: J) -> Result<(), QueueFull> {
+    /// Queues a job. It contains the panics of its work, see [`contained`]. `lane` names what it will wait for, a device for
+    /// example; jobs for which that is unknown share a lane. Never blocks.
+    pub(crate) fn submit(
+        &self,
+        lane: Option<u64>,
+        work: impl FnOnce() -> Option<T> + Send + 'static,
+    ) -> Result<(), QueueFull> {
         let mut queue = self.0.queue();
         if queue.queued >= self.0.config.queued_max {
             return Err(QueueFull);
         }
-        let lane = job.lane();
-        queue.lane(lane).jobs.push_back((job, Instant::now()));
+        queue.lane(lane).jobs.push_back(Job {
+            work: Box::new(work),
+            lane,
+            queued_at: Instant::now(),
+        });
         queue.queued += 1;
         if queue.queued > queue.idle_threads && queue.threads < self.0.config.threads_max {
             match self.0.start_thread() {
@@ -244,7 +249,7 @@ impl<J: Job> Pool<J> {
     }
 
     /// Takes what has come of the jobs so far.
-    pub(crate) fn take_outcomes(&self) -> Vec<J::Outcome> {
+    pub(crate) fn take_outcomes(&self) -> Vec<T> {
         mem::take(&mut *lock(&self.0.outcomes))
     }
 
@@ -259,13 +264,13 @@ impl<J: Job> Pool<J> {
     }
 }
 
-impl<J: Job> fmt::Debug for Pool<J> {
+impl<T> fmt::Debug for Pool<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Pool({})", self.0.config.role)
     }
 }
 
-impl<J: Job> Drop for Pool<J> {
+impl<T> Drop for Pool<T> {
     fn drop(&mut self) {
         let mut queue = self.0.queue();
         queue.closed = true;
@@ -278,14 +283,16 @@ impl<J: Job> Drop for Pool<J> {
     }
 }
 
-impl<J: Job> Shared<J> {
-    fn queue(&self) -> MutexGuard<'_, Queue<J>> {
+impl<T> Shared<T> {
+    fn queue(&self) -> MutexGuard<'_, Queue<T>> {
         lock(&self.queue)
     }
 
-    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
+    fn start_thread(self: &Arc<Self>) -> io::Result<()>
+    where
+        T: Send + 'static,
+    {
         let shared = Arc::clone(self);
-        // Jobs' panics are contained: what is left is a defect of the pool.
         spawn(self.config.role, move || {
             if let Err(error) = sys::set_niceness(shared.config.niceness) {
                 log::debug!(
@@ -299,23 +306,20 @@ impl<J: Job> Shared<J> {
 
     /// The life of a thread.
     fn work(&self) {
-        while let Some((job, queued_at)) = self.next_job() {
-            let outcome = catch_unwind(AssertUnwindSafe(|| job.run()));
-            let outcome = outcome.unwrap_or_else(|_| job.lost());
-            let lane = job.lane();
-            // What only the job still holds, a mapping perhaps, is given back here.
-            drop(job);
-            let took_us = u64::try_from(queued_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+        while let Some(job) = self.next_job() {
+            // What only the job still holds, a mapping perhaps, is dropped before the outcome is taken.
+            let outcome = (job.work)();
+            let took_us = u64::try_from(job.queued_at.elapsed().as_micros()).unwrap_or(u64::MAX);
             lock(&self.durations).record(took_us);
             if let Some(outcome) = outcome {
                 self.publish(outcome);
             }
-            self.queue().finished(lane);
+            self.queue().finished(job.lane);
         }
     }
 
     /// Waits for a job. `None` when none has come for long enough, or the pool is closed.
-    fn next_job(&self) -> Option<(J, Instant)> {
+    fn next_job(&self) -> Option<Job<T>> {
         let mut queue = self.queue();
         let mut rested = false;
         loop {
@@ -335,7 +339,7 @@ impl<J: Job> Shared<J> {
         }
     }
 
-    fn publish(&self, outcome: J::Outcome) {
+    fn publish(&self, outcome: T) {
         let mut outcomes = lock(&self.outcomes);
         outcomes.push(outcome);
         // The loop takes all of them at once, so that only the first must wake it.
@@ -349,8 +353,8 @@ impl<J: Job> Shared<J> {
     }
 }
 
-impl<J> Queue<J> {
-    fn lane(&mut self, number: Option<u64>) -> &mut Lane<J> {
+impl<T> Queue<T> {
+    fn lane(&mut self, number: Option<u64>) -> &mut Lane<T> {
         self.lanes.entry(number).or_insert_with(|| Lane {
             jobs: VecDeque::new(),
             busy_threads: 0,
@@ -358,7 +362,7 @@ impl<J> Queue<J> {
     }
 
     /// The next job of the next lane that has one and may have another thread.
-    fn take(&mut self, threads_max: usize) -> Option<(J, Instant)> {
+    fn take(&mut self, threads_max: usize) -> Option<Job<T>> {
         // A quarter stays for the other lanes.
         let share = threads_max - threads_max / 4;
         let behind = (Bound::Excluded(self.turn), Bound::Unbounded);
@@ -404,40 +408,12 @@ mod tests {
     /// No wait of a test takes longer, unless what is tested is broken.
     const DEADLINE: Duration = Duration::from_secs(20);
 
-    /// Says that it has begun, waits to be let go, and comes to its number.
-    struct Task {
-        number: u32,
-        device: Option<u64>,
-        begun: Sender<u32>,
-        gate: Arc<Mutex<Receiver<()>>>,
-    }
-
-    impl Job for Task {
-        type Outcome = Result<u32, u32>;
-
-        fn lane(&self) -> Option<u64> {
-            self.device
-        }
-
-        fn run(&self) -> Option<Self::Outcome> {
-            self.begun.send(self.number).unwrap();
-            // An error means that the gate is open for good.
-            let _ = lock(&self.gate).recv();
-            assert_ne!(self.number, 13, "a panic on purpose");
-            (self.number != 0).then_some(Ok(self.number))
-        }
-
-        fn lost(&self) -> Option<Self::Outcome> {
-            Some(Err(self.number))
-        }
-    }
-
     /// Lets one task go for each message, and all of them when the sender is gone.
     type Gate = (Option<Sender<()>>, Arc<Mutex<Receiver<()>>>);
 
     struct Rig {
         poll: Poll,
-        pool: Pool<Task>,
+        pool: Pool<Result<u32, u32>>,
         begun: (Sender<u32>, Receiver<u32>),
         /// For each device a gate of its own.
         gates: BTreeMap<Option<u64>, Gate>,
@@ -464,17 +440,24 @@ mod tests {
             }
         }
 
+        /// Submits a job that says it has begun, waits to be let go, and comes to its number.
         fn submit(&mut self, device: u64, number: u32) -> Result<(), QueueFull> {
             let device = Some(device);
             let (_, gate) = self.gates.entry(device).or_insert_with(|| {
                 let (sender, receiver) = channel();
                 (Some(sender), Arc::new(Mutex::new(receiver)))
             });
-            self.pool.submit(Task {
-                number,
-                device,
-                begun: self.begun.0.clone(),
-                gate: Arc::clone(gate),
+            let (begun, gate) = (self.begun.0.clone(), Arc::clone(gate));
+            let work = move || {
+                begun.send(number).unwrap();
+                // An error means that the gate is open for good.
+                let _ = lock(&gate).recv();
+                assert_ne!(number, 13, "a panic on purpose");
+                number
+            };
+            self.pool.submit(device, move || {
+                let outcome = contained(work).map_err(|Panicked| number);
+                (outcome != Ok(0)).then_some(outcome)
             })
         }
 

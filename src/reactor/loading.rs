@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use mio::Waker;
 
-use crate::library::catalogue::lookup::{LoadOutcome, Query};
+use crate::library::catalogue::lookup::{LoadError, Query};
 use crate::metrics::StorageCounters;
 use crate::peer::key::PeerKey;
+use crate::torrent::catalogue::Torrent;
 use crate::wire::message::InfoHash;
-use crate::workers::{IDLE, Pool, PoolConfig, QueueFull};
+use crate::workers::{IDLE, Pool, PoolConfig, QueueFull, contained};
 
 /// Threads that load torrents. A disk profits from several reads in its queue; each thread needs up
 /// to two descriptors.
@@ -21,9 +22,16 @@ const LOADS_MAX: usize = 16 * 1024;
 
 /// The torrents that are being loaded.
 pub(super) struct Loads {
-    pool: Pool<Query>,
+    pool: Pool<LoadOutcome>,
     /// Bounded by the connections: each waits for one torrent at most, and leaves when it closes.
     pending: HashMap<InfoHash, PendingLoad>,
+}
+
+/// The result of [`Query::load`], and what was asked for.
+#[derive(Debug)]
+pub(super) struct LoadOutcome {
+    pub(super) info_hash: InfoHash,
+    pub(super) result: Result<Option<Arc<Torrent>>, LoadError>,
 }
 
 /// One load, for any number of peers.
@@ -54,7 +62,12 @@ impl Loads {
     pub(super) fn request(&mut self, peer: PeerKey, query: Query) -> Result<(), QueueFull> {
         let info_hash = query.info_hash();
         if !self.pending.contains_key(&info_hash) {
-            self.pool.submit(query)?;
+            // The device of the metainfo file is unknown before it is opened.
+            self.pool.submit(None, move || {
+                let result = contained(|| query.load());
+                let result = result.unwrap_or(Err(LoadError::Panicked));
+                Some(LoadOutcome { info_hash, result })
+            })?;
         }
         self.pending
             .entry(info_hash)

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use lru::LruCache;
 use mio::Waker;
 
-use super::hashing::{HashOutcome, Task, files_of};
+use super::hashing::{self, HashOutcome, files_of};
+use super::jobs::attempt;
 use super::ledger::{Ledger, PieceStatus, Stamp, Stamps};
 use super::ledger_writer::LedgerWriter;
 use super::{Completion, FAILED_RETRY_MS, FileKey, QueueFull, Storage};
@@ -25,7 +26,7 @@ use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
-use crate::workers::{IDLE, Pool, PoolConfig};
+use crate::workers::{IDLE, Pool, PoolConfig, contained};
 
 /// Threads that hash. They are nicer than the loop, so that on a machine with two cores it keeps one;
 /// and a disk that hangs cannot keep all of them.
@@ -92,7 +93,7 @@ impl fmt::Display for BadPiece<'_> {
 /// The pool of hashers, who waits for it, and the ledger.
 pub(super) struct Checking {
     ledger: Ledger,
-    pool: Pool<Task>,
+    pool: Pool<HashOutcome>,
     /// Who waits for a piece: it is hashed once, however many peers there are.
     waiting: HashMap<PieceName, Vec<PeerKey>>,
     /// Until when a piece is not looked at again.
@@ -174,8 +175,16 @@ impl Checking {
             PieceStatus::Unknown => {}
             PieceStatus::Bad => {
                 let torrent = Arc::clone(torrent);
+                let inspect = move || {
+                    let stamps = contained(|| hashing::inspect(&torrent, piece)).ok()?;
+                    Some(HashOutcome::Inspected {
+                        torrent,
+                        piece,
+                        stamps,
+                    })
+                };
                 // When the queue is full the next request tries again.
-                if self.pool.submit(Task::Inspect { torrent, piece }).is_ok() {
+                if self.pool.submit(None, inspect).is_ok() {
                     self.resting.put(name, now.after(FAILED_RETRY_MS));
                 }
             }
@@ -261,11 +270,16 @@ impl Storage {
         }
         let mapped = files_of(torrent, piece).next();
         let mapped = mapped.and_then(|file| self.files.peek(&FileKey::new(torrent, file)));
-        checking.pool.submit(Task::Hash {
-            torrent: Arc::clone(torrent),
-            piece,
-            hashes: checking.ledger.hashes_at(&torrent.info_hash),
-            device: mapped.map(|content| content.device()),
+        let device = mapped.map(|content| content.device());
+        let hashes = checking.ledger.hashes_at(&torrent.info_hash);
+        let torrent = Arc::clone(torrent);
+        checking.pool.submit(device, move || {
+            let result = attempt(|| hashing::hash(&torrent, piece, hashes));
+            Some(HashOutcome::Hashed {
+                torrent,
+                piece,
+                result,
+            })
         })?;
         checking.waiting.insert(name, vec![peer]);
         Ok(())

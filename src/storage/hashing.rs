@@ -16,7 +16,6 @@ use super::ledger::{Hashed, HashesAt, Stamp, Stamps};
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::layout::ExtentSource;
 use crate::torrent::metainfo;
-use crate::workers;
 
 /// Bytes that are read and hashed at a time: they stay in the processor's cache in between.
 const STEP_BYTES: usize = 128 * 1024;
@@ -24,21 +23,7 @@ const STEP_BYTES: usize = 128 * 1024;
 /// Bytes in the hash of a piece.
 const HASH_BYTES: usize = 20;
 
-/// What a thread is asked to do.
-pub(super) enum Task {
-    /// Hash a piece.
-    Hash {
-        torrent: Arc<Torrent>,
-        piece: u32,
-        hashes: Option<HashesAt>,
-        /// Where its files are, when that is known.
-        device: Option<u64>,
-    },
-    /// See what the files of a piece are stamped with.
-    Inspect { torrent: Arc<Torrent>, piece: u32 },
-}
-
-/// What came of it.
+/// The result of a job.
 pub(super) enum HashOutcome {
     Hashed {
         torrent: Arc<Torrent>,
@@ -50,48 +35,6 @@ pub(super) enum HashOutcome {
         piece: u32,
         stamps: Stamps,
     },
-}
-
-impl workers::Job for Task {
-    type Outcome = HashOutcome;
-
-    fn lane(&self) -> Option<u64> {
-        match self {
-            Self::Hash { device, .. } => *device,
-            Self::Inspect { .. } => None,
-        }
-    }
-
-    fn run(&self) -> Option<HashOutcome> {
-        Some(match self {
-            Self::Hash {
-                torrent,
-                piece,
-                hashes,
-                ..
-            } => HashOutcome::Hashed {
-                torrent: Arc::clone(torrent),
-                piece: *piece,
-                result: hash(torrent, *piece, *hashes),
-            },
-            Self::Inspect { torrent, piece } => HashOutcome::Inspected {
-                torrent: Arc::clone(torrent),
-                piece: *piece,
-                stamps: inspect(torrent, *piece),
-            },
-        })
-    }
-
-    fn lost(&self) -> Option<HashOutcome> {
-        match self {
-            Self::Hash { torrent, piece, .. } => Some(HashOutcome::Hashed {
-                torrent: Arc::clone(torrent),
-                piece: *piece,
-                result: Err(ReadError::Panicked),
-            }),
-            Self::Inspect { .. } => None,
-        }
-    }
 }
 
 /// The files of a piece, each once.
@@ -109,7 +52,12 @@ fn span(torrent: &Torrent, piece: u32) -> (u64, u64) {
     (u64::from(piece) * piece_length, piece_length)
 }
 
-fn hash(torrent: &Torrent, piece: u32, hashes: Option<HashesAt>) -> Result<Hashed, ReadError> {
+/// Hashes a piece.
+pub(super) fn hash(
+    torrent: &Torrent,
+    piece: u32,
+    hashes: Option<HashesAt>,
+) -> Result<Hashed, ReadError> {
     let (hashes, wanted) = wanted(torrent, piece, hashes)?;
     let mut digest = Sha1::new();
     let mut buffer = vec![0; STEP_BYTES];
@@ -174,7 +122,7 @@ pub(super) fn stamp(file: &File) -> io::Result<Stamp> {
 }
 
 /// What can be found out about the files of a piece. Of one that is not there nothing can.
-fn inspect(torrent: &Torrent, piece: u32) -> Stamps {
+pub(super) fn inspect(torrent: &Torrent, piece: u32) -> Stamps {
     let stamped = |number| {
         let (_, file) = open_file(torrent, number).ok()?;
         Some((number, stamp(&file).ok()?))

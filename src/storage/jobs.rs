@@ -20,40 +20,9 @@ use crate::torrent::id::TorrentId;
 use crate::torrent::layout::ExtentSource;
 use crate::torrent::reader::FileStamp;
 use crate::wire::extension::METADATA_PIECE_LENGTH;
-use crate::workers;
+use crate::workers::contained;
 
-/// Work for a reader.
-pub(super) enum Job {
-    /// Bring a range of a file into memory, mapping it first when there is no mapping.
-    Read {
-        torrent: Arc<Torrent>,
-        file: u32,
-        range: Range<u64>,
-        content: Option<Arc<Content>>,
-    },
-    /// Copy a block together. Units: bytes of the torrent.
-    Gather {
-        peer: PeerKey,
-        torrent: Arc<Torrent>,
-        offset: u64,
-        length: u32,
-    },
-    /// Read a piece of the info dictionary.
-    Metadata {
-        peer: PeerKey,
-        torrent: Arc<Torrent>,
-        piece: u32,
-    },
-    /// See whether a mapped file is still the one at its path.
-    Check { key: FileKey, content: Arc<Content> },
-    /// Unmap a file when this is the last to hold it, which takes milliseconds for a large one.
-    Release {
-        #[expect(dead_code, reason = "to be dropped by the reader is all its use")]
-        content: Arc<Content>,
-    },
-}
-
-/// The result of a [`Job`].
+/// The result of a job.
 pub(super) enum Outcome {
     Read {
         torrent: Arc<Torrent>,
@@ -87,100 +56,20 @@ pub(super) enum Outcome {
     },
 }
 
-impl workers::Job for Job {
-    type Outcome = Outcome;
-
-    fn lane(&self) -> Option<u64> {
-        match self {
-            Self::Read { content, .. } => content.as_ref().map(|content| content.device()),
-            Self::Check { content, .. } => Some(content.device()),
-            // Unmapping waits for no device; what is not open yet may be on any.
-            Self::Gather { .. } | Self::Metadata { .. } | Self::Release { .. } => None,
-        }
-    }
-
-    fn run(&self) -> Option<Outcome> {
-        self.outcome(true)
-    }
-
-    fn lost(&self) -> Option<Outcome> {
-        self.outcome(false)
-    }
+/// Does the work of a job. A panic is an error like another.
+pub(super) fn attempt<T>(work: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    contained(work).unwrap_or(Err(ReadError::Panicked))
 }
 
-impl Job {
-    /// Does the job; or, when it is not `sound` because it has panicked, says so.
-    fn outcome(&self, sound: bool) -> Option<Outcome> {
-        let outcome = match *self {
-            Self::Read {
-                ref torrent,
-                file,
-                ref range,
-                ref content,
-            } => Outcome::Read {
-                torrent: Arc::clone(torrent),
-                key: FileKey::new(torrent, file),
-                range: range.clone(),
-                opened: content.is_none(),
-                result: attempt(sound, || read(torrent, file, range, content.as_ref())),
-            },
-            Self::Gather {
-                peer,
-                ref torrent,
-                offset,
-                length,
-            } => {
-                let mut file = None;
-                let mut stamps = Stamps::new();
-                let result = attempt(sound, || {
-                    gather(torrent, offset, length, &mut stamps, &mut file)
-                });
-                Outcome::Gathered {
-                    peer,
-                    offset,
-                    length,
-                    torrent: Arc::clone(torrent),
-                    stamps,
-                    to_blame: file.map(|file| FileKey::new(torrent, file)),
-                    result,
-                }
-            }
-            Self::Metadata {
-                peer,
-                ref torrent,
-                piece,
-            } => Outcome::Metadata {
-                peer,
-                torrent: torrent.id,
-                piece,
-                result: attempt(sound, || read_metadata(torrent, piece)),
-            },
-            Self::Check { key, ref content } => Outcome::Checked {
-                key,
-                content: Arc::clone(content),
-                current: sound && content.is_current(),
-            },
-            Self::Release { .. } => return None,
-        };
-        Some(outcome)
-    }
-}
-
-fn attempt<T>(sound: bool, work: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
-    match sound {
-        true => work(),
-        false => Err(ReadError::Panicked),
-    }
-}
-
-fn read(
+/// Brings a range of a file into memory, mapping it first when there is no mapping.
+pub(super) fn read(
     torrent: &Torrent,
     file: u32,
     range: &Range<u64>,
-    content: Option<&Arc<Content>>,
+    content: Option<Arc<Content>>,
 ) -> Result<Arc<Content>, ReadError> {
     let content = match content {
-        Some(content) => Arc::clone(content),
+        Some(content) => content,
         None => Arc::new(Content::open(torrent, file)?),
     };
     content.read_in(range)?;
@@ -189,7 +78,7 @@ fn read(
 
 /// Copies a range of the torrent, and notes the stamps of its files. `current` is the file that is
 /// read, while one is.
-fn gather(
+pub(super) fn gather(
     torrent: &Torrent,
     offset: u64,
     length: u32,
@@ -222,7 +111,8 @@ fn gather(
     }
 }
 
-fn read_metadata(torrent: &Torrent, piece: u32) -> Result<Vec<u8>, ReadError> {
+/// Reads a piece of the info dictionary.
+pub(super) fn read_metadata(torrent: &Torrent, piece: u32) -> Result<Vec<u8>, ReadError> {
     let start = u64::from(piece) * u64::from(METADATA_PIECE_LENGTH);
     let left = u64::from(torrent.shape.metadata_length).saturating_sub(start);
     if left == 0 {

@@ -30,8 +30,9 @@ pub use self::checking::BadPiece;
 use self::checking::Checking;
 pub use self::completion::Completion;
 use self::content::{Content, ReadError};
-use self::jobs::{Job, Outcome};
+use self::jobs::{Outcome, attempt};
 pub use self::ledger::PieceStatus;
+use self::ledger::Stamps;
 pub use self::mappings::{IDLE_MS, REVALIDATE_MS};
 use self::mappings::{MappingLookup, Mappings};
 use self::residency::Residency;
@@ -42,7 +43,7 @@ use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
 use crate::torrent::layout::ExtentSource;
 pub use crate::workers::QueueFull;
-use crate::workers::{IDLE, Pool, PoolConfig};
+use crate::workers::{IDLE, Pool, PoolConfig, contained};
 
 /// How long a file that could not be read is not tried again, so that no peer can make a disk seek
 /// at will for a file that is missing. Unit: milliseconds.
@@ -120,7 +121,7 @@ pub struct Storage {
     /// Answers that needed no reader.
     ready: Vec<Completion>,
     residency: Residency,
-    pool: Pool<Job>,
+    pool: Pool<Outcome>,
     /// Which pieces may be served, when not all may.
     checking: Option<Checking>,
     /// Removed torrents of which files are still being opened.
@@ -168,12 +169,16 @@ impl Storage {
         match self.files.find(key, now) {
             MappingLookup::Usable(content) => Lookup::Mapped(content),
             MappingLookup::Due(content) => {
-                let job = Job::Check {
-                    key,
-                    content: Arc::clone(&content),
+                let checked = Arc::clone(&content);
+                let check = move || {
+                    Some(Outcome::Checked {
+                        key,
+                        current: contained(|| checked.is_current()).unwrap_or(false),
+                        content: checked,
+                    })
                 };
                 // When the queue is full the next look-up tries again.
-                if self.pool.submit(job).is_ok() {
+                if self.pool.submit(Some(content.device()), check).is_ok() {
                     self.files.checking(&key);
                 }
                 Lookup::Mapped(content)
@@ -230,12 +235,19 @@ impl Storage {
             peers.push(peer);
             return Ok(());
         }
-        let mapped = self.files.peek(&key);
-        self.pool.submit(Job::Read {
-            torrent: Arc::clone(torrent),
-            file,
-            range,
-            content: mapped.cloned(),
+        let content = self.files.peek(&key).cloned();
+        let lane = content.as_ref().map(|content| content.device());
+        let torrent = Arc::clone(torrent);
+        self.pool.submit(lane, move || {
+            let opened = content.is_none();
+            let result = attempt(|| jobs::read(&torrent, file, &range, content));
+            Some(Outcome::Read {
+                torrent,
+                key,
+                range,
+                opened,
+                result,
+            })
         })?;
         self.reads.insert(start, vec![peer]);
         Ok(())
@@ -269,11 +281,19 @@ impl Storage {
                 return Ok(());
             }
         }
-        self.pool.submit(Job::Gather {
-            peer,
-            torrent: Arc::clone(torrent),
-            offset,
-            length,
+        let torrent = Arc::clone(torrent);
+        self.pool.submit(None, move || {
+            let (mut stamps, mut file) = (Stamps::new(), None);
+            let result = attempt(|| jobs::gather(&torrent, offset, length, &mut stamps, &mut file));
+            Some(Outcome::Gathered {
+                peer,
+                offset,
+                length,
+                stamps,
+                to_blame: file.map(|file| FileKey::new(&torrent, file)),
+                torrent,
+                result,
+            })
         })
     }
 
@@ -283,12 +303,15 @@ impl Storage {
             true => Some(ReadError::FailedBefore),
             false => {
                 let torrent = Arc::clone(torrent);
-                let job = Job::Metadata {
-                    peer,
-                    torrent,
-                    piece,
-                };
-                self.pool.submit(job).err().map(ReadError::from)
+                let submitted = self.pool.submit(None, move || {
+                    Some(Outcome::Metadata {
+                        peer,
+                        torrent: torrent.id,
+                        piece,
+                        result: attempt(|| jobs::read_metadata(&torrent, piece)),
+                    })
+                });
+                submitted.err().map(ReadError::from)
             }
         };
         if let Some(error) = refused {
@@ -455,8 +478,12 @@ impl Storage {
 
     /// Leaves the unmapping to a reader: 1.5 GiB took 5 to 12 ms.
     fn release(&self, content: Arc<Content>) {
+        let release = move || {
+            drop(content);
+            None
+        };
         // When the queue is full the loop must take the time.
-        let _ = self.pool.submit(Job::Release { content });
+        let _ = self.pool.submit(None, release);
     }
 
     /// Whether the file is one of those that are not tried again yet.

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use mio::Waker;
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::workers::{IDLE, Job, Pool, PoolConfig};
+use crate::workers::{IDLE, Panicked, Pool, PoolConfig, contained};
 
 use super::lists::TrackerId;
 
@@ -34,54 +34,13 @@ pub(super) struct Resolved {
     pub(super) tls: Option<Arc<ClientConfig>>,
 }
 
-#[derive(Debug)]
-struct Question {
-    tracker: TrackerId,
-    generation: u32,
-    host: Box<str>,
-    /// Where the configuration for TLS is, or will be once a thread has read the certificates. `None`
-    /// when the tracker does not need it.
-    tls: Option<Arc<OnceLock<Arc<ClientConfig>>>>,
-}
-
-impl Question {
-    fn answer(&self, addresses: Result<Vec<IpAddr>, String>) -> Resolved {
-        let tls = self.tls.as_ref();
-        Resolved {
-            tracker: self.tracker,
-            generation: self.generation,
-            addresses,
-            tls: tls.and_then(|tls| tls.get().cloned()),
-        }
-    }
-}
-
-impl Job for Question {
-    type Outcome = Resolved;
-
-    /// Each tracker has a lane: none waits behind another for longer than a thread is busy.
-    fn lane(&self) -> Option<u64> {
-        Some(u64::from(self.tracker.0))
-    }
-
-    fn run(&self) -> Option<Resolved> {
-        if let Some(tls) = &self.tls {
-            tls.get_or_init(client_config);
-        }
-        Some(self.answer(resolve(&self.host)))
-    }
-
-    fn lost(&self) -> Option<Resolved> {
-        Some(self.answer(Err("resolving it panicked, a defect of hekate".to_owned())))
-    }
-}
-
 /// Asks for addresses.
 #[derive(Debug)]
 pub(super) struct Resolver {
-    pool: Pool<Question>,
+    pool: Pool<Resolved>,
     /// Answers of questions that found no room.
     refused: Vec<Resolved>,
+    /// The configuration for TLS, once a thread has read the certificates.
     tls: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
@@ -105,15 +64,29 @@ impl Resolver {
     /// Asks for the addresses of a host and, when `is_https`, for what TLS with it needs. Never
     /// blocks; there is always an answer.
     pub(super) fn ask(&mut self, tracker: TrackerId, generation: u32, host: &str, is_https: bool) {
-        let question = |host| Question {
+        let answer = move |addresses, tls| Resolved {
             tracker,
             generation,
-            host,
-            tls: is_https.then(|| Arc::clone(&self.tls)),
+            addresses,
+            tls,
         };
-        if let Err(error) = self.pool.submit(question(host.into())) {
-            let refused = question(Box::default()).answer(Err(error.to_string()));
-            self.refused.push(refused);
+        let host = host.to_owned();
+        let tls = is_https.then(|| Arc::clone(&self.tls));
+        // Each tracker has a lane: none waits behind another for longer than a thread is busy.
+        let lane = Some(u64::from(tracker.0));
+        let submitted = self.pool.submit(lane, move || {
+            let work = || {
+                let tls = tls.map(|tls| Arc::clone(tls.get_or_init(client_config)));
+                (resolve(&host), tls)
+            };
+            let (addresses, tls) = contained(work).unwrap_or_else(|Panicked| {
+                let defect = "resolving it panicked, a defect of hekate";
+                (Err(defect.to_owned()), None)
+            });
+            Some(answer(addresses, tls))
+        });
+        if let Err(error) = submitted {
+            self.refused.push(answer(Err(error.to_string()), None));
             self.pool.wake();
         }
     }

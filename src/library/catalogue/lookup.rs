@@ -22,7 +22,6 @@ use crate::torrent::id::TorrentId;
 use crate::torrent::load::{self, TorrentSource};
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
-use crate::workers;
 
 /// Loaded torrents that are kept while nobody uses them. One with few files takes half a kilobyte.
 pub const LOADED_MAX: usize = 1024;
@@ -163,36 +162,6 @@ impl Query {
                 reason,
             })),
         }
-    }
-}
-
-/// The result of [`Query::load`], and what was asked for.
-#[derive(Debug)]
-pub(crate) struct LoadOutcome {
-    pub(crate) info_hash: InfoHash,
-    pub(crate) result: Result<Option<Arc<Torrent>>, LoadError>,
-}
-
-impl workers::Job for Query {
-    type Outcome = LoadOutcome;
-
-    /// The device of the metainfo file is unknown before it is opened.
-    fn lane(&self) -> Option<u64> {
-        None
-    }
-
-    fn run(&self) -> Option<LoadOutcome> {
-        Some(LoadOutcome {
-            info_hash: self.info_hash,
-            result: self.load(),
-        })
-    }
-
-    fn lost(&self) -> Option<LoadOutcome> {
-        Some(LoadOutcome {
-            info_hash: self.info_hash,
-            result: Err(LoadError::Panicked),
-        })
     }
 }
 

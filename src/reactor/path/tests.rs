@@ -11,12 +11,12 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::Config;
-use crate::library::catalogue::lookup::{Library, LoadOutcome};
+use crate::library::catalogue::lookup::Library;
 use crate::library::index::Index;
 use crate::library::scan::build::{self, Plan, Progress};
 use crate::peer::key::PeerKey;
 use crate::peer::session::{Phase, Upload};
-use crate::reactor::loading::PendingLoad;
+use crate::reactor::loading::{LoadOutcome, PendingLoad};
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;
 use crate::wire::handshake::PROTOCOL;
