@@ -233,9 +233,7 @@ impl Follower {
         for node in self.tree.of(event.watch) {
             let parent = self.tree.parent(node);
             let parent = parent.map(|(parent, name)| (parent, name.to_owned()));
-            let is_link = parent
-                .as_ref()
-                .is_some_and(|(parent, name)| self.tree.link(*parent, name) == Some(node));
+            let is_link = self.tree.is_link(node);
             self.remove(node);
             // The directory that was hidden by the mount is visible again.
             if let Some((parent, name)) = parent
@@ -353,7 +351,7 @@ impl Follower {
     fn verify(&mut self, node: NodeId) {
         let path = self.tree.path(node);
         let found = self.watch(&path, DIRECTORY).ok();
-        if found != self.tree.watch(node) {
+        if found != Some(self.tree.watch(node)) {
             self.remove(node);
             if let Some(watch) = found {
                 // The directory that replaced it has its own event.
@@ -483,7 +481,7 @@ impl Follower {
     fn resolve_root(&mut self, root: &mut Root, path_names: &mut HashMap<i32, Vec<OsString>>) {
         let end = self.resolve_watched(&root.given, path_names).end;
         let watch = end.as_ref().and_then(|end| self.watch(end, DIRECTORY).ok());
-        if root.real == end && root.node.and_then(|node| self.tree.watch(node)) == watch {
+        if root.real == end && root.node.map(|node| self.tree.watch(node)) == watch {
             return;
         }
         if let Some(node) = root.node.take() {
@@ -519,11 +517,7 @@ impl Follower {
                 self.rewatch(parent, &name, false);
             }
         }
-        let links = self.tree.links();
-        let links: Vec<(NodeId, OsString)> = links
-            .map(|(parent, name)| (parent, name.to_owned()))
-            .collect();
-        for (parent, name) in links {
+        for (parent, name) in self.tree.links() {
             if self.tree.link(parent, &name).is_some() {
                 self.rewatch(parent, &name, true);
             }

@@ -5,7 +5,7 @@
 //! - `watcher`: the inotify instance and the one call that blocks. It decides when to recrawl after
 //!   events were lost.
 //! - `follow`: what each event does to the watches, as directories come, go and move.
-//! - `tree`: the watched directories, in few bytes each.
+//! - `tree`: the watched directories by name.
 //! - `pending`: changed paths until nothing has changed for the settle period.
 //! - `resolve`: how a root's path leads there, symlink by symlink, when parts of it are missing.
 //! - `presence`: directories of which only presence, emptiness and mounts matter.

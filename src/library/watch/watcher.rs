@@ -16,7 +16,7 @@ use super::mounts::Mounts;
 use super::pending::Changes;
 
 /// Directories that are watched at most: twice the directories of twenty million torrents, and
-/// 250 MB of memory. The kernel's own bound is lower unless somebody has raised it.
+/// some 400 MB of memory. The kernel's own bound is lower unless somebody has raised it.
 const NODES_MAX: usize = 4_000_000;
 
 /// The first pause before a recrawl when another was made shortly before: a recrawl walks over all
