@@ -1,6 +1,7 @@
 //! Threads for everything that may block: bounded pools, one-shot jobs and long-lived threads.
 //!
-//! Owns how threads are named and started, how many jobs wait, and what a panic does. The library
+//! Owns how threads are named and started, how many jobs wait, what a panic does, and how long work
+//! that failed is not tried again. The library
 //! starts three kinds itself: its own thread, whose panic ends the loop with an error, that
 //! of a refresh, which it joins, and the scoped ones of a parallel scan. The commands that show
 //! progress have scoped ones too.
@@ -15,8 +16,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::hash::Hash;
 use std::io;
 use std::mem;
+use std::num::NonZeroUsize;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
@@ -25,18 +28,52 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lru::LruCache;
 use mio::Waker;
 use thiserror::Error;
 
 use crate::metrics::Histogram;
 use crate::sys;
+use crate::timers::Time;
 
 /// The exit code after a panic, that of a Rust program whose main thread has panicked.
 const EXIT_PANIC: i32 = 101;
 
 /// How long a thread without work stays: longer than the gaps in a busy minute, and short enough
 /// that a night without peers costs no thread.
-pub(crate) const IDLE: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How long something that failed is not tried again, so that no peer can make a disk seek at will.
+/// Unit: milliseconds.
+pub const FAILED_RETRY_MS: u64 = 2_000;
+
+/// Most failures of one kind that are remembered, in some 400 KiB. If more fail at once, as when a disk
+/// is gone, the first are tried again sooner.
+const FAILURES_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+
+/// What failed less than [`FAILED_RETRY_MS`] ago.
+pub(crate) struct Failures<K: Hash + Eq>(LruCache<K, Time>);
+
+impl<K: Hash + Eq> Default for Failures<K> {
+    fn default() -> Self {
+        Failures(LruCache::sparse(FAILURES_MAX))
+    }
+}
+
+impl<K: Hash + Eq> Failures<K> {
+    pub(crate) fn add(&mut self, key: K, now: Time) {
+        self.0.put(key, now);
+    }
+
+    pub(crate) fn contains(&self, key: &K, now: Time) -> bool {
+        let failed_at = self.0.peek(key);
+        failed_at.is_some_and(|at| now.since(*at) < FAILED_RETRY_MS)
+    }
+
+    pub(crate) fn remove(&mut self, key: &K) {
+        self.0.pop(key);
+    }
+}
 
 /// A pool's queue is at its bound. The same job may be submitted again later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -142,6 +179,19 @@ pub(crate) struct PoolConfig {
     pub(crate) niceness: i32,
 }
 
+impl PoolConfig {
+    /// Threads of the loop's priority, which stay for [`IDLE`].
+    pub(crate) fn new(role: &'static str, threads_max: usize, queued_max: usize) -> Self {
+        PoolConfig {
+            role,
+            threads_max,
+            queued_max,
+            idle: IDLE,
+            niceness: 0,
+        }
+    }
+}
+
 /// How much there is to do, and how long it took.
 pub(crate) struct Load {
     pub(crate) queued: u64,
@@ -154,8 +204,6 @@ struct Shared<T> {
     /// A job has come, or the pool is closed.
     ready: Condvar,
     outcomes: Mutex<Vec<T>>,
-    /// How long jobs took, from being queued to their end.
-    durations: Mutex<Histogram>,
     waker: Arc<Waker>,
     config: PoolConfig,
 }
@@ -167,6 +215,8 @@ struct Queue<T> {
     queued: usize,
     threads: usize,
     idle_threads: usize,
+    /// How long jobs took, from being queued to their end.
+    durations: Histogram,
     /// The last attempt to start a thread has failed, and the log has said so.
     no_thread: bool,
     closed: bool,
@@ -187,12 +237,12 @@ impl<T: Send + 'static> Pool<T> {
                 queued: 0,
                 threads: 0,
                 idle_threads: 0,
+                durations: Histogram::default(),
                 no_thread: false,
                 closed: false,
             }),
             ready: Condvar::new(),
             outcomes: Mutex::default(),
-            durations: Mutex::default(),
             waker,
             config,
         }))
@@ -244,7 +294,7 @@ impl<T: Send + 'static> Pool<T> {
         Load {
             queued: queue.queued as u64,
             threads: queue.threads as u64,
-            durations: *lock(&self.0.durations),
+            durations: queue.durations,
         }
     }
 
@@ -309,12 +359,10 @@ impl<T> Shared<T> {
         while let Some(job) = self.next_job() {
             // What only the job still holds, a mapping perhaps, is dropped before the outcome is taken.
             let outcome = (job.work)();
-            let took_us = u64::try_from(job.queued_at.elapsed().as_micros()).unwrap_or(u64::MAX);
-            lock(&self.durations).record(took_us);
+            self.queue().finished(job.lane, job.queued_at.elapsed());
             if let Some(outcome) = outcome {
                 self.publish(outcome);
             }
-            self.queue().finished(job.lane);
         }
     }
 
@@ -378,7 +426,10 @@ impl<T> Queue<T> {
     }
 
     /// A job of this lane has ended. Lanes without jobs are removed, as devices come and go.
-    fn finished(&mut self, number: Option<u64>) {
+    fn finished(&mut self, number: Option<u64>, took: Duration) {
+        let took_us = u64::try_from(took.as_micros());
+        self.durations
+            .record(took_us.expect("64 bits of microseconds do not end"));
         let lane = self.lane(number);
         assert!(lane.busy_threads > 0, "a job that ends was taken before");
         lane.busy_threads -= 1;
@@ -427,11 +478,8 @@ mod tests {
                 pool: Pool::new(
                     waker,
                     PoolConfig {
-                        role: "test",
-                        threads_max,
-                        queued_max: QUEUED_MAX,
                         idle,
-                        niceness: 0,
+                        ..PoolConfig::new("test", threads_max, QUEUED_MAX)
                     },
                 ),
                 poll,

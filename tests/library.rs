@@ -19,7 +19,6 @@ use hekate::torrent::catalogue::Torrent;
 use hekate::torrent::content;
 use hekate::torrent::id::TorrentId;
 use hekate::torrent::layout::ExtentSource;
-use hekate::torrent::load;
 use hekate::torrent::metainfo::Metainfo;
 use hekate::wire::message::InfoHash;
 use support::torrent::{Sample, TorrentBuilder};
@@ -57,12 +56,9 @@ fn assert_served(torrent: &Torrent, sample: &Sample) {
 
 /// The torrent as it is loaded, with its content below another directory or beside it.
 fn loaded(sample: &Sample, content: Option<&Path>) -> Torrent {
-    let source = load::TorrentSource {
-        metainfo: sample.metainfo_path.clone(),
-        content: content.map(Path::to_path_buf),
-    };
-    let torrent = load::load(TorrentId(0), &source, InfoHash(sample.info_hash)).unwrap();
-    torrent.unwrap()
+    let info_hash = InfoHash(sample.info_hash);
+    let torrent = Torrent::load(TorrentId(0), &sample.metainfo_path, content, info_hash);
+    torrent.unwrap().unwrap()
 }
 
 fn assert_read_as_made(builder: &TorrentBuilder) {

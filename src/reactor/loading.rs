@@ -1,6 +1,6 @@
 //! Loading torrents: the threads that do it, and which peers wait for which torrent.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use mio::Waker;
@@ -10,7 +10,7 @@ use crate::metrics::StorageCounters;
 use crate::peer::key::PeerKey;
 use crate::torrent::catalogue::Torrent;
 use crate::wire::message::InfoHash;
-use crate::workers::{IDLE, Pool, PoolConfig, QueueFull, contained};
+use crate::workers::{Pool, PoolConfig, QueueFull, contained};
 
 /// Threads that load torrents. A disk profits from several reads in its queue; each thread needs up
 /// to two descriptors.
@@ -37,7 +37,7 @@ pub(super) struct LoadOutcome {
 /// One load, for any number of peers.
 #[derive(Default)]
 pub(super) struct PendingLoad {
-    pub(super) waiting: Vec<PeerKey>,
+    pub(super) waiting: BTreeSet<PeerKey>,
     /// The torrent was added or removed meanwhile: the result is obsolete.
     pub(super) is_stale: bool,
 }
@@ -45,15 +45,8 @@ pub(super) struct PendingLoad {
 impl Loads {
     /// Starts no thread yet.
     pub(super) fn new(waker: Arc<Waker>) -> Self {
-        let config = PoolConfig {
-            role: "loader",
-            threads_max: LOADERS,
-            queued_max: LOADS_MAX,
-            idle: IDLE,
-            niceness: 0,
-        };
         Self {
-            pool: Pool::new(waker, config),
+            pool: Pool::new(waker, PoolConfig::new("loader", LOADERS, LOADS_MAX)),
             pending: HashMap::new(),
         }
     }
@@ -73,14 +66,14 @@ impl Loads {
             .entry(info_hash)
             .or_default()
             .waiting
-            .push(peer);
+            .insert(peer);
         Ok(())
     }
 
     /// Removes a peer that does not wait any longer. The load continues: another may ask soon.
     pub(super) fn leave(&mut self, info_hash: &InfoHash, peer: PeerKey) {
         if let Some(load) = self.pending.get_mut(info_hash) {
-            load.waiting.retain(|key| *key != peer);
+            load.waiting.remove(&peer);
         }
     }
 

@@ -8,25 +8,24 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::mem;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
-use lru::LruCache;
 use mio::Waker;
 
-use super::hashing::{self, HashOutcome, files_of};
+use super::hashing::{self, Found, HashOutcome, files_of};
 use super::jobs::attempt;
-use super::ledger::{Ledger, PieceStatus, Stamp, Stamps};
+use super::ledger::{Ledger, PieceStatus, Stamps};
 use super::ledger_writer::LedgerWriter;
-use super::{Completion, FAILED_RETRY_MS, FileKey, QueueFull, Storage};
+use super::{Completion, FileKey, QueueFull, Storage};
 use crate::metrics::PieceCounters;
 use crate::peer::key::PeerKey;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::printable::Printable;
+use crate::torrent::reader::Stamp;
 use crate::wire::message::InfoHash;
-use crate::workers::{IDLE, Pool, PoolConfig, contained};
+use crate::workers::{Failures, Pool, PoolConfig, contained};
 
 /// Threads that hash. They are nicer than the loop, so that on a machine with two cores it keeps one;
 /// and a disk that hangs cannot keep all of them.
@@ -47,9 +46,6 @@ const LAZY_REVALIDATE_MS: u64 = 2_000;
 /// How long after its last check a mapping is used no more. It is checked at [`LAZY_REVALIDATE_MS`] while
 /// it is served, so this holds up nobody but who asks for a file that was idle.
 const STALE_MS: u64 = 4_000;
-
-/// Most pieces remembered that could not be hashed, or are bad and were looked at again.
-const RESTING_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// How long what was found out waits to be remembered, so that a torrent that is being hashed is not
 /// written again for each of its pieces. That much is hashed again after a crash.
@@ -96,8 +92,8 @@ pub(super) struct Checking {
     pool: Pool<HashOutcome>,
     /// Who waits for a piece: it is hashed once, however many peers there are.
     waiting: HashMap<PieceName, Vec<PeerKey>>,
-    /// Until when a piece is not looked at again.
-    resting: LruCache<PieceName, Time>,
+    /// Pieces that could not be hashed, or are bad and were looked at again.
+    failed: Failures<PieceName>,
     good: u64,
     bad: u64,
     /// What is known outlasts the process, where it can.
@@ -111,17 +107,14 @@ pub(super) struct Checking {
 impl Checking {
     fn new(waker: Arc<Waker>) -> Self {
         let config = PoolConfig {
-            role: "hasher",
-            threads_max: HASHERS,
-            queued_max: HASHES_MAX,
-            idle: IDLE,
             niceness: NICENESS,
+            ..PoolConfig::new("hasher", HASHERS, HASHES_MAX)
         };
         Self {
             ledger: Ledger::new(LEDGER_BYTES_MAX),
             pool: Pool::new(waker, config),
             waiting: HashMap::new(),
-            resting: LruCache::sparse(RESTING_MAX),
+            failed: Failures::default(),
             good: 0,
             bad: 0,
             ledger_writer: None,
@@ -158,18 +151,12 @@ impl Checking {
         }
     }
 
-    /// Whether the piece was looked at less than [`FAILED_RETRY_MS`] ago.
-    fn rests(&self, name: &PieceName, now: Time) -> bool {
-        let until = self.resting.peek(name);
-        until.is_some_and(|until| now < *until)
-    }
-
     fn status(&mut self, torrent: &Arc<Torrent>, piece: u32, now: Time) -> PieceStatus {
         let name = (torrent.info_hash, piece);
         let status = self.ledger.status(&torrent.info_hash, piece);
         match status {
             PieceStatus::Good => {}
-            PieceStatus::Unknown | PieceStatus::Bad if self.rests(&name, now) => {
+            PieceStatus::Unknown | PieceStatus::Bad if self.failed.contains(&name, now) => {
                 return PieceStatus::Bad;
             }
             PieceStatus::Unknown => {}
@@ -177,24 +164,26 @@ impl Checking {
                 let torrent = Arc::clone(torrent);
                 let inspect = move || {
                     let stamps = contained(|| hashing::inspect(&torrent, piece)).ok()?;
-                    Some(HashOutcome::Inspected {
+                    let found = Found::Stamps(stamps);
+                    Some(HashOutcome {
                         torrent,
                         piece,
-                        stamps,
+                        found,
                     })
                 };
                 // When the queue is full the next request tries again.
                 if self.pool.submit(None, inspect).is_ok() {
-                    self.resting.put(name, now.after(FAILED_RETRY_MS));
+                    self.failed.add(name, now);
                 }
             }
         }
         status
     }
 
-    /// A file was seen with this stamp. Returns true if its pieces are to be hashed again.
-    fn seen(&mut self, torrent: &Torrent, file: u32, stamp: Stamp) -> bool {
-        self.ledger.seen(torrent, file, stamp)
+    /// Files were seen with these stamps. Returns true if pieces of any are to be hashed again.
+    fn seen(&mut self, torrent: &Torrent, stamps: &[(u32, Stamp)]) -> bool {
+        let seen = |changed, &(file, stamp): &_| self.ledger.seen(torrent, file, stamp) | changed;
+        stamps.iter().fold(false, seen)
     }
 }
 
@@ -260,9 +249,8 @@ impl Storage {
         torrent: &Arc<Torrent>,
         piece: u32,
     ) -> Result<(), QueueFull> {
-        let Some(checking) = &mut self.checking else {
-            return Err(QueueFull);
-        };
+        let checking = self.checking.as_mut();
+        let checking = checking.expect("without checking, each piece counts as good");
         let name = (torrent.info_hash, piece);
         if let Some(peers) = checking.waiting.get_mut(&name) {
             peers.push(peer);
@@ -274,11 +262,11 @@ impl Storage {
         let hashes = checking.ledger.hashes_at(&torrent.info_hash);
         let torrent = Arc::clone(torrent);
         checking.pool.submit(device, move || {
-            let result = attempt(|| hashing::hash(&torrent, piece, hashes));
-            Some(HashOutcome::Hashed {
+            let found = Found::Hashed(attempt(|| hashing::hash(&torrent, piece, hashes)));
+            Some(HashOutcome {
                 torrent,
                 piece,
-                result,
+                found,
             })
         })?;
         checking.waiting.insert(name, vec![peer]);
@@ -289,38 +277,31 @@ impl Storage {
     pub(super) fn collect_pieces(&mut self, completions: &mut Vec<Completion>) {
         let outcomes = self.checking.as_ref();
         let outcomes = outcomes.map(|checking| checking.pool.take_outcomes());
-        for found in outcomes.into_iter().flatten() {
-            completions.extend(self.settle_piece(found));
+        for outcome in outcomes.into_iter().flatten() {
+            completions.extend(self.settle_piece(outcome));
         }
     }
 
-    fn settle_piece(&mut self, found: HashOutcome) -> Option<Completion> {
-        let checking = self.checking.as_mut()?;
-        let rests_until = self.now.after(FAILED_RETRY_MS);
-        let (torrent, stamps, completion) = match found {
-            HashOutcome::Inspected {
-                torrent,
-                piece,
-                stamps,
-            } => {
-                let mut changed = false;
-                for &(file, stamp) in &stamps {
-                    changed |= checking.seen(&torrent, file, stamp);
+    fn settle_piece(&mut self, outcome: HashOutcome) -> Option<Completion> {
+        let checking = self.checking.as_mut().expect("it has hashed the piece");
+        let HashOutcome {
+            torrent,
+            piece,
+            found,
+        } = outcome;
+        let name = (torrent.info_hash, piece);
+        let (stamps, completion) = match found {
+            Found::Stamps(stamps) => {
+                if checking.seen(&torrent, &stamps) {
+                    checking.failed.remove(&name);
                 }
-                if changed {
-                    checking.resting.pop(&(torrent.info_hash, piece));
-                }
-                (torrent, stamps, None)
+                (stamps, None)
             }
-            HashOutcome::Hashed {
-                torrent,
-                piece,
-                result,
-            } => {
-                let name = (torrent.info_hash, piece);
-                let peers = checking.waiting.remove(&name).unwrap_or_default();
+            Found::Hashed(result) => {
+                let peers = checking.waiting.remove(&name);
+                let peers = peers.expect("an entry stays until its only job has ended");
                 if !matches!(&result, Ok(hashed) if hashed.is_good) {
-                    checking.resting.put(name, rests_until);
+                    checking.failed.add(name, self.now);
                 }
                 let (stamps, result) = match result {
                     Ok(hashed) => {
@@ -337,7 +318,7 @@ impl Storage {
                     piece,
                     result,
                 };
-                (torrent, stamps, Some(completion))
+                (stamps, Some(completion))
             }
         };
         // A mapping of what was at this path before would be sent in place of what was hashed.
@@ -351,19 +332,10 @@ impl Storage {
         completion
     }
 
-    /// A file was opened with this stamp. Returns true if it had another when its pieces were hashed.
-    pub(super) fn seen(&mut self, torrent: &Torrent, file: u32, stamp: Stamp) -> bool {
+    /// Files were opened with these stamps. Returns true if any had another when its pieces were hashed.
+    pub(super) fn seen(&mut self, torrent: &Torrent, stamps: &[(u32, Stamp)]) -> bool {
         let checking = self.checking.as_mut();
-        checking.is_some_and(|checking| checking.seen(torrent, file, stamp))
-    }
-
-    /// The same of several files.
-    pub(super) fn any_changed(&mut self, torrent: &Torrent, stamps: &Stamps) -> bool {
-        let mut changed = false;
-        for &(file, stamp) in stamps {
-            changed |= self.seen(torrent, file, stamp);
-        }
-        changed
+        checking.is_some_and(|checking| checking.seen(torrent, stamps))
     }
 
     /// What was counted of pieces so far.

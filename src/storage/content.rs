@@ -3,7 +3,7 @@
 //! Owns how a file is opened, read in and recognised again. All of that blocks and is for the
 //! readers; the loop only lends the ranges of a [`Content`] to the kernel.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -11,19 +11,19 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::ledger::Stamp;
 use super::residency::ResidencyProbe;
 use crate::sys::{self, Mapping, Slice};
 use crate::torrent::catalogue::{ContentFile, Torrent};
 use crate::torrent::content::{self, ContentError};
 use crate::torrent::printable::Printable;
+use crate::torrent::reader::Stamp;
 use crate::workers::QueueFull;
 
 /// The kernel cuts a hint to what the device reads at once, which is this much on nearly all.
 const HINT_BYTES: u64 = 512 * 1024;
 
 /// Where bytes go that are only wanted in the page cache. Kernels before Linux 5.14 need it.
-const SCRATCH_BYTES: u64 = 128 * 1024;
+const SCRATCH_BYTES: usize = 128 * 1024;
 
 /// Why something could not be read.
 #[derive(Debug, Error)]
@@ -66,18 +66,11 @@ pub enum ReadError {
 pub struct Content {
     mapping: Mapping,
     probe: ResidencyProbe,
-    identity: Identity,
+    device: u64,
+    length: u64,
+    stamp: Stamp,
     /// As the torrent names it, symlinks unresolved.
     path: PathBuf,
-}
-
-/// What tells that a path still leads to the same file with the same bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
 }
 
 impl Content {
@@ -85,18 +78,16 @@ impl Content {
     pub(super) fn open(torrent: &Torrent, file: u32) -> Result<Self, ReadError> {
         let (ContentFile { path, length, .. }, file) = open_file(torrent, file)?;
         let path = torrent.root.join(path);
-        let metadata = match file.metadata() {
-            Ok(metadata) => metadata,
-            Err(error) => return Err(ReadError::Unreadable(path, error)),
-        };
-        let mapping = match sys::map(&file, length) {
-            Ok(mapping) => mapping,
-            Err(error) => return Err(ReadError::Unmappable(path, error)),
-        };
+        let metadata = file.metadata();
+        let metadata = metadata.map_err(|error| ReadError::Unreadable(path.clone(), error))?;
+        let mapping = sys::map(&file, length);
+        let mapping = mapping.map_err(|error| ReadError::Unmappable(path.clone(), error))?;
         Ok(Self {
             mapping,
             probe: ResidencyProbe::for_file(&file, &metadata),
-            identity: Identity::of(&metadata),
+            device: metadata.dev(),
+            length: metadata.len(),
+            stamp: Stamp::new(&metadata),
             path,
         })
     }
@@ -107,26 +98,22 @@ impl Content {
         Slice::Mapped {
             mapping: &self.mapping,
             offset: range.start,
-            length: usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX),
+            length: usize::try_from(range.end - range.start).expect("it is within a mapping"),
         }
     }
 
     /// Bytes in the file.
     #[must_use]
     pub fn length(&self) -> u64 {
-        self.identity.length
+        self.length
     }
 
     pub(super) fn stamp(&self) -> Stamp {
-        let (seconds, nanoseconds) = self.identity.modified;
-        Stamp {
-            inode: self.identity.inode,
-            modified_ns: (seconds.saturating_mul(1_000_000_000)).saturating_add(nanoseconds),
-        }
+        self.stamp
     }
 
     pub(super) fn device(&self) -> u64 {
-        self.identity.device
+        self.device
     }
 
     pub(super) fn probe(&self) -> ResidencyProbe {
@@ -137,14 +124,21 @@ impl Content {
         &self.mapping
     }
 
-    /// Whether both were opened from the same file, and it had not changed in between.
+    /// Returns true if both were opened from the same file, and it had not changed in between.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.identity == other.identity
+        self.identity() == other.identity()
     }
 
-    /// Whether the path still leads to this file, unchanged.
+    /// Returns true if the path still leads to this file, unchanged.
     pub(super) fn is_current(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|metadata| Identity::of(&metadata) == self.identity)
+        fs::metadata(&self.path).is_ok_and(|metadata| {
+            let found = (metadata.dev(), metadata.len(), Stamp::new(&metadata));
+            found == self.identity()
+        })
+    }
+
+    fn identity(&self) -> (u64, u64, Stamp) {
+        (self.device, self.length, self.stamp)
     }
 
     /// Starts reading the range, and nothing but the range: populating alone reads around each
@@ -176,14 +170,13 @@ impl Content {
     fn read_through(&self, range: &Range<u64>) -> Result<(), ReadError> {
         let failure = |error| self.failure(error);
         let file = File::open(&self.path).map_err(failure)?;
-        let mut scratch = vec![0; usize::try_from(SCRATCH_BYTES).unwrap_or(usize::MAX)];
+        let mut scratch = vec![0; SCRATCH_BYTES];
         let mut start = range.start;
         while start < range.end {
-            let length = SCRATCH_BYTES.min(range.end - start);
-            let part = scratch.get_mut(..usize::try_from(length).unwrap_or(usize::MAX));
-            file.read_exact_at(part.unwrap_or_default(), start)
-                .map_err(failure)?;
-            start += length;
+            let left = usize::try_from(range.end - start).unwrap_or(SCRATCH_BYTES);
+            let (part, _) = scratch.split_at_mut(left.min(SCRATCH_BYTES));
+            file.read_exact_at(part, start).map_err(failure)?;
+            start += part.len() as u64;
         }
         Ok(())
     }
@@ -195,17 +188,6 @@ impl Content {
                 ReadError::Truncated(self.path.clone())
             }
             _ => ReadError::Unreadable(self.path.clone(), error),
-        }
-    }
-}
-
-impl Identity {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
         }
     }
 }
@@ -238,7 +220,9 @@ mod tests {
         let content = Content {
             mapping: sys::map(file, length).unwrap(),
             probe: ResidencyProbe::PageCache,
-            identity: Identity::of(&metadata),
+            device: metadata.dev(),
+            length: metadata.len(),
+            stamp: Stamp::new(&metadata),
             path: named.path().to_path_buf(),
         };
         (named, content)
@@ -246,12 +230,13 @@ mod tests {
 
     #[test]
     fn old_kernels_read_through_the_file() {
-        let length = SCRATCH_BYTES * 2 + 5;
+        let scratch = SCRATCH_BYTES as u64;
+        let length = scratch * 2 + 5;
         let (named, content) = mapped(length);
         content.read_through(&(0..length)).unwrap();
         content.read_through(&(length - 1..length)).unwrap();
-        named.as_file().set_len(SCRATCH_BYTES + 1).unwrap();
-        content.read_through(&(1..SCRATCH_BYTES)).unwrap();
+        named.as_file().set_len(scratch + 1).unwrap();
+        content.read_through(&(1..scratch)).unwrap();
         let error = content.read_through(&(0..length)).unwrap_err();
         assert!(matches!(error, ReadError::Truncated(_)), "{error}");
     }

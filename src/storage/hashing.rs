@@ -5,36 +5,34 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sha1::{Digest, Sha1};
-
 use super::content::{ReadError, open_file};
-use super::ledger::{Hashed, HashesAt, Stamp, Stamps};
+use super::ledger::{Hashed, HashesAt, Stamps};
 use crate::torrent::catalogue::Torrent;
+use crate::torrent::content::PieceHasher;
 use crate::torrent::layout::ExtentSource;
 use crate::torrent::metainfo;
-
-/// Bytes that are read and hashed at a time: they stay in the processor's cache in between.
-const STEP_BYTES: usize = 128 * 1024;
+use crate::torrent::reader::Stamp;
 
 /// Bytes in the hash of a piece.
 const HASH_BYTES: usize = 20;
 
-/// The result of a job.
-pub(super) enum HashOutcome {
-    Hashed {
-        torrent: Arc<Torrent>,
-        piece: u32,
-        result: Result<Hashed, ReadError>,
-    },
-    Inspected {
-        torrent: Arc<Torrent>,
-        piece: u32,
-        stamps: Stamps,
-    },
+/// The outcome of a job.
+pub(super) struct HashOutcome {
+    pub(super) torrent: Arc<Torrent>,
+    pub(super) piece: u32,
+    pub(super) found: Found,
+}
+
+/// What a job has found out about a piece.
+pub(super) enum Found {
+    /// Whether it is good.
+    Hashed(Result<Hashed, ReadError>),
+    /// The stamps of its files now.
+    Stamps(Stamps),
 }
 
 /// The files of a piece, each once.
@@ -59,65 +57,29 @@ pub(super) fn hash(
     hashes: Option<HashesAt>,
 ) -> Result<Hashed, ReadError> {
     let (hashes, wanted) = wanted(torrent, piece, hashes)?;
-    let mut digest = Sha1::new();
-    let mut buffer = vec![0; STEP_BYTES];
+    let mut hasher = PieceHasher::default();
     let mut stamps = Stamps::new();
     let (start, length) = span(torrent, piece);
     for extent in torrent.layout.extents(start, length) {
         let ExtentSource::File(number) = extent.source else {
-            buffer.fill(0);
-            steps(&mut buffer, extent.length, |part, _| {
-                digest.update(part);
-                Ok(())
-            })?;
+            hasher.add_zeros(extent.length);
             continue;
         };
         let (described, file) = open_file(torrent, number)?;
         let path = || torrent.root.join(described.path);
         let unreadable = |error| ReadError::Unreadable(path(), error);
-        let before = stamp(&file).map_err(unreadable)?;
-        steps(&mut buffer, extent.length, |part, at| {
-            file.read_exact_at(part, extent.offset + at)
-                .map_err(unreadable)?;
-            digest.update(part);
-            Ok(())
-        })?;
-        if stamp(&file).map_err(unreadable)? != before {
+        let before = Stamp::of(&file).map_err(unreadable)?;
+        let added = hasher.add(&file, extent.offset, extent.length);
+        added.map_err(unreadable)?;
+        if Stamp::of(&file).map_err(unreadable)? != before {
             return Err(ReadError::Changing(path()));
         }
         stamps.push((number, before));
     }
-    let found: [u8; HASH_BYTES] = digest.finalize().into();
     Ok(Hashed {
-        is_good: found == wanted,
+        is_good: hasher.finish() == wanted,
         stamps,
         hashes,
-    })
-}
-
-/// Hands parts of the buffer to `take`, with where they begin, until they make up the length.
-fn steps(
-    buffer: &mut [u8],
-    length: u64,
-    mut take: impl FnMut(&mut [u8], u64) -> Result<(), ReadError>,
-) -> Result<(), ReadError> {
-    let mut at = 0;
-    while at < length {
-        let step = usize::try_from(length - at).unwrap_or(usize::MAX);
-        let (part, _) = buffer.split_at_mut(step.min(buffer.len()));
-        take(part, at)?;
-        at += part.len() as u64;
-    }
-    Ok(())
-}
-
-/// What a file is stamped with now.
-pub(super) fn stamp(file: &File) -> io::Result<Stamp> {
-    let metadata = file.metadata()?;
-    let seconds = metadata.mtime().saturating_mul(1_000_000_000);
-    Ok(Stamp {
-        inode: metadata.ino(),
-        modified_ns: seconds.saturating_add(metadata.mtime_nsec()),
     })
 }
 
@@ -125,7 +87,7 @@ pub(super) fn stamp(file: &File) -> io::Result<Stamp> {
 pub(super) fn inspect(torrent: &Torrent, piece: u32) -> Stamps {
     let stamped = |number| {
         let (_, file) = open_file(torrent, number).ok()?;
-        Some((number, stamp(&file).ok()?))
+        Some((number, Stamp::of(&file).ok()?))
     };
     files_of(torrent, piece).filter_map(stamped).collect()
 }
@@ -142,7 +104,7 @@ fn wanted(
         let mut options = OpenOptions::new();
         let options = options.read(true).custom_flags(libc::O_NONBLOCK);
         let file = options.open(&path)?;
-        let now = stamp(&file)?;
+        let now = Stamp::of(&file)?;
         let hashes = match known.filter(|known| known.stamp == now) {
             Some(known) => known,
             None => HashesAt {

@@ -1,6 +1,6 @@
-//! The jobs of reader threads and their results.
+//! The jobs of reader threads, their outcomes, and these as the loop takes them.
 //!
-//! Everything here may block.
+//! Every function here may block.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -11,18 +11,82 @@ use std::sync::Arc;
 
 use sha1::{Digest, Sha1};
 
+use super::FileKey;
 use super::content::{Content, ReadError, open_file};
 use super::ledger::Stamps;
-use super::{FileKey, hashing};
 use crate::peer::key::PeerKey;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
 use crate::torrent::layout::ExtentSource;
-use crate::torrent::reader::FileStamp;
+use crate::torrent::reader::{FileStamp, Stamp};
 use crate::wire::extension::METADATA_PIECE_LENGTH;
 use crate::workers::contained;
 
-/// The result of a job.
+/// What the readers have done.
+#[derive(Debug)]
+pub enum Completion {
+    /// A range of a file is in memory, or cannot be brought there. Blocks within the range may be
+    /// sent from this content without asking again: under memory pressure, asking could go round in
+    /// circles.
+    Read {
+        /// All who asked for a range that starts there, once for each time they did.
+        peers: Vec<PeerKey>,
+        /// The file.
+        key: FileKey,
+        /// What was read, in bytes of the file. It may end before what a later peer asked for.
+        range: Range<u64>,
+        /// The file, mapped.
+        result: Result<Arc<Content>, ReadError>,
+    },
+    /// A block was copied together.
+    Gathered {
+        /// Who asked.
+        peer: PeerKey,
+        /// In bytes of the torrent.
+        offset: u64,
+        /// In bytes.
+        length: u32,
+        /// Exactly that many bytes.
+        result: Result<Box<[u8]>, ReadError>,
+    },
+    /// A piece of the info dictionary was read (BEP 9).
+    Metadata {
+        /// Who asked.
+        peer: PeerKey,
+        /// Its number.
+        piece: u32,
+        /// 16 KiB, or less for the last one.
+        result: Result<Vec<u8>, ReadError>,
+    },
+    /// A piece was hashed.
+    Piece {
+        /// All who asked.
+        peers: Vec<PeerKey>,
+        /// What it is a piece of.
+        torrent: Arc<Torrent>,
+        /// Its number.
+        piece: u32,
+        /// Whether it has the right hash.
+        result: Result<bool, ReadError>,
+    },
+}
+
+impl Completion {
+    /// What went wrong with content, if anything did that was not reported before.
+    #[must_use]
+    pub fn failure(&self) -> Option<&ReadError> {
+        let error = match self {
+            Self::Read { result, .. } => result.as_ref().err(),
+            Self::Gathered { result, .. } => result.as_ref().err(),
+            Self::Metadata { result, .. } => result.as_ref().err(),
+            Self::Piece { result, .. } => result.as_ref().err(),
+        };
+        // Neither of these says anything new of the content, and they may come by the thousand.
+        error.filter(|e| !matches!(e, ReadError::FailedBefore | ReadError::QueueFull(_)))
+    }
+}
+
+/// The outcome of a job, with what the storage notes before the loop has it.
 pub(super) enum Outcome {
     Read {
         torrent: Arc<Torrent>,
@@ -44,10 +108,8 @@ pub(super) enum Outcome {
         result: Result<Box<[u8]>, ReadError>,
     },
     Metadata {
-        peer: PeerKey,
         torrent: TorrentId,
-        piece: u32,
-        result: Result<Vec<u8>, ReadError>,
+        completion: Completion,
     },
     Checked {
         key: FileKey,
@@ -85,7 +147,7 @@ pub(super) fn gather(
     stamps: &mut Stamps,
     current: &mut Option<u32>,
 ) -> Result<Box<[u8]>, ReadError> {
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)].into_boxed_slice();
+    let mut bytes = vec![0; length as usize].into_boxed_slice();
     let mut rest: &mut [u8] = &mut bytes;
     for extent in torrent.layout.extents(offset, u64::from(length)) {
         let wide = usize::try_from(extent.length).map_err(|_| ReadError::NoSuchRange)?;
@@ -93,7 +155,7 @@ pub(super) fn gather(
         if let ExtentSource::File(file) = extent.source {
             *current = Some(file);
             let (described, opened) = open_file(torrent, file)?;
-            let read = hashing::stamp(&opened).and_then(|stamp| {
+            let read = Stamp::of(&opened).and_then(|stamp| {
                 stamps.push((file, stamp));
                 opened.read_exact_at(part, extent.offset)
             });
@@ -120,7 +182,7 @@ pub(super) fn read_metadata(torrent: &Torrent, piece: u32) -> Result<Vec<u8>, Re
     }
     let length = left.min(METADATA_PIECE_LENGTH.into());
     let path = torrent.metainfo_path();
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    let mut bytes = vec![0; usize::try_from(length).expect("a piece is short")];
     match read_info(torrent, &path, &mut bytes, start) {
         Ok(()) => Ok(bytes),
         Err(error) => Err(ReadError::Metainfo(path, error)),
@@ -137,8 +199,7 @@ fn read_info(torrent: &Torrent, path: &Path, bytes: &mut [u8], start: u64) -> io
         .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
     if FileStamp::new(&file.metadata()?) != torrent.metainfo_stamp {
-        let length = usize::try_from(torrent.shape.metadata_length).unwrap_or(usize::MAX);
-        let mut info = vec![0; length];
+        let mut info = vec![0; torrent.shape.metadata_length as usize];
         file.read_exact_at(&mut info, torrent.info_offset)?;
         if <[u8; 20]>::from(Sha1::digest(&info)) != torrent.info_hash.0 {
             let changed = "it is that of another torrent now";

@@ -12,19 +12,12 @@ use lru::LruCache;
 
 use self::ledger_file::LedgerEntry;
 use crate::torrent::catalogue::Torrent;
+use crate::torrent::reader::Stamp;
 use crate::wire::message::InfoHash;
 
 /// What a torrent costs beside its bits and stamps: its entry in the cache, with what the allocator
 /// adds.
 const RECORD_BYTES: usize = 256;
-
-/// What tells that a file may have other bytes than before, though it has as many.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Stamp {
-    pub(super) inode: u64,
-    /// Nanoseconds since 1970. Ends in the year 2262.
-    pub(super) modified_ns: i64,
-}
 
 /// The stamps of some files of one torrent.
 pub(super) type Stamps = Vec<(u32, Stamp)>;
@@ -149,8 +142,8 @@ impl Ledger {
         self.records.peek(info_hash)?.hashes
     }
 
-    /// A file was seen with this stamp. When it had another before, nothing is known of its pieces
-    /// any more; answers whether that is so.
+    /// A file was seen with this stamp. Returns true if it had another before: nothing is known of its
+    /// pieces any more.
     pub(super) fn seen(&mut self, torrent: &Torrent, file: u32, stamp: Stamp) -> bool {
         let Some(record) = self.records.peek_mut(&torrent.info_hash) else {
             return false;
@@ -165,17 +158,10 @@ impl Ledger {
         };
         *known = stamp;
         let pieces = pieces_of(torrent, file);
-        let (bytes, bad, good) = (record.bytes(), record.bad.ones, record.good.ones);
-        record.good.clear(pieces.clone());
-        record.bad.clear(pieces);
-        if record.good.ones != good {
-            self.changed.insert(torrent.info_hash);
-        }
-        self.bytes = self.bytes - bytes + record.bytes();
-        self.bad_pieces = self.bad_pieces - bad + record.bad.ones;
-        if record.bad.ones == 0 {
-            self.with_bad.remove(&torrent.info_hash);
-        }
+        self.update(&torrent.info_hash, |record| {
+            record.good.clear(pieces.clone());
+            record.bad.clear(pieces);
+        });
         true
     }
 
@@ -192,34 +178,40 @@ impl Ledger {
         if !self.records.contains(&torrent.info_hash) {
             self.keep(torrent.info_hash, Record::default());
         }
-        let Some(record) = self.records.get_mut(&torrent.info_hash) else {
-            return;
-        };
+        self.records.promote(&torrent.info_hash);
+        self.update(&torrent.info_hash, |record| {
+            record.hashes = Some(hashes);
+            // A piece has bytes of all files between its first and its last, so its stamps replace those
+            // known of them: one move for a piece, of which a large data set may have many files.
+            if let (Some((first, _)), Some((last, _))) = (stamps.first(), stamps.last()) {
+                let start = record.stamps.partition_point(|(file, _)| file < first);
+                let end = record.stamps.partition_point(|(file, _)| file <= last);
+                record.stamps.splice(start..end, stamps.iter().copied());
+            }
+            let (is, is_not) = match is_good {
+                true => (&mut record.good, &mut record.bad),
+                false => (&mut record.bad, &mut record.good),
+            };
+            is.set(piece, torrent.shape.pieces);
+            is_not.clear(piece..piece + 1);
+        });
+        self.make_room();
+    }
+
+    /// Changes the record of a torrent, and what is summed up of all records.
+    fn update(&mut self, info_hash: &InfoHash, change: impl FnOnce(&mut Record)) {
+        let record = self.records.peek_mut(info_hash).expect("it was just found");
         let (bytes, bad, good) = (record.bytes(), record.bad.ones, record.good.ones);
-        record.hashes = Some(hashes);
-        // A piece has bytes of all files between its first and its last, so its stamps take the place of
-        // those known of them: one move for a piece, of which a large data set may have many files.
-        if let (Some((first, _)), Some((last, _))) = (stamps.first(), stamps.last()) {
-            let start = record.stamps.partition_point(|(file, _)| file < first);
-            let end = record.stamps.partition_point(|(file, _)| file <= last);
-            record.stamps.splice(start..end, stamps.iter().copied());
-        }
-        let (is, is_not) = match is_good {
-            true => (&mut record.good, &mut record.bad),
-            false => (&mut record.bad, &mut record.good),
-        };
-        is.set(piece, torrent.shape.pieces);
-        is_not.clear(piece..piece.saturating_add(1));
+        change(record);
         if record.good.ones != good {
-            self.changed.insert(torrent.info_hash);
+            self.changed.insert(*info_hash);
         }
         self.bytes = self.bytes - bytes + record.bytes();
         self.bad_pieces = self.bad_pieces - bad + record.bad.ones;
         match record.bad.ones {
-            0 => self.with_bad.remove(&torrent.info_hash),
-            _ => self.with_bad.insert(torrent.info_hash),
+            0 => self.with_bad.remove(info_hash),
+            _ => self.with_bad.insert(*info_hash),
         };
-        self.make_room();
     }
 
     /// How many pieces are known to be bad.
@@ -236,12 +228,9 @@ impl Ledger {
         })
     }
 
+    /// Adds a record without bad pieces.
     fn keep(&mut self, info_hash: InfoHash, record: Record) {
         self.bytes += record.bytes();
-        self.bad_pieces += record.bad.ones;
-        if record.bad.ones > 0 {
-            self.with_bad.insert(info_hash);
-        }
         self.records.put(info_hash, record);
         self.make_room();
     }
@@ -249,9 +238,7 @@ impl Ledger {
     /// The newest stays, however large it is: else its peers would wait for ever.
     fn make_room(&mut self) {
         while self.bytes > self.bytes_max && self.records.len() > 1 {
-            let Some((info_hash, record)) = self.records.pop_lru() else {
-                break;
-            };
+            let (info_hash, record) = self.records.pop_lru().expect("there are two");
             self.bytes -= record.bytes();
             self.bad_pieces -= record.bad.ones;
             self.with_bad.remove(&info_hash);
@@ -288,29 +275,21 @@ impl Bits {
             self.words.resize(words_for(pieces), 0);
         }
         let (word, bit) = bit_of(piece);
-        if let Some(word) = self.words.get_mut(word) {
-            self.ones += u64::from(*word & bit == 0);
-            *word |= bit;
-        }
+        let word = (self.words.get_mut(word)).expect("a torrent has a bit for each piece");
+        self.ones += u64::from(*word & bit == 0);
+        *word |= bit;
     }
 
-    /// Clears a range.
+    /// Clears a range: a millisecond for a million pieces.
     fn clear(&mut self, pieces: Range<u32>) {
-        let (mut at, end) = (pieces.start, pieces.end);
-        while at < end && self.ones > 0 {
-            let (word, lowest) = bit_of(at);
-            let next = at.saturating_add(64 - at % 64).min(end);
-            // From the lowest bit on, and none from the end on.
-            let mut mask = !(lowest - 1);
-            if next % 64 != 0 {
-                mask &= bit_of(next).1 - 1;
-            }
+        for piece in pieces {
+            let (word, bit) = bit_of(piece);
+            // There may be none yet, or too few in a file that says otherwise.
             let Some(word) = self.words.get_mut(word) else {
                 break;
             };
-            self.ones -= u64::from((*word & mask).count_ones());
-            *word &= !mask;
-            at = next;
+            self.ones -= u64::from(*word & bit != 0);
+            *word &= !bit;
         }
         if self.ones == 0 {
             self.words = Vec::new();
@@ -337,15 +316,11 @@ fn bit_of(piece: u32) -> (usize, u64) {
 
 /// The pieces that have bytes of a file.
 fn pieces_of(torrent: &Torrent, file: u32) -> Range<u32> {
-    let span = usize::try_from(file)
-        .ok()
-        .and_then(|file| torrent.layout.span(file))
-        .unwrap_or_default();
-    let piece_length = u64::from(torrent.shape.piece_length.max(1));
-    let narrow = |piece: u64| u32::try_from(piece).unwrap_or(u32::MAX);
-    let first = narrow(span.start / piece_length);
-    let end = narrow(span.end.div_ceil(piece_length));
-    first..end.min(torrent.shape.pieces)
+    let span = torrent.layout.span(file as usize);
+    let span = span.expect("the file is one of the torrent");
+    let piece_length = u64::from(torrent.shape.piece_length);
+    let narrow = |piece| u32::try_from(piece).expect("a torrent has fewer pieces");
+    narrow(span.start / piece_length)..narrow(span.end.div_ceil(piece_length))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! it is the least recently used, when it was idle for [`IDLE_MS`], when its torrent is removed. No I/O:
 //! evicted mappings are returned, so that a reader unmaps them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -26,8 +26,6 @@ pub const IDLE_MS: u64 = 300_000;
 pub(super) struct Mappings {
     /// The longest unused is the first to go.
     files: LruCache<FileKey, Mapped>,
-    /// How many files of each torrent there are.
-    of_torrent: HashMap<TorrentId, usize>,
     /// After how long a mapping is checked, and after how long it is used no more.
     revalidate_ms: u64,
     stale_ms: u64,
@@ -60,7 +58,6 @@ impl Mappings {
     pub(super) fn new(most: NonZeroUsize) -> Self {
         Self {
             files: LruCache::sparse(most),
-            of_torrent: HashMap::new(),
             revalidate_ms: REVALIDATE_MS,
             stale_ms: u64::MAX,
         }
@@ -147,25 +144,17 @@ impl Mappings {
             used_at: now,
             checking: false,
         };
-        *self.of_torrent.entry(key.torrent).or_default() += 1;
-        let (key, evicted) = self.files.push(key, mapped)?;
-        self.count_down(key.torrent);
-        Some(evicted.content)
+        let (_, replaced) = self.files.push(key, mapped)?;
+        Some(replaced.content)
     }
 
     /// Lets a mapping go.
     pub(super) fn remove(&mut self, key: FileKey) -> Option<Arc<Content>> {
-        let mapped = self.files.pop(&key)?;
-        self.count_down(key.torrent);
-        Some(mapped.content)
+        Some(self.files.pop(&key)?.content)
     }
 
-    /// Lets go what is mapped of these torrents. Costs nothing when that is nothing.
+    /// Lets go what is mapped of these torrents.
     pub(super) fn remove_torrents(&mut self, torrents: &HashSet<TorrentId>) -> Vec<Arc<Content>> {
-        let mapped = |torrent: &TorrentId| self.of_torrent.contains_key(torrent);
-        if !torrents.iter().any(mapped) {
-            return Vec::new();
-        }
         let keys = self.files.iter().map(|(key, _)| *key);
         let keys: Vec<FileKey> = keys.filter(|key| torrents.contains(&key.torrent)).collect();
         keys.into_iter()
@@ -189,14 +178,5 @@ impl Mappings {
     #[cfg(test)]
     pub(super) fn is_being_checked(&self, key: &FileKey) -> bool {
         self.files.peek(key).is_some_and(|mapped| mapped.checking)
-    }
-
-    fn count_down(&mut self, torrent: TorrentId) {
-        if let Some(count) = self.of_torrent.get_mut(&torrent) {
-            *count -= 1;
-            if *count == 0 {
-                self.of_torrent.remove(&torrent);
-            }
-        }
     }
 }

@@ -9,7 +9,6 @@
 //! device's queue, which on a busy disk takes as long as a read.
 
 mod checking;
-mod completion;
 pub mod content;
 mod hashing;
 mod jobs;
@@ -23,13 +22,12 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 
-use lru::LruCache;
 use mio::Waker;
 
 pub use self::checking::BadPiece;
 use self::checking::Checking;
-pub use self::completion::Completion;
 use self::content::{Content, ReadError};
+pub use self::jobs::Completion;
 use self::jobs::{Outcome, attempt};
 pub use self::ledger::PieceStatus;
 use self::ledger::Stamps;
@@ -42,16 +40,8 @@ use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
 use crate::torrent::layout::ExtentSource;
-pub use crate::workers::QueueFull;
-use crate::workers::{IDLE, Pool, PoolConfig, contained};
-
-/// How long a file that could not be read is not tried again, so that no peer can make a disk seek
-/// at will for a file that is missing. Unit: milliseconds.
-pub const FAILED_RETRY_MS: u64 = 2_000;
-
-/// Most failed files remembered, in some 400 KiB. When more fail at once, as they may when a disk
-/// fails, the first are retried sooner.
-const FAILED_FILES_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+pub use crate::workers::{FAILED_RETRY_MS, QueueFull};
+use crate::workers::{Failures, Pool, PoolConfig, contained};
 
 /// Most jobs that wait for a reader. A peer waits for one block at a time, so this is one for each of
 /// many peers whose content is all cold; it costs some 2 MiB.
@@ -111,21 +101,25 @@ pub enum Lookup {
     Failed,
 }
 
+/// One read, for any number of peers.
+struct PendingRead {
+    peers: Vec<PeerKey>,
+    /// The torrent was removed meanwhile: a file that is opened for it is not kept.
+    is_gone: bool,
+}
+
 /// The mapped content of all torrents, as the loop sees it.
 pub struct Storage {
     files: Mappings,
-    /// When a file failed last.
-    failed: LruCache<FileKey, Time>,
+    failed: Failures<FileKey>,
     /// Who waits for the range of a file that starts at this byte: one job, however many peers.
-    reads: HashMap<(FileKey, u64), Vec<PeerKey>>,
+    reads: HashMap<(FileKey, u64), PendingRead>,
     /// Answers that needed no reader.
     ready: Vec<Completion>,
     residency: Residency,
     pool: Pool<Outcome>,
     /// Which pieces may be served, when not all may.
     checking: Option<Checking>,
-    /// Removed torrents of which files are still being opened.
-    gone: HashSet<TorrentId>,
     /// The time of the latest look-up or collection.
     now: Time,
     /// Questions answered by yes, and ranges handed to a reader.
@@ -138,24 +132,15 @@ impl Storage {
     #[must_use]
     pub fn new(waker: Arc<Waker>, limits: StorageLimits) -> Self {
         let mappings = NonZeroUsize::new(limits.mappings).unwrap_or(NonZeroUsize::MIN);
+        let readers = PoolConfig::new("reader", limits.readers.max(1), READS_MAX);
         Self {
             files: Mappings::new(mappings),
-            failed: LruCache::sparse(FAILED_FILES_MAX),
+            failed: Failures::default(),
             reads: HashMap::new(),
             ready: Vec::new(),
             residency: Residency::new(),
-            pool: Pool::new(
-                waker,
-                PoolConfig {
-                    role: "reader",
-                    threads_max: limits.readers.max(1),
-                    queued_max: READS_MAX,
-                    idle: IDLE,
-                    niceness: 0,
-                },
-            ),
+            pool: Pool::new(waker, readers),
             checking: None,
-            gone: HashSet::new(),
             now: Time::default(),
             resident: 0,
             absent: 0,
@@ -187,7 +172,7 @@ impl Storage {
                 self.release(content);
                 Lookup::Absent
             }
-            MappingLookup::Absent if self.has_failed(key) => Lookup::Failed,
+            MappingLookup::Absent if self.failed.contains(&key, now) => Lookup::Failed,
             MappingLookup::Absent => Lookup::Absent,
         }
     }
@@ -231,8 +216,8 @@ impl Storage {
         let key = FileKey::new(torrent, file);
         let start = (key, range.start);
         self.absent += 1;
-        if let Some(peers) = self.reads.get_mut(&start) {
-            peers.push(peer);
+        if let Some(read) = self.reads.get_mut(&start) {
+            read.peers.push(peer);
             return Ok(());
         }
         let content = self.files.peek(&key).cloned();
@@ -249,7 +234,8 @@ impl Storage {
                 result,
             })
         })?;
-        self.reads.insert(start, vec![peer]);
+        let (peers, is_gone) = (vec![peer], false);
+        self.reads.insert(start, PendingRead { peers, is_gone });
         Ok(())
     }
 
@@ -271,7 +257,7 @@ impl Storage {
             ExtentSource::Zeros => None,
         });
         for key in keys {
-            if self.has_failed(key) {
+            if self.failed.contains(&key, self.now) {
                 self.answer(Completion::Gathered {
                     peer,
                     offset,
@@ -299,16 +285,20 @@ impl Storage {
 
     /// Has a piece of the info dictionary read (BEP 9). A [`Completion`] always follows.
     pub fn metadata(&mut self, peer: PeerKey, torrent: &Arc<Torrent>, piece: u32) {
-        let refused = match self.has_failed(FileKey::new(torrent, METAINFO_FILE)) {
+        let file = FileKey::new(torrent, METAINFO_FILE);
+        let refused = match self.failed.contains(&file, self.now) {
             true => Some(ReadError::FailedBefore),
             false => {
                 let torrent = Arc::clone(torrent);
                 let submitted = self.pool.submit(None, move || {
+                    let result = attempt(|| jobs::read_metadata(&torrent, piece));
                     Some(Outcome::Metadata {
-                        peer,
                         torrent: torrent.id,
-                        piece,
-                        result: attempt(|| jobs::read_metadata(&torrent, piece)),
+                        completion: Completion::Metadata {
+                            peer,
+                            piece,
+                            result,
+                        },
                     })
                 });
                 submitted.err().map(ReadError::from)
@@ -369,9 +359,9 @@ impl Storage {
         for content in self.files.remove_torrents(torrents) {
             self.release(content);
         }
-        let opening = self.reads.keys().map(|(key, _)| key.torrent);
-        self.gone
-            .extend(opening.filter(|torrent| torrents.contains(torrent)));
+        for ((key, _), read) in &mut self.reads {
+            read.is_gone |= torrents.contains(&key.torrent);
+        }
     }
 
     fn settle(&mut self, outcome: Outcome) -> Option<Completion> {
@@ -383,9 +373,18 @@ impl Storage {
                 opened,
                 result,
             } => {
-                self.settle_read(&torrent, key, opened, result.as_ref());
-                let peers = self.reads.remove(&(key, range.start)).unwrap_or_default();
-                self.forget_gone(key.torrent);
+                let read = self.reads.remove(&(key, range.start));
+                let PendingRead { peers, is_gone } =
+                    read.expect("an entry stays until its only job has ended");
+                match &result {
+                    Ok(content) if opened && is_gone => self.release(Arc::clone(content)),
+                    Ok(content) if opened => self.keep(&torrent, key, content),
+                    Ok(_) => {}
+                    Err(_) => {
+                        self.failed.add(key, self.now);
+                        self.invalidate(key);
+                    }
+                }
                 Some(Completion::Read {
                     peers,
                     key,
@@ -402,11 +401,13 @@ impl Storage {
                 to_blame,
                 mut result,
             } => {
-                if self.any_changed(&torrent, &stamps) {
+                if self.seen(&torrent, &stamps) {
                     // It was hashed as it was before.
                     result = Err(ReadError::FailedBefore);
                 }
-                to_blame.map(|key| self.failed.put(key, self.now));
+                if let Some(key) = to_blame {
+                    self.failed.add(key, self.now);
+                }
                 Some(Completion::Gathered {
                     peer,
                     offset,
@@ -415,20 +416,14 @@ impl Storage {
                 })
             }
             Outcome::Metadata {
-                peer,
                 torrent,
-                piece,
-                result,
+                completion,
             } => {
-                if let Err(ReadError::Metainfo(..)) = result {
+                if let Some(ReadError::Metainfo(..)) = completion.failure() {
                     let file = METAINFO_FILE;
-                    self.failed.put(FileKey { torrent, file }, self.now);
+                    self.failed.add(FileKey { torrent, file }, self.now);
                 }
-                Some(Completion::Metadata {
-                    peer,
-                    piece,
-                    result,
-                })
+                Some(completion)
             }
             Outcome::Checked {
                 key,
@@ -442,37 +437,12 @@ impl Storage {
         }
     }
 
-    /// Forgets that a torrent is gone once no file of it is being opened.
-    fn forget_gone(&mut self, torrent: TorrentId) {
-        let mut opening = self.reads.keys().map(|(key, _)| key.torrent);
-        if self.gone.contains(&torrent) && !opening.any(|other| other == torrent) {
-            self.gone.remove(&torrent);
-        }
-    }
-
-    fn settle_read(
-        &mut self,
-        torrent: &Torrent,
-        key: FileKey,
-        opened: bool,
-        result: Result<&Arc<Content>, &ReadError>,
-    ) {
-        match result {
-            Ok(content) if opened && self.gone.contains(&key.torrent) => {
-                self.release(Arc::clone(content));
-            }
-            Ok(content) if opened => {
-                self.seen(torrent, key.file, content.stamp());
-                self.failed.pop(&key);
-                if let Some(evicted) = self.files.keep(key, content, self.now) {
-                    self.release(evicted);
-                }
-            }
-            Ok(_) => {}
-            Err(_) => {
-                self.failed.put(key, self.now);
-                self.invalidate(key);
-            }
+    /// Keeps a file mapped that was just opened.
+    fn keep(&mut self, torrent: &Torrent, key: FileKey, content: &Arc<Content>) {
+        self.seen(torrent, &[(key.file, content.stamp())]);
+        self.failed.remove(&key);
+        if let Some(evicted) = self.files.keep(key, content, self.now) {
+            self.release(evicted);
         }
     }
 
@@ -484,18 +454,6 @@ impl Storage {
         };
         // When the queue is full the loop must take the time.
         let _ = self.pool.submit(None, release);
-    }
-
-    /// Whether the file is one of those that are not tried again yet.
-    fn has_failed(&mut self, key: FileKey) -> bool {
-        let Some(&at) = self.failed.peek(&key) else {
-            return false;
-        };
-        let waits = self.now.since(at) < FAILED_RETRY_MS;
-        if !waits {
-            self.failed.pop(&key);
-        }
-        waits
     }
 
     /// Answers without a reader, by the same way.

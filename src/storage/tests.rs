@@ -12,7 +12,6 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::sys;
-use crate::torrent::load::{TorrentSource, load};
 use crate::torrent::metainfo::Metainfo;
 
 /// No wait of a test takes longer, unless what is tested is broken.
@@ -72,17 +71,14 @@ impl Rig {
         raw.extend(b"ee");
         fs::write(directory.join("t.torrent"), &raw).unwrap();
         let info_hash = Metainfo::parse(&raw).unwrap().info_hash;
-        let source = TorrentSource {
-            metainfo: directory.join("t.torrent"),
-            content: None,
-        };
-        let torrent = load(TorrentId(0), &source, info_hash).unwrap().unwrap();
+        let path = directory.join("t.torrent");
+        let torrent = Torrent::load(TorrentId(0), &path, None, info_hash).unwrap();
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         Rig {
             poll,
             storage: Storage::new(waker, limits),
-            torrent: Arc::new(torrent),
+            torrent: Arc::new(torrent.unwrap()),
             directory,
             _directory: temporary,
         }

@@ -1,6 +1,6 @@
 //! A torrent that is loaded and served.
 //!
-//! A [`Torrent`] stays in memory while peers want it.
+//! A [`Torrent`] stays in memory while peers want it. Loading one blocks.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::id::TorrentId;
 use super::layout::{Layout, Shape};
 use super::metainfo::Metainfo;
-use super::reader::FileStamp;
+use super::reader::{FileStamp, Reader, StampedMetainfo};
 pub use super::refusal::{Refusal, RefusalReason};
 use crate::wire::message::InfoHash;
 
@@ -49,17 +49,46 @@ pub struct ContentFile<'a> {
     pub padding: bool,
 }
 
-/// Where a metainfo file and its content are.
-pub(super) struct Location<'a> {
-    pub(super) metainfo_directory: &'a Arc<Path>,
-    pub(super) metainfo_name: &'a OsStr,
-    pub(super) metainfo_stamp: FileStamp,
-    pub(super) root: &'a Arc<Path>,
-}
-
 impl Torrent {
-    pub(super) fn new(id: TorrentId, metainfo: &Metainfo, location: &Location<'_>) -> Self {
+    /// Reads a torrent and checks its content, which lies below `content` or else beside the metainfo
+    /// file. It gets this id, see [`Torrent::id`]. `None` if the metainfo file is that of another torrent.
+    ///
+    /// # Errors
+    /// A [`RefusalReason`] when it cannot be served.
+    pub fn load(
+        id: TorrentId,
+        path: &Path,
+        content: Option<&Path>,
+        info_hash: InfoHash,
+    ) -> Result<Option<Self>, RefusalReason> {
+        // Opening a socket would fail with a message that names no file type.
+        if !path.metadata()?.is_file() {
+            return Err(RefusalReason::NotRegular);
+        }
+        let mut reader = Reader::default();
+        let StampedMetainfo { metainfo, stamp } = reader.read(path)?;
+        if metainfo.info_hash != info_hash {
+            return Ok(None);
+        }
+        let directory = path.parent().unwrap_or(Path::new("/")).canonicalize()?;
+        let content = content.map(Path::canonicalize).transpose()?;
+        let root = content.as_deref();
+        reader.check(root.unwrap_or(&directory), &metainfo)?;
+        let path = directory.join(path.file_name().expect("the path of a file has a name"));
+        Ok(Some(Self::new(id, &metainfo, stamp, &path, root)))
+    }
+
+    /// The torrent of a metainfo file at this path, with its content below `root` or else beside it.
+    fn new(
+        id: TorrentId,
+        metainfo: &Metainfo,
+        metainfo_stamp: FileStamp,
+        path: &Path,
+        root: Option<&Path>,
+    ) -> Self {
         let metadata_length = metainfo.info.end - metainfo.info.start;
+        let metainfo_directory: Arc<Path> = path.parent().unwrap_or(Path::new("/")).into();
+        let files = metainfo.files.iter();
         Torrent {
             id,
             info_hash: metainfo.info_hash,
@@ -71,18 +100,16 @@ impl Torrent {
                     .expect("a metainfo file has at most METAINFO_MAX_BYTES"),
                 private: metainfo.private,
             },
-            layout: Layout::new(
-                metainfo
-                    .files
-                    .iter()
-                    .map(|file| (file.length, file.padding)),
-            ),
-            root: Arc::clone(location.root),
+            layout: Layout::new(files.clone().map(|file| (file.length, file.padding))),
+            root: root.map_or_else(|| Arc::clone(&metainfo_directory), Arc::from),
             info_offset: metainfo.info.start,
-            metainfo_stamp: location.metainfo_stamp,
-            paths: Paths::new(metainfo.files.iter().map(|file| file.path.as_slice())),
-            metainfo_directory: Arc::clone(location.metainfo_directory),
-            metainfo_name: location.metainfo_name.into(),
+            metainfo_stamp,
+            paths: Paths::new(files.map(|file| file.path.as_slice())),
+            metainfo_directory,
+            metainfo_name: path
+                .file_name()
+                .expect("the path of a file has a name")
+                .into(),
         }
     }
 
@@ -164,17 +191,41 @@ impl Paths {
 mod tests {
     use super::*;
     use crate::torrent::metainfo::samples::{entry, multi, s, single};
+    use std::fs;
+    use std::os::unix::net::UnixListener;
 
     fn torrent(id: u32, raw: &str, root: &str) -> Torrent {
-        let (root, directory) = (Arc::from(Path::new(root)), Arc::from(Path::new("/library")));
-        let location = Location {
-            metainfo_directory: &directory,
-            metainfo_name: OsStr::new("x.torrent"),
-            metainfo_stamp: FileStamp::default(),
-            root: &root,
-        };
+        let (path, root) = (Path::new("/library/x.torrent"), Path::new(root));
         let metainfo = Metainfo::parse(raw.as_bytes()).unwrap();
-        Torrent::new(TorrentId(id), &metainfo, &location)
+        let stamp = FileStamp::default();
+        Torrent::new(TorrentId(id), &metainfo, stamp, path, Some(root))
+    }
+
+    #[test]
+    fn a_torrent_is_served_when_its_content_is_right() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, content] = ["a.torrent", "c"].map(|name| directory.path().join(name));
+        fs::write(&path, single(5, "")).unwrap();
+        fs::create_dir(&content).unwrap();
+        fs::write(content.join("n"), "12345").unwrap();
+        let info_hash = Metainfo::parse(single(5, "").as_bytes()).unwrap().info_hash;
+        let load = |content, info_hash| Torrent::load(TorrentId(3), &path, content, info_hash);
+        let missing = load(None, info_hash).unwrap_err();
+        assert_eq!(missing.to_string(), "content n is missing");
+        assert!(load(Some(&content), InfoHash([0; 20])).unwrap().is_none());
+        let torrent = load(Some(&content), info_hash).unwrap().unwrap();
+        assert_eq!((torrent.id, torrent.shape.total_length), (TorrentId(3), 5));
+        assert_eq!(*torrent.root, *content.canonicalize().unwrap());
+        assert_eq!(torrent.metainfo_path(), path.canonicalize().unwrap());
+    }
+
+    #[test]
+    fn a_socket_is_not_opened_as_a_metainfo_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.torrent");
+        let _socket = UnixListener::bind(&path).unwrap();
+        let refused = Torrent::load(TorrentId(0), &path, None, InfoHash([0; 20])).unwrap_err();
+        assert!(matches!(refused, RefusalReason::NotRegular));
     }
 
     #[test]

@@ -7,13 +7,17 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use sha1::{Digest, Sha1};
 use thiserror::Error;
 
 use super::printable::Printable;
 use crate::sys::process;
+
+/// Bytes that are read and hashed at a time: they stay in the processor's cache in between.
+const HASHED_BYTES: usize = 128 * 1024;
 
 /// Why a file cannot be served. The paths are those below the content root.
 #[derive(Debug, Error)]
@@ -155,6 +159,58 @@ fn open_resolved(path: &Path, relative: &Path, length: u64) -> Result<File, Cont
         });
     }
     Ok(file)
+}
+
+/// Hashes a piece, part by part. Its memory is kept from one piece to the next.
+pub(crate) struct PieceHasher {
+    digest: Sha1,
+    buffer: Box<[u8]>,
+}
+
+impl Default for PieceHasher {
+    fn default() -> Self {
+        PieceHasher {
+            digest: Sha1::new(),
+            buffer: vec![0; HASHED_BYTES].into_boxed_slice(),
+        }
+    }
+}
+
+impl PieceHasher {
+    /// Adds bytes of a file.
+    pub(crate) fn add(&mut self, file: &File, offset: u64, length: u64) -> io::Result<()> {
+        self.add_parts(length, |part, at| file.read_exact_at(part, offset + at))
+    }
+
+    /// Adds the bytes of padding (BEP 47).
+    pub(crate) fn add_zeros(&mut self, length: u64) {
+        let zeros = self.add_parts(length, |part, _| {
+            part.fill(0);
+            Ok(())
+        });
+        zeros.expect("nothing is read");
+    }
+
+    fn add_parts(
+        &mut self,
+        length: u64,
+        fill: impl Fn(&mut [u8], u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut at = 0;
+        while at < length {
+            let left = usize::try_from(length - at).unwrap_or(HASHED_BYTES);
+            let (part, _) = self.buffer.split_at_mut(left.min(HASHED_BYTES));
+            fill(part, at)?;
+            self.digest.update(&*part);
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The hash of all that was added, and a new beginning.
+    pub(crate) fn finish(&mut self) -> [u8; 20] {
+        self.digest.finalize_reset().into()
+    }
 }
 
 /// A link leads out of the sandbox, or a disk was mounted where the sandbox could not allow one.

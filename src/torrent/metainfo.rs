@@ -168,16 +168,22 @@ impl Metainfo {
         let keys: [&[u8]; 3] = [b"announce", b"announce-list", b"info"];
         let [announce, announce_list, info] = Dictionary::open_strict(raw)?.first_values(keys)?;
         let raw_info = info_dictionary(info)?;
-        let mut info = Info::decode(raw_info)?;
-        let (files, total_length) = info.files()?;
-        let piece_length = info.piece_length()?;
-        let pieces = info.piece_count(total_length, piece_length)?;
         let start = bencode::offset_in(raw, raw_info);
+        let info = Info::decode(raw_info)?;
+        let files = info.files()?;
+        let total_length = total_length(&files)?;
+        let piece_length = info.piece_length()?;
+        let expected = total_length.div_ceil(u64::from(piece_length));
+        let found = piece_hashes(info.pieces)?.len() as u64;
+        if expected != found {
+            return Err(MetainfoError::PieceCount { expected, found });
+        }
+        let overflow = |_| MetainfoError::Overflow(Field::Info("pieces"));
         Ok(Metainfo {
             info_hash: InfoHash(Sha1::digest(raw_info).into()),
             info: start as u64..(start + raw_info.len()) as u64,
             piece_length,
-            pieces,
+            pieces: u32::try_from(found).map_err(overflow)?,
             total_length,
             private: info.is_private,
             files,
@@ -190,8 +196,7 @@ impl Metainfo {
     /// # Errors
     /// A [`MetainfoError`] when there are none.
     pub fn piece_hashes(raw: &[u8]) -> Result<Vec<[u8; PIECE_HASH_BYTES]>, MetainfoError> {
-        let info = Info::decode(find_info(raw)?)?;
-        Ok(info.piece_hashes()?.to_vec())
+        Ok(piece_hashes(pieces_of(find_info(raw)?)?)?.to_vec())
     }
 }
 
@@ -205,9 +210,21 @@ pub fn piece_hashes_at(raw: &[u8], info_hash: &InfoHash) -> Result<Option<u64>, 
     if <[u8; PIECE_HASH_BYTES]>::from(Sha1::digest(info)) != info_hash.0 {
         return Ok(None);
     }
-    match Dictionary::open(info)?.first_values([b"pieces"])? {
-        [Some(Value::Bytes(pieces))] => Ok(Some(bencode::offset_in(raw, pieces) as u64)),
-        _ => Err(MetainfoError::Missing(Field::Info("pieces"))),
+    let hashes = piece_hashes(pieces_of(info)?)?.as_flattened();
+    Ok(Some(bencode::offset_in(raw, hashes) as u64))
+}
+
+/// The value of `pieces` in a raw `info` dictionary.
+fn pieces_of(info: &[u8]) -> Result<Option<&[u8]>, MetainfoError> {
+    let [pieces] = Dictionary::open(info)?.first_values([b"pieces"])?;
+    bytes(Field::Info("pieces"), pieces)
+}
+
+fn piece_hashes(pieces: Option<&[u8]>) -> Result<&[[u8; PIECE_HASH_BYTES]], MetainfoError> {
+    let raw = pieces.ok_or(MetainfoError::Missing(Field::Info("pieces")))?;
+    match raw.as_chunks() {
+        (hashes, []) => Ok(hashes),
+        _ => Err(MetainfoError::PieceHashes(raw.len())),
     }
 }
 
@@ -273,19 +290,12 @@ struct Info<'a> {
     name: Option<&'a [u8]>,
     name_utf8: Option<&'a [u8]>,
     length: Option<i64>,
-    entries: Option<Vec<Entry>>,
+    entries: Option<Value<'a>>,
     piece_length: Option<i64>,
     pieces: Option<&'a [u8]>,
     is_private: bool,
     is_padding: bool,
     is_v2: bool,
-}
-
-/// One entry of `files`, its path not yet below the torrent's name.
-struct Entry {
-    path: Vec<u8>,
-    length: u64,
-    padding: bool,
 }
 
 impl<'a> Info<'a> {
@@ -315,7 +325,7 @@ impl<'a> Info<'a> {
             private,
         ] = Dictionary::open(raw)?.first_values(keys)?;
         Ok(Info {
-            entries: files.map(decode_entries).transpose()?,
+            entries: files,
             length: integer(Field::Info("length"), length)?,
             name: bytes(Field::Info("name"), name)?,
             name_utf8: match name_utf8 {
@@ -339,26 +349,8 @@ impl<'a> Info<'a> {
             .ok_or(MetainfoError::OutOfRange(field, value))
     }
 
-    fn piece_count(&self, total_length: u64, piece_length: u32) -> Result<u32, MetainfoError> {
-        let expected = total_length.div_ceil(u64::from(piece_length));
-        let found = self.piece_hashes()?.len() as u64;
-        if expected != found {
-            return Err(MetainfoError::PieceCount { expected, found });
-        }
-        u32::try_from(found).map_err(|_| MetainfoError::Overflow(Field::Info("pieces")))
-    }
-
-    fn piece_hashes(&self) -> Result<&'a [[u8; PIECE_HASH_BYTES]], MetainfoError> {
-        let field = Field::Info("pieces");
-        let raw = self.pieces.ok_or(MetainfoError::Missing(field))?;
-        match raw.as_chunks() {
-            (hashes, []) => Ok(hashes),
-            _ => Err(MetainfoError::PieceHashes(raw.len())),
-        }
-    }
-
-    /// The files below the content root, and the sum of their lengths.
-    fn files(&mut self) -> Result<(Vec<MetainfoFile>, u64), MetainfoError> {
+    /// The files below the content root.
+    fn files(&self) -> Result<Vec<MetainfoFile>, MetainfoError> {
         if self.pieces.is_none() && self.is_v2 {
             return Err(MetainfoError::V2Only);
         }
@@ -368,56 +360,48 @@ impl<'a> Info<'a> {
             (None, None) => return Err(MetainfoError::Missing(Field::Info("name"))),
         };
         check_component(field, name)?;
-        let files = match self.entries.take() {
-            Some(entries) => below(name, entries),
-            None => {
-                let field = Field::Info("length");
-                let value = self.length.ok_or(MetainfoError::Missing(field))?;
-                vec![MetainfoFile {
-                    path: name.to_vec(),
-                    length: unsigned(field, value)?,
-                    padding: self.is_padding,
-                }]
-            }
-        };
-        let total_length = files
-            .iter()
-            .try_fold(0_i64, |sum, file| sum.checked_add_unsigned(file.length))
-            .ok_or(MetainfoError::Overflow(Field::Info("files")))?;
-        if !files.iter().any(|file| file.length > 0 && !file.padding) {
-            return Err(MetainfoError::NothingToServe);
+        if let Some(entries) = self.entries {
+            return decode_entries(name, entries);
         }
-        check_paths_differ(&files)?;
-        Ok((files, total_length.unsigned_abs()))
+        let field = Field::Info("length");
+        let value = self.length.ok_or(MetainfoError::Missing(field))?;
+        Ok(vec![MetainfoFile {
+            path: name.to_vec(),
+            length: unsigned(field, value)?,
+            padding: self.is_padding,
+        }])
     }
+}
+
+/// The bytes in all files, which must differ and have some to serve.
+fn total_length(files: &[MetainfoFile]) -> Result<u64, MetainfoError> {
+    let mut lengths = files.iter().map(|file| file.length);
+    let total_length = lengths
+        .try_fold(0_i64, i64::checked_add_unsigned)
+        .ok_or(MetainfoError::Overflow(Field::Info("files")))?;
+    if !files.iter().any(|file| file.length > 0 && !file.padding) {
+        return Err(MetainfoError::NothingToServe);
+    }
+    check_paths_differ(files)?;
+    Ok(total_length.unsigned_abs())
 }
 
 fn unsigned(field: Field, value: i64) -> Result<u64, MetainfoError> {
     u64::try_from(value).map_err(|_| MetainfoError::OutOfRange(field, value))
 }
 
-fn below(name: &[u8], entries: Vec<Entry>) -> Vec<MetainfoFile> {
-    entries
-        .into_iter()
-        .map(|entry| MetainfoFile {
-            path: match entry.path.as_slice() {
-                [] => Vec::new(),
-                path => [name, path].join(&b'/'),
-            },
-            length: entry.length,
-            padding: entry.padding,
-        })
-        .collect()
-}
-
-fn decode_entries(files: Value<'_>) -> Result<Vec<Entry>, MetainfoError> {
+/// The files of a torrent with this name.
+fn decode_entries<'a>(
+    name: &'a [u8],
+    files: Value<'a>,
+) -> Result<Vec<MetainfoFile>, MetainfoError> {
     let Value::List(files) = files else {
         return Err(MetainfoError::WrongType(Field::Info("files"), LIST));
     };
     let mut entries = Vec::new();
     let mut paths = EntryPaths::default();
     for file in List::open(files) {
-        entries.push(decode_entry(entries.len(), file?, &mut paths)?);
+        entries.push(decode_entry(name, entries.len(), file?, &mut paths)?);
     }
     Ok(entries)
 }
@@ -431,10 +415,11 @@ struct EntryPaths<'a> {
 }
 
 fn decode_entry<'a>(
+    name: &'a [u8],
     index: usize,
     file: Value<'a>,
     paths: &mut EntryPaths<'a>,
-) -> Result<Entry, MetainfoError> {
+) -> Result<MetainfoFile, MetainfoError> {
     let field = |key| Field::File(index, key);
     let Value::Dictionary(file) = file else {
         return Err(MetainfoError::WrongType(
@@ -450,8 +435,8 @@ fn decode_entry<'a>(
     let path_utf8 = path_utf8.filter(|path| matches!(path, Value::List(_)));
     decode_path(field("path.utf-8"), path_utf8, &mut paths.utf8)?;
     let (key, path) = match paths.utf8.as_slice() {
-        [] => ("path", &paths.plain),
-        _ => ("path.utf-8", &paths.utf8),
+        [] => ("path", &mut paths.plain),
+        _ => ("path.utf-8", &mut paths.utf8),
     };
     let is_legacy_padding = path
         .last()
@@ -464,7 +449,7 @@ fn decode_entry<'a>(
         None => return Err(MetainfoError::Missing(field("length"))),
     };
     if padding || symlink {
-        return Ok(Entry {
+        return Ok(MetainfoFile {
             path: Vec::new(),
             length,
             padding,
@@ -473,10 +458,11 @@ fn decode_entry<'a>(
     if path.is_empty() {
         return Err(MetainfoError::Missing(field(key)));
     }
-    for component in path {
+    for component in &*path {
         check_component(field(key), component)?;
     }
-    Ok(Entry {
+    path.insert(0, name);
+    Ok(MetainfoFile {
         path: path.join(&b'/'),
         length,
         padding,

@@ -1,13 +1,12 @@
 //! Torrents: parsing metainfo files, mapping bytes to files, and the reasons for refusals.
 //!
-//! `metainfo`, `layout`, `id` and `printable` are pure. `content`, `reader` and `load` read the file
-//! system.
+//! `metainfo`, `layout`, `id` and `printable` are pure. `content`, `reader` and `catalogue` read the
+//! file system.
 
 pub mod catalogue;
 pub mod content;
 pub mod id;
 pub mod layout;
-pub mod load;
 pub mod metainfo;
 pub mod printable;
 pub mod reader;

@@ -3,8 +3,8 @@
 //! Blocks: not for the loop.
 
 use std::ffi::OsStr;
-use std::fs::{Metadata, OpenOptions};
-use std::io::Read;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -50,6 +50,29 @@ impl FileStamp {
             length: u32::try_from(metadata.len()).unwrap_or(u32::MAX),
             modified_ns: modified_ns(metadata),
         }
+    }
+}
+
+/// A stamp that also tells a file from a copy which keeps times, for a file whose length is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) inode: u64,
+    /// Nanoseconds since 1970.
+    pub(crate) modified_ns: i64,
+}
+
+impl Stamp {
+    /// The stamp of the file that has this metadata.
+    pub(crate) fn new(metadata: &Metadata) -> Self {
+        Stamp {
+            inode: metadata.ino(),
+            modified_ns: modified_ns(metadata),
+        }
+    }
+
+    /// That of an open file.
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        file.metadata().map(|metadata| Stamp::new(&metadata))
     }
 }
 

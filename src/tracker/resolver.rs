@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use mio::Waker;
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::workers::{IDLE, Panicked, Pool, PoolConfig, contained};
+use crate::workers::{Panicked, Pool, PoolConfig, contained};
 
 use super::lists::TrackerId;
 
@@ -47,13 +47,7 @@ pub(super) struct Resolver {
 impl Resolver {
     /// Starts no thread yet.
     pub(super) fn new(waker: Arc<Waker>) -> Self {
-        let config = PoolConfig {
-            role: "resolver",
-            threads_max: MAX_THREADS,
-            queued_max: QUESTIONS_MAX,
-            idle: IDLE,
-            niceness: 0,
-        };
+        let config = PoolConfig::new("resolver", MAX_THREADS, QUESTIONS_MAX);
         Self {
             pool: Pool::new(waker, config),
             refused: Vec::new(),

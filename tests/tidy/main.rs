@@ -56,7 +56,6 @@ const PURE: &[&str] = &[
 const IMPURE: &[&str] = &[
     "src/torrent/catalogue.rs",
     "src/torrent/content.rs",
-    "src/torrent/load.rs",
     "src/torrent/reader.rs",
     "src/torrent/refusal.rs",
     "src/tracker/announcer",

@@ -1,18 +1,25 @@
 //! The library's thread, as the loop sees it: requests go to a mailbox, updates come back.
 
+use std::io;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use super::mailbox::Mailbox;
+use super::messages::{Mailbox, Outbox};
+pub use super::messages::{NewSnapshot, Update};
 pub use super::overlay::{Added, Change, Removed};
 pub use super::source::{EACH_COUNTS, Settings, Source};
-pub use super::updates::{NewSnapshot, Update};
-use super::updates::{Outbox, UPDATES_WAITING};
 use super::worker;
 use crate::library::scan::build::Progress;
+
+/// Paths that wait to be examined because a peer asked for their torrent. Beyond that, a peer has to
+/// ask again.
+const EXAMINE_MAX: usize = 1024;
+
+/// Updates that wait for the loop. The library's thread waits for room.
+const UPDATES_WAITING: usize = 4;
 
 /// The library's thread.
 pub struct Live {
@@ -27,7 +34,7 @@ impl Live {
     ///
     /// # Errors
     /// Those of starting a thread.
-    pub fn start(settings: Settings, wake: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+    pub fn start(settings: Settings, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
         Self::spawn(wake, |mailbox, indexing, outbox| {
             // The only error is that the loop has ended.
             let _ = worker::run(settings, &indexing, &mailbox, outbox);
@@ -37,7 +44,7 @@ impl Live {
     fn spawn(
         wake: impl Fn() + Send + 'static,
         run: impl FnOnce(Mailbox, Arc<OnceLock<Progress>>, Outbox) + Send + 'static,
-    ) -> std::io::Result<Self> {
+    ) -> io::Result<Self> {
         let (sender, updates) = sync_channel(UPDATES_WAITING);
         let outbox = Outbox::new(sender, wake);
         let live = Live {
@@ -69,7 +76,7 @@ impl Live {
     #[must_use]
     pub fn indexed_files(&self) -> Option<u64> {
         let progress = self.indexing.get()?;
-        Some(progress.files.load(Ordering::Relaxed))
+        Some(progress.files.load(Relaxed))
     }
 
     /// Asks for a scan of everything. Never blocks.
@@ -80,7 +87,11 @@ impl Live {
     /// Asks for a metainfo file to be examined, because its torrent could not be loaded. Never
     /// blocks.
     pub fn examine(&self, path: &Path) {
-        self.mailbox.post(|mail| mail.examine(path.to_path_buf()));
+        self.mailbox.post(|mail| {
+            if mail.examine.len() < EXAMINE_MAX {
+                mail.examine.push(path.to_path_buf());
+            }
+        });
     }
 }
 

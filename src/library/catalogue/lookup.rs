@@ -4,7 +4,6 @@
 //! Only [`Query::load`] blocks; everything else is for the loop.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,9 +18,9 @@ use crate::library::index::{Candidates, Index, IndexError};
 use crate::timers::Time;
 use crate::torrent::catalogue::{Refusal, RefusalReason, Torrent};
 use crate::torrent::id::TorrentId;
-use crate::torrent::load::{self, TorrentSource};
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
+use crate::workers::Failures;
 
 /// Loaded torrents that are kept while nobody uses them. One with few files takes half a kilobyte.
 pub const LOADED_MAX: usize = 1024;
@@ -30,14 +29,7 @@ pub const LOADED_MAX: usize = 1024;
 /// bound is exceeded by one, and those in use are bounded by the connected peers.
 const EVICTION_TRIES: usize = 8;
 
-/// How long a torrent that could not be loaded counts as unknown.
-pub const FAILED_RETRY_MS: u64 = 2_000;
-
-/// How many torrents are remembered that could not be loaded. If more fail, as when a disk is gone,
-/// the first are tried again sooner.
-const FAILED_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
-
-/// Why a torrent of the index is not served.
+/// Why a known torrent is not served.
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// The index is damaged or cannot be read.
@@ -68,13 +60,13 @@ impl LoadError {
         }
     }
 
-    /// Whether nothing was found out because no descriptor was left.
+    /// Returns true if the torrent could not be examined because no descriptor was left.
     #[must_use]
     pub fn is_lack_of_descriptors(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.reason.is_lack_of_descriptors())
     }
 
-    /// Whether the metainfo file is right and its content is not.
+    /// Returns true if the metainfo file is right and its content is not.
     #[must_use]
     pub fn is_of_content(&self) -> bool {
         let content = |refusal: &Refusal| matches!(refusal.reason, RefusalReason::Content(_));
@@ -82,10 +74,11 @@ impl LoadError {
     }
 }
 
-/// What memory knows of an info-hash.
+/// What is known in memory about an info-hash.
 #[derive(Debug)]
 pub enum Answer {
-    /// It is not served, or could not be loaded less than [`FAILED_RETRY_MS`] ago.
+    /// It is not served, or could not be loaded less than [`FAILED_RETRY_MS`](crate::workers::FAILED_RETRY_MS)
+    /// ago.
     Unknown,
     /// It is loaded.
     Loaded(Arc<Torrent>),
@@ -113,10 +106,10 @@ pub struct Query {
     info_hash: InfoHash,
 }
 
-/// Where the torrent is recorded.
+/// Where a torrent is recorded.
 #[derive(Debug)]
 enum Origin {
-    /// In the index, as one of these.
+    /// In the index, at one of these positions.
     Index(Candidates),
     /// In the overlay: the index does not have it, or at another path.
     Overlay { id: TorrentId, metainfo: Arc<Path> },
@@ -135,32 +128,23 @@ impl Query {
     /// A [`LoadError`] when it is not as it was indexed.
     pub fn load(&self) -> Result<Option<Arc<Torrent>>, LoadError> {
         let index = &self.snapshot.index;
-        let (id, metainfo) = match &self.origin {
+        let (id, path) = match &self.origin {
             Origin::Overlay { id, metainfo } => (*id, metainfo.to_path_buf()),
             Origin::Index(candidates) => {
                 let entry = index.entry(candidates.clone(), &self.info_hash)?;
                 let Some(entry) = entry else { return Ok(None) };
-                let metainfo = entry.path.to_path_buf();
+                let path = entry.path.to_path_buf();
                 if entry.facts.state != State::Served {
-                    return Err(LoadError::Withdrawn(metainfo));
+                    return Err(LoadError::Withdrawn(path));
                 }
-                match self.snapshot.ids.id(entry.record) {
-                    Some(id) => (id, metainfo),
-                    None => return Ok(None),
-                }
+                let id = self.snapshot.ids.id(entry.record);
+                (id.expect("each record has an id"), path)
             }
         };
-        let source = TorrentSource {
-            metainfo,
-            content: self.content.clone(),
-        };
-        match load::load(id, &source, self.info_hash) {
+        match Torrent::load(id, &path, self.content.as_deref(), self.info_hash) {
             Ok(Some(torrent)) => Ok(Some(Arc::new(torrent))),
-            Ok(None) => Err(LoadError::Replaced(source.metainfo)),
-            Err(reason) => Err(LoadError::Refused(Refusal {
-                path: source.metainfo,
-                reason,
-            })),
+            Ok(None) => Err(LoadError::Replaced(path)),
+            Err(reason) => Err(LoadError::Refused(Refusal { path, reason })),
         }
     }
 }
@@ -171,9 +155,10 @@ pub struct Library {
     content: Option<PathBuf>,
     overrides: BTreeMap<InfoHash, Override>,
     loaded: LruCache<InfoHash, Arc<Torrent>>,
-    failed: LruCache<InfoHash, Time>,
-    /// A bit for each record of the index: those that were found to be withdrawn there. Empty while
-    /// there are none.
+    /// Torrents that could not be loaded.
+    failed: Failures<InfoHash>,
+    /// A bit for each position in the index: the torrents that were found to be withdrawn there. Ends
+    /// after the last of them.
     withdrawn: Vec<u64>,
 }
 
@@ -185,7 +170,7 @@ impl Default for Library {
             content: None,
             overrides: BTreeMap::new(),
             loaded: LruCache::unbounded(),
-            failed: LruCache::sparse(FAILED_MAX),
+            failed: Failures::default(),
             withdrawn: Vec::new(),
         }
     }
@@ -220,7 +205,7 @@ impl Library {
 
     /// Serves a torrent from this metainfo file, or from where the index says. Forgets earlier failures.
     pub fn add(&mut self, info_hash: InfoHash, id: TorrentId, metainfo: Option<Arc<Path>>) {
-        self.failed.pop(&info_hash);
+        self.failed.remove(&info_hash);
         if let Some(metainfo) = metainfo {
             self.overrides
                 .insert(info_hash, Override::Served(id, metainfo));
@@ -281,11 +266,8 @@ impl Library {
                 None => return Answer::Unknown,
             },
         };
-        if let Some(&at) = self.failed.peek(info_hash) {
-            if now.since(at) < FAILED_RETRY_MS {
-                return Answer::Unknown;
-            }
-            self.failed.pop(info_hash);
+        if self.failed.contains(info_hash, now) {
+            return Answer::Unknown;
         }
         Answer::Known(Query {
             snapshot: snapshot.clone(),
@@ -307,7 +289,7 @@ impl Library {
             self.loaded.put(info_hash, Arc::clone(&torrent));
             return Loaded::Torrent(torrent);
         }
-        self.failed.put(info_hash, now);
+        self.failed.add(info_hash, now);
         match result {
             Err(LoadError::Withdrawn(_)) => {
                 self.withdraw(&info_hash);
@@ -321,28 +303,21 @@ impl Library {
     /// Remembers that the index calls a torrent withdrawn, until it is added or the snapshot is
     /// replaced: it is not read again before that.
     fn withdraw(&mut self, info_hash: &InfoHash) {
-        let Some(snapshot) = &self.snapshot else {
-            return;
-        };
-        let candidates = snapshot.index.find(info_hash);
-        let Some(position) = candidates.as_ref().and_then(only) else {
-            return;
-        };
-        if self.withdrawn.is_empty() {
-            let records = usize::try_from(snapshot.index.torrents()).unwrap_or(0);
-            self.withdrawn = vec![0; records.div_ceil(64)];
-        }
-        if let Some(bits) = self.withdrawn.get_mut(position / 64) {
-            *bits |= 1 << (position % 64);
+        let snapshot = self.snapshot.as_ref().expect("a load is from a snapshot");
+        let candidates = snapshot.index.find(info_hash).expect("it was found there");
+        if let Some(position) = only(&candidates) {
+            let words = position / 64 + 1;
+            self.withdrawn.resize(words.max(self.withdrawn.len()), 0);
+            let word = self.withdrawn.get_mut(position / 64);
+            *word.expect("it was made long enough") |= 1 << (position % 64);
         }
     }
 
     fn is_withdrawn(&self, candidates: &Candidates) -> bool {
-        let position = only(candidates);
-        let bits = position.and_then(|position| self.withdrawn.get(position / 64));
-        position
-            .zip(bits)
-            .is_some_and(|(position, bits)| bits >> (position % 64) & 1 == 1)
+        only(candidates).is_some_and(|position| {
+            let word = self.withdrawn.get(position / 64).copied();
+            word.unwrap_or(0) >> (position % 64) & 1 == 1
+        })
     }
 
     /// Drops the least recently used torrent that nobody holds, if there are too many.

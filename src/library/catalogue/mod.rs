@@ -4,30 +4,26 @@
 //! changes. A refresh makes a new index in the background; a merge then replaces the snapshot
 //! and drops what it contains from the overlay.
 //!
-//! - `live`: the thread `hekate-library`, as the loop sees it; `updates`, `mailbox`: the messages
-//!   between them.
+//! - `live`: the thread `hekate-library`, as the loop sees it; `messages`: what goes between them.
 //! - `worker`: that thread: it opens the library, examines changes and refreshes.
-//! - `watching`, `retries`: when paths are examined again.
+//! - `retries`: when the files of a torrent that could not be loaded are examined again.
 //! - `overlay`: the types: snapshot, overlay entry, tombstone, change.
 //! - `contents`: the snapshot with its overlay, and the changes by examining a path. In it, `affected`:
-//!   which files a change affects; `duplicates`: which of several files with one torrent is served.
-//! - `merge`: the changes by a new index; `additions`: its torrents as changes for the loop.
+//!   which files a change affects.
+//! - `merge`: the changes by a new index.
 //! - `source`: the settings. `refresh`, `index_cache`: where indexes are kept; making them.
 //! - `lookup`: what the loop asks: an info-hash is unknown, loaded or to be loaded.
 //! - `listing`: the served torrents, page by page.
 
-mod additions;
 mod contents;
 mod index_cache;
 pub mod listing;
 pub mod live;
 pub mod lookup;
-mod mailbox;
 mod merge;
+mod messages;
 pub mod overlay;
 pub mod refresh;
 mod retries;
 pub mod source;
-mod updates;
-mod watching;
 mod worker;

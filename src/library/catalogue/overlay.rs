@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::library::index::format::Facts;
 use crate::library::index::id_map::IdMap;
 use crate::library::index::{Counts, Index, MetainfoPath};
+use crate::library::scan::build::Depth;
 use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
@@ -111,10 +112,8 @@ pub(super) struct OverlayEntry {
 pub(super) enum Affected {
     /// These metainfo files; those that are gone come first.
     Files(Vec<PathBuf>),
-    /// Too many files, most of them not in the catalogue.
-    ManyNew,
-    /// Too many files of the catalogue.
-    ManyKnown,
+    /// Too many files: a scan of this depth finds the changes.
+    TooMany(Depth),
 }
 
 /// The results of examining paths. Each examination adds to them, so that results before an error are

@@ -5,13 +5,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use sha1::{Digest, Sha1};
 
 use super::index_cache;
 use super::source::{Settings, Source, log_refusals};
-use crate::library::index::{Fault, Index, IndexError, MetainfoPath};
+use crate::library::index::{Fault, Index, IndexError};
 use crate::library::scan::build::{self, BuildError, Depth, Plan, Previous, Progress};
 use crate::library::scan::parallel;
 use crate::library::scan::walk::is_away;
@@ -20,17 +19,6 @@ use crate::torrent::printable::Printable;
 
 /// Only the daemon may read an index: it lists the served torrents.
 const STATE_MODE: u32 = 0o700;
-
-/// A refresh.
-pub(super) struct Task {
-    pub(super) settings: Settings,
-    pub(super) previous: Arc<Index>,
-    pub(super) depth: Depth,
-    /// See [`Previous::quiet`].
-    pub(super) quiet: bool,
-    /// See [`Previous::gone`].
-    pub(super) gone: Vec<MetainfoPath>,
-}
 
 /// The file in which the index of these inputs is kept below a state directory.
 #[must_use]
@@ -100,23 +88,17 @@ pub(super) fn first(settings: &Settings, progress: &Progress) -> Result<Index, S
 }
 
 /// Makes the next index, or opens the one that somebody else has made.
-pub(super) fn again(task: &Task) -> Result<Index, String> {
-    warn_of_away(&task.settings);
+pub(super) fn again(settings: &Settings, previous: Previous<'_>) -> Result<Index, String> {
+    warn_of_away(settings);
     // The loop keeps a core while it serves peers.
-    let Some(plan) = plan(&task.settings, parallel::cores().div_ceil(2)) else {
-        return given(&task.settings);
+    let Some(plan) = plan(settings, parallel::cores().div_ceil(2)) else {
+        return given(settings);
     };
     // A wrong byte would be copied into every later index.
-    let checked = task.previous.check().inspect_err(|error| {
+    let checked = previous.index.check().inspect_err(|error| {
         log::warn!("{error}; reading every metainfo file again");
     });
-    let previous = checked.ok().map(|()| Previous {
-        index: &task.previous,
-        depth: task.depth,
-        quiet: task.quiet,
-        gone: &task.gone,
-    });
-    make(plan, previous, &Progress::default())
+    make(plan, checked.ok().map(|()| previous), &Progress::default())
 }
 
 /// Opens the index that somebody else makes.

@@ -1,8 +1,7 @@
 //! The library's thread: it opens the library, examines changes, and refreshes the index.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -10,19 +9,18 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::additions::Additions;
 use super::contents::Contents;
-use super::mailbox::Mailbox;
 use super::merge::merge;
-use super::overlay::{Affected, Change, Examined, Snapshot};
-use super::refresh::{self, Task};
+use super::messages::{Ended, Mail, Mailbox, NewSnapshot, Outbox, Update, Watch, Watched};
+use super::overlay::{Added, Affected, Change, Examined, Snapshot};
+use super::refresh;
 use super::retries::Retries;
 use super::source::{Settings, Source, log_refusals};
-use super::updates::{Ended, NewSnapshot, Outbox, Update};
-use super::watching::{Watch, Watched};
+use crate::library::index::format::{RecordNo, TrackerListNo};
 use crate::library::index::{Counts, Index, IndexError};
-use crate::library::scan::build::{Depth, Progress};
+use crate::library::scan::build::{Depth, Previous, Progress};
 use crate::library::watch::Changes;
+use crate::workers::contained;
 
 /// Overlay entries that make a refresh due: some 30 MB here and in the loop, by estimate.
 const OVERLAY_MAX: usize = 100_000;
@@ -77,6 +75,7 @@ pub(super) fn run(
         refreshing: None,
         next_refresh: None,
         scanned_at: Instant::now(),
+        examined: Examined::default(),
         retries: Retries::default(),
         postponed: Changes::default(),
         resume_at: None,
@@ -101,30 +100,16 @@ pub(super) fn run(
     }
     loop {
         let mail = mailbox.wait(worker.idle_for(Instant::now()));
-        if mail.refresh_ended {
-            worker.end_refresh()?;
-        }
-        if let Some(settings) = mail.refresh {
-            worker.refresh(RefreshRequest::reload(settings));
-        }
-        if !mail.changes.is_empty() {
-            worker.examine(&mail.changes)?;
-        }
-        let now = Instant::now();
-        for path in mail.examine {
-            worker.retries.add(path, now);
-        }
-        worker.retry_due()?;
-        worker.resume_when_due()?;
-        worker.rescan_when_due();
+        worker.handle(mail)?;
+        worker.run_due()?;
     }
 }
 
 /// Makes an index. A panic is an error like another, so that the library is still updated; the panic
 /// itself has been reported on standard error.
 fn guarded(make: impl FnOnce() -> Result<Index, String>) -> Result<Index, String> {
-    let made = catch_unwind(AssertUnwindSafe(make));
-    made.unwrap_or_else(|_| Err("making the index panicked, a defect of hekate".to_owned()))
+    contained(make)
+        .unwrap_or_else(|_| Err("making the index panicked, a defect of hekate".to_owned()))
 }
 
 /// Why an examination or a merge ends early.
@@ -178,14 +163,8 @@ struct Refreshing {
     request: RefreshRequest,
     /// How many torrents were served when it began.
     served_before: u64,
-    thread: JoinHandle<Refreshed>,
-}
-
-/// The result of a refresh.
-struct Refreshed {
-    made: Result<Index, String>,
-    /// The watch that replaces the one before, when other directories are configured.
-    watch: Option<Watch>,
+    /// Makes the index, and a watch that replaces the one before when other directories are configured.
+    thread: JoinHandle<(Result<Index, String>, Option<Watch>)>,
 }
 
 struct Worker {
@@ -200,6 +179,8 @@ struct Worker {
     next_refresh: Option<RefreshRequest>,
     /// When the last scan of everything began.
     scanned_at: Instant,
+    /// What was found out and not yet reported.
+    examined: Examined,
     /// Files that were not right when a peer asked for their torrents.
     retries: Retries,
     /// Paths that could not be examined because no descriptor was left.
@@ -220,11 +201,36 @@ impl Worker {
         next.map_or(LONG, |next| next.saturating_duration_since(now))
     }
 
-    fn rescan_when_due(&mut self) {
+    fn handle(&mut self, mail: Mail) -> Result<(), Ended> {
+        if mail.refresh_ended {
+            self.end_refresh()?;
+        }
+        if let Some(settings) = mail.refresh {
+            self.refresh(RefreshRequest::reload(settings));
+        }
+        if !mail.changes.is_empty() {
+            self.examine(&mail.changes)?;
+        }
+        let now = Instant::now();
+        for path in mail.examine {
+            self.retries.add(path, now);
+        }
+        Ok(())
+    }
+
+    fn run_due(&mut self) -> Result<(), Ended> {
+        let retried = self.retry_due();
+        self.conclude(retried)?;
+        if self.resume_at.is_some_and(|at| at <= Instant::now()) {
+            self.resume_at = None;
+            let changes = mem::take(&mut self.postponed);
+            self.examine(&changes)?;
+        }
         let is_due = (self.settings.rescan).is_some_and(|every| self.scanned_at.elapsed() >= every);
         if is_due && self.refreshing.is_none() {
             self.refresh(RefreshRequest::new(Depth::Content, true));
         }
+        Ok(())
     }
 
     /// Starts to make a new index in a thread, or remembers to do so after the one under way.
@@ -235,25 +241,26 @@ impl Worker {
         self.scanned_at = Instant::now();
         self.contents.begin_refresh();
         let settings = request.settings.clone();
-        let task = Task {
-            settings: settings.unwrap_or_else(|| self.settings.clone()),
-            previous: Arc::clone(&self.contents.snapshot().index),
-            depth: request.depth,
-            quiet: request.quiet,
-            gone: self.contents.tombstones(),
-        };
+        let settings = settings.unwrap_or_else(|| self.settings.clone());
+        let index = Arc::clone(&self.contents.snapshot().index);
+        let (depth, quiet, gone) = (request.depth, request.quiet, self.contents.tombstones());
         let watched = self.watch.as_ref().map(|watch| watch.watched.clone());
         let mailbox = self.mailbox.clone();
         let work = move || {
-            let wanted = Watched::of(&task.settings);
             // The watch comes first: it reports changes during the scan.
-            let watch = match watched.as_ref() == Some(&wanted) {
-                true => None,
-                false => Watch::start(wanted, &mailbox),
+            let watch = contained(|| match Watched::of(&settings) {
+                wanted if watched.as_ref() == Some(&wanted) => None,
+                wanted => Watch::start(wanted, &mailbox),
+            });
+            let previous = Previous {
+                index: &index,
+                depth,
+                quiet,
+                gone: &gone,
             };
-            let made = guarded(|| refresh::again(&task));
+            let made = guarded(|| refresh::again(&settings, previous));
             mailbox.post(|mail| mail.refresh_ended = true);
-            Refreshed { made, watch }
+            (made, watch.ok().flatten())
         };
         let thread = thread::Builder::new().name("hekate-refresh".to_owned());
         match thread.spawn(work) {
@@ -279,7 +286,7 @@ impl Worker {
         let ended = ended.expect("a refresh posts its end once");
         let request = ended.request;
         // Posting was the last thing it did.
-        let Refreshed { made, watch } = ended.thread.join().expect("a refresh catches panics");
+        let (made, watch) = ended.thread.join().expect("a refresh catches panics");
         // The watch of settings that are not taken is of no use.
         if watch.is_some() && (made.is_ok() || request.settings.is_none()) {
             self.watch = watch;
@@ -335,66 +342,54 @@ impl Worker {
         }))?;
         let removed = difference.removed.into_iter().map(Change::Removed);
         self.outbox.send_changes(removed, true, counts)?;
-        let mut additions = Additions::new(snapshot);
-        let records = difference.added.into_iter();
-        let added = records.filter_map(|record| additions.added(snapshot.index.record(record)));
+        // Each list of announce URLs is read once.
+        let mut lists = HashMap::new();
+        let added = difference.added.into_iter().filter_map(|record| {
+            let added = added(snapshot, record, &mut lists);
+            let skipped = |error: &_| log::error!("skipping a torrent of the index: {error}");
+            added.inspect_err(skipped).ok().map(Change::Added)
+        });
         self.outbox.send_changes(added, true, counts)?;
-        let mut examined = Examined::default();
-        let promoted = self.contents.promote_duplicates(&mut examined);
-        self.report(&mut examined)?;
+        let promoted = self.contents.promote_duplicates(&mut self.examined);
+        self.report()?;
         Ok(promoted?)
     }
 
     /// Examines the files that changes may affect, and starts a scan if one is needed.
     fn examine(&mut self, changes: &Changes) -> Result<(), Ended> {
-        let mut examined = Examined::default();
-        let scan = self.examine_changes(changes, &mut examined);
-        self.report(&mut examined)?;
-        match scan {
-            Err(Interrupted::Ended(ended)) => return Err(ended),
-            Err(Interrupted::Index(error)) => self.rebuild(&error),
-            Ok(Some(depth)) => self.refresh(RefreshRequest::new(depth, true)),
-            Ok(None) => {
-                if self.contents.overlay().len() > OVERLAY_MAX && self.refreshing.is_none() {
-                    self.refresh(RefreshRequest::new(Depth::Metainfo, true));
-                }
+        let scan = self.examine_changes(changes);
+        match self.conclude(scan)?.flatten() {
+            Some(depth) => self.refresh(RefreshRequest::new(depth, true)),
+            None if self.contents.overlay().len() > OVERLAY_MAX && self.refreshing.is_none() => {
+                self.refresh(RefreshRequest::new(Depth::Metainfo, true));
             }
+            None => {}
         }
         Ok(())
     }
 
     /// Examines the files that changes affect. Returns the depth of the scan that is needed too.
-    fn examine_changes(
-        &mut self,
-        changes: &Changes,
-        examined: &mut Examined,
-    ) -> Result<Option<Depth>, Interrupted> {
+    fn examine_changes(&mut self, changes: &Changes) -> Result<Option<Depth>, Interrupted> {
         let mut scan = changes.everything.then_some(Depth::Content);
         for path in &changes.paths {
             let affected = match self.contents.is_input(path) {
                 // A configured directory has come or gone.
-                true => Affected::ManyKnown,
-                false => self.contents.affected(path, AFFECTED_MAX, examined)?,
+                true => Affected::TooMany(Depth::Content),
+                false => (self.contents).affected(path, AFFECTED_MAX, &mut self.examined)?,
             };
             match affected {
-                Affected::Files(files) => self.examine_each(&files, examined)?,
-                Affected::ManyKnown => scan = Some(Depth::Content),
-                // A scan reads files that are not in the index at any depth.
-                Affected::ManyNew => scan = scan.or(Some(Depth::Metainfo)),
+                Affected::Files(files) => self.examine_each(&files)?,
+                Affected::TooMany(depth) => scan = scan.max(Some(depth)),
             }
         }
         let files = self.contents.files_of_content(&changes.paths)?;
-        self.examine_each(&files, examined)?;
+        self.examine_each(&files)?;
         Ok(scan)
     }
 
     /// Examines metainfo files, and sends changes while more are examined: the first torrents are
     /// served long before the last is read.
-    fn examine_each(
-        &mut self,
-        files: &[PathBuf],
-        examined: &mut Examined,
-    ) -> Result<(), Interrupted> {
+    fn examine_each(&mut self, files: &[PathBuf]) -> Result<(), Interrupted> {
         for file in files {
             if self.contents.overlay().len() >= OVERLAY_BOUND {
                 if self.refreshing.is_some() {
@@ -403,9 +398,9 @@ impl Worker {
                 }
                 return Ok(());
             }
-            self.contents.examine(file, examined)?;
-            if examined.changes.len() >= SENT_AT_ONCE {
-                self.report(examined)?;
+            self.contents.examine(file, &mut self.examined)?;
+            if self.examined.changes.len() >= SENT_AT_ONCE {
+                self.report()?;
             }
         }
         Ok(())
@@ -413,52 +408,48 @@ impl Worker {
 
     /// Examines some of the files that were not right when a peer asked for their torrents. Each is
     /// withdrawn or served again, but not while its disk is away: nothing can be found out then.
-    fn retry_due(&mut self) -> Result<(), Ended> {
+    fn retry_due(&mut self) -> Result<(), Interrupted> {
         let now = Instant::now();
-        let mut examined = Examined::default();
-        let mut damage = None;
         for retry in self.retries.take_due(now) {
-            let path = &retry.path;
-            let result = match self.contents.is_away(path) {
-                true => Ok(()),
-                false => self.contents.examine(path, &mut examined),
-            };
-            match result.and_then(|()| self.contents.is_intact(path)) {
-                Ok(true) => {}
-                Ok(false) => self.retries.again(retry, now),
-                Err(error) => {
-                    damage = Some(error);
-                    break;
-                }
+            if !self.contents.is_away(&retry.path) {
+                self.contents.examine(&retry.path, &mut self.examined)?;
             }
-        }
-        self.report(&mut examined)?;
-        if let Some(error) = damage {
-            self.rebuild(&error);
+            if !self.contents.is_intact(&retry.path)? {
+                self.retries.again(retry, now);
+            }
         }
         Ok(())
     }
 
-    fn resume_when_due(&mut self) -> Result<(), Ended> {
-        if self.resume_at.is_some_and(|at| at <= Instant::now()) {
-            self.resume_at = None;
-            let changes = mem::take(&mut self.postponed);
-            return self.examine(&changes);
+    /// Reports what was found out. If the index has turned out to be damaged, it is made again, and
+    /// there is no result.
+    fn conclude<T>(&mut self, result: Result<T, Interrupted>) -> Result<Option<T>, Ended> {
+        self.report()?;
+        match result {
+            Ok(result) => Ok(Some(result)),
+            Err(Interrupted::Ended(ended)) => Err(ended),
+            Err(Interrupted::Index(error)) => {
+                log::error!("rebuilding the index: {error}");
+                self.refresh(RefreshRequest::new(Depth::Metainfo, true));
+                Ok(None)
+            }
         }
-        Ok(())
     }
 
     /// Logs refusals, sends changes, and leaves postponed paths for later.
-    fn report(&mut self, examined: &mut Examined) -> Result<(), Ended> {
-        log_refusals(&mem::take(&mut examined.refused));
-        let mut paths = mem::take(&mut examined.postponed);
+    fn report(&mut self) -> Result<(), Ended> {
+        let Examined {
+            changes,
+            refused,
+            postponed: mut paths,
+        } = mem::take(&mut self.examined);
+        log_refusals(&refused);
         if !paths.is_empty() {
             paths.sort_unstable();
             let everything = false;
             self.postponed.merge(Changes { paths, everything });
             self.resume_at = Some(Instant::now() + POSTPONED_PAUSE);
         }
-        let changes = mem::take(&mut examined.changes);
         if changes.is_empty() {
             return Ok(());
         }
@@ -470,12 +461,29 @@ impl Worker {
         log::info!("{added} torrents added, {removed} removed: {served} now");
         self.outbox.send_changes(changes, false, counts)
     }
+}
 
-    /// The index has turned out to be damaged.
-    fn rebuild(&mut self, error: &IndexError) {
-        log::error!("rebuilding the index: {error}");
-        self.refresh(RefreshRequest::new(Depth::Metainfo, true));
-    }
+/// The torrent of a record that is served.
+fn added(
+    snapshot: &Snapshot,
+    record: RecordNo,
+    lists: &mut HashMap<TrackerListNo, Arc<[Vec<String>]>>,
+) -> Result<Added, IndexError> {
+    let entry = snapshot.index.record(record)?;
+    let announce = match lists.get(&entry.trackers) {
+        Some(known) => Arc::clone(known),
+        None => {
+            let list: Arc<_> = snapshot.index.trackers(entry.trackers)?.into();
+            lists.insert(entry.trackers, Arc::clone(&list));
+            list
+        }
+    };
+    Ok(Added {
+        id: snapshot.ids.id(record).expect("each record has an id"),
+        info_hash: entry.facts.info_hash,
+        announce,
+        metainfo: None,
+    })
 }
 
 #[cfg(test)]

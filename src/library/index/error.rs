@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::format;
 use crate::torrent::printable::Printable;
 
 /// Why an index cannot be used. One line that names the file.
@@ -27,10 +26,9 @@ pub enum Fault {
     /// It does not start like an index.
     #[error("not an index file of hekate")]
     NotAnIndex,
-    /// Written by another version of the program.
-    #[error("has format {0}, this version reads format {version}: make it again with `hekate index`",
-            version = format::VERSION)]
-    Version(u32),
+    /// Written by another version of the program. The format that it has, and the one that is read.
+    #[error("has format {0}, this version reads format {1}: make it again with `hekate index`")]
+    Version(u32, u32),
     /// It is shorter than its header says.
     #[error("truncated: {found} bytes of {expected}")]
     Truncated {

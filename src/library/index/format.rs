@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use sha1::{Digest, Sha1};
 
+use super::error::Fault;
 use crate::torrent::reader::{FileStamp, Fnv};
 use crate::wire::message::InfoHash;
 
@@ -67,35 +68,29 @@ pub(super) enum Part {
 }
 
 impl Part {
-    pub(super) const ALL: [Part; SECTIONS] = [
-        Part::Records,
-        Part::Names,
-        Part::Directories,
-        Part::DirectoryPaths,
-        Part::TrackerLists,
-        Part::TrackerOffsets,
-        Part::Duplicates,
-        Part::Counts,
-        Part::Origin,
-        Part::Prefixes,
-        Part::Positions,
+    /// Each with its name, and the bytes of one of its entries; 1 where entries differ in length.
+    const TABLE: [(Part, &'static str, usize); SECTIONS] = [
+        (Part::Records, "records", RECORD_BYTES),
+        (Part::Names, "names", 1),
+        (Part::Directories, "directories", DIRECTORY_BYTES),
+        (Part::DirectoryPaths, "directory paths", 1),
+        (Part::TrackerLists, "tracker lists", 1),
+        (Part::TrackerOffsets, "tracker offsets", OFFSET_BYTES),
+        (Part::Duplicates, "duplicates", DUPLICATE_BYTES),
+        (Part::Counts, "counts", COUNTS_BYTES),
+        (Part::Origin, "origin", 1),
+        (Part::Prefixes, "prefixes", PREFIX_BYTES),
+        (Part::Positions, "positions", POSITION_BYTES),
     ];
 
-    /// Its name, and the bytes of one of its entries; 1 where entries differ in length.
+    pub(super) fn all() -> [Part; SECTIONS] {
+        Self::TABLE.map(|(part, ..)| part)
+    }
+
     fn name_and_width(self) -> (&'static str, usize) {
-        match self {
-            Part::Records => ("records", RECORD_BYTES),
-            Part::Names => ("names", 1),
-            Part::Directories => ("directories", DIRECTORY_BYTES),
-            Part::DirectoryPaths => ("directory paths", 1),
-            Part::TrackerLists => ("tracker lists", 1),
-            Part::TrackerOffsets => ("tracker offsets", OFFSET_BYTES),
-            Part::Duplicates => ("duplicates", DUPLICATE_BYTES),
-            Part::Counts => ("counts", COUNTS_BYTES),
-            Part::Origin => ("origin", 1),
-            Part::Prefixes => ("prefixes", PREFIX_BYTES),
-            Part::Positions => ("positions", POSITION_BYTES),
-        }
+        let row = Self::TABLE.get(self as usize);
+        let (_, name, width) = row.expect("each part has a row");
+        (name, *width)
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -115,16 +110,6 @@ pub(super) struct Section {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Header {
     sections: [Section; SECTIONS],
-}
-
-/// Why a header is refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum HeaderError {
-    NotAnIndex,
-    Version(u32),
-    Checksum,
-    /// The sections do not fit together.
-    Inconsistent,
 }
 
 impl Header {
@@ -164,14 +149,14 @@ impl Header {
         out
     }
 
-    pub(super) fn decode(raw: &[u8; HEADER_BYTES]) -> Result<Self, HeaderError> {
+    pub(super) fn decode(raw: &[u8; HEADER_BYTES]) -> Result<Self, Fault> {
         let mut fields = Fields(raw);
         if fields.take() != MAGIC {
-            return Err(HeaderError::NotAnIndex);
+            return Err(Fault::NotAnIndex);
         }
         let version = fields.u32();
         if version != VERSION {
-            return Err(HeaderError::Version(version));
+            return Err(Fault::Version(version, VERSION));
         }
         let mut header = Header::default();
         for section in &mut header.sections {
@@ -182,32 +167,27 @@ impl Header {
             };
         }
         let (covered, _) = raw.split_at(HEADER_USED_BYTES);
-        if fields.take() != <[u8; CHECKSUM_BYTES]>::from(Sha1::digest(covered)) {
-            return Err(HeaderError::Checksum);
+        let checksum: [u8; CHECKSUM_BYTES] = Sha1::digest(covered).into();
+        match fields.take() == checksum && header.is_consistent() {
+            true => Ok(header),
+            false => Err(Fault::Damaged("header")),
         }
-        header.check()?;
-        Ok(header)
     }
 
-    /// Checks that reading can rely on whole entries, numbers of 32 bits, a position for each prefix.
-    fn check(&self) -> Result<(), HeaderError> {
+    /// Returns true if reading can rely on whole entries, numbers of 32 bits, a position for each prefix.
+    fn is_consistent(&self) -> bool {
         let is_whole = |part: Part| {
             let width = part.name_and_width().1 as u64;
             self.section(part).length.is_multiple_of(width)
                 && (width == 1 || self.entries(part) <= u64::from(MAX_RECORDS))
         };
         let records = self.entries(Part::Records);
-        if Part::ALL.into_iter().all(is_whole)
+        Part::all().into_iter().all(is_whole)
             && self.entries(Part::Prefixes) == self.entries(Part::Positions)
             && self.entries(Part::Prefixes) <= records
             && self.entries(Part::Directories) <= records
             && self.entries(Part::Duplicates) <= records
             && self.entries(Part::Counts) == 1
-        {
-            Ok(())
-        } else {
-            Err(HeaderError::Inconsistent)
-        }
     }
 }
 
@@ -307,7 +287,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn encode(&self) -> [u8; RECORD_BYTES] {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let state = match self.facts.state {
             State::Served => 0_u16,
             State::Withdrawn => 1,
@@ -315,16 +295,16 @@ impl Record {
         };
         let low = u64::from(self.facts.content_name.tag << 2 | state);
         let name = self.name_offset << 24 | u64::from(self.name_length) << 16 | low;
-        let mut out = [0; RECORD_BYTES];
-        let mut rest = out.as_mut_slice();
-        put(&mut rest, &self.facts.info_hash.0);
-        put(&mut rest, &self.directory.to_le_bytes());
-        put(&mut rest, &name.to_le_bytes());
-        put(&mut rest, &self.trackers.0.to_le_bytes());
-        put(&mut rest, &self.facts.stamp.length.to_le_bytes());
-        put(&mut rest, &self.facts.stamp.modified_ns.to_le_bytes());
-        put(&mut rest, &self.facts.content_name.hash.to_le_bytes());
-        out
+        [
+            self.facts.info_hash.0.as_slice(),
+            &self.directory.to_le_bytes(),
+            &name.to_le_bytes(),
+            &self.trackers.0.to_le_bytes(),
+            &self.facts.stamp.length.to_le_bytes(),
+            &self.facts.stamp.modified_ns.to_le_bytes(),
+            &self.facts.content_name.hash.to_le_bytes(),
+        ]
+        .concat()
     }
 
     pub(super) fn decode(raw: &[u8; RECORD_BYTES]) -> Self {
@@ -370,12 +350,9 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    pub(super) fn encode(&self) -> [u8; DIRECTORY_BYTES] {
-        let mut out = [0; DIRECTORY_BYTES];
-        let mut rest = out.as_mut_slice();
-        put(&mut rest, &self.path_offset.to_le_bytes());
-        put(&mut rest, &self.first_record.0.to_le_bytes());
-        out
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let path_offset = self.path_offset.to_le_bytes();
+        [path_offset.as_slice(), &self.first_record.0.to_le_bytes()].concat()
     }
 
     pub(super) fn decode(raw: &[u8; DIRECTORY_BYTES]) -> Self {
@@ -387,12 +364,8 @@ impl Directory {
     }
 }
 
-pub(super) fn encode_duplicate((later, first): (RecordNo, RecordNo)) -> [u8; DUPLICATE_BYTES] {
-    let mut out = [0; DUPLICATE_BYTES];
-    let mut rest = out.as_mut_slice();
-    put(&mut rest, &later.0.to_le_bytes());
-    put(&mut rest, &first.0.to_le_bytes());
-    out
+pub(super) fn encode_duplicate((later, first): (RecordNo, RecordNo)) -> Vec<u8> {
+    [later, first].map(|record| record.0.to_le_bytes()).concat()
 }
 
 pub(super) fn decode_duplicate(raw: &[u8; DUPLICATE_BYTES]) -> (RecordNo, RecordNo) {
@@ -410,12 +383,8 @@ pub struct Counts {
 }
 
 impl Counts {
-    pub(super) fn encode(&self) -> [u8; COUNTS_BYTES] {
-        let mut out = [0; COUNTS_BYTES];
-        let mut rest = out.as_mut_slice();
-        put(&mut rest, &self.served.to_le_bytes());
-        put(&mut rest, &self.refused.to_le_bytes());
-        out
+    pub(super) fn encode(&self) -> Vec<u8> {
+        [self.served, self.refused].map(u64::to_le_bytes).concat()
     }
 
     pub(super) fn decode(raw: &[u8; COUNTS_BYTES]) -> Self {
@@ -476,12 +445,6 @@ pub(super) fn decode_trackers(raw: &[u8]) -> Option<Vec<Vec<String>>> {
     Some(tiers.into_iter().filter(|tier| !tier.is_empty()).collect())
 }
 
-fn put(rest: &mut &mut [u8], bytes: &[u8]) {
-    let (now, later) = std::mem::take(rest).split_at_mut(bytes.len());
-    now.copy_from_slice(bytes);
-    *rest = later;
-}
-
 /// Reads one field after the other.
 struct Fields<'a>(&'a [u8]);
 
@@ -512,7 +475,7 @@ mod tests {
         let mut header = Header::default();
         let mut offset = HEADER_BYTES as u64;
         let widths = [52 * 3, 17, 12 * 2, 30, 40, 8 * 2, 8, 16, 99, 8 * 3, 4 * 3];
-        for (number, (part, length)) in Part::ALL.into_iter().zip(widths).enumerate() {
+        for (number, (part, length)) in Part::all().into_iter().zip(widths).enumerate() {
             let checksum = [u8::try_from(number).unwrap(); 20];
             let section = Section {
                 offset,
@@ -532,7 +495,7 @@ mod tests {
     #[test]
     fn a_header_is_read_as_it_was_written() {
         let header = header();
-        assert_eq!(Header::decode(&raw(&header)), Ok(header.clone()));
+        assert_eq!(Header::decode(&raw(&header)).unwrap(), header);
         assert_eq!(header.entries(Part::Records), 3);
         assert_eq!(header.section(Part::Names).length, 17);
         assert_eq!(header.end(), HEADER_BYTES as u64 + 442);
@@ -546,9 +509,9 @@ mod tests {
             raw[at] ^= 1;
             let error = Header::decode(&raw).unwrap_err();
             match at {
-                0..8 => assert_eq!(error, HeaderError::NotAnIndex),
-                8..12 => assert!(matches!(error, HeaderError::Version(_))),
-                _ => assert_eq!(error, HeaderError::Checksum),
+                0..8 => assert!(matches!(error, Fault::NotAnIndex)),
+                8..12 => assert!(matches!(error, Fault::Version(..))),
+                _ => assert!(matches!(error, Fault::Damaged("header"))),
             }
         }
     }
@@ -571,11 +534,9 @@ mod tests {
                 ..header.section(part)
             };
             header.set_section(part, section);
-            assert_eq!(
-                Header::decode(&raw(&header)),
-                Err(HeaderError::Inconsistent),
-                "{part:?} {length}"
-            );
+            let error = Header::decode(&raw(&header)).unwrap_err();
+            let is_damage = matches!(error, Fault::Damaged("header"));
+            assert!(is_damage, "{part:?} {length}");
         }
     }
 
@@ -605,14 +566,16 @@ mod tests {
                 name_length: 255,
                 trackers: TrackerListNo(77),
             };
-            assert_eq!(Record::decode(&record.encode()), record);
+            let raw = record.encode().try_into().unwrap();
+            assert_eq!(Record::decode(&raw), record);
             assert_eq!(prefix(&record.facts.info_hash), 0x0102_0304_0506_0708);
         }
         let directory = Directory {
             path_offset: u64::MAX,
             first_record: RecordNo(5),
         };
-        assert_eq!(Directory::decode(&directory.encode()), directory);
+        let raw = directory.encode().try_into().unwrap();
+        assert_eq!(Directory::decode(&raw), directory);
     }
 
     #[test]
@@ -647,7 +610,7 @@ mod tests {
             (name, width) => format!("| {name} | {width} | "),
         };
         let rows =
-            Part::ALL.map(|part| page.find(&row(part)).unwrap_or_else(|| panic!("{part:?}")));
+            Part::all().map(|part| page.find(&row(part)).unwrap_or_else(|| panic!("{part:?}")));
         assert!(rows.is_sorted(), "the sections have another order");
         let checksum = 12 + SECTIONS * SECTION_BYTES;
         assert_eq!(HEADER_USED_BYTES, checksum);
@@ -691,6 +654,6 @@ mod tests {
         expected.extend([1, 2, 3, 4]);
         expected.extend([0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
         expected.extend([0x11, 0x22, 0x33, 0x44]);
-        assert_eq!(record.encode().as_slice(), expected);
+        assert_eq!(record.encode(), expected);
     }
 }

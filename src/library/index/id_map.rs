@@ -9,13 +9,12 @@ use crate::torrent::id::TorrentId;
 
 /// Consecutive records with consecutive ids.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Run {
-    /// The first record.
-    pub first_record: RecordNo,
-    /// Its id.
-    pub first_id: TorrentId,
+struct Run {
+    first_record: RecordNo,
+    /// The id of the first record.
+    first_id: TorrentId,
     /// The number of records; never zero.
-    pub count: u32,
+    count: u32,
 }
 
 /// A map between records and ids.
@@ -51,25 +50,11 @@ impl IdMap {
         }
     }
 
-    /// The number of records.
-    #[must_use]
-    pub fn records(&self) -> u32 {
-        self.runs
-            .last()
-            .map_or(0, |run| run.first_record.0 + run.count)
-    }
-
     /// The least id above all in the map.
     #[must_use]
     pub fn end(&self) -> TorrentId {
         let last = self.by_id.last().map(|index| self.run(*index));
         TorrentId(last.map_or(0, |run| run.first_id.0.saturating_add(run.count)))
-    }
-
-    /// The runs in the order of their records.
-    #[must_use]
-    pub fn runs(&self) -> &[Run] {
-        &self.runs
     }
 
     /// The id of a record; `None` when there is no such record.
@@ -140,12 +125,11 @@ mod tests {
         let numbers: Vec<TorrentId> = numbers.iter().copied().map(TorrentId).collect();
         let numbers = numbers.as_slice();
         let map = map(numbers);
-        assert_eq!(map.records() as usize, numbers.len());
         for (record, number) in (0..).zip(numbers) {
             assert_eq!(map.id(RecordNo(record)), Some(*number));
             assert_eq!(map.record(*number), Some(RecordNo(record)));
         }
-        let records = map.records();
+        let records = u32::try_from(numbers.len()).unwrap();
         for beyond in [records, records + 1, u32::MAX] {
             assert_eq!(map.id(RecordNo(beyond)), None);
         }
@@ -166,7 +150,7 @@ mod tests {
         assert_eq!(check(&[0, 1, 2, 3]), IdMap::identity(4));
         assert_eq!(check(&[]), IdMap::identity(0));
         let all = IdMap::identity(20_000_000);
-        assert_eq!(all.runs().len(), 1);
+        assert_eq!(all.runs.len(), 1);
         assert_eq!(
             all.record(TorrentId(19_999_999)),
             Some(RecordNo(19_999_999))
@@ -178,7 +162,7 @@ mod tests {
     fn records_that_come_and_go_shift_the_rest() {
         // The second is gone, two have come in front and one behind.
         let map = check(&[5, 6, 0, 2, 3, 4, 7]);
-        assert_eq!(map.runs().len(), 4);
+        assert_eq!(map.runs.len(), 4);
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! The index: one file that holds every torrent of a library.
 //!
 //! - `format`: the bytes of the file; drawn in `docs/INDEX.md`.
-//! - `writer`, `sort`: writing it, with an external sort. A reader sees the old file or the new one.
+//! - `writer`: writing it. A reader sees the old file or the new one.
 //! - `reader`: opening and reading it. Nothing in the file is trusted.
 //! - `prefixes`: the section that is held in memory. It tells whether an info-hash may be in the index.
 //! - `paths`: finding records by their paths.
 //! - `error`: why an index cannot be used.
-//! - `section_reader`: reads within one section of the file.
 //! - `id_map`: the map between torrent ids and records, while indexes replace each other.
 
 mod error;
@@ -15,8 +14,6 @@ pub mod id_map;
 mod paths;
 pub mod prefixes;
 mod reader;
-mod section_reader;
-mod sort;
 pub mod writer;
 
 pub use error::{Fault, IndexError};

@@ -22,14 +22,16 @@ impl Index {
     /// An [`IndexError`] when the index is damaged or cannot be read.
     pub fn at(&self, path: &MetainfoPath) -> Result<Option<Entry>, IndexError> {
         let Range { start, end } = self.within(&path.directory)?;
-        let name_of = |record: u64| self.name_of(RecordNo(narrow(record)));
+        let mut entries = self.entries_ahead(0..0, 0);
         let found = partition(start.into()..end.into(), |record| {
-            Ok(name_of(record)? < path.name)
+            Ok(entries.name_of(record)? < path.name)
         })?;
-        match found < end.into() && name_of(found)? == path.name {
-            true => self.record(RecordNo(narrow(found))).map(Some),
-            false => Ok(None),
+        let found = u32::try_from(found).expect("the header is checked");
+        if found == end {
+            return Ok(None);
         }
+        let entry = self.record(RecordNo(found))?;
+        Ok((entry.path.name == path.name).then_some(entry))
     }
 
     /// The records of the files in a directory, not of those in directories below it.
@@ -91,11 +93,12 @@ impl Index {
             return Ok(if all { 0..self.records() } else { 0..0 });
         };
         let directories = self.header().entries(Part::Directories);
+        let mut entries = self.entries_ahead(0..0, 0);
         let first = partition(0..directories, |index| {
-            Ok(*self.directory_path(index)? < *wanted)
+            Ok(*entries.directory(index)? < *wanted)
         })?;
         let end = partition(first..directories, |index| {
-            Ok(is_before_end(&self.directory_path(index)?, wanted))
+            Ok(is_before_end(&entries.directory(index)?, wanted))
         })?;
         Ok(self.first_record(first)?..self.first_record(end)?)
     }
@@ -113,7 +116,7 @@ impl Index {
 /// The first of these numbers that is not before what is searched for.
 fn partition(
     numbers: Range<u64>,
-    is_before: impl Fn(u64) -> Result<bool, IndexError>,
+    mut is_before: impl FnMut(u64) -> Result<bool, IndexError>,
 ) -> Result<u64, IndexError> {
     let Range { mut start, mut end } = numbers;
     while start < end {
@@ -124,10 +127,6 @@ fn partition(
         }
     }
     Ok(start)
-}
-
-fn narrow(record: u64) -> u32 {
-    u32::try_from(record).expect("the header is checked")
 }
 
 #[cfg(test)]

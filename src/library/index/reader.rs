@@ -8,7 +8,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -18,12 +18,11 @@ use sha1::{Digest, Sha1};
 
 use super::error::{Fault, IndexError};
 use super::format::{
-    self, Counts, DUPLICATE_BYTES, Directory, Facts, HEADER_BYTES, Header, HeaderError,
-    MetainfoPath, POSITION_BYTES, PREFIX_BYTES, Part, RECORD_BYTES, Record, RecordNo, Section,
-    State, TrackerListNo,
+    self, Counts, DUPLICATE_BYTES, Directory, Facts, HEADER_BYTES, Header, MetainfoPath,
+    POSITION_BYTES, PREFIX_BYTES, Part, RECORD_BYTES, Record, RecordNo, Section, State,
+    TrackerListNo,
 };
 use super::prefixes::Prefixes;
-use super::section_reader::SectionReader;
 use super::writer::Origin;
 use crate::torrent::metainfo::METAINFO_MAX_BYTES;
 use crate::wire::message::InfoHash;
@@ -154,7 +153,7 @@ impl Index {
     /// # Errors
     /// An [`IndexError`] that names the damaged section.
     pub fn check(&self) -> Result<(), IndexError> {
-        for part in Part::ALL {
+        for part in Part::all() {
             let checked = read_checked(&self.file, &self.header, part, |_| ());
             checked.map_err(|fault| fault.of(&self.path))?;
         }
@@ -209,11 +208,9 @@ impl Index {
         info_hash: &InfoHash,
     ) -> Result<Option<Entry>, IndexError> {
         for position in candidates.0 {
-            let number = self.record_at(position)?;
-            let record = Record::decode(&self.fixed(Part::Records, number.0.into())?);
-            if record.facts.info_hash == *info_hash {
-                let entry = self.complete(number, &record, &mut self.path_readers(0));
-                return entry.map(Some);
+            let entry = self.record(self.record_at(position)?)?;
+            if entry.facts.info_hash == *info_hash {
+                return Ok(Some(entry));
             }
         }
         Ok(None)
@@ -224,8 +221,7 @@ impl Index {
     /// # Errors
     /// An [`IndexError`] when the index is damaged or cannot be read.
     pub fn record(&self, record: RecordNo) -> Result<Entry, IndexError> {
-        let raw = self.fixed(Part::Records, record.0.into())?;
-        self.complete(record, &Record::decode(&raw), &mut self.path_readers(0))
+        self.entries_ahead(0..0, 0).entry(record)
     }
 
     /// All entries in the order of their paths.
@@ -239,7 +235,9 @@ impl Index {
         Entries {
             index: self,
             records: self.reader(Part::Records, ahead_bytes),
-            path_readers: self.path_readers(ahead_bytes),
+            names: self.reader(Part::Names, ahead_bytes),
+            directories: self.reader(Part::Directories, ahead_bytes),
+            paths: self.reader(Part::DirectoryPaths, ahead_bytes),
             range: records.start..records.end.min(self.records()),
         }
     }
@@ -384,8 +382,15 @@ impl Index {
     }
 
     pub(super) fn reader(&self, part: Part, ahead_bytes: usize) -> SectionReader<'_> {
-        let section = self.header.section(part);
-        SectionReader::new((&self.file, &self.path), part, section, ahead_bytes)
+        SectionReader {
+            file: &self.file,
+            path: &self.path,
+            part,
+            section: self.header.section(part),
+            ahead_bytes,
+            start: 0,
+            bytes: Vec::new(),
+        }
     }
 
     /// The bytes of one fixed-width entry.
@@ -397,85 +402,132 @@ impl Index {
         self.reader(part, 0).entry(index).copied()
     }
 
-    fn path_readers(&self, ahead_bytes: usize) -> PathReaders<'_> {
-        PathReaders {
-            names: self.reader(Part::Names, ahead_bytes),
-            directories: self.reader(Part::Directories, ahead_bytes),
-            paths: self.reader(Part::DirectoryPaths, ahead_bytes),
-        }
-    }
-
-    /// The name of the metainfo file of a record.
-    pub(super) fn name_of(&self, record: RecordNo) -> Result<OsString, IndexError> {
-        let raw = self.fixed(Part::Records, record.0.into())?;
-        self.name(&Record::decode(&raw), &mut self.path_readers(0))
-    }
-
-    /// The path of a directory by its index, relative to the root.
-    pub(super) fn directory_path(&self, index: u64) -> Result<PathBuf, IndexError> {
-        self.directory(index, &mut self.path_readers(0))
-    }
-
-    fn name(&self, record: &Record, readers: &mut PathReaders<'_>) -> Result<OsString, IndexError> {
-        let length = record.name_length.into();
-        let name = OsStr::from_bytes(readers.names.at(record.name_offset, length)?);
-        if !is_plain(Path::new(name)) || Path::new(name).file_name() != Some(name) {
-            return Err(self.damaged(Part::Names));
-        }
-        Ok(name.to_owned())
-    }
-
-    fn directory(&self, index: u64, readers: &mut PathReaders<'_>) -> Result<PathBuf, IndexError> {
-        let tables = (&mut readers.directories, &mut readers.paths);
-        let offset = |raw: &_| Directory::decode(raw).path_offset;
-        let path = self.between(tables, index, MAX_PATH_BYTES, offset)?;
-        let path = Path::new(OsStr::from_bytes(path));
-        if !is_plain(path) {
-            return Err(self.damaged(Part::DirectoryPaths));
-        }
-        Ok(path.to_path_buf())
-    }
-
-    fn complete(
-        &self,
-        number: RecordNo,
-        record: &Record,
-        readers: &mut PathReaders<'_>,
-    ) -> Result<Entry, IndexError> {
-        let directory = self.directory(record.directory.into(), readers)?;
-        Ok(Entry {
-            facts: record.facts,
-            record: number,
-            path: MetainfoPath {
-                directory: self.origin.root.join(directory),
-                name: self.name(record, readers)?,
-            },
-            duplicate: self.first_of(number).is_some(),
-            trackers: record.trackers,
-        })
-    }
-
     fn damaged(&self, part: Part) -> IndexError {
         Fault::Damaged(part.name()).of(&self.path)
     }
 }
 
-/// Readers of the sections that the path of a record is in.
-struct PathReaders<'a> {
-    names: SectionReader<'a>,
-    directories: SectionReader<'a>,
-    paths: SectionReader<'a>,
+/// Reads one section of the file. The bytes of the last read are kept, so reading in order costs few
+/// system calls.
+pub(super) struct SectionReader<'a> {
+    file: &'a File,
+    /// Of the file, for errors.
+    path: &'a Path,
+    part: Part,
+    section: Section,
+    /// The least number of bytes of a read, as far as the section goes.
+    ahead_bytes: usize,
+    /// The offset of `bytes` in the section.
+    start: u64,
+    bytes: Vec<u8>,
 }
 
-/// The iterator of [`Index::entries`].
+impl SectionReader<'_> {
+    /// The bytes at an offset of the section.
+    ///
+    /// # Errors
+    /// [`Fault::Damaged`] beyond the section: then a number in another section is wrong.
+    /// [`Fault::Unreadable`] with an error of pread(2).
+    fn at(&mut self, offset: u64, length: u64) -> Result<&[u8], IndexError> {
+        let (path, part) = (self.path, self.part);
+        self.read(offset, length).map_err(|error| {
+            let fault = match error.kind() {
+                ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => Fault::Damaged(part.name()),
+                _ => Fault::Unreadable(error),
+            };
+            fault.of(path)
+        })
+    }
+
+    fn read(&mut self, offset: u64, length: u64) -> io::Result<&[u8]> {
+        let end = offset.saturating_add(length);
+        if end > self.section.length {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        let held = self.start..self.start + self.bytes.len() as u64;
+        if offset < held.start || end > held.end {
+            let wanted = length.max(self.ahead_bytes as u64);
+            let wanted = wanted.min(self.section.length - offset);
+            let wanted = usize::try_from(wanted).map_err(|_| ErrorKind::InvalidInput)?;
+            self.start = offset;
+            self.bytes.resize(wanted, 0);
+            let in_file = self.section.offset.saturating_add(offset);
+            if let Err(error) = self.file.read_exact_at(&mut self.bytes, in_file) {
+                self.bytes.clear();
+                return Err(error);
+            }
+        }
+        let narrow = |bytes| usize::try_from(bytes).expect("the range is in memory");
+        let from = narrow(offset - self.start);
+        let bytes = self.bytes.get(from..from + narrow(length));
+        Ok(bytes.expect("the range is in memory"))
+    }
+
+    /// The fixed-width entry of this index.
+    ///
+    /// # Errors
+    /// As [`SectionReader::at`].
+    pub(super) fn entry<const N: usize>(&mut self, index: u64) -> Result<&[u8; N], IndexError> {
+        let bytes = self.at(index.saturating_mul(N as u64), N as u64)?;
+        Ok(bytes.try_into().expect("as many bytes were read"))
+    }
+}
+
+/// The iterator of [`Index::entries`]: readers of the sections that an entry is in.
 pub struct Entries<'a> {
     index: &'a Index,
     records: SectionReader<'a>,
-    path_readers: PathReaders<'a>,
+    names: SectionReader<'a>,
+    directories: SectionReader<'a>,
+    paths: SectionReader<'a>,
     range: Range<u32>,
 }
 
 impl Entries<'_> {
+    fn entry(&mut self, number: RecordNo) -> Result<Entry, IndexError> {
+        let record = Record::decode(self.records.entry(number.0.into())?);
+        let directory = self.directory(record.directory.into())?;
+        Ok(Entry {
+            facts: record.facts,
+            record: number,
+            path: MetainfoPath {
+                directory: self.index.origin.root.join(directory),
+                name: self.name(&record)?,
+            },
+            duplicate: self.index.first_of(number).is_some(),
+            trackers: record.trackers,
+        })
+    }
+
+    /// The name of the metainfo file of a record.
+    pub(super) fn name_of(&mut self, record: u64) -> Result<OsString, IndexError> {
+        let record = Record::decode(self.records.entry(record)?);
+        self.name(&record)
+    }
+
+    fn name(&mut self, record: &Record) -> Result<OsString, IndexError> {
+        let raw = self
+            .names
+            .at(record.name_offset, record.name_length.into())?;
+        let name = OsStr::from_bytes(raw);
+        if !is_plain(Path::new(name)) || Path::new(name).file_name() != Some(name) {
+            return Err(self.index.damaged(Part::Names));
+        }
+        Ok(name.to_owned())
+    }
+
+    /// The path of a directory by its index, relative to the root.
+    pub(super) fn directory(&mut self, index: u64) -> Result<PathBuf, IndexError> {
+        let tables = (&mut self.directories, &mut self.paths);
+        let offset = |raw: &_| Directory::decode(raw).path_offset;
+        let path = self.index.between(tables, index, MAX_PATH_BYTES, offset)?;
+        let path = Path::new(OsStr::from_bytes(path));
+        if !is_plain(path) {
+            return Err(self.index.damaged(Part::DirectoryPaths));
+        }
+        Ok(path.to_path_buf())
+    }
+
     /// The record that comes next.
     pub(in crate::library) fn upcoming(&self) -> RecordNo {
         RecordNo(self.range.start)
@@ -487,10 +539,7 @@ impl Iterator for Entries<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let number = self.range.next()?;
-        let record = self.records.entry(number.into()).map(Record::decode);
-        let complete =
-            |record| (self.index).complete(RecordNo(number), &record, &mut self.path_readers);
-        Some(record.and_then(complete))
+        Some(self.entry(RecordNo(number)))
     }
 }
 
@@ -553,11 +602,7 @@ fn open_header(path: &Path) -> Result<(File, Header), Fault> {
         }
         other => other?,
     }
-    let header = Header::decode(&raw).map_err(|error| match error {
-        HeaderError::NotAnIndex => Fault::NotAnIndex,
-        HeaderError::Version(version) => Fault::Version(version),
-        HeaderError::Checksum | HeaderError::Inconsistent => Fault::Damaged("header"),
-    })?;
+    let header = Header::decode(&raw)?;
     let expected = header.end();
     if found < expected {
         return Err(Fault::Truncated { expected, found });

@@ -2,9 +2,10 @@
 //!
 //! Everything goes to a new file, which is renamed to the target when it is complete and on disk.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Seek, Write};
+use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -15,13 +16,16 @@ use super::format::{
     self, Counts, Directory, Facts, HEADER_BYTES, Header, MAX_RECORDS, Part, RECORD_BYTES, Record,
     RecordNo, Section, State, TrackerListNo,
 };
-use super::sort::{Pair, Sorter};
 use crate::locked;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
 
 /// Bytes gathered before they are written.
 const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Pairs that are sorted at a time: 64 MiB. A library of a few million torrents takes one pass over its
+/// records, one of 20 million takes five.
+const PAIRS_IN_MEMORY: u32 = 4 << 20;
 
 /// Different lists of announce URLs that are remembered, so that each is stored once. A library has
 /// few; in one where every torrent has its own, the rest is stored as it comes (some 100 MiB here).
@@ -67,12 +71,14 @@ pub struct Written {
     pub bytes: u64,
 }
 
+/// The prefix of an info-hash, and the number of its record.
+type Pair = (u64, u32);
+
 /// An index that is being written.
 pub struct Writer {
     target: PathBuf,
     new: NewFile,
     streams: Streams,
-    sorter: Sorter,
     records: u32,
     /// Records that are [`State::Served`].
     served: u64,
@@ -95,7 +101,7 @@ impl Writer {
         let path = with_suffix(target, ".new");
         let mut file = locked::open(&path)?;
         file.set_len(0)?;
-        file.seek(io::SeekFrom::Start(HEADER_BYTES as u64))?;
+        file.seek(SeekFrom::Start(HEADER_BYTES as u64))?;
         let records = Stream::new(file.try_clone()?);
         let new = NewFile {
             file,
@@ -103,13 +109,12 @@ impl Writer {
             is_renamed: false,
         };
         let mut streams = vec![records];
-        for _ in Part::ALL.iter().skip(1) {
+        for _ in Part::all().iter().skip(1) {
             streams.push(Stream::new(scratch(&new.path)?));
         }
         Ok(Writer {
             target: target.to_path_buf(),
             streams: Streams(streams),
-            sorter: Sorter::new(scratch(&new.path)?),
             records: 0,
             served: 0,
             directories: 0,
@@ -185,10 +190,6 @@ impl Writer {
         self.name.clear();
         self.name.extend(new.name);
         self.streams.write(Part::Records, &record.encode())?;
-        if new.facts.state != State::Unusable {
-            let prefix = format::prefix(&new.facts.info_hash);
-            self.sorter.push((prefix, number.0))?;
-        }
         self.records += 1;
         self.served += u64::from(new.facts.state == State::Served);
         Ok(number)
@@ -210,15 +211,11 @@ impl Writer {
         };
         // Records are read back from the file.
         streams.of(Part::Records).out.flush()?;
-        let mut sorted = self.sorter.finish()?;
-        let mut alike: Vec<Pair> = Vec::new();
-        let mut next = sorted.pop()?;
-        while let Some(pair) = next {
-            alike.push(pair);
-            next = sorted.pop()?;
-            if next.is_none_or(|next| next.0 != pair.0) {
-                drop_duplicates(&new.file, &mut alike, &mut written)?;
-                for (prefix, record) in alike.drain(..) {
+        let passes = self.records.div_ceil(PAIRS_IN_MEMORY);
+        for pass in 0..passes {
+            let pairs = sorted_pairs(&new.file, self.records, pass, passes)?;
+            for alike in pairs.chunk_by(|one, next| one.0 == next.0) {
+                for (prefix, record) in &*without_duplicates(&new.file, alike, &mut written)? {
                     streams.write(Part::Prefixes, &prefix.to_le_bytes())?;
                     streams.write(Part::Positions, &record.to_le_bytes())?;
                     written.torrents += 1;
@@ -238,12 +235,14 @@ impl Writer {
 
         let mut header = Header::default();
         written.bytes = HEADER_BYTES as u64;
-        for (part, stream) in Part::ALL.into_iter().zip(streams.0) {
+        for (part, stream) in Part::all().into_iter().zip(streams.0) {
             let (mut scratch, section) = stream.finish(written.bytes)?;
             header.set_section(part, section);
             written.bytes += section.length;
-            // The records are in the file already.
-            if part != Part::Records {
+            if part == Part::Records {
+                // They are in the file already; what follows comes after them.
+                scratch.seek(SeekFrom::Start(written.bytes))?;
+            } else {
                 scratch.rewind()?;
                 io::copy(&mut scratch, &mut &new.file)?;
             }
@@ -285,7 +284,7 @@ impl Drop for NewFile {
     }
 }
 
-/// One stream for each section, in the order of [`Part::ALL`].
+/// One stream for each section, in the order of the parts.
 struct Streams(Vec<Stream>);
 
 impl Streams {
@@ -331,14 +330,38 @@ impl Stream {
     }
 }
 
-/// Keeps one record of each info-hash: the first that is served, or else the first. All of them have
-/// the same prefix.
-fn drop_duplicates(file: &File, alike: &mut Vec<Pair>, written: &mut Written) -> io::Result<()> {
+/// The pairs of one of the equal ranges that all prefixes are divided into, ascending. Info-hashes are
+/// uniform, so each range has as many.
+fn sorted_pairs(file: &File, records: u32, pass: u32, passes: u32) -> io::Result<Vec<Pair>> {
+    let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
+    reader.seek(SeekFrom::Start(HEADER_BYTES as u64))?;
+    let mut pairs = Vec::new();
+    for number in 0..records {
+        let mut raw = [0; RECORD_BYTES];
+        reader.read_exact(&mut raw)?;
+        let facts = Record::decode(&raw).facts;
+        let prefix = format::prefix(&facts.info_hash);
+        let range = (u128::from(prefix) * u128::from(passes)) >> 64;
+        if range == u128::from(pass) && facts.state != State::Unusable {
+            pairs.push((prefix, number));
+        }
+    }
+    pairs.sort_unstable();
+    Ok(pairs)
+}
+
+/// One record of each info-hash: the first that is served, or else the first. All pairs have the same
+/// prefix.
+fn without_duplicates<'a>(
+    file: &File,
+    alike: &'a [Pair],
+    written: &mut Written,
+) -> io::Result<Cow<'a, [Pair]>> {
     if alike.len() < 2 {
-        return Ok(());
+        return Ok(alike.into());
     }
     let mut records = Vec::with_capacity(alike.len());
-    for pair in alike.drain(..) {
+    for &pair in alike {
         let mut raw = [0; RECORD_BYTES];
         let offset = u64::from(pair.1) * RECORD_BYTES as u64;
         file.read_exact_at(&mut raw, HEADER_BYTES as u64 + offset)?;
@@ -349,16 +372,17 @@ fn drop_duplicates(file: &File, alike: &mut Vec<Pair>, written: &mut Written) ->
     }
     records.sort_unstable_by_key(|(is_served, pair, _)| (!is_served, *pair));
     let mut first_of: HashMap<InfoHash, u32> = HashMap::new();
+    let mut kept = Vec::new();
     for (is_served, pair, info_hash) in records {
         let first = *first_of.entry(info_hash).or_insert(pair.1);
         if first == pair.1 {
-            alike.push(pair);
+            kept.push(pair);
         } else {
             (written.duplicates).push((RecordNo(pair.1), RecordNo(first)));
             written.served -= u64::from(is_served);
         }
     }
-    Ok(())
+    Ok(kept.into())
 }
 
 fn encode_origin(origin: &Origin) -> Vec<u8> {
@@ -393,4 +417,49 @@ fn sync_directory(path: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::library::index::format::ContentName;
+    use crate::torrent::reader::FileStamp;
+
+    #[test]
+    fn pairs_are_sorted_in_any_number_of_passes() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut file = tempfile::tempfile().unwrap();
+        file.seek(SeekFrom::Start(HEADER_BYTES as u64)).unwrap();
+        let mut expected = Vec::new();
+        for number in 0..5_000 {
+            let mut info_hash = InfoHash([0; 20]);
+            // A few are equal.
+            random.fill(&mut info_hash.0[..2]);
+            let state = match random.bool() {
+                true => State::Withdrawn,
+                false => State::Unusable,
+            };
+            if state == State::Withdrawn {
+                expected.push((format::prefix(&info_hash), number));
+            }
+            let record = Record {
+                facts: Facts {
+                    info_hash,
+                    state,
+                    content_name: ContentName::default(),
+                    stamp: FileStamp::default(),
+                },
+                directory: 0,
+                name_offset: 0,
+                name_length: 1,
+                trackers: TrackerListNo(0),
+            };
+            file.write_all(&record.encode()).unwrap();
+        }
+        expected.sort_unstable();
+        for passes in [1, 2, 3, 5, 1000] {
+            let pairs = (0..passes).map(|pass| sorted_pairs(&file, 5_000, pass, passes).unwrap());
+            assert!(pairs.flatten().eq(expected.iter().copied()), "{passes}");
+        }
+    }
 }

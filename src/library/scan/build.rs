@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
 
 use thiserror::Error;
 
@@ -201,6 +202,7 @@ fn write(
     let mut outcome = Ok(());
     parallel::in_order(
         plan.threads,
+        thread::Builder::new,
         MergeWalk::new(
             starts.walk(),
             previous.map(|previous| previous.index),

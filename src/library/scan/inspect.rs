@@ -3,7 +3,6 @@
 //! Blocks.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use super::walk::{DescriptorWait, is_away};
@@ -12,6 +11,7 @@ use crate::torrent::catalogue::RefusalReason;
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::reader::{FileStamp, Reader};
 use crate::wire::message::InfoHash;
+use crate::workers::contained;
 
 /// Where content lies.
 #[derive(Clone, Debug)]
@@ -89,8 +89,7 @@ impl Inspection {
         reader: &mut Reader,
         read: impl FnOnce(&mut Reader) -> Result<Self, RefusalReason>,
     ) -> Result<Self, RefusalReason> {
-        let inspection = catch_unwind(AssertUnwindSafe(|| read(reader)));
-        inspection.unwrap_or_else(|_| {
+        contained(|| read(reader)).unwrap_or_else(|_| {
             *reader = Reader::default();
             let defect = io::Error::other("reading it panicked, a defect of hekate");
             Ok(Self::refused(defect.into()))

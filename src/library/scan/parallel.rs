@@ -16,9 +16,9 @@ pub fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Does `work` on every item with this many threads, each with its own worker, and hands the
-/// results to `take` in the order of the items. The items are made by one more thread. Ends early
-/// when `take` breaks. When the system allows fewer threads, those do the work.
+/// Does `work` on every item with this many threads of these builders, each with its own worker, and
+/// hands the results to `take` in the order of the items. The items are made by one more thread, the
+/// first. Ends early when `take` breaks. When the system allows fewer threads, those do the work.
 ///
 /// # Errors
 /// Those of clone(2), when not even one thread of each kind can be started. Nothing is taken then.
@@ -26,21 +26,6 @@ pub fn cores() -> usize {
 /// # Panics
 /// When a worker does, after the others have ended.
 pub fn in_order<T, R, W>(
-    threads: usize,
-    items: impl Iterator<Item = T> + Send,
-    worker: impl Fn() -> W + Sync,
-    take: impl FnMut(R) -> ControlFlow<()>,
-) -> io::Result<()>
-where
-    T: Send,
-    R: Send,
-    W: FnMut(T) -> R,
-{
-    in_order_on(threads, Builder::new, items, worker, take)
-}
-
-/// [`in_order`] on threads of these builders: the first makes the items.
-fn in_order_on<T, R, W>(
     threads: usize,
     mut builder: impl FnMut() -> Builder,
     items: impl Iterator<Item = T> + Send,
@@ -108,6 +93,7 @@ mod tests {
             let mut taken = Vec::new();
             in_order(
                 threads,
+                Builder::new,
                 0..10_000_u64,
                 || |item| item * 2,
                 |result| {
@@ -125,6 +111,7 @@ mod tests {
         let made = Mutex::new(0);
         in_order(
             3,
+            Builder::new,
             0..100,
             || {
                 *made.lock().unwrap() += 1;
@@ -143,6 +130,7 @@ mod tests {
             let run = std::panic::AssertUnwindSafe(|| {
                 in_order(
                     threads,
+                    Builder::new,
                     0..100_000,
                     || |item: u32| assert!(item != 500, "on purpose"),
                     |()| {
@@ -172,7 +160,7 @@ mod tests {
             taken += 1;
             ControlFlow::Continue(())
         };
-        let run = in_order_on(4, builder, 0..1_000, || |_| (), take);
+        let run = in_order(4, builder, 0..1_000, || |_| (), take);
         (run, taken)
     }
 
@@ -204,6 +192,7 @@ mod tests {
         let mut taken = 0;
         in_order(
             2,
+            Builder::new,
             items,
             || |()| (),
             |()| {

@@ -6,12 +6,11 @@
 
 mod descent;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use self::descent::Walk;
-pub(in crate::library) use self::descent::{DescriptorWait, LINKS_MAX};
+pub(in crate::library) use self::descent::{DescriptorWait, LINKS_MAX, Walk};
 use crate::torrent::catalogue::Refusal;
 
 /// Files of one directory, in the order of their names.
@@ -38,7 +37,7 @@ enum Start {
     /// All below it.
     All,
     /// These files of it.
-    Names(Vec<OsString>),
+    Names(BTreeSet<OsString>),
     /// None: it is absent or empty.
     Away,
 }
@@ -103,16 +102,10 @@ impl Starts {
                 starts.within.push(file);
             } else if let (Some(directory), Some(name)) = (file.parent(), file.file_name()) {
                 let start = starts.directories.entry(directory.to_path_buf());
-                let start = start.or_insert_with(|| Start::Names(Vec::new()));
+                let start = start.or_insert_with(|| Start::Names(BTreeSet::new()));
                 if let Start::Names(names) = start {
-                    names.push(name.to_owned());
+                    names.insert(name.to_owned());
                 }
-            }
-        }
-        for start in starts.directories.values_mut() {
-            if let Start::Names(names) = start {
-                names.sort_unstable();
-                names.dedup();
             }
         }
         starts
@@ -149,20 +142,14 @@ impl Starts {
             .into_iter()
             .flat_map(move |(directory, start)| match start {
                 Start::All => Walk::new(&directory, within.clone()),
-                Start::Names(names) => Walk::only(Step::Batch(Batch { directory, names })),
+                Start::Names(names) => {
+                    let names = names.into_iter().collect();
+                    Walk::only(Step::Batch(Batch { directory, names }))
+                }
                 Start::Away => Walk::only(Step::Away(directory)),
             });
         refused.chain(steps)
     }
-}
-
-/// Walks below a directory, whose path is kept as it is, as a walk from `start` reaches it: a symlink
-/// back to a directory above is a loop here too.
-pub(in crate::library) fn below(
-    directory: &Path,
-    start: &Path,
-) -> impl Iterator<Item = Step> + use<> {
-    Walk::below(directory, start)
 }
 
 /// Returns true if a start is absent, or an empty directory.
@@ -315,7 +302,7 @@ mod tests {
         let (_directory, previous) = tree(&["a/x.torrent", "a/b/y.torrent"]);
         std::os::unix::fs::symlink(&previous, previous.join("a/b/up")).unwrap();
         let found = |directory: &str| -> Vec<String> {
-            let steps = below(&previous.join(directory), &previous);
+            let steps = Walk::below(&previous.join(directory), &previous);
             steps.map(|step| format!("{step:?}")).collect()
         };
         let steps = found("a/b");
@@ -379,7 +366,7 @@ mod tests {
         assert_eq!(links, Some(LINKS_MAX));
         // A walk from below says the same.
         let way = previous.join("a/link-1/link-2/link-3");
-        let below: Vec<Step> = below(&way, &previous).collect();
+        let below: Vec<Step> = Walk::below(&way, &previous).collect();
         let within = found.iter();
         let within = within.filter(|line| line.contains("a/link-1/link-2/link-3/"));
         assert_eq!(within.count(), below.len());

@@ -6,14 +6,12 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use sha1::{Digest, Sha1};
 use walkdir::WalkDir;
 
 use crate::library::scan::build::Progress;
-use crate::torrent::content::{self, ContentError};
+use crate::torrent::content::{self, ContentError, PieceHasher};
 use crate::torrent::layout::{ExtentSource, Layout};
 use crate::torrent::metainfo::{Metainfo, MetainfoFile};
 use crate::wire::message::InfoHash;
@@ -27,9 +25,6 @@ pub(super) struct Torrent {
     /// The SHA-1 of each piece.
     pub(super) hashes: Vec<[u8; 20]>,
 }
-
-/// Bytes that are read and hashed at a time: they stay in the processor's cache in between.
-const STEP_BYTES: usize = 128 * 1024;
 
 /// Extra files that are named for one torrent. Its directory may be that of a whole disk.
 const MAX_EXTRA: usize = 1000;
@@ -103,7 +98,7 @@ impl Report {
 /// Memory that is kept from one run to the next.
 #[derive(Default)]
 pub(super) struct Hasher {
-    buffer: Vec<u8>,
+    piece: PieceHasher,
     /// The file that was read last; `None` when it cannot be.
     open: Option<(u32, Option<File>)>,
 }
@@ -116,43 +111,40 @@ impl Hasher {
         progress: &Progress,
     ) -> Report {
         self.open = None;
-        self.buffer.resize(STEP_BYTES, 0);
         let mut report = Report::new(torrent);
         let piece_length = u64::from(torrent.metainfo.piece_length);
         for index in pieces.clone() {
             let start = u64::from(index) * piece_length;
-            let mut digest = Sha1::new();
             let mut is_whole = true;
             for extent in torrent.layout.extents(start, piece_length) {
                 let read = match extent.source {
                     ExtentSource::Zeros => {
-                        self.zeros(extent.length, &mut digest);
+                        self.piece.add_zeros(extent.length);
                         Ok(())
                     }
                     ExtentSource::File(file) => {
                         if extent.offset == 0 {
                             report.faults.extend(self.examine(torrent, file).err());
                         }
-                        self.read(torrent, file, extent.offset, extent.length, &mut digest)
-                            .map_err(|error| {
-                                // One that is short or missing was found when it was examined.
-                                if !matches!(
-                                    error.kind(),
-                                    ErrorKind::UnexpectedEof | ErrorKind::NotFound
-                                ) {
-                                    let path = path(file_of(torrent, file)).to_path_buf();
-                                    report.add_fault(ContentError::Unreadable(path, error));
-                                }
-                            })
+                        self.read(torrent, file, extent.offset, extent.length)
                     }
                 };
                 is_whole &= read.is_ok();
+                // One that is short or missing was found when it was examined.
+                let known = [ErrorKind::UnexpectedEof, ErrorKind::NotFound];
+                if let (Err(error), ExtentSource::File(file)) = (read, extent.source)
+                    && !known.contains(&error.kind())
+                {
+                    let path = path(file_of(torrent, file)).to_path_buf();
+                    report.add_fault(ContentError::Unreadable(path, error));
+                }
             }
             let hash = torrent.hashes.get(index as usize);
             let hash = hash.expect("each piece has a hash");
+            let found = self.piece.finish();
             if !is_whole {
                 report.absent.push(index);
-            } else if *hash != <[u8; 20]>::from(digest.finalize()) {
+            } else if *hash != found {
                 report.corrupt.push(index);
             }
             progress.add(0, piece_length.min(torrent.metainfo.total_length - start));
@@ -174,40 +166,13 @@ impl Hasher {
         Ok(())
     }
 
-    fn read(
-        &mut self,
-        torrent: &Torrent,
-        file: u32,
-        offset: u64,
-        length: u64,
-        digest: &mut Sha1,
-    ) -> io::Result<()> {
+    fn read(&mut self, torrent: &Torrent, file: u32, offset: u64, length: u64) -> io::Result<()> {
         if self.open.as_ref().is_none_or(|(open, _)| *open != file) {
             self.open = Some((file, open_any_length(torrent, file)));
         }
-        let Some((_, Some(open))) = &self.open else {
-            return Err(ErrorKind::NotFound.into());
-        };
-        let mut at = offset;
-        let end = offset + length;
-        while at < end {
-            let step = usize::try_from(end - at).unwrap_or(STEP_BYTES);
-            let (now, _) = self.buffer.split_at_mut(step.min(STEP_BYTES));
-            open.read_exact_at(now, at)?;
-            digest.update(&*now);
-            at += now.len() as u64;
-        }
-        Ok(())
-    }
-
-    fn zeros(&mut self, length: u64, digest: &mut Sha1) {
-        self.buffer.fill(0);
-        let mut left = length;
-        while left > 0 {
-            let step = usize::try_from(left).unwrap_or(STEP_BYTES);
-            let (now, _) = self.buffer.split_at(step.min(STEP_BYTES));
-            digest.update(now);
-            left -= now.len() as u64;
+        match &self.open {
+            Some((_, Some(open))) => self.piece.add(open, offset, length),
+            _ => Err(ErrorKind::NotFound.into()),
         }
     }
 }
@@ -241,13 +206,7 @@ fn extra(torrent: &Torrent) -> Vec<PathBuf> {
         .into_iter()
         .filter_map(Result::ok)
         .filter(|entry| !entry.file_type().is_dir())
-        .filter_map(|entry| {
-            entry
-                .path()
-                .strip_prefix(&torrent.root)
-                .ok()
-                .map(Path::to_path_buf)
-        })
+        .filter_map(|entry| Some(entry.path().strip_prefix(&torrent.root).ok()?.to_path_buf()))
         .filter(|path| !known.contains(&**path))
         .take(MAX_EXTRA + 1)
         .collect()

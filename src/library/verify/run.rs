@@ -6,6 +6,7 @@ use std::io;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 pub use super::hash::Report;
 use super::hash::{Hasher, Torrent};
@@ -59,6 +60,7 @@ pub fn verify(
     let mut report: Option<Report> = None;
     parallel::in_order(
         threads,
+        thread::Builder::new,
         jobs(subject, content)?,
         || {
             let mut hasher = Hasher::default();

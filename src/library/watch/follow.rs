@@ -10,12 +10,13 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, Event, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
 use super::mounts;
@@ -39,13 +40,8 @@ const DIRECTORY: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::ONLYDIR);
 
 /// Events of a directory on the path to a root; it may be a directory of the library as well.
-const PATH: WatchFlags = WatchFlags::CREATE
-    .union(WatchFlags::CLOSE_WRITE)
-    .union(WatchFlags::MOVE)
-    .union(WatchFlags::DELETE)
-    .union(WatchFlags::DELETE_SELF)
-    .union(WatchFlags::MOVE_SELF)
-    .union(WatchFlags::ONLYDIR)
+const PATH: WatchFlags = DIRECTORY
+    .difference(WatchFlags::MODIFY.union(WatchFlags::ATTRIB))
     .union(WatchFlags::MASK_ADD);
 
 /// Events of a presence root itself.
@@ -59,40 +55,6 @@ const ANY_NAME: &str = "";
 
 /// How often a path that keeps changing is resolved in a row. The next event resolves it again.
 const RESOLVES_MAX: usize = 10;
-
-/// An event of the kernel.
-pub(super) struct Event {
-    watch: i32,
-    flags: ReadFlags,
-    /// The name in the watched directory; `None` for the directory itself.
-    name: Option<OsString>,
-}
-
-impl From<&inotify::Event<'_>> for Event {
-    fn from(event: &inotify::Event<'_>) -> Self {
-        let name = event.file_name().map(|name| name.to_bytes().to_vec());
-        Event {
-            watch: event.wd(),
-            flags: event.events(),
-            name: name.map(OsString::from_vec),
-        }
-    }
-}
-
-impl Event {
-    /// Returns true if events were lost.
-    pub(super) fn is_overflow(&self) -> bool {
-        self.flags.contains(ReadFlags::QUEUE_OVERFLOW)
-    }
-
-    fn is_of(&self, name: &OsStr) -> bool {
-        name == ANY_NAME || self.name.as_deref() == Some(name)
-    }
-
-    fn is(&self, any: ReadFlags) -> bool {
-        self.flags.intersects(any)
-    }
-}
 
 /// A root as it was when last resolved.
 struct Root {
@@ -113,7 +75,7 @@ enum Unwatched {
 
 /// All watches, and what each is for.
 pub(super) struct Follower {
-    inotify: OwnedFd,
+    inotify: Arc<OwnedFd>,
     tree: Tree,
     bound: usize,
     roots: Vec<Root>,
@@ -130,8 +92,9 @@ pub(super) struct Follower {
     pub(super) pending: Pending,
 }
 
-fn new_instance() -> io::Result<OwnedFd> {
-    Ok(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?)
+fn new_instance() -> io::Result<Arc<OwnedFd>> {
+    let flags = CreateFlags::CLOEXEC | CreateFlags::NONBLOCK;
+    Ok(Arc::new(inotify::init(flags)?))
 }
 
 impl Follower {
@@ -151,8 +114,7 @@ impl Follower {
             tree: Tree::new(bound),
             bound,
             roots: roots.collect(),
-            presence_roots: presence_roots
-                .iter()
+            presence_roots: (presence_roots.iter())
                 .map(|given| PresenceRoot::new(given))
                 .collect(),
             path_names: HashMap::new(),
@@ -186,8 +148,8 @@ impl Follower {
     }
 
     /// Readable when there are events.
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
+    pub(super) fn inotify(&self) -> &Arc<OwnedFd> {
+        &self.inotify
     }
 
     /// The number of nodes: a directory counts once for each path that leads to it.
@@ -196,24 +158,27 @@ impl Follower {
     }
 
     /// Handles an event. A run of events ends with [`Follower::resolve_roots`].
-    pub(super) fn handle(&mut self, event: &Event) {
-        let is_self = event.name.is_none();
-        if let Some(names) = self.path_names.get(&event.watch)
-            && (is_self || names.iter().any(|name| event.is_of(name)))
+    pub(super) fn handle(&mut self, event: &Event<'_>) {
+        let (watch, flags) = (event.wd(), event.events());
+        // Without a name it is about the watched directory itself.
+        let name = event.file_name();
+        let name = name.map(|name| OsStr::from_bytes(name.to_bytes()));
+        if let Some(names) = self.path_names.get(&watch)
+            && name.is_none_or(|name| names.iter().any(|other| other == ANY_NAME || other == name))
         {
             self.is_unresolved = true;
             self.note_files();
         }
         let ended = ReadFlags::IGNORED | ReadFlags::UNMOUNT | ReadFlags::DELETE_SELF;
-        if event.is(ended) {
-            self.end(event);
-        } else if let Some(name) = &event.name {
-            for node in self.tree.of(event.watch) {
-                self.handle_entry(event, node, name);
+        if flags.intersects(ended) {
+            self.end(watch, flags);
+        } else if let Some(name) = name {
+            for node in self.tree.of(watch) {
+                self.handle_entry(flags, node, name);
             }
-        } else if event.is(ReadFlags::MOVE_SELF | ReadFlags::ATTRIB) {
+        } else if flags.intersects(ReadFlags::MOVE_SELF | ReadFlags::ATTRIB) {
             // If its permissions no longer let us watch it, it counts as gone.
-            for node in self.tree.of(event.watch) {
+            for node in self.tree.of(watch) {
                 self.verify(node);
             }
         }
@@ -228,16 +193,16 @@ impl Follower {
     }
 
     /// A watch has ended: its directory is gone, or the file system is unmounted.
-    fn end(&mut self, event: &Event) {
-        self.is_unresolved |= self.path_names.contains_key(&event.watch);
-        for node in self.tree.of(event.watch) {
+    fn end(&mut self, watch: i32, flags: ReadFlags) {
+        self.is_unresolved |= self.path_names.contains_key(&watch);
+        for node in self.tree.of(watch) {
             let parent = self.tree.parent(node);
             let parent = parent.map(|(parent, name)| (parent, name.to_owned()));
             let is_link = self.tree.is_link(node);
             self.remove(node);
             // The directory that was hidden by the mount is visible again.
             if let Some((parent, name)) = parent
-                && event.is(ReadFlags::UNMOUNT)
+                && flags.contains(ReadFlags::UNMOUNT)
             {
                 self.arrive(parent, &name, is_link);
             }
@@ -245,22 +210,23 @@ impl Follower {
     }
 
     /// Handles an event of one name in a watched directory.
-    fn handle_entry(&mut self, event: &Event, node: NodeId, name: &OsStr) {
+    fn handle_entry(&mut self, flags: ReadFlags, node: NodeId, name: &OsStr) {
         let path = self.tree.path(node).join(name);
-        let came = event.is(ReadFlags::CREATE | ReadFlags::MOVED_TO);
-        if event.is(ReadFlags::ISDIR) {
-            if came || event.is(ReadFlags::ATTRIB) {
+        let came = flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
+        let is_attribute = flags.contains(ReadFlags::ATTRIB);
+        if flags.contains(ReadFlags::ISDIR) {
+            if came || is_attribute {
                 self.arrive(node, name, false);
             }
             // New permissions or times of a directory do not change its files.
-            if event.is(ReadFlags::ATTRIB) {
+            if is_attribute {
                 return;
             }
-        } else if event.is(ReadFlags::MODIFY) && is_metainfo_name(&path) {
+        } else if flags.contains(ReadFlags::MODIFY) && is_metainfo_name(&path) {
             // Closing it makes an event too. Reading half a file would be in vain.
             self.pending.forget(&path);
             return;
-        } else if came || event.is(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
+        } else if came || flags.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
             if let Some(link) = self.tree.link(node, name) {
                 self.remove(link);
             }

@@ -6,24 +6,15 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 const TABLE: &str = "/proc/self/mountinfo";
 
-/// The mount table of this process.
-pub(super) struct Mounts(File);
-
-impl Mounts {
-    pub(super) fn open() -> io::Result<Self> {
-        File::open(TABLE).map(Mounts)
-    }
-
-    /// Has an urgent event (`POLLPRI`) when the table has changed since it was last polled.
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
+/// The mount table of this process. It has an urgent event (`POLLPRI`) when it has changed since it was
+/// last polled.
+pub(super) fn open() -> io::Result<File> {
+    File::open(TABLE)
 }
 
 /// One mount.
@@ -69,20 +60,14 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     fn parse(line: &'a [u8]) -> Option<Self> {
         let mut fields = line.split(|&byte| byte == b' ');
-        let parsed = Line {
+        Some(Line {
             number: fields.next()?,
             parent: fields.next()?,
             device: fields.next()?,
             root: fields.next()?,
             point: fields.next()?,
-            is_automounter: false,
-        };
-        // Options, of any number, end with a hyphen. Then comes the type.
-        let kind = fields.skip_while(|field| *field != b"-").nth(1);
-        let is_automounter = kind == Some(b"autofs");
-        Some(Line {
-            is_automounter,
-            ..parsed
+            // Options, of any number, end with a hyphen. Then comes the type.
+            is_automounter: fields.skip_while(|field| *field != b"-").nth(1) == Some(b"autofs"),
         })
     }
 }
@@ -92,15 +77,14 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, after)) = rest.split_first() {
-        let digits = after.first_chunk::<3>().filter(|_| byte == b'\\');
-        let code = digits
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        out.push(code.unwrap_or(byte));
-        rest = match code {
-            Some(_) => after.get(3..).unwrap_or_default(),
-            None => after,
-        };
+        let escaped = after.split_first_chunk::<3>().filter(|_| byte == b'\\');
+        let decoded = escaped.and_then(|(digits, after)| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            Some((u8::from_str_radix(digits, 8).ok()?, after))
+        });
+        let (byte, after) = decoded.unwrap_or((byte, after));
+        out.push(byte);
+        rest = after;
     }
     out
 }

@@ -1,18 +1,19 @@
 //! The inotify instance, and the thread's one blocking call.
 
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fs::inotify::Reader;
+use rustix::fs::inotify::{ReadFlags, Reader};
 use rustix::io::Errno;
 
-use super::follow::{Event, Follower};
-use super::mounts::Mounts;
+use super::follow::Follower;
+use super::mounts;
 use super::pending::Changes;
 
 /// Directories that are watched at most: twice the directories of twenty million torrents, and
@@ -32,7 +33,8 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Watches all directories below some roots.
 pub struct Watcher {
     follower: Follower,
-    mounts: Option<Mounts>,
+    /// The mount table.
+    mounts: Option<File>,
     wake: Arc<OwnedFd>,
     /// Events were lost: a recrawl is due as soon as `recrawl_backoff` allows it.
     is_overflowed: bool,
@@ -102,7 +104,7 @@ impl Watcher {
             is_overflowed: false,
             recrawl_backoff: RecrawlBackoff::new(Instant::now()),
             // Where /proc is not mounted, mounts are found by a rescan only.
-            mounts: Mounts::open().ok(),
+            mounts: mounts::open().ok(),
             wake: Arc::new(eventfd(0, flags)?),
         })
     }
@@ -165,13 +167,12 @@ impl Watcher {
 
     fn poll(&self, timeout: Option<Duration>) -> io::Result<Ready> {
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let mut polled = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
+        let mut polled = vec![PollFd::new(&self.wake, PollFlags::IN)];
         // After an overflow, events are not read until the recrawl.
         if !self.is_overflowed {
-            let events = self.follower.as_fd();
-            polled.push(PollFd::from_borrowed_fd(events, PollFlags::IN));
-            let mounts = self.mounts.as_ref().map(Mounts::as_fd);
-            polled.extend(mounts.map(|mounts| PollFd::from_borrowed_fd(mounts, PollFlags::PRI)));
+            polled.push(PollFd::new(self.follower.inotify(), PollFlags::IN));
+            let mounts = self.mounts.iter();
+            polled.extend(mounts.map(|mounts| PollFd::new(mounts, PollFlags::PRI)));
         }
         match poll(&mut polled, timeout.as_ref()) {
             Ok(_) => {}
@@ -193,26 +194,25 @@ impl Watcher {
 
     /// Handles as many events as one read answers.
     fn read(&mut self) -> io::Result<()> {
-        let mut events = Vec::new();
+        let inotify = Arc::clone(self.follower.inotify());
         let mut buffer = vec![MaybeUninit::uninit(); BUFFER_BYTES];
-        let mut reader = Reader::new(self.follower.as_fd(), &mut buffer);
+        let mut reader = Reader::new(&inotify, &mut buffer);
         loop {
             match reader.next() {
-                Ok(event) => events.push(Event::from(&event)),
+                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
+                    log::info!(
+                        "more changes at once than the kernel reports: scanning everything again"
+                    );
+                    self.is_overflowed = true;
+                    return Ok(());
+                }
+                Ok(event) => self.follower.handle(&event),
                 Err(Errno::AGAIN | Errno::INTR) => break,
                 Err(error) => return Err(error.into()),
             }
             if reader.is_buffer_empty() {
                 break;
             }
-        }
-        if events.iter().any(Event::is_overflow) {
-            log::info!("more changes at once than the kernel reports: scanning everything again");
-            self.is_overflowed = true;
-            return Ok(());
-        }
-        for event in &events {
-            self.follower.handle(event);
         }
         self.follower.resolve_roots();
         Ok(())

@@ -5,7 +5,8 @@
 
 use sha1::{Digest, Sha1};
 
-use super::{Bits, Record, Stamp, Stamps};
+use super::{Bits, Record, Stamps};
+use crate::torrent::reader::Stamp;
 use crate::wire::message::InfoHash;
 
 /// The longest entry: 40 million pieces, or 700,000 files. A longer one is not kept.
@@ -48,8 +49,8 @@ pub(super) fn encode(info_hash: &InfoHash, record: &Record, out: &mut Vec<u8>) {
     out.extend([0; CHECKSUM_BYTES]);
     let body_at = out.len();
     out.extend(info_hash.0);
-    // No more than ENTRY_BYTES_MAX, which 32 bits hold.
-    out.extend(u32::try_from(stamps.len()).unwrap_or(0).to_le_bytes());
+    let files = u32::try_from(stamps.len()).expect("they fit into ENTRY_BYTES_MAX");
+    out.extend(files.to_le_bytes());
     for (file, stamp) in stamps {
         out.extend(file.to_le_bytes());
         out.extend(stamp.inode.to_le_bytes());
@@ -58,10 +59,9 @@ pub(super) fn encode(info_hash: &InfoHash, record: &Record, out: &mut Vec<u8>) {
     for word in words {
         out.extend(word.to_le_bytes());
     }
-    let checksum = checksum(out.get(body_at..).unwrap_or_default());
-    if let Some(field) = out.get_mut(checksum_at..body_at) {
-        field.copy_from_slice(&checksum);
-    }
+    let (head, body) = out.split_at_mut(body_at);
+    let (_, field) = head.split_at_mut(checksum_at);
+    field.copy_from_slice(&checksum(body));
 }
 
 /// The entry that the bytes begin with, and how many it has. `None` when there is no whole one.
@@ -111,7 +111,7 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 /// against who may write to the file: they might as well change the content.
 fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let digest: [u8; 20] = Sha1::digest(body).into();
-    digest.first_chunk().copied().unwrap_or([0; CHECKSUM_BYTES])
+    *(digest.first_chunk()).expect("SHA-1 is longer")
 }
 
 #[cfg(test)]

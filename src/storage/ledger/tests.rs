@@ -7,7 +7,6 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::torrent::id::TorrentId;
-use crate::torrent::load::{TorrentSource, load};
 use crate::torrent::metainfo::Metainfo;
 
 /// Three files in pieces of 16 KiB: the first ends in piece 1, the second lies in it, the third
@@ -31,13 +30,10 @@ pub(in crate::storage) fn torrent(name: &str) -> (Arc<Torrent>, TempDir) {
         hashes.len()
     );
     let info_hash = Metainfo::parse(raw.as_bytes()).unwrap().info_hash;
-    let source = TorrentSource {
-        metainfo: directory.path().join("t.torrent"),
-        content: None,
-    };
-    fs::write(&source.metainfo, raw).unwrap();
-    let torrent = load(TorrentId(0), &source, info_hash).unwrap().unwrap();
-    (Arc::new(torrent), directory)
+    let path = directory.path().join("t.torrent");
+    fs::write(&path, raw).unwrap();
+    let torrent = Torrent::load(TorrentId(0), &path, None, info_hash).unwrap();
+    (Arc::new(torrent.unwrap()), directory)
 }
 
 fn stamp(number: i64) -> Stamp {

@@ -12,7 +12,8 @@ use super::{Contents, is_absence};
 use crate::library::catalogue::overlay::{Affected, Examined, OverlayEntry};
 use crate::library::index::format::ContentName;
 use crate::library::index::{IndexError, MetainfoPath};
-use crate::library::scan::walk::{self, Step};
+use crate::library::scan::build::Depth;
+use crate::library::scan::walk::{Step, Walk};
 use crate::torrent::refusal::is_metainfo_name;
 
 impl Contents {
@@ -38,12 +39,12 @@ impl Contents {
         }
         let records = self.snapshot.index.below(path)?;
         if records.len() > most {
-            return Ok(Affected::ManyKnown);
+            return Ok(Affected::TooMany(Depth::Content));
         }
         let (mut found, mut away) = (Vec::new(), Vec::new());
         match metadata {
             Ok(_) => {
-                for step in walk::below(path, &self.input_of(path)) {
+                for step in Walk::below(path, &self.input_of(path)) {
                     match step {
                         Step::Batch(batch) => {
                             let path = |name: &OsString| batch.directory.join(name);
@@ -58,7 +59,8 @@ impl Contents {
                         Step::Away(path) => away.push(path),
                     }
                     if found.len() > most {
-                        return Ok(Affected::ManyNew);
+                        // A scan reads files that are not in the index at any depth.
+                        return Ok(Affected::TooMany(Depth::Metainfo));
                     }
                 }
             }

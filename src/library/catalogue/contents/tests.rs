@@ -212,11 +212,11 @@ fn too_many_files_below_a_directory_are_not_examined_one_by_one() {
     let affected = contents
         .affected(&library.path("x"), 2, &mut examined)
         .unwrap();
-    assert_eq!(affected, Affected::ManyKnown);
+    assert_eq!(affected, Affected::TooMany(Depth::Content));
     let affected = contents
         .affected(&library.path("y"), 3, &mut examined)
         .unwrap();
-    assert_eq!(affected, Affected::ManyNew);
+    assert_eq!(affected, Affected::TooMany(Depth::Metainfo));
     library.remove("x/b.torrent");
     fs::rename(library.path("y/d.torrent"), library.path("x/0.torrent")).unwrap();
     let affected = contents

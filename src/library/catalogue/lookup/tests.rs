@@ -9,6 +9,7 @@ use crate::library::catalogue::listing::Listed;
 use crate::library::scan::build::{self, Plan, Progress};
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::metainfo::samples::single;
+use crate::workers::FAILED_RETRY_MS;
 
 const NOW: Time = Time(1_000_000);
 
@@ -174,11 +175,9 @@ fn what_nobody_uses_is_forgotten_and_what_somebody_does_is_not() {
 
 /// A torrent that nobody else holds.
 fn query_copy(torrents: &NumberedTorrents, number: usize) -> Arc<Torrent> {
-    let metainfo = torrents.path(&format!("{number:06}/t.torrent"));
-    let content = None;
-    let source = TorrentSource { metainfo, content };
-    let loaded = load::load(TorrentId(0), &source, torrents.hashes[number]).unwrap();
-    Arc::new(loaded.unwrap())
+    let path = torrents.path(&format!("{number:06}/t.torrent"));
+    let loaded = Torrent::load(TorrentId(0), &path, None, torrents.hashes[number]);
+    Arc::new(loaded.unwrap().unwrap())
 }
 
 #[test]

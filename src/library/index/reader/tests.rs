@@ -1,14 +1,17 @@
 //! What was written is read, and what is damaged is refused.
 
 use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{Entry, Fault, Index, MetainfoPath};
-use crate::library::index::format::{ContentName, Facts, RecordNo, State, TrackerListNo};
+use super::{Entry, Fault, Index, MetainfoPath, SectionReader};
+use crate::library::index::format::{
+    ContentName, Facts, Part, RecordNo, Section, State, TrackerListNo,
+};
 use crate::library::index::writer::{NewRecord, Origin, Writer};
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
@@ -240,7 +243,7 @@ fn the_old_index_stays_until_the_new_one_is_whole() {
     made_up(&target, 5);
     let mut writer = Writer::create(&target).unwrap();
     let busy = Writer::create(&target).map(drop).unwrap_err();
-    assert_eq!(busy.kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(busy.kind(), ErrorKind::WouldBlock);
     writer.trackers(&[]).unwrap();
     assert_eq!(Index::open(&target).unwrap().records(), 5);
     drop(writer);
@@ -345,4 +348,58 @@ fn served_yields_each_served_torrent_once() {
         .map(|served| (served.record.0, served.info_hash))
         .collect();
     assert_eq!(served, expected);
+}
+
+fn reader(file: &File, section: Section, ahead_bytes: usize) -> SectionReader<'_> {
+    SectionReader {
+        file,
+        path: Path::new("index"),
+        part: Part::Names,
+        section,
+        ahead_bytes,
+        start: 0,
+        bytes: Vec::new(),
+    }
+}
+
+#[test]
+fn every_range_of_the_section_is_read_and_nothing_beyond() {
+    let mut file = tempfile::tempfile().unwrap();
+    let bytes: Vec<u8> = (0..200).collect();
+    file.write_all(&bytes).unwrap();
+    let section = Section {
+        offset: 20,
+        length: 150,
+        ..Section::default()
+    };
+    for ahead in [0, 7, 1000] {
+        let mut reader = reader(&file, section, ahead);
+        for (offset, length) in [(0, 10), (5, 10), (149, 1), (150, 0), (3, 147), (0, 1)] {
+            let expected = &bytes[20 + offset..20 + offset + length];
+            let found = reader.at(offset as u64, length as u64).unwrap();
+            assert_eq!(found, expected);
+        }
+        for (offset, length) in [(150, 1), (0, 151), (u64::MAX, 1), (1, u64::MAX)] {
+            let error = reader.read(offset, length).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let error = reader.at(offset, length).unwrap_err();
+            assert!(matches!(error.fault, Fault::Damaged("names")), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_short_is_an_error() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(10).unwrap();
+    let section = Section {
+        offset: 0,
+        length: 20,
+        ..Section::default()
+    };
+    let mut reader = reader(&file, section, 4);
+    assert_eq!(reader.at(0, 8).unwrap(), [0; 8]);
+    let error = reader.read(5, 8).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+    assert_eq!(reader.at(0, 2).unwrap(), [0; 2]);
 }

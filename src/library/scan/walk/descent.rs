@@ -2,15 +2,15 @@
 //!
 //! A symlink sorts and counts as its target, and every walk ends. Blocks.
 
-use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{thread, vec};
 
 use super::{Batch, Step};
 use crate::torrent::content::explain;
@@ -58,35 +58,29 @@ type Identity = (u64, u64);
 
 /// A walk from one start.
 #[derive(Default)]
-pub(super) struct Walk {
+pub(in crate::library) struct Walk {
     /// Files that are wanted by any name.
     within: Vec<PathBuf>,
-    /// The directories above the first, as far as they were walked through.
-    above: Vec<(Identity, PathBuf)>,
-    /// The directories that the walk is in, the deepest last.
-    levels: Vec<Level>,
-    /// Steps that come before the walk goes on.
-    ready: VecDeque<Step>,
+    /// The highest directory that a symlink may lead back to.
+    start: PathBuf,
+    /// The directory in which the walk begins.
+    first: PathBuf,
     /// A directory is tried again while no descriptor is left.
     is_patient: bool,
-    lack: DescriptorWait,
+    /// What comes next, the first last.
+    pending: Vec<Pending>,
 }
 
-/// A directory that the walk is in.
-struct Level {
-    path: PathBuf,
-    /// Read when a symlink is compared with it.
-    identity: Option<Identity>,
-    /// Symlinks in its path.
-    links: usize,
-    names: vec::IntoIter<OsString>,
-    children: vec::IntoIter<Child>,
-}
-
-/// A directory or symlink in a directory.
-struct Child {
-    name: OsString,
-    kind: Kind,
+enum Pending {
+    Step(Step),
+    /// A directory or symlink in a directory.
+    Child {
+        directory: Arc<Path>,
+        /// Symlinks in the path of the directory.
+        links: usize,
+        name: OsString,
+        kind: Kind,
+    },
 }
 
 enum Kind {
@@ -101,7 +95,7 @@ enum Kind {
 #[derive(Default)]
 struct Listing {
     names: Vec<OsString>,
-    children: Vec<Child>,
+    children: Vec<(OsString, Kind)>,
     refusals: Vec<Refusal>,
     /// It has no entry at all.
     is_empty: bool,
@@ -112,21 +106,23 @@ impl Walk {
     pub(super) fn new(directory: &Path, within: Vec<PathBuf>) -> Self {
         let mut walk = Walk {
             within,
+            start: directory.to_path_buf(),
+            first: directory.to_path_buf(),
             is_patient: true,
-            ..Walk::default()
+            pending: Vec::new(),
         };
         walk.enter(directory.to_path_buf(), 0);
         walk
     }
 
-    /// The same, as a walk from `start` reaches it. It does not wait for a descriptor.
-    pub(super) fn below(directory: &Path, start: &Path) -> Self {
-        let mut walk = Walk::default();
-        let above = directory.ancestors().skip(1);
-        let above = above.take_while(|above| above.starts_with(start));
-        walk.above = above
-            .filter_map(|above| Some((identity(&above.metadata().ok()?), above.to_path_buf())))
-            .collect();
+    /// The same, as a walk from `start` reaches it: a symlink back to a directory above is a loop here
+    /// too. It does not wait for a descriptor.
+    pub(in crate::library) fn below(directory: &Path, start: &Path) -> Self {
+        let mut walk = Walk {
+            start: start.to_path_buf(),
+            first: directory.to_path_buf(),
+            ..Walk::default()
+        };
         let above = directory.ancestors().skip(1);
         let above = above.take_while(|above| above.starts_with(start) && *above != start);
         let links = above.filter(|above| above.is_symlink()).count();
@@ -141,30 +137,41 @@ impl Walk {
     /// A walk of this one step.
     pub(super) fn only(step: Step) -> Self {
         Walk {
-            ready: VecDeque::from([step]),
+            pending: vec![Pending::Step(step)],
             ..Walk::default()
         }
     }
 
-    /// Goes into a directory.
+    fn push(&mut self, step: Step) {
+        self.pending.push(Pending::Step(step));
+    }
+
+    /// Goes into a directory: first what is refused in it, then its files, then its directories.
     fn enter(&mut self, path: PathBuf, links: usize) {
-        match self.list(&path) {
-            Ok(listing) if listing.is_empty => self.ready.push_back(Step::Away(path)),
-            Ok(listing) => {
-                self.ready
-                    .extend(listing.refusals.into_iter().map(Step::Refused));
-                self.levels.push(Level {
-                    path,
-                    identity: None,
-                    links,
-                    names: listing.names.into_iter(),
-                    children: listing.children.into_iter(),
-                });
-            }
+        let listing = match self.list(&path) {
+            Ok(listing) if listing.is_empty => return self.push(Step::Away(path)),
+            Ok(listing) => listing,
             // It has vanished since it was listed, and no torrent is lost by that.
-            Err(error) if error.kind() == ErrorKind::NotFound && !self.levels.is_empty() => {}
-            Err(error) => self.lose(path, error),
+            Err(error) if error.kind() == ErrorKind::NotFound && path != self.first => return,
+            Err(error) => return self.lose(path, error),
+        };
+        let directory: Arc<Path> = path.into();
+        let children = listing.children.into_iter().rev();
+        self.pending
+            .extend(children.map(|(name, kind)| Pending::Child {
+                directory: Arc::clone(&directory),
+                links,
+                name,
+                kind,
+            }));
+        let mut names = listing.names;
+        while !names.is_empty() {
+            let names = names.split_off((names.len() - 1) / BATCH_NAMES * BATCH_NAMES);
+            let directory = directory.to_path_buf();
+            self.push(Step::Batch(Batch { directory, names }));
         }
+        let refusals = listing.refusals.into_iter().rev();
+        refusals.for_each(|refusal| self.push(Step::Refused(refusal)));
     }
 
     /// Goes into the directory that a symlink leads to, unless the walk is in it. `links` symlinks are
@@ -172,21 +179,15 @@ impl Walk {
     fn follow(&mut self, path: PathBuf, found: Identity, links: usize) {
         if links >= LINKS_MAX {
             let reason = RefusalReason::Links(LINKS_MAX);
-            let refusal = Refusal { path, reason };
-            return self.ready.push_back(Step::Refused(refusal));
+            return self.push(Step::Refused(Refusal { path, reason }));
         }
-        let within = self.levels.iter_mut().rev();
-        let within = within.filter_map(|level| Some((level.identity()?, &level.path)));
-        let above = self.above.iter().map(|(identity, path)| (*identity, path));
-        let ancestor = within
-            .chain(above)
-            .find(|(identity, _)| *identity == found)
-            .map(|(_, path)| path.clone());
-        match ancestor {
+        let above = path.ancestors().skip(1);
+        let mut above = above.take_while(|above| above.starts_with(&self.start));
+        let is_found = |metadata: Metadata| identity(&metadata) == found;
+        match above.find(|above| above.metadata().is_ok_and(is_found)) {
             Some(ancestor) => {
-                let reason = RefusalReason::Loop(ancestor);
-                self.ready
-                    .push_back(Step::Refused(Refusal { path, reason }));
+                let reason = RefusalReason::Loop(ancestor.to_path_buf());
+                self.push(Step::Refused(Refusal { path, reason }));
             }
             None => self.enter(path, links + 1),
         }
@@ -194,28 +195,23 @@ impl Walk {
 
     /// Passes over a directory that cannot be read: the files below it may still exist.
     fn lose(&mut self, path: PathBuf, error: io::Error) {
-        self.refuse(path.clone(), error);
-        self.ready.push_back(Step::Away(path));
+        self.push(Step::Away(path.clone()));
+        self.refuse(path, error);
     }
 
     fn refuse(&mut self, path: PathBuf, error: io::Error) {
         let reason = explain(&path, error).into();
-        self.ready
-            .push_back(Step::Refused(Refusal { path, reason }));
+        self.push(Step::Refused(Refusal { path, reason }));
     }
 
     /// Reads a directory. A patient walk tries again while no descriptor is left.
-    fn list(&mut self, path: &Path) -> io::Result<Listing> {
+    fn list(&self, path: &Path) -> io::Result<Listing> {
+        let mut lack = DescriptorWait::default();
         loop {
             match self.read(path) {
                 Err(error)
-                    if self.is_patient
-                        && is_lack_of_descriptors(&error)
-                        && self.lack.wait(&error) => {}
-                outcome => {
-                    self.lack = DescriptorWait::default();
-                    return outcome;
-                }
+                    if self.is_patient && is_lack_of_descriptors(&error) && lack.wait(&error) => {}
+                outcome => return outcome,
             }
         }
     }
@@ -241,8 +237,7 @@ impl Walk {
                 Err(error) => return Err(error),
             };
             if kind.is_dir() {
-                let kind = Kind::Directory;
-                listing.children.push(Child { name, kind });
+                listing.children.push((name, Kind::Directory));
                 continue;
             }
             let is_wanted = is_metainfo_name(Path::new(&name)) || within.contains(&&*name);
@@ -253,7 +248,7 @@ impl Walk {
             }
         }
         listing.names.sort_unstable();
-        let by_name = |one: &Child, other: &Child| one.name.cmp(&other.name);
+        let by_name = |one: &(OsString, _), other: &(OsString, _)| one.0.cmp(&other.0);
         listing.children.sort_unstable_by(by_name);
         Ok(listing)
     }
@@ -279,16 +274,7 @@ impl Listing {
             Ok(_) => return,
             Err(error) => Kind::Lost(error),
         };
-        self.children.push(Child { name, kind });
-    }
-}
-
-impl Level {
-    fn identity(&mut self) -> Option<Identity> {
-        if self.identity.is_none() {
-            self.identity = self.path.metadata().ok().as_ref().map(identity);
-        }
-        self.identity
+        self.children.push((name, kind));
     }
 }
 
@@ -297,27 +283,22 @@ impl Iterator for Walk {
 
     fn next(&mut self) -> Option<Step> {
         loop {
-            if let Some(step) = self.ready.pop_front() {
-                return Some(step);
-            }
-            let level = self.levels.last_mut()?;
-            let names: Vec<OsString> = level.names.by_ref().take(BATCH_NAMES).collect();
-            if !names.is_empty() {
-                let directory = level.path.clone();
-                return Some(Step::Batch(Batch { directory, names }));
-            }
-            let Some(child) = level.children.next() else {
-                self.levels.pop();
-                continue;
+            let (path, links, kind) = match self.pending.pop()? {
+                Pending::Step(step) => return Some(step),
+                Pending::Child {
+                    directory,
+                    links,
+                    name,
+                    kind,
+                } => (directory.join(name), links, kind),
             };
-            let (path, links) = (level.path.join(&child.name), level.links);
-            match child.kind {
+            match kind {
                 Kind::Directory => self.enter(path, links),
                 Kind::Link(found) => self.follow(path, found, links),
                 Kind::Lost(error) if is_metainfo_name(&path) => self.refuse(path, error),
                 // Content may hold symlinks to nothing. Or it is a directory whose disk is away.
                 Kind::Lost(error) if error.kind() == ErrorKind::NotFound => {
-                    self.ready.push_back(Step::Away(path));
+                    self.push(Step::Away(path));
                 }
                 Kind::Lost(error) => self.lose(path, error),
             }
