@@ -64,15 +64,8 @@ pub(super) fn merge(
         merging.merge_one(old, new.transpose()?)?;
     }
     merging.remove_unreadable(&unreadable);
-    let Merging {
-        overlay,
-        counts,
-        ids,
-        next_id,
-        difference,
-        ..
-    } = merging;
-    let ids = Arc::new(ids.finish());
+    let (ids, difference) = (Arc::new(merging.ids.finish()), merging.difference);
+    let (overlay, counts, next_id) = (merging.overlay, merging.counts, merging.next_id);
     let merged = Merged {
         snapshot: Snapshot { index, ids },
         overlay,

@@ -294,7 +294,10 @@ impl Streams {
     }
 
     fn write(&mut self, part: Part, bytes: &[u8]) -> io::Result<()> {
-        self.of(part).write(bytes)
+        let stream = self.of(part);
+        stream.digest.update(bytes);
+        stream.length += bytes.len() as u64;
+        stream.out.write_all(bytes)
     }
 }
 
@@ -312,12 +315,6 @@ impl Stream {
             digest: Sha1::new(),
             length: 0,
         }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.digest.update(bytes);
-        self.length += bytes.len() as u64;
-        self.out.write_all(bytes)
     }
 
     fn finish(self, offset: u64) -> io::Result<(File, Section)> {

@@ -354,13 +354,12 @@ enum Announce {
 impl Found {
     /// As it was in the previous index.
     fn unchanged(entry: Entry) -> Self {
-        let file = File {
-            path: entry.path,
-            facts: entry.facts,
-            announce: Announce::Previous(entry.trackers),
-        };
         Found {
-            file: Some(file),
+            file: Some(File {
+                path: entry.path,
+                facts: entry.facts,
+                announce: Announce::Previous(entry.trackers),
+            }),
             refusal: None,
         }
     }
