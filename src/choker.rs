@@ -5,12 +5,16 @@
 //!
 //! 1. A peer that is interested joins the back of one queue; a free slot goes to the head of it.
 //! 2. A slot is held for a *term*: `credit_bytes` of blocks or `max_unchoked_ms`, whichever ends
-//!    first. A term also ends after `unused_slot_ms` without a request or a byte sent.
+//!    first. A term also ends after `unused_slot_ms` without a request or a byte sent. The caller may
+//!    lengthen a term, so that it ends with a piece, and end it early ([`Choker::set_term`],
+//!    [`Choker::extend`], [`Choker::end_term`]).
 //! 3. When a term ends and somebody has been waiting, the slot goes to the head of the queue and the
 //!    peer to the back of it. At capacity the peer is disconnected instead, so that its connection
 //!    goes to a peer that cannot even connect.
 //! 4. When a term ends and nobody waits, the next term begins at once and the peer notices nothing.
 //!    With as many slots as peers, all are served all the time.
+//!    A term of several times `credit_bytes` is followed by as many rounds of the queue without one,
+//!    so that long terms bring nobody more than others get.
 //! 5. A peer that neither asked nor took anything in a whole term while others waited, and then again
 //!    in its next, is disconnected; at capacity already after the first. A peer that asked and was
 //!    held up, by its own link or by our disk, only loses its term.
@@ -34,6 +38,9 @@
 //! remembered when the bytes are sent, and one that may end by time waits in an ordered set.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+
+use slab::Slab;
 
 use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
@@ -66,6 +73,8 @@ pub enum Verdict {
     Unchoke(PeerKey),
     /// The peer has lost its slot, and waits for its next term.
     Choke(PeerKey),
+    /// The peer keeps its slot for another term, which the caller sets again.
+    Renew(PeerKey),
     /// Close the peer for this reason. [`Choker::disconnected`] need not be called.
     Disconnect(PeerKey, CloseReason),
 }
@@ -83,17 +92,43 @@ struct Member {
 enum Service {
     /// Neither in the queue nor in a slot.
     None,
-    /// In the queue; a lower ticket is served first.
-    Waiting {
-        ticket: u64,
-        unused_terms: u8,
-    },
-    Unchoked(Term),
+    /// In the queue.
+    Waiting { ticket: Ticket, unused_terms: u8 },
+    /// The index of its term.
+    Unchoked(usize),
+}
+
+/// An order in the queue: by round, then by arrival.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Ticket {
+    round: u64,
+    arrival: u64,
+}
+
+/// The term that a caller sets for a peer, in place of the configured one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TermLength {
+    /// Bytes of blocks.
+    pub credit_bytes: u64,
+    /// Milliseconds for which the slot may be held without a request or a byte sent.
+    pub unused_slot_ms: u64,
+    /// When nobody waits, the next term begins with [`Verdict::Renew`].
+    pub tells_renewal: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Term {
+    length: TermLength,
+    /// What is left of it.
     credit_bytes: u64,
+    /// Bytes of blocks that were sent in it.
+    sent_bytes: u64,
+    /// It was extended to the end of a piece.
+    is_extended: bool,
+    /// It ends now, and what was not used of it is no fault of the peer.
+    is_ended: bool,
+    /// The round in which it began.
+    round: u64,
     began: Time,
     /// The last request or byte sent, or the beginning.
     used_at: Time,
@@ -111,10 +146,12 @@ pub struct Choker {
     config: ChokerConfig,
     /// By [`PeerKey::index`], which is dense; the generation tells whose entry it is.
     members: Vec<Option<(u32, Member)>>,
-    /// The waiting peers by ticket.
-    queue: BTreeMap<u64, PeerKey>,
-    next_ticket: u64,
-    unchoked: usize,
+    terms: Slab<Term>,
+    /// The waiting peers.
+    queue: BTreeMap<Ticket, PeerKey>,
+    arrivals: u64,
+    /// The round of the queue: that of the last peer that left it for a slot.
+    round: u64,
     /// Whose credit has been used up since the last [`Choker::rebalance`].
     spent: Vec<PeerKey>,
     /// Every unchoked peer once, at a time that is not after the end of its term. Use of a slot
@@ -132,9 +169,10 @@ impl Choker {
         Self {
             config,
             members: Vec::new(),
+            terms: Slab::new(),
             queue: BTreeMap::new(),
-            next_ticket: 0,
-            unchoked: 0,
+            arrivals: 0,
+            round: 0,
             spent: Vec::new(),
             clocks: BTreeSet::new(),
             idle: BTreeSet::new(),
@@ -160,9 +198,14 @@ impl Choker {
         let mut waiting = self.queue.len();
         for (key, term) in self.ended_terms(now) {
             // Slots that no longer exist are as good as waited for.
-            let somebody_waits = waiting > 0 || self.unchoked > self.config.max_unchoked;
-            match self.end_term(key, term, somebody_waits, at_capacity) {
-                None => self.unchoke(key, now),
+            let somebody_waits = waiting > 0 || self.terms.len() > self.config.max_unchoked;
+            match self.after_term(key, term, somebody_waits, at_capacity) {
+                None => {
+                    self.begin_term(key, term.round, Some(term.length), 0, now);
+                    if term.length.tells_renewal {
+                        verdicts.push(Verdict::Renew(key));
+                    }
+                }
                 Some(verdict) => {
                     verdicts.push(verdict);
                     waiting = waiting.saturating_sub(1);
@@ -170,7 +213,7 @@ impl Choker {
                 }
             }
         }
-        debug_assert_eq!(self.clocks.len(), self.unchoked, "a clock for each slot");
+        debug_assert_eq!(self.clocks.len(), self.terms.len(), "a clock for each slot");
     }
 
     /// The peer without a slot that has been idle longest, when that is long enough.
@@ -188,24 +231,29 @@ impl Choker {
 
     /// Unchokes from the head of the queue.
     fn fill_free_slots(&mut self, now: Time, verdicts: &mut Vec<Verdict>) {
-        while self.unchoked < self.config.max_unchoked {
-            let Some((_, key)) = self.queue.pop_first() else {
+        while self.terms.len() < self.config.max_unchoked {
+            let Some((ticket, key)) = self.queue.pop_first() else {
                 return;
             };
-            self.unchoke(key, now);
+            self.round = self.round.max(ticket.round);
+            let unused_terms = match self.member(key).service {
+                Service::Waiting { unused_terms, .. } => unused_terms,
+                other => unreachable!("a peer of the queue is {other:?}"),
+            };
+            self.begin_term(key, ticket.round, None, unused_terms, now);
             verdicts.push(Verdict::Unchoke(key));
         }
     }
 
     /// What becomes of a peer whose term is over. None: its next term begins at once.
-    fn end_term(
+    fn after_term(
         &mut self,
         key: PeerKey,
         term: Term,
         somebody_waits: bool,
         at_capacity: bool,
     ) -> Option<Verdict> {
-        let unused_terms = if term.is_used {
+        let unused_terms = if term.is_used || term.is_ended {
             0
         } else {
             term.unused_terms.saturating_add(1)
@@ -222,7 +270,12 @@ impl Choker {
             Some(Verdict::Disconnect(key, CloseReason::TurnOver))
         } else {
             self.stop_service(key);
-            self.join_queue(key, unused_terms);
+            let rounds = term.sent_bytes / self.config.credit_bytes.max(1);
+            self.join_queue(
+                key,
+                term.round.max(self.round) + rounds.max(1),
+                unused_terms,
+            );
             Some(Verdict::Choke(key))
         }
     }
@@ -230,19 +283,19 @@ impl Choker {
     /// The peers whose term is over, by credit or by time.
     fn ended_terms(&mut self, now: Time) -> Vec<(PeerKey, Term)> {
         let mut ended = Vec::new();
-        for key in std::mem::take(&mut self.spent) {
+        for key in mem::take(&mut self.spent) {
             // Since then it may have left, and even come back with new credit.
             match self.term(key) {
-                Some(term) if term.credit_bytes == 0 => ended.push((key, *term)),
+                Some(term) if term.is_over() => ended.push((key, *term)),
                 _ => {}
             }
         }
         while let Some(&(check_at, key)) = self.clocks.first()
             && check_at <= now
         {
-            let config = self.config;
+            let longest_ms = self.config.max_unchoked_ms;
             let term = self.term(key).expect("a clock runs for an unchoked peer");
-            let ends = config.end_by_time(term);
+            let ends = term.end_by_time(longest_ms);
             if ends > now {
                 term.check_at = ends;
                 self.clocks.pop_first();
@@ -250,7 +303,7 @@ impl Choker {
             } else {
                 let term = *term;
                 self.clocks.pop_first();
-                if term.credit_bytes > 0 {
+                if !term.is_over() {
                     ended.push((key, term));
                 }
             }
@@ -259,10 +312,15 @@ impl Choker {
     }
 }
 
-impl ChokerConfig {
-    fn end_by_time(&self, term: &Term) -> Time {
-        let too_long = term.began.after(self.max_unchoked_ms);
-        too_long.min(term.used_at.after(self.unused_slot_ms))
+impl Term {
+    fn end_by_time(&self, longest_ms: u64) -> Time {
+        let too_long = self.began.after(longest_ms);
+        too_long.min(self.used_at.after(self.length.unused_slot_ms))
+    }
+
+    /// Its credit is used up, or the caller has ended it.
+    fn is_over(&self) -> bool {
+        self.credit_bytes == 0
     }
 }
 
@@ -271,8 +329,8 @@ impl Choker {
     /// A peer has completed its handshake. It is idle, and takes a free slot if there is one.
     pub fn connected(&mut self, key: PeerKey, now: Time) {
         self.set_idle(key, Some(now));
-        if self.unchoked + self.queue.len() < self.config.max_unchoked {
-            self.join_queue(key, 0);
+        if self.terms.len() + self.queue.len() < self.config.max_unchoked {
+            self.join_queue(key, self.round + 1, 0);
         }
     }
 
@@ -280,7 +338,7 @@ impl Choker {
     pub fn interested(&mut self, key: PeerKey) {
         self.set_idle(key, None);
         if matches!(self.member(key).service, Service::None) {
-            self.join_queue(key, 0);
+            self.join_queue(key, self.round + 1, 0);
         }
     }
 
@@ -321,16 +379,55 @@ impl Choker {
         }
     }
 
-    /// The peer took `bytes` of blocks. Its credit does not fall below zero.
-    pub fn sent(&mut self, key: PeerKey, bytes: u64, now: Time) {
+    /// The peer took `bytes` of blocks. Its credit does not fall below zero. Returns true when these
+    /// have used it up, and [`Choker::extend`] may lengthen the term.
+    pub fn sent(&mut self, key: PeerKey, bytes: u64, now: Time) -> bool {
         let Some(term) = self.term(key) else {
-            return;
+            return false;
         };
         term.used_at = now;
         term.is_used = true;
-        if term.credit_bytes > 0 {
-            term.credit_bytes = term.credit_bytes.saturating_sub(bytes);
-            if term.credit_bytes == 0 {
+        term.sent_bytes += bytes;
+        if term.credit_bytes == 0 {
+            return false;
+        }
+        term.credit_bytes = term.credit_bytes.saturating_sub(bytes);
+        let (is_over, is_extended) = (term.is_over(), term.is_extended);
+        if is_over {
+            self.spent.push(key);
+        }
+        is_over && !is_extended
+    }
+
+    /// Lengthens a term whose credit has just been used up, once, by what is left of a piece.
+    pub fn extend(&mut self, key: PeerKey, bytes: u64) {
+        if let Some(term) = self.term(key)
+            && term.is_over()
+            && !term.is_extended
+            && !term.is_ended
+        {
+            term.credit_bytes = bytes;
+            term.is_extended = true;
+        }
+    }
+
+    /// Sets the length of the term that has just begun, and of those that follow it without a wait.
+    pub fn set_term(&mut self, key: PeerKey, length: TermLength) {
+        let longest_ms = self.config.max_unchoked_ms;
+        let term = self.term(key).expect("its term has just begun");
+        term.length = length;
+        term.credit_bytes = length.credit_bytes.max(1);
+        let (before, after) = (term.check_at, term.end_by_time(longest_ms));
+        term.check_at = after;
+        self.clocks.remove(&(before, key));
+        self.clocks.insert((after, key));
+    }
+
+    /// Ends the term of a peer that has got what its term was for. Without a slot nothing happens.
+    pub fn end_term(&mut self, key: PeerKey) {
+        if let Some(term) = self.term(key) {
+            term.is_ended = true;
+            if mem::take(&mut term.credit_bytes) > 0 {
                 self.spent.push(key);
             }
         }
@@ -344,7 +441,7 @@ impl Choker {
     #[must_use]
     pub fn credit_bytes(&self, key: PeerKey) -> u64 {
         match self.member(key).service {
-            Service::Unchoked(term) => term.credit_bytes,
+            Service::Unchoked(term) => self.at(term).credit_bytes,
             Service::None | Service::Waiting { .. } => 0,
         }
     }
@@ -353,7 +450,7 @@ impl Choker {
     /// None when only an event can make it due.
     #[must_use]
     pub fn poll_at(&self, at_capacity: bool) -> Option<Time> {
-        let free = self.unchoked < self.config.max_unchoked;
+        let free = self.terms.len() < self.config.max_unchoked;
         if !self.spent.is_empty() || free && !self.queue.is_empty() {
             return Some(Time(0));
         }
@@ -372,7 +469,16 @@ impl Choker {
     /// How many slots are held.
     #[must_use]
     pub fn unchoked(&self) -> usize {
-        self.unchoked
+        self.terms.len()
+    }
+
+    /// The peers with a slot, each with the beginning of its term.
+    pub fn unchoked_since(&self) -> impl Iterator<Item = (PeerKey, Time)> {
+        let keys = self.clocks.iter().map(|&(_, key)| key);
+        keys.map(|key| match self.member(key).service {
+            Service::Unchoked(term) => (key, self.at(term).began),
+            other => unreachable!("a clock runs for {other:?}"),
+        })
     }
 
     /// How many peers wait for a slot.
@@ -418,15 +524,17 @@ impl Choker {
     }
 
     fn term(&mut self, key: PeerKey) -> Option<&mut Term> {
-        match self.members.get_mut(key.index as usize) {
-            Some(Some((generation, member))) if *generation == key.generation => {
-                match &mut member.service {
-                    Service::Unchoked(term) => Some(term),
-                    Service::None | Service::Waiting { .. } => None,
-                }
+        match self.member(key).service {
+            Service::Unchoked(term) => {
+                let term = self.terms.get_mut(term);
+                Some(term.expect("a slot has a term"))
             }
-            _ => None,
+            Service::None | Service::Waiting { .. } => None,
         }
+    }
+
+    fn at(&self, term: usize) -> &Term {
+        self.terms.get(term).expect("a slot has a term")
     }
 
     fn set_idle(&mut self, key: PeerKey, since: Option<Time>) {
@@ -445,9 +553,10 @@ impl Choker {
         self.member_mut(key).idle_since = since;
     }
 
-    fn join_queue(&mut self, key: PeerKey, unused_terms: u8) {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
+    fn join_queue(&mut self, key: PeerKey, round: u64, unused_terms: u8) {
+        let arrival = self.arrivals;
+        self.arrivals += 1;
+        let ticket = Ticket { round, arrival };
         self.queue.insert(ticket, key);
         self.member_mut(key).service = Service::Waiting {
             ticket,
@@ -456,24 +565,36 @@ impl Choker {
     }
 
     /// Begins a term, the peer's first or its next; it is not in the queue any more.
-    fn unchoke(&mut self, key: PeerKey, now: Time) {
-        let unused_terms = match self.member(key).service {
-            Service::Waiting { unused_terms, .. } => unused_terms,
-            Service::None | Service::Unchoked(_) => 0,
-        };
+    fn begin_term(
+        &mut self,
+        key: PeerKey,
+        round: u64,
+        length: Option<TermLength>,
+        unused_terms: u8,
+        now: Time,
+    ) {
         self.release_slot(key);
+        let length = length.unwrap_or(TermLength {
+            credit_bytes: self.config.credit_bytes,
+            unused_slot_ms: self.config.unused_slot_ms,
+            tells_renewal: false,
+        });
         let mut term = Term {
-            credit_bytes: self.config.credit_bytes.max(1),
+            length,
+            credit_bytes: length.credit_bytes.max(1),
+            sent_bytes: 0,
+            is_extended: false,
+            is_ended: false,
+            round,
             began: now,
             used_at: now,
             check_at: now,
             is_used: false,
             unused_terms,
         };
-        term.check_at = self.config.end_by_time(&term);
-        self.unchoked += 1;
+        term.check_at = term.end_by_time(self.config.max_unchoked_ms);
         self.clocks.insert((term.check_at, key));
-        self.member_mut(key).service = Service::Unchoked(term);
+        self.member_mut(key).service = Service::Unchoked(self.terms.insert(term));
     }
 
     /// Out of the queue or the slot.
@@ -490,11 +611,10 @@ impl Choker {
     }
 
     fn release_slot(&mut self, key: PeerKey) {
-        if let Some(term) = self.term(key) {
-            let clock = (term.check_at, key);
-            self.clocks.remove(&clock);
-            assert!(self.unchoked > 0, "a term without a slot");
-            self.unchoked -= 1;
+        if let Service::Unchoked(term) = self.member(key).service {
+            let term = self.terms.remove(term);
+            self.clocks.remove(&(term.check_at, key));
+            self.member_mut(key).service = Service::None;
         }
     }
 }

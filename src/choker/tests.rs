@@ -143,7 +143,7 @@ fn a_thousand_peers_on_fifty_slots_have_equal_terms() {
                     terms[key.index as usize] += 1;
                 }
                 Verdict::Choke(key) => unchoked.retain(|&index| index != key.index),
-                Verdict::Disconnect(..) => panic!("the house is not full"),
+                Verdict::Renew(_) | Verdict::Disconnect(..) => panic!("{verdict:?}"),
             }
         }
         assert_eq!(
