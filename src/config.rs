@@ -97,6 +97,15 @@ pub struct UserName {
     pub group: Option<String>,
 }
 
+/// Whether torrents are super-seeded (BEP 16).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SuperSeeding {
+    /// Public torrents, while two leechers or more are connected and none is complete.
+    Auto,
+    /// No torrent.
+    Off,
+}
+
 /// An address of a status listener.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StatusAddress {
@@ -264,6 +273,8 @@ pub struct LimitsConfig {
     pub max_peers_per_ip: Option<usize>,
     /// Bytes a second for the whole process; `None` means no limit.
     pub max_rate: Option<u64>,
+    /// Whether torrents are super-seeded.
+    pub super_seeding: SuperSeeding,
 }
 
 impl Default for LimitsConfig {
@@ -279,6 +290,7 @@ impl Default for LimitsConfig {
             max_peers: None,
             max_peers_per_ip: None,
             max_rate: None,
+            super_seeding: SuperSeeding::Auto,
         }
     }
 }

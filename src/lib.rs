@@ -9,6 +9,7 @@
 //! | [`timers`]   | the time, each connection's deadlines, the wheel that finds them; pure |
 //! | [`peer`]     | one peer's protocol: legal messages, messages to send; pure            |
 //! | [`choker`]   | upload slots, credit and turn order: all of fairness; pure             |
+//! | [`super_seeding`] | which leecher is shown which piece, while we are the only source; pure |
 //! | [`rate`]     | rate limits: one token bucket, for uploads and announces; pure         |
 //! | [`torrent`]  | metainfo, block → file extents, why a torrent is refused               |
 //! | [`library`]  | the index of all torrents on disk, made and read                       |
@@ -50,6 +51,7 @@ pub mod rate;
 pub mod reactor;
 pub mod status;
 pub mod storage;
+pub mod super_seeding;
 pub mod sys;
 pub mod table;
 pub mod timers;

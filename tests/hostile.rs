@@ -16,7 +16,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use hekate::choker::ChokerConfig;
-use hekate::config::{Config, LimitsConfig, StatusListen};
+use hekate::config::{Config, LimitsConfig, StatusListen, SuperSeeding};
 use hekate::library::catalogue::live::Settings;
 use hekate::library::catalogue::lookup::Library;
 use hekate::library::catalogue::refresh;
@@ -503,6 +503,7 @@ fn an_idle_peer_is_closed_at_capacity_only() {
             ..LimitsConfig::default().choker
         },
         max_peers: Some(4),
+        super_seeding: SuperSeeding::Off,
         ..LimitsConfig::default()
     };
     let (_dir, sample, address) = limited(patient(), limits);

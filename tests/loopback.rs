@@ -11,6 +11,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::UdpSocket;
@@ -243,6 +244,67 @@ fn slots_rotate_when_credit_is_used_up() {
     );
     second.until_unchoked();
     assert_eq!(second.block(1, 0, BLOCK), sample.block(1, 0, BLOCK));
+}
+
+/// Reads on until each of `pieces` was shown.
+fn until_shown(leecher: &mut Leecher, pieces: &BTreeSet<u32>) {
+    let mut missing = pieces.clone();
+    while !missing.is_empty() {
+        let shown = leecher.until(|seen| matches!(seen, Seen::Have(_)));
+        let Seen::Have(piece) = shown else {
+            unreachable!()
+        };
+        missing.remove(&piece);
+    }
+}
+
+#[test]
+fn pieces_are_hidden_from_further_leechers_until_the_leechers_together_have_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = odd_torrent(dir.path());
+    let daemon = Daemon::seed(dir.path());
+    let mut first = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    assert_eq!(first.receive(), Seen::HaveAll);
+    let mut second = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    assert_eq!(second.receive(), Seen::HaveNone);
+    let Seen::Have(shown) = second.until(|seen| matches!(seen, Seen::Have(_))) else {
+        unreachable!()
+    };
+    let begin_and_length = |wanted| move |&(index, ..): &(u32, u32, u32)| index == wanted;
+    for (index, begin, length) in blocks(&sample).filter(begin_and_length(shown)) {
+        let block = second.block(index, begin, length);
+        assert!(block == sample.block(index, begin, length));
+    }
+    // All others are at the first leecher.
+    let others: BTreeSet<u32> = (0..sample.pieces).filter(|piece| *piece != shown).collect();
+    for piece in &others {
+        first.send(&leecher::message(4, &piece.to_be_bytes()));
+    }
+    until_shown(&mut second, &others);
+    let mut third = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    assert_eq!(third.receive(), Seen::HaveAll);
+}
+
+#[test]
+fn a_leecher_that_asks_for_what_it_was_not_shown_is_shown_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = odd_torrent(dir.path());
+    let daemon = Daemon::seed(dir.path());
+    let _first = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    let mut second = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    second.until_unchoked();
+    download(&mut second, &sample);
+    until_shown(&mut second, &(0..sample.pieces).collect());
+}
+
+#[test]
+fn with_super_seeding_off_nothing_is_hidden() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = odd_torrent(dir.path());
+    let daemon = Daemon::seed_with(dir.path(), &["--super-seeding", "off"]);
+    let _first = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    let mut second = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    assert_eq!(second.receive(), Seen::HaveAll);
 }
 
 #[test]

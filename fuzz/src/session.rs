@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use hekate::peer::close::CloseReason;
 use hekate::peer::session::{
-    BlockFailure, CONTROL_LIMIT_BYTES, Event, Introduction, Phase, REQQ, Session, Upload,
+    BlockFailure, CONTROL_LIMIT_BYTES, Event, Introduction, Opening, Phase, REQQ, Session, Upload,
 };
 use hekate::timers::{Time, Timeouts};
 use hekate::torrent::layout::{MAX_BLOCK_BYTES, Shape};
@@ -129,6 +129,7 @@ impl Driver {
                 Event::Interested
                 | Event::NotInterested
                 | Event::Requested
+                | Event::HasPieces { .. }
                 | Event::MetadataRequested => assert!(self.is_open),
             }
             if event == Event::NotInterested {
@@ -144,7 +145,9 @@ impl Driver {
         if !matches!(self.session.phase(), Phase::Loading(_)) {
             return Ok(());
         }
-        let tail = self.session.torrent_loaded(SHAPE, OURS.peer_id);
+        let tail = self
+            .session
+            .torrent_loaded(SHAPE, Opening::Everything, OURS.peer_id);
         assert!(tail.len() <= HANDSHAKE_LENGTH);
         self.take(&tail)
     }

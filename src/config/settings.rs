@@ -9,7 +9,7 @@ use std::str::FromStr;
 use self::Preset::{Value, Words};
 use self::Takes::{Many, OffSwitch, One, Positional, Switch};
 
-use super::{Config, Families, StatusAddress, StatusListen, UserName, Verify};
+use super::{Config, Families, StatusAddress, StatusListen, SuperSeeding, UserName, Verify};
 use crate::logging::filter;
 use crate::tracker::peers::DialledTorrents;
 use crate::tracker::shard::Shard;
@@ -177,6 +177,9 @@ settings! {
         "max-rate", One("BYTES"), Words("no limit", "10M"), RELOAD,
             "Upload limit in bytes per second, for all peers together; K, M, G are powers of 1024",
             |config, values| optional(&mut config.limits.max_rate, values, bytes);
+        "super-seeding", One("MODE"), Value("auto"), RELOAD,
+            "Send each piece of a torrent once while nobody else has all of it (BEP 16): auto, for public torrents with two leechers or more, or off",
+            |config, values| one(&mut config.limits.super_seeding, values, super_seeding);
     }
     "Trackers" {
         "no-tracker" 't', Switch, Value("false"), RESTART,
@@ -381,6 +384,14 @@ fn verify(text: &str) -> Result<Verify, String> {
         "size" => Ok(Verify::Size),
         "lazy" => Ok(Verify::Lazy),
         _ => Err("must be size or lazy".to_owned()),
+    }
+}
+
+fn super_seeding(text: &str) -> Result<SuperSeeding, String> {
+    match text {
+        "auto" => Ok(SuperSeeding::Auto),
+        "off" => Ok(SuperSeeding::Off),
+        _ => Err("must be auto or off".to_owned()),
     }
 }
 

@@ -22,6 +22,19 @@ use crate::wire::message::{InfoHash, Message, PeerId, Request};
 /// peer: each request that is refused costs as many bytes as it brought.
 pub const CONTROL_LIMIT_BYTES: usize = 64 * 1024;
 
+/// The `have` messages that are queued together: 18 KiB.
+const SHOWN_AT_ONCE: u32 = 2048;
+
+/// What a peer learns of our pieces when its handshake is complete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Opening {
+    /// We have every piece.
+    #[default]
+    Everything,
+    /// We have none. The peer is shown pieces later, see [`super::session::Session::show`].
+    Nothing,
+}
+
 /// What a message has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Effect {
@@ -31,6 +44,14 @@ pub(super) enum Effect {
     Interested,
     /// The peer wants no blocks.
     NotInterested,
+    /// The peer has said that it has these pieces; the highest bit is for `first`. Only while
+    /// [`Peer::report_pieces`] is on.
+    HasPieces {
+        /// The piece of the highest bit.
+        first: u32,
+        /// One bit for each piece.
+        bits: u64,
+    },
     /// A block was queued.
     Requested {
         /// The peer never said that it is interested; this request says so.
@@ -101,7 +122,12 @@ pub(super) struct Peer {
     handshake_unsent: u8,
     has_fast: bool,
     has_extended: bool,
+    /// What the peer has is handed on, not only counted.
+    reports_pieces: bool,
+    opening: Opening,
     upload: Upload,
+    /// How many pieces are still to be shown, see [`Peer::show_all`]: those below this number.
+    unshown: u32,
 }
 
 /// Opening, and what the peer says.
@@ -118,6 +144,11 @@ impl Peer {
         self.open(info_hash, ours);
     }
 
+    /// What the peer is to learn of our pieces when its handshake is complete.
+    pub(super) fn set_opening(&mut self, opening: Opening) {
+        self.opening = opening;
+    }
+
     /// What the peer's handshake says it can do; ours is sent.
     pub(super) fn handle_extensions(&mut self, reserved: [u8; 8]) {
         let extensions = Extensions::from_reserved(reserved);
@@ -132,8 +163,9 @@ impl Peer {
         self.handshake_unsent = u8::try_from(HANDSHAKE_LENGTH).expect("68");
     }
 
-    /// The handshake is complete: queues exactly one of have-all and bitfield, then
-    /// `extension_handshake`, which is a whole encoded message, if the peer speaks BEP 10.
+    /// The handshake is complete: queues exactly one of have-all and bitfield, or what says that we
+    /// have nothing, then `extension_handshake`, which is a whole encoded message, if the peer speaks
+    /// BEP 10.
     pub(super) fn handle_peer_id(
         &mut self,
         id: PeerId,
@@ -145,12 +177,16 @@ impl Peer {
             return Err(CloseReason::OurselvesConnected);
         }
         let control = &mut self.control;
-        if self.has_fast {
-            encoder::have_all(control.out());
-        } else {
-            let ones = encoder::bitfield_full_head(control.out(), shape.pieces);
-            control.append_ones(ones);
-            encoder::bitfield_full_tail(control.out(), shape.pieces);
+        match (self.opening, self.has_fast) {
+            (Opening::Everything, true) => encoder::have_all(control.out()),
+            (Opening::Everything, false) => {
+                let ones = encoder::bitfield_full_head(control.out(), shape.pieces);
+                control.append_ones(ones);
+                encoder::bitfield_full_tail(control.out(), shape.pieces);
+            }
+            (Opening::Nothing, true) => encoder::have_none(control.out()),
+            // BEP 3: a bitfield without ones may be left out.
+            (Opening::Nothing, false) => {}
         }
         if self.has_extended {
             control.out().extend_from_slice(extension_handshake);
@@ -185,18 +221,30 @@ impl Peer {
             Message::Have(index) if index >= shape.pieces => {
                 Err(CloseReason::IllegalMessage("have of a piece that is not"))
             }
-            Message::Have(_) => self.has(self.have.saturating_add(1), shape),
-            Message::Bitfield { length_bytes, ones } => {
+            Message::Have(index) => {
+                self.has(self.have.saturating_add(1), shape)?;
+                Ok(self.has_pieces(index, 1 << (u64::BITS - 1), shape))
+            }
+            Message::Bitfield {
+                length_bytes,
+                at,
+                bytes,
+                bits,
+                ones,
+            } => {
                 if length_bytes != shape.pieces.div_ceil(8) || ones > shape.pieces {
                     return Err(CloseReason::IllegalMessage("bitfield of another torrent"));
                 }
-                self.has(ones, shape)
+                if at + bytes == length_bytes {
+                    self.has(ones, shape)?;
+                }
+                Ok(self.has_pieces(at * 8, bits, shape))
             }
             Message::HaveAll | Message::HaveNone if !self.has_fast => Err(
                 CloseReason::IllegalMessage("have-all or have-none without Fast"),
             ),
-            Message::HaveAll => self.has(shape.pieces, shape),
-            Message::HaveNone => self.has(0, shape),
+            Message::HaveAll => self.has(shape.pieces, shape).map(|()| Effect::None),
+            Message::HaveNone => self.has(0, shape).map(|()| Effect::None),
             Message::Extended { id, payload } => {
                 let out = self.control.out();
                 match self.extended.handle_message(id, payload, shape, out)? {
@@ -235,12 +283,22 @@ impl Peer {
     }
 
     /// The peer has `count` pieces. One that has them all has no use for us.
-    fn has(&mut self, count: u32, shape: &Shape) -> Result<Effect, CloseReason> {
+    fn has(&mut self, count: u32, shape: &Shape) -> Result<(), CloseReason> {
         self.have = count;
-        if count >= shape.pieces {
-            return Err(CloseReason::PeerIsSeed);
+        match count >= shape.pieces {
+            true => Err(CloseReason::PeerIsSeed),
+            false => Ok(()),
         }
-        Ok(Effect::None)
+    }
+
+    fn has_pieces(&self, first: u32, bits: u64, shape: &Shape) -> Effect {
+        // The last byte of a bitfield may have bits for no piece.
+        let behind_last = u64::MAX.checked_shr(shape.pieces - first).unwrap_or(0);
+        let bits = bits & !behind_last;
+        match self.reports_pieces && bits != 0 {
+            true => Effect::HasPieces { first, bits },
+            false => Effect::None,
+        }
     }
 
     /// A time-out is due: a keep-alive is queued, anything else ends the connection.
@@ -263,6 +321,38 @@ impl Peer {
 
 /// What the rest of the program decides.
 impl Peer {
+    /// From now on the peer's pieces are reported by [`Effect::HasPieces`].
+    pub(super) fn report_pieces(&mut self) {
+        self.reports_pieces = true;
+    }
+
+    /// Shows the peer a piece: it may ask for it from now on.
+    pub(super) fn show(&mut self, piece: u32) {
+        encoder::have(self.control.out(), piece);
+    }
+
+    /// Suggests a piece to a peer that may ask for any.
+    pub(super) fn suggest(&mut self, piece: u32) {
+        if self.has_fast {
+            encoder::suggest(self.control.out(), piece);
+        }
+    }
+
+    /// Shows the peer every piece, in parts, each when the one before is sent: together they may have
+    /// some hundred KiB.
+    pub(super) fn show_all(&mut self, shape: &Shape) {
+        self.unshown = shape.pieces;
+        self.show_more();
+    }
+
+    fn show_more(&mut self) {
+        let rest = self.unshown.saturating_sub(SHOWN_AT_ONCE);
+        for piece in rest..self.unshown {
+            encoder::have(self.control.out(), piece);
+        }
+        self.unshown = rest;
+    }
+
     /// The peer has a slot: its requests are queued from now on.
     pub(super) fn unchoke(&mut self) {
         if !self.upload.is_unchoked() {
@@ -366,6 +456,7 @@ impl Peer {
             }
             if self.control.is_empty() {
                 self.opening_bytes = 0;
+                self.show_more();
             }
         }
         let left = self.blocks.advance(left - control as u64, &mut sent);
@@ -406,6 +497,11 @@ impl Peer {
     /// latter.
     pub(super) fn has_blocks(&self) -> bool {
         !self.blocks.is_empty()
+    }
+
+    /// What the peer has learned of our pieces.
+    pub(super) fn opening(&self) -> Opening {
+        self.opening
     }
 
     /// Whether the peer is served.

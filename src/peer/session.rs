@@ -25,7 +25,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use super::close::CloseReason;
-pub use super::machine::{CONTROL_LIMIT_BYTES, Transmit, Upload};
+pub use super::machine::{CONTROL_LIMIT_BYTES, Opening, Transmit, Upload};
 use super::machine::{Effect, Peer};
 pub use super::queue::{Blocks, REQQ, Sent};
 use crate::timers::{Deadlines, Time, Timeouts};
@@ -115,6 +115,13 @@ pub enum Event {
     Interested,
     /// The peer wants no blocks: it must lose its slot, by [`Session::choke`] if it has one.
     NotInterested,
+    /// The peer has these pieces, if [`Session::report_pieces`] was called.
+    HasPieces {
+        /// The piece of the highest bit.
+        first: u32,
+        /// One bit for each piece.
+        bits: u64,
+    },
     /// Blocks were queued. It comes once, behind all other events of the bytes received.
     Requested,
     /// [`Session::poll_metadata`] may have something.
@@ -189,7 +196,7 @@ impl Session {
     /// # Panics
     ///
     /// When no torrent is awaited: the caller has mixed up its connections.
-    pub fn torrent_loaded(&mut self, shape: Shape, peer_id: PeerId) -> Box<[u8]> {
+    pub fn torrent_loaded(&mut self, shape: Shape, opening: Opening, peer_id: PeerId) -> Box<[u8]> {
         let Phase::Loading(asked) = self.phase else {
             unreachable!("no torrent is awaited in {:?}", self.phase);
         };
@@ -198,6 +205,7 @@ impl Session {
         } else {
             (self.peer).handle_handshake(asked.reserved, asked.info_hash, peer_id);
         }
+        self.peer.set_opening(opening);
         self.phase = Phase::AwaitingPeerId { shape };
         mem::take(&mut self.tail)
     }
@@ -269,9 +277,11 @@ impl Session {
                 }
                 Decoded::Message { consumed, message } => {
                     *bytes = behind(bytes, consumed);
-                    completed = true;
+                    // A part of a bitfield is no sign of life: it may be one byte.
+                    completed |= !self.decoder.mid_body();
                     if let Some(event) = self.handle(&message, now, ours)? {
-                        self.deadlines.received(now, true, false);
+                        let mid_message = self.decoder.mid_body();
+                        self.deadlines.received(now, completed, mid_message);
                         return Ok(Some(event));
                     }
                 }
@@ -316,8 +326,9 @@ impl Session {
                 Ok(Some(Event::TorrentWanted(info_hash)))
             }
             (&Phase::AwaitingPeerId { shape }, Message::PeerId(id)) => {
+                let opening = self.peer.opening();
                 let mut extensions = Vec::new();
-                extension_handshake(&shape, ours).encode(&mut extensions);
+                extension_handshake(&shape, opening, ours).encode(&mut extensions);
                 self.peer
                     .handle_peer_id(*id, ours.peer_id, &shape, &extensions)?;
                 self.deadlines.handshake_done(now);
@@ -337,6 +348,7 @@ impl Session {
                         newly_interested: true,
                     } => Event::Interested,
                     Effect::NotInterested => Event::NotInterested,
+                    Effect::HasPieces { first, bits } => Event::HasPieces { first, bits },
                     Effect::MetadataRequested => Event::MetadataRequested,
                 };
                 self.update_waiting();
@@ -456,6 +468,33 @@ impl Session {
         self.update_waiting();
     }
 
+    /// From now on [`Event::HasPieces`] reports what the peer has.
+    pub fn report_pieces(&mut self) {
+        self.peer.report_pieces();
+    }
+
+    /// Shows the peer a piece that it may ask for, after [`Opening::Nothing`].
+    pub fn show(&mut self, piece: u32) {
+        self.peer.show(piece);
+    }
+
+    /// Suggests a piece to a peer that may ask for any (BEP 6), if it understands that.
+    pub fn suggest(&mut self, piece: u32) {
+        self.peer.suggest(piece);
+    }
+
+    /// Shows the peer every piece.
+    ///
+    /// # Panics
+    ///
+    /// When the session is not open.
+    pub fn show_all(&mut self) {
+        let Phase::Open { shape } = &self.phase else {
+            unreachable!("nothing is shown in {:?}", self.phase);
+        };
+        self.peer.show_all(shape);
+    }
+
     /// Returns true if [`Session::poll_metadata`] has a piece.
     #[must_use]
     pub fn wants_metadata(&self) -> bool {
@@ -498,6 +537,12 @@ impl Session {
     #[must_use]
     pub fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Closing { .. })
+    }
+
+    /// What the peer learned of our pieces when the session opened.
+    #[must_use]
+    pub fn opening(&self) -> Opening {
+        self.peer.opening()
     }
 
     /// Whether the peer is served, within [`Phase::Open`].
@@ -547,11 +592,16 @@ fn behind(bytes: &[u8], consumed: usize) -> &[u8] {
 }
 
 /// The extension handshake (BEP 10) for a peer of this torrent.
-fn extension_handshake(shape: &Shape, ours: &Introduction) -> OurHandshake<'static> {
+fn extension_handshake(
+    shape: &Shape,
+    opening: Opening,
+    ours: &Introduction,
+) -> OurHandshake<'static> {
     OurHandshake {
         metadata_size: shape.metadata_length,
         reqq: u32::try_from(REQQ).expect("a constant of 2000"),
-        upload_only: true,
+        // Clients that download leave a peer that only uploads and has nothing for them.
+        upload_only: opening == Opening::Everything,
         version: concat!("Hekate ", env!("CARGO_PKG_VERSION")),
         your_ip: ours.your_ip,
         port: ours.port,

@@ -1,13 +1,16 @@
-//! Which torrents have peers, and how much was sent of each.
+//! Which torrents have peers, how much was sent of each, and what its leechers have.
 //!
 //! A connection keeps the slot of its torrent's entry, so that counting costs an addition.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 
 use slab::Slab;
 
+use crate::peer::key::PeerKey;
+use crate::super_seeding::SuperSeeding;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
@@ -25,6 +28,7 @@ pub(super) struct Active {
     pub(super) peers: u32,
     /// Bytes of blocks since its first peer came.
     pub(super) sent_bytes: u64,
+    swarm: SuperSeeding,
     window: u64,
     window_bytes: u64,
     last_window_bytes: u64,
@@ -49,18 +53,21 @@ pub(super) struct Activity {
     torrents: Slab<Active>,
     slots: HashMap<TorrentId, ActiveSlot>,
     peers: u64,
+    /// Leechers that are to be shown every piece.
+    to_reveal: Vec<PeerKey>,
 }
 
 impl Activity {
     /// A peer has come for this torrent. Returns the torrent's slot, and whether the peer is its only
     /// one.
-    pub(super) fn join(&mut self, torrent: &Arc<Torrent>) -> (ActiveSlot, bool) {
+    pub(super) fn join(&mut self, torrent: &Arc<Torrent>, super_seeds: bool) -> (ActiveSlot, bool) {
         let torrents = &mut self.torrents;
         let slot = *self.slots.entry(torrent.id).or_insert_with(|| {
             let slot = torrents.insert(Active {
                 torrent: Arc::clone(torrent),
                 peers: 0,
                 sent_bytes: 0,
+                swarm: SuperSeeding::new(&torrent.shape, super_seeds),
                 window: 0,
                 window_bytes: 0,
                 last_window_bytes: 0,
@@ -78,6 +85,30 @@ impl Activity {
     fn active(&mut self, slot: ActiveSlot) -> &mut Active {
         let active = self.torrents.get_mut(slot.0 as usize);
         active.expect("an entry stays while it has peers")
+    }
+
+    /// Returns true if the next peer of the torrent is to be told that we have nothing.
+    pub(super) fn hides(&self, torrent: &Torrent) -> bool {
+        self.find(torrent.id)
+            .is_some_and(|active| active.swarm.hides())
+    }
+
+    /// Does something with what is known of the leechers of the torrent in this slot.
+    pub(super) fn swarm<T>(
+        &mut self,
+        slot: ActiveSlot,
+        work: impl FnOnce(&mut SuperSeeding) -> T,
+    ) -> T {
+        let swarm = &mut self.active(slot).swarm;
+        let answer = work(swarm);
+        let to_reveal = swarm.take_to_reveal();
+        self.to_reveal.extend(to_reveal);
+        answer
+    }
+
+    /// Takes the leechers that are to be shown every piece.
+    pub(super) fn take_to_reveal(&mut self) -> Vec<PeerKey> {
+        mem::take(&mut self.to_reveal)
     }
 
     /// A peer of the torrent in this slot has gone. Returns the torrent when it was the last one.

@@ -9,11 +9,21 @@ use super::activity::ActiveSlot;
 use super::dial::Dialled;
 use super::outbox::{BATCH_BLOCKS, Gathered};
 use super::resident::ResidentRanges;
+use super::shared::Shared;
 use super::transport::Transport;
+use crate::choker::TermLength;
 use crate::peer::key::PeerKey;
-use crate::peer::session::Session;
+use crate::peer::session::{Opening, Session};
 use crate::timers::{Alarm, Time};
 use crate::torrent::catalogue::Torrent;
+use crate::wire::message::Request;
+
+/// The longest piece for which a term lasts: with longer ones a peer would keep a slot for too long.
+const PIECE_TERM_BYTES_MAX: u64 = 16 << 20;
+
+/// How long a peer may keep a slot without a request for a piece that it was shown. Clients ask for it
+/// within a round trip; the line must not wait for one that does not.
+const SHOWN_UNUSED_MS: u64 = 2_000;
 
 /// A connection in the slab. Idle, it costs its own size and nothing on the heap.
 pub(super) struct Connection {
@@ -94,6 +104,83 @@ impl Connection {
         self.resident = ResidentRanges::default();
     }
 
+    /// The session is open: what the peer has is of interest for super-seeding, and it may be shown a
+    /// piece.
+    pub(super) fn meet_swarm(&mut self, slot: ActiveSlot, shared: &mut Shared) {
+        let is_hidden = self.session.opening() == Opening::Nothing;
+        let (key, random) = (self.key, &mut shared.random);
+        let (wants_pieces, shown) = shared.process.activity.swarm(slot, |swarm| {
+            (
+                swarm.wants_pieces(),
+                swarm.connected(key, is_hidden, random),
+            )
+        });
+        if wants_pieces {
+            self.session.report_pieces();
+        }
+        if let Some(piece) = shown {
+            self.session.show(piece);
+        }
+    }
+
+    /// The peer has a slot for a term: that of as many bytes as are configured, or of a piece, or of the
+    /// pieces that it is shown.
+    pub(super) fn begin_term(&mut self, shared: &mut Shared) {
+        let torrent = self.torrent.as_ref();
+        let torrent = torrent.expect("only an open session has a slot");
+        let slot = self.active_slot.expect("an open session has a slot");
+        let config = shared.choker.config();
+        let piece_bytes = u64::from(torrent.shape.piece_length).min(PIECE_TERM_BYTES_MAX);
+        let mut length = TermLength {
+            credit_bytes: config.credit_bytes.max(piece_bytes),
+            unused_slot_ms: config.unused_slot_ms,
+            tells_renewal: false,
+        };
+        let (key, bytes) = (self.key, length.credit_bytes);
+        let shown = (shared.process.activity).swarm(slot, |swarm| swarm.begin_term(key, bytes));
+        if let Some(shown) = shown {
+            for &piece in &shown.pieces {
+                match shown.is_hidden {
+                    true => self.session.show(piece),
+                    false => self.session.suggest(piece),
+                }
+            }
+            length.credit_bytes = length.credit_bytes.max(shown.bytes);
+            length.tells_renewal = true;
+            if shown.is_hidden {
+                length.unused_slot_ms = length.unused_slot_ms.min(SHOWN_UNUSED_MS);
+            }
+        }
+        shared.choker.set_term(key, length);
+    }
+
+    /// The peer has lost its slot.
+    pub(super) fn end_term(&mut self, shared: &mut Shared) {
+        let slot = self.active_slot.expect("only an open session had a slot");
+        let key = self.key;
+        let shown = (shared.process.activity).swarm(slot, |swarm| swarm.end_term(key));
+        if let Some(piece) = shown {
+            self.session.show(piece);
+        }
+    }
+
+    /// Blocks were sent. A peer that has got all that it was shown gives its slot to another.
+    pub(super) fn blocks_sent<'a>(
+        &self,
+        slot: ActiveSlot,
+        blocks: impl Iterator<Item = &'a Request>,
+        shared: &mut Shared,
+    ) {
+        let key = self.key;
+        let is_served = shared.process.activity.swarm(slot, |swarm| {
+            blocks.for_each(|block| swarm.sent(key, block.index, block.length));
+            swarm.is_served(key)
+        });
+        if is_served {
+            shared.choker.end_term(key);
+        }
+    }
+
     /// Returns true if the peer may be read from now.
     pub(super) fn wants_to_receive(&self) -> bool {
         self.transport.is_readable() && self.session.wants_bytes()
@@ -166,7 +253,9 @@ mod tests {
         let mut unsent = 0;
         while let Some(event) = session.receive(&mut bytes, Time(0), &ours).unwrap() {
             match event {
-                Event::TorrentWanted(_) => drop(session.torrent_loaded(shape, ours.peer_id)),
+                Event::TorrentWanted(_) => {
+                    drop(session.torrent_loaded(shape, Opening::Everything, ours.peer_id))
+                }
                 Event::Opened => session.unchoke(),
                 _ => {}
             }

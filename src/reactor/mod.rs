@@ -199,6 +199,7 @@ impl Reactor {
         self.announce();
         self.expire();
         self.rebalance();
+        self.reveal();
         self.send();
         self.close_finished();
         self.close();
@@ -611,6 +612,17 @@ impl Reactor {
         }
     }
 
+    /// Shows every piece to leechers from which some were hidden.
+    fn reveal(&mut self) {
+        for key in self.shared.process.activity.take_to_reveal() {
+            self.connections
+                .visit(key, &mut self.shared, |connection, _| {
+                    connection.session.show_all();
+                    Ok(())
+                });
+        }
+    }
+
     /// Carries out what the choker decides.
     fn rebalance(&mut self) {
         let at_capacity = self.connections.is_at_capacity();
@@ -620,12 +632,20 @@ impl Reactor {
             .choker
             .rebalance(shared.now, at_capacity, &mut verdicts);
         for verdict in verdicts {
-            let (Verdict::Unchoke(key) | Verdict::Choke(key) | Verdict::Disconnect(key, _)) =
-                verdict;
-            self.connections.visit(key, shared, |connection, _| {
+            let (Verdict::Unchoke(key)
+            | Verdict::Renew(key)
+            | Verdict::Choke(key)
+            | Verdict::Disconnect(key, _)) = verdict;
+            self.connections.visit(key, shared, |connection, shared| {
                 match verdict {
-                    Verdict::Unchoke(_) => connection.session.unchoke(),
-                    Verdict::Choke(_) => connection.choke(),
+                    Verdict::Unchoke(_) | Verdict::Renew(_) => {
+                        connection.begin_term(shared);
+                        connection.session.unchoke();
+                    }
+                    Verdict::Choke(_) => {
+                        connection.choke();
+                        connection.end_term(shared);
+                    }
                     Verdict::Disconnect(_, reason) => return Err(reason),
                 }
                 Ok(())
@@ -713,10 +733,13 @@ impl Reactor {
             };
             let shared = &mut self.shared;
             shared.choker.disconnected(connection.key);
-            if let Some(slot) = connection.active_slot
-                && let Some(torrent) = shared.process.activity.leave(slot)
-            {
-                shared.process.announcing.left(&torrent);
+            if let Some(slot) = connection.active_slot {
+                let (key, is_complete) = (connection.key, reason == CloseReason::PeerIsSeed);
+                let activity = &mut shared.process.activity;
+                activity.swarm(slot, |swarm| swarm.left(key, is_complete));
+                if let Some(torrent) = activity.leave(slot) {
+                    shared.process.announcing.left(&torrent);
+                }
             }
             if let Some(dialled) = connection.dialled.take() {
                 shared.counters.calls_failed += u64::from(!was_open);

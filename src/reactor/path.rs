@@ -9,16 +9,17 @@ use std::mem;
 use std::sync::Arc;
 
 use super::connection::{Connection, Wait};
+use super::outbox::BATCH_BLOCKS;
 use super::shared::Shared;
 use super::stage::{Stage, Staged};
 use super::transport::Written;
 use crate::library::catalogue::lookup::Answer;
 use crate::peer::close::CloseReason;
-use crate::peer::session::{Event, Introduction};
+use crate::peer::session::{Event, Introduction, Opening};
 use crate::storage::FileKey;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::layout::ExtentSource;
-use crate::wire::message::InfoHash;
+use crate::wire::message::{InfoHash, Request};
 use crate::workers::QueueFull;
 
 impl Connection {
@@ -71,11 +72,13 @@ impl Connection {
                     shared.process.dialer.connected(dialled);
                 }
                 let torrent = (self.torrent.as_ref()).expect("a session opens for a torrent");
-                let (slot, is_only) = shared.process.activity.join(torrent);
+                let super_seeds = shared.process.super_seeds;
+                let (slot, is_only) = shared.process.activity.join(torrent, super_seeds);
                 self.active_slot = Some(slot);
                 if is_only {
                     shared.process.announcing.joined(torrent, now);
                 }
+                self.meet_swarm(slot, shared);
                 shared.choker.connected(key, now);
             }
             Event::Interested => shared.choker.interested(key),
@@ -85,6 +88,11 @@ impl Connection {
                 }
             }
             Event::Requested => shared.choker.requested(key, now),
+            Event::HasPieces { first, bits } => {
+                let slot = self.active_slot.expect("an open session has a slot");
+                let activity = &mut shared.process.activity;
+                activity.swarm(slot, |swarm| swarm.has_pieces(key, first, bits));
+            }
             Event::MetadataRequested => {
                 shared.choker.active(key, now);
                 self.fetch_metadata(shared);
@@ -119,7 +127,12 @@ impl Connection {
         shared: &mut Shared,
     ) -> Result<(), CloseReason> {
         self.torrent = Some(Arc::clone(torrent));
-        let tail = (self.session).torrent_loaded(torrent.shape, shared.process.identity);
+        let opening = match shared.process.activity.hides(torrent) {
+            true => Opening::Nothing,
+            false => Opening::Everything,
+        };
+        let identity = shared.process.identity;
+        let tail = (self.session).torrent_loaded(torrent.shape, opening, identity);
         match tail.is_empty() {
             true => Ok(()),
             false => self.take(&tail, shared),
@@ -221,6 +234,10 @@ impl Connection {
 
     /// Debits the bytes that the transport took.
     fn account(&mut self, taken_bytes: usize, is_full: bool, shared: &mut Shared) {
+        let transmit = self.session.poll_transmit();
+        let partial = transmit.partial.map(|(request, _)| request);
+        let mut queued = partial.into_iter().chain(transmit.blocks.copied());
+        let offered: [Option<Request>; BATCH_BLOCKS + 1] = std::array::from_fn(|_| queued.next());
         let sent = self.session.sent(taken_bytes, is_full, shared.now);
         // The rate limit is for the line, which carries metadata and rejects as well.
         shared.process.bucket.take(taken_bytes as u64);
@@ -230,6 +247,8 @@ impl Connection {
             let slot = self.active_slot.expect("only an open session has blocks");
             self.sent_bytes += sent.payload_bytes;
             shared.record_sent(self.key, torrent, slot, sent);
+            let finished = offered.iter().flatten().take(sent.blocks as usize);
+            self.blocks_sent(slot, finished, shared);
         }
         shared.counters.rejected += u64::from(self.session.take_rejected());
         if !self.session.has_blocks() {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::Reactor;
 use super::lifecycle::{Phase, max_peers};
 use crate::config::file::{Configured, Sources};
-use crate::config::{LimitsConfig, LiveConfig};
+use crate::config::{LimitsConfig, LiveConfig, SuperSeeding};
 use crate::daemon::sandbox::AllowedPaths;
 use crate::library::catalogue::live::Settings;
 use crate::rate::{RateLimiter, UPLOAD_BURST};
@@ -112,9 +112,11 @@ impl Reactor {
             max_peers: _,
             max_peers_per_ip,
             max_rate,
+            super_seeding,
         } = limits;
         self.connections.max_per_address = max_peers_per_ip.unwrap_or(usize::MAX);
         self.shared.choker.configure(*choker);
+        self.shared.process.super_seeds = *super_seeding == SuperSeeding::Auto;
         self.shared.process.bucket = RateLimiter::new(*max_rate, UPLOAD_BURST, self.shared.now);
         if let Some(live) = &self.control.live {
             live.refresh(Settings::from(library));

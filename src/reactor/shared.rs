@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
+use fastrand::Rng;
 use mio::{Registry, Waker};
 
 use super::activity::{ActiveSlot, Activity};
@@ -12,7 +13,7 @@ use super::dial::Dialer;
 use super::loading::Loads;
 use super::outbox::{Body, Outbox};
 use crate::choker::Choker;
-use crate::config::{Config, Verify};
+use crate::config::{Config, SuperSeeding, Verify};
 use crate::library::catalogue::lookup::Library;
 use crate::metrics::Counters;
 use crate::metrics::history::History;
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     /// Connections that wait until the rate limit allows metadata, in the order of arrival.
     pub(super) metadata_waits: VecDeque<PeerKey>,
+    pub(super) random: Rng,
     /// Where every socket is read; a connection keeps only the tail of a half-received message.
     pub(super) buffer: Box<[u8]>,
     pub(super) outbox: Outbox,
@@ -60,6 +62,8 @@ pub(super) struct Process {
     pub(super) activity: Activity,
     pub(super) history: History,
     pub(super) identity: PeerId,
+    /// Torrents are super-seeded while nobody else has them (BEP 16).
+    pub(super) super_seeds: bool,
     /// The port that peers learn from our extension handshake.
     pub(super) port: u16,
     pub(super) timeouts: Timeouts,
@@ -84,6 +88,7 @@ impl Shared {
             wheel: Wheel::new(now),
             counters: Counters::default(),
             metadata_waits: VecDeque::new(),
+            random: Rng::new(),
             buffer: vec![0; RECEIVE_BUFFER_BYTES].into_boxed_slice(),
             outbox: Outbox::default(),
             bodies: Vec::new(),
@@ -136,6 +141,7 @@ impl Process {
             activity: Activity::default(),
             history: History::default(),
             identity,
+            super_seeds: config.limits.super_seeding == SuperSeeding::Auto,
             port,
             timeouts: config.timeouts,
         })

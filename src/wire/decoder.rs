@@ -1,8 +1,8 @@
 //! Framing: received bytes to messages (BEP 3, BEP 6, BEP 10).
 //!
 //! The decoder keeps a few bytes for each peer and no heap. Small messages are taken whole from the
-//! caller's buffer. Bitfields and bodies that a seeder does not need are counted or skipped as they
-//! arrive, so that a megabyte of them costs no memory.
+//! caller's buffer. Bitfields are handed on in parts, and bodies that a seeder does not need are
+//! skipped as they arrive, so that a megabyte of them costs no memory.
 
 use thiserror::Error;
 
@@ -242,30 +242,45 @@ impl Decoder {
         self.pass_body(body, input, LENGTH_PREFIX + 1)
     }
 
-    /// Counts the part of the body that follows `header` bytes. Ends the message with its last byte.
+    /// Takes the part of the body that follows `header` bytes. Ends the message with its last byte.
     fn pass_body(&mut self, mut body: Body, input: &[u8], header: usize) -> Decoded<'static> {
         let available = input.get(header..).expect("the header was read");
-        let part = available
-            .get(..body.remaining_bytes as usize)
-            .unwrap_or(available);
-        if body.id == id::BITFIELD {
-            body.ones += count_ones(part);
-        }
-        let consumed = header + part.len();
-        body.remaining_bytes -= u32::try_from(part.len()).expect("it is at most what remained");
-        if body.remaining_bytes > 0 {
-            self.state = State::Body(body);
-            return Decoded::Incomplete { consumed };
-        }
-        self.state = State::Message;
-        let message = match body.id {
-            id::BITFIELD => Message::Bitfield {
-                length_bytes: body.length_bytes,
-                ones: body.ones,
-            },
-            id => Message::Ignored { id },
+        let is_bitfield = body.id == id::BITFIELD;
+        let most = match is_bitfield {
+            true => body.remaining_bytes.min(u64::BITS / 8),
+            false => body.remaining_bytes,
         };
-        Decoded::message(consumed, message)
+        let part = available.get(..most as usize).unwrap_or(available);
+        let consumed = header + part.len();
+        let at = body.length_bytes - body.remaining_bytes;
+        let bytes = u32::try_from(part.len()).expect("it is at most what remained");
+        body.remaining_bytes -= bytes;
+        let is_over = body.remaining_bytes == 0;
+        if is_bitfield && (bytes > 0 || is_over) {
+            let bits = bits(part);
+            body.ones += bits.count_ones();
+            self.continue_body(body);
+            let message = Message::Bitfield {
+                length_bytes: body.length_bytes,
+                at,
+                bytes,
+                bits,
+                ones: body.ones,
+            };
+            return Decoded::message(consumed, message);
+        }
+        self.continue_body(body);
+        match is_over {
+            true => Decoded::message(consumed, Message::Ignored { id: body.id }),
+            false => Decoded::Incomplete { consumed },
+        }
+    }
+
+    fn continue_body(&mut self, body: Body) {
+        self.state = match body.remaining_bytes {
+            0 => State::Message,
+            _ => State::Body(body),
+        };
     }
 }
 
@@ -278,14 +293,13 @@ fn request(fields: &[u8; 12]) -> Request {
     }
 }
 
-/// At most eight million, because a body is at most [`MAX_MESSAGE_LENGTH`].
-fn count_ones(bytes: &[u8]) -> u32 {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let in_words: u32 = words
+/// The first eight bytes as bits, the highest first.
+fn bits(bytes: &[u8]) -> u64 {
+    let shifts = (0..64_u32).step_by(8).rev();
+    bytes
         .iter()
-        .map(|word| u64::from_ne_bytes(*word).count_ones())
-        .sum();
-    in_words + rest.iter().map(|byte| byte.count_ones()).sum::<u32>()
+        .zip(shifts)
+        .fold(0, |bits, (byte, shift)| bits | u64::from(*byte) << shift)
 }
 
 #[cfg(test)]

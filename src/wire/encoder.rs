@@ -28,6 +28,23 @@ pub fn have_all(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0, 0, 0, 1, id::HAVE_ALL]);
 }
 
+/// We have nothing (BEP 6).
+pub fn have_none(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[0, 0, 0, 1, id::HAVE_NONE]);
+}
+
+/// We have this piece (BEP 3).
+pub fn have(out: &mut Vec<u8>, piece: u32) {
+    out.extend_from_slice(&[0, 0, 0, 5, id::HAVE]);
+    out.extend_from_slice(&piece.to_be_bytes());
+}
+
+/// The peer had best ask for this piece (BEP 6).
+pub fn suggest(out: &mut Vec<u8>, piece: u32) {
+    out.extend_from_slice(&[0, 0, 0, 5, id::SUGGEST]);
+    out.extend_from_slice(&piece.to_be_bytes());
+}
+
 /// A whole bitfield, which is sent in parts: head, ones, tail.
 #[cfg(test)]
 pub(crate) fn bitfield_full(out: &mut Vec<u8>, pieces: u32) {
@@ -106,6 +123,15 @@ mod tests {
         assert_eq!(encoded(choke), [0, 0, 0, 1, 0]);
         assert_eq!(encoded(unchoke), [0, 0, 0, 1, 1]);
         assert_eq!(encoded(have_all), [0, 0, 0, 1, 0x0e]);
+        assert_eq!(encoded(have_none), [0, 0, 0, 1, 0x0f]);
+        assert_eq!(
+            encoded(|out| have(out, 0x0102_0304)),
+            [0, 0, 0, 5, 4, 1, 2, 3, 4]
+        );
+        assert_eq!(
+            encoded(|out| suggest(out, 0x0102_0304)),
+            [0, 0, 0, 5, 0x0d, 1, 2, 3, 4]
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub(super) mod id {
     pub(in crate::wire) const REQUEST: u8 = 6;
     pub(in crate::wire) const PIECE: u8 = 7;
     pub(in crate::wire) const CANCEL: u8 = 8;
+    pub(in crate::wire) const SUGGEST: u8 = 13;
     pub(in crate::wire) const HAVE_ALL: u8 = 14;
     pub(in crate::wire) const HAVE_NONE: u8 = 15;
     pub(in crate::wire) const REJECT: u8 = 16;
@@ -91,11 +92,17 @@ pub enum Message<'a> {
     NotInterested,
     /// The peer has completed this piece.
     Have(u32),
-    /// A bitfield, of which only the length and the number of ones are kept.
+    /// Up to eight bytes of a bitfield; each such part is a message of its own.
     Bitfield {
-        /// The length of its body in bytes.
+        /// The length of the whole body in bytes.
         length_bytes: u32,
-        /// The number of bits that are set.
+        /// The bytes before this part.
+        at: u32,
+        /// The bytes of this part.
+        bytes: u32,
+        /// Its bits: the highest is for the first piece, those behind the part are zero.
+        bits: u64,
+        /// The number of bits that are set up to the end of this part.
         ones: u32,
     },
     /// The peer wants a block.

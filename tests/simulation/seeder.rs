@@ -10,7 +10,7 @@ use hekate::choker::{Choker, ChokerConfig, Verdict};
 use hekate::peer::close::CloseReason;
 use hekate::peer::key::PeerKey;
 use hekate::peer::session::{
-    BlockFailure, CONTROL_LIMIT_BYTES, Event, Introduction, Phase, REQQ, Session, Upload,
+    BlockFailure, CONTROL_LIMIT_BYTES, Event, Introduction, Opening, Phase, REQQ, Session, Upload,
 };
 use hekate::timers::{Alarm, Time, Timeouts, Wheel};
 use hekate::torrent::layout::Shape;
@@ -162,7 +162,9 @@ impl Seeder {
             return Err(CloseReason::PeerClosed);
         }
         if matches!(connection.session.phase(), Phase::Loading(_)) && connection.loaded_at <= now {
-            let tail = connection.session.torrent_loaded(SHAPE, OURS);
+            let tail = connection
+                .session
+                .torrent_loaded(SHAPE, Opening::Everything, OURS);
             self.take(now, connection, &tail, random)?;
         }
         if !connection.session.wants_bytes() {
@@ -203,7 +205,10 @@ impl Seeder {
                 Event::TorrentWanted(info_hash) => {
                     assert_eq!(info_hash, INFO_HASH);
                     if random.bool() {
-                        let tail = connection.session.torrent_loaded(SHAPE, OURS);
+                        let tail =
+                            connection
+                                .session
+                                .torrent_loaded(SHAPE, Opening::Everything, OURS);
                         assert!(tail.is_empty(), "nothing was held back");
                     } else {
                         connection.loaded_at = now.after(random.u64(0..300));
@@ -217,6 +222,7 @@ impl Seeder {
                     }
                 }
                 Event::Requested => self.choker.requested(key, now),
+                Event::HasPieces { .. } => unreachable!("nobody asked for reports"),
                 Event::MetadataRequested => {
                     self.choker.active(key, now);
                     self.read_metadata(now, connection, random);
@@ -269,11 +275,14 @@ impl Seeder {
         let mut verdicts = Vec::new();
         self.choker.rebalance(now, at_capacity, &mut verdicts);
         for verdict in verdicts {
-            let (Verdict::Unchoke(key) | Verdict::Choke(key) | Verdict::Disconnect(key, _)) =
-                verdict;
+            let (Verdict::Unchoke(key)
+            | Verdict::Renew(key)
+            | Verdict::Choke(key)
+            | Verdict::Disconnect(key, _)) = verdict;
             let session = &mut find(connections, key).expect("the choker knows it").session;
             match verdict {
                 Verdict::Unchoke(_) => session.unchoke(),
+                Verdict::Renew(_) => unreachable!("no term was set"),
                 Verdict::Choke(_) => session.choke(),
                 Verdict::Disconnect(_, reason) => session.close(reason),
             }

@@ -19,7 +19,9 @@ pub(crate) enum Seen {
     Choke,
     Unchoke,
     Bitfield(Vec<u8>),
+    Have(u32),
     HaveAll,
+    HaveNone,
     Piece {
         index: u32,
         begin: u32,
@@ -197,7 +199,9 @@ fn parse(body: &[u8]) -> Seen {
             begin: word(payload, 1),
             block: payload[8..].to_vec(),
         },
+        4 => Seen::Have(word(payload, 0)),
         14 => Seen::HaveAll,
+        15 => Seen::HaveNone,
         16 => Seen::Reject {
             index: word(payload, 0),
             begin: word(payload, 1),

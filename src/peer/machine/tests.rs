@@ -75,6 +75,9 @@ fn a_seed_is_closed_however_it_becomes_one() {
     let seed = Err(CloseReason::PeerIsSeed);
     let bitfield = |ones| Message::Bitfield {
         length_bytes: 3,
+        at: 0,
+        bytes: 3,
+        bits: 0,
         ones,
     };
     assert_eq!(say(&mut open_peer(true), Message::HaveAll), seed);
@@ -91,7 +94,13 @@ fn a_seed_is_closed_however_it_becomes_one() {
 
 #[test]
 fn illegal_messages_end_the_peer() {
-    let bitfield = |length_bytes, ones| Message::Bitfield { length_bytes, ones };
+    let bitfield = |length_bytes, ones| Message::Bitfield {
+        length_bytes,
+        at: 0,
+        bytes: length_bytes,
+        bits: 0,
+        ones,
+    };
     assert!(illegal(say(&mut open_peer(true), Message::Have(20))));
     assert!(illegal(say(&mut open_peer(true), bitfield(2, 1))));
     assert!(illegal(say(&mut open_peer(true), bitfield(4, 1))));

@@ -68,7 +68,11 @@ fn feed(
         while let Some(event) = session.receive(&mut received, now, &introduction())? {
             events.push(event);
             if loads && matches!(event, Event::TorrentWanted(_)) {
-                assert!(session.torrent_loaded(SHAPE, OURS).is_empty());
+                assert!(
+                    session
+                        .torrent_loaded(SHAPE, Opening::Everything, OURS)
+                        .is_empty()
+                );
             }
         }
         assert!(received.is_empty(), "all bytes are taken");
@@ -104,7 +108,7 @@ fn closing(session: &Session) -> Option<(CloseReason, bool)> {
 
 #[test]
 fn a_session_is_small() {
-    assert!(size_of::<Session>() <= 232, "{}", size_of::<Session>());
+    assert!(size_of::<Session>() <= 240, "{}", size_of::<Session>());
 }
 
 #[test]
@@ -150,7 +154,7 @@ fn while_a_torrent_is_loaded_nothing_is_decoded_and_nothing_is_lost() {
         assert_eq!(events, [Event::TorrentWanted(INFO_HASH)]);
         assert!(matches!(session.phase(), Phase::Loading(_)));
         assert!(!session.wants_bytes() && !session.has_control());
-        let tail = session.torrent_loaded(SHAPE, OURS);
+        let tail = session.torrent_loaded(SHAPE, Opening::Everything, OURS);
         assert_eq!(*tail, bytes[48..48 + extra]);
         let rest = [&tail[..], &bytes[48 + extra..]].concat();
         let events = feed(&mut session, &rest, Time(1), true).unwrap();
@@ -381,5 +385,84 @@ fn random_bytes_behind_the_handshake_never_break_the_session() {
 #[test]
 #[should_panic(expected = "no torrent is awaited")]
 fn a_torrent_that_was_not_wanted_is_a_defect_of_the_caller() {
-    let _ = Session::accepted(Time(0)).torrent_loaded(SHAPE, OURS);
+    let _ = Session::accepted(Time(0)).torrent_loaded(SHAPE, Opening::Everything, OURS);
+}
+
+/// A session with a peer that was told that we have nothing.
+fn hiding_session(fast: bool) -> (Session, Vec<u8>) {
+    let mut session = Session::accepted(Time(0));
+    let mut handshake = handshake_bytes();
+    handshake[20..28].copy_from_slice(&reserved(fast));
+    feed(&mut session, &handshake[..48], Time(0), false).unwrap();
+    session.torrent_loaded(SHAPE, Opening::Nothing, OURS);
+    feed(&mut session, &handshake[48..], Time(0), false).unwrap();
+    assert_eq!(session.opening(), Opening::Nothing);
+    let mut control = drain_control(&mut session, Time(0));
+    let opening = control.split_off(HANDSHAKE_LENGTH);
+    (session, opening)
+}
+
+#[test]
+fn a_peer_from_which_pieces_are_hidden_learns_of_none() {
+    let (_, opening) = hiding_session(true);
+    assert!(opening.starts_with(&[0, 0, 0, 1, 15]), "have-none");
+    let text = String::from_utf8_lossy(&opening);
+    assert!(text.contains("11:upload_onlyi0e"), "it would leave: {text}");
+    let (_, opening) = hiding_session(false);
+    assert_eq!(opening.get(4), Some(&20), "no bitfield, BEP 10 only");
+}
+
+#[test]
+fn shown_and_suggested_pieces_are_told_and_all_of_them_in_parts() {
+    let (mut session, _) = hiding_session(true);
+    session.show(7);
+    session.suggest(8);
+    let told = drain_control(&mut session, Time(0));
+    assert_eq!(
+        told,
+        [0, 0, 0, 5, 4, 0, 0, 0, 7, 0, 0, 0, 5, 13, 0, 0, 0, 8]
+    );
+    let (mut plain, _) = hiding_session(false);
+    plain.suggest(8);
+    assert!(!plain.has_control(), "it does not know the message");
+    session.show_all();
+    let told = drain_control(&mut session, Time(0));
+    let mut pieces: Vec<u8> = told.chunks(9).map(|have| have[8]).collect();
+    pieces.sort_unstable();
+    assert_eq!(pieces, (0..20).collect::<Vec<u8>>());
+}
+
+#[test]
+fn what_a_peer_has_is_reported_when_it_was_asked_for() {
+    let bitfield = [0, 0, 0, 4, 5, 0b1010_0000, 0, 0b1001_1111];
+    let have = [0, 0, 0, 5, 4, 0, 0, 0, 18];
+    for reports in [false, true] {
+        let mut session = open_session();
+        if reports {
+            session.report_pieces();
+        }
+        let events = feed(&mut session, &bitfield, Time(0), true).unwrap();
+        let expected = Event::HasPieces {
+            first: 0,
+            // The bits behind the last piece are dropped.
+            bits: 0b1010_0000_0000_0000_1001 << 44,
+        };
+        assert_eq!(events, if reports { vec![expected] } else { vec![] });
+        let events = feed(&mut session, &have, Time(0), true).unwrap();
+        let expected = Event::HasPieces {
+            first: 18,
+            bits: 1 << 63,
+        };
+        assert_eq!(events, if reports { vec![expected] } else { vec![] });
+    }
+}
+
+#[test]
+fn a_bitfield_byte_by_byte_is_no_sign_of_life() {
+    let mut session = open_session();
+    feed(&mut session, &[0, 0, 0, 4, 5], Time(1000), true).unwrap();
+    feed(&mut session, &[0], Time(40_000), true).unwrap();
+    feed(&mut session, &[0], Time(60_000), true).unwrap();
+    let due = session.poll_at(&TIMEOUTS);
+    assert!(due <= Time(1000 + TIMEOUTS.message_ms), "{due:?}");
 }

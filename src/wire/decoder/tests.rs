@@ -1,5 +1,7 @@
 //! The decoder against whole conversations in every split, wrong lengths, and garbage.
 
+use std::mem;
+
 use super::*;
 use crate::wire::{encoder, handshake};
 
@@ -9,6 +11,11 @@ fn seen<'a>(messages: impl IntoIterator<Item = Message<'a>>) -> Vec<String> {
     messages.map(|message| format!("{message:?}")).collect()
 }
 
+/// A bitfield, however many parts it came in.
+fn whole_bitfield(bytes: &[u8], ones: u32) -> String {
+    format!("bitfield of {ones} ones: {bytes:?}")
+}
+
 /// Feeds the parts as a connection would: consumed bytes are dropped, the others kept.
 fn feed<'p>(
     decoder: &mut Decoder,
@@ -16,6 +23,7 @@ fn feed<'p>(
 ) -> Result<Vec<String>, DecodeError> {
     let mut messages = Vec::new();
     let mut buffer = Vec::new();
+    let mut bitfield = Vec::new();
     for part in parts {
         buffer.extend_from_slice(part);
         let mut start = 0;
@@ -28,7 +36,22 @@ fn feed<'p>(
                 Decoded::Message { consumed, message } => {
                     assert!(consumed > 0);
                     start += consumed;
-                    messages.extend(seen([message]));
+                    if let Message::Bitfield {
+                        length_bytes,
+                        at,
+                        bytes,
+                        bits,
+                        ones,
+                    } = message
+                    {
+                        assert_eq!(at as usize, bitfield.len(), "parts follow each other");
+                        bitfield.extend_from_slice(&bits.to_be_bytes()[..bytes as usize]);
+                        if bitfield.len() == length_bytes as usize {
+                            messages.push(whole_bitfield(&mem::take(&mut bitfield), ones));
+                        }
+                    } else {
+                        messages.extend(seen([message]));
+                    }
                 }
             }
         }
@@ -79,10 +102,6 @@ fn conversation() -> (Vec<u8>, Vec<String>) {
     let ours = handshake::encode(info_hash, peer_id);
     let (first, last) = ours.split_at(48);
     let reserved = [0, 0, 0, 0, 0, 0x10, 0, 0x04];
-    let bitfield = Message::Bitfield {
-        length_bytes: 3,
-        ones: 11,
-    };
     let kept = |id, payload| (extended(id, payload), Message::Extended { id, payload });
     let ignored = |id| Message::Ignored { id };
     let (bytes, messages): (Vec<_>, Vec<_>) = [
@@ -94,7 +113,6 @@ fn conversation() -> (Vec<u8>, Vec<String>) {
             },
         ),
         (last.to_vec(), Message::PeerId(peer_id)),
-        (framed(5, &[0b1010_0000, 0xff, 0x01]), bitfield),
         kept(0, b"d1:md11:ut_metadatai3eee"),
         (vec![0; 4], Message::KeepAlive),
         (framed(0, &[]), Message::Choke),
@@ -120,7 +138,11 @@ fn conversation() -> (Vec<u8>, Vec<String>) {
     ]
     .into_iter()
     .unzip();
-    (bytes.concat(), seen(messages))
+    let bitfield = [0b1010_0000, 0xff, 0x01];
+    let bytes = [bytes.concat(), framed(5, &bitfield)].concat();
+    let mut messages = seen(messages);
+    messages.push(whole_bitfield(&bitfield, 11));
+    (bytes, messages)
 }
 
 #[test]
@@ -269,14 +291,8 @@ fn a_bitfield_of_a_mebibyte_is_counted_in_odd_parts() {
     let ones = body.iter().map(|byte| byte.count_ones()).sum();
     let bytes = framed(5, &body);
     for size in [7, 1021, 16384, 65537, bytes.len()] {
-        let expected = seen([Message::Bitfield {
-            length_bytes: MAX_MESSAGE_LENGTH - 1,
-            ones,
-        }]);
-        assert_eq!(
-            feed(&mut after_handshake(), bytes.chunks(size)),
-            Ok(expected)
-        );
+        let messages = feed(&mut after_handshake(), bytes.chunks(size));
+        assert_eq!(messages, Ok(vec![whole_bitfield(&body, ones)]));
     }
 }
 
@@ -284,23 +300,27 @@ fn a_bitfield_of_a_mebibyte_is_counted_in_odd_parts() {
 fn a_body_is_pending_until_its_last_byte() {
     let mut decoder = after_handshake();
     let bytes = framed(5, &[0xff; 10]);
+    let part = |at, bytes, bits, ones| Message::Bitfield {
+        length_bytes: 10,
+        at,
+        bytes,
+        bits,
+        ones,
+    };
     assert_eq!(
         decoder.decode(&bytes[..14]),
-        Ok(Decoded::Incomplete { consumed: 14 })
+        Ok(Decoded::message(13, part(0, 8, u64::MAX, 64)))
+    );
+    assert_eq!(
+        decoder.decode(&bytes[13..14]),
+        Ok(Decoded::message(1, part(8, 1, 0xff << 56, 72)))
     );
     assert!(decoder.mid_body());
     assert_eq!(decoder.decode(&[]), Ok(INCOMPLETE));
     assert!(decoder.mid_body());
-    let message = Message::Bitfield {
-        length_bytes: 10,
-        ones: 80,
-    };
     assert_eq!(
         decoder.decode(&bytes[14..]),
-        Ok(Decoded::Message {
-            consumed: 1,
-            message
-        })
+        Ok(Decoded::message(1, part(9, 1, 0xff << 56, 80)))
     );
     assert!(!decoder.mid_body());
 }
@@ -310,11 +330,8 @@ fn our_own_bitfield_reads_back_as_full() {
     for pieces in [1, 8, 9, 16_001, 8_000_000] {
         let mut bytes = Vec::new();
         encoder::bitfield_full(&mut bytes, pieces);
-        let expected = seen([Message::Bitfield {
-            length_bytes: pieces.div_ceil(8),
-            ones: pieces,
-        }]);
-        assert_eq!(decode_all(&bytes), Ok(expected));
+        let body = bytes.get(5..).unwrap();
+        assert_eq!(decode_all(&bytes), Ok(vec![whole_bitfield(body, pieces)]));
     }
 }
 
