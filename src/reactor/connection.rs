@@ -254,7 +254,7 @@ mod tests {
         while let Some(event) = session.receive(&mut bytes, Time(0), &ours).unwrap() {
             match event {
                 Event::TorrentWanted(_) => {
-                    drop(session.torrent_loaded(shape, Opening::Everything, ours.peer_id))
+                    drop(session.torrent_loaded(shape, Opening::Everything, ours.peer_id));
                 }
                 Event::Opened => session.unchoke(),
                 _ => {}
