@@ -6,7 +6,7 @@
 use crate::timers::Time;
 
 /// Tokens in one unit.
-const TOKENS_PER_UNIT: u64 = 1000;
+const TOKENS_PER_UNIT: i128 = 1000;
 
 /// How much may pass at once after a pause.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,9 +31,8 @@ pub struct RateLimiter {
     /// Units a second. `None` is no limit.
     per_second: Option<u64>,
     burst: Burst,
-    tokens: u64,
-    /// Tokens that were taken beyond those available, to be earned first.
-    debt: u64,
+    /// Negative after more has passed than was available.
+    tokens: i128,
     filled: Time,
 }
 
@@ -46,7 +45,6 @@ impl RateLimiter {
             per_second,
             burst,
             tokens: 0,
-            debt: 0,
             filled: now,
         };
         limiter.tokens = per_second.map_or(0, |rate| limiter.burst_tokens(rate));
@@ -58,25 +56,18 @@ impl RateLimiter {
         let Some(rate) = self.per_second else {
             return u64::MAX;
         };
-        let earned = rate.saturating_mul(now.since(self.filled));
+        let earned = i128::from(rate).saturating_mul(now.since(self.filled).into());
         self.filled = self.filled.max(now);
-        let repaid = earned.min(self.debt);
-        self.debt -= repaid;
-        self.tokens = self
-            .tokens
-            .saturating_add(earned - repaid)
-            .min(self.burst_tokens(rate));
-        self.tokens / TOKENS_PER_UNIT
+        let filled = self.tokens.saturating_add(earned);
+        self.tokens = filled.min(self.burst_tokens(rate));
+        u64::try_from(self.tokens.max(0) / TOKENS_PER_UNIT).expect("a burst is a number of units")
     }
 
     /// Counts units that have passed. More than were available is a debt that delays what follows.
     pub fn take(&mut self, units: u64) {
-        if self.per_second.is_none() {
-            return;
+        if self.per_second.is_some() {
+            self.tokens -= i128::from(units) * TOKENS_PER_UNIT;
         }
-        let taken = units.saturating_mul(TOKENS_PER_UNIT);
-        self.debt = self.debt.saturating_add(taken.saturating_sub(self.tokens));
-        self.tokens = self.tokens.saturating_sub(taken);
     }
 
     /// When `wanted` units, or a whole burst if that is less, will be available; `None` if they are
@@ -84,16 +75,16 @@ impl RateLimiter {
     pub fn poll_at(&mut self, now: Time, wanted: u64) -> Option<Time> {
         self.available(now);
         let rate = self.per_second?;
-        let wanted = wanted
-            .saturating_mul(TOKENS_PER_UNIT)
-            .min(self.burst_tokens(rate));
-        let missing = wanted.saturating_sub(self.tokens).saturating_add(self.debt);
-        (missing > 0).then(|| now.after(missing.div_ceil(rate)))
+        let wanted = i128::from(wanted) * TOKENS_PER_UNIT;
+        let missing = wanted.min(self.burst_tokens(rate)) - self.tokens;
+        let missing = u128::try_from(missing).ok().filter(|tokens| *tokens > 0)?;
+        let wait_ms = missing.div_ceil(u128::from(rate));
+        Some(now.after(u64::try_from(wait_ms).unwrap_or(u64::MAX)))
     }
 
-    fn burst_tokens(&self, per_second: u64) -> u64 {
-        let at_rate = per_second.saturating_mul(self.burst.ms);
-        at_rate.max(self.burst.min_units * TOKENS_PER_UNIT)
+    fn burst_tokens(&self, per_second: u64) -> i128 {
+        let at_rate = i128::from(per_second) * i128::from(self.burst.ms);
+        at_rate.max(i128::from(self.burst.min_units) * TOKENS_PER_UNIT)
     }
 }
 
