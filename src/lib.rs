@@ -27,7 +27,6 @@
 //! | [`locked`]   | a file that one process locks                                          |
 //! | [`net`]      | non-blocking sockets as every part opens them                          |
 //! | [`workers`]  | bounded pools of threads for what may block                           |
-//! | [`table`]    | rows that are found by an id of their own type                         |
 //! | [`fuzzing`]  | doors for the fuzz targets to private parsers                          |
 //! | [`sys`]      | every `unsafe` line: system calls that no library makes safe           |
 //!
@@ -53,7 +52,6 @@ pub mod status;
 pub mod storage;
 pub mod super_seeding;
 pub mod sys;
-pub mod table;
 pub mod timers;
 pub mod torrent;
 pub mod tracker;

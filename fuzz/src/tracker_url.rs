@@ -25,7 +25,14 @@ fn check_url(url: &TrackerUrl) {
         uploaded: 0,
         event: Event::None,
     };
-    http::write_request(&mut request, url, &identity, &announce, 1, None);
+    http::write_request(
+        &mut request,
+        (&url.site, &url.path),
+        &identity,
+        &announce,
+        1,
+        None,
+    );
     assert_eq!(request.split(|byte| *byte == b'\n').count(), 6);
     assert_eq!(
         request

@@ -25,10 +25,9 @@ use crate::tracker::shard::Shard;
 use crate::wire::message::{InfoHash, PeerId};
 
 /// Announces the torrents of this process, unless trackers are turned off.
-#[derive(Default)]
 pub(super) struct Announcing {
     announcer: Option<Announcer>,
-    waker: Option<Arc<Waker>>,
+    waker: Arc<Waker>,
     /// The torrents that this machine announces; all if none.
     shard: Option<Shard>,
     /// Torrents are announced to their own trackers.
@@ -49,9 +48,7 @@ impl Announcing {
         peer_id: PeerId,
         port: u16,
     ) -> io::Result<Self> {
-        if config.trackers.disabled {
-            return Ok(Self::default());
-        }
+        let sources = sources(&config.network);
         let announcer_config = AnnouncerConfig {
             identity: Identity {
                 peer_id,
@@ -59,33 +56,35 @@ impl Announcing {
                 port: config.trackers.announce_port.unwrap_or(port),
                 ip: config.trackers.announce_ip,
             },
-            sources: sources(&config.network),
+            sources,
             max_per_second: config.trackers.max_announce_rate,
             override_with: (config.trackers.override_url.clone()).map(|url| Arc::from([vec![url]])),
             dialled: config.trackers.connect.clone(),
             limits: Limits::default(),
         };
         let token = |number| Source::Tracker(number).token();
-        let now = Time::default();
-        let own_waker = Arc::clone(&waker);
-        let announcer = Announcer::new(announcer_config, registry, token, waker, now)?;
+        let announcer = (!config.trackers.disabled).then(|| {
+            let waker = Arc::clone(&waker);
+            Announcer::new(announcer_config, registry, token, waker, Time::default())
+        });
         Ok(Self {
-            announcer: Some(announcer),
-            waker: Some(own_waker),
+            announcer: announcer.transpose()?,
+            waker,
             shard: config.trackers.shard,
             uses_own_lists: config.trackers.override_url.is_none(),
-            sources: sources(&config.network),
-            ..Self::default()
+            sweep: None,
+            has_more: false,
+            sources,
         })
     }
 
     /// Begins to announce the torrents of an index, whose ids are those of their records. Threads read
     /// it: torrents that are added or removed meanwhile may come before or after.
     pub(super) fn add_index(&mut self, snapshot: &Snapshot) {
-        let (Some(announcer), Some(waker)) = (&mut self.announcer, &self.waker) else {
+        let Some(announcer) = &mut self.announcer else {
             return;
         };
-        match Sweep::start(snapshot, self.shard, self.uses_own_lists, waker) {
+        match Sweep::start(snapshot, self.shard, self.uses_own_lists, &self.waker) {
             Ok(sweep) => {
                 announcer.begin_index();
                 self.sweep = Some(sweep);
@@ -224,20 +223,16 @@ impl Announcing {
 /// The addresses that announces come from: trackers give the address that they see to peers.
 fn sources(config: &NetworkConfig) -> PerFamily<Option<IpAddr>> {
     let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let is_served = |address: &IpAddr| match config.families {
+        Families::Both => true,
+        Families::V4 => address.is_ipv4(),
+        Families::V6 => address.is_ipv6(),
+    };
     let pick = |unspecified: IpAddr| {
-        let served = match config.families {
-            Families::Both => true,
-            Families::V4 => unspecified.is_ipv4(),
-            Families::V6 => unspecified.is_ipv6(),
-        };
         let mut bound = config.bind.iter().copied();
         let bound = bound.find(|address| address.is_ipv4() == unspecified.is_ipv4());
-        let source = if config.bind.is_empty() {
-            Some(unspecified)
-        } else {
-            bound
-        };
-        source.filter(|_| served)
+        let unbound = config.bind.is_empty().then_some(unspecified);
+        bound.or(unbound).filter(is_served)
     };
     any.map(pick).into()
 }

@@ -29,7 +29,7 @@ use self::udp::UdpTransport;
 use self::wakes::Wakes;
 use super::announce::Identity;
 use super::family::{Family, PerFamily};
-use super::lists::{ListId, SkippedUrl, TrackerId};
+use super::lists::{ListId, PerTracker, SkippedUrl, TrackerId};
 use super::peers::DialledTorrents;
 use super::redirects::Redirects;
 use super::request::RouteId;
@@ -40,7 +40,6 @@ use super::target::Target;
 use super::url::Site;
 use crate::metrics::trackers::{TrackerState, TrackerSums, Trackers};
 use crate::rate::{Burst, RateLimiter};
-use crate::table::Table;
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
@@ -187,9 +186,9 @@ impl Tracker {
 /// Announces a library.
 #[derive(Debug)]
 pub struct Announcer {
-    config: AnnouncerConfig,
+    config: Arc<AnnouncerConfig>,
     schedule: Schedule,
-    trackers: Table<TrackerId, Tracker>,
+    trackers: PerTracker<Tracker>,
     wakes: Wakes,
     resolver: Resolver,
     http: HttpTransport,
@@ -219,14 +218,15 @@ impl Announcer {
         waker: Arc<Waker>,
         now: Time,
     ) -> io::Result<Self> {
+        let config = Arc::new(config);
         let tokens = PerFamily::from([token(0), token(1)]);
         Ok(Self {
             schedule: Schedule::default(),
-            trackers: Table::default(),
+            trackers: PerTracker::default(),
             wakes: Wakes::default(),
             resolver: Resolver::new(waker),
-            http: HttpTransport::new(&config, registry, token)?,
-            udp: UdpTransport::new(&config, registry, tokens)?,
+            http: HttpTransport::new(Arc::clone(&config), registry, token)?,
+            udp: UdpTransport::new(Arc::clone(&config), registry, tokens)?,
             config,
             redirects: Redirects::default(),
             report: Report::default(),
@@ -413,7 +413,7 @@ impl Announcer {
     /// When to call [`Announcer::turn`], unless an event comes first. Time 0 is at once.
     #[must_use]
     pub fn poll_at(&self) -> Option<Time> {
-        let check = (!self.trackers.is_empty()).then(|| self.checked_at.after(CHECK_MS));
+        let check = (self.trackers.len() > 0).then(|| self.checked_at.after(CHECK_MS));
         let (wake, http, udp) = (
             self.wakes.poll_at(),
             self.http.poll_at(),
@@ -512,7 +512,7 @@ impl Announcer {
         };
         !self.wakes.has_news()
             && self.trackers.iter().all(is_idle)
-            && self.http.is_idle()
+            && self.http.in_flight() == 0
             && self.udp.is_idle()
     }
 }

@@ -48,8 +48,6 @@ pub(super) struct Connection {
     pub(super) in_flight: VecDeque<Request>,
     /// The most requests that may be on it at the same time.
     pub(super) depth: usize,
-    /// Requests may follow each other without waiting for the end of a batch.
-    pub(super) is_proven: bool,
     /// The most requests that were on it at the same time since it last carried none.
     pub(super) batch: usize,
     /// Responses that have come.
@@ -89,16 +87,13 @@ impl Connection {
         address: SocketAddr,
         tls: Option<&Arc<ClientConfig>>,
     ) -> io::Result<Self> {
-        let tls = match (site.scheme, tls) {
-            (Scheme::Https, Some(config)) => {
-                let name = ServerName::try_from(site.host.to_string())
-                    .map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
-                let connection = ClientConnection::new(Arc::clone(config), name)
-                    .map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
-                Some(Box::new(connection))
-            }
-            (Scheme::Https, None) => return Err(ErrorKind::Unsupported.into()),
-            _ => None,
+        let tls = if site.scheme == Scheme::Https {
+            let config = tls.ok_or(ErrorKind::Unsupported)?;
+            let name = ServerName::try_from(site.host.to_string()).map_err(io::Error::other)?;
+            let connection = ClientConnection::new(Arc::clone(config), name);
+            Some(Box::new(connection.map_err(io::Error::other)?))
+        } else {
+            None
         };
         let stream = net::connect(source, address)?;
         // Do not delay a request in the hope of more to send with it.
@@ -108,7 +103,6 @@ impl Connection {
             site: site.clone(),
             in_flight: VecDeque::new(),
             depth: 1,
-            is_proven: false,
             batch: 0,
             answered: 0,
             closing: false,
@@ -140,9 +134,10 @@ impl Connection {
         self.is_connected != before
     }
 
-    /// Returns true if another request may be put on it.
-    pub(super) fn has_room(&self) -> bool {
-        let gathers = self.is_proven || !self.answering;
+    /// Returns true if another request may be put on it. `is_proven`: it does not have to wait for the
+    /// end of a batch.
+    pub(super) fn has_room(&self, is_proven: bool) -> bool {
+        let gathers = is_proven || !self.answering;
         !self.closing && gathers && self.in_flight.len() < self.depth
     }
 
@@ -214,7 +209,7 @@ impl Connection {
         let mut budget = BUDGET_BYTES;
         while self.readable && budget > 0 {
             match self.read(buffer, &mut budget) {
-                Ok(0) => return Err(self.finish(answers)),
+                Ok(0) => return self.finish(answers),
                 Ok(length) => {
                     let bytes = buffer.get(..length);
                     self.take(bytes.expect("a read fits the buffer"), answers)?;
@@ -271,15 +266,11 @@ impl Connection {
     }
 
     /// The tracker has closed the connection, which may end a response.
-    fn finish(&mut self, answers: &mut Vec<(Request, Response)>) -> End {
-        match self.reader.finish() {
-            Ok(Some(response)) => match self.answer(response, answers) {
-                Err(end) => end,
-                Ok(()) => End::Closed,
-            },
-            Ok(None) => End::Closed,
-            Err(error) => End::Response(error),
+    fn finish(&mut self, answers: &mut Vec<(Request, Response)>) -> Result<(), End> {
+        if let Some(response) = self.reader.finish()? {
+            self.answer(response, answers)?;
         }
+        Err(End::Closed)
     }
 
     /// Returns true if sending or reading may go on now.

@@ -26,28 +26,25 @@ impl Family {
     }
 }
 
-/// One value for each family.
+/// One value for each family, IPv4 first.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct PerFamily<T> {
-    v4: T,
-    v6: T,
-}
+pub struct PerFamily<T>([T; 2]);
 
 impl<T> PerFamily<T> {
     /// Both values, IPv4 first.
     pub fn iter(&self) -> impl Iterator<Item = &T> + Clone {
-        [&self.v4, &self.v6].into_iter()
+        self.0.iter()
     }
 
     /// Both values, IPv4 first.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        [&mut self.v4, &mut self.v6].into_iter()
+        self.0.iter_mut()
     }
 }
 
 impl<T> From<[T; 2]> for PerFamily<T> {
-    fn from([v4, v6]: [T; 2]) -> Self {
-        Self { v4, v6 }
+    fn from(values: [T; 2]) -> Self {
+        Self(values)
     }
 }
 
@@ -55,18 +52,20 @@ impl<T> Index<Family> for PerFamily<T> {
     type Output = T;
 
     fn index(&self, family: Family) -> &T {
+        let [v4, v6] = &self.0;
         match family {
-            Family::V4 => &self.v4,
-            Family::V6 => &self.v6,
+            Family::V4 => v4,
+            Family::V6 => v6,
         }
     }
 }
 
 impl<T> IndexMut<Family> for PerFamily<T> {
     fn index_mut(&mut self, family: Family) -> &mut T {
+        let [v4, v6] = &mut self.0;
         match family {
-            Family::V4 => &mut self.v4,
-            Family::V6 => &mut self.v6,
+            Family::V4 => v4,
+            Family::V6 => v6,
         }
     }
 }

@@ -3,23 +3,23 @@
 use std::fmt::{self, Write};
 
 use super::announce::{Announce, Event, Identity};
-use super::url::{Scheme, TrackerUrl};
+use super::url::{Scheme, Site};
 
 /// Some trackers answer only clients that name themselves.
 const USER_AGENT: &str = concat!("hekate/", env!("CARGO_PKG_VERSION"));
 
-/// Appends the request of one announce to `out`.
+/// Appends the request of one announce to `out`. `path` is path and query at the site.
 pub fn write_request(
     out: &mut Vec<u8>,
-    url: &TrackerUrl,
+    (site, path): (&Site, &str),
     identity: &Identity,
     announce: &Announce,
     peers_wanted: u32,
     tracker_id: Option<&[u8]>,
 ) {
-    debug_assert_ne!(url.site.scheme, Scheme::Udp);
-    let first = if url.path.contains('?') { '&' } else { '?' };
-    push(out, format_args!("GET {}{first}info_hash=", url.path));
+    debug_assert_ne!(site.scheme, Scheme::Udp);
+    let first = if path.contains('?') { '&' } else { '?' };
+    push(out, format_args!("GET {path}{first}info_hash="));
     escape(out, &announce.info_hash.0);
     out.extend_from_slice(b"&peer_id=");
     escape(out, &identity.peer_id.0);
@@ -47,7 +47,7 @@ pub fn write_request(
         out,
         format_args!(
             " HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\nAccept-Encoding: identity\r\n\r\n",
-            url.site.authority()
+            site.authority()
         ),
     );
 }
@@ -86,15 +86,17 @@ fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tracker::url::TrackerUrl;
     use crate::wire::message::{InfoHash, PeerId};
 
     fn request(url: &str, event: Event, ip: Option<&str>, id: Option<&[u8]>) -> String {
         let mut out = Vec::new();
         let mut info_hash = [b'a'; 20];
         info_hash[..4].copy_from_slice(b"\x00\xff ~");
+        let url = TrackerUrl::parse(url).unwrap();
         write_request(
             &mut out,
-            &TrackerUrl::parse(url).unwrap(),
+            (&url.site, &url.path),
             &Identity {
                 peer_id: PeerId(*b"-HK0100-abcdefghijkl"),
                 key: 0xab,

@@ -3,12 +3,12 @@
 //! A tracker is a site: URLs that differ only in their path share connections and a rate limit.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use slab::Slab;
 
 use super::url::{Site, TrackerUrl, UrlError};
-use crate::table::{RowId, Table};
 
 /// Different trackers of one process. A library has tens, or hundreds when it was gathered from
 /// everywhere; each costs some hundred bytes and, at times, a connection. Also the trackers of one
@@ -19,13 +19,57 @@ pub const MAX_TRACKERS: usize = 10_000;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TrackerId(pub(super) u32);
 
-impl RowId for TrackerId {
-    fn from_index(index: usize) -> Self {
-        Self(u32::try_from(index).expect("trackers are bounded by MAX_TRACKERS"))
+/// A row for each tracker. An id comes only from such a table, and no tracker is removed, so that
+/// access cannot fail: an id of another process's trackers is a defect and panics.
+#[derive(Debug)]
+pub struct PerTracker<T>(Vec<T>);
+
+impl<T> Default for PerTracker<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> PerTracker<T> {
+    /// Adds the row of the next tracker, and returns its id.
+    pub(super) fn push(&mut self, row: T) -> TrackerId {
+        let id = u32::try_from(self.0.len());
+        self.0.push(row);
+        TrackerId(id.expect("trackers are bounded by MAX_TRACKERS"))
     }
 
-    fn index(self) -> usize {
-        self.0 as usize
+    /// How many trackers there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Every id, ascending.
+    pub(super) fn ids(&self) -> impl Iterator<Item = TrackerId> + use<T> {
+        (0..).map(TrackerId).take(self.0.len())
+    }
+
+    /// Every row with its id.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TrackerId, &T)> {
+        self.ids().zip(&self.0)
+    }
+
+    /// Every row.
+    pub(super) fn rows_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut()
+    }
+}
+
+impl<T> Index<TrackerId> for PerTracker<T> {
+    type Output = T;
+
+    fn index(&self, id: TrackerId) -> &T {
+        self.0.get(id.0 as usize).expect("a tracker has a row")
+    }
+}
+
+impl<T> IndexMut<TrackerId> for PerTracker<T> {
+    fn index_mut(&mut self, id: TrackerId) -> &mut T {
+        self.0.get_mut(id.0 as usize).expect("a tracker has a row")
     }
 }
 
@@ -64,7 +108,7 @@ pub enum SkippedUrl {
 pub struct TrackerLists {
     lists: Slab<TrackerList>,
     by_tiers: HashMap<Arc<[Vec<String>]>, ListId>,
-    sites: Table<TrackerId, Site>,
+    sites: PerTracker<Site>,
     by_site: HashMap<Site, TrackerId>,
     /// Trackers that no list names: a redirect leads there.
     unlisted: BTreeSet<TrackerId>,
@@ -158,7 +202,7 @@ impl TrackerLists {
     }
 
     /// The site of every tracker.
-    pub fn sites(&self) -> &Table<TrackerId, Site> {
+    pub fn sites(&self) -> &PerTracker<Site> {
         &self.sites
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::url::is_global;
-use crate::bencode::{Dictionary, List, Value};
+use crate::bencode::{BencodeError, Dictionary, List, Value};
 use crate::wire::message::InfoHash;
 
 /// Peers that are taken from one answer. Some trackers send more than was asked for.
@@ -62,9 +62,7 @@ pub fn from_answer(body: &[u8]) -> Vec<SocketAddr> {
         match entry {
             (b"peers", Value::Bytes(compact)) => peers.extend(compact_v4(compact)),
             (b"peers6", Value::Bytes(compact)) => peers.extend(compact_v6(compact)),
-            (b"peers", Value::List(list)) => {
-                dictionaries(list, &mut peers);
-            }
+            (b"peers", Value::List(list)) => peers.extend(dictionaries(list)),
             _ => {}
         }
     }
@@ -75,11 +73,10 @@ pub fn from_answer(body: &[u8]) -> Vec<SocketAddr> {
 /// Parses the peers in the announce response of a UDP tracker, whose format depends on the family.
 #[must_use]
 pub fn from_packet(datagram: &[u8], is_v6: bool) -> Vec<SocketAddr> {
-    let compact = datagram.get(PACKET_HEAD_BYTES..).unwrap_or_default();
-    if is_v6 {
-        compact_v6(compact).take(MAX_PEERS).collect()
-    } else {
-        compact_v4(compact).take(MAX_PEERS).collect()
+    match (datagram.get(PACKET_HEAD_BYTES..), is_v6) {
+        (None, _) => Vec::new(),
+        (Some(compact), true) => compact_v6(compact).take(MAX_PEERS).collect(),
+        (Some(compact), false) => compact_v4(compact).take(MAX_PEERS).collect(),
     }
 }
 
@@ -107,41 +104,32 @@ fn compact_v4(compact: &[u8]) -> impl Iterator<Item = SocketAddr> + '_ {
 
 fn compact_v6(compact: &[u8]) -> impl Iterator<Item = SocketAddr> + '_ {
     let (peers, _) = compact.as_chunks::<18>();
-    peers.iter().filter_map(|peer| {
-        let (address, port) = peer.split_first_chunk::<16>()?;
-        let port = u16::from_be_bytes(*port.first_chunk()?);
+    peers.iter().map(|[address @ .., high, low]| {
         let address = IpAddr::V6(Ipv6Addr::from(*address)).to_canonical();
-        Some(SocketAddr::new(address, port))
+        SocketAddr::new(address, u16::from_be_bytes([*high, *low]))
     })
 }
 
-/// Peers as dictionaries. Names in place of addresses are not resolved.
-fn dictionaries(list: &[u8], peers: &mut Vec<SocketAddr>) {
-    for peer in List::open(list) {
-        let Ok(Value::Dictionary(peer)) = peer else {
-            return;
-        };
-        let Ok(entries) = Dictionary::open(peer) else {
-            return;
-        };
-        let (mut ip, mut port) = (None, None);
-        for entry in entries {
-            match entry {
-                Ok((b"ip", Value::Bytes(text))) => ip = text_address(text),
-                Ok((b"port", Value::Integer(number))) => {
-                    port = u16::try_from(number.saturated()).ok();
-                }
-                Ok(_) => {}
-                Err(_) => return,
-            }
-        }
-        if let (Some(ip), Some(port)) = (ip, port) {
-            peers.push(SocketAddr::new(ip, port));
-        }
-        if peers.len() >= MAX_PEERS {
-            return;
+/// Peers as dictionaries, up to the first one that is malformed.
+fn dictionaries(list: &[u8]) -> impl Iterator<Item = SocketAddr> + '_ {
+    let peers = List::open(list).map_while(|peer| match peer {
+        Ok(Value::Dictionary(peer)) => dictionary(peer).ok(),
+        _ => None,
+    });
+    peers.flatten().take(MAX_PEERS)
+}
+
+/// A peer. A name in place of its address is not resolved.
+fn dictionary(peer: &[u8]) -> Result<Option<SocketAddr>, BencodeError> {
+    let (mut ip, mut port) = (None, None);
+    for entry in Dictionary::open(peer)? {
+        match entry? {
+            (b"ip", Value::Bytes(text)) => ip = text_address(text),
+            (b"port", Value::Integer(number)) => port = u16::try_from(number.saturated()).ok(),
+            _ => {}
         }
     }
+    Ok(ip.zip(port).map(SocketAddr::from))
 }
 
 fn text_address(text: &[u8]) -> Option<IpAddr> {

@@ -118,8 +118,8 @@ impl Queue {
         // Entries of one second are spread evenly over it.
         let taken = u64::from(self.taken_in(second));
         let whole = taken + u64::from(chain.len());
-        let at = Time(u64::from(second) * 1000 + taken * 1000 / whole.max(1));
-        let entry = chain.head()?;
+        let at = Time(u64::from(second) * 1000 + taken * 1000 / whole);
+        let entry = chain.head().expect("an empty chain is removed");
         Some(Upcoming { entry, at })
     }
 
@@ -214,7 +214,7 @@ impl Queue {
         let latest = now_s.saturating_add(terms.interval_s).max(earliest);
         let load = |second: &u32| self.later.get(second).map_or(0, Chain::len);
         // A quarter more than even: choosing does not level the load completely.
-        let fair = self.members / terms.interval_s.max(1) * 5 / 4 + 1;
+        let fair = self.members / terms.interval_s * 5 / 4 + 1;
         let neighbours = (fair / SECOND_PARTS / RUN_IDS).checked_ilog2();
         let chance = match (owner, neighbours) {
             (Owner::Run(run), Some(power)) => shared_chance(run >> power, now_s),
@@ -232,6 +232,6 @@ impl Queue {
         });
         // Of equally loaded seconds the later one.
         let emptiest = choices.min_by_key(|second| (load(second), u32::MAX - second));
-        emptiest.unwrap_or(usual)
+        emptiest.expect("there are choices")
     }
 }

@@ -5,10 +5,9 @@
 
 use std::collections::VecDeque;
 
-use super::lists::{TrackerId, TrackerLists};
+use super::lists::{PerTracker, TrackerId, TrackerLists};
 use super::request::{RedirectTarget, Request};
 use super::url::{Site, TrackerUrl};
-use crate::table::Table;
 use crate::timers::Time;
 
 /// Redirects in a row that are followed. Browsers allow more; trackers need one.
@@ -75,7 +74,7 @@ impl Row {
 /// The redirects of every tracker.
 #[derive(Debug, Default)]
 pub(super) struct Redirects {
-    rows: Table<TrackerId, Row>,
+    rows: PerTracker<Row>,
     /// Redirected requests of all trackers.
     redirected: usize,
 }

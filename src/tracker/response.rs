@@ -88,14 +88,6 @@ enum State {
     Trailer,
 }
 
-/// How a head frames the body.
-enum Framing {
-    None,
-    Length(usize),
-    Chunked,
-    UntilClose,
-}
-
 impl Reader {
     /// Takes bytes as they come. Returns how many were used, and a response when one is complete; the
     /// other bytes are to be given again.
@@ -159,46 +151,34 @@ impl Reader {
     }
 
     fn head(&mut self, rest: &mut &[u8]) -> Result<bool, ResponseError> {
+        let is_line = take_until(rest, &mut self.line, b'\n');
         // An empty line before the status line is ignored (RFC 9112, section 2.2).
-        if self.line.is_empty() && rest.starts_with(b"\n") {
-            *rest = rest.get(1..).unwrap_or_default();
-            return Ok(false);
-        }
-        if !take_until(rest, &mut self.line, b'\n') {
-            return bounded(&self.line, MAX_HEAD_BYTES, ResponseError::HeadTooLong);
-        }
-        let blank = self.line.ends_with(b"\n\r\n") || self.line.ends_with(b"\n\n");
-        if self.line == b"\r\n" {
+        if matches!(&*self.line, b"\n" | b"\r\n") {
             self.line.clear();
         }
-        if !blank {
+        let is_whole = self.line.ends_with(b"\n\r\n") || self.line.ends_with(b"\n\n");
+        if !is_line || !is_whole {
             return bounded(&self.line, MAX_HEAD_BYTES, ResponseError::HeadTooLong);
         }
-        let (response, framing) = parse_head(&self.line)?;
+        let (response, state) = parse_head(&self.line)?;
         self.line.clear();
         if (100..200).contains(&response.status) {
             return self.skip();
         }
         self.response = Some(response);
-        self.state = match framing {
-            Framing::None | Framing::Length(0) => return Ok(true),
-            Framing::Length(length) => State::Length(length),
-            Framing::Chunked => State::ChunkLength,
-            Framing::UntilClose => State::UntilClose,
-        };
-        Ok(false)
+        self.state = state;
+        Ok(state == State::Length(0))
     }
 
     /// Moves at most `left` bytes to the body. Returns how many are left.
     fn body(&mut self, rest: &mut &[u8], left: usize) -> Result<usize, ResponseError> {
-        let (part, tail) = rest.split_at_checked(left).unwrap_or((rest, &[]));
+        let (part, tail) = rest.split_at(left.min(rest.len()));
         *rest = tail;
-        if let Some(response) = &mut self.response {
-            if response.body.len() + part.len() > MAX_BODY_BYTES {
-                return Err(ResponseError::BodyTooLong);
-            }
-            response.body.extend_from_slice(part);
+        let response = self.response.as_mut().expect("a body is of a response");
+        if response.body.len() + part.len() > MAX_BODY_BYTES {
+            return Err(ResponseError::BodyTooLong);
         }
+        response.body.extend_from_slice(part);
         Ok(left - part.len())
     }
 
@@ -239,9 +219,7 @@ impl Reader {
 /// Moves bytes to `line`, up to and with `end`. Whether that was found.
 fn take_until(rest: &mut &[u8], line: &mut Vec<u8>, end: u8) -> bool {
     let length = rest.iter().position(|byte| *byte == end).map(|at| at + 1);
-    let (part, tail) = rest
-        .split_at_checked(length.unwrap_or(rest.len()))
-        .unwrap_or((rest, &[]));
+    let (part, tail) = rest.split_at(length.unwrap_or(rest.len()));
     line.extend_from_slice(part);
     *rest = tail;
     length.is_some()
@@ -256,14 +234,15 @@ fn bounded(line: &[u8], limit: usize, error: ResponseError) -> Result<bool, Resp
     }
 }
 
-fn parse_head(head: &[u8]) -> Result<(Response, Framing), ResponseError> {
+/// The response, and what follows the head.
+fn parse_head(head: &[u8]) -> Result<(Response, State), ResponseError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut fields);
     let whole = parsed.parse(head).map_err(ResponseError::Malformed)?;
-    let status = parsed.code.unwrap_or_default();
-    if whole.is_partial() || status < 100 {
+    let status = parsed.code.filter(|status| *status >= 100);
+    let (httparse::Status::Complete(_), Some(status)) = (whole, status) else {
         return Err(ResponseError::Malformed(httparse::Error::Status));
-    }
+    };
     let modern = parsed.version == Some(1);
     let mut response = Response {
         status,
@@ -300,41 +279,39 @@ fn parse_head(head: &[u8]) -> Result<(Response, Framing), ResponseError> {
             response.retry_after_s = digits.and_then(|digits| digits.trim().parse().ok());
         }
     }
-    let framing = match length {
+    let state = match length {
         // RFC 9112, section 6.3: these have no body, and chunks count more than a length.
-        _ if matches!(status, 100..200 | 204 | 304) => Framing::None,
-        _ if chunked => Framing::Chunked,
-        Some(length) if length > MAX_BODY_BYTES as u64 => return Err(ResponseError::BodyTooLong),
-        Some(length) => Framing::Length(usize::try_from(length).unwrap_or(MAX_BODY_BYTES)),
+        _ if matches!(status, 100..200 | 204 | 304) => State::Length(0),
+        _ if chunked => State::ChunkLength,
+        Some(length) if length > MAX_BODY_BYTES => return Err(ResponseError::BodyTooLong),
+        Some(length) => State::Length(length),
         None => {
             response.keep_alive = false;
-            Framing::UntilClose
+            State::UntilClose
         }
     };
-    Ok((response, framing))
+    Ok((response, state))
 }
 
 /// Leading zeros are let pass: opentracker pads its lengths with blanks or zeros.
-fn parse_length(value: &[u8]) -> Result<u64, ResponseError> {
+fn parse_length(value: &[u8]) -> Result<usize, ResponseError> {
     let digits = value.trim_ascii();
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(ResponseError::BadLength);
     }
-    let value = digits.iter().fold(0_u64, |value, digit| {
-        let digit = u64::from(digit - b'0');
+    Ok(digits.iter().fold(0_usize, |value, digit| {
+        let digit = usize::from(digit - b'0');
         value.saturating_mul(10).saturating_add(digit)
-    });
-    Ok(value)
+    }))
 }
 
 fn parse_chunk_length(line: &[u8]) -> Result<usize, ResponseError> {
-    let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
-    let digits = std::str::from_utf8(digits.trim_ascii_end()).unwrap_or_default();
+    let digits = line.split(|byte| *byte == b';').next();
+    let digits = digits.and_then(|digits| std::str::from_utf8(digits.trim_ascii_end()).ok());
     // `from_str_radix` takes a sign too.
-    if digits.starts_with(['+', '-']) {
-        return Err(ResponseError::BadChunk);
-    }
-    usize::from_str_radix(digits, 16).map_err(|_| ResponseError::BadChunk)
+    let digits = digits.filter(|digits| !digits.starts_with(['+', '-']));
+    let length = digits.and_then(|digits| usize::from_str_radix(digits, 16).ok());
+    length.ok_or(ResponseError::BadChunk)
 }
 
 /// Whether a list of tokens has this one (RFC 9110, section 5.6.1).

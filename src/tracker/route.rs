@@ -24,9 +24,10 @@ pub(super) fn backoff_ms(failures: u32, first_ms: u64, chance: u32) -> u64 {
 }
 
 /// Whether a tracker answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum Health {
     /// Nothing is known yet: other announces wait for the result of the first one.
+    #[default]
     New,
     /// It answers.
     Up,
@@ -38,7 +39,7 @@ pub(super) enum Health {
 }
 
 /// One tracker by one family.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Route {
     /// Empty if the tracker has no address of this family.
     addresses: Vec<IpAddr>,
@@ -52,20 +53,6 @@ pub(super) struct Route {
     pub(super) again: VecDeque<Request>,
     /// When something was last answered.
     pub(super) answered_at: Time,
-}
-
-impl Default for Route {
-    fn default() -> Self {
-        Self {
-            addresses: Vec::new(),
-            chosen: 0,
-            health: Health::New,
-            failures: 0,
-            strikes: 0,
-            again: VecDeque::new(),
-            answered_at: Time::default(),
-        }
-    }
 }
 
 impl Route {

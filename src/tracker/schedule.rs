@@ -22,12 +22,11 @@ use std::sync::Arc;
 use super::announce::{Announce, Event, Retry, Terms};
 use super::entries::{Entries, EntryId, EntryState, Owner};
 use super::family::Family;
-use super::lists::{ListId, SkippedUrl, TrackerId, TrackerLists};
+use super::lists::{ListId, PerTracker, SkippedUrl, TrackerId, TrackerLists};
 use super::queue::{LEAD_MS, Queue};
 use super::runs::run_of;
 use super::torrents::{Ending, Hash, Record, Torrents};
 use super::url::Site;
-use crate::table::Table;
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
@@ -74,7 +73,7 @@ pub struct Due {
 pub struct Schedule {
     torrents: Torrents,
     entries: Entries,
-    queues: Table<TrackerId, Queue>,
+    queues: PerTracker<Queue>,
     /// Torrents that are being removed.
     ending: HashMap<InfoHash, TorrentId>,
     /// Torrents of an index whose info-hashes are to be read.
@@ -243,7 +242,7 @@ impl Schedule {
     fn add_run(&mut self, run: &[(TorrentId, ListId)], now_s: u32) {
         let (torrent, _) = run.first().expect("a run has members");
         let number = run_of(*torrent);
-        if self.torrents.has_run(number) {
+        if self.torrents.runs.has(number) {
             return;
         }
         let total = run
@@ -369,10 +368,7 @@ impl Schedule {
     pub fn take(&mut self, tracker: TrackerId, now: Time) -> Option<EntryId> {
         loop {
             self.prefetch(tracker, now);
-            let queue = &mut self.queues[tracker];
-            if let Some(urgent) = queue.urgent()
-                && self.hash_wanted(urgent).is_none()
-            {
+            if let Some(urgent) = self.urgent(tracker) {
                 self.unlink(tracker, urgent);
                 return Some(urgent);
             }
@@ -400,8 +396,7 @@ impl Schedule {
     #[must_use]
     pub fn poll_at(&self, tracker: TrackerId, now: Time) -> Option<Time> {
         let queue = &self.queues[tracker];
-        let is_at_hand = |entry| self.hash_wanted(entry).is_none();
-        let at = if queue.urgent().is_some_and(is_at_hand) {
+        let at = if self.urgent(tracker).is_some() {
             now
         } else if let Some(prefetched) = queue.prefetched() {
             match self.hash_wanted(prefetched.entry) {
@@ -410,9 +405,9 @@ impl Schedule {
             }
         } else {
             let next = queue.upcoming(now)?;
-            match is_at_hand(next.entry) {
-                true => next.at,
-                false => Time(next.at.0.saturating_sub(LEAD_MS)),
+            match self.hash_wanted(next.entry) {
+                None => next.at,
+                Some(_) => Time(next.at.0.saturating_sub(LEAD_MS)),
             }
         };
         Some(if self.stopping { now } else { at })
@@ -447,15 +442,12 @@ impl Schedule {
     /// What is to be announced of an entry by one family.
     #[must_use]
     pub fn due(&self, entry: EntryId, family: Family) -> Option<Due> {
-        let torrent = self.torrent(entry);
-        let record = self.torrents.find(torrent)?;
+        let (torrent, record) = self.torrent(entry);
         let Hash::Known(info_hash) = record.hash else {
             return None;
         };
-        let event = match (
-            record.ending != Ending::No || self.stopping,
-            self.entries.is_started(entry, family),
-        ) {
+        let is_started = self.entries.is_started(entry, family);
+        let event = match (self.is_ending(&record), is_started) {
             (true, false) => return None,
             (true, true) => Event::Stopped,
             (false, false) => Event::Started,
@@ -479,8 +471,8 @@ impl Schedule {
         if self.entries.is_busy(entry) {
             return;
         }
-        let torrent = self.torrent(entry);
-        if self.is_ending(torrent) {
+        let (torrent, record) = self.torrent(entry);
+        if self.is_ending(&record) {
             // A tracker that cannot be reached now is not sent `stopped`.
             self.entries.forget_started(entry);
         }
@@ -502,7 +494,7 @@ impl Schedule {
             event,
             outcome,
         } = ended;
-        let torrent = self.torrent(entry);
+        let (torrent, _) = self.torrent(entry);
         let now_s = seconds(now);
         match outcome {
             // `stopped` is sent once, and again only if it was not sent.
@@ -537,14 +529,26 @@ impl Schedule {
         }
     }
 
-    fn torrent(&self, entry: EntryId) -> TorrentId {
+    /// The torrent of an entry that is in a queue or under way.
+    fn torrent(&self, entry: EntryId) -> (TorrentId, Record) {
         let owner = self.entries.owner(entry);
-        self.torrents.torrent(owner, entry)
+        let torrent = self.torrents.torrent(owner, entry);
+        let record = self.torrents.find(torrent);
+        (
+            torrent,
+            record.expect("it is announced while it has entries"),
+        )
     }
 
-    fn is_ending(&self, torrent: TorrentId) -> bool {
-        let record = self.torrents.find(torrent);
-        self.stopping || record.is_some_and(|record| record.ending != Ending::No)
+    /// Returns true if nothing but `stopped` is announced of a torrent.
+    fn is_ending(&self, record: &Record) -> bool {
+        self.stopping || record.ending != Ending::No
+    }
+
+    /// The entry that goes before all others of a tracker, if its info-hash is known.
+    fn urgent(&self, tracker: TrackerId) -> Option<EntryId> {
+        let urgent = self.queues[tracker].urgent();
+        urgent.filter(|entry| self.hash_wanted(*entry).is_none())
     }
 
     fn unlink(&mut self, tracker: TrackerId, entry: EntryId) {
@@ -556,48 +560,41 @@ impl Schedule {
 
     /// Puts an entry, which is in no chain and has nothing under way, into its queue.
     fn requeue(&mut self, tracker: TrackerId, entry: EntryId) {
-        let torrent = self.torrent(entry);
-        let ending = self.is_ending(torrent);
-        let record = self.torrents.find(torrent);
-        if record.is_some_and(|record| record.ending == Ending::Replaced) {
+        let (torrent, record) = self.torrent(entry);
+        if record.ending == Ending::Replaced {
             // Nothing is announced of a replaced torrent but what was under way.
             self.entries.forget_started(entry);
         }
+        let is_ending = self.is_ending(&record);
         let queue = &mut self.queues[tracker];
-        if ending {
-            if self.entries.is_started_anywhere(entry) {
-                if self.torrents.with_peers.contains_key(&torrent) {
-                    queue.push_urgent(&mut self.entries, entry);
-                } else {
-                    queue.push_new(&mut self.entries, entry);
-                }
-                return;
+        if is_ending && self.entries.is_started_anywhere(entry) {
+            if self.torrents.with_peers.contains_key(&torrent) {
+                queue.push_urgent(&mut self.entries, entry);
+            } else {
+                queue.push_new(&mut self.entries, entry);
             }
+            return;
+        }
+        if is_ending {
             queue.members -= 1;
             if let Some(record) = self.torrents.record_mut(torrent) {
                 record.live -= 1;
             }
-            self.forget_quiet(torrent);
-            return;
-        }
-        match self.entries.pending_s(entry) {
-            Some(due_s) => {
-                self.entries.set_due_s(entry, due_s);
-                queue.push_due(&mut self.entries, entry);
-            }
-            None => queue.push_urgent(&mut self.entries, entry),
+        } else if let Some(due_s) = self.entries.pending_s(entry) {
+            self.entries.set_due_s(entry, due_s);
+            queue.push_due(&mut self.entries, entry);
+        } else {
+            queue.push_urgent(&mut self.entries, entry);
         }
         self.forget_quiet(torrent);
     }
 
     fn forget_when_done(&mut self, torrent: TorrentId) {
-        let record = self.torrents.record_mut(torrent);
-        let Some(&mut Record { live: 0, hash, .. }) = record else {
+        let record = self.torrents.record_mut(torrent).copied();
+        let is_done = |record: &Record| record.live == 0 && self.is_ending(record);
+        let Some(Record { hash, .. }) = record.filter(is_done) else {
             return;
         };
-        if !self.is_ending(torrent) {
-            return;
-        }
         if let Hash::Known(info_hash) = hash
             && self.ending.get(&info_hash) == Some(&torrent)
         {
@@ -618,11 +615,8 @@ impl Schedule {
     /// Reads ahead: the next entries of a tracker are prefetched.
     fn prefetch(&mut self, tracker: TrackerId, now: Time) {
         loop {
-            let queue = &mut self.queues[tracker];
             // An urgent entry whose info-hash is known goes first.
-            if let Some(urgent) = queue.urgent()
-                && self.hash_wanted(urgent).is_none()
-            {
+            if self.urgent(tracker).is_some() {
                 return;
             }
             let queue = &mut self.queues[tracker];
@@ -640,10 +634,8 @@ impl Schedule {
 
     /// The torrent of an entry, if its info-hash has to be read before the entry can be announced.
     fn hash_wanted(&self, entry: EntryId) -> Option<(TorrentId, Hash)> {
-        let torrent = self.torrent(entry);
-        let record = self.torrents.find(torrent)?;
-        let is_over = (self.stopping || record.ending != Ending::No)
-            && !self.entries.is_started_anywhere(entry);
+        let (torrent, record) = self.torrent(entry);
+        let is_over = self.is_ending(&record) && !self.entries.is_started_anywhere(entry);
         let is_known = matches!(record.hash, Hash::Known(_));
         (!is_known && !is_over).then_some((torrent, record.hash))
     }

@@ -99,29 +99,23 @@ impl Target {
         addresses: Result<Vec<IpAddr>, String>,
         now: Time,
     ) -> Result<Vec<IpAddr>, TargetError> {
-        let usable = addresses
-            .map_err(TargetError::Resolver)
-            .and_then(|addresses| self.usable(addresses));
-        match &usable {
-            Ok(_) => {
+        let usable = match addresses {
+            Ok(addresses) if addresses.is_empty() => Err(TargetError::NoAddress),
+            addresses => addresses.map_err(TargetError::Resolver),
+        };
+        self.name = match &usable {
+            Ok(addresses) => {
+                self.is_global = addresses.iter().all(|address| is_global(*address));
                 let until = now.after(RESOLVED_MS);
-                self.name = Name::Known { until };
+                Name::Known { until }
             }
             Err(_) if self.name == Name::Renewing => {
                 let until = now.after(UNRESOLVED_MS);
-                self.name = Name::Known { until };
+                Name::Known { until }
             }
-            Err(_) => self.name = Name::Unknown,
-        }
+            Err(_) => Name::Unknown,
+        };
         usable
-    }
-
-    fn usable(&mut self, addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, TargetError> {
-        if addresses.is_empty() {
-            return Err(TargetError::NoAddress);
-        }
-        self.is_global = addresses.iter().all(|address| is_global(*address));
-        Ok(addresses)
     }
 
     /// Moves the tracker to another site.

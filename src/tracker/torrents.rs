@@ -54,7 +54,7 @@ pub(super) enum Ending {
 #[derive(Debug, Default)]
 pub(super) struct Torrents {
     pub(super) lists: TrackerLists,
-    runs: Runs,
+    pub(super) runs: Runs,
     records: BTreeMap<TorrentId, Record>,
     /// Uploaded bytes, where there are any.
     uploaded: BTreeMap<TorrentId, u64>,
@@ -132,11 +132,6 @@ impl Torrents {
     fn live(&self, list: ListId) -> u16 {
         let count = self.lists.count(list);
         u16::try_from(count).expect("a list has at most MAX_TRACKERS")
-    }
-
-    /// Returns true if there is such a run.
-    pub(super) fn has_run(&self, number: u32) -> bool {
-        self.runs.has(number)
     }
 
     /// Adds a run that there is not yet, and holds its lists.

@@ -30,22 +30,16 @@ const MAX_OPTIONS: usize = 2;
 pub enum Packet {
     /// A connection id was granted, for a minute.
     Connected {
-        /// The transaction id of the request.
-        transaction: u32,
         /// The connection id, to be repeated in announces.
         connection: u64,
     },
     /// The announce was accepted.
     Announced {
-        /// The transaction id of the request.
-        transaction: u32,
         /// When the tracker wants the next announce.
         terms: Terms,
     },
     /// The request was refused.
     Failed {
-        /// The transaction id of the request.
-        transaction: u32,
         /// The reason, with unprintable bytes escaped.
         reason: String,
     },
@@ -112,51 +106,37 @@ pub fn write_announce(
     }
 }
 
-/// Parses a datagram. Bytes behind the needed ones, such as peers, are ignored.
+/// Parses a datagram: the transaction id of the request, and the answer. Bytes behind the needed ones,
+/// such as peers, are ignored.
 ///
 /// # Errors
 /// A [`PacketError`] if it is no packet of a tracker.
-pub fn parse(datagram: &[u8]) -> Result<Packet, PacketError> {
+pub fn parse(datagram: &[u8]) -> Result<(u32, Packet), PacketError> {
     let mut rest = datagram;
     let action = read_u32(&mut rest)?;
     let transaction = read_u32(&mut rest)?;
-    match action {
+    let packet = match action {
         CONNECT => {
             let high = u64::from(read_u32(&mut rest)?);
-            let connection = high << 32 | u64::from(read_u32(&mut rest)?);
-            Ok(Packet::Connected {
-                transaction,
-                connection,
-            })
+            Packet::Connected {
+                connection: high << 32 | u64::from(read_u32(&mut rest)?),
+            }
         }
         ANNOUNCE => {
             // The interval is signed. Leechers and seeders follow and are required.
             let interval = read_u32(&mut rest)?.cast_signed();
             read_u32(&mut rest)?;
             read_u32(&mut rest)?;
-            Ok(Packet::Announced {
-                transaction,
+            Packet::Announced {
                 terms: Terms::new(Some(interval.into()), None),
-            })
+            }
         }
-        ERROR => Ok(Packet::Failed {
-            transaction,
+        ERROR => Packet::Failed {
             reason: shown(rest.trim_ascii_end()),
-        }),
-        action => Err(PacketError::Action(action)),
-    }
-}
-
-impl Packet {
-    /// The transaction id of the request.
-    #[must_use]
-    pub fn transaction(&self) -> u32 {
-        match *self {
-            Packet::Connected { transaction, .. }
-            | Packet::Announced { transaction, .. }
-            | Packet::Failed { transaction, .. } => transaction,
-        }
-    }
+        },
+        action => return Err(PacketError::Action(action)),
+    };
+    Ok((transaction, packet))
 }
 
 fn read_u32(rest: &mut &[u8]) -> Result<u32, PacketError> {
@@ -248,24 +228,30 @@ mod tests {
     fn answers_are_read() {
         assert_eq!(
             parse(b"\0\0\0\0\0\0\0\x07\x01\x02\x03\x04\x05\x06\x07\x08"),
-            Ok(Packet::Connected {
-                transaction: 7,
-                connection: 0x0102_0304_0506_0708
-            })
+            Ok((
+                7,
+                Packet::Connected {
+                    connection: 0x0102_0304_0506_0708
+                }
+            ))
         );
         assert_eq!(
             parse(b"\0\0\0\x01\0\0\0\x07\0\0\x07\x08\0\0\0\0\0\0\0\x01peers!"),
-            Ok(Packet::Announced {
-                transaction: 7,
-                terms: Terms::new(Some(1800), None)
-            })
+            Ok((
+                7,
+                Packet::Announced {
+                    terms: Terms::new(Some(1800), None)
+                }
+            ))
         );
         assert_eq!(
             parse(b"\0\0\0\x03\0\0\0\x07no\nway\0"),
-            Ok(Packet::Failed {
-                transaction: 7,
-                reason: "no\\nway\\u{0}".to_owned()
-            })
+            Ok((
+                7,
+                Packet::Failed {
+                    reason: "no\\nway\\u{0}".to_owned()
+                }
+            ))
         );
     }
 
@@ -278,7 +264,7 @@ mod tests {
                 &[0; 8],
             ]
             .concat();
-            let Ok(Packet::Announced { terms, .. }) = parse(&packet) else {
+            let Ok((_, Packet::Announced { terms })) = parse(&packet) else {
                 panic!("no answer");
             };
             assert_eq!(terms.interval_s, expected);

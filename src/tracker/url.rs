@@ -126,7 +126,7 @@ impl TrackerUrl {
             _ => return Err(UrlError::Scheme),
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at_checked(end).ok_or(UrlError::Host)?;
+        let (authority, path) = rest.split_at(end);
         Self::new(
             parse_authority(scheme, authority)?,
             printable_path(path, scheme),
@@ -199,19 +199,12 @@ fn parse_authority(scheme: Scheme, authority: &str) -> Result<Site, UrlError> {
     if authority.contains('@') {
         return Err(UrlError::User);
     }
-    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
-        let (host, after) = rest.split_once(']').ok_or(UrlError::Host)?;
+    let (host, port) = if let Some((host, port)) = authority.split_once(']') {
+        let host = host.strip_prefix('[').ok_or(UrlError::Host)?;
         host.parse::<Ipv6Addr>().map_err(|_| UrlError::Host)?;
-        match after.strip_prefix(':') {
-            Some(port) => (host, Some(port)),
-            None if after.is_empty() => (host, None),
-            None => return Err(UrlError::Port),
-        }
+        (host, port)
     } else {
-        let (host, port) = match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        };
+        let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         // A name in the DNS has at most 253 bytes (RFC 1035, section 2.3.4).
         if host.is_empty() || host.len() > 253 || !host.bytes().all(letter) {
@@ -220,12 +213,12 @@ fn parse_authority(scheme: Scheme, authority: &str) -> Result<Site, UrlError> {
         (host, port)
     };
     let port = match port {
-        None | Some("") => scheme.default_port().ok_or(UrlError::Port)?,
-        Some(digits) => digits.parse().map_err(|_| UrlError::Port)?,
+        "" | ":" => scheme.default_port(),
+        _ => port
+            .strip_prefix(':')
+            .and_then(|digits| digits.parse().ok()),
     };
-    if port == 0 {
-        return Err(UrlError::Port);
-    }
+    let port = port.filter(|port| *port != 0).ok_or(UrlError::Port)?;
     Ok(Site {
         scheme,
         host: host.to_ascii_lowercase().into(),
@@ -276,14 +269,9 @@ fn without_dot_segments(path_and_query: &str) -> String {
 
 /// Cuts the query where the parameters of an announce begin: most redirects repeat them.
 fn without_parameters(path: &str) -> &str {
-    let at = path.match_indices("info_hash=").find(|(at, _)| {
-        path.get(..*at)
-            .is_some_and(|head| head.ends_with(['?', '&']))
-    });
-    let kept = match at {
-        Some((at, _)) => path.get(..at).unwrap_or_default(),
-        None => path,
-    };
+    let keys = ["?info_hash=", "&info_hash="];
+    let at = keys.iter().filter_map(|key| path.find(key)).min();
+    let (kept, _) = path.split_at(at.unwrap_or(path.len()));
     kept.trim_end_matches(['?', '&'])
 }
 

@@ -51,6 +51,11 @@ impl Window {
         self.under_way += 1;
     }
 
+    fn arrived(&mut self) {
+        let left = self.under_way.checked_sub(1);
+        self.under_way = left.expect("a packet counts as under way once");
+    }
+
     /// A packet was answered after this time.
     pub(super) fn took(&mut self, ms: u64) {
         self.round_trip_ms = Some(self.round_trip_ms.map_or(ms, |shortest| shortest.min(ms)));
@@ -66,7 +71,7 @@ impl Window {
 
     /// A packet was answered that still counted as under way.
     pub(super) fn answered(&mut self) {
-        self.under_way = self.under_way.saturating_sub(1);
+        self.arrived();
         if self.size >= self.max() {
             self.size = self.max();
             return;
@@ -84,7 +89,7 @@ impl Window {
 
     /// A packet no longer counts as under way. Losses within a second are one.
     pub(super) fn lost(&mut self, now: Time) {
-        self.under_way = self.under_way.saturating_sub(1);
+        self.arrived();
         if now.since(self.shrunk) >= 1000 {
             self.shrunk = now;
             self.size = (self.size / 2).max(MIN_WINDOW);
@@ -103,6 +108,7 @@ mod tests {
             let mut window = Window::default();
             times_ms.iter().for_each(|ms| window.took(*ms));
             for _ in 0..10_000 {
+                window.sent();
                 window.answered();
             }
             assert_eq!(window.size, most);
@@ -118,8 +124,11 @@ mod tests {
             window.sent();
         }
         assert!(!window.has_room());
-        for _ in 0..96 {
+        for answer in 0..96 {
             window.answered();
+            if answer < 64 {
+                window.sent();
+            }
         }
         assert_eq!(window.size, 128);
         for ms in [5000, 5001, 5999] {
@@ -129,12 +138,17 @@ mod tests {
         assert_eq!((window.size, window.under_way), (64, 0));
         // From there on it grows by one for each round.
         for _ in 0..63 {
+            window.sent();
             window.answered();
         }
         assert_eq!(window.size, 64);
+        window.sent();
         window.answered();
         assert_eq!(window.size, 65);
-        (0..100).for_each(|second| window.lost(Time(10_000 + 1000 * second)));
+        for second in 0..100 {
+            window.sent();
+            window.lost(Time(10_000 + 1000 * second));
+        }
         assert_eq!(window.size, MIN_WINDOW);
     }
 }

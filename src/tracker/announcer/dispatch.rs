@@ -27,16 +27,6 @@ enum Slot {
     Udp,
 }
 
-/// Whether a tracker can take an announce by one family.
-#[derive(Clone, Copy, Debug)]
-enum Room {
-    Free(Slot),
-    /// It will soon: the other family waits, so that each torrent is announced by both.
-    Awaited,
-    /// It cannot, and nothing waits for it.
-    None,
-}
-
 /// What became of the next announce of a tracker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
@@ -191,17 +181,17 @@ impl Announcer {
         let mut is_awaited = false;
         self.http.release_slots();
         for route in RouteId::all_of(id) {
-            match self.reserve(route, now) {
-                Room::Free(slot) => slots[route.family] = Some(slot),
-                Room::Awaited => is_awaited = true,
-                Room::None => {}
-            }
-            if let Some(slot) = slots[route.family]
-                && let Some(request) = self.route(route).again.pop_front()
-            {
+            let Some(slot) = self.reserve(route, now) else {
+                // The other family waits for it, so that each torrent is announced by both.
+                let state = self.route(route);
+                is_awaited |= state.is_usable(now) && state.is_awaited();
+                continue;
+            };
+            if let Some(request) = self.route(route).again.pop_front() {
                 self.send_again(slot, request, now);
                 return Step::Done;
             }
+            slots[route.family] = Some(slot);
         }
         // At the end, nothing waits for a tracker that cannot be reached.
         let is_open = stopping || slots.iter().any(Option::is_some);
@@ -239,13 +229,13 @@ impl Announcer {
     }
 
     /// Reserves room for one request on a route.
-    fn reserve(&mut self, route: RouteId, now: Time) -> Room {
+    fn reserve(&mut self, route: RouteId, now: Time) -> Option<Slot> {
         let id = route.tracker;
         if !self.route(route).is_usable(now) {
             if let Some(until) = self.route(route).retry_at() {
                 self.wakes.wake_at(id, until);
             }
-            return Room::None;
+            return None;
         }
         let tracker = &self.trackers[id];
         let endpoint = tracker.endpoint(route.family, &self.config.limits);
@@ -259,16 +249,10 @@ impl Announcer {
                 self.http.reserve(route, &endpoint, now).map(Slot::Http)
             }
         };
-        match reserved {
-            Ok(slot) => return Room::Free(slot),
-            Err(Full::UntilEvent) => {}
-            Err(Full::Until(at)) => self.wakes.wake_at(id, at),
+        if let Err(Full::Until(at)) = reserved {
+            self.wakes.wake_at(id, at);
         }
-        if self.route(route).is_awaited() {
-            Room::Awaited
-        } else {
-            Room::None
-        }
+        reserved.ok()
     }
 
     /// Sends a request that has waited, unless there is nothing to announce any more.

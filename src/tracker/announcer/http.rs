@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use mio::event::Event as Readiness;
@@ -11,17 +10,14 @@ use rustls::ClientConfig;
 use slab::Slab;
 
 use super::transport::{Endpoint, Full, TransportEvent};
-use super::{AnnouncerConfig, FIRST_CONNECTION, Limits, MAX_CONNECTIONS};
+use super::{AnnouncerConfig, FIRST_CONNECTION, MAX_CONNECTIONS};
 use crate::timers::Time;
-use crate::tracker::announce::Identity;
 use crate::tracker::connection::{Connection, End};
-use crate::tracker::family::PerFamily;
 use crate::tracker::http;
 use crate::tracker::lists::TrackerId;
 use crate::tracker::pipelining::{ConnectionEnd, ConnectionMode, Pipelining};
 use crate::tracker::request::{Request, RouteId};
 use crate::tracker::response::Response;
-use crate::tracker::url::TrackerUrl;
 
 /// How long the rest of the first batch is waited for, once its first answer has come.
 const TRIAL_MS: u64 = 2000;
@@ -53,10 +49,7 @@ struct HttpRoute {
 /// Connections to all trackers.
 #[derive(Debug)]
 pub(super) struct HttpTransport {
-    identity: Identity,
-    /// Addresses that connections are made from; none for a family that is not served.
-    sources: PerFamily<Option<IpAddr>>,
-    limits: Limits,
+    config: Arc<AnnouncerConfig>,
     registry: Registry,
     /// The token of each connection.
     token: fn(usize) -> Token,
@@ -75,20 +68,18 @@ pub(super) struct HttpTransport {
     responses: VecDeque<(usize, Request, Response)>,
     ends: VecDeque<(usize, End)>,
     /// No connection is late before that.
-    check_at: Option<Time>,
+    check_at: Time,
     buffer: Vec<u8>,
 }
 
 impl HttpTransport {
     pub(super) fn new(
-        config: &AnnouncerConfig,
+        config: Arc<AnnouncerConfig>,
         registry: &Registry,
         token: fn(usize) -> Token,
     ) -> io::Result<Self> {
         Ok(Self {
-            identity: config.identity,
-            sources: config.sources,
-            limits: config.limits,
+            config,
             registry: registry.try_clone()?,
             token,
             tls: None,
@@ -99,7 +90,7 @@ impl HttpTransport {
             driven: VecDeque::new(),
             responses: VecDeque::new(),
             ends: VecDeque::new(),
-            check_at: None,
+            check_at: Time::NEVER,
             buffer: vec![0; BUFFER_BYTES],
         })
     }
@@ -138,7 +129,8 @@ impl HttpTransport {
         let usable = open.filter_map(|key| {
             let connection = self.connections.get(key).expect("an open connection");
             let in_flight = connection.in_flight.len();
-            connection.has_room().then_some((in_flight, key))
+            let has_room = connection.has_room(state.pipelining.is_proven());
+            has_room.then_some((in_flight, key))
         });
         let found = usable.min().map(|(_, key)| key);
         if found.is_none() {
@@ -188,21 +180,17 @@ impl HttpTransport {
                 Err(error) => return Err((request, error.to_string())),
             },
         };
-        let url = TrackerUrl {
-            site: endpoint.site.clone(),
-            path: request.target_path().into(),
-        };
         let tracker_id = self.tracker_ids.get(&slot.route.tracker);
         let connection = self.connections.get_mut(key);
         let connection = connection.expect("a reserved connection is open");
         if connection.in_flight.is_empty() && connection.is_connected {
-            connection.deadline = now.after(self.limits.answer_ms);
-            self.check_at = earliest(self.check_at, connection.deadline);
+            connection.deadline = now.after(self.config.limits.answer_ms);
+            self.check_at = self.check_at.min(connection.deadline);
         }
         http::write_request(
             &mut connection.out,
-            &url,
-            &self.identity,
+            (endpoint.site, request.target_path()),
+            &self.config.identity,
             &request.announce,
             request.peers_wanted(),
             tracker_id.map(|id| &**id),
@@ -212,16 +200,15 @@ impl HttpTransport {
     }
 
     fn open(&mut self, route: RouteId, endpoint: &Endpoint<'_>, now: Time) -> io::Result<usize> {
-        let source = self.sources[route.family];
+        let source = self.config.sources[route.family];
         let source = source.expect("addresses of a family without a source are not used");
         let site = endpoint.site;
         let address = endpoint.socket_address();
         let mut connection = Connection::open(route, site, source, address, self.tls.as_ref())?;
         let state = self.routes.entry(route).or_default();
         connection.depth = state.pipelining.first_depth(endpoint.is_up);
-        connection.is_proven = state.pipelining.is_proven();
-        connection.deadline = now.after(self.limits.connect_ms);
-        self.check_at = earliest(self.check_at, connection.deadline);
+        connection.deadline = now.after(self.config.limits.connect_ms);
+        self.check_at = self.check_at.min(connection.deadline);
         let entry = self.connections.vacant_entry();
         let key = entry.key();
         assert!(key < MAX_CONNECTIONS, "more connections than slots");
@@ -281,12 +268,12 @@ impl HttpTransport {
 
     /// Finds connections that waited for too long, or that nobody needs.
     fn expire(&mut self, now: Time) {
-        self.check_at = None;
+        self.check_at = Time::NEVER;
         for (key, Connection { deadline, .. }) in &self.connections {
             if *deadline <= now {
                 self.ends.push_back((key, End::TimedOut));
             } else {
-                self.check_at = earliest(self.check_at, *deadline);
+                self.check_at = self.check_at.min(*deadline);
             }
         }
     }
@@ -313,7 +300,7 @@ impl HttpTransport {
                 }
             } else if let Some(key) = self.driven.pop_front() {
                 self.drive(key, now);
-            } else if self.check_at.is_some_and(|at| at <= now) {
+            } else if self.check_at <= now {
                 self.expire(now);
             } else {
                 return None;
@@ -328,7 +315,7 @@ impl HttpTransport {
             return;
         };
         if connection.connects() {
-            connection.deadline = now.after(self.limits.answer_ms);
+            connection.deadline = now.after(self.config.limits.answer_ms);
         }
         let mut answers = Vec::new();
         let received = connection.receive(&mut self.buffer, &mut answers);
@@ -345,8 +332,9 @@ impl HttpTransport {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let limits = &self.limits;
-        let wait_ms = match (connection.in_flight.is_empty(), connection.is_proven) {
+        let pipelining = &mut self.routes.entry(route).or_default().pipelining;
+        let limits = &self.config.limits;
+        let wait_ms = match (connection.in_flight.is_empty(), pipelining.is_proven()) {
             (false, true) => limits.answer_ms,
             // A server that answers the first of a batch and forgets the rest is not waited for.
             (false, false) => {
@@ -357,14 +345,12 @@ impl HttpTransport {
         };
         connection.answered_at = now;
         connection.deadline = now.after(wait_ms);
-        self.check_at = earliest(self.check_at, connection.deadline);
+        self.check_at = self.check_at.min(connection.deadline);
         let batch = connection.whole_batch();
         if response.keep_alive {
-            let pipelining = &mut self.routes.entry(route).or_default().pipelining;
             let before = pipelining.mode();
             let depth = connection.depth;
             connection.depth = pipelining.handle_answer(depth, batch, response.may_pipeline);
-            connection.is_proven = pipelining.is_proven();
             if pipelining.mode() != before {
                 log_mode(connection, pipelining.mode());
             }
@@ -414,14 +400,8 @@ impl HttpTransport {
         if open.any(|(_, connection)| connection.is_ready()) {
             Some(Time::default())
         } else {
-            self.check_at
+            Some(self.check_at).filter(|at| *at != Time::NEVER)
         }
-    }
-
-    /// Returns true if no request is on a connection.
-    pub(super) fn is_idle(&self) -> bool {
-        let mut open = self.connections.iter();
-        open.all(|(_, connection)| connection.in_flight.is_empty())
     }
 
     /// Open connections to a tracker, and requests on them.
@@ -444,10 +424,6 @@ impl HttpTransport {
     pub(super) fn open_count(&self) -> usize {
         self.connections.len()
     }
-}
-
-fn earliest(check_at: Option<Time>, deadline: Time) -> Option<Time> {
-    Some(check_at.map_or(deadline, |at| at.min(deadline)))
 }
 
 fn log_mode(connection: &Connection, mode: ConnectionMode) {

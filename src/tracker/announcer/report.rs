@@ -4,9 +4,8 @@ use std::cmp::Reverse;
 use std::fmt;
 
 use crate::metrics::trackers::{MAX_NAMED, TrackerFigures, TrackerState, TrackerSums, Trackers};
-use crate::table::Table;
 use crate::timers::Time;
-use crate::tracker::lists::TrackerId;
+use crate::tracker::lists::{PerTracker, TrackerId};
 use crate::tracker::schedule::Schedule;
 use crate::tracker::url::Site;
 
@@ -43,7 +42,7 @@ impl Row {
 /// The figures of all trackers.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    rows: Table<TrackerId, Row>,
+    rows: PerTracker<Row>,
     /// The sums of all rows, those of replaced trackers included.
     total: TrackerSums,
     /// Trackers that are shown by name.

@@ -7,6 +7,7 @@ use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use mio::event::Event as Readiness;
 use mio::{Registry, Token};
@@ -39,6 +40,9 @@ const BATCHES_PER_TURN: usize = 16;
 
 /// Random bytes fetched with one call: ids for a batch of packets.
 const RANDOM_BYTES: usize = 256;
+
+/// Why there is a route: its packets are withdrawn when it is forgotten.
+const OF_ROUTE: &str = "a packet in flight is of a route";
 
 /// A packet that has not been answered.
 #[derive(Debug)]
@@ -102,9 +106,9 @@ impl UdpRoute {
         }
         let Some(mut request) = flight.request else {
             let why = match packet {
-                Packet::Failed { reason, .. } => format!("refuses connections: {reason}"),
+                Packet::Failed { reason } => format!("refuses connections: {reason}"),
                 Packet::Announced { .. } => "sent a response of the wrong type".to_owned(),
-                Packet::Connected { connection, .. } => {
+                Packet::Connected { connection } => {
                     self.connection = Some((connection, now));
                     self.is_connecting = false;
                     self.answered_at = now;
@@ -120,12 +124,12 @@ impl UdpRoute {
         };
         let answer = match packet {
             Packet::Connected { .. } => return TransportEvent::Unanswered(request),
-            Packet::Announced { terms, .. } => Answer::Accepted {
+            Packet::Announced { terms } => Answer::Accepted {
                 terms,
                 tracker_id: None,
                 warning: None,
             },
-            Packet::Failed { reason, .. } => {
+            Packet::Failed { reason } => {
                 // An id that is too old is refused in words. A fresh one shows what was meant.
                 let is_about_id = reason.to_ascii_lowercase().contains("connection");
                 if is_about_id && !request.is_renewed {
@@ -150,9 +154,7 @@ impl UdpRoute {
 /// Packets to all trackers.
 #[derive(Debug)]
 pub(super) struct UdpTransport {
-    identity: Identity,
-    /// A packet is sent again after this time, for the first time (BEP 15).
-    resend_ms: u64,
+    config: Arc<AnnouncerConfig>,
     sockets: PerFamily<Option<Datagrams>>,
     inbox: Inbox,
     routes: HashMap<RouteId, UdpRoute>,
@@ -176,7 +178,7 @@ impl UdpTransport {
     /// # Errors
     /// Those of the sockets, unless the machine lacks the family.
     pub(super) fn new(
-        config: &AnnouncerConfig,
+        config: Arc<AnnouncerConfig>,
         registry: &Registry,
         tokens: PerFamily<Token>,
     ) -> io::Result<Self> {
@@ -187,8 +189,7 @@ impl UdpTransport {
             }
         }
         Ok(Self {
-            identity: config.identity,
-            resend_ms: config.limits.resend_ms,
+            config,
             sockets,
             inbox: Inbox::default(),
             routes: HashMap::new(),
@@ -251,7 +252,7 @@ impl UdpTransport {
         let state = self.routes.get_mut(&route).expect("room was reserved");
         state.window.sent();
         let connection = state.connection(now).expect("room was reserved");
-        let (packet, identity) = (&mut self.packet, &self.identity);
+        let (packet, identity) = (&mut self.packet, &self.config.identity);
         write_announce(packet, identity, connection, transaction, &request);
         self.young.push_back((now, transaction));
         self.launch(transaction, route, endpoint, Some(request), now);
@@ -310,10 +311,9 @@ impl UdpTransport {
                     break;
                 }
                 for (from, datagram) in self.inbox.iter() {
-                    let Ok(packet) = udp::parse(datagram) else {
+                    let Ok((transaction, packet)) = udp::parse(datagram) else {
                         continue;
                     };
-                    let transaction = packet.transaction();
                     let Entry::Occupied(entry) = self.flights.entry(transaction) else {
                         continue;
                     };
@@ -329,7 +329,7 @@ impl UdpTransport {
                         }
                         _ => Vec::new(),
                     };
-                    let state = self.routes.entry(route).or_default();
+                    let state = self.routes.get_mut(&route).expect(OF_ROUTE);
                     let event = state.handle_answer(flight, packet, peers, now);
                     self.events.push_back(event);
                 }
@@ -376,7 +376,7 @@ impl UdpTransport {
 
     /// How long an announce counts as under way.
     fn lost_ms(&self) -> u64 {
-        LOST_MS.min(self.resend_ms)
+        LOST_MS.min(self.config.limits.resend_ms)
     }
 
     /// Finds an announce that no longer counts as under way. Returns its route.
@@ -391,9 +391,10 @@ impl UdpTransport {
                 flight.is_lost = true;
                 let route = flight.route;
                 self.young.pop_front();
-                let deadline = at.after(self.resend_ms);
+                let deadline = at.after(self.config.limits.resend_ms);
                 self.deadlines.insert((deadline, transaction));
-                self.routes.entry(route).or_default().window.lost(now);
+                let state = self.routes.get_mut(&route).expect(OF_ROUTE);
+                state.window.lost(now);
                 return Some(route);
             }
             self.young.pop_front();
@@ -405,7 +406,7 @@ impl UdpTransport {
     fn handle_overdue(&mut self, transaction: u32, now: Time) -> Option<TransportEvent> {
         let flight = self.flights.get_mut(&transaction)?;
         let route = flight.route;
-        let state = self.routes.entry(route).or_default();
+        let state = self.routes.get(&route).expect(OF_ROUTE);
         let request = flight.request.as_ref();
         let Some(request) = request.filter(|_| state.answered_at > flight.sent_at) else {
             return Some(TransportEvent::Silent(route));
@@ -414,9 +415,9 @@ impl UdpTransport {
             && let Some(connection) = state.connection(now)
         {
             flight.resends += 1;
-            let deadline = now.after(self.resend_ms << flight.resends);
+            let deadline = now.after(self.config.limits.resend_ms << flight.resends);
             self.deadlines.insert((deadline, transaction));
-            let (packet, identity) = (&mut self.packet, &self.identity);
+            let (packet, identity) = (&mut self.packet, &self.config.identity);
             write_announce(packet, identity, connection, transaction, request);
             let address = flight.address;
             self.push(transaction, route.family, address);

@@ -10,14 +10,12 @@ use crate::tracker::lists::TrackerId;
 pub(super) struct Wakes {
     by_time: BTreeSet<(Time, TrackerId)>,
     by_tracker: HashMap<TrackerId, Time>,
-    /// Trackers with news, for the next turn.
-    now: BTreeSet<TrackerId>,
 }
 
 impl Wakes {
-    /// Makes a tracker due in the next turn.
+    /// Makes a tracker with news due in the next turn.
     pub(super) fn wake_now(&mut self, tracker: TrackerId) {
-        self.now.insert(tracker);
+        self.wake_at(tracker, Time::default());
     }
 
     /// Makes a tracker due at that time, unless it is due before.
@@ -34,26 +32,24 @@ impl Wakes {
 
     /// Takes the trackers that are due, each once.
     pub(super) fn take_due(&mut self, now: Time) -> BTreeSet<TrackerId> {
+        let mut due = BTreeSet::new();
         while let Some(&(at, tracker)) = self.by_time.first()
             && at <= now
         {
             self.by_time.pop_first();
             self.by_tracker.remove(&tracker);
-            self.now.insert(tracker);
+            due.insert(tracker);
         }
-        std::mem::take(&mut self.now)
+        due
     }
 
     /// Returns true if a tracker has news.
     pub(super) fn has_news(&self) -> bool {
-        !self.now.is_empty()
+        self.poll_at() == Some(Time::default())
     }
 
     /// When a tracker is due. Time 0 is at once.
     pub(super) fn poll_at(&self) -> Option<Time> {
-        if self.has_news() {
-            return Some(Time::default());
-        }
         self.by_time.first().map(|(at, _)| *at)
     }
 }

@@ -337,7 +337,7 @@ fn at_the_end_everything_started_is_stopped_those_with_peers_first() {
     let mut stopped = Vec::new();
     while let Some(entry) = schedule.take(TrackerId(0), Time(0)) {
         let begun = schedule.begin(entry, V4).map(|due| due.announce.event);
-        stopped.extend(begun.map(|event| (schedule.torrent(entry).0, event)));
+        stopped.extend(begun.map(|event| (schedule.torrent(entry).0.0, event)));
         schedule.dispatched(TrackerId(0), entry);
         if begun.is_some() {
             finish(
