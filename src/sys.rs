@@ -9,8 +9,6 @@ pub mod process;
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::mem;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -26,7 +24,6 @@ use rustix::process::{
     Resource, Signal, getrlimit, set_parent_process_death_signal, setpriority_process, setrlimit,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
-use socket2::{SockAddr, SockAddrStorage};
 
 /// Most parts of one vectored write: 32 blocks with their headers. Measured, deeper batches save
 /// nothing more, and the table for the kernel stays on the stack (1 KiB).
@@ -298,116 +295,6 @@ pub fn is_writable(socket: BorrowedFd<'_>) -> io::Result<bool> {
 pub fn set_niceness(niceness: i32) -> io::Result<()> {
     // On Linux, process 0 is the calling thread only.
     Ok(setpriority_process(None, niceness)?)
-}
-
-/// Most datagrams of one system call.
-pub const MAX_DATAGRAMS: usize = 64;
-
-/// Most bytes kept of a received datagram; the rest is lost.
-pub const DATAGRAM_BYTES: usize = 512;
-
-/// Sends datagrams with one system call, at most [`MAX_DATAGRAMS`], and returns how many were taken.
-///
-/// # Errors
-/// Those of sendmmsg(2), for the first datagram: when a later one fails, those before it are taken.
-pub fn send_datagrams(
-    socket: BorrowedFd<'_>,
-    datagrams: &[(SockAddr, &[u8])],
-) -> io::Result<usize> {
-    let mut parts = [libc::iovec {
-        iov_base: ptr::null_mut(),
-        iov_len: 0,
-    }; MAX_DATAGRAMS];
-    // SAFETY: `mmsghdr` consists of integers and pointers, for which all zeros is valid.
-    let mut messages: [libc::mmsghdr; MAX_DATAGRAMS] = unsafe { mem::zeroed() };
-    let mut count = 0;
-    for ((part, message), (address, bytes)) in parts.iter_mut().zip(&mut messages).zip(datagrams) {
-        part.iov_base = bytes.as_ptr().cast_mut().cast();
-        part.iov_len = bytes.len();
-        message.msg_hdr.msg_name = address.as_ptr().cast_mut().cast();
-        message.msg_hdr.msg_namelen = address.len();
-        message.msg_hdr.msg_iov = part;
-        message.msg_hdr.msg_iovlen = 1;
-        count += 1;
-    }
-    // SAFETY: the first `count` messages point to an entry of `parts` each, and those to bytes and
-    // addresses that are borrowed for the whole call; the kernel only reads them.
-    let taken = unsafe {
-        libc::sendmmsg(
-            socket.as_raw_fd(),
-            messages.as_mut_ptr(),
-            count,
-            // Signed in glibc, unsigned in musl; none of the bits is the sign.
-            (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
-        )
-    };
-    usize::try_from(taken).map_err(|_| io::Error::last_os_error())
-}
-
-/// Datagrams that were received together.
-#[derive(Debug)]
-pub struct Inbox {
-    buffers: Box<[[u8; DATAGRAM_BYTES]; MAX_DATAGRAMS]>,
-    received: Vec<(usize, Option<SocketAddr>)>,
-}
-
-impl Default for Inbox {
-    fn default() -> Self {
-        Self {
-            buffers: Box::new([[0; DATAGRAM_BYTES]; MAX_DATAGRAMS]),
-            received: Vec::with_capacity(MAX_DATAGRAMS),
-        }
-    }
-}
-
-impl Inbox {
-    /// The datagrams of the last call: sender, and at most [`DATAGRAM_BYTES`] of each.
-    pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
-        let received = self.buffers.iter().zip(&self.received);
-        received.filter_map(|(buffer, (length, from))| Some(((*from)?, buffer.get(..*length)?)))
-    }
-
-    /// Receives waiting datagrams with one system call, in place of those before. Returns their number:
-    /// fewer than [`MAX_DATAGRAMS`] when no more waited.
-    ///
-    /// # Errors
-    /// Those of recvmmsg(2), `WouldBlock` when nothing waits.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        self.received.clear();
-        // SAFETY: `mmsghdr` consists of integers and pointers, for which all zeros is valid.
-        let mut messages: [libc::mmsghdr; MAX_DATAGRAMS] = unsafe { mem::zeroed() };
-        let mut names: [SockAddrStorage; MAX_DATAGRAMS] =
-            std::array::from_fn(|_| SockAddrStorage::zeroed());
-        let mut parts = self.buffers.each_mut().map(|buffer| libc::iovec {
-            iov_base: buffer.as_mut_ptr().cast(),
-            iov_len: buffer.len(),
-        });
-        for ((message, part), name) in messages.iter_mut().zip(&mut parts).zip(&mut names) {
-            message.msg_hdr.msg_name = ptr::from_mut(name).cast();
-            message.msg_hdr.msg_namelen = name.size_of();
-            message.msg_hdr.msg_iov = part;
-            message.msg_hdr.msg_iovlen = 1;
-        }
-        // SAFETY: each of the MAX_DATAGRAMS messages points to a buffer of ours and to a name, with
-        // their true sizes, and all of them outlive the call.
-        let count = unsafe {
-            libc::recvmmsg(
-                socket.as_raw_fd(),
-                messages.as_mut_ptr(),
-                libc::c_uint::try_from(MAX_DATAGRAMS).expect("MAX_DATAGRAMS is small"),
-                libc::MSG_DONTWAIT as _,
-                ptr::null_mut(),
-            )
-        };
-        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-        for (message, name) in messages.iter().zip(names).take(count) {
-            // SAFETY: the kernel wrote an address of `msg_namelen` bytes into this storage.
-            let from = unsafe { SockAddr::new(name, message.msg_hdr.msg_namelen) };
-            self.received
-                .push((message.msg_len as usize, from.as_socket()));
-        }
-        Ok(count)
-    }
 }
 
 /// Fills a buffer with unpredictable bytes.

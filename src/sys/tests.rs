@@ -2,7 +2,7 @@
 
 use super::*;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
@@ -183,33 +183,6 @@ fn a_process_is_asked_to_stop() {
     let mut child = command.spawn().unwrap();
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert!(!child.wait().unwrap().success());
-}
-
-#[test]
-fn datagrams_go_and_come_in_batches() {
-    let near = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let far = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let to = SockAddr::from(far.local_addr().unwrap());
-    let long = [7; DATAGRAM_BYTES + 1];
-    let datagrams = [(to.clone(), &b"a"[..]), (to.clone(), b""), (to, &long)];
-    assert_eq!(send_datagrams(near.as_fd(), &datagrams).unwrap(), 3);
-    let mut inbox = Inbox::default();
-    assert_eq!(inbox.receive(far.as_fd()).unwrap(), 3);
-    let from = near.local_addr().unwrap();
-    let seen: Vec<_> = inbox.iter().collect();
-    assert_eq!(seen, [(from, &b"a"[..]), (from, b""), (from, &long[1..])]);
-    let error = inbox.receive(far.as_fd()).unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-    assert_eq!(inbox.iter().count(), 0);
-}
-
-#[test]
-fn what_does_not_fit_one_call_is_left() {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let to = SockAddr::from(socket.local_addr().unwrap());
-    let datagrams = vec![(to, &b"x"[..]); MAX_DATAGRAMS + 3];
-    let sent = send_datagrams(socket.as_fd(), &datagrams).unwrap();
-    assert_eq!(sent, MAX_DATAGRAMS);
 }
 
 #[test]

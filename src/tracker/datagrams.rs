@@ -1,18 +1,15 @@
-//! One UDP socket to trackers, which sends and receives packets in batches.
+//! One UDP socket to trackers, and the packets that wait for it.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
-use std::os::fd::AsFd;
 
 use mio::event::Event as Readiness;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
-use socket2::{SockAddr, SockRef};
+use socket2::SockRef;
 
 use crate::net;
-use crate::sys::{self, Inbox, MAX_DATAGRAMS};
 
 /// The receive buffer: ten thousand answers may come while the loop does something else. The kernel
 /// grants what `rmem_max` allows.
@@ -24,9 +21,8 @@ pub(super) struct Datagrams {
     socket: UdpSocket,
     readable: bool,
     writable: bool,
-    /// The transaction and destination of each packet, and the range of its bytes in `bytes`.
-    waiting: VecDeque<(u32, SockAddr, Range<usize>)>,
-    bytes: Vec<u8>,
+    /// The transaction, destination and bytes of each packet.
+    waiting: VecDeque<(u32, SocketAddr, Box<[u8]>)>,
 }
 
 impl Datagrams {
@@ -53,7 +49,6 @@ impl Datagrams {
             readable: true,
             writable: true,
             waiting: VecDeque::new(),
-            bytes: Vec::new(),
         }))
     }
 
@@ -65,53 +60,45 @@ impl Datagrams {
 
     /// Sends a packet with the next [`Self::flush`].
     pub(super) fn push(&mut self, transaction: u32, address: SocketAddr, packet: &[u8]) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(packet);
-        let range = start..self.bytes.len();
-        self.waiting.push_back((transaction, address.into(), range));
+        self.waiting
+            .push_back((transaction, address, packet.into()));
     }
 
     /// Writes what waits, as far as the socket takes it. Returns the transactions of packets that the
     /// system refuses to send, each with the reason.
     pub(super) fn flush(&mut self) -> Vec<(u32, ErrorKind)> {
         let mut unsent = Vec::new();
-        while self.writable && !self.waiting.is_empty() {
-            let first = self.waiting.iter().take(MAX_DATAGRAMS);
-            let batch: Vec<(SockAddr, &[u8])> = first
-                .map(|(_, address, range)| {
-                    let bytes = self.bytes.get(range.clone());
-                    (address.clone(), bytes.expect("a range of the buffer"))
-                })
-                .collect();
-            match sys::send_datagrams(self.socket.as_fd(), &batch) {
-                Ok(taken) => drop(self.waiting.drain(..taken)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // The first one cannot be sent: there is no route to its address.
-                Err(error) => {
-                    let first = self.waiting.pop_front();
-                    unsent.extend(first.map(|(transaction, ..)| (transaction, error.kind())));
+        while self.writable
+            && let Some((transaction, address, packet)) = self.waiting.front()
+        {
+            match self.socket.send_to(packet, *address) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.writable = false;
+                    break;
                 }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                // There is no route to its address.
+                Err(error) => unsent.push((*transaction, error.kind())),
+                Ok(_) => {}
             }
-        }
-        if self.waiting.is_empty() {
-            self.bytes.clear();
+            self.waiting.pop_front();
         }
         unsent
     }
 
-    /// Reads a batch. Returns false if there was nothing to read.
-    pub(super) fn receive(&mut self, inbox: &mut Inbox) -> bool {
+    /// Reads a packet into a buffer, and returns its length and its sender. `None` if there is nothing
+    /// to read.
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
         if !self.readable {
-            return false;
+            return None;
         }
-        match inbox.receive(self.socket.as_fd()) {
-            Ok(count) => self.readable = count == MAX_DATAGRAMS,
+        match self.socket.recv_from(buffer) {
+            Ok(received) => return Some(received),
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
             // An ICMP error that answers an earlier packet is reported here.
             Err(_) => {}
         }
-        true
+        None
     }
 
     /// Returns true if there may be more to read.

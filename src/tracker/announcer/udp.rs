@@ -14,7 +14,7 @@ use mio::{Registry, Token};
 
 use super::AnnouncerConfig;
 use super::transport::{Endpoint, Full, TransportEvent};
-use crate::sys::{self, Inbox};
+use crate::sys;
 use crate::timers::Time;
 use crate::tracker::announce::{Answer, Identity, Retry};
 use crate::tracker::datagrams::Datagrams;
@@ -35,10 +35,13 @@ const MAX_RESENDS: u32 = 3;
 /// A connection id is used for less than its minute, since packets take time (BEP 15).
 const CONNECTION_MS: u64 = 55_000;
 
-/// Batches of answers read from one socket in one turn, so that peers are not starved.
-const BATCHES_PER_TURN: usize = 16;
+/// Answers read from one socket in one turn, so that peers are not starved.
+const PACKETS_PER_TURN: usize = 1024;
 
-/// Random bytes fetched with one call: ids for a batch of packets.
+/// Most bytes kept of an answer; the rest is lost. It holds 80 IPv4 peers.
+const PACKET_BYTES_MAX: usize = 512;
+
+/// Random bytes fetched with one call: ids for many packets.
 const RANDOM_BYTES: usize = 256;
 
 /// Why there is a route: its packets are withdrawn when it is forgotten.
@@ -156,7 +159,6 @@ impl UdpRoute {
 pub(super) struct UdpTransport {
     config: Arc<AnnouncerConfig>,
     sockets: PerFamily<Option<Datagrams>>,
-    inbox: Inbox,
     routes: HashMap<RouteId, UdpRoute>,
     flights: HashMap<u32, Flight>,
     /// Transactions by route: thousands of trackers may fall silent at once, and the packets of each
@@ -191,7 +193,6 @@ impl UdpTransport {
         Ok(Self {
             config,
             sockets,
-            inbox: Inbox::default(),
             routes: HashMap::new(),
             flights: HashMap::new(),
             by_route: BTreeSet::new(),
@@ -305,34 +306,34 @@ impl UdpTransport {
 
     /// Begins a turn: reads answers. Packets that answer nothing are ignored.
     pub(super) fn begin_turn(&mut self, now: Time) {
+        let mut buffer = [0; PACKET_BYTES_MAX];
         for socket in self.sockets.iter_mut().flatten() {
-            for _ in 0..BATCHES_PER_TURN {
-                if !socket.receive(&mut self.inbox) {
+            for _ in 0..PACKETS_PER_TURN {
+                let Some((length, from)) = socket.receive(&mut buffer) else {
                     break;
+                };
+                let (datagram, _) = buffer.split_at(length);
+                let Ok((transaction, packet)) = udp::parse(datagram) else {
+                    continue;
+                };
+                let Entry::Occupied(entry) = self.flights.entry(transaction) else {
+                    continue;
+                };
+                if !entry.get().is_answered_by(&packet, from) {
+                    continue;
                 }
-                for (from, datagram) in self.inbox.iter() {
-                    let Ok((transaction, packet)) = udp::parse(datagram) else {
-                        continue;
-                    };
-                    let Entry::Occupied(entry) = self.flights.entry(transaction) else {
-                        continue;
-                    };
-                    if !entry.get().is_answered_by(&packet, from) {
-                        continue;
+                let flight = entry.remove();
+                let route = flight.route;
+                self.by_route.remove(&(route, transaction));
+                let peers = match (&flight.request, &packet) {
+                    (Some(request), Packet::Announced { .. }) if request.wants_peers => {
+                        peers::from_packet(datagram, route.family == Family::V6)
                     }
-                    let flight = entry.remove();
-                    let route = flight.route;
-                    self.by_route.remove(&(route, transaction));
-                    let peers = match (&flight.request, &packet) {
-                        (Some(request), Packet::Announced { .. }) if request.wants_peers => {
-                            peers::from_packet(datagram, route.family == Family::V6)
-                        }
-                        _ => Vec::new(),
-                    };
-                    let state = self.routes.get_mut(&route).expect(OF_ROUTE);
-                    let event = state.handle_answer(flight, packet, peers, now);
-                    self.events.push_back(event);
-                }
+                    _ => Vec::new(),
+                };
+                let state = self.routes.get_mut(&route).expect(OF_ROUTE);
+                let event = state.handle_answer(flight, packet, peers, now);
+                self.events.push_back(event);
             }
         }
     }
