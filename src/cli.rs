@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint, value_parser};
 
 use crate::config::file::{DEFAULT_PATH, Flags, Sources};
 use crate::config::settings::{Preset, SETTINGS, Setting, Takes};
@@ -47,8 +47,13 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(seed_command())
-        .subcommand(library::index_command())
-        .subcommand(library::verify_command())
+        .subcommand(
+            library::Index::augment_args(Command::new("index"))
+                .about("Read a tree of torrents into one index file"),
+        )
+        .subcommand(library::Verify::augment_args(Command::new("verify")).about(
+            "Hash the content of torrents and report what is missing, short, corrupt or extra",
+        ))
         .subcommand(config_command())
         .subcommand(status_command())
 }
@@ -175,8 +180,8 @@ where
     Ok(match matches.subcommand() {
         Some(("config", matches)) if matches.get_flag("default") => Request::ConfigDefault,
         Some(("config", matches)) => Request::ConfigCheck(sources(matches, Flags::new())),
-        Some(("index", matches)) => Request::Index(library::index(matches)),
-        Some(("verify", matches)) => Request::Verify(library::verify(matches)),
+        Some(("index", matches)) => Request::Index(library::Index::from_arg_matches(matches)?),
+        Some(("verify", matches)) => Request::Verify(library::Verify::from_arg_matches(matches)?),
         Some(("status", matches)) => {
             let status = Setting::find("status").filter(|setting| is_given(matches, setting));
             let flag = status.map(|setting| (setting, given_values(matches, setting)));

@@ -51,7 +51,11 @@ pub fn index(arguments: arguments::Index) -> Result<(), String> {
     });
     let summary = summary.map_err(|error| error.to_string())?;
     printed?;
-    print(&arguments::index_summary(&summary))
+    let (torrents, refused) = (summary.torrents, summary.refused);
+    let (withdrawn, bytes) = (summary.withdrawn, summary.bytes);
+    print(&format!(
+        "{torrents} torrents, {withdrawn} without content, {refused} refused; {bytes} bytes\n"
+    ))
 }
 
 /// Hashes content and prints the faults. Returns true if there are none.

@@ -1,131 +1,46 @@
-//! The arguments of `index` and `verify`, and the summary that `index` prints.
+//! The arguments of `index` and `verify`.
 
 use std::path::PathBuf;
 
-use super::switch;
-use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
-
-use crate::library::scan::build::Summary;
+use clap::Args;
 
 /// The arguments of `hekate index`.
-#[derive(Debug)]
+#[derive(Args, Debug)]
 pub struct Index {
-    /// Directories to search, or metainfo files.
+    /// Directories to search for *.torrent files
+    #[arg(value_name = "DIR", required = true)]
     pub inputs: Vec<PathBuf>,
-    /// The index file.
+    /// Index file to write; an existing one is replaced atomically
+    #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// The directory that holds the content.
+    /// Directory that holds the content [default: beside each torrent file]
+    #[arg(long, value_name = "DIR")]
     pub content: Option<PathBuf>,
 }
 
 /// The arguments of `hekate verify`. Either there is an index, or there are inputs.
-#[derive(Debug)]
+#[derive(Args, Debug)]
 pub struct Verify {
-    /// Directories to search, or metainfo files.
+    /// Directories to search for *.torrent files, or torrent files
+    #[arg(value_name = "DIR|FILE", required_unless_present = "index")]
     pub inputs: Vec<PathBuf>,
-    /// An index whose torrents are verified.
+    /// Verify the torrents in an index file instead
+    #[arg(long, value_name = "FILE", conflicts_with = "inputs")]
     pub index: Option<PathBuf>,
-    /// The root of the paths in that index.
+    /// Library root for that index, if it was copied from elsewhere [default: as recorded in the index]
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "index",
+        conflicts_with = "inputs"
+    )]
     pub root: Option<PathBuf>,
-    /// The directory that holds the content.
+    /// Directory that holds the content [default: beside each torrent file, or as recorded in the index]
+    #[arg(long, value_name = "DIR")]
     pub content: Option<PathBuf>,
-    /// Print JSON.
+    /// Print one JSON object for each torrent, and one for the totals
+    #[arg(long)]
     pub json: bool,
-}
-
-pub(super) fn index_command() -> Command {
-    let inputs = inputs("DIR").help("Directories to search for *.torrent files");
-    Command::new("index")
-        .about("Read a tree of torrents into one index file")
-        .arg(inputs.required(true))
-        .arg(
-            path("output", "FILE")
-                .short('o')
-                .required(true)
-                .help("Index file to write; an existing one is replaced atomically"),
-        )
-        .arg(
-            path("content", "DIR")
-                .help("Directory that holds the content [default: beside each torrent file]"),
-        )
-}
-
-pub(super) fn verify_command() -> Command {
-    let inputs =
-        inputs("DIR|FILE").help("Directories to search for *.torrent files, or torrent files");
-    Command::new("verify")
-        .about("Hash the content of torrents and report what is missing, short, corrupt or extra")
-        .arg(inputs.required_unless_present("index"))
-        .arg(
-            path("index", "FILE")
-                .conflicts_with("inputs")
-                .help("Verify the torrents in an index file instead"),
-        )
-        .arg(path("root", "DIR").requires("index").conflicts_with("inputs").help(
-            "Library root for that index, if it was copied from elsewhere [default: as recorded in the index]",
-        ))
-        .arg(path("content", "DIR").help(
-            "Directory that holds the content [default: beside each torrent file, or as recorded in the index]",
-        ))
-        .arg(
-            switch("json")
-                .help("Print one JSON object for each torrent, and one for the totals"),
-        )
-}
-
-fn inputs(value: &'static str) -> Arg {
-    Arg::new("inputs")
-        .value_name(value)
-        .value_parser(value_parser!(PathBuf))
-        .value_hint(ValueHint::AnyPath)
-        .action(ArgAction::Append)
-        .num_args(1..)
-}
-
-fn path(name: &'static str, value: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .value_name(value)
-        .value_parser(value_parser!(PathBuf))
-        .value_hint(ValueHint::AnyPath)
-}
-
-fn paths(matches: &ArgMatches) -> Vec<PathBuf> {
-    let paths = matches.get_many("inputs").unwrap_or_default();
-    paths.cloned().collect()
-}
-
-pub(super) fn index(matches: &ArgMatches) -> Index {
-    Index {
-        inputs: paths(matches),
-        output: matches
-            .get_one("output")
-            .cloned()
-            .expect("clap requires one"),
-        content: matches.get_one("content").cloned(),
-    }
-}
-
-pub(super) fn verify(matches: &ArgMatches) -> Verify {
-    Verify {
-        inputs: paths(matches),
-        index: matches.get_one("index").cloned(),
-        root: matches.get_one("root").cloned(),
-        content: matches.get_one("content").cloned(),
-        json: matches.get_flag("json"),
-    }
-}
-
-/// The last line of `hekate index`.
-#[must_use]
-pub fn index_summary(summary: &Summary) -> String {
-    let Summary {
-        torrents,
-        withdrawn,
-        refused,
-        bytes,
-    } = summary;
-    format!("{torrents} torrents, {withdrawn} without content, {refused} refused; {bytes} bytes\n")
 }
 
 #[cfg(test)]
