@@ -6,7 +6,7 @@
 //! |--------------|------------------------------------------------------------------------|
 //! | [`bencode`]  | a reader of bencode, lenient or strict; pure                           |
 //! | [`wire`]     | bytes ↔ messages; pure                                                 |
-//! | [`timers`]   | the time, each connection's deadlines, the wheel that finds them; pure |
+//! | [`timers`]   | the time, each connection's deadlines, the alarms for them; pure   |
 //! | [`peer`]     | one peer's protocol: legal messages, messages to send; pure            |
 //! | [`choker`]   | upload slots, credit and turn order: all of fairness; pure             |
 //! | [`super_seeding`] | which leecher is shown which piece, while we are the only source; pure |

@@ -1,11 +1,13 @@
-//! Deadlines: the time as a value, each connection's time-outs, and the wheel that finds them.
+//! Deadlines: the time as a value, each connection's time-outs, and the alarms that find them.
 //!
 //! The session decides what a time-out means. Nothing here reads a clock; the loop does, once a turn.
 //!
-//! An event of a connection moves plain times in its [`Deadlines`], which costs a store; the
-//! [`Wheel`] does not learn of it. The wheel has one entry for the earliest deadline known when it
-//! was armed. When the entry comes out, [`Deadlines::expired`] says whether a time-out is due, and
+//! An event of a connection moves plain times in its [`Deadlines`], which costs a store; [`Alarms`]
+//! does not learn of it. It has one entry for the earliest deadline known when the alarm was armed.
+//! When the entry comes out, [`Deadlines::expired`] says whether a time-out is due, and
 //! [`Alarm::arm`] puts it back. Only a deadline that moves *nearer* needs an entry at once.
+
+use std::collections::BTreeMap;
 
 use crate::peer::key::PeerKey;
 
@@ -195,38 +197,38 @@ impl Deadlines {
     }
 }
 
-/// A connection's current entry in the [`Wheel`].
+/// A connection's current entry in [`Alarms`].
 #[derive(Clone, Copy, Debug)]
 pub struct Alarm {
     /// The second in which the entry comes out, or [`Alarm::DISARMED`].
     armed_s: u32,
 }
 
-impl Alarm {
-    /// No entry in the wheel is current.
-    const DISARMED: u32 = u32::MAX;
-
-    /// Without an entry.
-    #[must_use]
-    pub fn new() -> Self {
+impl Default for Alarm {
+    fn default() -> Self {
         Self {
             armed_s: Self::DISARMED,
         }
     }
+}
 
-    /// Makes sure that an entry of the wheel comes out at `at` or before. Call it when deadlines
-    /// have moved; it is cheap when the current entry is early enough.
-    pub fn arm(&mut self, at: Time, key: PeerKey, wheel: &mut Wheel) {
+impl Alarm {
+    /// No entry is current.
+    const DISARMED: u32 = u32::MAX;
+
+    /// Makes sure that an entry comes out at `at` or before. Call it when deadlines have moved; it is
+    /// cheap when the current entry is early enough.
+    pub fn arm(&mut self, at: Time, key: PeerKey, alarms: &mut Alarms) {
         if second_at_or_after(at) < u64::from(self.armed_s) {
-            let second = wheel.schedule(key, at).0 / MS_PER_SLOT;
+            let second = alarms.schedule(key, at).0 / MS_PER_SECOND;
             self.armed_s = u32::try_from(second).expect("a process ends before 136 years");
         }
     }
 
-    /// An entry came out of the wheel. False: a nearer one took its place, and it means nothing.
-    /// True: deadlines are to be checked, and the alarm is to be armed again.
+    /// An entry came out. False: a nearer one took its place, and it means nothing. True: deadlines
+    /// are to be checked, and the alarm is to be armed again.
     pub fn fired(&mut self, now: Time) -> bool {
-        let current = u64::from(self.armed_s) <= now.0 / MS_PER_SLOT;
+        let current = u64::from(self.armed_s) <= now.0 / MS_PER_SECOND;
         if current {
             self.armed_s = Self::DISARMED;
         }
@@ -234,112 +236,67 @@ impl Alarm {
     }
 }
 
-impl Default for Alarm {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+/// The resolution of alarms: time-outs are tens of seconds.
+const MS_PER_SECOND: u64 = 1000;
 
-/// A slot of the wheel holds one second: time-outs are tens of seconds.
-const MS_PER_SLOT: u64 = 1000;
-
-/// More seconds than the longest default time-out, and a power of two.
-const SLOTS: u64 = 512;
+/// How far ahead an entry may be: more than the longest default time-out. One for later comes out
+/// early and is armed again.
+const FARTHEST_S: u64 = 511;
 
 /// The first whole second that is not before `at`.
 fn second_at_or_after(at: Time) -> u64 {
-    at.0.div_ceil(MS_PER_SLOT)
+    at.0.div_ceil(MS_PER_SECOND)
 }
 
-/// A coarse timing wheel of connections: an entry comes out in the first whole second at or after
-/// its time, and one that is farther away than the wheel is long comes out early.
+/// The alarms of all connections: an entry comes out in the first whole second at or after its time.
 #[derive(Debug)]
-pub struct Wheel {
-    /// `slots[s % SLOTS]` holds what comes out in second `s`.
-    slots: Vec<Vec<PeerKey>>,
-    /// Every second before this one has been emptied.
-    cursor_s: u64,
-    /// The first second that holds an entry; `u64::MAX` when none does.
-    soonest_s: u64,
-    /// How many entries there are.
-    len: usize,
+pub struct Alarms {
+    by_second: BTreeMap<u64, Vec<PeerKey>>,
+    /// All entries of the seconds before this one have come out.
+    next_s: u64,
 }
 
-impl Wheel {
-    /// An empty wheel.
+impl Alarms {
+    /// No alarms.
     #[must_use]
     pub fn new(now: Time) -> Self {
         Self {
-            slots: (0..SLOTS).map(|_| Vec::new()).collect(),
-            cursor_s: now.0 / MS_PER_SLOT,
-            soonest_s: u64::MAX,
-            len: 0,
+            by_second: BTreeMap::new(),
+            next_s: now.0 / MS_PER_SECOND,
         }
     }
 
     /// Adds an entry and returns the time at which it comes out. An entry cannot be taken back:
     /// the generation in the key and [`Alarm::fired`] tell a stale one.
     pub fn schedule(&mut self, key: PeerKey, at: Time) -> Time {
-        let last_s = self.cursor_s.saturating_add(SLOTS - 1);
-        let second = second_at_or_after(at).clamp(self.cursor_s, last_s);
-        self.slot(second).push(key);
-        self.len += 1;
-        self.soonest_s = self.soonest_s.min(second);
-        Time(second.saturating_mul(MS_PER_SLOT))
+        let last_s = self.next_s.saturating_add(FARTHEST_S);
+        let second = second_at_or_after(at).clamp(self.next_s, last_s);
+        self.by_second.entry(second).or_default().push(key);
+        Time(second.saturating_mul(MS_PER_SECOND))
     }
 
     /// Moves every entry that is due to the end of `due`.
     pub fn expire(&mut self, now: Time, due: &mut Vec<PeerKey>) {
-        let now_s = now.0 / MS_PER_SLOT;
-        if now_s < self.cursor_s {
-            return;
-        }
-        let next_s = now_s.saturating_add(1);
-        // After a leap of the clock by more than the wheel's length, once round is all of it.
-        let end_s = next_s.min(self.cursor_s.saturating_add(SLOTS));
-        for second in self.soonest_s..end_s {
-            // A slot does not keep its memory, or each would keep that of its largest crowd.
-            let mut entries = std::mem::take(self.slot(second));
-            self.len -= entries.len();
-            due.append(&mut entries);
-        }
-        self.cursor_s = next_s;
-        if self.soonest_s < end_s {
-            self.soonest_s = self.find_soonest();
+        let now_s = now.0 / MS_PER_SECOND;
+        self.next_s = self.next_s.max(now_s.saturating_add(1));
+        while let Some(first) = self.by_second.first_entry()
+            && *first.key() <= now_s
+        {
+            due.append(&mut first.remove());
         }
     }
 
-    /// When [`Wheel::expire`] will have something to move; None when the wheel is empty.
+    /// When [`Alarms::expire`] will have something to move; `None` without entries.
     #[must_use]
     pub fn poll_at(&self) -> Option<Time> {
-        (self.len > 0).then(|| Time(self.soonest_s.saturating_mul(MS_PER_SLOT)))
+        let first = self.by_second.keys().next();
+        first.map(|second| Time(second.saturating_mul(MS_PER_SECOND)))
     }
 
     /// How many entries there are, stale ones included.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// True when there is no entry.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    fn slot(&mut self, second: u64) -> &mut Vec<PeerKey> {
-        let index = usize::try_from(second % SLOTS).expect("it is below SLOTS");
-        let slot = self.slots.get_mut(index);
-        slot.expect("there are SLOTS of them")
-    }
-
-    fn find_soonest(&mut self) -> u64 {
-        if self.len == 0 {
-            return u64::MAX;
-        }
-        (self.cursor_s..self.cursor_s.saturating_add(SLOTS))
-            .find(|&second| !self.slot(second).is_empty())
-            .expect("every entry is in a slot")
+    pub fn entries(&self) -> usize {
+        self.by_second.values().map(Vec::len).sum()
     }
 }
 
@@ -491,82 +448,82 @@ mod tests {
 
     #[test]
     fn an_entry_comes_out_in_the_second_at_or_after_its_time_and_once() {
-        let mut wheel = Wheel::new(Time(0));
-        assert_eq!(wheel.poll_at(), None);
-        assert_eq!(wheel.schedule(key(1), Time(2500)), Time(3000));
-        assert_eq!(wheel.schedule(key(2), Time(7000)), Time(7000));
-        assert_eq!(wheel.poll_at(), Some(Time(3000)));
+        let mut alarms = Alarms::new(Time(0));
+        assert_eq!(alarms.poll_at(), None);
+        assert_eq!(alarms.schedule(key(1), Time(2500)), Time(3000));
+        assert_eq!(alarms.schedule(key(2), Time(7000)), Time(7000));
+        assert_eq!(alarms.poll_at(), Some(Time(3000)));
         let mut due = Vec::new();
-        wheel.expire(Time(2999), &mut due);
+        alarms.expire(Time(2999), &mut due);
         assert!(due.is_empty());
-        wheel.expire(Time(3000), &mut due);
+        alarms.expire(Time(3000), &mut due);
         assert_eq!(due, [key(1)]);
-        assert_eq!(wheel.poll_at(), Some(Time(7000)));
-        wheel.expire(Time(6999), &mut due);
-        wheel.expire(Time(7400), &mut due);
+        assert_eq!(alarms.poll_at(), Some(Time(7000)));
+        alarms.expire(Time(6999), &mut due);
+        alarms.expire(Time(7400), &mut due);
         assert_eq!(due, [key(1), key(2)]);
-        assert!(wheel.is_empty());
-        assert_eq!(wheel.poll_at(), None);
+        assert_eq!(alarms.entries(), 0);
+        assert_eq!(alarms.poll_at(), None);
     }
 
     #[test]
     fn an_entry_for_the_past_comes_out_in_the_next_second() {
-        let mut wheel = Wheel::new(Time(50_000));
+        let mut alarms = Alarms::new(Time(50_000));
         let mut due = Vec::new();
-        wheel.expire(Time(50_300), &mut due);
-        assert_eq!(wheel.schedule(key(1), Time(10)), Time(51_000));
-        wheel.expire(Time(51_000), &mut due);
+        alarms.expire(Time(50_300), &mut due);
+        assert_eq!(alarms.schedule(key(1), Time(10)), Time(51_000));
+        alarms.expire(Time(51_000), &mut due);
         assert_eq!(due, [key(1)]);
     }
 
     #[test]
     fn a_far_deadline_comes_out_early_rather_than_late() {
-        let mut wheel = Wheel::new(Time(0));
-        assert_eq!(wheel.schedule(key(1), Time::NEVER), Time(511_000));
+        let mut alarms = Alarms::new(Time(0));
+        assert_eq!(alarms.schedule(key(1), Time::NEVER), Time(511_000));
     }
 
     #[test]
     fn a_leap_of_the_clock_brings_everything_out() {
-        let mut wheel = Wheel::new(Time(0));
+        let mut alarms = Alarms::new(Time(0));
         for second in 0..600 {
-            wheel.schedule(key(second), Time(u64::from(second) * 1000));
+            alarms.schedule(key(second), Time(u64::from(second) * 1000));
         }
-        assert_eq!((wheel.len(), wheel.is_empty()), (600, false));
+        assert_eq!(alarms.entries(), 600);
         let mut due = Vec::new();
-        wheel.expire(Time(3_000_000), &mut due);
+        alarms.expire(Time(3_000_000), &mut due);
         assert_eq!(due.len(), 600);
-        assert!(wheel.is_empty());
-        wheel.schedule(key(1), Time(3_010_000));
-        assert_eq!(wheel.poll_at(), Some(Time(3_010_000)));
+        assert_eq!(alarms.entries(), 0);
+        alarms.schedule(key(1), Time(3_010_000));
+        assert_eq!(alarms.poll_at(), Some(Time(3_010_000)));
     }
 
     /// The discipline that the loop follows, for a day: no deadline is missed by more than a second
-    /// and the wheel holds no more than a few stale entries.
+    /// and there are no more than a few stale entries.
     #[test]
-    fn armed_deadlines_are_never_missed_though_the_wheel_is_lazy() {
+    fn armed_deadlines_are_never_missed_though_entries_are_lazy() {
         let mut random = fastrand::Rng::with_seed(7);
-        let mut wheel = Wheel::new(Time(0));
+        let mut alarms = Alarms::new(Time(0));
         let mut deadlines = established();
         let mut due = Vec::new();
         // A change may bring a deadline that has passed already.
         let mut changed = Time(0);
-        let mut alarm = Alarm::new();
-        alarm.arm(deadlines.poll_at(&T), key(1), &mut wheel);
+        let mut alarm = Alarm::default();
+        alarm.arm(deadlines.poll_at(&T), key(1), &mut alarms);
         for step in 0..86_400 * 2 {
             let now = Time(1000 + step * 500);
-            wheel.expire(now, &mut due);
+            alarms.expire(now, &mut due);
             for _ in due.drain(..) {
                 if alarm.fired(now) {
                     if deadlines.expired(now, &T).is_some() {
                         deadlines.received(now, true, false);
                         deadlines.sent(now, false);
                     }
-                    alarm.arm(deadlines.poll_at(&T), key(1), &mut wheel);
+                    alarm.arm(deadlines.poll_at(&T), key(1), &mut alarms);
                 }
             }
             let due_since = deadlines.poll_at(&T).max(changed);
             assert!(now.since(due_since) < 1000, "missed at {now:?}");
-            assert!((1..20).contains(&wheel.len()));
+            assert!((1..20).contains(&alarms.entries()));
             match random.u8(0..40) {
                 0 => deadlines.waiting(random.bool()),
                 1 => deadlines.blocked(now),
@@ -575,7 +532,7 @@ mod tests {
                 _ => continue,
             }
             changed = now;
-            alarm.arm(deadlines.poll_at(&T), key(1), &mut wheel);
+            alarm.arm(deadlines.poll_at(&T), key(1), &mut alarms);
         }
     }
 }

@@ -85,7 +85,7 @@ impl Connection {
             key,
             transport,
             session,
-            alarm: Alarm::new(),
+            alarm: Alarm::default(),
             queued: Queued::default(),
             wait: Wait::Nothing,
             torrent: None,

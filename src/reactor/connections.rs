@@ -73,7 +73,7 @@ impl Connections {
             return;
         }
         let at = connection.session.poll_at(&shared.process.timeouts);
-        connection.alarm.arm(at, key, &mut shared.wheel);
+        connection.alarm.arm(at, key, &mut shared.alarms);
         self.run_queue.enqueue(connection, shared.now);
     }
 

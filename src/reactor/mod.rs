@@ -347,7 +347,7 @@ impl Reactor {
         [
             accepts,
             announces,
-            shared.wheel.poll_at(),
+            shared.alarms.poll_at(),
             shared.choker.poll_at(at_capacity),
             refill,
             run_queue.stalled_until(),
@@ -598,7 +598,7 @@ impl Reactor {
         let now = self.shared.now;
         self.shared.process.storage.run_due(now);
         let mut due = Vec::new();
-        self.shared.wheel.expire(now, &mut due);
+        self.shared.alarms.expire(now, &mut due);
         for key in due {
             self.connections
                 .visit(

@@ -21,7 +21,7 @@ use crate::peer::key::PeerKey;
 use crate::peer::session::Sent;
 use crate::rate::{RateLimiter, UPLOAD_BURST};
 use crate::storage::{Storage, StorageLimits};
-use crate::timers::{Time, Timeouts, Wheel};
+use crate::timers::{Alarms, Time, Timeouts};
 use crate::torrent::catalogue::Torrent;
 use crate::wire::extension::METADATA_PIECE_LENGTH;
 use crate::wire::handshake;
@@ -35,7 +35,7 @@ pub(super) struct Shared {
     /// The time of this turn. The clock is read once, after the wait.
     pub(super) now: Time,
     pub(super) choker: Choker,
-    pub(super) wheel: Wheel,
+    pub(super) alarms: Alarms,
     pub(super) counters: Counters,
     /// Connections that wait until the rate limit allows metadata, in the order of arrival.
     pub(super) metadata_waits: VecDeque<PeerKey>,
@@ -85,7 +85,7 @@ impl Shared {
         Ok(Self {
             now,
             choker: Choker::new(config.limits.choker),
-            wheel: Wheel::new(now),
+            alarms: Alarms::new(now),
             counters: Counters::default(),
             metadata_waits: VecDeque::new(),
             random: Rng::new(),

@@ -12,7 +12,7 @@ use hekate::peer::key::PeerKey;
 use hekate::peer::session::{
     BlockFailure, CONTROL_LIMIT_BYTES, Event, Introduction, Opening, Phase, REQQ, Session, Upload,
 };
-use hekate::timers::{Alarm, Time, Timeouts, Wheel};
+use hekate::timers::{Alarm, Alarms, Time, Timeouts};
 use hekate::torrent::layout::Shape;
 use hekate::wire::encoder;
 use hekate::wire::extension::METADATA_PIECE_LENGTH;
@@ -69,7 +69,7 @@ pub(crate) struct Seeder {
     connections: Vec<Option<Connection>>,
     generation: u32,
     choker: Choker,
-    wheel: Wheel,
+    alarms: Alarms,
     buffer: Vec<u8>,
     /// Pieces of metadata that are being read: when they are there, for whom.
     metadata: Vec<(Time, PeerKey, u32)>,
@@ -84,7 +84,7 @@ impl Seeder {
             connections: (0..max_connections).map(|_| None).collect(),
             generation: 0,
             choker: Choker::new(config),
-            wheel: Wheel::new(Time(0)),
+            alarms: Alarms::new(Time(0)),
             buffer: vec![0; BUFFER_BYTES],
             metadata: Vec::new(),
         }
@@ -104,7 +104,7 @@ impl Seeder {
             key,
             link,
             session: Session::accepted(now),
-            alarm: Alarm::new(),
+            alarm: Alarm::default(),
             loaded_at: now,
             parked_until: now,
             refused_since: None,
@@ -115,7 +115,7 @@ impl Seeder {
 
     fn arm(&mut self, connection: &mut Connection) {
         let at = connection.session.poll_at(&self.timeouts);
-        connection.alarm.arm(at, connection.key, &mut self.wheel);
+        connection.alarm.arm(at, connection.key, &mut self.alarms);
     }
 
     pub(crate) fn turn(&mut self, now: Time, links: &mut [Link], random: &mut Rng) {
@@ -256,7 +256,7 @@ impl Seeder {
 
     fn expire(&mut self, now: Time, connections: &mut [Option<Connection>]) {
         let mut due = Vec::new();
-        self.wheel.expire(now, &mut due);
+        self.alarms.expire(now, &mut due);
         for key in due {
             let Some(connection) = find(connections, key) else {
                 continue;
@@ -375,7 +375,7 @@ impl Seeder {
             }
         }
         assert_eq!(unchoked, self.choker.unchoked());
-        assert!(self.wheel.len() <= 20 * self.max_connections);
+        assert!(self.alarms.entries() <= 20 * self.max_connections);
     }
 }
 
