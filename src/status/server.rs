@@ -92,29 +92,29 @@ impl StatusServer {
         passed: Option<Socket>,
         owner: Option<Owner>,
     ) -> Result<Option<Self>, StatusError> {
+        if let Some(socket) = passed {
+            return Ok(Some(Self::new(socket, None, &config.hosts)));
+        }
         let default = StatusAddress::Tcp(DEFAULT_STATUS);
         let address = match &config.listen {
-            _ if passed.is_some() => "the socket that was passed".to_owned(),
             StatusListen::Off => return Ok(None),
-            StatusListen::Default => default.to_string(),
-            StatusListen::At(address) => address.to_string(),
+            StatusListen::Default => &default,
+            StatusListen::At(address) => address,
         };
-        let path = match &config.listen {
-            StatusListen::At(StatusAddress::Unix(path)) if passed.is_none() => Some(path.clone()),
-            _ => None,
+        let path = match address {
+            StatusAddress::Unix(path) => Some(path.clone()),
+            StatusAddress::Tcp(_) => None,
         };
-        let listener = match (passed, &config.listen) {
-            (Some(socket), _) => Ok(socket),
-            (None, StatusListen::At(address)) => bind(address, owner),
-            (None, _) => bind(&default, owner),
-        };
-        match listener {
+        match bind(address, owner) {
             Ok(listener) => Ok(Some(Self::new(listener, path, &config.hosts))),
             Err(error) if config.listen == StatusListen::Default => {
                 log::warn!("no status page: {address}: {error}");
                 Ok(None)
             }
-            Err(error) => Err(StatusError { address, error }),
+            Err(error) => Err(StatusError {
+                address: address.to_string(),
+                error,
+            }),
         }
     }
 
