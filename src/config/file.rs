@@ -8,6 +8,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use strsim::levenshtein;
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
@@ -248,9 +249,10 @@ fn line_at(text: &str, at: usize) -> usize {
 }
 
 fn unknown(name: &str) -> String {
+    let dashed = name.replace('_', "-");
     let nearest = SETTINGS
         .iter()
-        .map(|setting| (distance(name, setting.name), setting.name))
+        .map(|setting| (levenshtein(&dashed, setting.name), setting.name))
         .min();
     match nearest {
         Some((distance, nearest)) if distance <= 1 + name.len() / 4 => {
@@ -258,26 +260,6 @@ fn unknown(name: &str) -> String {
         }
         _ => format!("unknown key {name:?}"),
     }
-}
-
-/// The Levenshtein distance of two words, in which a dash equals an underscore.
-fn distance(from: &str, to: &str) -> usize {
-    let same = |a: char, b: char| a == b || (a == '_' && b == '-');
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (index, a) in from.chars().enumerate() {
-        let mut diagonal = index;
-        let mut left = index + 1;
-        for (b, cell) in to.chars().zip(row.iter_mut().skip(1)) {
-            let changed = diagonal + usize::from(!same(a, b));
-            diagonal = *cell;
-            left = changed.min(left + 1).min(*cell + 1);
-            *cell = left;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = index + 1;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// The values of a key, as they are written after the flag.
