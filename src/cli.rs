@@ -7,7 +7,6 @@ pub mod library;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint, value_parser};
 
 use crate::config::file::{DEFAULT_PATH, Flags, Sources};
@@ -177,61 +176,47 @@ where
     A: Into<OsString> + Clone,
 {
     let matches = command().try_get_matches_from(arguments)?;
-    Ok(match matches.subcommand() {
-        Some(("config", matches)) if matches.get_flag("default") => Request::ConfigDefault,
-        Some(("config", matches)) => Request::ConfigCheck(sources(matches, Flags::new())),
-        Some(("index", matches)) => Request::Index(library::Index::from_arg_matches(matches)?),
-        Some(("verify", matches)) => Request::Verify(library::Verify::from_arg_matches(matches)?),
-        Some(("status", matches)) => {
-            let status = Setting::find("status").filter(|setting| is_given(matches, setting));
-            let flag = status.map(|setting| (setting, given_values(matches, setting)));
-            let flags = flag.into_iter().collect();
-            Request::Status(sources(matches, flags), matches.get_flag("json"))
-        }
-        Some((_, matches)) => Request::Seed(Seed {
-            sources: sources(matches, flags(matches)),
+    let (name, matches) = matches.subcommand().expect("a command is required");
+    Ok(match name {
+        "config" if matches.get_flag("default") => Request::ConfigDefault,
+        "config" => Request::ConfigCheck(sources(matches)),
+        "index" => Request::Index(library::Index::from_arg_matches(matches)?),
+        "verify" => Request::Verify(library::Verify::from_arg_matches(matches)?),
+        "status" => Request::Status(sources(matches), matches.get_flag("json")),
+        _ => Request::Seed(Seed {
+            sources: sources(matches),
             list: matches.get_flag("list"),
         }),
-        None => Request::ConfigDefault,
     })
 }
 
-fn sources(matches: &ArgMatches, flags: Flags) -> Sources {
+fn sources(matches: &ArgMatches) -> Sources {
     Sources {
         path: matches.get_one("config").cloned(),
-        flags,
+        flags: flags(matches),
         ..Sources::default()
     }
 }
 
-fn is_given(matches: &ArgMatches, setting: &Setting) -> bool {
-    let is_on_line = |flag| matches.value_source(flag) == Some(ValueSource::CommandLine);
-    is_on_line(setting.name) || matches!(setting.takes, Takes::OffSwitch(off) if is_on_line(off))
-}
-
-fn given_values(matches: &ArgMatches, setting: &Setting) -> Vec<String> {
-    match setting.takes {
-        Takes::OffSwitch(off) if matches.get_flag(off) => vec!["false".to_owned()],
-        _ => {
-            let values = matches.get_many::<String>(setting.name);
-            values.unwrap_or_default().cloned().collect()
-        }
-    }
-}
-
-/// The settings that were given as flags.
+/// The settings that were given, of those that the command knows.
 fn flags(matches: &ArgMatches) -> Flags {
-    let settings = SETTINGS.iter().filter(|setting| is_given(matches, setting));
-    let mut flags: Flags = settings
-        .map(|setting| (setting, given_values(matches, setting)))
-        .collect();
-    let levels = match matches.get_count("verbose") {
-        0 => None,
-        1 => Some("debug"),
-        _ => Some("trace"),
+    let given = |setting: &'static Setting| {
+        if let Takes::OffSwitch(off) = setting.takes
+            && let Ok(Some(true)) = matches.try_get_one(off)
+        {
+            return Some((setting, vec!["false".to_owned()]));
+        }
+        let values = matches.try_get_many::<String>(setting.name).ok()??;
+        Some((setting, values.cloned().collect()))
     };
-    let log = Setting::find("log").zip(levels);
-    flags.extend(log.map(|(log, levels)| (log, vec![levels.to_owned()])));
+    let mut flags: Flags = SETTINGS.iter().filter_map(given).collect();
+    let levels = match matches.try_get_one::<u8>("verbose") {
+        Ok(None | Some(0)) | Err(_) => return flags,
+        Ok(Some(1)) => "debug",
+        Ok(Some(_)) => "trace",
+    };
+    let log = Setting::find("log").expect("the table has it");
+    flags.push((log, vec![levels.to_owned()]));
     flags
 }
 
