@@ -6,8 +6,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::mem;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -87,48 +90,40 @@ pub(super) enum Report {
     Lost(u64),
 }
 
-/// The queue between those who log and the thread.
-pub(super) struct Writer {
-    queue: Mutex<Queue>,
-    /// For the thread: the queue has something.
-    queued: Condvar,
-    /// For [`Writer::flush`]: a batch was written.
-    written: Condvar,
+/// What waits for the thread.
+enum Entry {
+    /// A whole line.
+    Line(Box<[u8]>),
+    Reopen,
+    /// Dropped when all before it is done.
+    Flush(Sender<()>),
 }
 
-struct Queue {
-    /// `None` once the thread has it.
-    output: Option<Output>,
-    is_file: bool,
-    /// Whole lines that wait.
-    lines: Vec<u8>,
-    /// The file is to be reopened before the bytes of `lines` from here on. A second reopening that is
-    /// asked for before the first has happened is the same one.
-    reopen_at: Option<usize>,
+/// Who writes.
+enum Sink {
+    /// Whoever logs, until there is the thread.
+    Logger(Output),
+    /// Sending fails only after a panic of the thread, which ends the process.
+    Thread(Sender<Entry>),
+}
+
+/// The output, and the queue between those who log and the thread.
+pub(super) struct Writer {
+    sink: Mutex<Sink>,
+    is_file: AtomicBool,
+    /// Of the lines that wait.
+    queued_bytes: AtomicUsize,
     /// Lines that were not written and not reported.
-    lost: u64,
-    /// The last write has failed: a report of lost lines would be lost as well.
-    has_failed: bool,
-    /// Bytes since the start: queued, and done with.
-    queued_bytes: u64,
-    written_bytes: u64,
+    lost: AtomicU64,
 }
 
 impl Writer {
     pub(super) fn new(output: Output) -> Self {
         Self {
-            queue: Mutex::new(Queue {
-                is_file: matches!(output, Output::File(..)),
-                output: Some(output),
-                lines: Vec::new(),
-                reopen_at: None,
-                lost: 0,
-                has_failed: false,
-                queued_bytes: 0,
-                written_bytes: 0,
-            }),
-            queued: Condvar::new(),
-            written: Condvar::new(),
+            is_file: matches!(output, Output::File(..)).into(),
+            sink: Mutex::new(Sink::Logger(output)),
+            queued_bytes: AtomicUsize::new(0),
+            lost: AtomicU64::new(0),
         }
     }
 
@@ -142,96 +137,90 @@ impl Writer {
     ) -> io::Result<()> {
         let writer = Arc::clone(self);
         workers::spawn("log", move || {
-            let output = writer.queue().output.take();
-            writer.run(output.expect("the thread is started once"), &report);
+            let (queue, entries) = channel();
+            let before = mem::replace(&mut *lock(&writer.sink), Sink::Thread(queue));
+            match before {
+                Sink::Logger(output) => writer.run(output, &entries, &report),
+                Sink::Thread(_) => unreachable!("the thread is started once"),
+            }
         })
     }
 
     /// Replaces the output of a writer that has no thread yet.
     pub(super) fn set_output(&self, output: Output) {
-        let mut queue = self.queue();
-        assert!(queue.output.is_some(), "the thread has the old output");
-        queue.is_file = matches!(output, Output::File(..));
-        queue.output = Some(output);
+        let is_file = matches!(output, Output::File(..));
+        self.is_file.store(is_file, Ordering::Relaxed);
+        let before = mem::replace(&mut *lock(&self.sink), Sink::Logger(output));
+        assert!(
+            matches!(before, Sink::Logger(_)),
+            "the thread has the old output"
+        );
     }
 
     pub(super) fn is_file(&self) -> bool {
-        self.queue().is_file
+        self.is_file.load(Ordering::Relaxed)
     }
 
     /// Queues a line, which ends with `\n`. Never blocks once there is the thread.
     pub(super) fn push(&self, line: &[u8]) {
-        let mut queue = self.queue();
-        if let Some(output) = &mut queue.output {
-            let lost = output.write(line);
-            queue.lost += lost;
-        } else if queue.lines.len() + line.len() > QUEUE_BYTES_MAX {
-            queue.lost += 1;
-        } else {
-            queue.lines.extend_from_slice(line);
-            queue.queued_bytes += line.len() as u64;
-            self.queued.notify_one();
-        }
+        let lost = match &mut *lock(&self.sink) {
+            Sink::Logger(output) => output.write(line),
+            Sink::Thread(queue) => {
+                // Only the thread changes it meanwhile, and only makes it smaller.
+                let queued_bytes = self.queued_bytes.load(Ordering::Relaxed);
+                let fits = queued_bytes + line.len() <= QUEUE_BYTES_MAX;
+                if fits {
+                    self.queued_bytes.fetch_add(line.len(), Ordering::Relaxed);
+                    let _ = queue.send(Entry::Line(line.into()));
+                }
+                u64::from(!fits)
+            }
+        };
+        self.lost.fetch_add(lost, Ordering::Relaxed);
     }
 
     /// Has the file reopened behind the lines that wait. Without a thread that has happened when this
     /// returns, and the result is returned; else the thread reports it.
     pub(super) fn reopen(&self) -> Option<io::Result<()>> {
-        let mut queue = self.queue();
-        if let Some(output) = &mut queue.output {
-            return Some(output.reopen());
+        match &mut *lock(&self.sink) {
+            Sink::Logger(output) => Some(output.reopen()),
+            Sink::Thread(queue) => {
+                let _ = queue.send(Entry::Reopen);
+                None
+            }
         }
-        queue.reopen_at = queue.reopen_at.or(Some(queue.lines.len()));
-        self.queued.notify_one();
-        None
     }
 
     /// Waits until the lines so far are written, at most [`FLUSH_MAX`].
     pub(super) fn flush(&self) {
-        let queue = self.queue();
-        let until = queue.queued_bytes;
-        let is_behind = |queue: &mut Queue| queue.written_bytes < until;
-        drop(self.written.wait_timeout_while(queue, FLUSH_MAX, is_behind));
+        let (done, written) = channel();
+        match &*lock(&self.sink) {
+            Sink::Logger(_) => return,
+            Sink::Thread(queue) => {
+                let _ = queue.send(Entry::Flush(done));
+            }
+        }
+        // Nothing is received: the sender is dropped.
+        let _ = written.recv_timeout(FLUSH_MAX);
     }
 
     /// The life of the thread.
-    fn run(&self, mut output: Output, report: &impl Fn(Report)) {
-        loop {
-            let queue = self.queue();
-            let is_idle = |queue: &mut Queue| {
-                let can_report = queue.lost > 0 && !queue.has_failed;
-                queue.lines.is_empty() && queue.reopen_at.is_none() && !can_report
-            };
-            let waited = self.queued.wait_while(queue, is_idle);
-            let mut queue = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
-            let lines = std::mem::take(&mut queue.lines);
-            let reopen_at = queue.reopen_at.take();
-            let lost = match queue.has_failed {
-                true => 0,
-                false => std::mem::take(&mut queue.lost),
-            };
-            drop(queue);
-            // The queue was just emptied, so there is room for this.
-            if lost > 0 {
-                report(Report::Lost(lost));
+    fn run(&self, mut output: Output, entries: &Receiver<Entry>, report: &impl Fn(Report)) {
+        for entry in entries {
+            match entry {
+                Entry::Line(line) => {
+                    let lost = output.write(&line);
+                    self.queued_bytes.fetch_sub(line.len(), Ordering::Relaxed);
+                    self.lost.fetch_add(lost, Ordering::Relaxed);
+                    // After a failed write the report would be lost as well.
+                    if lost == 0 && self.lost.load(Ordering::Relaxed) > 0 {
+                        report(Report::Lost(self.lost.swap(0, Ordering::Relaxed)));
+                    }
+                }
+                Entry::Reopen => report(Report::Reopened(output.reopen())),
+                Entry::Flush(done) => drop(done),
             }
-            let (before, after) = lines.split_at(reopen_at.unwrap_or(lines.len()));
-            let mut failed = output.write(before);
-            if reopen_at.is_some() {
-                report(Report::Reopened(output.reopen()));
-            }
-            failed += output.write(after);
-            let mut queue = self.queue();
-            queue.lost += failed;
-            queue.has_failed = failed > 0;
-            queue.written_bytes += lines.len() as u64;
-            drop(queue);
-            self.written.notify_all();
         }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        lock(&self.queue)
     }
 }
 
@@ -240,7 +229,6 @@ mod tests {
     use super::*;
     use std::io::{PipeReader, Read};
     use std::os::fd::OwnedFd;
-    use std::sync::mpsc::{Receiver, channel};
 
     /// A writer with its thread, the other end of its output, and its reports.
     fn started() -> (Arc<Writer>, PipeReader, Receiver<String>) {
@@ -256,10 +244,18 @@ mod tests {
             sender.send(text).unwrap();
         };
         writer.start(report).unwrap();
-        while writer.queue().output.is_some() {
+        while matches!(&*lock(&writer.sink), Sink::Logger(_)) {
             std::thread::yield_now();
         }
         (writer, reader, reports)
+    }
+
+    fn lost(writer: &Writer) -> u64 {
+        writer.lost.load(Ordering::Relaxed)
+    }
+
+    fn queued_bytes(writer: &Writer) -> usize {
+        writer.queued_bytes.load(Ordering::Relaxed)
     }
 
     #[test]
@@ -267,13 +263,11 @@ mod tests {
         let (writer, mut reader, reports) = started();
         let line = [vec![b'x'; 64 * 1024 - 1], vec![b'\n']].concat();
         let mut pushed = 0;
-        while writer.queue().lost < 10 {
+        while lost(&writer) < 10 {
             writer.push(&line);
             pushed += 1;
         }
-        let queue = writer.queue();
-        assert!(queue.lines.len() <= QUEUE_BYTES_MAX);
-        drop(queue);
+        assert!(queued_bytes(&writer) <= QUEUE_BYTES_MAX);
         let mut received = vec![0; (pushed - 10) * line.len()];
         reader.read_exact(&mut received).unwrap();
         assert!(received.chunks(line.len()).all(|chunk| chunk == line));
@@ -283,7 +277,7 @@ mod tests {
         received.truncate(5);
         reader.read_exact(&mut received).unwrap();
         assert_eq!(received, b"next\n");
-        assert_eq!(writer.queue().lost, 0);
+        assert_eq!(lost(&writer), 0);
     }
 
     #[test]
@@ -291,7 +285,7 @@ mod tests {
         let (writer, reader, _reports) = started();
         writer.push(&vec![b'\n'; 1 << 20]);
         writer.flush();
-        assert!(writer.queue().written_bytes < 1 << 20);
+        assert!(queued_bytes(&writer) > 0);
         drop(reader);
     }
 
@@ -301,7 +295,7 @@ mod tests {
         drop(reader);
         writer.push(b"one\ntwo\n");
         writer.flush();
-        assert_eq!(writer.queue().lost, 2);
+        assert_eq!(lost(&writer), 2);
         assert!(reports.try_recv().is_err());
         // That of `started` is at /dev/null.
         assert!(writer.reopen().is_none());
