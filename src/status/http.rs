@@ -56,7 +56,6 @@ impl Status {
     pub const MISDIRECTED_REQUEST: Self = Self("421 Misdirected Request");
     pub const HEADER_FIELDS_TOO_LARGE: Self = Self("431 Request Header Fields Too Large");
     pub const INTERNAL_SERVER_ERROR: Self = Self("500 Internal Server Error");
-    pub const NOT_IMPLEMENTED: Self = Self("501 Not Implemented");
     pub const SERVICE_UNAVAILABLE: Self = Self("503 Service Unavailable");
 }
 

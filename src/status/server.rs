@@ -16,7 +16,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Socket};
 use thiserror::Error;
 
-use super::http::{self, Hosts, MAX_REQUEST_BYTES, Parsed, Request, Status};
+use super::http::{self, Hosts, Parsed, Request};
 use crate::config::{DEFAULT_STATUS, StatusAddress, StatusConfig, StatusListen};
 use crate::daemon::identity::Owner;
 use crate::daemon::socket;
@@ -295,16 +295,14 @@ impl Client {
                     return Ok(Some(Advance::Closed));
                 }
                 received.extend(buffer.iter().take(length));
-                let refused = match http::parse(received, hosts) {
-                    Parsed::Incomplete if received.len() < MAX_REQUEST_BYTES => return Ok(None),
-                    Parsed::Incomplete => Status::BAD_REQUEST,
-                    Parsed::Refused(status) => status,
+                let answer = match http::parse(received, hosts) {
+                    Parsed::Incomplete => return Ok(None),
+                    Parsed::Refused(status) => http::refusal(status),
                     Parsed::Request(request) => {
                         self.state = ClientState::Awaiting;
                         return Ok(Some(Advance::Request(request)));
                     }
                 };
-                let answer = http::refusal(refused);
                 self.state = ClientState::Sending { answer, sent: 0 };
             }
             ClientState::Awaiting => return Ok(Some(Advance::Blocked)),
