@@ -3,11 +3,11 @@
 //! The arguments are parsed in `cli`; the work is done in `library`.
 
 use std::io::{self, BufWriter, Read, Write};
-use std::net::TcpStream;
 use std::ops::ControlFlow;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use socket2::{SockAddr, Socket, Type};
 
 use crate::cli::library as arguments;
 use crate::config::{Config, StatusAddress};
@@ -173,33 +173,24 @@ pub fn status(address: &StatusAddress, json: bool) -> Result<(), String> {
 
 /// The body of the response to a GET.
 fn fetch(address: &StatusAddress, path: &str) -> io::Result<String> {
-    let answer = match address {
-        StatusAddress::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(address, TIMEOUT)?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            converse(stream, path)?
-        }
-        StatusAddress::Unix(socket) => {
-            let stream = UnixStream::connect(socket)?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            converse(stream, path)?
-        }
+    let address = match address {
+        StatusAddress::Tcp(address) => SockAddr::from(*address),
+        StatusAddress::Unix(path) => SockAddr::unix(path)?,
     };
+    let mut stream = Socket::new(address.domain(), Type::STREAM, None)?;
+    stream.connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     match head.strip_prefix("HTTP/1.1 200 ") {
         Some(_) => Ok(body.to_owned()),
         None => Err(io::Error::other(format!(
-            "it answers {:?}",
+            "unexpected answer {:?}",
             head.lines().next().unwrap_or_default()
         ))),
     }
-}
-
-fn converse(mut stream: impl Read + Write, path: &str) -> io::Result<String> {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }
 
 /// Writes to standard output.
