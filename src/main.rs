@@ -105,7 +105,7 @@ fn status(sources: &Sources, json: bool) -> Result<(), Failure> {
         StatusListen::Default => StatusAddress::Tcp(DEFAULT_STATUS),
         StatusListen::At(address) => address,
         StatusListen::Off => {
-            let off = "the configuration disables the status";
+            let off = "the configuration turns the status listener off";
             return Err(Failure::Plain(off.to_owned()));
         }
     };

@@ -46,7 +46,7 @@ pub enum ConfigError {
     #[error("no directory to serve: give `dirs` or `index` in {}, or DIR as an argument", .0.display())]
     NoDirectory(PathBuf),
     /// A daemon in the background has no log file.
-    #[error("daemon needs log-file: there is no standard error in the background")]
+    #[error("daemon requires log-file: a background process has no standard error")]
     NoLog,
 }
 

@@ -68,7 +68,7 @@ fn listen(mut reader: PipeReader) -> (u8, String) {
     match (read, report.split_once('\n')) {
         (Ok(_), Some((code, message))) => (code.parse().unwrap_or(EXIT_SILENT), message.to_owned()),
         _ => {
-            let silent = "the daemon has ended before it listened";
+            let silent = "the daemon exited before it listened";
             (EXIT_SILENT, silent.to_owned())
         }
     }

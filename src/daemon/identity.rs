@@ -128,8 +128,8 @@ impl Account {
     /// Returns true if the process has the real, effective and saved ids of this account.
     fn is_ours(&self) -> Result<bool, IdentityError> {
         let (user, group) = (self.user, self.group);
-        let users = unistd::getresuid().map_err(system("who we are"))?;
-        let groups = unistd::getresgid().map_err(system("who we are"))?;
+        let users = unistd::getresuid().map_err(system("the ids of the process"))?;
+        let groups = unistd::getresgid().map_err(system("the ids of the process"))?;
         let wanted_users = ResUid {
             real: user,
             effective: user,
@@ -179,7 +179,7 @@ impl Plan {
     pub fn assume(self) -> Result<Now, IdentityError> {
         if let Some(account) = &self.0 {
             empty_bounding_set().map_err(system("capabilities"))?;
-            account.assume().map_err(system("becoming the user"))?;
+            account.assume().map_err(system("switching to the user"))?;
             if !account.is_ours()? {
                 return Err(IdentityError::NotDropped(
                     "the ids are not those of the user",

@@ -82,7 +82,7 @@ metrics! {
         "Duration of a turn of the loop, without waiting",
         "99 % above 50 ms: something blocks the loop";
     Counter "hekate_payload_bytes", "payload_bytes", Value(|s| s.counters.payload_bytes),
-        "Bytes of blocks sent", "it stands still while peers are unchoked";
+        "Bytes of blocks sent", "it does not grow while peers are unchoked";
     Counter "hekate_blocks", "blocks", Value(|s| s.counters.blocks),
         "Whole blocks sent", "";
     Counter "hekate_requests_rejected", "requests_rejected", Value(|s| s.counters.rejected),
@@ -101,7 +101,7 @@ metrics! {
         "`content_failed` grows: a disk; `house_full` grows: `--max-peers`";
     Gauge "hekate_peers", "peers", Labelled("state", |s| s.peers.named().to_vec()),
         "Connected peers by `state`: `handshaking`, `choked` (not interested), `waiting` (for an upload slot), `unchoked` (in an upload slot)",
-        "many `waiting` for long: more slots, or a shorter turn";
+        "many `waiting` for long: raise `--max-unchoked`, or lower `--credit`";
     Gauge "hekate_peers_max", "peers_max", Value(|s| s.peers_max),
         "How many peers may be connected", "`hekate_peers` reaches it";
     Gauge "hekate_slots", "slots", Value(|s| s.slots),
@@ -109,7 +109,7 @@ metrics! {
     Gauge "hekate_torrents", "library.torrents", Value(|s| s.library.torrents),
         "Torrents served", "it falls and you removed nothing";
     Gauge "hekate_torrents_refused", "library.refused", Value(|s| s.library.refused),
-        "Torrent files and directories that are refused", "above what you know of";
+        "Torrent files and directories that are refused", "it is higher than you expect";
     Gauge "hekate_torrents_active", "library.active", Value(|s| s.active_torrents),
         "Torrents with a connected peer", "";
     Counter "hekate_residency_hits", "storage.residency_hits", Value(|s| s.storage.resident),
@@ -119,9 +119,9 @@ metrics! {
         "as many as hits: more memory, or a faster disk";
     Counter "hekate_late_faults", "storage.late_faults", Value(|s| s.late_faults),
         "Page faults for which the loop waited for a disk",
-        "it grows steadily: memory is desperately short";
+        "it grows steadily: far too little memory";
     Gauge "hekate_reader_jobs_queued", "storage.jobs_queued", Value(|s| s.storage.queued),
-        "Reads that wait for a reader thread", "it does not come down: the disk is the limit";
+        "Reads that wait for a reader thread", "it stays high: the disk is the limit";
     Gauge "hekate_readers", "storage.readers", Value(|s| s.storage.readers),
         "Reader threads", "";
     Histogram "hekate_reader_job_seconds", "storage.job_", Durations(|s| &s.storage.jobs),
@@ -138,10 +138,10 @@ metrics! {
     Gauge "hekate_hash_jobs_queued", "pieces.hash_jobs_queued",
         Value(|s| s.storage.pieces.unwrap_or_default().queued),
         "With `--verify=lazy`: pieces that wait to be hashed",
-        "it does not come down: the disk is the limit";
+        "it stays high: the disk is the limit";
     Counter "hekate_announces", "", Outcomes,
         "Announces by `tracker` (its host) and `outcome`: `accepted`, `refused` (the tracker does not want the torrent), `failed` (no valid answer)",
-        "`accepted` stands still for longer than the interval";
+        "`accepted` does not grow for longer than the interval";
     Counter "hekate_announce_requests", "requests", Tracker(|sums| sums.sent),
         "Requests sent to the `tracker`, including repeated ones",
         "it grows much faster than `hekate_announces_total`";
@@ -182,7 +182,7 @@ impl Metric {
 /// The table of the manual, in Markdown.
 #[must_use]
 pub fn markdown() -> String {
-    let mut table = String::from("| metric | meaning | what asks for action |\n|---|---|---|\n");
+    let mut table = String::from("| metric | meaning | when to act |\n|---|---|---|\n");
     for metric in METRICS {
         let (name, help, action) = (metric.full_name(), metric.help, metric.action);
         let kind = match metric.kind {

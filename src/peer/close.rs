@@ -57,14 +57,14 @@ close_reasons! {
     /// BEP 21.
     PeerUploadOnly, "peer_upload_only", "only uploads", "none: the peer is done";
     HandshakeTimeout, "handshake_timeout", "did not complete the handshake in time",
-        "a port scan, a dead line, or an attack";
+        "a port scan, a dead connection, or an attack";
     /// A message was begun and not completed in time.
     MessageTimeout, "message_timeout", "did not complete a message in time",
-        "a dead line, or an attack";
+        "a dead connection, or an attack";
     IdleTimeout, "idle_timeout", "was silent for too long",
-        "a dead line, or a peer that has stopped";
+        "a dead connection, or a peer that has stopped";
     WriteTimeout, "write_timeout", "stopped reading",
-        "a dead line, or a peer that has stopped";
+        "a dead connection, or a peer that has stopped";
     AtCapacity, "house_full", "found no free connection slot",
         "as many peers are connected as may be: `--max-peers`";
     TooManyFromAddress, "too_many_from_address", "has too many connections from its address",

@@ -27,7 +27,7 @@ pub(super) fn replace_snapshot(shared: &mut Shared, new: NewSnapshot) {
     process.loads.outdate_all();
     // Dropping millions of torrents takes long. Without a thread, the loop does it.
     if let Err(error) = workers::spawn("drop", move || drop(old)) {
-        log::warn!("the loop dropped an index itself: {error}");
+        log::warn!("cannot start a thread that drops the old index: {error}");
     }
 }
 

@@ -139,7 +139,7 @@ fn a_failed_start_in_the_background_is_reported_to_the_caller() {
         .unwrap();
     assert_eq!(output.status.code(), Some(78));
     assert!(
-        stderr(&output).contains("daemon needs log-file"),
+        stderr(&output).contains("daemon requires log-file"),
         "{}",
         stderr(&output)
     );

@@ -210,7 +210,7 @@ impl Watch {
                     Ok(changes) if changes.is_empty() => {}
                     Ok(changes) => mailbox.post(|mail| mail.changes.merge(changes)),
                     Err(error) => {
-                        log::warn!("noticing changes is delayed: {error}");
+                        log::warn!("changes will be noticed late: {error}");
                         thread::sleep(WATCH_RETRY);
                     }
                 }

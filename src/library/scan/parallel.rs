@@ -68,7 +68,7 @@ where
                     return Err(error);
                 }
                 Err(error) => {
-                    log::warn!("{started} of {threads} threads do the work: {error}");
+                    log::warn!("working with {started} of {threads} threads: {error}");
                     break;
                 }
             }

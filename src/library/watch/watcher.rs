@@ -200,9 +200,7 @@ impl Watcher {
         loop {
             match reader.next() {
                 Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
-                    log::info!(
-                        "more changes at once than the kernel reports: scanning everything again"
-                    );
+                    log::info!("too many changes for the kernel to report: rescanning everything");
                     self.is_overflowed = true;
                     return Ok(());
                 }
