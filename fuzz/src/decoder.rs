@@ -6,7 +6,7 @@
 use hekate::wire::{
     decoder::{DecodeError, Decoded, Decoder, MAX_TAIL},
     handshake,
-    message::{InfoHash, PeerId},
+    message::{InfoHash, Message, PeerId},
 };
 
 /// Messages in order, then why they ended, then how many bytes were left over.
@@ -15,6 +15,7 @@ type Outcome = (Vec<String>, Option<DecodeError>, usize);
 fn feed<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Outcome {
     let mut decoder = Decoder::new();
     let mut messages = Vec::new();
+    let mut bitfield = Vec::new();
     let mut tail = Vec::new();
     for part in parts {
         tail.extend_from_slice(part);
@@ -24,7 +25,24 @@ fn feed<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Outcome {
                 Ok(Decoded::Message { consumed, message }) => {
                     assert!(consumed > 0);
                     start += consumed;
-                    messages.push(format!("{message:?}"));
+                    // The parts of a bitfield are as long as what has arrived.
+                    if let Message::Bitfield {
+                        length_bytes,
+                        at,
+                        bytes,
+                        bits,
+                        ones,
+                    } = message
+                    {
+                        assert_eq!(at as usize, bitfield.len());
+                        bitfield.extend_from_slice(&bits.to_be_bytes()[..bytes as usize]);
+                        if at + bytes == length_bytes {
+                            messages.push(format!("bitfield of {ones} ones: {bitfield:?}"));
+                            bitfield.clear();
+                        }
+                    } else {
+                        messages.push(format!("{message:?}"));
+                    }
                 }
                 Ok(Decoded::Incomplete { consumed }) => {
                     start += consumed;
@@ -37,6 +55,7 @@ fn feed<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Outcome {
         assert!(tail.len() < MAX_TAIL);
         assert!(tail.is_empty() || !decoder.mid_body());
     }
+    messages.push(format!("the first bytes of a bitfield: {bitfield:?}"));
     (messages, None, tail.len())
 }
 
