@@ -37,6 +37,8 @@
 //! The cost of [`Choker::rebalance`] is that of what has changed: a term that ends by credit is
 //! remembered when the bytes are sent, and one that may end by time waits in an ordered set.
 
+pub mod slots;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
@@ -182,6 +184,11 @@ impl Choker {
     /// Replaces the bounds. Slots above a lower number are given back as terms end.
     pub fn configure(&mut self, config: ChokerConfig) {
         self.config = config;
+    }
+
+    /// Replaces the number of slots. Those above a lower number are given back as terms end.
+    pub fn set_slots(&mut self, max_unchoked: usize) {
+        self.config.max_unchoked = max_unchoked;
     }
 
     /// Gives away free slots, ends the terms that are over, and `at_capacity`, when no further

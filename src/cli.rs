@@ -241,7 +241,7 @@ mod tests {
     fn the_options_of_2009_keep_their_meaning() {
         let defaults = config(&["lib"]);
         assert_eq!(defaults.network.port, 6969);
-        assert_eq!(defaults.limits.choker.max_unchoked, 50);
+        assert!(defaults.limits.auto_slots, "there were 50 slots");
         assert_eq!(defaults.limits.choker.credit_bytes, 1 << 20);
         assert_eq!(defaults.limits.choker.max_unchoked_ms, 300_000);
         let arguments = [
@@ -253,6 +253,7 @@ mod tests {
             (config.network.port, config.limits.choker.max_unchoked),
             (1, 2)
         );
+        assert!(!config.limits.auto_slots);
         assert_eq!(
             (
                 config.limits.choker.credit_bytes,

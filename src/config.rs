@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::choker::ChokerConfig;
+use crate::choker::slots;
 use crate::library::catalogue::live::{Settings, Source};
 use crate::library::catalogue::refresh;
 use crate::timers::Timeouts;
@@ -22,11 +23,12 @@ use crate::tracker::shard::Shard;
 /// The port of the 2009 program, and of most trackers; a seeder behind a firewall picks its own.
 const DEFAULT_PORT: u16 = 6969;
 
-/// Upload slots by default: a home line that is divided by more serves nobody well.
-const DEFAULT_MAX_UNCHOKED: usize = 50;
+/// Memory for a peer, in bytes: little for the daemon, and what its socket holds in the kernel, of which
+/// most peers hold nothing.
+const PEER_MEMORY_BYTES: u64 = 32 * 1024;
 
-/// Connected peers for each upload slot, without `--max-peers`.
-const PEERS_FOR_EACH_SLOT: usize = 10;
+/// The part of the memory that peers may take without `--max-peers`: a quarter.
+const PEERS_MEMORY_DIVISOR: u64 = 4;
 
 /// Bytes that a peer is sent in one term, if others wait: 1 MiB.
 const DEFAULT_CREDIT_BYTES: u64 = 1 << 20;
@@ -267,7 +269,9 @@ impl Default for NetworkConfig {
 pub struct LimitsConfig {
     /// Upload slots and their terms.
     pub choker: ChokerConfig,
-    /// Connected peers; `None` means `PEERS_FOR_EACH_SLOT`.
+    /// The program decides how many slots there are.
+    pub auto_slots: bool,
+    /// Connected peers; `None` means as many as memory and descriptors allow.
     pub max_peers: Option<usize>,
     /// Maximum number of connected peers per IP address; `None` means no limit.
     pub max_peers_per_ip: Option<usize>,
@@ -281,12 +285,13 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             choker: ChokerConfig {
-                max_unchoked: DEFAULT_MAX_UNCHOKED,
+                max_unchoked: slots::FEWEST,
                 credit_bytes: DEFAULT_CREDIT_BYTES,
                 max_unchoked_ms: 1000 * DEFAULT_MAX_UNCHOKED_TIME_S,
                 unused_slot_ms: UNUSED_SLOT_MS,
                 idle_ms: IDLE_AT_CAPACITY_MS,
             },
+            auto_slots: true,
             max_peers: None,
             max_peers_per_ip: None,
             max_rate: None,
@@ -410,9 +415,12 @@ impl Config {
 }
 
 impl LimitsConfig {
-    /// How many peers may be connected, before the descriptor limit is applied.
-    pub fn peers_wanted(&self) -> usize {
-        self.max_peers
-            .unwrap_or_else(|| self.choker.max_unchoked.saturating_mul(PEERS_FOR_EACH_SLOT))
+    /// How many peers may be connected on a machine with so much memory, before the descriptor limit is
+    /// applied.
+    pub fn peers_wanted(&self, memory_bytes: u64) -> usize {
+        self.max_peers.unwrap_or_else(|| {
+            let peers = memory_bytes / PEERS_MEMORY_DIVISOR / PEER_MEMORY_BYTES;
+            usize::try_from(peers).unwrap_or(usize::MAX)
+        })
     }
 }

@@ -24,6 +24,7 @@ use rustix::process::{
     Resource, Signal, getrlimit, set_parent_process_death_signal, setpriority_process, setrlimit,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::system::sysinfo;
 
 /// Most parts of one vectored write: 32 blocks with their headers. Measured, deeper batches save
 /// nothing more, and the table for the kernel stays on the stack (1 KiB).
@@ -35,6 +36,64 @@ static ZEROS: [u8; 128 * 1024] = [0; 128 * 1024];
 
 /// Pages queried in one system call: 1 MiB of content where pages have 4 KiB.
 const PAGES_PER_QUESTION: usize = 256;
+
+/// What a TCP socket says of its sending side (tcp(7), `TCP_INFO`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TcpLoad {
+    /// Bytes that were written to it and have not been acknowledged.
+    pub held_bytes: u64,
+    /// Microseconds in which it had something to send.
+    pub busy_us: u64,
+    /// Of these, microseconds in which the receiver had no room.
+    pub receiver_limited_us: u64,
+    /// It sends faster with each round trip, since it has met no bottleneck yet.
+    pub is_in_slow_start: bool,
+}
+
+/// Asks a TCP socket for its load.
+///
+/// # Errors
+/// What getsockopt(2) answers; `Unsupported` when the kernel, older than 4.10, does not count times.
+pub fn tcp_load(socket: BorrowedFd<'_>) -> io::Result<TcpLoad> {
+    /// `struct tcp_info` up to and with `tcpi_rwnd_limited` (linux/tcp.h).
+    const LENGTH: usize = 184;
+    let mut info = [0_u8; LENGTH];
+    let mut length = libc::socklen_t::try_from(LENGTH).expect("a constant of 184");
+    // SAFETY: the kernel writes at most `length` bytes, as many as `info` has.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if (length as usize) < LENGTH {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let u32_at = |at: usize| {
+        let bytes = info.get(at..).and_then(<[u8]>::first_chunk);
+        u64::from(u32::from_ne_bytes(
+            *bytes.expect("it lies in the structure"),
+        ))
+    };
+    let u64_at = |at: usize| {
+        let bytes = info.get(at..).and_then(<[u8]>::first_chunk);
+        u64::from_ne_bytes(*bytes.expect("it lies in the structure"))
+    };
+    let (segment_bytes, unacknowledged, unsent_bytes) = (u32_at(16), u32_at(24), u32_at(144));
+    Ok(TcpLoad {
+        held_bytes: unsent_bytes + unacknowledged * segment_bytes,
+        busy_us: u64_at(168),
+        receiver_limited_us: u64_at(176),
+        // The window below the threshold.
+        is_in_slow_start: u32_at(80) < u32_at(76),
+    })
+}
 
 /// A file mapped for reading.
 #[derive(Debug)]
@@ -307,6 +366,12 @@ pub fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
         getrandom(part, GetRandomFlags::empty())?;
     }
     Ok(())
+}
+
+/// The memory of the machine, in bytes.
+pub fn memory_bytes() -> u64 {
+    let info = sysinfo();
+    info.totalram.saturating_mul(info.mem_unit.into())
 }
 
 /// The number of page faults of the calling thread for which a disk was read.

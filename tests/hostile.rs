@@ -404,6 +404,7 @@ fn impatient(timeouts: Timeouts, max_unchoked: usize) -> (tempfile::TempDir, Sam
     };
     let limits = LimitsConfig {
         choker,
+        auto_slots: false,
         max_peers: Some(100),
         ..LimitsConfig::default()
     };
@@ -502,6 +503,7 @@ fn an_idle_peer_is_closed_at_capacity_only() {
             idle_ms: 200,
             ..LimitsConfig::default().choker
         },
+        auto_slots: false,
         max_peers: Some(4),
         super_seeding: SuperSeeding::Off,
         ..LimitsConfig::default()

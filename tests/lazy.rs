@@ -23,7 +23,8 @@ use support::strace::{self, Injection};
 use support::torrent::{Sample, TorrentBuilder};
 use support::{poll_until, wait_until};
 
-const LAZY: &[&str] = &["--verify", "lazy"];
+/// With slots for peers that have not said that they are interested.
+const LAZY: &[&str] = &["--verify", "lazy", "-N", "50"];
 
 /// Three files, of which piece 1 has the end of the first and the second whole.
 fn three_files() -> TorrentBuilder {

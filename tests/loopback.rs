@@ -336,7 +336,7 @@ fn control_bytes_do_not_wait_for_the_upload_limit() {
         .write(dir.path())
         .unwrap();
     // One block a second, and two dozen peers that want twenty each.
-    let daemon = Daemon::seed_with(dir.path(), &["--max-rate", "16K"]);
+    let daemon = Daemon::seed_with(dir.path(), &["--max-rate", "16K", "-N", "50"]);
     let mut leechers: Vec<Leecher> = (0..24)
         .map(|_| {
             let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);

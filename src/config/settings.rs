@@ -9,7 +9,10 @@ use std::str::FromStr;
 use self::Preset::{Value, Words};
 use self::Takes::{Many, OffSwitch, One, Positional, Switch};
 
-use super::{Config, Families, StatusAddress, StatusListen, SuperSeeding, UserName, Verify};
+use super::{
+    Config, Families, LimitsConfig, StatusAddress, StatusListen, SuperSeeding, UserName, Verify,
+};
+use crate::choker::slots::FEWEST;
 use crate::logging::filter;
 use crate::tracker::peers::DialledTorrents;
 use crate::tracker::shard::Shard;
@@ -159,10 +162,10 @@ settings! {
             |config, values| family(config, values, Families::V6);
     }
     "Limits" {
-        "max-unchoked" 'N', One("N"), Value("50"), RELOAD,
-            "Upload slots: how many peers are served at the same time",
-            |config, values| one(&mut config.limits.choker.max_unchoked, values, positive);
-        "max-peers", One("N"), Words("10 per upload slot", "500"), RELOAD,
+        "max-unchoked" 'N', One("N"), Value("auto"), RELOAD,
+            "Upload slots: how many peers are served at the same time; auto means as few as fill the line",
+            |config, values| slots(&mut config.limits, values);
+        "max-peers", One("N"), Words("as memory and descriptors allow", "500"), RELOAD,
             "Maximum number of connected peers; file descriptors may limit it further",
             |config, values| optional(&mut config.limits.max_peers, values, positive);
         "max-peers-per-ip", One("N"), Words("no limit", "4"), RELOAD,
@@ -377,6 +380,20 @@ fn status(field: &mut StatusListen, values: Values<'_>) -> Result<(), String> {
             },
         }
     })
+}
+
+fn slots(limits: &mut LimitsConfig, values: Values<'_>) -> Result<(), String> {
+    let read = |text: &str| match text {
+        "auto" => Ok(None),
+        number => positive(number)
+            .map(Some)
+            .map_err(|error| format!("{error}, or auto")),
+    };
+    let mut slots = None;
+    one(&mut slots, values, read)?;
+    limits.auto_slots = slots.is_none();
+    limits.choker.max_unchoked = slots.unwrap_or(FEWEST);
+    Ok(())
 }
 
 fn verify(text: &str) -> Result<Verify, String> {

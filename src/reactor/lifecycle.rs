@@ -15,6 +15,7 @@ use super::loading::LOADERS;
 use super::report::StatusService;
 use super::shared::Shared;
 use super::signals;
+use super::slots::SlotControl;
 use super::tokens::{self, Source};
 use super::{Control, EVENTS_PER_TURN, Reactor, RunError};
 use crate::choker::ChokerConfig;
@@ -46,7 +47,7 @@ const STOP_MS: u64 = 3_000;
 /// [`RESERVED_DESCRIPTORS`] are left.
 pub(super) fn max_peers(limits: &LimitsConfig, descriptors: usize) -> usize {
     limits
-        .peers_wanted()
+        .peers_wanted(sys::memory_bytes())
         .min(descriptors.saturating_sub(RESERVED_DESCRIPTORS))
         .max(1)
 }
@@ -76,6 +77,7 @@ pub struct Bound {
     connections: Connections,
     descriptors: usize,
     shared: Shared,
+    slots: Option<SlotControl>,
 }
 
 impl Bound {
@@ -93,10 +95,11 @@ impl Bound {
         for warning in sizing::warnings(backlog, StorageLimits::DEFAULT.mappings as u64) {
             log::warn!("{warning}");
         }
-        if max_peers < config.limits.peers_wanted() {
+        if let Some(wanted) = config.limits.max_peers
+            && max_peers < wanted
+        {
             log::warn!(
-                "{} peers were requested, but {descriptors} descriptors leave room for only {max_peers}",
-                config.limits.peers_wanted()
+                "{wanted} peers were requested, but {descriptors} descriptors leave room for only {max_peers}"
             );
         }
         let poll = Poll::new()?;
@@ -129,6 +132,7 @@ impl Bound {
             connections: Connections::new(max_peers, max_per_address),
             descriptors,
             shared,
+            slots: config.limits.auto_slots.then(SlotControl::default),
         })
     }
 
@@ -182,6 +186,7 @@ impl Bound {
             connections: self.connections,
             shared: self.shared,
             status: self.status,
+            slots: self.slots,
             control: Control {
                 phase: Phase::Starting(self.addresses),
                 host: self.host,
@@ -207,11 +212,14 @@ impl Reactor {
             unreachable!("the first library comes once");
         };
         self.control.count(counts);
+        let slots = match &self.slots {
+            Some(_) => "as many slots as fill the line".to_owned(),
+            None => format!("{} slots", self.shared.choker.config().max_unchoked),
+        };
         log::info!(
-            "serving {} torrents to at most {} peers in {} slots; {} refused",
+            "serving {} torrents to at most {} peers in {slots}; {} refused",
             counts.served,
             self.connections.max,
-            self.shared.choker.config().max_unchoked,
             counts.refused
         );
         self.acceptor.listen(addresses, self.poll.registry())?;
@@ -234,8 +242,9 @@ impl Reactor {
         }
         let until = self.shared.now.after(STOP_MS);
         control.phase = Phase::Stopping { until };
-        // Its configuration would give slots again.
+        // Both would give slots again.
         control.reload = None;
+        self.slots = None;
         control.host.notifier.stopping();
         log::info!(
             "stopping: {} peers are disconnected",
@@ -287,32 +296,35 @@ impl Reactor {
 mod tests {
     use super::*;
 
-    fn peers(max_unchoked: usize, max_peers: Option<usize>, descriptors: usize) -> usize {
-        let mut limits = LimitsConfig::default();
-        limits.choker.max_unchoked = max_unchoked;
-        limits.max_peers = max_peers;
+    fn peers(max_peers: Option<usize>, descriptors: usize) -> usize {
+        let limits = LimitsConfig {
+            max_peers,
+            ..LimitsConfig::default()
+        };
         super::max_peers(&limits, descriptors)
     }
 
     #[test]
-    fn ten_peers_for_each_slot_unless_configured() {
-        assert_eq!(peers(50, None, 20_000), 500);
-        assert_eq!(peers(50, Some(7), 20_000), 7);
+    fn as_many_peers_as_memory_allows_unless_configured() {
+        let limits = LimitsConfig::default();
+        assert_eq!(limits.peers_wanted(1 << 30), 8192);
+        assert_eq!(limits.peers_wanted(64 << 30), 524_288);
+        assert_eq!(peers(Some(7), 20_000), 7);
     }
 
     #[test]
     fn peers_never_exceed_what_descriptors_allow() {
-        let peers = peers(50, Some(1_000_000), 20_000);
+        let peers = peers(Some(1_000_000), 20_000);
         assert_eq!(peers + RESERVED_DESCRIPTORS, 20_000);
     }
 
     #[test]
     fn nineteen_thousand_peers_fit_in_twenty_thousand_descriptors() {
-        assert_eq!(peers(50, Some(19_000), 20_000), 19_000);
+        assert_eq!(peers(Some(19_000), 20_000), 19_000);
     }
 
     #[test]
     fn a_tiny_limit_still_leaves_one() {
-        assert_eq!(peers(50, None, 10), 1);
+        assert_eq!(peers(None, 10), 1);
     }
 }

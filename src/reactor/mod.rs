@@ -21,6 +21,7 @@ mod resident;
 mod run_queue;
 mod shared;
 mod signals;
+mod slots;
 mod stage;
 mod tokens;
 mod transport;
@@ -50,6 +51,7 @@ use self::report::{Report, StatusService};
 use self::shared::{Process, Shared};
 use self::signals::SignalRequest;
 pub use self::signals::catch as catch_signals;
+use self::slots::SlotControl;
 use self::tokens::Source;
 use self::transport::Transport;
 use crate::choker::Verdict;
@@ -116,6 +118,8 @@ pub struct Reactor {
     shared: Shared,
     control: Control,
     status: Option<StatusService>,
+    /// Decides the number of slots, unless it is configured.
+    slots: Option<SlotControl>,
 }
 
 /// What one loop does for the process: signals, reloads, the library's updates.
@@ -198,6 +202,9 @@ impl Reactor {
         self.collect();
         self.announce();
         self.expire();
+        if let Some(slots) = &mut self.slots {
+            slots.run_due(&self.connections, &mut self.shared);
+        }
         self.rebalance();
         self.reveal();
         self.send();
@@ -349,6 +356,7 @@ impl Reactor {
             announces,
             shared.alarms.poll_at(),
             shared.choker.poll_at(at_capacity),
+            self.slots.as_ref().and_then(|slots| slots.poll_at(shared)),
             refill,
             run_queue.stalled_until(),
             shared.process.dialer.poll_at(),

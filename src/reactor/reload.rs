@@ -113,9 +113,11 @@ impl Reactor {
             max_peers_per_ip,
             max_rate,
             super_seeding,
+            auto_slots,
         } = limits;
         self.connections.max_per_address = max_peers_per_ip.unwrap_or(usize::MAX);
         self.shared.choker.configure(*choker);
+        self.slots = auto_slots.then(|| self.slots.take().unwrap_or_default());
         self.shared.process.super_seeds = *super_seeding == SuperSeeding::Auto;
         self.shared.process.bucket = RateLimiter::new(*max_rate, UPLOAD_BURST, self.shared.now);
         if let Some(live) = &self.control.live {

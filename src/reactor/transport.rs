@@ -12,7 +12,7 @@
 //! - uTP: the stream becomes one of two carriers. [`Transport::send`] takes header, slice, header,
 //!   slice from the same outbox for segments, and readiness comes from the window and not from epoll.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
@@ -21,7 +21,7 @@ use mio::net::TcpStream;
 
 use super::outbox::Outbox;
 use crate::peer::close::CloseReason;
-use crate::sys;
+use crate::sys::{self, TcpLoad};
 
 /// A stream of bytes to and from one peer. Dropping it closes the stream.
 pub(super) struct Transport {
@@ -104,6 +104,11 @@ impl Transport {
     /// Returns true if the stream may take bytes.
     pub(super) fn is_writable(&self) -> bool {
         self.writable
+    }
+
+    /// What the stream's sending side is waiting for.
+    pub(super) fn load(&self) -> io::Result<TcpLoad> {
+        sys::tcp_load(self.stream.as_fd())
     }
 
     /// Receives once into `room`, and returns how many bytes came; None when there are none now.
