@@ -11,7 +11,8 @@
 //!    then those that the fewest have or were shown. Among equals the one that was shown last comes
 //!    first, since older ones are on their way among the leechers.
 //! 4. When the leechers together have each piece, or one of them is complete, the seeder is one
-//!    source among others: every piece is shown to everybody, and the knowledge is dropped.
+//!    source among others: every piece is shown to everybody, and the knowledge is dropped. So it
+//!    is when there are more than [`LEECHERS_MAX`].
 //! 5. A leecher that this confuses is shown every piece: one that asks for what it was not shown, or
 //!    for nothing in two terms.
 //!
@@ -38,9 +39,9 @@ use crate::torrent::layout::Shape;
 /// each piece at the end: 576 KiB for so many. With 4 MiB pieces it is a torrent of 256 GiB.
 pub const PIECES_MAX: u32 = 64 * 1024;
 
-/// The most leechers that are kept apart. Further ones see every piece at once: in a swarm of that
-/// size they find what others lack by themselves, and idle ones must not cost memory.
-pub const LEECHERS_MAX: usize = 500;
+/// With more leechers than these, every piece is shown to everybody: thousands that are idle, or come
+/// and go, must cost neither memory nor time.
+pub const LEECHERS_MAX: usize = 100;
 
 /// Terms in a row without a block after which a leecher is shown every piece.
 const UNUSED_TERMS_LIMIT: u8 = 2;
@@ -144,7 +145,7 @@ impl SuperSeeding {
     pub fn hides(&self) -> bool {
         match self.phase {
             Phase::Waiting => self.connected > 0,
-            Phase::Spreading(_) => self.leechers.len() < LEECHERS_MAX,
+            Phase::Spreading(_) => self.connected < LEECHERS_MAX,
             Phase::Over => false,
         }
     }
@@ -159,6 +160,9 @@ impl SuperSeeding {
     /// it.
     pub fn connected(&mut self, key: PeerKey, is_hidden: bool, random: &mut Rng) -> Option<u32> {
         self.connected += 1;
+        if self.connected > LEECHERS_MAX {
+            self.end();
+        }
         if is_hidden {
             let leecher = Leecher {
                 is_hidden,
@@ -702,14 +706,15 @@ mod tests {
     }
 
     #[test]
-    fn further_leechers_than_are_kept_apart_see_everything() {
+    fn with_too_many_leechers_everything_is_revealed() {
         let count = u32::try_from(LEECHERS_MAX).unwrap();
-        let (mut swarm, shown) = swarm(2000, count + 1);
+        let (mut swarm, shown) = swarm(2000, count);
         assert!(shown.iter().skip(1).all(Option::is_some));
         assert!(!swarm.hides());
-        swarm.connected(key(count + 1), false, &mut Rng::with_seed(1));
-        has(&mut swarm, count + 1, 7);
-        assert_eq!(swarm.leechers.len(), LEECHERS_MAX);
+        swarm.connected(key(count), false, &mut Rng::with_seed(1));
+        assert_eq!(swarm.take_to_reveal().len(), LEECHERS_MAX - 1);
+        has(&mut swarm, count, 7);
+        assert!(swarm.leechers.is_empty() && !swarm.wants_pieces());
     }
 
     #[test]
