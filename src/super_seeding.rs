@@ -163,26 +163,24 @@ impl SuperSeeding {
         if self.connected > LEECHERS_MAX {
             self.end();
         }
-        if is_hidden {
-            let leecher = Leecher {
-                is_hidden,
-                ..Leecher::default()
-            };
-            let before = self.leechers.insert(key, leecher);
-            assert!(before.is_none(), "a leecher connects once");
-        }
         if matches!(self.phase, Phase::Waiting) && self.connected > 1 {
             self.begin(random);
         }
-        match (is_hidden, &self.phase) {
-            (false, _) => None,
-            (true, Phase::Spreading(_)) => self.show(key, 1).pieces.first().copied(),
-            // The others have gone, or have everything, since it was told that we have nothing.
-            (true, Phase::Waiting | Phase::Over) => {
-                self.reveal(key);
-                None
-            }
+        if !is_hidden {
+            return None;
         }
+        if !matches!(self.phase, Phase::Spreading(_)) {
+            // The others have gone, or have everything, since it was told that we have nothing.
+            self.to_reveal.push(key);
+            return None;
+        }
+        let leecher = Leecher {
+            is_hidden,
+            ..Leecher::default()
+        };
+        let before = self.leechers.insert(key, leecher);
+        assert!(before.is_none(), "a leecher connects once");
+        self.show(key, 1).pieces.first().copied()
     }
 
     /// There are two leechers.
@@ -254,12 +252,6 @@ impl SuperSeeding {
         if matches!(&self.phase, Phase::Spreading(spreading) if spreading.absent == 0) {
             self.end();
         }
-    }
-
-    fn reveal(&mut self, key: PeerKey) {
-        let leecher = self.leechers.get_mut(&key);
-        leecher.expect("a hidden leecher has an entry").is_hidden = false;
-        self.to_reveal.push(key);
     }
 
     /// Takes the leechers that are to be shown every piece.
@@ -359,7 +351,8 @@ impl SuperSeeding {
         if !leecher.has_used_term {
             leecher.unused_terms += 1;
             if leecher.unused_terms >= UNUSED_TERMS_LIMIT {
-                self.reveal(key);
+                leecher.is_hidden = false;
+                self.to_reveal.push(key);
                 return None;
             }
         }
@@ -678,6 +671,17 @@ mod tests {
         swarm.take_to_reveal();
         let shown = swarm.connected(key(2), true, &mut Rng::with_seed(1));
         assert_eq!((shown, swarm.take_to_reveal()), (None, vec![key(2)]));
+    }
+
+    #[test]
+    fn a_first_leecher_that_has_every_piece_by_its_own_account_hides_nothing_from_the_second() {
+        let (mut swarm, _) = swarm(64, 1);
+        swarm.has_pieces(key(0), 0, u64::MAX);
+        assert!(swarm.hides());
+        let shown = swarm.connected(key(1), true, &mut Rng::with_seed(1));
+        assert_eq!((shown, swarm.take_to_reveal()), (None, vec![key(1)]));
+        assert!(!swarm.hides());
+        swarm.left(key(1), false);
     }
 
     #[test]
