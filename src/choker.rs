@@ -6,8 +6,7 @@
 //! 1. A peer that is interested joins the back of one queue; a free slot goes to the head of it.
 //! 2. A slot is held for a *term*: `credit_bytes` of blocks or `max_unchoked_ms`, whichever ends
 //!    first. A term also ends after `unused_slot_ms` without a request or a byte sent. The caller may
-//!    lengthen a term, so that it ends with a piece, and end it early ([`Choker::set_term`],
-//!    [`Choker::extend`], [`Choker::end_term`]).
+//!    lengthen a term to that of a piece, and end it early ([`Choker::set_term`], [`Choker::end_term`]).
 //! 3. When a term ends and somebody has been waiting, the slot goes to the head of the queue and the
 //!    peer to the back of it. At capacity the peer is disconnected instead, so that its connection
 //!    goes to a peer that cannot even connect.
@@ -62,7 +61,7 @@ pub struct ChokerConfig {
     /// The longest term, in milliseconds.
     pub max_unchoked_ms: u64,
     /// Milliseconds for which a slot may be held without a request or a byte sent.
-    pub unused_slot_ms: u64,
+    pub unused_slot_ms: u32,
     /// Milliseconds for which a peer may be idle at capacity. Clients that need something say so
     /// within a second; with a magnet link they need the metadata first.
     pub idle_ms: u64,
@@ -112,8 +111,9 @@ struct Ticket {
 pub struct TermLength {
     /// Bytes of blocks.
     pub credit_bytes: u64,
-    /// Milliseconds for which the slot may be held without a request or a byte sent.
-    pub unused_slot_ms: u64,
+    /// Milliseconds for which the slot may be held without a request or a byte sent. In 32 bits, since
+    /// every slot has one.
+    pub unused_slot_ms: u32,
     /// When nobody waits, the next term begins with [`Verdict::Renew`].
     pub tells_renewal: bool,
 }
@@ -121,12 +121,8 @@ pub struct TermLength {
 #[derive(Clone, Copy, Debug)]
 struct Term {
     length: TermLength,
-    /// What is left of it.
-    credit_bytes: u64,
     /// Bytes of blocks that were sent in it.
     sent_bytes: u64,
-    /// It was extended to the end of a piece.
-    is_extended: bool,
     /// It ends now, and what was not used of it is no fault of the peer.
     is_ended: bool,
     /// The round in which it began.
@@ -322,12 +318,25 @@ impl Choker {
 impl Term {
     fn end_by_time(&self, longest_ms: u64) -> Time {
         let too_long = self.began.after(longest_ms);
-        too_long.min(self.used_at.after(self.length.unused_slot_ms))
+        too_long.min(self.used_at.after(self.length.unused_slot_ms.into()))
+    }
+
+    /// Bytes that may still be sent.
+    fn credit_bytes(&self) -> u64 {
+        match self.is_ended {
+            true => 0,
+            // A term of no bytes would never be used.
+            false => self
+                .length
+                .credit_bytes
+                .max(1)
+                .saturating_sub(self.sent_bytes),
+        }
     }
 
     /// Its credit is used up, or the caller has ended it.
     fn is_over(&self) -> bool {
-        self.credit_bytes == 0
+        self.credit_bytes() == 0
     }
 }
 
@@ -386,35 +395,17 @@ impl Choker {
         }
     }
 
-    /// The peer took `bytes` of blocks. Its credit does not fall below zero. Returns true when these
-    /// have used it up, and [`Choker::extend`] may lengthen the term.
-    pub fn sent(&mut self, key: PeerKey, bytes: u64, now: Time) -> bool {
+    /// The peer took `bytes` of blocks. Its credit does not fall below zero.
+    pub fn sent(&mut self, key: PeerKey, bytes: u64, now: Time) {
         let Some(term) = self.term(key) else {
-            return false;
+            return;
         };
+        let was_over = term.is_over();
         term.used_at = now;
         term.is_used = true;
         term.sent_bytes += bytes;
-        if term.credit_bytes == 0 {
-            return false;
-        }
-        term.credit_bytes = term.credit_bytes.saturating_sub(bytes);
-        let (is_over, is_extended) = (term.is_over(), term.is_extended);
-        if is_over {
+        if term.is_over() && !was_over {
             self.spent.push(key);
-        }
-        is_over && !is_extended
-    }
-
-    /// Lengthens a term whose credit has just been used up, once, by what is left of a piece.
-    pub fn extend(&mut self, key: PeerKey, bytes: u64) {
-        if let Some(term) = self.term(key)
-            && term.is_over()
-            && !term.is_extended
-            && !term.is_ended
-        {
-            term.credit_bytes = bytes;
-            term.is_extended = true;
         }
     }
 
@@ -423,7 +414,6 @@ impl Choker {
         let longest_ms = self.config.max_unchoked_ms;
         let term = self.term(key).expect("its term has just begun");
         term.length = length;
-        term.credit_bytes = length.credit_bytes.max(1);
         let (before, after) = (term.check_at, term.end_by_time(longest_ms));
         term.check_at = after;
         self.clocks.remove(&(before, key));
@@ -433,8 +423,9 @@ impl Choker {
     /// Ends the term of a peer that has got what its term was for. Without a slot nothing happens.
     pub fn end_term(&mut self, key: PeerKey) {
         if let Some(term) = self.term(key) {
+            let was_over = term.is_over();
             term.is_ended = true;
-            if mem::take(&mut term.credit_bytes) > 0 {
+            if !was_over {
                 self.spent.push(key);
             }
         }
@@ -448,7 +439,7 @@ impl Choker {
     #[must_use]
     pub fn credit_bytes(&self, key: PeerKey) -> u64 {
         match self.member(key).service {
-            Service::Unchoked(term) => self.at(term).credit_bytes,
+            Service::Unchoked(term) => self.at(term).credit_bytes(),
             Service::None | Service::Waiting { .. } => 0,
         }
     }
@@ -588,9 +579,7 @@ impl Choker {
         });
         let mut term = Term {
             length,
-            credit_bytes: length.credit_bytes.max(1),
             sent_bytes: 0,
-            is_extended: false,
             is_ended: false,
             round,
             began: now,

@@ -37,7 +37,7 @@ const DEFAULT_CREDIT_BYTES: u64 = 1 << 20;
 const DEFAULT_MAX_UNCHOKED_TIME_S: u64 = 300;
 
 /// A slot without a request for this long is reclaimed.
-const UNUSED_SLOT_MS: u64 = 30_000;
+const UNUSED_SLOT_MS: u32 = 30_000;
 
 /// How long a peer may be idle at capacity. Clients that need something say so within a second; with
 /// a magnet link they need the metadata first.

@@ -51,7 +51,7 @@ fn unchoke(peers: std::ops::Range<u32>) -> Vec<Verdict> {
 /// What fairness costs for each connection, beside its entries in the sets.
 #[test]
 fn a_member_is_small() {
-    assert!(size_of::<Option<(u32, Member)>>() <= 56);
+    assert!(size_of::<Option<(u32, Member)>>() <= 40);
 }
 
 #[test]
@@ -426,4 +426,90 @@ fn an_idle_peer_takes_a_free_slot_and_then_its_term_decides() {
     choker.connected(key(2), Time(61_000));
     assert_eq!(rebalance(&mut choker, Time(61_000)), unchoke(2..3));
     assert_ne!(rebalance_at_capacity(&mut choker, Time(91_000)), [gone]);
+}
+
+/// What fairness costs for each slot.
+#[test]
+fn a_term_is_small() {
+    assert!(size_of::<Term>() <= 64, "{}", size_of::<Term>());
+}
+
+fn of_bytes(credit_bytes: u64) -> TermLength {
+    TermLength {
+        credit_bytes,
+        unused_slot_ms: 30_000,
+        tells_renewal: false,
+    }
+}
+
+#[test]
+fn a_long_term_is_followed_by_as_many_rounds_without_one() {
+    let mut choker = choker(1);
+    interested(&mut choker, 0..3);
+    assert_eq!(rebalance(&mut choker, T0), unchoke(0..1));
+    choker.set_term(key(0), of_bytes(3 * MIB));
+    let mut order = vec![0];
+    for _ in 0..8 {
+        let holder = *order.last().unwrap();
+        choker.sent(key(holder), if holder == 0 { 3 * MIB } else { MIB }, T0);
+        let verdicts = rebalance(&mut choker, T0);
+        let [Verdict::Choke(from), Verdict::Unchoke(to)] = verdicts[..] else {
+            panic!("{verdicts:?}");
+        };
+        assert_eq!(from, key(holder));
+        if to == key(0) {
+            choker.set_term(to, of_bytes(3 * MIB));
+        }
+        order.push(to.index);
+    }
+    // Each of the others has three terms of 1 MiB for one of 3 MiB.
+    assert_eq!(order, [0, 1, 2, 1, 2, 1, 2, 0, 1]);
+}
+
+#[test]
+fn a_set_term_ends_when_its_slot_is_unused_for_as_long_as_was_set() {
+    let mut choker = choker(1);
+    interested(&mut choker, 0..2);
+    rebalance(&mut choker, T0);
+    let length = TermLength {
+        unused_slot_ms: 2_000,
+        ..of_bytes(MIB)
+    };
+    choker.set_term(key(0), length);
+    choker.requested(key(0), Time(500));
+    assert_eq!(rebalance(&mut choker, Time(2_499)), []);
+    let verdicts = rebalance(&mut choker, Time(2_500));
+    assert_eq!(verdicts, [Verdict::Choke(key(0)), Verdict::Unchoke(key(1))]);
+}
+
+#[test]
+fn a_term_that_is_ended_early_is_no_fault_of_the_peer() {
+    let mut choker = choker(1);
+    interested(&mut choker, 0..2);
+    rebalance(&mut choker, T0);
+    for round in 1..6 {
+        let holder = key((round + 1) % 2);
+        choker.end_term(holder);
+        choker.end_term(holder);
+        assert_eq!(choker.credit_bytes(holder), 0);
+        let other = key(round % 2);
+        let verdicts = rebalance(&mut choker, T0);
+        assert_eq!(verdicts, [Verdict::Choke(holder), Verdict::Unchoke(other)]);
+    }
+}
+
+#[test]
+fn a_renewal_is_told_if_that_was_set() {
+    let mut choker = choker(2);
+    interested(&mut choker, 0..2);
+    rebalance(&mut choker, T0);
+    let length = TermLength {
+        tells_renewal: true,
+        ..of_bytes(MIB)
+    };
+    choker.set_term(key(0), length);
+    choker.sent(key(0), MIB, T0);
+    choker.sent(key(1), MIB, T0);
+    assert_eq!(rebalance(&mut choker, T0), [Verdict::Renew(key(0))]);
+    assert_eq!(choker.credit_bytes(key(0)), MIB);
 }

@@ -23,7 +23,7 @@ const PIECE_TERM_BYTES_MAX: u64 = 16 << 20;
 
 /// How long a peer may keep a slot without a request for a piece that it was shown. Clients ask for it
 /// within a round trip; the line must not wait for one that does not.
-const SHOWN_UNUSED_MS: u64 = 2_000;
+const SHOWN_UNUSED_MS: u32 = 2_000;
 
 /// A connection in the slab. Idle, it costs its own size and nothing on the heap.
 pub(super) struct Connection {

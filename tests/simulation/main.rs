@@ -58,7 +58,7 @@ impl Run {
             max_unchoked: random.usize(4..=count),
             credit_bytes: 1 << random.u32(16..21),
             max_unchoked_ms: random.u64(3_000..8_000),
-            unused_slot_ms: random.u64(2_000..3_000),
+            unused_slot_ms: random.u32(2_000..3_000),
             idle_ms: 10_000,
         };
         let mut leechers = Vec::new();
