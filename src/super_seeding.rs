@@ -23,8 +23,10 @@
 //!  Waiting ───────────────▶ Spreading ────────────────────────────────────────────────────▶ Over
 //! ```
 //!
-//! The cost: twelve bytes for each piece while spreading, and one bit of each piece for each leecher
-//! that has any. Both are bounded by [`PIECES_MAX`] and [`LEECHERS_MAX`].
+//! The cost: twelve bytes for each piece while spreading, and for each leecher that has a piece one bit
+//! for each, and up to [`OPEN_MAX`] pieces that it has begun. [`PIECES_MAX`] and [`LEECHERS_MAX`] bound
+//! them for a torrent: 12 bytes and 100 bits for each of 65,536 pieces are 1.6 MB. The caller bounds what all torrents
+//! take together, by `may_begin`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -42,6 +44,10 @@ pub const PIECES_MAX: u32 = 64 * 1024;
 /// With more leechers than these, every piece is shown to everybody: thousands that are idle, or come
 /// and go, must cost neither memory nor time.
 pub const LEECHERS_MAX: usize = 100;
+
+/// The most pieces of a leecher that are counted as begun. It takes 64 of the shortest usual ones in a
+/// term; one that begins pieces by the thousand must not make each block slower.
+const OPEN_MAX: usize = 256;
 
 /// Terms in a row without a block after which a leecher is shown every piece.
 const UNUSED_TERMS_LIMIT: u8 = 2;
@@ -150,21 +156,39 @@ impl SuperSeeding {
         }
     }
 
+    /// The pieces that are counted: all of the torrent while it is spreading, else none.
+    #[must_use]
+    pub fn counted_pieces(&self) -> u32 {
+        match self.phase {
+            Phase::Spreading(_) => self.pieces,
+            Phase::Waiting | Phase::Over => 0,
+        }
+    }
+
     /// Returns true if what leechers have is of interest.
     #[must_use]
     pub fn wants_pieces(&self) -> bool {
         !matches!(self.phase, Phase::Over)
     }
 
-    /// A leecher has connected. `is_hidden`: it was told that we have nothing. Returns a piece to show
-    /// it.
-    pub fn connected(&mut self, key: PeerKey, is_hidden: bool, random: &mut Rng) -> Option<u32> {
+    /// A leecher has connected. `is_hidden`: it was told that we have nothing. `may_begin`: there is
+    /// memory for one more torrent that is spreading. Returns a piece to show the leecher.
+    pub fn connected(
+        &mut self,
+        key: PeerKey,
+        is_hidden: bool,
+        may_begin: bool,
+        random: &mut Rng,
+    ) -> Option<u32> {
         self.connected += 1;
         if self.connected > LEECHERS_MAX {
             self.end();
         }
         if matches!(self.phase, Phase::Waiting) && self.connected > 1 {
-            self.begin(random);
+            match may_begin {
+                true => self.begin(random),
+                false => self.end(),
+            }
         }
         if !is_hidden {
             return None;
@@ -314,6 +338,9 @@ impl SuperSeeding {
         let open = leecher.open.iter().position(|open| open.piece == piece);
         if open.is_none() && mem::take(&mut leecher.is_hidden) {
             self.to_reveal.push(key);
+        }
+        if open.is_none() && leecher.open.len() >= OPEN_MAX {
+            return;
         }
         let open = open.unwrap_or_else(|| {
             at(&mut spreading.copies, piece).shown += 1;
@@ -507,7 +534,7 @@ mod tests {
         let mut random = Rng::with_seed(1);
         let shown = (0..leechers).map(|peer| {
             let is_hidden = swarm.hides();
-            swarm.connected(key(peer), is_hidden, &mut random)
+            swarm.connected(key(peer), is_hidden, true, &mut random)
         });
         let shown = shown.collect();
         (swarm, shown)
@@ -554,7 +581,7 @@ mod tests {
             (shape(PIECES_MAX + 1), true),
         ] {
             let mut swarm = SuperSeeding::new(&shape, is_allowed);
-            swarm.connected(key(0), false, &mut Rng::with_seed(1));
+            swarm.connected(key(0), false, true, &mut Rng::with_seed(1));
             assert!(!swarm.hides() && !swarm.wants_pieces());
             assert_eq!(swarm.begin_term(key(0), PIECE), None);
         }
@@ -669,7 +696,7 @@ mod tests {
         assert!(swarm.hides());
         swarm.left(key(0), true);
         swarm.take_to_reveal();
-        let shown = swarm.connected(key(2), true, &mut Rng::with_seed(1));
+        let shown = swarm.connected(key(2), true, true, &mut Rng::with_seed(1));
         assert_eq!((shown, swarm.take_to_reveal()), (None, vec![key(2)]));
     }
 
@@ -678,10 +705,30 @@ mod tests {
         let (mut swarm, _) = swarm(64, 1);
         swarm.has_pieces(key(0), 0, u64::MAX);
         assert!(swarm.hides());
-        let shown = swarm.connected(key(1), true, &mut Rng::with_seed(1));
+        let shown = swarm.connected(key(1), true, true, &mut Rng::with_seed(1));
         assert_eq!((shown, swarm.take_to_reveal()), (None, vec![key(1)]));
         assert!(!swarm.hides());
         swarm.left(key(1), false);
+    }
+
+    #[test]
+    fn without_memory_for_one_more_torrent_nothing_is_hidden() {
+        let mut swarm = SuperSeeding::new(&shape(10), true);
+        let mut random = Rng::with_seed(1);
+        swarm.connected(key(0), false, true, &mut random);
+        assert_eq!(swarm.connected(key(1), true, false, &mut random), None);
+        assert_eq!(swarm.take_to_reveal(), [key(1)]);
+        assert!(!swarm.hides());
+        assert_eq!(swarm.counted_pieces(), 0);
+        let (swarm, _) = self::swarm(10, 2);
+        assert_eq!(swarm.counted_pieces(), 10);
+    }
+
+    #[test]
+    fn pieces_that_a_leecher_begins_are_bounded() {
+        let (mut swarm, _) = swarm(1000, 2);
+        (0..1000).for_each(|piece| swarm.sent(key(0), piece, 16 * 1024));
+        assert_eq!(swarm.leechers[&key(0)].open.len(), OPEN_MAX);
     }
 
     #[test]
@@ -715,7 +762,7 @@ mod tests {
         let (mut swarm, shown) = swarm(2000, count);
         assert!(shown.iter().skip(1).all(Option::is_some));
         assert!(!swarm.hides());
-        swarm.connected(key(count), false, &mut Rng::with_seed(1));
+        swarm.connected(key(count), false, true, &mut Rng::with_seed(1));
         assert_eq!(swarm.take_to_reveal().len(), LEECHERS_MAX - 1);
         has(&mut swarm, count, 7);
         assert!(swarm.leechers.is_empty() && !swarm.wants_pieces());
@@ -733,7 +780,7 @@ mod tests {
             match random.u8(0..16) {
                 0 if present.insert(peer) => {
                     let is_hidden = swarm.hides();
-                    swarm.connected(key(peer), is_hidden, &mut choice);
+                    swarm.connected(key(peer), is_hidden, true, &mut choice);
                 }
                 1 if random.u8(0..6) == 0 && present.remove(&peer) => swarm.left(key(peer), false),
                 3 if present.contains(&peer) => has(&mut swarm, peer, random.u32(0..70)),

@@ -18,6 +18,10 @@ use crate::torrent::id::TorrentId;
 /// Rates are averages over a window of this length.
 const WINDOW_MS: u64 = 10_000;
 
+/// The pieces that are counted for super-seeding, of all torrents: 48 MiB. Torrents whose second leecher
+/// comes when there are so many are served as if others had them.
+const COUNTED_PIECES_MAX: u64 = 4 << 20;
+
 /// The slot of a torrent with peers in [`Activity`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ActiveSlot(u32);
@@ -55,6 +59,8 @@ pub(super) struct Activity {
     peers: u64,
     /// Leechers that are to be shown every piece.
     to_reveal: Vec<PeerKey>,
+    /// The pieces that are counted for super-seeding, of all torrents.
+    counted_pieces: u64,
 }
 
 impl Activity {
@@ -100,10 +106,23 @@ impl Activity {
         work: impl FnOnce(&mut SuperSeeding) -> T,
     ) -> T {
         let swarm = &mut self.active(slot).swarm;
+        let before = swarm.counted_pieces();
         let answer = work(swarm);
-        let to_reveal = swarm.take_to_reveal();
+        let (after, to_reveal) = (swarm.counted_pieces(), swarm.take_to_reveal());
+        self.counted_pieces += u64::from(after);
+        self.counted_pieces -= u64::from(before);
         self.to_reveal.extend(to_reveal);
         answer
+    }
+
+    /// Returns true if there is memory for one more torrent that is super-seeded.
+    pub(super) fn may_super_seed(&self) -> bool {
+        self.counted_pieces < COUNTED_PIECES_MAX
+    }
+
+    /// Returns true if what is sent of the torrent in this slot is of interest for super-seeding.
+    pub(super) fn is_super_seeded(&mut self, slot: ActiveSlot) -> bool {
+        self.active(slot).swarm.counted_pieces() > 0
     }
 
     /// Takes the leechers that are to be shown every piece.

@@ -109,11 +109,10 @@ impl Connection {
     pub(super) fn meet_swarm(&mut self, slot: ActiveSlot, shared: &mut Shared) {
         let is_hidden = self.session.opening() == Opening::Nothing;
         let (key, random) = (self.key, &mut shared.random);
+        let may_begin = shared.process.activity.may_super_seed();
         let (wants_pieces, shown) = shared.process.activity.swarm(slot, |swarm| {
-            (
-                swarm.wants_pieces(),
-                swarm.connected(key, is_hidden, random),
-            )
+            let shown = swarm.connected(key, is_hidden, may_begin, random);
+            (swarm.wants_pieces(), shown)
         });
         if wants_pieces {
             self.session.report_pieces();

@@ -232,12 +232,21 @@ impl Connection {
         }
     }
 
-    /// Debits the bytes that the transport took.
-    fn account(&mut self, taken_bytes: usize, is_full: bool, shared: &mut Shared) {
+    /// The blocks of which some may be in one write.
+    fn first_blocks(&self) -> [Option<Request>; BATCH_BLOCKS + 1] {
         let transmit = self.session.poll_transmit();
         let partial = transmit.partial.map(|(request, _)| request);
         let mut queued = partial.into_iter().chain(transmit.blocks.copied());
-        let offered: [Option<Request>; BATCH_BLOCKS + 1] = std::array::from_fn(|_| queued.next());
+        std::array::from_fn(|_| queued.next())
+    }
+
+    /// Debits the bytes that the transport took.
+    fn account(&mut self, taken_bytes: usize, is_full: bool, shared: &mut Shared) {
+        let activity = &mut shared.process.activity;
+        let counts_pieces = self
+            .active_slot
+            .is_some_and(|slot| activity.is_super_seeded(slot));
+        let offered = counts_pieces.then(|| self.first_blocks());
         let sent = self.session.sent(taken_bytes, is_full, shared.now);
         // The rate limit is for the line, which carries metadata and rejects as well.
         shared.process.bucket.take(taken_bytes as u64);
@@ -247,8 +256,10 @@ impl Connection {
             let slot = self.active_slot.expect("only an open session has blocks");
             self.sent_bytes += sent.payload_bytes;
             shared.record_sent(self.key, torrent, slot, sent);
-            let finished = offered.iter().flatten().take(sent.blocks as usize);
-            self.blocks_sent(slot, finished, shared);
+            if let Some(offered) = offered {
+                let finished = offered.iter().flatten().take(sent.blocks as usize);
+                self.blocks_sent(slot, finished, shared);
+            }
         }
         shared.counters.rejected += u64::from(self.session.take_rejected());
         if !self.session.has_blocks() {
