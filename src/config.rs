@@ -101,7 +101,7 @@ pub struct UserName {
 
 /// Whether torrents are super-seeded (BEP 16).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SuperSeeding {
+pub enum SuperSeedingMode {
     /// Public torrents, while two leechers or more are connected and none is complete.
     Auto,
     /// No torrent.
@@ -278,7 +278,7 @@ pub struct LimitsConfig {
     /// Bytes a second for the whole process; `None` means no limit.
     pub max_rate: Option<u64>,
     /// Whether torrents are super-seeded.
-    pub super_seeding: SuperSeeding,
+    pub super_seeding: SuperSeedingMode,
 }
 
 impl Default for LimitsConfig {
@@ -295,7 +295,7 @@ impl Default for LimitsConfig {
             max_peers: None,
             max_peers_per_ip: None,
             max_rate: None,
-            super_seeding: SuperSeeding::Auto,
+            super_seeding: SuperSeedingMode::Auto,
         }
     }
 }

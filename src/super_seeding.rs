@@ -204,7 +204,7 @@ impl SuperSeeding {
         };
         let before = self.leechers.insert(key, leecher);
         assert!(before.is_none(), "a leecher connects once");
-        self.show(key, 1).pieces.first().copied()
+        self.keep_interested(key)
     }
 
     /// There are two leechers.
@@ -383,7 +383,13 @@ impl SuperSeeding {
                 return None;
             }
         }
-        self.show(key, 1).pieces.first().copied()
+        self.keep_interested(key)
+    }
+
+    /// Returns a piece to show a leecher that has got all that it was shown, from whomever.
+    pub fn keep_interested(&mut self, key: PeerKey) -> Option<u32> {
+        let is_served = self.is_served(key);
+        is_served.then(|| self.show(key, 1).pieces.first().copied())?
     }
 
     /// Returns true if pieces are hidden from the leecher and it has got all that it was shown.
@@ -709,6 +715,16 @@ mod tests {
         assert_eq!((shown, swarm.take_to_reveal()), (None, vec![key(1)]));
         assert!(!swarm.hides());
         swarm.left(key(1), false);
+    }
+
+    #[test]
+    fn a_leecher_that_gets_its_piece_from_another_is_shown_one_more() {
+        let (mut swarm, shown) = swarm(10, 2);
+        assert_eq!(swarm.keep_interested(key(0)), None, "nothing is hidden");
+        assert_eq!(swarm.keep_interested(key(1)), None, "one is open");
+        has(&mut swarm, 1, shown[1].unwrap());
+        let next = swarm.keep_interested(key(1));
+        assert!(next.is_some() && next != shown[1]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use hekate::choker::ChokerConfig;
-use hekate::config::{Config, LimitsConfig, StatusListen, SuperSeeding};
+use hekate::config::{Config, LimitsConfig, StatusListen, SuperSeedingMode};
 use hekate::library::catalogue::live::Settings;
 use hekate::library::catalogue::lookup::Library;
 use hekate::library::catalogue::refresh;
@@ -505,7 +505,7 @@ fn an_idle_peer_is_closed_at_capacity_only() {
         },
         auto_slots: false,
         max_peers: Some(4),
-        super_seeding: SuperSeeding::Off,
+        super_seeding: SuperSeedingMode::Off,
         ..LimitsConfig::default()
     };
     let (_dir, sample, address) = limited(patient(), limits);

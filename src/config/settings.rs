@@ -10,7 +10,7 @@ use self::Preset::{Value, Words};
 use self::Takes::{Many, OffSwitch, One, Positional, Switch};
 
 use super::{
-    Config, Families, LimitsConfig, StatusAddress, StatusListen, SuperSeeding, UserName, Verify,
+    Config, Families, LimitsConfig, StatusAddress, StatusListen, SuperSeedingMode, UserName, Verify,
 };
 use crate::choker::slots::FEWEST;
 use crate::logging::filter;
@@ -404,10 +404,10 @@ fn verify(text: &str) -> Result<Verify, String> {
     }
 }
 
-fn super_seeding(text: &str) -> Result<SuperSeeding, String> {
+fn super_seeding(text: &str) -> Result<SuperSeedingMode, String> {
     match text {
-        "auto" => Ok(SuperSeeding::Auto),
-        "off" => Ok(SuperSeeding::Off),
+        "auto" => Ok(SuperSeedingMode::Auto),
+        "off" => Ok(SuperSeedingMode::Off),
         _ => Err("must be auto or off".to_owned()),
     }
 }

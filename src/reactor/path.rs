@@ -15,7 +15,7 @@ use super::stage::{Stage, Staged};
 use super::transport::Written;
 use crate::library::catalogue::lookup::Answer;
 use crate::peer::close::CloseReason;
-use crate::peer::session::{Event, Introduction, Opening};
+use crate::peer::session::{Event, Introduction, Opening, Upload};
 use crate::storage::FileKey;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::layout::ExtentSource;
@@ -90,8 +90,15 @@ impl Connection {
             Event::Requested => shared.choker.requested(key, now),
             Event::HasPieces { first, bits } => {
                 let slot = self.active_slot.expect("an open session has a slot");
-                let activity = &mut shared.process.activity;
-                activity.swarm(slot, |swarm| swarm.has_pieces(key, first, bits));
+                // With a slot, it is shown more when its term ends.
+                let waits = !matches!(self.session.upload(), Upload::Unchoked { .. });
+                let shown = shared.process.activity.swarm(slot, |swarm| {
+                    swarm.has_pieces(key, first, bits);
+                    waits.then(|| swarm.keep_interested(key))?
+                });
+                if let Some(piece) = shown {
+                    self.session.show(piece);
+                }
             }
             Event::MetadataRequested => {
                 shared.choker.active(key, now);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::Reactor;
 use super::lifecycle::{Phase, max_peers};
 use crate::config::file::{Configured, Sources};
-use crate::config::{LimitsConfig, LiveConfig, SuperSeeding};
+use crate::config::{LimitsConfig, LiveConfig, SuperSeedingMode};
 use crate::daemon::sandbox::AllowedPaths;
 use crate::library::catalogue::live::Settings;
 use crate::rate::{RateLimiter, UPLOAD_BURST};
@@ -116,9 +116,14 @@ impl Reactor {
             auto_slots,
         } = limits;
         self.connections.max_per_address = max_peers_per_ip.unwrap_or(usize::MAX);
-        self.shared.choker.configure(*choker);
+        let mut choker = *choker;
+        if *auto_slots && self.slots.is_some() {
+            // The number that was found stays.
+            choker.max_unchoked = self.shared.choker.config().max_unchoked;
+        }
+        self.shared.choker.configure(choker);
         self.slots = auto_slots.then(|| self.slots.take().unwrap_or_default());
-        self.shared.process.super_seeds = *super_seeding == SuperSeeding::Auto;
+        self.shared.process.super_seeds = *super_seeding == SuperSeedingMode::Auto;
         self.shared.process.bucket = RateLimiter::new(*max_rate, UPLOAD_BURST, self.shared.now);
         if let Some(live) = &self.control.live {
             live.refresh(Settings::from(library));

@@ -13,7 +13,7 @@ use super::dial::Dialer;
 use super::loading::Loads;
 use super::outbox::{Body, Outbox};
 use crate::choker::Choker;
-use crate::config::{Config, SuperSeeding, Verify};
+use crate::config::{Config, SuperSeedingMode, Verify};
 use crate::library::catalogue::lookup::Library;
 use crate::metrics::Counters;
 use crate::metrics::history::History;
@@ -141,7 +141,7 @@ impl Process {
             activity: Activity::default(),
             history: History::default(),
             identity,
-            super_seeds: config.limits.super_seeding == SuperSeeding::Auto,
+            super_seeds: config.limits.super_seeding == SuperSeedingMode::Auto,
             port,
             timeouts: config.timeouts,
         })

@@ -17,6 +17,10 @@ const OPENING_MS: u64 = 25;
 /// The same otherwise.
 const STEADY_MS: u64 = 250;
 
+/// With very many slots readings are rarer: each takes a system call for each slot, and may cost a
+/// tenth of a core.
+const SLOTS_FOR_EACH_MS: u64 = 50;
+
 /// How long a peer may take from its unchoke to its first request: a round trip over a busy line.
 const FIRST_REQUEST_MS: u64 = 300;
 
@@ -76,7 +80,8 @@ impl SlotControl {
             true => OPENING_MS,
             false => STEADY_MS,
         };
-        self.read_at = now.after(pause_ms);
+        let longer_ms = self.loads.len() as u64 / SLOTS_FOR_EACH_MS;
+        self.read_at = now.after(pause_ms.max(longer_ms));
     }
 }
 
