@@ -246,6 +246,36 @@ fn slots_rotate_when_credit_is_used_up() {
     assert_eq!(second.block(1, 0, BLOCK), sample.block(1, 0, BLOCK));
 }
 
+#[test]
+fn a_term_lasts_for_a_whole_piece() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(61)
+        .piece_length(32 * BLOCK)
+        .length(64 * u64::from(BLOCK))
+        .write(dir.path())
+        .unwrap();
+    let daemon = Daemon::seed_with(
+        dir.path(),
+        &["-N", "1", "-C", "64K", "--super-seeding", "off"],
+    );
+    let mut first = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    first.until_unchoked();
+    let mut second = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    second.send(&leecher::interested());
+    for number in 0..64 {
+        first.send(&leecher::request(number / 32, number % 32 * BLOCK, BLOCK));
+    }
+    let mut served = 0;
+    first.until(|seen| {
+        served += usize::from(matches!(seen, Seen::Piece { .. }));
+        *seen == Seen::Choke
+    });
+    assert!(
+        (32..64).contains(&served),
+        "{served} blocks, of 32 in a piece"
+    );
+}
+
 /// Reads on until each of `pieces` was shown.
 fn until_shown(leecher: &mut Leecher, pieces: &BTreeSet<u32>) {
     let mut missing = pieces.clone();
