@@ -256,7 +256,8 @@ impl Choker {
         somebody_waits: bool,
         at_capacity: bool,
     ) -> Option<Verdict> {
-        let unused_terms = if term.is_used || term.is_ended {
+        // Of a renewal the caller is told, so it is his to see that a term was not used.
+        let unused_terms = if term.is_used || term.is_ended || term.length.tells_renewal {
             0
         } else {
             term.unused_terms.saturating_add(1)

@@ -369,7 +369,7 @@ impl SuperSeeding {
         Some(self.show(key, bytes))
     }
 
-    /// A leecher has lost its slot. Returns a piece to show it, so that it stays interested.
+    /// A term of a leecher is over. Returns a piece to show it, so that it stays interested.
     pub fn end_term(&mut self, key: PeerKey) -> Option<u32> {
         let leecher = self.leechers.get_mut(&key)?;
         if !leecher.is_hidden {

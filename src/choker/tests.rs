@@ -499,6 +499,23 @@ fn a_term_that_is_ended_early_is_no_fault_of_the_peer() {
 }
 
 #[test]
+fn an_unused_term_whose_renewal_is_told_does_not_end_the_peer() {
+    let mut choker = choker(2);
+    interested(&mut choker, 0..2);
+    rebalance(&mut choker, T0);
+    let length = TermLength {
+        unused_slot_ms: 2_000,
+        tells_renewal: true,
+        ..of_bytes(MIB)
+    };
+    choker.set_term(key(0), length);
+    for second in [2, 4, 6] {
+        let verdicts = rebalance_at_capacity(&mut choker, Time(second * 1000));
+        assert_eq!(verdicts, [Verdict::Renew(key(0))]);
+    }
+}
+
+#[test]
 fn a_renewal_is_told_if_that_was_set() {
     let mut choker = choker(2);
     interested(&mut choker, 0..2);

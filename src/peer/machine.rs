@@ -22,8 +22,8 @@ use crate::wire::message::{InfoHash, Message, PeerId, Request};
 /// peer: each request that is refused costs as many bytes as it brought.
 pub const CONTROL_LIMIT_BYTES: usize = 64 * 1024;
 
-/// The `have` messages that are queued together: 18 KiB.
-const SHOWN_AT_ONCE: u32 = 2048;
+/// The `have` messages that are queued together, 2 KiB: what a peer costs that does not read them.
+const SHOWN_AT_ONCE: u32 = 256;
 
 /// What a peer learns of our pieces when its handshake is complete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

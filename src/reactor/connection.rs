@@ -153,7 +153,7 @@ impl Connection {
         shared.choker.set_term(key, length);
     }
 
-    /// The peer has lost its slot.
+    /// A term of the peer is over, whether it has lost its slot or begins another.
     pub(super) fn end_term(&mut self, shared: &mut Shared) {
         let slot = self.active_slot.expect("only an open session had a slot");
         let key = self.key;

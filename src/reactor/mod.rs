@@ -646,9 +646,13 @@ impl Reactor {
             | Verdict::Disconnect(key, _)) = verdict;
             self.connections.visit(key, shared, |connection, shared| {
                 match verdict {
-                    Verdict::Unchoke(_) | Verdict::Renew(_) => {
+                    Verdict::Unchoke(_) => {
                         connection.begin_term(shared);
                         connection.session.unchoke();
+                    }
+                    Verdict::Renew(_) => {
+                        connection.end_term(shared);
+                        connection.begin_term(shared);
                     }
                     Verdict::Choke(_) => {
                         connection.choke();
