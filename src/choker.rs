@@ -487,12 +487,6 @@ impl Choker {
     }
 }
 
-/// Room for how many more a table of so many gets when it is full. If it doubled, up to half of the
-/// memory of very many idle peers would be for nobody.
-fn growth(length: usize) -> usize {
-    length / 8 + 16
-}
-
 /// A peer of which nothing is known.
 const STRANGER: Member = Member {
     idle_since: Time::NEVER,
@@ -516,10 +510,6 @@ impl Choker {
     /// The entry of a peer, which is made if there is none.
     fn member_mut(&mut self, key: PeerKey) -> &mut Member {
         let index = key.index as usize;
-        if index >= self.members.capacity() {
-            let more = index + 1 - self.members.len();
-            self.members.reserve_exact(more + growth(index));
-        }
         if index >= self.members.len() {
             self.members.resize(index + 1, None);
         }
@@ -601,9 +591,6 @@ impl Choker {
         };
         term.check_at = term.end_by_time(self.config.max_unchoked_ms);
         self.clocks.insert((term.check_at, key));
-        if self.terms.len() == self.terms.capacity() {
-            self.terms.reserve_exact(growth(self.terms.len()));
-        }
         self.member_mut(key).service = Service::Unchoked(self.terms.insert(term));
     }
 
