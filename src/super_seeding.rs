@@ -24,7 +24,7 @@
 //! ```
 //!
 //! The cost: twelve bytes for each piece while spreading, and for each leecher that has a piece one bit
-//! for each, and up to [`OPEN_MAX`] pieces that it has begun. [`PIECES_MAX`] and [`LEECHERS_MAX`] bound
+//! for each, and up to 256 pieces that it has begun. [`PIECES_MAX`] and [`LEECHERS_MAX`] bound
 //! them for a torrent: 12 bytes and 100 bits for each of 65,536 pieces are 1.6 MB. The caller bounds what all torrents
 //! take together, by `may_begin`.
 

@@ -23,8 +23,8 @@ use support::strace::{self, Injection};
 use support::torrent::{Sample, TorrentBuilder};
 use support::{poll_until, wait_until};
 
-/// With slots for peers that have not said that they are interested.
-const LAZY: &[&str] = &["--verify", "lazy", "-N", "50"];
+/// With slots for peers that have not said that they are interested, and nothing sent but answers.
+const LAZY: &[&str] = &["--verify", "lazy", "-N", "50", "--super-seeding", "off"];
 
 /// Three files, of which piece 1 has the end of the first and the second whole.
 fn three_files() -> TorrentBuilder {

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, kill_process};
 
@@ -199,19 +200,18 @@ fn random_bytes_are_not_the_same_twice() {
 
 #[test]
 fn a_socket_tells_what_it_holds_and_that_its_receiver_has_no_room() {
-    use std::io::Write;
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut sender = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (_receiver, _) = listener.accept().unwrap();
     let before = tcp_load(sender.as_fd()).unwrap();
     assert_eq!((before.held_bytes, before.receiver_limited_us), (0, 0));
     assert!(before.is_in_slow_start);
     sender.set_nonblocking(true).unwrap();
     while sender.write(&[0; 64 * 1024]).is_ok() {}
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10);
     let mut load = tcp_load(sender.as_fd()).unwrap();
     while load.receiver_limited_us == 0 {
-        assert!(std::time::Instant::now() < deadline, "{load:?}");
+        assert!(Instant::now() < deadline, "{load:?}");
         std::thread::yield_now();
         load = tcp_load(sender.as_fd()).unwrap();
     }
