@@ -13,6 +13,9 @@ OPTIONS ?=
 PROFILE ?= release
 BUILT   := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
+# What `make attack` is to do: make attack ATTACK='--only metadata --from one'
+ATTACK ?=
+
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
 
@@ -32,7 +35,7 @@ INSTALL     ?= install
 
 .PHONY: help run build install uninstall deb static quick test test-deps test-packages \
 	test-clients test-trackers test-build test-binaries test-static lint check bench bench-seeders bench-quick \
-	 bench-pairs bench-library bench-announce bench-swarm deny fuzz mutants size docs clean
+	 bench-pairs bench-library bench-announce bench-swarm attack deny fuzz mutants size docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -242,6 +245,11 @@ bench-announce: test-deps  ## announce to real trackers, 15 minutes (2 GB of dis
 bench-swarm: test-packages  ## how soon a swarm behind a line has a copy, well over an hour (needs root, 6 GB in /dev/shm)
 	$(CARGO) build --release --locked --bin hekate
 	python3 tests/bench/swarm.py --hekate '$(TARGET)/release/hekate' --data '$(TARGET)/bench'
+
+# Networks of their own take root, or a kernel with user namespaces.
+attack: test-packages  ## attack a daemon beside honest peers, an hour; prints a table
+	$(CARGO) build --release --locked --bin hekate --example attack
+	'$(TARGET)/release/examples/attack' --hekate '$(TARGET)/release/hekate' $(ATTACK)
 
 deny:  ## check dependencies: advisories, licences, duplicates, sources (installs cargo-deny)
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny@0.20.2

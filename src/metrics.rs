@@ -14,11 +14,12 @@ use crate::wire::message::InfoHash;
 /// twice as long, and the last all above four seconds.
 const BUCKETS: usize = 24;
 
-/// A distribution of durations. Recording one is two additions.
+/// A distribution of durations, and the longest of them. Recording one is two additions and a comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Histogram {
     counts: [u64; BUCKETS],
     sum_us: u64,
+    longest_us: u64,
 }
 
 impl Histogram {
@@ -29,6 +30,7 @@ impl Histogram {
             *count += 1;
         }
         self.sum_us = self.sum_us.saturating_add(us);
+        self.longest_us = self.longest_us.max(us);
     }
 
     /// Adds what another has counted.
@@ -37,6 +39,7 @@ impl Histogram {
             *count += more;
         }
         self.sum_us = self.sum_us.saturating_add(other.sum_us);
+        self.longest_us = self.longest_us.max(other.longest_us);
     }
 
     /// The number of durations.
@@ -49,6 +52,12 @@ impl Histogram {
     #[must_use]
     pub fn sum_us(&self) -> u64 {
         self.sum_us
+    }
+
+    /// The longest of them in microseconds; zero without any.
+    #[must_use]
+    pub fn longest_us(&self) -> u64 {
+        self.longest_us
     }
 
     /// For each bucket, its upper limit in microseconds (exclusive; `None` is no limit) and the

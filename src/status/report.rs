@@ -41,6 +41,7 @@ pub fn json(snapshot: &Snapshot) -> String {
                     |name, us: u64| *at(&mut status, &format!("{path}{name}")) = us.into();
                 put("median_us", histogram.quantile_us(0.5));
                 put("p99_us", histogram.quantile_us(0.99));
+                put("longest_us", histogram.longest_us());
             }
             Read::Version | Read::Tracker(_) | Read::TrackerUp | Read::Outcomes => {}
         }

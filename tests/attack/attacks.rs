@@ -1,0 +1,209 @@
+//! The attacks: what each of a crowd says, when, and whether it reads the answers.
+//!
+//! Pure: bytes and times. `crowd` plays them.
+
+use std::time::Duration;
+
+use crate::leecher::{FAST_AND_EXTENDED, handshake, interested, message, request};
+
+/// What the attackers know of the seeder's torrents.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// The torrent that honest peers download too.
+    pub(crate) info_hash: [u8; 20],
+    pub(crate) pieces: u32,
+    /// A torrent whose info dictionary is long.
+    pub(crate) long_info_hash: [u8; 20],
+    pub(crate) long_info_bytes: usize,
+}
+
+/// Makes what is sent.
+pub(crate) type Bytes = fn(&Target) -> Vec<u8>;
+
+/// What one attacker does. It comes again when it is disconnected, with all of it from the beginning.
+pub(crate) struct Attack {
+    pub(crate) name: &'static str,
+    /// Times the usual number of connections.
+    pub(crate) times: usize,
+    /// Sent first, handshake included.
+    pub(crate) opening: Bytes,
+    /// Sent each time it is unchoked; only who reads knows when that is.
+    pub(crate) when_unchoked: Bytes,
+    /// Sent again after each of these intervals.
+    pub(crate) again: Option<(Duration, Bytes)>,
+    /// Sent without a pause, as fast as the crowd's line and the seeder take it.
+    pub(crate) flood: Bytes,
+    pub(crate) reads: bool,
+    /// Leaves after so long, and comes again.
+    pub(crate) stays: Option<Duration>,
+    /// Options of the daemon beside the defaults.
+    pub(crate) options: &'static [&'static str],
+}
+
+/// So few that the crowd can take them all, in an attack on slots and in one on places.
+const FEW_SLOTS: &[&str] = &["-N", "50"];
+const FEW_PLACES: &[&str] = &["--max-peers", "500"];
+const INTERVAL: Duration = Duration::from_secs(20);
+const BLOCK: u32 = 16 * 1024;
+
+const SILENCE: Attack = Attack {
+    name: "",
+    times: 1,
+    opening: nothing,
+    when_unchoked: nothing,
+    again: None,
+    flood: nothing,
+    reads: true,
+    stays: None,
+    options: &[],
+};
+
+/// All of them, in the order of the table.
+pub(crate) const ATTACKS: &[Attack] = &[
+    Attack {
+        name: "nothing",
+        times: 0,
+        ..SILENCE
+    },
+    Attack {
+        name: "download like anybody",
+        options: FEW_SLOTS,
+        opening: |target| [hello(target), interested()].concat(),
+        when_unchoked: |target| blocks(target, 8),
+        again: Some((Duration::from_millis(200), |target| blocks(target, 8))),
+        ..SILENCE
+    },
+    Attack {
+        name: "ask for one byte each 20 s",
+        options: FEW_SLOTS,
+        opening: |target| [hello(target), interested()].concat(),
+        when_unchoked: |_| request(0, 0, 1),
+        again: Some((INTERVAL, |_| request(0, 0, 1))),
+        ..SILENCE
+    },
+    Attack {
+        name: "ask and never read",
+        options: FEW_SLOTS,
+        opening: |target| [hello(target), interested()].concat(),
+        again: Some((Duration::from_secs(1), |target| blocks(target, 64))),
+        reads: false,
+        ..SILENCE
+    },
+    Attack {
+        name: "interested, never ask",
+        options: FEW_SLOTS,
+        opening: |target| [hello(target), interested()].concat(),
+        ..SILENCE
+    },
+    Attack {
+        name: "flood requests for one byte",
+        options: FEW_SLOTS,
+        opening: |target| [hello(target), interested()].concat(),
+        flood: |target| {
+            (0..64)
+                .flat_map(|n| request(n % target.pieces, n, 1))
+                .collect()
+        },
+        ..SILENCE
+    },
+    Attack {
+        name: "say nothing",
+        options: FEW_PLACES,
+        ..SILENCE
+    },
+    Attack {
+        name: "half a handshake, and again",
+        opening: |target| hello(target)[..40].to_vec(),
+        stays: Some(Duration::from_secs(1)),
+        options: FEW_PLACES,
+        ..SILENCE
+    },
+    Attack {
+        name: "not interested each 20 s",
+        opening: |target| [hello(target), not_interested()].concat(),
+        again: Some((INTERVAL, |_| not_interested())),
+        options: FEW_PLACES,
+        ..SILENCE
+    },
+    Attack {
+        name: "toggle interest",
+        opening: hello,
+        flood: |_| [interested(), not_interested()].concat().repeat(64),
+        ..SILENCE
+    },
+    Attack {
+        name: "ask for metadata",
+        opening: long_hello,
+        flood: metadata,
+        ..SILENCE
+    },
+    Attack {
+        name: "ask for metadata, 4 times as many",
+        times: 4,
+        opening: long_hello,
+        flood: metadata,
+        ..SILENCE
+    },
+    Attack {
+        name: "ask for metadata, never read",
+        opening: long_hello,
+        flood: metadata,
+        reads: false,
+        ..SILENCE
+    },
+    Attack {
+        name: "flood requests, never read",
+        opening: |target| [hello(target), interested()].concat(),
+        flood: |target| blocks(target, 64),
+        reads: false,
+        ..SILENCE
+    },
+    Attack {
+        name: "flood haves",
+        opening: hello,
+        flood: |target| message(4, &(target.pieces - 1).to_be_bytes()).repeat(64),
+        ..SILENCE
+    },
+];
+
+fn nothing(_: &Target) -> Vec<u8> {
+    Vec::new()
+}
+
+fn not_interested() -> Vec<u8> {
+    message(3, &[])
+}
+
+/// A handshake, and that the peer has nothing yet.
+fn hello(target: &Target) -> Vec<u8> {
+    let shaken = handshake(FAST_AND_EXTENDED, target.info_hash, b"-AT0000-abcdefghijkl");
+    [shaken, message(15, &[])].concat()
+}
+
+/// A handshake for the torrent with the long info dictionary, and an extension handshake (BEP 10).
+fn long_hello(target: &Target) -> Vec<u8> {
+    let shaken = handshake(
+        FAST_AND_EXTENDED,
+        target.long_info_hash,
+        b"-AT0000-abcdefghijkl",
+    );
+    [shaken, message(20, b"\0d1:md11:ut_metadatai1eee")].concat()
+}
+
+/// Requests for whole blocks.
+fn blocks(target: &Target, count: u32) -> Vec<u8> {
+    let begin = |n: u32| n % 16 * BLOCK;
+    (0..count)
+        .flat_map(|n| request(fastrand::u32(..target.pieces), begin(n), BLOCK))
+        .collect()
+}
+
+/// Requests for each piece of the long info dictionary (BEP 9).
+fn metadata(target: &Target) -> Vec<u8> {
+    (0..target.long_info_bytes.div_ceil(16 * 1024))
+        .flat_map(|piece| {
+            let ask = format!("\u{1}d8:msg_typei0e5:piecei{piece}ee");
+            message(20, ask.as_bytes())
+        })
+        .collect()
+}
