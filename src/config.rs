@@ -16,6 +16,7 @@ use crate::choker::ChokerConfig;
 use crate::choker::slots;
 use crate::library::catalogue::live::{Settings, Source};
 use crate::library::catalogue::refresh;
+use crate::super_seeding::SuperSeedingMode;
 use crate::timers::Timeouts;
 use crate::tracker::peers::DialledTorrents;
 use crate::tracker::shard::Shard;
@@ -97,15 +98,6 @@ pub struct UserName {
     pub user: String,
     /// The group.
     pub group: Option<String>,
-}
-
-/// Whether torrents are super-seeded (BEP 16).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SuperSeedingMode {
-    /// Public torrents, while two leechers or more are connected and none is complete.
-    Auto,
-    /// No torrent.
-    Off,
 }
 
 /// An address of a status listener.

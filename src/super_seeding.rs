@@ -10,16 +10,17 @@
 //! 3. Pieces come first that no leecher has and none was shown; then those that no leecher has;
 //!    then those that the fewest have or were shown. Among equals the one that was shown last comes
 //!    first, since older ones are on their way among the leechers.
-//! 4. When the leechers together have each piece, or one of them is complete, the seeder is one
+//! 4. When the leechers together have each piece, or another complete peer is known, the seeder is one
 //!    source among others: every piece is shown to everybody, and the knowledge is dropped. So it
-//!    is when there are more than [`LEECHERS_MAX`].
+//!    is when there are more than [`LEECHERS_MAX`]. With [`SuperSeedingMode::On`] other complete peers
+//!    change nothing.
 //! 5. A leecher that this confuses is shown every piece: one that asks for what it was not shown, or
 //!    for nothing in two terms.
 //!
 //! A leecher that leaves takes its pieces along, and what it was shown is shown to others.
 //!
 //! ```text
-//!             two leechers               each piece is at a leecher; a leecher is complete
+//!             two leechers               each piece is at a leecher; another seed is known
 //!  Waiting ───────────────▶ Spreading ────────────────────────────────────────────────────▶ Over
 //! ```
 //!
@@ -52,9 +53,21 @@ const OPEN_MAX: usize = 256;
 /// Terms in a row without a block after which a leecher is shown every piece.
 const UNUSED_TERMS_LIMIT: u8 = 2;
 
+/// Which torrents are super-seeded: none that is private, and none with fewer than two leechers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SuperSeedingMode {
+    /// Those of which no other complete peer is known, from its connection or from a tracker.
+    Auto,
+    /// All.
+    On,
+    /// None.
+    Off,
+}
+
 /// What is known of the leechers of one torrent.
 #[derive(Debug)]
 pub struct SuperSeeding {
+    ends_with_seeds: bool,
     phase: Phase,
     piece_length: u32,
     total_length: u64,
@@ -128,12 +141,13 @@ pub struct Shown {
 
 /// Connecting and leaving.
 impl SuperSeeding {
-    /// Without leechers. `is_allowed`: otherwise every piece is shown to everybody.
+    /// Without leechers.
     #[must_use]
-    pub fn new(shape: &Shape, is_allowed: bool) -> Self {
+    pub fn new(shape: &Shape, mode: SuperSeedingMode) -> Self {
         let is_possible = !shape.private && shape.pieces <= PIECES_MAX;
         Self {
-            phase: match is_allowed && is_possible {
+            ends_with_seeds: mode == SuperSeedingMode::Auto,
+            phase: match mode != SuperSeedingMode::Off && is_possible {
                 true => Phase::Waiting,
                 false => Phase::Over,
             },
@@ -234,7 +248,7 @@ impl SuperSeeding {
         self.connected -= 1;
         let leecher = self.leechers.remove(&key);
         if is_complete {
-            self.end();
+            self.seed_known();
         }
         if matches!(self.phase, Phase::Spreading(_)) && self.connected < 2 {
             self.phase = Phase::Waiting;
@@ -254,6 +268,13 @@ impl SuperSeeding {
         for open in leecher.open {
             at(&mut spreading.copies, open.piece).shown -= 1;
             spreading.renew(open.piece);
+        }
+    }
+
+    /// Another complete peer of the torrent is known.
+    pub fn seed_known(&mut self) {
+        if self.ends_with_seeds {
+            self.end();
         }
     }
 
@@ -536,7 +557,7 @@ mod tests {
 
     /// A swarm of hidden leechers, the first of which is not hidden. Each was shown a piece.
     fn swarm(pieces: u32, leechers: u32) -> (SuperSeeding, Vec<Option<u32>>) {
-        let mut swarm = SuperSeeding::new(&shape(pieces), true);
+        let mut swarm = SuperSeeding::new(&shape(pieces), SuperSeedingMode::Auto);
         let mut random = Rng::with_seed(1);
         let shown = (0..leechers).map(|peer| {
             let is_hidden = swarm.hides();
@@ -581,12 +602,12 @@ mod tests {
             private: true,
             ..shape(10)
         };
-        for (shape, is_allowed) in [
-            (private, true),
-            (shape(10), false),
-            (shape(PIECES_MAX + 1), true),
+        for (shape, mode) in [
+            (private, SuperSeedingMode::On),
+            (shape(10), SuperSeedingMode::Off),
+            (shape(PIECES_MAX + 1), SuperSeedingMode::On),
         ] {
-            let mut swarm = SuperSeeding::new(&shape, is_allowed);
+            let mut swarm = SuperSeeding::new(&shape, mode);
             swarm.connected(key(0), false, true, &mut Rng::with_seed(1));
             assert!(!swarm.hides() && !swarm.wants_pieces());
             assert_eq!(swarm.begin_term(key(0), PIECE), None);
@@ -729,7 +750,7 @@ mod tests {
 
     #[test]
     fn without_memory_for_one_more_torrent_nothing_is_hidden() {
-        let mut swarm = SuperSeeding::new(&shape(10), true);
+        let mut swarm = SuperSeeding::new(&shape(10), SuperSeedingMode::Auto);
         let mut random = Rng::with_seed(1);
         swarm.connected(key(0), false, true, &mut random);
         assert_eq!(swarm.connected(key(1), true, false, &mut random), None);
@@ -770,6 +791,24 @@ mod tests {
         let shown = term(&mut swarm, 0, 3 * PIECE);
         assert!(shown.contains(before.last().unwrap()) || swarm.leechers[&key(1)].open.len() == 1);
         assert_eq!(shown.len(), 2, "all but what the second leecher was shown");
+    }
+
+    #[test]
+    fn other_seeds_change_nothing_when_it_is_turned_on() {
+        for mode in [SuperSeedingMode::Auto, SuperSeedingMode::On] {
+            for from_tracker in [true, false] {
+                let mut swarm = SuperSeeding::new(&shape(10), mode);
+                for peer in 0..4 {
+                    let is_hidden = swarm.hides();
+                    swarm.connected(key(peer), is_hidden, true, &mut Rng::with_seed(1));
+                }
+                match from_tracker {
+                    true => swarm.seed_known(),
+                    false => swarm.left(key(3), true),
+                }
+                assert_eq!(swarm.hides(), mode == SuperSeedingMode::On);
+            }
+        }
     }
 
     #[test]

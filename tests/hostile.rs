@@ -16,11 +16,12 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use hekate::choker::ChokerConfig;
-use hekate::config::{Config, LimitsConfig, StatusListen, SuperSeedingMode};
+use hekate::config::{Config, LimitsConfig, StatusListen};
 use hekate::library::catalogue::live::Settings;
 use hekate::library::catalogue::lookup::Library;
 use hekate::library::catalogue::refresh;
 use hekate::reactor::{Bound, Host};
+use hekate::super_seeding::SuperSeedingMode;
 use hekate::timers::Timeouts;
 use support::daemon::Daemon;
 use support::leecher::{self, DEADLINE, FAST, FAST_AND_EXTENDED, Leecher, PLAIN, Seen};

@@ -14,9 +14,11 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use support::daemon::Daemon;
@@ -333,6 +335,71 @@ fn with_super_seeding_off_nothing_is_hidden() {
     let sample = odd_torrent(dir.path());
     let daemon = Daemon::seed_with(dir.path(), &["--super-seeding", "off"]);
     let _first = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    let mut second = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    assert_eq!(second.receive(), Seen::HaveAll);
+}
+
+/// A tracker that knows one more complete peer than us. It answers each announce when it is told to.
+fn tracker_with_another_seed() -> (String, Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/announce", listener.local_addr().unwrap());
+    let (sender, gate) = mpsc::channel();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            gate.recv().unwrap();
+            let answer = "HTTP/1.0 200 OK\r\n\r\nd8:completei2e8:intervali1800e5:peers0:e";
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (url, sender)
+}
+
+#[test]
+fn a_seed_that_a_tracker_counts_ends_hiding_unless_it_is_turned_on() {
+    let (url, gate) = tracker_with_another_seed();
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(8).piece_length(BLOCK).length(400_000);
+    let sample = sample.announce(&[&url]).write(dir.path()).unwrap();
+    let everything: BTreeSet<u32> = (0..sample.pieces).collect();
+    for mode in ["auto", "on"] {
+        let mut daemon = Daemon::seed_with(dir.path(), &["--super-seeding", mode]);
+        let _first = Leecher::connect(daemon.address, sample.info_hash, FAST);
+        let mut second = Leecher::connect(daemon.address, sample.info_hash, FAST);
+        assert_eq!(second.receive(), Seen::HaveNone, "nothing is known yet");
+        gate.send(()).unwrap();
+        daemon.wait_for_line(": answers;");
+        let expected = match mode {
+            "auto" => {
+                until_shown(&mut second, &everything);
+                Seen::HaveAll
+            }
+            _ => Seen::HaveNone,
+        };
+        let mut third = Leecher::connect(daemon.address, sample.info_hash, FAST);
+        assert_eq!(third.receive(), expected);
+        daemon.signal("TERM");
+        gate.send(()).unwrap();
+        assert!(daemon.wait().success());
+    }
+}
+
+#[test]
+fn a_seed_that_a_tracker_has_counted_is_known_when_leechers_come() {
+    let (url, gate) = tracker_with_another_seed();
+    let dir = tempfile::tempdir().unwrap();
+    let sample = TorrentBuilder::new(8).announce(&[&url]);
+    let sample = sample.write(dir.path()).unwrap();
+    gate.send(()).unwrap();
+    let mut daemon = Daemon::seed(dir.path());
+    daemon.wait_for_line(": answers;");
+    let mut first = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    assert_eq!(first.receive(), Seen::HaveAll);
     let mut second = Leecher::connect(daemon.address, sample.info_hash, FAST);
     assert_eq!(second.receive(), Seen::HaveAll);
 }

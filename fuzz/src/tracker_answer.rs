@@ -17,6 +17,7 @@ pub fn check(body: &[u8]) {
             terms,
             tracker_id,
             warning,
+            ..
         }) => {
             assert!(bounds.contains(&terms.interval_s));
             assert!(terms.min_interval_s <= terms.interval_s);

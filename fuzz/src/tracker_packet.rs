@@ -17,7 +17,7 @@ pub fn check(datagram: &[u8]) {
         Packet::Connected { connection } => {
             assert_eq!(connection.to_be_bytes(), datagram[8..16]);
         }
-        Packet::Announced { terms } => {
+        Packet::Announced { terms, .. } => {
             assert!((MIN_INTERVAL_S..=MAX_INTERVAL_S).contains(&terms.interval_s));
         }
         Packet::Failed { reason } => assert!(!reason.chars().any(char::is_control)),

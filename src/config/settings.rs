@@ -181,7 +181,7 @@ settings! {
             "Upload limit in bytes per second, for all peers together; K, M, G are powers of 1024",
             |config, values| optional(&mut config.limits.max_rate, values, bytes);
         "super-seeding", One("MODE"), Value("auto"), RELOAD,
-            "Send each piece of a torrent once while nobody else has all of it (BEP 16): auto, for public torrents with two leechers or more, or off",
+            "Send each piece of a public torrent once, when two leechers or more are there (BEP 16): auto, while nobody else is known to have all of it, on, or off",
             |config, values| one(&mut config.limits.super_seeding, values, super_seeding);
     }
     "Trackers" {
@@ -407,8 +407,9 @@ fn verify(text: &str) -> Result<Verify, String> {
 fn super_seeding(text: &str) -> Result<SuperSeedingMode, String> {
     match text {
         "auto" => Ok(SuperSeedingMode::Auto),
+        "on" => Ok(SuperSeedingMode::On),
         "off" => Ok(SuperSeedingMode::Off),
-        _ => Err("must be auto or off".to_owned()),
+        _ => Err("must be auto, on or off".to_owned()),
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::peer::key::PeerKey;
-use crate::super_seeding::SuperSeeding;
+use crate::super_seeding::{SuperSeeding, SuperSeedingMode};
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
@@ -66,14 +66,18 @@ pub(super) struct Activity {
 impl Activity {
     /// A peer has come for this torrent. Returns the torrent's slot, and whether the peer is its only
     /// one.
-    pub(super) fn join(&mut self, torrent: &Arc<Torrent>, super_seeds: bool) -> (ActiveSlot, bool) {
+    pub(super) fn join(
+        &mut self,
+        torrent: &Arc<Torrent>,
+        mode: SuperSeedingMode,
+    ) -> (ActiveSlot, bool) {
         let torrents = &mut self.torrents;
         let slot = *self.slots.entry(torrent.id).or_insert_with(|| {
             let slot = torrents.insert(Active {
                 torrent: Arc::clone(torrent),
                 peers: 0,
                 sent_bytes: 0,
-                swarm: SuperSeeding::new(&torrent.shape, super_seeds),
+                swarm: SuperSeeding::new(&torrent.shape, mode),
                 window: 0,
                 window_bytes: 0,
                 last_window_bytes: 0,
@@ -113,6 +117,13 @@ impl Activity {
         self.counted_pieces -= u64::from(before);
         self.to_reveal.extend(to_reveal);
         answer
+    }
+
+    /// A tracker knows another complete peer of the torrent.
+    pub(super) fn seed_known(&mut self, torrent: TorrentId) {
+        if let Some(slot) = self.slots.get(&torrent) {
+            self.swarm(*slot, SuperSeeding::seed_known);
+        }
     }
 
     /// Returns true if there is memory for one more torrent that is super-seeded.

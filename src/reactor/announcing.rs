@@ -195,6 +195,18 @@ impl Announcing {
         announcer.map_or_else(Vec::new, Announcer::take_peers)
     }
 
+    /// Returns true if a tracker has counted another complete peer of a torrent when it answered last.
+    pub(super) fn has_other_seed(&self, torrent: TorrentId) -> bool {
+        let announcer = self.announcer.as_ref();
+        announcer.is_some_and(|announcer| announcer.has_other_seed(torrent))
+    }
+
+    /// Takes the torrents with peers of which a tracker has counted another complete peer.
+    pub(super) fn take_seeded(&mut self) -> Vec<TorrentId> {
+        let announcer = self.announcer.as_mut();
+        announcer.map_or_else(Vec::new, Announcer::take_seeded)
+    }
+
     /// The address that connections are dialled from, unless that family is not served.
     pub(super) fn source(&self, is_v6: bool) -> Option<IpAddr> {
         let family = if is_v6 { Family::V6 } else { Family::V4 };

@@ -533,7 +533,11 @@ impl Reactor {
 
     /// Announces to trackers, and dials the peers that they name.
     fn announce(&mut self) {
-        self.shared.process.announcing.turn(self.shared.now);
+        let process = &mut self.shared.process;
+        process.announcing.turn(self.shared.now);
+        for torrent in process.announcing.take_seeded() {
+            process.activity.seed_known(torrent);
+        }
         self.dial();
     }
 

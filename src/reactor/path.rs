@@ -72,11 +72,14 @@ impl Connection {
                     shared.process.dialer.connected(dialled);
                 }
                 let torrent = (self.torrent.as_ref()).expect("a session opens for a torrent");
-                let super_seeds = shared.process.super_seeds;
-                let (slot, is_only) = shared.process.activity.join(torrent, super_seeds);
+                let process = &mut shared.process;
+                let (slot, is_only) = process.activity.join(torrent, process.super_seeding);
                 self.active_slot = Some(slot);
                 if is_only {
-                    shared.process.announcing.joined(torrent, now);
+                    process.announcing.joined(torrent, now);
+                    if process.announcing.has_other_seed(torrent.id) {
+                        process.activity.seed_known(torrent.id);
+                    }
                 }
                 self.meet_swarm(slot, shared);
                 shared.choker.connected(key, now);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::Reactor;
 use super::lifecycle::{Phase, max_peers};
 use crate::config::file::{Configured, Sources};
-use crate::config::{LimitsConfig, LiveConfig, SuperSeedingMode};
+use crate::config::{LimitsConfig, LiveConfig};
 use crate::daemon::sandbox::AllowedPaths;
 use crate::library::catalogue::live::Settings;
 use crate::rate::{RateLimiter, UPLOAD_BURST};
@@ -123,7 +123,7 @@ impl Reactor {
         }
         self.shared.choker.configure(choker);
         self.slots = auto_slots.then(|| self.slots.take().unwrap_or_default());
-        self.shared.process.super_seeds = *super_seeding == SuperSeedingMode::Auto;
+        self.shared.process.super_seeding = *super_seeding;
         self.shared.process.bucket = RateLimiter::new(*max_rate, UPLOAD_BURST, self.shared.now);
         if let Some(live) = &self.control.live {
             live.refresh(Settings::from(library));

@@ -13,7 +13,7 @@ use super::dial::Dialer;
 use super::loading::Loads;
 use super::outbox::{Body, Outbox};
 use crate::choker::Choker;
-use crate::config::{Config, SuperSeedingMode, Verify};
+use crate::config::{Config, Verify};
 use crate::library::catalogue::lookup::Library;
 use crate::metrics::Counters;
 use crate::metrics::history::History;
@@ -21,6 +21,7 @@ use crate::peer::key::PeerKey;
 use crate::peer::session::Sent;
 use crate::rate::{RateLimiter, UPLOAD_BURST};
 use crate::storage::{Storage, StorageLimits};
+use crate::super_seeding::SuperSeedingMode;
 use crate::timers::{Alarms, Time, Timeouts};
 use crate::torrent::catalogue::Torrent;
 use crate::wire::extension::METADATA_PIECE_LENGTH;
@@ -62,8 +63,7 @@ pub(super) struct Process {
     pub(super) activity: Activity,
     pub(super) history: History,
     pub(super) identity: PeerId,
-    /// Torrents are super-seeded while nobody else has them (BEP 16).
-    pub(super) super_seeds: bool,
+    pub(super) super_seeding: SuperSeedingMode,
     /// The port that peers learn from our extension handshake.
     pub(super) port: u16,
     pub(super) timeouts: Timeouts,
@@ -141,7 +141,7 @@ impl Process {
             activity: Activity::default(),
             history: History::default(),
             identity,
-            super_seeds: config.limits.super_seeding == SuperSeedingMode::Auto,
+            super_seeding: config.limits.super_seeding,
             port,
             timeouts: config.timeouts,
         })

@@ -119,6 +119,8 @@ pub enum Answer {
         tracker_id: Option<Box<[u8]>>,
         /// A message for a person, with unprintable bytes escaped.
         warning: Option<String>,
+        /// Complete peers, ourselves included; 0 if it was not said.
+        seeds: u32,
     },
     /// The announce was refused.
     Refused {
@@ -148,18 +150,23 @@ pub fn parse_answer(body: &[u8]) -> Result<Answer, AnswerError> {
     let (mut interval, mut min_interval) = (None, None);
     let (mut failure, mut warning, mut tracker_id) = (None, None, None);
     let mut retry = Retry::Unsaid;
-    let mut has_peers = false;
+    let (mut has_peers, mut seeds) = (false, 0);
     for entry in Dictionary::open(body)? {
         match entry? {
-            (b"interval", value) => interval = seconds(value),
-            (b"min interval", value) => min_interval = seconds(value),
+            (b"interval", value) => interval = number(value),
+            (b"min interval", value) => min_interval = number(value),
             (b"failure reason", Value::Bytes(reason)) => failure = Some(shown(reason)),
             (b"warning message", Value::Bytes(text)) => warning = Some(shown(text)),
             (b"tracker id", Value::Bytes(id)) if id.len() <= MAX_TRACKER_ID_BYTES => {
                 tracker_id = Some(id.into());
             }
             (b"retry in", value) => retry = parse_retry(value),
-            (b"peers" | b"peers6" | b"complete" | b"incomplete", _) => has_peers = true,
+            (b"complete", value) => {
+                has_peers = true;
+                seeds = number(value)
+                    .map_or(0, |count| u32::try_from(count.max(0)).unwrap_or(u32::MAX));
+            }
+            (b"peers" | b"peers6" | b"incomplete", _) => has_peers = true,
             _ => {}
         }
     }
@@ -173,13 +180,14 @@ pub fn parse_answer(body: &[u8]) -> Result<Answer, AnswerError> {
         terms: Terms::new(interval, min_interval),
         tracker_id,
         warning,
+        seeds,
     })
 }
 
 /// A number, which some trackers write as a string.
-fn seconds(value: Value<'_>) -> Option<i64> {
+fn number(value: Value<'_>) -> Option<i64> {
     match value {
-        Value::Integer(seconds) => Some(seconds.saturated()),
+        Value::Integer(number) => Some(number.saturated()),
         Value::Bytes(digits) => std::str::from_utf8(digits).ok()?.parse().ok(),
         _ => None,
     }
@@ -190,7 +198,7 @@ fn parse_retry(value: Value<'_>) -> Retry {
     if value == Value::Bytes(b"never") {
         return Retry::Never;
     }
-    match seconds(value) {
+    match number(value) {
         Some(minutes) if minutes > 0 => {
             let terms = Terms::new(Some(minutes.saturating_mul(60)), None);
             Retry::After(terms.interval_s)
@@ -217,6 +225,7 @@ mod tests {
             },
             tracker_id: None,
             warning: None,
+            seeds: 0,
         }
     }
 
@@ -229,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_usual_answer_is_parsed() {
-        let body = b"d8:completei1e10:incompletei0e8:intervali1800e12:min intervali900e5:peers0:e";
+        let body = b"d8:completei0e10:incompletei0e8:intervali1800e12:min intervali900e5:peers0:e";
         assert_eq!(parse_answer(body), Ok(terms(1800, 900)));
         let body = b"d8:intervali600e5:peersld2:ip9:127.0.0.14:porti1eee6:peers60:ejunk";
         assert_eq!(parse_answer(body), Ok(terms(600, 450)));
@@ -256,6 +265,22 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn complete_peers_are_counted() {
+        for (body, expected) in [
+            (&b"d8:completei2ee"[..], 2),
+            (b"d8:complete1:2e", 2),
+            (b"d8:completei-2ee", 0),
+            (b"d8:completei99999999999999999999ee", u32::MAX),
+            (b"d8:intervali60ee", 0),
+        ] {
+            let Ok(Answer::Accepted { seeds, .. }) = parse_answer(body) else {
+                panic!("refused");
+            };
+            assert_eq!(seeds, expected, "{}", body.escape_ascii());
+        }
     }
 
     #[test]

@@ -197,6 +197,8 @@ pub struct Announcer {
     report: Report,
     /// Peers that trackers have named since [`Announcer::take_peers`].
     peers: Vec<(InfoHash, SocketAddr)>,
+    /// Torrents with peers of which a tracker has counted another seed since [`Announcer::take_seeded`].
+    seeded: Vec<TorrentId>,
     /// The lists of trackers of an index that is being added, by their numbers there.
     index_lists: HashMap<u32, ListId>,
     checked_at: Time,
@@ -231,6 +233,7 @@ impl Announcer {
             redirects: Redirects::default(),
             report: Report::default(),
             peers: Vec::new(),
+            seeded: Vec::new(),
             index_lists: HashMap::new(),
             checked_at: now,
             random: fastrand::Rng::new(),
@@ -380,6 +383,17 @@ impl Announcer {
     /// Takes the peers that trackers have named, each with its torrent.
     pub fn take_peers(&mut self) -> Vec<(InfoHash, SocketAddr)> {
         std::mem::take(&mut self.peers)
+    }
+
+    /// Returns true if a tracker has counted another complete peer of a torrent when it answered last.
+    #[must_use]
+    pub fn has_other_seed(&self, torrent: TorrentId) -> bool {
+        self.schedule.has_other_seed(torrent)
+    }
+
+    /// Takes the torrents with peers of which a tracker has counted another complete peer.
+    pub fn take_seeded(&mut self) -> Vec<TorrentId> {
+        std::mem::take(&mut self.seeded)
     }
 
     /// The socket with that number is ready.

@@ -38,8 +38,11 @@ const DETACHED: EntryId = EntryId(0xffff_fff0);
 /// In `prev` of an entry in no chain: it is about to be announced.
 const PREFETCHED: u32 = 4;
 
-/// Seconds since the start of the process: seventeen years.
-const DUE_MASK: u32 = (1 << 29) - 1;
+/// Seconds since the start of the process: eight years.
+const DUE_MASK: u32 = (1 << 28) - 1;
+
+/// In `due`: the last answer of the tracker counted a complete peer beside us.
+const HAS_OTHER_SEED: u32 = 1 << 28;
 
 /// In `due`: the entry is in the first chain of its queue, not in that of its second.
 const IN_FIRST: u32 = 1 << 29;
@@ -320,6 +323,23 @@ impl Entries {
         );
     }
 
+    /// The families by which the tracker may count us: those by which it has accepted `started`, or an
+    /// announce is under way. The entry is in no chain.
+    pub(super) fn families(&self, entry: EntryId) -> u32 {
+        let Entry { prev, due, .. } = self.entry(entry);
+        let under_way = prev.0.saturating_sub(DETACHED.0) & 3;
+        (under_way | ((due & STARTED_ANYWHERE) / STARTED)).count_ones()
+    }
+
+    /// Returns true if the last answer of the tracker counted a complete peer beside us.
+    pub(super) fn has_other_seed(&self, entry: EntryId) -> bool {
+        self.entry(entry).due & HAS_OTHER_SEED != 0
+    }
+
+    pub(super) fn set_has_other_seed(&mut self, entry: EntryId, has: bool) {
+        set_bits(&mut self.entry_mut(entry).due, HAS_OTHER_SEED, has);
+    }
+
     /// It is about to be announced, or no longer. The entry is in no chain.
     pub(super) fn set_prefetched(&mut self, entry: EntryId, prefetched: bool) {
         self.set_detached(entry, PREFETCHED, prefetched);
@@ -513,7 +533,10 @@ mod tests {
         let entry = entries.allocate(Owner::Torrent(TorrentId(9)), 1).unwrap();
         entries.set_started(entry, Family::V6, true);
         entries.set_busy(entry, Family::V4, true);
+        assert_eq!(entries.families(entry), 2);
         entries.set_due_s(entry, u32::MAX);
+        assert!(!entries.has_other_seed(entry));
+        entries.set_has_other_seed(entry, true);
         assert_eq!(entries.due_s(entry), DUE_MASK);
         assert!(entries.is_started(entry, Family::V6) && !entries.is_started(entry, Family::V4));
         assert_eq!(entries.state(entry), EntryState::UnderWay);
@@ -524,7 +547,8 @@ mod tests {
         assert_eq!(entries.due_s(entry), 5);
         entries.set_prefetched(entry, true);
         assert_eq!(entries.state(entry), EntryState::Prefetched);
-        assert!(entries.is_busy(entry));
+        assert!(entries.is_busy(entry) && entries.has_other_seed(entry));
+        assert_eq!(entries.families(entry), 1);
         entries.set_prefetched(entry, false);
         assert_eq!(entries.state(entry), EntryState::Detached);
     }

@@ -529,6 +529,26 @@ impl Schedule {
         }
     }
 
+    /// A tracker has counted the complete peers of an entry whose announce is under way; it counts us
+    /// once for each family. Returns the torrent if there is another and it has peers.
+    pub fn count_seeds(&mut self, entry: EntryId, seeds: u32) -> Option<TorrentId> {
+        let has_other = seeds > self.entries.families(entry);
+        self.entries.set_has_other_seed(entry, has_other);
+        let (torrent, _) = self.torrent(entry);
+        (has_other && self.torrents.with_peers.contains_key(&torrent)).then_some(torrent)
+    }
+
+    /// Returns true if a tracker has counted another complete peer of a torrent when it answered last.
+    #[must_use]
+    pub fn has_other_seed(&self, torrent: TorrentId) -> bool {
+        let Some(Record { list, first, .. }) = self.torrents.find(torrent) else {
+            return false;
+        };
+        let length = self.torrents.lists.count(list) as usize;
+        let mut entries = first.following().take(length);
+        entries.any(|entry| self.entries.has_other_seed(entry))
+    }
+
     /// The torrent of an entry that is in a queue or under way.
     fn torrent(&self, entry: EntryId) -> (TorrentId, Record) {
         let owner = self.entries.owner(entry);

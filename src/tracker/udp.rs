@@ -37,6 +37,8 @@ pub enum Packet {
     Announced {
         /// When the tracker wants the next announce.
         terms: Terms,
+        /// Complete peers, ourselves included.
+        seeds: u32,
     },
     /// The request was refused.
     Failed {
@@ -126,8 +128,9 @@ pub fn parse(datagram: &[u8]) -> Result<(u32, Packet), PacketError> {
             // The interval is signed. Leechers and seeders follow and are required.
             let interval = read_u32(&mut rest)?.cast_signed();
             read_u32(&mut rest)?;
-            read_u32(&mut rest)?;
+            let seeds = read_u32(&mut rest)?;
             Packet::Announced {
+                seeds,
                 terms: Terms::new(Some(interval.into()), None),
             }
         }
@@ -236,10 +239,11 @@ mod tests {
             ))
         );
         assert_eq!(
-            parse(b"\0\0\0\x01\0\0\0\x07\0\0\x07\x08\0\0\0\0\0\0\0\x01peers!"),
+            parse(b"\0\0\0\x01\0\0\0\x07\0\0\x07\x08\0\0\0\x02\0\0\0\x03peers!"),
             Ok((
                 7,
                 Packet::Announced {
+                    seeds: 3,
                     terms: Terms::new(Some(1800), None)
                 }
             ))
@@ -264,7 +268,7 @@ mod tests {
                 &[0; 8],
             ]
             .concat();
-            let Ok((_, Packet::Announced { terms })) = parse(&packet) else {
+            let Ok((_, Packet::Announced { terms, .. })) = parse(&packet) else {
                 panic!("no answer");
             };
             assert_eq!(terms.interval_s, expected);

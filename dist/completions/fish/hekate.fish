@@ -46,7 +46,7 @@ complete -c hekate -n "__fish_hekate_using_subcommand seed" -l max-peers-per-ip 
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s C -l credit -d 'Bytes that a peer may be sent before it gives up its slot, if others are waiting; K, M, G are powers of 1024 [default: 1M]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s T -l max-unchoked-time -d 'Seconds that a peer may hold a slot, if others are waiting [default: 300]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l max-rate -d 'Upload limit in bytes per second, for all peers together; K, M, G are powers of 1024 [default: no limit]' -r
-complete -c hekate -n "__fish_hekate_using_subcommand seed" -l super-seeding -d 'Send each piece of a torrent once while nobody else has all of it (BEP 16): auto, for public torrents with two leechers or more, or off [default: auto]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l super-seeding -d 'Send each piece of a public torrent once, when two leechers or more are there (BEP 16): auto, while nobody else is known to have all of it, on, or off [default: auto]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l tracker-override -d 'Announce every torrent to this tracker only [default: the trackers of each torrent]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l shard -d 'Announce only share I of N, when N machines serve the same library; each machine still serves every torrent [default: all]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l announce-ip -d 'IP address to report to trackers; many ignore it [default: the source address of the announce]' -r

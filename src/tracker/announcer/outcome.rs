@@ -176,6 +176,7 @@ impl Announcer {
                 terms,
                 tracker_id,
                 warning,
+                seeds,
             } => {
                 self.report.count(origin.tracker, |sums| &mut sums.accepted);
                 if let Some(id) = tracker_id {
@@ -185,6 +186,8 @@ impl Announcer {
                     let what = format_args!("warns: {warning}");
                     self.report.warn(origin.tracker, what, now);
                 }
+                let with_other = self.schedule.count_seeds(request.entry, seeds);
+                self.seeded.extend(with_other);
                 Outcome::Accepted(terms)
             }
             Answer::Refused { reason, retry } => {

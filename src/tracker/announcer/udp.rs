@@ -127,7 +127,8 @@ impl UdpRoute {
         };
         let answer = match packet {
             Packet::Connected { .. } => return TransportEvent::Unanswered(request),
-            Packet::Announced { terms } => Answer::Accepted {
+            Packet::Announced { terms, seeds } => Answer::Accepted {
+                seeds,
                 terms,
                 tracker_id: None,
                 warning: None,
