@@ -241,10 +241,20 @@ bench-announce: test-deps  ## announce to real trackers, 15 minutes (2 GB of dis
 	$(CARGO) build --release --locked --bins --example make-index --example bench-announce
 	@'$(TARGET)/release/examples/bench-announce'
 
+LIBTORRENT := 2.1.1
+PYTHON     := $(abspath $(TARGET))/python
+
 # One host for each leecher takes network namespaces, and those take root.
-bench-swarm: test-packages  ## how soon a swarm behind a line has a copy, well over an hour (needs root, 6 GB in /dev/shm)
+bench-swarm: TEST_PACKAGES += transmission-daemon python3-venv
+bench-swarm: test-packages $(PYTHON)/libtorrent-$(LIBTORRENT)  ## how soon a swarm behind a line has a copy, an hour; the report goes to docs/benchmarks/ (needs root, 6 GB in /dev/shm)
 	$(CARGO) build --release --locked --bin hekate
-	python3 tests/bench/swarm.py --hekate '$(TARGET)/release/hekate' --data '$(TARGET)/bench'
+	python3 tests/bench/swarm.py --hekate '$(TARGET)/release/hekate' --data '$(TARGET)/bench' --out docs/benchmarks
+
+# What people use. Debian's is years older, and leeches worse.
+$(PYTHON)/libtorrent-$(LIBTORRENT):
+	/usr/bin/python3 -m venv '$(PYTHON)'
+	'$(PYTHON)/bin/pip' install --quiet libtorrent==$(LIBTORRENT)
+	@touch '$@'
 
 # Networks of their own take root, or a kernel with user namespaces.
 attack: test-packages  ## attack a daemon beside honest peers, an hour; prints a table

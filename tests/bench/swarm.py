@@ -1,6 +1,6 @@
 """How soon a swarm has a copy: real leechers behind shaped lines, one seeder after the other.
 
-usage: python3 tests/bench/swarm.py [--cells NAME,...] [--seeders NAME,...] [--out DIRECTORY]
+usage: python3 tests/bench/swarm.py [--cells NAME;...] [--seeders NAME,...] [--out DIRECTORY]
 
 Each leecher and the seeder is a host of its own on one bridge (lines.py). All leechers know each
 other and the seeder, and begin at the same moment. Nobody can be faster than two bounds (Kumar and
@@ -14,11 +14,11 @@ What is said of a run, over these bounds:
   without the seeder;
 - copies: how many times its content the seeder sent until the last leecher was complete.
 
-Needs root, iproute2 and python3-libtorrent. Nothing else should run meanwhile.
+With --out it writes a table, a page with plots and all figures there. Needs root, iproute2 and libtorrent
+in target/python (`make bench-swarm` installs it). Nothing else should run meanwhile.
 """
 
 import argparse
-import json
 import math
 import os
 import select
@@ -34,9 +34,13 @@ from pathlib import Path
 
 import data
 import lines
+import swarm_report
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+# With the libtorrent that leeches, and is one of the seeders.
+PYTHON = TARGET / "python" / "bin" / "python3"
 PORT = 6881
 MIB = 1 << 20
 KIB = 1 << 10
@@ -95,7 +99,7 @@ def hekate(program, *options):
 def libtorrent(*options):
     """The command of libtorrent as a seeder with its defaults."""
     def command(_work, torrent, address):
-        return ["/usr/bin/python3", HERE / "swarm_seeder.py", torrent, address, *options]
+        return [PYTHON, HERE / "swarm_seeder.py", torrent, address, *options]
     return command
 
 
@@ -146,7 +150,7 @@ class Leecher:
         out.mkdir()
         arguments = [torrent, out, host.address] + (["--leave"] if leave else [])
         self.process = subprocess.Popen(
-            host.command("/usr/bin/python3", HERE / "swarm_leecher.py", *arguments),
+            host.command(PYTHON, HERE / "swarm_leecher.py", *arguments),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         if self.process.stdout.readline().strip() != b"ready":
             raise RuntimeError(f"the leecher at {host.address} did not start")
@@ -212,6 +216,7 @@ def run(cell, seed, seeder, leechers):
     addresses = [seed.address] + [leecher.host.address for leecher in leechers]
     sent = seed.sent_bytes()
     start = time.time()
+    line = []
     while not all(leecher.completed for leecher in leechers):
         elapsed = time.time() - start
         for number, leecher in enumerate(leechers):
@@ -225,6 +230,8 @@ def run(cell, seed, seeder, leechers):
         time.sleep(0.05)
         for leecher in leechers:
             leecher.read()
+        if elapsed >= len(line) + 1:
+            line.append(seed.sent_bytes() - sent)
     sent = seed.sent_bytes() - sent
     pieces = -(-cell.size // cell.piece)
     first = {}
@@ -241,21 +248,21 @@ def run(cell, seed, seeder, leechers):
         "copy": copy / cell.copy_bound(),
         "copies": sent / cell.size,
         "first_pieces": sorted(round(when - start, 2) for when in first.values()),
+        "sent_each_second": line,
         "completed": sorted(round(seconds, 2) for seconds in times),
     }
 
 
 def arguments():
     """The command line."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", help="only those whose name contains one of these, by commas")
+    parser.add_argument("--cells", help="only those whose name contains one of these, separated by semicolons")
     parser.add_argument("--seeders", help="only these, by name, separated by commas")
-    parser.add_argument("--hekate", type=Path, default=target / "release" / "hekate")
-    parser.add_argument("--data", type=Path, default=target / "bench", help="where content is kept")
+    parser.add_argument("--hekate", type=Path, default=TARGET / "release" / "hekate")
+    parser.add_argument("--data", type=Path, default=TARGET / "bench", help="where content is kept")
     parser.add_argument("--work", type=Path, default=Path("/dev/shm"), help="where copies go")
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a file for all figures, as JSON")
+    parser.add_argument("--out", type=Path, help="the directory of swarm.json, swarm.md and swarm.html")
     return parser.parse_args()
 
 
@@ -288,7 +295,7 @@ def main():
                       f"copies {result['copies']:5.2f}  median {result['median_seconds']:6.1f} s",
                       flush=True)
     if options.out:
-        options.out.write_text(json.dumps(figures, indent=1) + "\n")
+        swarm_report.write(options.out, figures, CELLS)
 
 
 if __name__ == "__main__":
