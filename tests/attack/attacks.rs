@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::leecher::{FAST_AND_EXTENDED, handshake, interested, message, request};
+use crate::leecher::{FAST_AND_EXTENDED, cancel, handshake, interested, message, request};
 
 /// What the attackers know of the seeder's torrents.
 #[derive(Clone, Debug)]
@@ -34,13 +34,16 @@ pub(crate) struct Attack {
     /// Sent without a pause, as fast as the crowd's line and the seeder take it.
     pub(crate) flood: Bytes,
     pub(crate) reads: bool,
+    /// The flood goes by UDP, a datagram each; nothing else is sent.
+    pub(crate) datagrams: bool,
     /// Leaves after so long, and comes again.
     pub(crate) stays: Option<Duration>,
     /// Options of the daemon beside the defaults.
     pub(crate) options: &'static [&'static str],
 }
 
-/// So few that the crowd can take them all, in an attack on slots and in one on places.
+/// So few that the crowd can take them all: in attacks on slots, and in those on places, where there
+/// are twice as many attackers as places.
 const FEW_SLOTS: &[&str] = &["-N", "50"];
 const FEW_PLACES: &[&str] = &["--max-peers", "500"];
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -54,6 +57,7 @@ const SILENCE: Attack = Attack {
     again: None,
     flood: nothing,
     reads: true,
+    datagrams: false,
     stays: None,
     options: &[],
 };
@@ -109,6 +113,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
     Attack {
         name: "say nothing",
         options: FEW_PLACES,
+        times: 2,
         ..SILENCE
     },
     Attack {
@@ -116,6 +121,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         opening: |target| hello(target)[..40].to_vec(),
         stays: Some(Duration::from_secs(1)),
         options: FEW_PLACES,
+        times: 2,
         ..SILENCE
     },
     Attack {
@@ -123,6 +129,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         opening: |target| [hello(target), not_interested()].concat(),
         again: Some((INTERVAL, |_| not_interested())),
         options: FEW_PLACES,
+        times: 2,
         ..SILENCE
     },
     Attack {
@@ -159,9 +166,88 @@ pub(crate) const ATTACKS: &[Attack] = &[
         ..SILENCE
     },
     Attack {
+        name: "flood cancels and the same request",
+        options: FEW_SLOTS,
+        opening: |target| [hello(target), interested()].concat(),
+        flood: |_| {
+            [request(0, 0, BLOCK), cancel(0, 0, BLOCK)]
+                .concat()
+                .repeat(64)
+        },
+        ..SILENCE
+    },
+    Attack {
         name: "flood haves",
         opening: hello,
         flood: |target| message(4, &(target.pieces - 1).to_be_bytes()).repeat(64),
+        ..SILENCE
+    },
+    Attack {
+        name: "flood bitfields",
+        opening: hello,
+        flood: |target| message(5, &vec![0x55; target.pieces.div_ceil(8) as usize]).repeat(64),
+        ..SILENCE
+    },
+    Attack {
+        name: "flood keep-alives and unknown messages",
+        opening: hello,
+        flood: |_| {
+            let unknown = [9, 13, 21, 23, 99].map(|id| message(id, &[0; 48]));
+            [
+                [0; 4].as_slice(),
+                &unknown.concat(),
+                &message(20, &[77; 200]),
+            ]
+            .concat()
+            .repeat(16)
+        },
+        ..SILENCE
+    },
+    Attack {
+        name: "flood extension handshakes",
+        opening: long_hello,
+        flood: |_| {
+            let names = (0..700).map(|n| format!("6:ut_{n:03}i{}e", n % 256));
+            let names: String = names.collect();
+            message(
+                20,
+                format!("\0d1:md{names}e1:v200:{}e", "x".repeat(200)).as_bytes(),
+            )
+        },
+        ..SILENCE
+    },
+    Attack {
+        name: "begin long messages, drip a byte each second",
+        opening: |target| {
+            let begun = message(20, &[b'd'; 16_000]);
+            [hello(target), begun[..15_000].to_vec()].concat()
+        },
+        again: Some((Duration::from_secs(1), |_| vec![b'e'])),
+        ..SILENCE
+    },
+    Attack {
+        name: "illegal requests, and again",
+        opening: |target| [hello(target), request(target.pieces, 0, BLOCK)].concat(),
+        ..SILENCE
+    },
+    Attack {
+        name: "unknown torrents, and again",
+        opening: |_| {
+            let unknown = std::array::from_fn(|_| fastrand::u8(..));
+            handshake(FAST_AND_EXTENDED, unknown, b"-AT0000-abcdefghijkl")
+        },
+        ..SILENCE
+    },
+    Attack {
+        name: "flood uTP SYNs",
+        flood: |_| {
+            // BEP 29: ST_SYN of version 1, a connection id, times, a window, a sequence number.
+            let syn = [
+                0x41, 0, 0x12, 0x34, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 1, 0, 0,
+            ];
+            syn.to_vec()
+        },
+        datagrams: true,
         ..SILENCE
     },
 ];

@@ -1,7 +1,7 @@
 //! The attackers: hundreds of connections on one thread, which say what an attack says.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use crate::frames::{CHOKE, Frames, UNCHOKE};
 const SENT_BYTES_PER_SECOND: f64 = 50e6;
 /// Connections that are opened in a second at most, as from a machine that scans.
 const CONNECTS_PER_SECOND: f64 = 2000.0;
+/// Small ones, of the same line.
+const SENT_DATAGRAMS_PER_SECOND: f64 = 200e3;
 /// A place that was lost is tried again so soon.
 const RECONNECT_AFTER: Duration = Duration::from_millis(50);
 /// So much of a flood is sent to one before the next one's turn, and read at once.
@@ -99,6 +101,9 @@ pub(crate) fn attack(
     stop: &AtomicBool,
     stats: &Stats,
 ) -> io::Result<()> {
+    if attack.datagrams {
+        return flood_datagrams(attack, target, seeder, sources, stop, stats);
+    }
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(1024);
     let mut attackers: Vec<Attacker> = sources
@@ -142,6 +147,46 @@ pub(crate) fn attack(
             } else if now >= attacker.reconnect_at && crowd.connects.left >= 1.0 {
                 crowd.connects.left -= 1.0;
                 attacker.connect(&crowd, now, poll.registry(), Token(number))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sends the flood as datagrams until `stop`, from each of `sources` in turn. What comes back is
+/// counted and is no more than what an attacker could have sent to somebody else in our name.
+fn flood_datagrams(
+    attack: &Attack,
+    target: &Target,
+    seeder: impl Fn(IpAddr) -> SocketAddr,
+    sources: &[IpAddr],
+    stop: &AtomicBool,
+    stats: &Stats,
+) -> io::Result<()> {
+    let datagram = (attack.flood)(target);
+    let sockets: Vec<UdpSocket> = sources
+        .iter()
+        .map(|source| {
+            let socket = UdpSocket::bind(SocketAddr::new(*source, 0))?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        })
+        .collect::<io::Result<_>>()?;
+    let mut line = Bucket::new(SENT_DATAGRAMS_PER_SECOND);
+    let mut buffer = [0; 2048];
+    while !stop.load(Ordering::Relaxed) {
+        for (socket, source) in sockets.iter().zip(sources) {
+            while line.left < 1.0 {
+                std::thread::sleep(TICK);
+                line.fill(Instant::now());
+            }
+            line.left -= 1.0;
+            if let Ok(count) = socket.send_to(&datagram, seeder(*source)) {
+                stats.sent_bytes.fetch_add(count as u64, Ordering::Relaxed);
+            }
+            while let Ok(count) = socket.recv(&mut buffer) {
+                let received = &stats.received_bytes;
+                received.fetch_add(count as u64, Ordering::Relaxed);
             }
         }
     }

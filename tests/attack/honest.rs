@@ -18,10 +18,9 @@ const BYTES_PER_SECOND: f64 = 1e6;
 pub(crate) struct Outcome {
     /// From the first packet to the first byte of a block, or why there was none.
     pub(crate) first_byte: Result<Duration, Failure>,
-    /// Seconds in which it was unchoked, and in which it was connected or wanted to be, from
-    /// `counted_from` on.
+    /// How long it was connected and how long unchoked, from `counted_from` on.
+    pub(crate) connected: Duration,
     pub(crate) unchoked: Duration,
-    pub(crate) present: Duration,
     pub(crate) bytes: u64,
     /// Connections that the seeder has closed after the first block.
     pub(crate) lost: u32,
@@ -52,7 +51,7 @@ pub(crate) fn visit(source: IpAddr, seeder: SocketAddr, target: &Target, visit: 
     let mut outcome = Outcome {
         first_byte: Err(Failure::Late),
         unchoked: Duration::ZERO,
-        present: Duration::ZERO,
+        connected: Duration::ZERO,
         bytes: 0,
         lost: 0,
     };
@@ -62,6 +61,7 @@ pub(crate) fn visit(source: IpAddr, seeder: SocketAddr, target: &Target, visit: 
         let mut connection = Connection::new(target, begun, visit.counted_from);
         let ended = connection.run(source, seeder, end, visit.until, &mut outcome);
         connection.choked(&mut outcome);
+        outcome.connected += connection.connected();
         match ended {
             Err(error) if !is_late(&error) => {
                 if outcome.first_byte.is_err() {
@@ -78,7 +78,6 @@ pub(crate) fn visit(source: IpAddr, seeder: SocketAddr, target: &Target, visit: 
             break;
         }
     }
-    outcome.present = Instant::now().saturating_duration_since(begun.max(visit.counted_from));
     outcome
 }
 
@@ -92,6 +91,7 @@ struct Connection<'a> {
     counted_from: Instant,
     /// Pieces that the seeder shows; `None` once it has shown all.
     shown: Option<Vec<u32>>,
+    connected_at: Option<Instant>,
     unchoked_at: Option<Instant>,
     in_flight: u32,
 }
@@ -103,6 +103,7 @@ impl Connection<'_> {
             begun,
             counted_from,
             shown: Some(Vec::new()),
+            connected_at: None,
             unchoked_at: None,
             in_flight: 0,
         }
@@ -127,6 +128,7 @@ impl Connection<'_> {
         stream.write_all(&hello)?;
         let mut theirs = [0; 68];
         read_exact(&mut stream, &mut theirs, end)?;
+        self.connected_at = Some(Instant::now());
         // What a client says after the handshake: BEP 10, BEP 6, BEP 3.
         let opening = [
             message(20, b"\0d1:md11:ut_metadatai1e6:ut_pexi2eee"),
@@ -210,6 +212,16 @@ impl Connection<'_> {
         }
         self.in_flight += wanted;
         stream.write_all(&bytes)
+    }
+
+    fn connected(&self) -> Duration {
+        self.connected_at
+            .map_or(Duration::ZERO, |since| self.counted(since))
+    }
+
+    /// From `since` to now, without what is before slots are counted.
+    fn counted(&self, since: Instant) -> Duration {
+        Instant::now().saturating_duration_since(since.max(self.counted_from))
     }
 
     /// The slot is lost, or the connection.

@@ -124,7 +124,8 @@ pub(crate) struct Peaks {
     /// What its sockets hold.
     pub(crate) kernel_mib: f64,
     pub(crate) turn_ms: f64,
-    /// Seconds of all peers in slots, from when slots were counted.
+    /// Seconds of all peers connected, and in slots, from when they were counted.
+    pub(crate) connected_seconds: f64,
     pub(crate) unchoked_seconds: f64,
 }
 
@@ -226,8 +227,13 @@ impl Seeder {
             if let Some(from) = *self.counted_from.lock().unwrap()
                 && now > from
             {
+                let seconds = (now - last.max(from)).as_secs_f64();
                 let unchoked = number(&status, "/peers/unchoked");
-                peaks.unchoked_seconds += unchoked * (now - last.max(from)).as_secs_f64();
+                let others = ["handshaking", "choked", "waiting"];
+                let others = others.map(|state| number(&status, &format!("/peers/{state}")));
+                let connected = unchoked + others.iter().sum::<f64>();
+                peaks.connected_seconds += connected * seconds;
+                peaks.unchoked_seconds += unchoked * seconds;
             }
             last = now;
             peaks.turn_ms = number(&status, "/turn/longest_us") / 1e3;
