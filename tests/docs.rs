@@ -248,7 +248,13 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn every_file_that_is_named_exists() {
-    for page in ["ARCHITECTURE", "GLOSSARY", "CONTRIBUTING", "INDEX"] {
+    for page in [
+        "ARCHITECTURE",
+        "GLOSSARY",
+        "CONTRIBUTING",
+        "INDEX",
+        "SECURITY",
+    ] {
         let text = read(format!("docs/{page}.md"));
         let named = text.lines().flat_map(quoted);
         let paths = named.filter(|name| {
@@ -258,6 +264,28 @@ fn every_file_that_is_named_exists() {
         for path in paths {
             assert!(root().join(path).exists(), "docs/{page}.md: {path}");
         }
+    }
+}
+
+#[test]
+fn every_test_that_is_named_exists() {
+    let code: String = ["src", "tests"]
+        .iter()
+        .flat_map(|directory| files_in(directory, "rs"))
+        .map(read)
+        .collect();
+    let page = read("docs/SECURITY.md");
+    let classes = table(&page, "## Classes of holes");
+    let tests: Vec<&str> = classes
+        .iter()
+        .filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next())
+        .flat_map(quoted)
+        .filter(|name| name.contains('_') && !name.contains('/'))
+        .collect();
+    assert!(tests.len() > 20, "{tests:?}");
+    for name in tests {
+        let is_fuzz = Path::new(&format!("fuzz/fuzz_targets/{name}.rs")).exists();
+        assert!(is_fuzz || code.contains(&format!("fn {name}()")), "{name}");
     }
 }
 

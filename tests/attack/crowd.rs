@@ -85,7 +85,6 @@ impl Bucket {
 struct Crowd<'a> {
     attack: &'a Attack,
     target: &'a Target,
-    opening: Vec<u8>,
     flood: Vec<u8>,
     connects: Bucket,
     line: Bucket,
@@ -113,7 +112,6 @@ pub(crate) fn attack(
     let mut crowd = Crowd {
         attack,
         target,
-        opening: (attack.opening)(target),
         flood: (attack.flood)(target),
         connects: Bucket::new(CONNECTS_PER_SECOND),
         line: Bucket::new(SENT_BYTES_PER_SECOND),
@@ -243,7 +241,7 @@ impl Attacker {
                 let both = Interest::READABLE | Interest::WRITABLE;
                 registry.register(&mut stream, token, both)?;
                 fresh.stream = Some(stream);
-                fresh.pending.clone_from(&crowd.opening);
+                fresh.pending = (crowd.attack.opening)(crowd.target);
                 if let Some((interval, _)) = crowd.attack.again {
                     fresh.next_again = now + interval;
                 }
