@@ -20,6 +20,15 @@ pub(crate) struct Target {
 /// Makes what is sent.
 pub(crate) type Bytes = fn(&Target) -> Vec<u8>;
 
+/// How much of the answers an attacker reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reads {
+    All,
+    /// So many bytes a second.
+    Slowly(u32),
+    Nothing,
+}
+
 /// What one attacker does. It comes again when it is disconnected, with all of it from the beginning.
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
@@ -33,7 +42,7 @@ pub(crate) struct Attack {
     pub(crate) again: Option<(Duration, Bytes)>,
     /// Sent without a pause, as fast as the crowd's line and the seeder take it.
     pub(crate) flood: Bytes,
-    pub(crate) reads: bool,
+    pub(crate) reads: Reads,
     /// The flood goes by UDP, a datagram each; nothing else is sent.
     pub(crate) datagrams: bool,
     /// Leaves after so long, and comes again.
@@ -56,7 +65,7 @@ const SILENCE: Attack = Attack {
     when_unchoked: nothing,
     again: None,
     flood: nothing,
-    reads: true,
+    reads: Reads::All,
     datagrams: false,
     stays: None,
     options: &[],
@@ -90,7 +99,16 @@ pub(crate) const ATTACKS: &[Attack] = &[
         options: FEW_SLOTS,
         opening: |target| [hello(target), interested()].concat(),
         again: Some((Duration::from_secs(1), |target| blocks(target, 64))),
-        reads: false,
+        reads: Reads::Nothing,
+        ..SILENCE
+    },
+    Attack {
+        name: "ask and read 1 KB/s",
+        options: FEW_SLOTS,
+        opening: |target| [hello(target), interested()].concat(),
+        when_unchoked: |target| blocks(target, 64),
+        again: Some((INTERVAL, |target| blocks(target, 2))),
+        reads: Reads::Slowly(1000),
         ..SILENCE
     },
     Attack {
@@ -120,6 +138,14 @@ pub(crate) const ATTACKS: &[Attack] = &[
         name: "half a handshake, and again",
         opening: |target| hello(target)[..40].to_vec(),
         stays: Some(Duration::from_secs(1)),
+        options: FEW_PLACES,
+        times: 2,
+        ..SILENCE
+    },
+    Attack {
+        name: "shake hands, leave, and again",
+        opening: |target| [hello(target), interested()].concat(),
+        stays: Some(Duration::from_millis(200)),
         options: FEW_PLACES,
         times: 2,
         ..SILENCE
@@ -155,14 +181,14 @@ pub(crate) const ATTACKS: &[Attack] = &[
         name: "ask for metadata, never read",
         opening: long_hello,
         flood: metadata,
-        reads: false,
+        reads: Reads::Nothing,
         ..SILENCE
     },
     Attack {
         name: "flood requests, never read",
         opening: |target| [hello(target), interested()].concat(),
         flood: |target| blocks(target, 64),
-        reads: false,
+        reads: Reads::Nothing,
         ..SILENCE
     },
     Attack {
@@ -179,7 +205,13 @@ pub(crate) const ATTACKS: &[Attack] = &[
     Attack {
         name: "flood haves",
         opening: hello,
-        flood: |target| message(4, &(target.pieces - 1).to_be_bytes()).repeat(64),
+        flood: |target| {
+            // All but the last piece, or it would be a seed.
+            let pieces = 0..target.pieces - 1;
+            pieces
+                .flat_map(|index| message(4, &index.to_be_bytes()))
+                .collect()
+        },
         ..SILENCE
     },
     Attack {

@@ -9,7 +9,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::attacks::{Attack, Target};
+use crate::attacks::{Attack, Reads, Target};
 use crate::frames::{CHOKE, Frames, UNCHOKE};
 
 /// What all attackers together send in a second at most: a line of 400 Mbit/s. An attacker has a
@@ -27,6 +27,7 @@ const STEP_BYTES: usize = 16 * 1024;
 const UNREAD_BYTES: usize = 4096;
 /// What the seeder does not take is not piled up further.
 const PENDING_BYTES: usize = 1 << 20;
+const SLOW_READ_INTERVAL: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(5);
 
 /// What the crowd has done so far. Read while it runs.
@@ -49,6 +50,9 @@ struct Attacker {
     since: Instant,
     frames: Frames,
     writable: bool,
+    readable: bool,
+    /// When one that reads slowly reads again.
+    next_read: Instant,
     /// What is to be sent, and how far it is.
     pending: Vec<u8>,
     written: usize,
@@ -126,8 +130,12 @@ pub(crate) fn attack(
             let attacker = &mut attackers[event.token().0];
             attacker.writable |= event.is_writable();
             let alive = match attack.reads {
-                true => attacker.read(&mut buffer, &crowd),
-                false => !event.is_read_closed() && !event.is_error(),
+                Reads::All => attacker.read(&mut buffer, &crowd),
+                Reads::Slowly(_) => {
+                    attacker.readable |= event.is_readable();
+                    !event.is_error()
+                }
+                Reads::Nothing => !event.is_read_closed() && !event.is_error(),
             };
             if attacker.stream.is_some() && !alive {
                 stats.closed.fetch_add(1, Ordering::Relaxed);
@@ -141,7 +149,7 @@ pub(crate) fn attack(
         for number in (first..sources.len()).chain(0..first) {
             let attacker = &mut attackers[number];
             if attacker.stream.is_some() {
-                attacker.advance(&mut crowd, now);
+                attacker.advance(&mut crowd, now, &mut buffer);
             } else if now >= attacker.reconnect_at && crowd.connects.left >= 1.0 {
                 crowd.connects.left -= 1.0;
                 attacker.connect(&crowd, now, poll.registry(), Token(number))?;
@@ -191,7 +199,7 @@ fn flood_datagrams(
     Ok(())
 }
 
-fn open_socket(source: IpAddr, seeder: SocketAddr, reads: bool) -> io::Result<TcpStream> {
+fn open_socket(source: IpAddr, seeder: SocketAddr, reads: Reads) -> io::Result<TcpStream> {
     let socket = Socket::new(
         Domain::for_address(seeder),
         Type::STREAM,
@@ -199,7 +207,7 @@ fn open_socket(source: IpAddr, seeder: SocketAddr, reads: bool) -> io::Result<Tc
     )?;
     socket.bind(&SocketAddr::new(source, 0).into())?;
     socket.set_nonblocking(true)?;
-    if !reads {
+    if reads != Reads::All {
         socket.set_recv_buffer_size(UNREAD_BYTES)?;
     }
     match socket.connect(&seeder.into()) {
@@ -220,6 +228,8 @@ impl Attacker {
             since: now,
             frames: Frames::new(),
             writable: false,
+            readable: false,
+            next_read: now,
             pending: Vec::new(),
             written: 0,
             flood_at: 0,
@@ -254,7 +264,7 @@ impl Attacker {
         Ok(())
     }
 
-    fn advance(&mut self, crowd: &mut Crowd, now: Instant) {
+    fn advance(&mut self, crowd: &mut Crowd, now: Instant, buffer: &mut [u8]) {
         let stays = crowd.attack.stays;
         if stays.is_some_and(|stay| now - self.since >= stay) {
             return self.disconnect(now, crowd.stats);
@@ -265,6 +275,17 @@ impl Attacker {
             self.next_again = now + interval;
             if self.pending.len() < PENDING_BYTES {
                 self.pending.extend(what(crowd.target));
+            }
+        }
+        if let Reads::Slowly(bytes) = crowd.attack.reads
+            && self.readable
+            && now >= self.next_read
+        {
+            self.next_read = now + SLOW_READ_INTERVAL;
+            let bytes = f64::from(bytes) * SLOW_READ_INTERVAL.as_secs_f64();
+            if !self.read(&mut buffer[..bytes as usize], crowd) {
+                crowd.stats.closed.fetch_add(1, Ordering::Relaxed);
+                return self.disconnect(now, crowd.stats);
             }
         }
         self.write(crowd, now);
@@ -297,8 +318,14 @@ impl Attacker {
                         self.pending
                             .extend((crowd.attack.when_unchoked)(crowd.target));
                     }
+                    if crowd.attack.reads != Reads::All {
+                        return true;
+                    }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return true;
+                }
                 Err(error) if error.kind() == ErrorKind::NotConnected => return true,
                 Err(_) => return false,
             }
