@@ -139,7 +139,7 @@ quick:  ## the tests that need nothing installed and take less than a minute onc
 
 # Debian's names for what the tests start; `ip` and `unshare` give each client a network of its own.
 TEST_PACKAGES := strace transmission-cli aria2 rtorrent qbittorrent-nox python3-libtorrent \
-	opentracker nginx-light iproute2 util-linux bsdutils chromium man-db bash zsh fish shellcheck \
+	opentracker nginx-light bindfs iproute2 util-linux bsdutils chromium man-db bash zsh fish shellcheck \
 	systemd systemd-container logrotate lintian musl-tools openssl
 # What comes from npm is kept with what is built.
 CLIENTS := $(abspath $(TARGET))/clients

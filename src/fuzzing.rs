@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::library::watch::mounts;
+use crate::mounts;
 use crate::storage::ledger::ledger_file;
 use crate::wire::message::InfoHash;
 

@@ -26,6 +26,7 @@
 //! | [`logging`]  | the log: its file, its format, repeated messages                       |
 //! | [`locked`]   | a file that one process locks                                          |
 //! | [`net`]      | non-blocking sockets as every part opens them                          |
+//! | [`disks`]    | which disk a path lies on, told by the mount table                     |
 //! | [`workers`]  | bounded pools of threads for what may block                           |
 //! | [`fuzzing`]  | doors for the fuzz targets to private parsers                          |
 //! | [`sys`]      | every `unsafe` line: system calls that no library makes safe           |
@@ -38,11 +39,13 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod daemon;
+pub mod disks;
 pub mod fuzzing;
 pub mod library;
 pub mod locked;
 pub mod logging;
 pub mod metrics;
+mod mounts;
 pub mod net;
 pub mod peer;
 pub mod progress;

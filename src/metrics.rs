@@ -239,6 +239,8 @@ pub struct Snapshot {
     pub storage: StorageCounters,
     /// The first of the pieces that are not served because their hash was wrong.
     pub bad_pieces: Vec<(InfoHash, u32)>,
+    /// The disks that hang, by their mount points, each with seconds since then.
+    pub hung_disks: Vec<(String, u64)>,
     /// The size of the library.
     pub library: LibrarySize,
     /// Torrents with a peer.

@@ -7,8 +7,8 @@
 //! progress have scoped ones too.
 //!
 //! A `Pool` starts threads when jobs come and lets them leave when none do. Jobs wait in lanes, one
-//! for each device or name. Lanes take turns, and none may keep all threads: a disk that is slow, or
-//! hangs, must not delay one that is not.
+//! for each disk or name. Lanes take turns, and none may keep all threads: a disk that is slow, or
+//! hangs, must not delay one that is not. A job that needs several disks goes from lane to lane.
 //!
 //! The panic of a job's work is contained: the outcome is an error. A long-lived thread cannot answer
 //! one, so its panic ends the process, as that of the loop does, and the service manager restarts it.
@@ -46,6 +46,10 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How long something that failed is not tried again, so that no peer can make a disk seek at will.
 /// Unit: milliseconds.
 pub const FAILED_RETRY_MS: u64 = 2_000;
+
+/// How many disks may hang, each with all the threads that a pool has for one, before the others have one
+/// thread each. A thread that waits costs some 20 KiB.
+pub(crate) const DISKS: usize = 4;
 
 /// Most failures of one kind that are remembered, in some 400 KiB. If more fail at once, as when a disk
 /// is gone, the first are tried again sooner.
@@ -152,25 +156,40 @@ pub(crate) fn wake(waker: &Waker) {
     }
 }
 
+/// What a job of a [`Pool`] comes to.
+pub(crate) enum Step<L, T> {
+    /// It has ended, with an outcome or without.
+    Done(Option<T>),
+    /// It goes on in another lane, whose turn it waits for.
+    Goes(L, Work<L, T>),
+}
+
+/// The work of a job, or what is left of it.
+pub(crate) type Work<L, T> = Box<dyn FnOnce() -> Step<L, T> + Send>;
+
 /// Something to do that may block.
-struct Job<T> {
-    /// Has an outcome or none.
-    work: Box<dyn FnOnce() -> Option<T> + Send>,
-    lane: Option<u64>,
+struct Job<L, T> {
+    work: Work<L, T>,
     queued_at: Instant,
 }
 
-/// A pool of threads whose jobs have outcomes of one type. Dropped, it forgets the jobs that wait and
-/// lets its threads leave; it waits for none, since one may hang on a disk for ever.
-pub(crate) struct Pool<T>(Arc<Shared<T>>);
+/// A pool of threads whose jobs have outcomes of one type. `L` names a lane. Dropped, it forgets the
+/// jobs that wait and lets its threads leave; it waits for none, since one may hang on a disk for ever.
+pub(crate) struct Pool<L, T>(Arc<Shared<L, T>>);
 
 /// What kind of threads a pool has.
 #[derive(Clone, Copy)]
 pub(crate) struct PoolConfig {
     /// What one is called; the system lists it as `hekate-` and this.
     pub(crate) role: &'static str,
-    /// How many there are at most.
+    /// How many there are at most, apart from those of `spare`.
     pub(crate) threads_max: usize,
+    /// How many work for one lane at most.
+    pub(crate) lane_threads_max: usize,
+    /// Whether a lane of which no job is under way gets a thread beyond `threads_max`, and one with no
+    /// job waiting gets room beyond `queued_max`. Then no lane waits for another, whatever number of them
+    /// hangs; peers must not be able to make lanes.
+    pub(crate) spare: bool,
     /// How many jobs wait at most.
     pub(crate) queued_max: usize,
     /// How long one without work stays.
@@ -180,14 +199,27 @@ pub(crate) struct PoolConfig {
 }
 
 impl PoolConfig {
-    /// Threads of the loop's priority, which stay for [`IDLE`].
+    /// Threads of the loop's priority, which stay for [`IDLE`]. A lane may have three quarters of them.
     pub(crate) fn new(role: &'static str, threads_max: usize, queued_max: usize) -> Self {
         PoolConfig {
             role,
             threads_max,
+            lane_threads_max: threads_max - threads_max / 4,
+            spare: false,
             queued_max,
             idle: IDLE,
             niceness: 0,
+        }
+    }
+
+    /// The same for disks: so many threads for one, [`DISKS`] times as many in all, and never none for
+    /// one of them.
+    pub(crate) fn for_disks(role: &'static str, threads: usize, queued_max: usize) -> Self {
+        PoolConfig {
+            threads_max: threads * DISKS,
+            lane_threads_max: threads,
+            spare: true,
+            ..Self::new(role, threads, queued_max)
         }
     }
 }
@@ -199,8 +231,8 @@ pub(crate) struct Load {
     pub(crate) durations: Histogram,
 }
 
-struct Shared<T> {
-    queue: Mutex<Queue<T>>,
+struct Shared<L, T> {
+    queue: Mutex<Queue<L, T>>,
     /// A job has come, or the pool is closed.
     ready: Condvar,
     outcomes: Mutex<Vec<T>>,
@@ -208,13 +240,15 @@ struct Shared<T> {
     config: PoolConfig,
 }
 
-struct Queue<T> {
-    lanes: BTreeMap<Option<u64>, Lane<T>>,
+struct Queue<L, T> {
+    lanes: BTreeMap<L, Lane<L, T>>,
     /// The lane whose turn it was.
-    turn: Option<u64>,
+    turn: Option<L>,
     queued: usize,
+    /// Of these, those that their lanes have threads for.
+    runnable: usize,
     threads: usize,
-    idle_threads: usize,
+    busy_threads: usize,
     /// How long jobs took, from being queued to their end.
     durations: Histogram,
     /// The last attempt to start a thread has failed, and the log has said so.
@@ -222,12 +256,15 @@ struct Queue<T> {
     closed: bool,
 }
 
-struct Lane<T> {
-    jobs: VecDeque<Job<T>>,
-    busy_threads: usize,
+struct Lane<L, T> {
+    jobs: VecDeque<Job<L, T>>,
+    /// When each job under way began, the first first.
+    under_way: VecDeque<Instant>,
+    /// When the last one ended.
+    ended: Option<Instant>,
 }
 
-impl<T: Send + 'static> Pool<T> {
+impl<L: Ord + Clone + Send + 'static, T: Send + 'static> Pool<L, T> {
     /// A pool whose threads are started when there is work, and that wakes the loop by `waker`.
     pub(crate) fn new(waker: Arc<Waker>, config: PoolConfig) -> Self {
         Self(Arc::new(Shared {
@@ -235,8 +272,9 @@ impl<T: Send + 'static> Pool<T> {
                 lanes: BTreeMap::new(),
                 turn: None,
                 queued: 0,
+                runnable: 0,
                 threads: 0,
-                idle_threads: 0,
+                busy_threads: 0,
                 durations: Histogram::default(),
                 no_thread: false,
                 closed: false,
@@ -248,24 +286,33 @@ impl<T: Send + 'static> Pool<T> {
         }))
     }
 
-    /// Queues a job. It contains the panics of its work, see [`contained`]. `lane` names what it will wait for, a device for
-    /// example; jobs for which that is unknown share a lane. Never blocks.
+    /// Queues a job. It contains the panics of its work, see [`contained`]. `lane` names what it will
+    /// wait for, a disk for example. Never blocks.
     pub(crate) fn submit(
         &self,
-        lane: Option<u64>,
+        lane: &L,
         work: impl FnOnce() -> Option<T> + Send + 'static,
     ) -> Result<(), QueueFull> {
+        self.submit_step(lane, move || Step::Done(work()))
+    }
+
+    /// Queues a job that may wait for more than one lane, one after the other.
+    pub(crate) fn submit_step(
+        &self,
+        lane: &L,
+        work: impl FnOnce() -> Step<L, T> + Send + 'static,
+    ) -> Result<(), QueueFull> {
+        let config = &self.0.config;
         let mut queue = self.0.queue();
-        if queue.queued >= self.0.config.queued_max {
+        if !queue.has_room(lane, config) {
             return Err(QueueFull);
         }
-        queue.lane(lane).jobs.push_back(Job {
+        let job = Job {
             work: Box::new(work),
-            lane,
             queued_at: Instant::now(),
-        });
-        queue.queued += 1;
-        if queue.queued > queue.idle_threads && queue.threads < self.0.config.threads_max {
+        };
+        queue.push(lane.clone(), job, config);
+        if queue.wants_thread(lane, config) {
             match self.0.start_thread() {
                 Ok(()) => {
                     queue.threads += 1;
@@ -273,11 +320,10 @@ impl<T: Send + 'static> Pool<T> {
                 }
                 Err(error) => {
                     if !mem::replace(&mut queue.no_thread, true) {
-                        log::warn!("cannot start a {} thread: {error}", self.0.config.role);
+                        log::warn!("cannot start a {} thread: {error}", config.role);
                     }
                     if queue.threads == 0 {
-                        queue.lane(lane).jobs.pop_back();
-                        queue.queued -= 1;
+                        queue.withdraw(lane);
                         return Err(QueueFull);
                     }
                 }
@@ -298,6 +344,21 @@ impl<T: Send + 'static> Pool<T> {
         }
     }
 
+    /// Whether a job is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.0.queue().busy_threads > 0
+    }
+
+    /// The lanes with a job that has been under way for so long, and of which none has ended since.
+    pub(crate) fn stuck(&self, at_least: Duration) -> Vec<L> {
+        let queue = self.0.queue();
+        let is_long = |since: &Instant| since.elapsed() >= at_least;
+        let stuck = queue.lanes.iter().filter(|(_, lane)| {
+            lane.under_way.front().is_some_and(is_long) && lane.ended.as_ref().is_none_or(is_long)
+        });
+        stuck.map(|(number, _)| number.clone()).collect()
+    }
+
     /// Takes what has come of the jobs so far.
     pub(crate) fn take_outcomes(&self) -> Vec<T> {
         mem::take(&mut *lock(&self.0.outcomes))
@@ -314,77 +375,28 @@ impl<T: Send + 'static> Pool<T> {
     }
 }
 
-impl<T> fmt::Debug for Pool<T> {
+impl<L, T> fmt::Debug for Pool<L, T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Pool({})", self.0.config.role)
     }
 }
 
-impl<T> Drop for Pool<T> {
+impl<L, T> Drop for Pool<L, T> {
     fn drop(&mut self) {
         let mut queue = self.0.queue();
         queue.closed = true;
         for lane in queue.lanes.values_mut() {
             lane.jobs.clear();
         }
-        queue.queued = 0;
+        (queue.queued, queue.runnable) = (0, 0);
         drop(queue);
         self.0.ready.notify_all();
     }
 }
 
-impl<T> Shared<T> {
-    fn queue(&self) -> MutexGuard<'_, Queue<T>> {
+impl<L, T> Shared<L, T> {
+    fn queue(&self) -> MutexGuard<'_, Queue<L, T>> {
         lock(&self.queue)
-    }
-
-    fn start_thread(self: &Arc<Self>) -> io::Result<()>
-    where
-        T: Send + 'static,
-    {
-        let shared = Arc::clone(self);
-        spawn(self.config.role, move || {
-            if let Err(error) = sys::set_niceness(shared.config.niceness) {
-                log::debug!(
-                    "{} threads keep the default priority: {error}",
-                    shared.config.role
-                );
-            }
-            shared.work();
-        })
-    }
-
-    /// The life of a thread.
-    fn work(&self) {
-        while let Some(job) = self.next_job() {
-            // What only the job still holds, a mapping perhaps, is dropped before the outcome is taken.
-            let outcome = (job.work)();
-            self.queue().finished(job.lane, job.queued_at.elapsed());
-            if let Some(outcome) = outcome {
-                self.publish(outcome);
-            }
-        }
-    }
-
-    /// Waits for a job. `None` when none has come for long enough, or the pool is closed.
-    fn next_job(&self) -> Option<Job<T>> {
-        let mut queue = self.queue();
-        let mut rested = false;
-        loop {
-            if let Some(job) = queue.take(self.config.threads_max) {
-                return Some(job);
-            }
-            if rested || queue.closed {
-                queue.threads -= 1;
-                return None;
-            }
-            queue.idle_threads += 1;
-            let waited = self.ready.wait_timeout(queue, self.config.idle);
-            let (guard, result) = waited.unwrap_or_else(PoisonError::into_inner);
-            queue = guard;
-            queue.idle_threads -= 1;
-            rested = result.timed_out();
-        }
     }
 
     fn publish(&self, outcome: T) {
@@ -401,41 +413,151 @@ impl<T> Shared<T> {
     }
 }
 
-impl<T> Queue<T> {
-    fn lane(&mut self, number: Option<u64>) -> &mut Lane<T> {
-        self.lanes.entry(number).or_insert_with(|| Lane {
-            jobs: VecDeque::new(),
-            busy_threads: 0,
+impl<L: Ord + Clone + Send + 'static, T: Send + 'static> Shared<L, T> {
+    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        spawn(self.config.role, move || {
+            if let Err(error) = sys::set_niceness(shared.config.niceness) {
+                log::debug!(
+                    "{} threads keep the default priority: {error}",
+                    shared.config.role
+                );
+            }
+            shared.work();
         })
     }
 
-    /// The next job of the next lane that has one and may have another thread.
-    fn take(&mut self, threads_max: usize) -> Option<Job<T>> {
-        // A quarter stays for the other lanes.
-        let share = threads_max - threads_max / 4;
-        let behind = (Bound::Excluded(self.turn), Bound::Unbounded);
-        let mut lanes = (self.lanes.range(behind)).chain(self.lanes.range(..=self.turn));
-        let (&number, _) =
-            lanes.find(|(_, lane)| !lane.jobs.is_empty() && lane.busy_threads < share)?;
-        self.turn = number;
-        let lane = self.lane(number);
-        let job = lane.jobs.pop_front()?;
-        lane.busy_threads += 1;
-        self.queued -= 1;
-        Some(job)
+    /// The life of a thread.
+    fn work(&self) {
+        while let Some((lane, job, began)) = self.next_job() {
+            // What only the job still holds, a mapping perhaps, is dropped before the outcome is taken.
+            let step = (job.work)();
+            let mut queue = self.queue();
+            queue.finished(&lane, began, &self.config);
+            match step {
+                Step::Done(outcome) => {
+                    queue.record(job.queued_at.elapsed());
+                    drop(queue);
+                    outcome
+                        .into_iter()
+                        .for_each(|outcome| self.publish(outcome));
+                }
+                Step::Goes(..) if queue.closed => {}
+                Step::Goes(lane, work) => {
+                    let queued_at = job.queued_at;
+                    queue.push(lane, Job { work, queued_at }, &self.config);
+                }
+            }
+        }
     }
 
-    /// A job of this lane has ended. Lanes without jobs are removed, as devices come and go.
-    fn finished(&mut self, number: Option<u64>, took: Duration) {
+    /// Waits for a job. `None` when none has come for long enough, or the pool is closed.
+    fn next_job(&self) -> Option<(L, Job<L, T>, Instant)> {
+        let mut queue = self.queue();
+        let mut rested = false;
+        loop {
+            if let Some(taken) = queue.take(&self.config) {
+                return Some(taken);
+            }
+            if rested || queue.closed {
+                queue.threads -= 1;
+                return None;
+            }
+            let waited = self.ready.wait_timeout(queue, self.config.idle);
+            let (guard, result) = waited.unwrap_or_else(PoisonError::into_inner);
+            queue = guard;
+            rested = result.timed_out();
+        }
+    }
+}
+
+impl<L: Ord + Clone, T> Queue<L, T> {
+    /// Whether a job may be added to a lane: it leaves half of the room to those that are still to come.
+    fn has_room(&self, lane: &L, config: &PoolConfig) -> bool {
+        let waiting = self.lanes.get(lane).map_or(0, |lane| lane.jobs.len());
+        let others = self.queued - waiting;
+        let share = match config.spare {
+            true => (config.queued_max.saturating_sub(others) / 2).max(1),
+            false => config.queued_max.saturating_sub(others),
+        };
+        waiting < share
+    }
+
+    fn push(&mut self, lane: L, job: Job<L, T>, config: &PoolConfig) {
+        let lane = self.lanes.entry(lane).or_insert_with(|| Lane {
+            jobs: VecDeque::new(),
+            under_way: VecDeque::new(),
+            ended: None,
+        });
+        lane.jobs.push_back(job);
+        self.queued += 1;
+        self.runnable += usize::from(lane.jobs.len() <= lane.free_threads(config));
+    }
+
+    /// Takes back the job that was pushed last, for which there is no thread at all.
+    fn withdraw(&mut self, lane: &L) {
+        self.lanes.remove(lane);
+        (self.queued, self.runnable) = (0, 0);
+    }
+
+    /// Whether another thread is to be started for the job that was just added to this lane.
+    fn wants_thread(&self, lane: &L, config: &PoolConfig) -> bool {
+        let lane = self.lanes.get(lane);
+        let is_alone = lane.is_some_and(|lane| lane.under_way.is_empty() && lane.jobs.len() == 1);
+        let is_allowed = self.threads < config.threads_max || (config.spare && is_alone);
+        self.runnable > self.threads - self.busy_threads && is_allowed
+    }
+
+    /// The next job of the next lane that has one and may have another thread.
+    fn take(&mut self, config: &PoolConfig) -> Option<(L, Job<L, T>, Instant)> {
+        let is_below_max = self.busy_threads < config.threads_max;
+        let may_go = |(_, lane): &(&L, &Lane<L, T>)| {
+            let is_first = config.spare && lane.under_way.is_empty();
+            let is_allowed = is_first || (is_below_max && lane.free_threads(config) > 0);
+            is_allowed && !lane.jobs.is_empty()
+        };
+        let behind = self.turn.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.lanes.range((behind, Bound::Unbounded)).find(may_go);
+        let (number, _) = next.or_else(|| self.lanes.iter().find(may_go))?;
+        let number = number.clone();
+        let lane = self.lanes.get_mut(&number)?;
+        let (job, now) = (lane.jobs.pop_front()?, Instant::now());
+        lane.under_way.push_back(now);
+        self.busy_threads += 1;
+        self.queued -= 1;
+        self.runnable -= 1;
+        self.turn = Some(number.clone());
+        Some((number, job, now))
+    }
+
+    /// A job of this lane has ended that began then. Lanes without jobs are removed, as disks come and
+    /// go.
+    fn finished(&mut self, number: &L, began: Instant, config: &PoolConfig) {
+        let lane = self.lanes.get_mut(number);
+        let lane = lane.expect("the lane of a job under way stays");
+        let at = lane.under_way.iter().position(|other| *other == began);
+        lane.under_way
+            .remove(at.expect("a job that ends was taken before"));
+        lane.ended = Some(Instant::now());
+        self.busy_threads -= 1;
+        // There is a thread for one more.
+        self.runnable += usize::from(lane.jobs.len() >= lane.free_threads(config));
+        if lane.under_way.is_empty() && lane.jobs.is_empty() {
+            self.lanes.remove(number);
+        }
+    }
+
+    fn record(&mut self, took: Duration) {
         let took_us = u64::try_from(took.as_micros());
         self.durations
             .record(took_us.expect("64 bits of microseconds do not end"));
-        let lane = self.lane(number);
-        assert!(lane.busy_threads > 0, "a job that ends was taken before");
-        lane.busy_threads -= 1;
-        if lane.busy_threads == 0 && lane.jobs.is_empty() {
-            self.lanes.remove(&number);
-        }
+    }
+}
+
+impl<L, T> Lane<L, T> {
+    /// How many more of its jobs may be under way.
+    fn free_threads(&self, config: &PoolConfig) -> usize {
+        config.lane_threads_max.saturating_sub(self.under_way.len())
     }
 }
 
@@ -448,6 +570,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use mio::{Events, Poll, Token};
+    use std::collections::BTreeSet;
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::time::Instant;
 
@@ -464,24 +587,23 @@ mod tests {
 
     struct Rig {
         poll: Poll,
-        pool: Pool<Result<u32, u32>>,
+        pool: Pool<u64, Result<u32, u32>>,
         begun: (Sender<u32>, Receiver<u32>),
         /// For each device a gate of its own.
-        gates: BTreeMap<Option<u64>, Gate>,
+        gates: BTreeMap<u64, Gate>,
     }
 
     impl Rig {
         fn new(threads_max: usize, idle: Duration) -> Self {
+            let config = PoolConfig::new("test", threads_max, QUEUED_MAX);
+            Self::of(PoolConfig { idle, ..config })
+        }
+
+        fn of(config: PoolConfig) -> Self {
             let poll = Poll::new().unwrap();
             let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
             Rig {
-                pool: Pool::new(
-                    waker,
-                    PoolConfig {
-                        idle,
-                        ..PoolConfig::new("test", threads_max, QUEUED_MAX)
-                    },
-                ),
+                pool: Pool::new(waker, config),
                 poll,
                 begun: channel(),
                 gates: BTreeMap::new(),
@@ -490,7 +612,6 @@ mod tests {
 
         /// Submits a job that says it has begun, waits to be let go, and comes to its number.
         fn submit(&mut self, device: u64, number: u32) -> Result<(), QueueFull> {
-            let device = Some(device);
             let (_, gate) = self.gates.entry(device).or_insert_with(|| {
                 let (sender, receiver) = channel();
                 (Some(sender), Arc::new(Mutex::new(receiver)))
@@ -503,14 +624,14 @@ mod tests {
                 assert_ne!(number, 13, "a panic on purpose");
                 number
             };
-            self.pool.submit(device, move || {
+            self.pool.submit(&device, move || {
                 let outcome = contained(work).map_err(|Panicked| number);
                 (outcome != Ok(0)).then_some(outcome)
             })
         }
 
         fn open(&mut self, device: u64) {
-            self.gates.get_mut(&Some(device)).unwrap().0 = None;
+            self.gates.get_mut(&device).unwrap().0 = None;
         }
 
         fn begun(&self) -> u32 {
@@ -656,6 +777,52 @@ mod tests {
         assert_eq!(rig.outcomes(2), [Ok(20), Ok(21)]);
         rig.open(1);
         assert_eq!(rig.outcomes(10).len(), 10);
+    }
+
+    #[test]
+    fn no_disk_waits_for_others_however_many_hang() {
+        let mut rig = Rig::of(PoolConfig::for_disks("test", 2, QUEUED_MAX));
+        let hung = 1..=u32::try_from(DISKS).unwrap() + 5;
+        for device in hung.clone() {
+            // Whatever room they leave to the others, they fill.
+            while rig.submit(device.into(), device).is_ok() {}
+        }
+        let mut waiting: BTreeSet<u32> = hung.clone().collect();
+        while !waiting.is_empty() {
+            waiting.remove(&rig.begun());
+        }
+        assert!(rig.pool.0.queue().threads <= 2 * DISKS + 6);
+        for number in [120, 121, 122] {
+            rig.submit(100, number).unwrap();
+            rig.open(100);
+            assert_eq!(rig.outcomes(1), [Ok(number)]);
+        }
+        assert_eq!(rig.pool.stuck(Duration::ZERO).len(), DISKS + 5);
+        assert!(rig.pool.stuck(DEADLINE).is_empty());
+        hung.for_each(|device| rig.open(device.into()));
+    }
+
+    #[test]
+    fn a_job_goes_from_lane_to_lane_and_leaves_the_first_to_others() {
+        let mut rig = Rig::of(PoolConfig::for_disks("test", 1, QUEUED_MAX));
+        let (hung, gate) = channel::<()>();
+        let goes = |number: u32, lane: u64, wait: Option<Receiver<()>>| {
+            move || {
+                Step::Goes(
+                    lane,
+                    Box::new(move || {
+                        let _ = wait.map(|gate| gate.recv());
+                        Step::Done(Some(Ok(number)))
+                    }) as Work<u64, Result<u32, u32>>,
+                )
+            }
+        };
+        rig.pool.submit_step(&1, goes(1, 2, Some(gate))).unwrap();
+        rig.pool.submit_step(&1, goes(2, 2, None)).unwrap();
+        rig.pool.submit_step(&1, goes(3, 3, None)).unwrap();
+        assert_eq!(rig.outcomes(1), [Ok(3)]);
+        drop(hung);
+        assert_eq!(rig.outcomes(2), [Ok(1), Ok(2)]);
     }
 
     #[test]

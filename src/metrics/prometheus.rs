@@ -44,6 +44,11 @@ fn samples(text: &mut String, metric: &Metric, snapshot: &Snapshot) {
                 sample(&[(label, value)], count);
             }
         }
+        Read::Disks(read) => {
+            for (disk, value) in read(snapshot) {
+                sample(&[("disk", disk)], *value);
+            }
+        }
         Read::Durations(read) => histogram(text, &name, read(snapshot)),
         Read::Tracker(read) => {
             for (host, _, sums) in snapshot.trackers.by_host() {

@@ -6,7 +6,7 @@
 use super::trackers::TrackerSums;
 use super::{Histogram, Snapshot};
 use crate::peer::close::CloseReason;
-use Read::{Durations, Labelled, Outcomes, Tracker, TrackerUp, Value, Version};
+use Read::{Disks, Durations, Labelled, Outcomes, Tracker, TrackerUp, Value, Version};
 
 /// One metric.
 pub struct Metric {
@@ -46,6 +46,8 @@ pub enum Read {
     Value(fn(&Snapshot) -> u64),
     /// A value for each value of a label.
     Labelled(&'static str, fn(&Snapshot) -> Vec<(&'static str, u64)>),
+    /// A value for each disk, by its mount point.
+    Disks(fn(&Snapshot) -> &[(String, u64)]),
     /// A distribution of microseconds.
     Durations(fn(&Snapshot) -> &Histogram),
     /// A value for each tracker.
@@ -128,6 +130,9 @@ metrics! {
         "Duration of a read, including its wait for a reader thread", "";
     Gauge "hekate_mappings", "storage.mappings", Value(|s| s.storage.mappings),
         "Content files that are mapped", "near 32,765: files are mapped again and again";
+    Gauge "hekate_disk_hung_seconds", "storage.hung_disks", Disks(|s| &s.hung_disks),
+        "For how long the `disk`, named by its mount point, has answered nothing; without a value when none hangs",
+        "it is there: the disk, its cable, its server or its FUSE program";
     Counter "hekate_pieces_verified", "pieces.verified", Value(|s| s.storage.pieces.unwrap_or_default().good),
         "With `--verify=lazy`: pieces whose hash was right", "";
     Counter "hekate_pieces_failed", "pieces.failed", Value(|s| s.storage.pieces.unwrap_or_default().bad),

@@ -2,14 +2,17 @@
 
 use std::mem;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use signal_hook_mio::v1_0::Signals;
 
 use super::connections::Connections;
 use super::host::Host;
+use super::hung::HungDisks;
 use super::listener::{self, Acceptor, BoundAddress};
 use super::loading::LOADERS;
 use super::report::StatusService;
@@ -33,12 +36,12 @@ use crate::storage::StorageLimits;
 use crate::sys;
 use crate::timers::Time;
 use crate::tracker::announcer;
-use crate::workers::wake;
+use crate::workers::{DISKS, wake};
 
 /// Descriptors that are not for peers: listeners, epoll, the waker, logs, sockets to trackers, and
 /// the files that reader threads open for a moment. Mapped content needs none.
 const RESERVED_DESCRIPTORS: usize =
-    64 + 2 * (StorageLimits::DEFAULT.readers + LOADERS) + announcer::TOKENS;
+    64 + 2 * DISKS * (StorageLimits::DEFAULT.readers + LOADERS) + announcer::TOKENS;
 
 /// How long a stop may take: a block of 16 KiB goes over any usable line in that time.
 const STOP_MS: u64 = 3_000;
@@ -120,6 +123,10 @@ impl Bound {
         }
         let port = addresses.first().ok_or(RunError::NoAddress)?.address.port();
         let shared = Shared::new(config, registry, Arc::clone(&waker), port)?;
+        if let Some(table) = shared.process.disks.table() {
+            let mut table = SourceFd(&table.as_raw_fd());
+            registry.register(&mut table, Source::Mounts.token(), Interest::PRIORITY)?;
+        }
         let status = StatusServer::open(&config.status, passed.status, host.owner)?;
         let max_per_address = config.limits.max_peers_per_ip.unwrap_or(usize::MAX);
         Ok(Self {
@@ -196,6 +203,7 @@ impl Bound {
                 live,
                 has_updates: false,
                 library: LibrarySize::default(),
+                hung: HungDisks::default(),
                 started_at: SystemTime::now(),
                 faults_before: 0,
                 descriptors: self.descriptors,

@@ -10,6 +10,7 @@ mod connection;
 mod connections;
 mod dial;
 mod host;
+mod hung;
 mod lifecycle;
 mod listener;
 mod loading;
@@ -41,6 +42,7 @@ use self::connection::{Connection, Wait};
 use self::connections::Connections;
 use self::dial::{BackoffReason, Dialled};
 pub use self::host::Host;
+use self::hung::HungDisks;
 pub use self::lifecycle::Bound;
 use self::lifecycle::Phase;
 use self::listener::Acceptor;
@@ -133,6 +135,7 @@ struct Control {
     /// The library may have more updates than were applied.
     has_updates: bool,
     library: LibrarySize,
+    hung: HungDisks,
     started_at: SystemTime,
     /// Major page faults of the thread before it was the loop's.
     faults_before: u64,
@@ -281,6 +284,7 @@ impl Reactor {
             phase: self.control.reported_phase(),
             indexed_files: self.control.indexed_files(),
             library: self.control.library,
+            hung: &self.control.hung,
             started_at: self.control.started_at,
             faults_before: self.control.faults_before,
         };
@@ -305,6 +309,7 @@ impl Reactor {
             match Source::of(event.token()) {
                 Source::Waker => self.is_woken = true,
                 Source::Signals => self.control.is_signalled = true,
+                Source::Mounts => shared.process.disks.update(),
                 Source::Listener(index) => self.acceptor.listener_ready(index),
                 Source::Utp(index) => self.acceptor.utp_ready(index),
                 Source::Tracker(index) => shared.process.announcing.handle_event(index, event),
@@ -362,6 +367,7 @@ impl Reactor {
             shared.process.dialer.poll_at(),
             self.control.host.poll_at(),
             shared.process.storage.poll_at(),
+            self.control.hung.poll_at(),
             self.status.as_ref().and_then(StatusService::poll_at),
             stop,
         ]
@@ -609,6 +615,7 @@ impl Reactor {
     fn expire(&mut self) {
         let now = self.shared.now;
         self.shared.process.storage.run_due(now);
+        self.control.hung.run_due(&self.shared.process, now);
         let mut due = Vec::new();
         self.shared.alarms.expire(now, &mut due);
         for key in due {

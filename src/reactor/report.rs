@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::activity::Active;
 use super::connection::Connection;
 use super::connections::Connections;
+use super::hung::HungDisks;
 use super::shared::Shared;
 use super::tokens::Source;
 use crate::library::catalogue::listing::{Listing, Page};
@@ -157,6 +158,7 @@ pub(super) struct Report<'a> {
     /// Files that the first scan has read so far.
     pub(super) indexed_files: Option<u64>,
     pub(super) library: LibrarySize,
+    pub(super) hung: &'a HungDisks,
     pub(super) started_at: SystemTime,
     /// Major page faults of this thread before it was the loop's.
     pub(super) faults_before: u64,
@@ -181,6 +183,7 @@ impl Report<'_> {
             counters: shared.counters.clone(),
             storage,
             bad_pieces: shared.process.storage.bad_pieces().take(LIMIT).collect(),
+            hung_disks: self.hung.seconds(shared.now),
             library: self.library,
             active_torrents: shared.process.activity.torrents(),
             peers: Peers {

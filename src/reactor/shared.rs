@@ -14,6 +14,7 @@ use super::loading::Loads;
 use super::outbox::{Body, Outbox};
 use crate::choker::Choker;
 use crate::config::{Config, Verify};
+use crate::disks::Disks;
 use crate::library::catalogue::lookup::Library;
 use crate::metrics::Counters;
 use crate::metrics::history::History;
@@ -52,6 +53,7 @@ pub(super) struct Shared {
 /// The parts that a process has once, for any number of loops. ARCHITECTURE says why for each.
 pub(super) struct Process {
     pub(super) library: Library,
+    pub(super) disks: Disks,
     pub(super) loads: Loads,
     pub(super) storage: Storage,
     pub(super) announcing: Announcing,
@@ -122,16 +124,18 @@ impl Shared {
 
 impl Process {
     fn new(config: &Config, registry: &Registry, waker: Arc<Waker>, port: u16) -> io::Result<Self> {
-        let mut storage = Storage::new(Arc::clone(&waker), StorageLimits::DEFAULT);
+        let disks = Disks::read();
+        let mut storage = Storage::new(Arc::clone(&waker), StorageLimits::DEFAULT, disks.clone());
         if config.library.verify == Verify::Lazy {
             storage.check_pieces();
         }
         let identity = handshake::new_peer_id(std::array::from_fn(|_| fastrand::u8(..)));
-        let loads = Loads::new(Arc::clone(&waker));
+        let loads = Loads::new(Arc::clone(&waker), disks.clone());
         let announcing = Announcing::new(config, registry, waker, identity, port)?;
         let max_rate = config.limits.max_rate;
         Ok(Self {
             library: Library::default(),
+            disks,
             loads,
             storage,
             announcing,

@@ -11,6 +11,8 @@ pub(super) enum Source {
     Waker,
     /// A signal has come.
     Signals,
+    /// The mount table has changed.
+    Mounts,
     /// The listener with this number.
     Listener(usize),
     /// The UDP socket with this number, where uTP is refused.
@@ -31,7 +33,8 @@ const FIXED: u32 = u32::MAX;
 const TRACKER: u32 = u32::MAX - 1;
 const WAKER: usize = 0;
 const SIGNALS: usize = 1;
-const FIRST_LISTENER: usize = 2;
+const MOUNTS: usize = 2;
+const FIRST_LISTENER: usize = 3;
 /// Listeners that `--bind` may name; the UDP sockets are numbered after them.
 pub(super) const MAX_LISTENERS: usize = 64;
 const FIRST_UTP: usize = FIRST_LISTENER + MAX_LISTENERS;
@@ -44,6 +47,7 @@ impl Source {
         let (high, low) = match self {
             Self::Waker => (WAKER, FIXED),
             Self::Signals => (SIGNALS, FIXED),
+            Self::Mounts => (MOUNTS, FIXED),
             Self::Listener(number) => (FIRST_LISTENER + number, FIXED),
             Self::Utp(number) => (FIRST_UTP + number, FIXED),
             Self::Tracker(number) => (number, TRACKER),
@@ -63,6 +67,7 @@ impl Source {
         match (index, high) {
             (FIXED, WAKER) => Self::Waker,
             (FIXED, SIGNALS) => Self::Signals,
+            (FIXED, MOUNTS) => Self::Mounts,
             (FIXED, STATUS) => Self::Status,
             (FIXED, number) if number >= FIRST_STATUS_CLIENT => {
                 Self::StatusClient(number - FIRST_STATUS_CLIENT)
@@ -93,6 +98,7 @@ mod tests {
         for source in [
             Source::Waker,
             Source::Signals,
+            Source::Mounts,
             Source::Listener(0),
             Source::Listener(MAX_LISTENERS - 1),
             Source::Utp(0),

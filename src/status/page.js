@@ -92,6 +92,7 @@ function render(status) {
   show("job", microseconds(status.storage.job_p99_us));
   show("late", count(status.storage.late_faults));
   show("turn", microseconds(status.turn.p99_us));
+  renderHung(Object.entries(status.storage.hung_disks));
   renderPieces(status.pieces);
   renderTrackers(status.trackers, status.trackers_others);
   const ends = Object.entries(status.connections_closed).filter(([, some]) => some > 0);
@@ -108,6 +109,11 @@ function cell(kind, text) {
   const element = document.createElement(kind);
   element.textContent = text;
   return element;
+}
+
+function renderHung(disks) {
+  at("hung").hidden = disks.length === 0;
+  at("hung-disks").replaceChildren(...disks.map(([disk, seconds]) => entry(disk, duration(seconds))));
 }
 
 // Without --verify=lazy no piece is hashed.

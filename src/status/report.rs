@@ -35,6 +35,11 @@ pub fn json(snapshot: &Snapshot) -> String {
                 let values = values.map(|(value, count)| (value.to_owned(), count.into()));
                 *at(&mut status, path) = Value::Object(values.collect());
             }
+            Read::Disks(read) => {
+                let values = read(snapshot).iter();
+                let values = values.map(|(disk, value)| (disk.clone(), (*value).into()));
+                *at(&mut status, path) = Value::Object(values.collect());
+            }
             Read::Durations(read) => {
                 let histogram = read(snapshot);
                 let mut put =
@@ -98,6 +103,13 @@ fn add_sums(object: &mut Value, sums: &TrackerSums) {
 pub fn history(seconds: impl Iterator<Item = u64>) -> String {
     let bytes: Vec<u64> = seconds.collect();
     json!({ "payload_bytes": bytes }).to_string()
+}
+
+/// A line for each disk that hangs.
+fn hung_lines(snapshot: &Snapshot) -> String {
+    let hung = snapshot.hung_disks.iter();
+    hung.map(|(disk, hung_s)| format!("hung      {disk} for {}\n", duration(*hung_s)))
+        .collect()
 }
 
 /// The lines on hashed pieces: none when pieces are not hashed.
@@ -196,7 +208,7 @@ pub fn text(snapshot: &Snapshot) -> String {
          library   {torrents} torrents, {active} with peers, {refused} refused\n\
          disk      {found}, {queued} reads queued for {readers} readers, 99 % done in {job}, \
          {late} late faults\n\
-         {pieces}\
+         {hung}{pieces}\
          loop      99 % of turns within {turn}\n",
         version = env!("CARGO_PKG_VERSION"),
         phase = phase(snapshot),
@@ -217,6 +229,7 @@ pub fn text(snapshot: &Snapshot) -> String {
         readers = storage.readers,
         job = microseconds(storage.jobs.quantile_us(0.99)),
         late = snapshot.late_faults,
+        hung = hung_lines(snapshot),
         pieces = piece_lines(snapshot),
         turn = microseconds(counters.turns.quantile_us(0.99)),
     );

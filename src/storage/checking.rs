@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::mem;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mio::Waker;
@@ -18,6 +18,7 @@ use super::jobs::attempt;
 use super::ledger::{Ledger, PieceStatus, Stamps};
 use super::ledger_writer::LedgerWriter;
 use super::{Completion, FileKey, QueueFull, Storage};
+use crate::disks::{Disk, Disks};
 use crate::metrics::PieceCounters;
 use crate::peer::key::PeerKey;
 use crate::timers::Time;
@@ -25,10 +26,10 @@ use crate::torrent::catalogue::Torrent;
 use crate::torrent::printable::Printable;
 use crate::torrent::reader::Stamp;
 use crate::wire::message::InfoHash;
-use crate::workers::{Failures, Pool, PoolConfig, contained};
+use crate::workers::{Failures, Pool, PoolConfig, Step, contained};
 
-/// Threads that hash. They are nicer than the loop, so that on a machine with two cores it keeps one;
-/// and a disk that hangs cannot keep all of them.
+/// Threads that hash, half of them for one disk. They are nicer than the loop, so that on a machine with
+/// two cores it keeps one.
 const HASHERS: usize = 4;
 
 /// Most pieces that wait to be hashed: as many as there are peers that may wait for one each.
@@ -86,10 +87,16 @@ impl fmt::Display for BadPiece<'_> {
     }
 }
 
+/// Where the first file of a piece is. The others are near, as a rule.
+fn path_of(torrent: &Torrent, piece: u32) -> PathBuf {
+    torrent.content_path(files_of(torrent, piece).next().unwrap_or(0))
+}
+
 /// The pool of hashers, who waits for it, and the ledger.
 pub(super) struct Checking {
     ledger: Ledger,
-    pool: Pool<HashOutcome>,
+    pub(super) pool: Pool<Disk, HashOutcome>,
+    disks: Disks,
     /// Who waits for a piece: it is hashed once, however many peers there are.
     waiting: HashMap<PieceName, Vec<PeerKey>>,
     /// Pieces that could not be hashed, or are bad and were looked at again.
@@ -105,14 +112,16 @@ pub(super) struct Checking {
 }
 
 impl Checking {
-    fn new(waker: Arc<Waker>) -> Self {
+    fn new(waker: Arc<Waker>, disks: Disks) -> Self {
         let config = PoolConfig {
             niceness: NICENESS,
-            ..PoolConfig::new("hasher", HASHERS, HASHES_MAX)
+            threads_max: HASHERS,
+            ..PoolConfig::for_disks("hasher", HASHERS / 2, HASHES_MAX)
         };
         Self {
             ledger: Ledger::new(LEDGER_BYTES_MAX),
             pool: Pool::new(waker, config),
+            disks,
             waiting: HashMap::new(),
             failed: Failures::default(),
             good: 0,
@@ -161,8 +170,9 @@ impl Checking {
             }
             PieceStatus::Unknown => {}
             PieceStatus::Bad => {
+                let path = path_of(torrent, piece);
                 let torrent = Arc::clone(torrent);
-                let inspect = move || {
+                let inspect = move |_: &Disk| {
                     let stamps = contained(|| hashing::inspect(&torrent, piece)).ok()?;
                     let found = Found::Stamps(stamps);
                     Some(HashOutcome {
@@ -172,7 +182,7 @@ impl Checking {
                     })
                 };
                 // When the queue is full the next request tries again.
-                if self.pool.submit(None, inspect).is_ok() {
+                if self.disks.submit(&self.pool, path, inspect).is_ok() {
                     self.failed.add(name, now);
                 }
             }
@@ -190,7 +200,7 @@ impl Checking {
 impl Storage {
     /// From now on no piece is served that was not hashed since its files have changed.
     pub fn check_pieces(&mut self) {
-        self.checking = Some(Checking::new(self.pool.waker()));
+        self.checking = Some(Checking::new(self.pool.waker(), self.disks.clone()));
         self.files.set_ages(LAZY_REVALIDATE_MS, STALE_MS);
     }
 
@@ -256,18 +266,25 @@ impl Storage {
             peers.push(peer);
             return Ok(());
         }
-        let mapped = files_of(torrent, piece).next();
-        let mapped = mapped.and_then(|file| self.files.peek(&FileKey::new(torrent, file)));
-        let device = mapped.map(|content| content.device());
         let hashes = checking.ledger.hashes_at(&torrent.info_hash);
         let torrent = Arc::clone(torrent);
-        checking.pool.submit(device, move || {
-            let found = Found::Hashed(attempt(|| hashing::hash(&torrent, piece, hashes)));
-            Some(HashOutcome {
+        let outcome = move |torrent, result| {
+            Step::Done(Some(HashOutcome {
                 torrent,
                 piece,
-                found,
-            })
+                found: Found::Hashed(result),
+            }))
+        };
+        let (metainfo, disks) = (torrent.metainfo_path(), checking.disks.clone());
+        // The hash is on the disk of the metainfo file, and the piece may be on another.
+        (checking.disks).submit_step(&checking.pool, metainfo, move |disk| {
+            match attempt(|| hashing::wanted(&torrent, piece, hashes)) {
+                Err(error) => outcome(torrent, Err(error)),
+                Ok(wanted) => disks.go(&disk, path_of(&torrent, piece), move |_| {
+                    let result = attempt(|| hashing::hash(&torrent, piece, wanted));
+                    outcome(torrent, result)
+                }),
+            }
         })?;
         checking.waiting.insert(name, vec![peer]);
         Ok(())
@@ -375,7 +392,7 @@ mod tests {
             mappings: 1,
             readers: 1,
         };
-        let mut storage = Storage::new(waker, limits);
+        let mut storage = Storage::new(waker, limits, Disks::read());
         storage.check_pieces();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("verified");

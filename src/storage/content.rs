@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::residency::ResidencyProbe;
+use crate::disks::Disk;
 use crate::sys::{self, Mapping, Slice};
 use crate::torrent::catalogue::{ContentFile, Torrent};
 use crate::torrent::content::{self, ContentError};
@@ -67,6 +68,7 @@ pub struct Content {
     mapping: Mapping,
     probe: ResidencyProbe,
     device: u64,
+    disk: Disk,
     length: u64,
     stamp: Stamp,
     /// As the torrent names it, symlinks unresolved.
@@ -74,8 +76,8 @@ pub struct Content {
 }
 
 impl Content {
-    /// Opens, checks and maps a file of a torrent.
-    pub(super) fn open(torrent: &Torrent, file: u32) -> Result<Self, ReadError> {
+    /// Opens, checks and maps a file of a torrent, which is on this disk.
+    pub(super) fn open(torrent: &Torrent, file: u32, disk: &Disk) -> Result<Self, ReadError> {
         let (ContentFile { path, length, .. }, file) = open_file(torrent, file)?;
         let path = torrent.root.join(path);
         let metadata = file.metadata();
@@ -86,6 +88,7 @@ impl Content {
             mapping,
             probe: ResidencyProbe::for_file(&file, &metadata),
             device: metadata.dev(),
+            disk: disk.clone(),
             length: metadata.len(),
             stamp: Stamp::new(&metadata),
             path,
@@ -112,8 +115,8 @@ impl Content {
         self.stamp
     }
 
-    pub(super) fn device(&self) -> u64 {
-        self.device
+    pub(super) fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     pub(super) fn probe(&self) -> ResidencyProbe {
@@ -207,7 +210,9 @@ pub(super) fn open_file(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disks::Disks;
     use std::io::Write;
+    use std::path::Path;
     use tempfile::NamedTempFile;
 
     fn mapped(length: u64) -> (NamedTempFile, Content) {
@@ -221,6 +226,7 @@ mod tests {
             mapping: sys::map(file, length).unwrap(),
             probe: ResidencyProbe::PageCache,
             device: metadata.dev(),
+            disk: Disks::read().of(Path::new("/")),
             length: metadata.len(),
             stamp: Stamp::new(&metadata),
             path: named.path().to_path_buf(),

@@ -50,13 +50,15 @@ fn span(torrent: &Torrent, piece: u32) -> (u64, u64) {
     (u64::from(piece) * piece_length, piece_length)
 }
 
+/// The hash that a piece should have, and where those of its torrent stand.
+pub(super) type Wanted = (HashesAt, [u8; HASH_BYTES]);
+
 /// Hashes a piece.
 pub(super) fn hash(
     torrent: &Torrent,
     piece: u32,
-    hashes: Option<HashesAt>,
+    (hashes, wanted): Wanted,
 ) -> Result<Hashed, ReadError> {
-    let (hashes, wanted) = wanted(torrent, piece, hashes)?;
     let mut hasher = PieceHasher::default();
     let mut stamps = Stamps::new();
     let (start, length) = span(torrent, piece);
@@ -92,12 +94,12 @@ pub(super) fn inspect(torrent: &Torrent, piece: u32) -> Stamps {
     files_of(torrent, piece).filter_map(stamped).collect()
 }
 
-/// The hash that a piece should have, and where it stands.
-fn wanted(
+/// Reads the hash that a piece should have.
+pub(super) fn wanted(
     torrent: &Torrent,
     piece: u32,
     known: Option<HashesAt>,
-) -> Result<(HashesAt, [u8; HASH_BYTES]), ReadError> {
+) -> Result<Wanted, ReadError> {
     let path = torrent.metainfo_path();
     let found = || -> io::Result<_> {
         // Should a pipe have taken the place of the file: opening it does not wait for a writer.

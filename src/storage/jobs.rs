@@ -123,17 +123,8 @@ pub(super) fn attempt<T>(work: impl FnOnce() -> Result<T, ReadError>) -> Result<
     contained(work).unwrap_or(Err(ReadError::Panicked))
 }
 
-/// Brings a range of a file into memory, mapping it first when there is no mapping.
-pub(super) fn read(
-    torrent: &Torrent,
-    file: u32,
-    range: &Range<u64>,
-    content: Option<Arc<Content>>,
-) -> Result<Arc<Content>, ReadError> {
-    let content = match content {
-        Some(content) => content,
-        None => Arc::new(Content::open(torrent, file)?),
-    };
+/// Brings a range of a file into memory.
+pub(super) fn read(content: Arc<Content>, range: &Range<u64>) -> Result<Arc<Content>, ReadError> {
     content.read_in(range)?;
     Ok(content)
 }

@@ -17,10 +17,11 @@ mod ledger_writer;
 mod mappings;
 mod residency;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::Waker;
 
@@ -34,6 +35,7 @@ use self::ledger::Stamps;
 pub use self::mappings::{IDLE_MS, REVALIDATE_MS};
 use self::mappings::{MappingLookup, Mappings};
 use self::residency::Residency;
+use crate::disks::{Disk, Disks};
 use crate::metrics::StorageCounters;
 use crate::peer::key::PeerKey;
 use crate::timers::Time;
@@ -77,16 +79,16 @@ pub struct StorageLimits {
     /// Most files mapped at a time, apart from those that a job or a batch still holds. They cost
     /// no descriptors; the kernel allows `vm.max_map_count`, by default 65,530.
     pub mappings: usize,
-    /// Most threads that may wait for a disk at a time.
+    /// Most threads that may wait for one disk at a time.
     pub readers: usize,
 }
 
 impl StorageLimits {
     /// Half of the kernel's default of `vm.max_map_count`, which counts every mapping of the
-    /// process. A disk profits from a queue of about 32 reads, and each thread costs a few pages.
+    /// process. A disk profits from a queue of about 24 reads, and each thread costs a few pages.
     pub const DEFAULT: Self = Self {
         mappings: 32_765,
-        readers: 32,
+        readers: 24,
     };
 }
 
@@ -117,7 +119,8 @@ pub struct Storage {
     /// Answers that needed no reader.
     ready: Vec<Completion>,
     residency: Residency,
-    pool: Pool<Outcome>,
+    pool: Pool<Disk, Outcome>,
+    disks: Disks,
     /// Which pieces may be served, when not all may.
     checking: Option<Checking>,
     /// The time of the latest look-up or collection.
@@ -130,9 +133,9 @@ pub struct Storage {
 impl Storage {
     /// Nothing is mapped and no thread is started yet. The readers wake the loop by `waker`.
     #[must_use]
-    pub fn new(waker: Arc<Waker>, limits: StorageLimits) -> Self {
+    pub fn new(waker: Arc<Waker>, limits: StorageLimits, disks: Disks) -> Self {
         let mappings = NonZeroUsize::new(limits.mappings).unwrap_or(NonZeroUsize::MIN);
-        let readers = PoolConfig::new("reader", limits.readers.max(1), READS_MAX);
+        let readers = PoolConfig::for_disks("reader", limits.readers.max(1), READS_MAX);
         Self {
             files: Mappings::new(mappings),
             failed: Failures::default(),
@@ -140,6 +143,7 @@ impl Storage {
             ready: Vec::new(),
             residency: Residency::new(),
             pool: Pool::new(waker, readers),
+            disks,
             checking: None,
             now: Time::default(),
             resident: 0,
@@ -163,7 +167,7 @@ impl Storage {
                     })
                 };
                 // When the queue is full the next look-up tries again.
-                if self.pool.submit(Some(content.device()), check).is_ok() {
+                if self.pool.submit(content.disk(), check).is_ok() {
                     self.files.checking(&key);
                 }
                 Lookup::Mapped(content)
@@ -221,11 +225,8 @@ impl Storage {
             return Ok(());
         }
         let content = self.files.peek(&key).cloned();
-        let lane = content.as_ref().map(|content| content.device());
         let torrent = Arc::clone(torrent);
-        self.pool.submit(lane, move || {
-            let opened = content.is_none();
-            let result = attempt(|| jobs::read(&torrent, file, &range, content));
+        let outcome = move |torrent, range, opened, result| {
             Some(Outcome::Read {
                 torrent,
                 key,
@@ -233,7 +234,21 @@ impl Storage {
                 opened,
                 result,
             })
-        })?;
+        };
+        match content {
+            Some(content) => self.pool.submit(&content.disk().clone(), move || {
+                let result = attempt(|| jobs::read(content, &range));
+                outcome(torrent, range, false, result)
+            }),
+            None => {
+                let path = torrent.content_path(file);
+                self.disks.submit(&self.pool, path, move |disk| {
+                    let open = || Content::open(&torrent, file, disk).map(Arc::new);
+                    let result = attempt(|| jobs::read(open()?, &range));
+                    outcome(torrent, range, true, result)
+                })
+            }
+        }?;
         let (peers, is_gone) = (vec![peer], false);
         self.reads.insert(start, PendingRead { peers, is_gone });
         Ok(())
@@ -252,11 +267,13 @@ impl Storage {
         length: u32,
     ) -> Result<(), QueueFull> {
         let extents = torrent.layout.extents(offset, u64::from(length));
-        let keys = extents.filter_map(|extent| match extent.source {
+        let mut keys = extents.filter_map(|extent| match extent.source {
             ExtentSource::File(file) => Some(FileKey::new(torrent, file)),
             ExtentSource::Zeros => None,
         });
-        for key in keys {
+        // The other files are near the first, as a rule.
+        let path = torrent.content_path(keys.clone().next().map_or(0, |key| key.file));
+        for key in keys.by_ref() {
             if self.failed.contains(&key, self.now) {
                 self.answer(Completion::Gathered {
                     peer,
@@ -268,7 +285,7 @@ impl Storage {
             }
         }
         let torrent = Arc::clone(torrent);
-        self.pool.submit(None, move || {
+        self.disks.submit(&self.pool, path, move |_| {
             let (mut stamps, mut file) = (Stamps::new(), None);
             let result = attempt(|| jobs::gather(&torrent, offset, length, &mut stamps, &mut file));
             Some(Outcome::Gathered {
@@ -290,7 +307,8 @@ impl Storage {
             true => Some(ReadError::FailedBefore),
             false => {
                 let torrent = Arc::clone(torrent);
-                let submitted = self.pool.submit(None, move || {
+                let path = torrent.metainfo_path();
+                let submitted = self.disks.submit(&self.pool, path, move |_| {
                     let result = attempt(|| jobs::read_metadata(&torrent, piece));
                     Some(Outcome::Metadata {
                         torrent: torrent.id,
@@ -311,6 +329,22 @@ impl Storage {
                 result: Err(error),
             });
         }
+    }
+
+    /// Whether something waits for a disk.
+    #[must_use]
+    pub fn waits_for_disks(&self) -> bool {
+        let hashers = self.checking.as_ref().map(|checking| &checking.pool);
+        self.pool.is_busy() || hashers.is_some_and(Pool::is_busy)
+    }
+
+    /// The disks that something has been waiting for at least so long, while nothing has come from them.
+    #[must_use]
+    pub fn stuck_disks(&self, at_least: Duration) -> BTreeSet<Disk> {
+        let hashers = self.checking.as_ref().map(|checking| &checking.pool);
+        let hashers = hashers.map_or_else(Vec::new, |pool| pool.stuck(at_least));
+        let readers = self.pool.stuck(at_least).into_iter();
+        readers.chain(hashers).collect()
     }
 
     /// Appends the results that have arrived to `completions`. For the loop, after it was woken.
@@ -448,12 +482,13 @@ impl Storage {
 
     /// Leaves the unmapping to a reader: 1.5 GiB took 5 to 12 ms.
     fn release(&self, content: Arc<Content>) {
+        let disk = content.disk().clone();
         let release = move || {
             drop(content);
             None
         };
         // When the queue is full the loop must take the time.
-        let _ = self.pool.submit(None, release);
+        let _ = self.pool.submit(&disk, release);
     }
 
     /// Answers without a reader, by the same way.

@@ -77,7 +77,7 @@ impl Rig {
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         Rig {
             poll,
-            storage: Storage::new(waker, limits),
+            storage: Storage::new(waker, limits, Disks::read()),
             torrent: Arc::new(torrent.unwrap()),
             directory,
             _directory: temporary,

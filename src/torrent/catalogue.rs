@@ -38,6 +38,71 @@ pub struct Torrent {
     metainfo_name: Box<OsStr>,
 }
 
+/// A torrent whose metainfo file is read, and whose content is not checked yet: that may be on another
+/// disk.
+#[derive(Debug)]
+pub struct UncheckedTorrent {
+    metainfo: Metainfo,
+    stamp: FileStamp,
+    /// The metainfo file, absolute.
+    path: PathBuf,
+}
+
+impl UncheckedTorrent {
+    /// Reads a metainfo file. `None` if it is that of another torrent.
+    ///
+    /// # Errors
+    /// A [`RefusalReason`] when the torrent cannot be served.
+    pub fn read(path: &Path, info_hash: InfoHash) -> Result<Option<Self>, RefusalReason> {
+        // Opening a socket would fail with a message that names no file type.
+        if !path.metadata()?.is_file() {
+            return Err(RefusalReason::NotRegular);
+        }
+        let StampedMetainfo { metainfo, stamp } = Reader::default().read(path)?;
+        if metainfo.info_hash != info_hash {
+            return Ok(None);
+        }
+        let directory = path.parent().unwrap_or(Path::new("/")).canonicalize()?;
+        let path = directory.join(path.file_name().expect("the path of a file has a name"));
+        Ok(Some(UncheckedTorrent {
+            metainfo,
+            stamp,
+            path,
+        }))
+    }
+
+    /// Where the first file of its content is, below `content` or else beside the metainfo file.
+    #[must_use]
+    pub fn content_path(&self, content: Option<&Path>) -> PathBuf {
+        let root = content.unwrap_or_else(|| self.directory());
+        let mut paths = self.metainfo.files.iter().map(|file| &file.path);
+        let first = paths.find(|path| !path.is_empty());
+        root.join(OsStr::from_bytes(first.map_or(&[], Vec::as_slice)))
+    }
+
+    /// Checks the content. The torrent gets this id, see [`Torrent::id`].
+    ///
+    /// # Errors
+    /// A [`RefusalReason`] when it cannot be served.
+    pub fn check(self, id: TorrentId, content: Option<&Path>) -> Result<Torrent, RefusalReason> {
+        let content = content.map(Path::canonicalize).transpose()?;
+        let root = content.as_deref();
+        let mut reader = Reader::default();
+        reader.check(root.unwrap_or_else(|| self.directory()), &self.metainfo)?;
+        Ok(Torrent::new(
+            id,
+            &self.metainfo,
+            self.stamp,
+            &self.path,
+            root,
+        ))
+    }
+
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+}
+
 /// One file of a [`Torrent`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ContentFile<'a> {
@@ -61,21 +126,8 @@ impl Torrent {
         content: Option<&Path>,
         info_hash: InfoHash,
     ) -> Result<Option<Self>, RefusalReason> {
-        // Opening a socket would fail with a message that names no file type.
-        if !path.metadata()?.is_file() {
-            return Err(RefusalReason::NotRegular);
-        }
-        let mut reader = Reader::default();
-        let StampedMetainfo { metainfo, stamp } = reader.read(path)?;
-        if metainfo.info_hash != info_hash {
-            return Ok(None);
-        }
-        let directory = path.parent().unwrap_or(Path::new("/")).canonicalize()?;
-        let content = content.map(Path::canonicalize).transpose()?;
-        let root = content.as_deref();
-        reader.check(root.unwrap_or(&directory), &metainfo)?;
-        let path = directory.join(path.file_name().expect("the path of a file has a name"));
-        Ok(Some(Self::new(id, &metainfo, stamp, &path, root)))
+        let read = UncheckedTorrent::read(path, info_hash)?;
+        read.map(|torrent| torrent.check(id, content)).transpose()
     }
 
     /// The torrent of a metainfo file at this path, with its content below `root` or else beside it.
@@ -128,6 +180,13 @@ impl Torrent {
     /// All files in their order, padding included.
     pub fn files(&self) -> impl Iterator<Item = ContentFile<'_>> {
         (0..).map_while(|index| self.file(index))
+    }
+
+    /// Where a file is, with what symlinks there are below the root.
+    #[must_use]
+    pub fn content_path(&self, index: u32) -> PathBuf {
+        let file = self.file(index);
+        self.root.join(file.map_or(Path::new(""), |file| file.path))
     }
 
     /// The name of the file or directory that holds the content, for people.

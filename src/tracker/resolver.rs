@@ -37,7 +37,7 @@ pub(super) struct Resolved {
 /// Asks for addresses.
 #[derive(Debug)]
 pub(super) struct Resolver {
-    pool: Pool<Resolved>,
+    pool: Pool<u32, Resolved>,
     /// Answers of questions that found no room.
     refused: Vec<Resolved>,
     /// The configuration for TLS, once a thread has read the certificates.
@@ -67,8 +67,7 @@ impl Resolver {
         let host = host.to_owned();
         let tls = is_https.then(|| Arc::clone(&self.tls));
         // Each tracker has a lane: none waits behind another for longer than a thread is busy.
-        let lane = Some(u64::from(tracker.0));
-        let submitted = self.pool.submit(lane, move || {
+        let submitted = self.pool.submit(&tracker.0, move || {
             let work = || {
                 let tls = tls.map(|tls| Arc::clone(tls.get_or_init(client_config)));
                 (resolve(&host), tls)

@@ -11,6 +11,7 @@
 
 mod announced;
 mod elsewhere;
+mod hung;
 mod mounts;
 mod random;
 #[path = "../trackers/real.rs"]

@@ -1,7 +1,8 @@
 //! What the loop asks: whether an info-hash is served, and the torrent if it is loaded.
 //!
 //! Info-hashes that are not served are refused from memory, so a stranger cannot make the disk seek.
-//! Only [`Query::load`] blocks; everything else is for the loop.
+//! A load blocks: [`Query::locate`], [`Located::read`] and [`ReadTorrent::check`], each for the disk of its
+//! file. Everything else is for the loop.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -16,7 +17,7 @@ use super::overlay::{Override, Snapshot};
 use crate::library::index::format::State;
 use crate::library::index::{Candidates, Index, IndexError};
 use crate::timers::Time;
-use crate::torrent::catalogue::{Refusal, RefusalReason, Torrent};
+use crate::torrent::catalogue::{Refusal, RefusalReason, Torrent, UncheckedTorrent};
 use crate::torrent::id::TorrentId;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
@@ -122,16 +123,25 @@ impl Query {
         self.info_hash
     }
 
-    /// Reads the torrent from disk. `None` when the index does not have it after all.
+    /// The file that [`Query::locate`] reads, if it reads one: the index; else the metainfo file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match &self.origin {
+            Origin::Overlay { metainfo, .. } => metainfo,
+            Origin::Index(_) => self.snapshot.index.path(),
+        }
+    }
+
+    /// Finds the metainfo file. `None` when the index does not have the torrent after all.
     ///
     /// # Errors
-    /// A [`LoadError`] when it is not as it was indexed.
-    pub fn load(&self) -> Result<Option<Arc<Torrent>>, LoadError> {
+    /// A [`LoadError`] when the torrent is not served.
+    pub fn locate(self) -> Result<Option<Located>, LoadError> {
         let index = &self.snapshot.index;
-        let (id, path) = match &self.origin {
-            Origin::Overlay { id, metainfo } => (*id, metainfo.to_path_buf()),
+        let (id, path) = match self.origin {
+            Origin::Overlay { id, metainfo } => (id, metainfo.to_path_buf()),
             Origin::Index(candidates) => {
-                let entry = index.entry(candidates.clone(), &self.info_hash)?;
+                let entry = index.entry(candidates, &self.info_hash)?;
                 let Some(entry) = entry else { return Ok(None) };
                 let path = entry.path.to_path_buf();
                 if entry.facts.state != State::Served {
@@ -141,10 +151,75 @@ impl Query {
                 (id.expect("each record has an id"), path)
             }
         };
-        match Torrent::load(id, &path, self.content.as_deref(), self.info_hash) {
-            Ok(Some(torrent)) => Ok(Some(Arc::new(torrent))),
-            Ok(None) => Err(LoadError::Replaced(path)),
-            Err(reason) => Err(LoadError::Refused(Refusal { path, reason })),
+        Ok(Some(Located {
+            id,
+            path,
+            content: self.content,
+            info_hash: self.info_hash,
+        }))
+    }
+}
+
+/// A torrent whose metainfo file is known and not yet read.
+#[derive(Debug)]
+pub struct Located {
+    id: TorrentId,
+    path: PathBuf,
+    content: Option<PathBuf>,
+    info_hash: InfoHash,
+}
+
+impl Located {
+    /// The metainfo file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the metainfo file.
+    ///
+    /// # Errors
+    /// A [`LoadError`] when it is not as it was indexed.
+    pub fn read(self) -> Result<ReadTorrent, LoadError> {
+        match UncheckedTorrent::read(&self.path, self.info_hash) {
+            Ok(Some(torrent)) => Ok(ReadTorrent {
+                located: self,
+                torrent,
+            }),
+            Ok(None) => Err(LoadError::Replaced(self.path)),
+            Err(reason) => Err(self.refused(reason)),
+        }
+    }
+
+    fn refused(self, reason: RefusalReason) -> LoadError {
+        let path = self.path;
+        LoadError::Refused(Refusal { path, reason })
+    }
+}
+
+/// A torrent whose metainfo file is read.
+#[derive(Debug)]
+pub struct ReadTorrent {
+    located: Located,
+    torrent: UncheckedTorrent,
+}
+
+impl ReadTorrent {
+    /// Where its content is, or the first file of it.
+    #[must_use]
+    pub fn content_path(&self) -> PathBuf {
+        self.torrent.content_path(self.located.content.as_deref())
+    }
+
+    /// Checks its content.
+    ///
+    /// # Errors
+    /// A [`LoadError`] when it is not as it was indexed.
+    pub fn check(self) -> Result<Arc<Torrent>, LoadError> {
+        let located = self.located;
+        match self.torrent.check(located.id, located.content.as_deref()) {
+            Ok(torrent) => Ok(Arc::new(torrent)),
+            Err(reason) => Err(located.refused(reason)),
         }
     }
 }
@@ -277,7 +352,7 @@ impl Library {
         })
     }
 
-    /// Takes the result of [`Query::load`].
+    /// Takes the result of a load.
     pub fn finish_load(
         &mut self,
         info_hash: InfoHash,

@@ -341,6 +341,12 @@ impl Index {
         pairs.map(|pair| pair.1)
     }
 
+    /// The index file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The open file, to be locked.
     pub(in crate::library) fn file(&self) -> &File {
         &self.file

@@ -19,12 +19,12 @@ use std::time::Instant;
 use rustix::fs::inotify::{self, CreateFlags, Event, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::mounts;
 use super::pending::Pending;
 use super::presence::PresenceRoot;
 use super::resolve::{self, ResolvedPath};
 use super::tree::{NodeId, Tree};
 use crate::library::scan::walk::LINKS_MAX;
+use crate::mounts;
 use crate::torrent::printable::Printable;
 use crate::torrent::refusal::is_metainfo_name;
 

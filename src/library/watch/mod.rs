@@ -9,7 +9,6 @@
 //! - `pending`: changed paths until nothing has changed for the settle period.
 //! - `resolve`: how a root's path leads there, symlink by symlink, when parts of it are missing.
 //! - `presence`: directories of which only presence, emptiness and mounts matter.
-//! - `mounts`: the mount table.
 //!
 //! inotify does not report, so that only a rescan finds: changes made by another machine to a network
 //! file system; the target of a symlink that comes or changes outside the roots; a file that is
@@ -17,7 +16,6 @@
 //! mapping or by truncate(2) without being opened.
 
 mod follow;
-pub(crate) mod mounts;
 mod pending;
 mod presence;
 mod resolve;

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::mounts::{self, Mount};
 use crate::library::scan::walk::is_away;
+use crate::mounts::{self, Mount};
 
 /// A presence root as last seen.
 pub(super) struct PresenceRoot {

@@ -13,8 +13,8 @@ use rustix::fs::inotify::{ReadFlags, Reader};
 use rustix::io::Errno;
 
 use super::follow::Follower;
-use super::mounts;
 use super::pending::Changes;
+use crate::mounts;
 
 /// Directories that are watched at most: twice the directories of twenty million torrents, and
 /// some 400 MB of memory. The kernel's own bound is lower unless somebody has raised it.

@@ -57,9 +57,15 @@ fn query(answer: Answer) -> Query {
     }
 }
 
+/// What a load comes to.
+fn read(query: Query) -> Result<Option<Arc<Torrent>>, LoadError> {
+    let located = query.locate()?;
+    located.map(|located| located.read()?.check()).transpose()
+}
+
 /// Loads a torrent as the loop and a reader do it together.
 fn load(library: &mut Library, info_hash: &InfoHash) -> Arc<Torrent> {
-    let loaded = query(library.find(info_hash, NOW)).load();
+    let loaded = read(query(library.find(info_hash, NOW)));
     match library.finish_load(*info_hash, loaded, NOW) {
         Loaded::Torrent(torrent) => torrent,
         other => panic!("{other:?}"),
@@ -89,7 +95,7 @@ fn the_same_beginning_is_not_enough() {
     let mut library = torrents.library();
     let mut other = torrents.hashes[1];
     other.0[19] ^= 1;
-    let nothing = query(library.find(&other, NOW)).load().unwrap();
+    let nothing = read(query(library.find(&other, NOW))).unwrap();
     assert!(nothing.is_none());
     library.finish_load(other, Ok(None), NOW);
     assert!(matches!(library.find(&other, NOW), Answer::Unknown));
@@ -109,7 +115,7 @@ fn what_is_not_as_it_was_is_refused_and_tried_again_later() {
     fs::remove_file(torrents.path("000003/t.torrent")).unwrap();
     let mut fail = |number: usize| {
         let found = library.find(&torrents.hashes[number], NOW);
-        query(found).load().unwrap_err()
+        read(query(found)).unwrap_err()
     };
     let replaced = fail(0);
     assert!(matches!(replaced, LoadError::Replaced(_)), "{replaced}");
@@ -122,7 +128,7 @@ fn what_is_not_as_it_was_is_refused_and_tried_again_later() {
     assert!(matches!(found, Answer::Unknown));
     fs::write(torrents.path("000002/n"), "abc").unwrap();
     let found = library.find(&torrents.hashes[2], NOW.after(FAILED_RETRY_MS));
-    assert!(query(found).load().unwrap().is_some());
+    assert!(read(query(found)).unwrap().is_some());
 }
 
 #[test]
@@ -311,7 +317,7 @@ fn what_the_index_says_is_withdrawn_is_read_once_and_then_refused_from_memory() 
     let index = || Index::open(&plan.target).unwrap();
     let mut library = Library::of_index(index(), None);
     let (withdrawn, other) = (torrents.hashes[1], torrents.hashes[2]);
-    let error = query(library.find(&withdrawn, NOW)).load().unwrap_err();
+    let error = read(query(library.find(&withdrawn, NOW))).unwrap_err();
     assert!(matches!(error, LoadError::Withdrawn(_)), "{error}");
     let loaded = library.finish_load(withdrawn, Err(error), NOW);
     assert!(matches!(loaded, Loaded::Gone));

@@ -13,7 +13,7 @@ const TABLE: &str = "/proc/self/mountinfo";
 
 /// The mount table of this process. It has an urgent event (`POLLPRI`) when it has changed since it was
 /// last polled.
-pub(super) fn open() -> io::Result<File> {
+pub(crate) fn open() -> io::Result<File> {
     File::open(TABLE)
 }
 
@@ -25,11 +25,11 @@ pub(crate) struct Mount {
     /// The mounted file system: the mount id, the device and the directory on it.
     what: Vec<u8>,
     /// An automounter has mounted it: such mounts come and go on access.
-    pub(super) is_automatic: bool,
+    pub(crate) is_automatic: bool,
 }
 
 /// Every mount; none when the table cannot be read.
-pub(super) fn all() -> Vec<Mount> {
+pub(crate) fn all() -> Vec<Mount> {
     fs::read(TABLE).map_or(Vec::new(), |table| parse(&table))
 }
 
