@@ -19,7 +19,7 @@ use crate::library::scan::parallel;
 use crate::library::verify::report::{self, Sums};
 use crate::library::verify::{self, Subject};
 use crate::progress::{self, Expected};
-use crate::torrent::printable::Printable;
+use crate::torrent::printable::{Printable, Visible};
 
 /// Time-out of the daemon, which answers within a turn of its loop.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -193,11 +193,12 @@ fn fetch(address: &StatusAddress, path: &str) -> io::Result<String> {
     }
 }
 
-/// Writes to standard output.
+/// Writes to standard output, with hidden characters escaped.
 ///
 /// # Errors
 /// One line that says why not.
 pub fn print(text: &str) -> Result<(), String> {
-    let written = io::stdout().write_all(text.as_bytes());
+    let has_lines = true;
+    let written = write!(io::stdout(), "{}", Visible { text, has_lines });
     written.map_err(|error| format!("standard output: {error}"))
 }

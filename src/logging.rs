@@ -21,6 +21,7 @@ pub use crate::library::catalogue::live::EACH_COUNTS;
 
 use self::repeats::{Repeats, Summary};
 use self::writer::{Output, Report, Writer};
+use crate::torrent::printable::Visible;
 
 /// What every target of ours begins with, before the component.
 const OURS: &str = "hekate::";
@@ -268,7 +269,11 @@ fn build(filter: &str, writer: &Arc<Writer>, is_stderr_journal: bool) -> Arc<env
             .target(Target::Pipe(Box::new(Pipe(Arc::clone(writer)))))
             .format(move |line, record| {
                 let (level, component) = (record.level(), component(record.target()));
-                let text = record.args();
+                // The last guard: most of what is foreign was escaped, and cut, where it came in.
+                let text = Visible {
+                    text: record.args(),
+                    has_lines: false,
+                };
                 if is_stderr_journal && !output.is_file() {
                     return writeln!(line, "<{}>{component}: {text}", priority(level));
                 }

@@ -19,6 +19,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use hekate::torrent::printable::is_hidden;
 use support::daemon::Daemon;
 use support::leecher::{self, FAST, Leecher};
 use support::poll_until;
@@ -266,6 +267,44 @@ fn trackers_are_shown_without_their_passkeys() {
     );
     for path in ["/metrics", "/status.json", "/status.txt"] {
         assert!(!scene.get(path).contains("secret"), "{path}");
+    }
+}
+
+#[test]
+fn nothing_that_others_have_written_hides() {
+    let torrent = TorrentBuilder::new(71)
+        .name("in\u{202e}gpj.\u{200b}exe")
+        .length(4 << 20)
+        .announce(&[&tracker("d14:failure reason8:a\u{202e}\u{200b}be")]);
+    let mut scene = Scene::seeding(&torrent, &["-v"]);
+    let mut leecher = scene.leecher();
+    leecher.block(0, 0, 16384);
+    poll_until(Duration::from_secs(20), || {
+        let json = scene.get("/status.json");
+        json.contains("\"refused\":1,").then_some(()).ok_or(json)
+    });
+    let paths = [
+        "/status.json",
+        "/status.txt",
+        "/torrents",
+        "/torrents?busiest=10",
+        "/torrents.txt?busiest=10",
+    ];
+    let mut said: Vec<String> = paths.iter().map(|path| scene.get(path)).collect();
+    assert_eq!(
+        said.iter().filter(|text| text.contains("202e")).count(),
+        5,
+        "{said:?}"
+    );
+    said.push(scene.daemon.log());
+    assert!(
+        said[5].contains("refuses") && said[5].contains("a\\u{202e}\\u{200b}b"),
+        "{}",
+        said[5]
+    );
+    for text in said {
+        let hidden = |character| character != '\n' && is_hidden(character);
+        assert!(!text.contains(hidden), "{text:?}");
     }
 }
 

@@ -22,6 +22,7 @@ use crate::status::{self, report};
 use crate::sys;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
+use crate::torrent::printable::{Printable, visible_json};
 use crate::wire::message::InfoHash;
 use crate::workers::{self, Pending};
 
@@ -214,12 +215,9 @@ impl Report<'_> {
                 prometheus::CONTENT_TYPE,
                 &prometheus::text(&self.snapshot()),
             ),
-            "/status.json" => ok(JSON, &report::json(&self.snapshot())),
+            "/status.json" => ok_json(&report::json(&self.snapshot())),
             "/status.txt" => ok(TEXT, &report::text(&self.snapshot())),
-            "/history.json" => ok(
-                JSON,
-                &report::history(self.shared.process.history.seconds()),
-            ),
+            "/history.json" => ok_json(&report::history(self.shared.process.history.seconds())),
             // An answer shows that the loop turns.
             "/healthz" => ok(TEXT, "ok\n"),
             "/readyz" => {
@@ -232,7 +230,7 @@ impl Report<'_> {
                 http::answer(status, TEXT, &format!("{}\n", self.phase.as_str()))
             }
             "/torrents" => match self.busiest(request) {
-                Ok(busiest) => ok(JSON, &self.busiest_json(&busiest)),
+                Ok(busiest) => ok_json(&self.busiest_json(&busiest)),
                 Err(status) => http::refusal(status),
             },
             "/torrents.txt" => match self.busiest(request) {
@@ -240,7 +238,7 @@ impl Report<'_> {
                 Err(status) => http::refusal(status),
             },
             "/peers" => match self.peers(request) {
-                Ok(body) => ok(JSON, &body),
+                Ok(body) => ok_json(&body),
                 Err(status) => http::refusal(status),
             },
             _ => http::refusal(Status::NOT_FOUND),
@@ -274,7 +272,7 @@ impl Report<'_> {
         let torrents: Vec<Value> = torrents.collect();
         let next = page.next.map(|next| next.to_string());
         let body = json!({ "torrents": torrents, "next": next });
-        http::answer(Status::OK, JSON, &body.to_string())
+        ok_json(&body.to_string())
     }
 
     /// The torrents that are sent the most.
@@ -309,7 +307,7 @@ impl Report<'_> {
     fn torrent(&self, torrent: &Torrent, active: &Active) -> Value {
         json!({
             "info_hash": torrent.info_hash.to_string(),
-            "name": torrent.name(),
+            "name": Printable(torrent.name().as_bytes()).to_string(),
             "bytes": torrent.shape.total_length,
             "peers": active.peers,
             "payload_bytes": active.sent_bytes,
@@ -345,6 +343,10 @@ impl Report<'_> {
             "connected_seconds": seconds,
         })
     }
+}
+
+fn ok_json(body: &str) -> Vec<u8> {
+    http::answer(Status::OK, JSON, &visible_json(body))
 }
 
 fn limit(request: &Request) -> Result<usize, Status> {
