@@ -18,6 +18,7 @@ use crate::library::catalogue::live::{Settings, Source};
 use crate::library::catalogue::refresh;
 use crate::super_seeding::SuperSeedingMode;
 use crate::timers::Timeouts;
+use crate::tracker::access::Access;
 use crate::tracker::peers::DialledTorrents;
 use crate::tracker::shard::Shard;
 
@@ -299,6 +300,8 @@ pub struct TrackerConfig {
     pub disabled: bool,
     /// The URL of the one tracker that replaces those of the torrents.
     pub override_url: Option<String>,
+    /// The trackers that may be announced to, beside that one.
+    pub access: Access,
     /// The share of torrents to announce, if several machines serve the same; `None` means all.
     pub shard: Option<Shard>,
     /// The IP address to report to trackers; `None` means the source address of the announce.
@@ -316,6 +319,7 @@ impl Default for TrackerConfig {
         Self {
             disabled: false,
             override_url: None,
+            access: Access::default(),
             shard: None,
             announce_ip: None,
             announce_port: None,

@@ -487,6 +487,7 @@ mod tests {
         match (setting.name, setting.default) {
             ("log", _) => "debug".to_owned(),
             ("verify", _) => "lazy".to_owned(),
+            ("trackers", _) => "list".to_owned(),
             ("super-seeding", _) => "off".to_owned(),
             (_, Preset::Words(_, example)) => example.to_owned(),
             (_, Preset::Value("true")) => "false".to_owned(),

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::choker::slots::FEWEST;
 use crate::logging::filter;
+use crate::tracker::access::AccessMode;
 use crate::tracker::peers::DialledTorrents;
 use crate::tracker::shard::Shard;
 use crate::tracker::url::TrackerUrl;
@@ -191,6 +192,12 @@ settings! {
         "tracker-override", One("URL"), Words("the trackers of each torrent", "udp://tracker.example:6969"), RESTART,
             "Announce every torrent to this tracker only",
             |config, values| optional(&mut config.trackers.override_url, values, tracker);
+        "trackers", One("WHICH"), Value("any"), RESTART,
+            "Trackers to announce to: any, those at public addresses (public), or only those of tracker-host (list)",
+            |config, values| one(&mut config.trackers.access.mode, values, parse::<AccessMode>);
+        "tracker-host", Many("HOST"), Words("none", "tracker.example"), RESTART,
+            "Host of a tracker that is announced to wherever it is, or .DOMAIN for all hosts below it; with :PORT at that port only",
+            |config, values| many(&mut config.trackers.access.named, values);
         "shard", One("I/N"), Words("all", "1/3"), RESTART,
             "Announce only share I of N, when N machines serve the same library; each machine still serves every torrent",
             |config, values| optional(&mut config.trackers.shard, values, Shard::from_str);

@@ -155,6 +155,8 @@ metrics! {
         "above some minutes: `--max-announce-rate`, or a dead tracker";
     Gauge "hekate_tracker_up", "", TrackerUp,
         "1 when the `tracker` answers", "0 for hours";
+    Gauge "hekate_trackers_not_allowed", "trackers_not_allowed", Value(|s| s.trackers.not_allowed),
+        "Trackers that torrents name or that redirects lead to, and that `--trackers` does not allow", "";
     Gauge "hekate_tracker_torrents", "torrents", Tracker(|sums| sums.torrents),
         "Torrents announced to the `tracker`", "";
     Gauge "hekate_tracker_connections", "connections", Tracker(|sums| sums.connections),

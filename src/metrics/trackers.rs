@@ -67,6 +67,8 @@ pub enum TrackerState {
     Resting(u64),
     /// It failed, and one announce tests whether it answers again.
     Probing,
+    /// It may not be announced to (`--trackers`).
+    NotAllowed,
 }
 
 impl TrackerState {
@@ -78,6 +80,7 @@ impl TrackerState {
             Self::Up => "up",
             Self::Resting(_) => "resting",
             Self::Probing => "probing",
+            Self::NotAllowed => "not allowed",
         }
     }
 }
@@ -102,6 +105,8 @@ pub struct TrackerFigures {
 pub struct Trackers {
     /// Those with figures of their own, at most [`MAX_NAMED`].
     pub named: Vec<TrackerFigures>,
+    /// The number of all that may not be announced to.
+    pub not_allowed: u64,
     /// The number of all others.
     pub others: u64,
     /// Their counters. Torrents, lateness and requests in flight are some seconds old.

@@ -18,10 +18,12 @@ use crate::metrics::trackers::Trackers;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
+use crate::tracker::access::NamedHost;
 use crate::tracker::announce::Identity;
 use crate::tracker::announcer::{Announcer, AnnouncerConfig, Limits};
 use crate::tracker::family::{Family, PerFamily};
 use crate::tracker::shard::Shard;
+use crate::tracker::url::TrackerUrl;
 use crate::wire::message::{InfoHash, PeerId};
 
 /// Announces the torrents of this process, unless trackers are turned off.
@@ -49,6 +51,13 @@ impl Announcing {
         port: u16,
     ) -> io::Result<Self> {
         let sources = sources(&config.network);
+        let mut access = config.trackers.access.clone();
+        // What replaces the trackers of all torrents is allowed by that.
+        let replacement = config.trackers.override_url.as_deref();
+        let replacement = replacement.and_then(|url| TrackerUrl::parse(url).ok());
+        access
+            .named
+            .extend(replacement.map(|url| NamedHost::of(&url.site)));
         let announcer_config = AnnouncerConfig {
             identity: Identity {
                 peer_id,
@@ -59,6 +68,7 @@ impl Announcing {
             sources,
             max_per_second: config.trackers.max_announce_rate,
             override_with: (config.trackers.override_url.clone()).map(|url| Arc::from([vec![url]])),
+            access,
             dialled: config.trackers.connect.clone(),
             limits: Limits::default(),
         };

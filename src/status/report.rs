@@ -79,7 +79,10 @@ fn tracker(tracker: &TrackerFigures) -> Value {
         "state": tracker.state.as_str(),
         "rests_seconds": match tracker.state {
             TrackerState::Resting(rests_s) => rests_s,
-            TrackerState::New | TrackerState::Up | TrackerState::Probing => 0,
+            TrackerState::New
+            | TrackerState::Up
+            | TrackerState::Probing
+            | TrackerState::NotAllowed => 0,
         },
         "trouble": trouble,
         "trouble_seconds_ago": ago_s,

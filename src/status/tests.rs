@@ -30,6 +30,7 @@ fn snapshot() -> Snapshot {
         minutes_bytes: [1, 2048, 3 << 20, 5, 4 << 30],
         peak_bytes: 9 << 20,
         trackers: Trackers {
+            not_allowed: 9,
             named: vec![
                 tracker("udp://b.example:6969", "b.example", TrackerState::Up, 100),
                 tracker(

@@ -27,6 +27,7 @@ use self::report::Report;
 use self::transport::Endpoint;
 use self::udp::UdpTransport;
 use self::wakes::Wakes;
+use super::access::{Access, Refusal};
 use super::announce::Identity;
 use super::family::{Family, PerFamily};
 use super::lists::{ListId, PerTracker, SkippedUrl, TrackerId};
@@ -108,6 +109,8 @@ pub struct AnnouncerConfig {
     pub max_per_second: Option<u32>,
     /// Trackers in place of those of the torrents.
     pub override_with: Option<Arc<[Vec<String>]>>,
+    /// The trackers that may be announced to.
+    pub access: Access,
     /// Torrents whose peers are dialled.
     pub dialled: DialledTorrents,
     /// Every time-out.
@@ -125,6 +128,9 @@ struct Tracker {
     retry_at: Time,
     /// Announces that are not urgent wait until then, so that they leave in batches.
     gathers_until: Time,
+    /// Why it may not be announced to, and whether the log has said so with a torrent.
+    refusal: Option<Refusal>,
+    is_refusal_said: bool,
 }
 
 impl Tracker {
@@ -137,6 +143,8 @@ impl Tracker {
             failures: 0,
             retry_at: now,
             gathers_until: now,
+            refusal: None,
+            is_refusal_said: false,
         }
     }
 
@@ -164,6 +172,9 @@ impl Tracker {
     /// The best that can be said of it.
     fn state(&self, now: Time) -> TrackerState {
         let mut routes = self.routes.iter();
+        if self.refusal.is_some() {
+            return TrackerState::NotAllowed;
+        }
         if self.is_up() {
             return TrackerState::Up;
         }
@@ -195,6 +206,8 @@ pub struct Announcer {
     udp: UdpTransport,
     redirects: Redirects,
     report: Report,
+    /// How many trackers may not be announced to.
+    not_allowed: u64,
     /// Peers that trackers have named since [`Announcer::take_peers`].
     peers: Vec<(InfoHash, SocketAddr)>,
     /// Torrents with peers of which a tracker has counted another seed since [`Announcer::take_seeded`].
@@ -232,6 +245,7 @@ impl Announcer {
             config,
             redirects: Redirects::default(),
             report: Report::default(),
+            not_allowed: 0,
             peers: Vec::new(),
             seeded: Vec::new(),
             index_lists: HashMap::new(),
@@ -284,7 +298,9 @@ impl Announcer {
     fn add_trackers(&mut self, now: Time) {
         let sites = self.schedule.lists().sites();
         for (_, site) in sites.iter().skip(self.trackers.len()) {
-            let tracker = Tracker::new(site, 0, self.config.max_per_second, now);
+            let mut tracker = Tracker::new(site, 0, self.config.max_per_second, now);
+            tracker.refusal = self.config.access.refuse(site);
+            self.not_allowed += u64::from(tracker.refusal.is_some());
             self.trackers.push(tracker);
             self.redirects.add();
             self.report.add(site);
@@ -463,8 +479,11 @@ impl Announcer {
             self.report
                 .figures_of(*id, state, self.current(*id, now), now)
         });
-        self.report
-            .figures(named.collect(), self.http.open_count() as u64)
+        let connections = self.http.open_count() as u64;
+        Trackers {
+            not_allowed: self.not_allowed,
+            ..self.report.figures(named.collect(), connections)
+        }
     }
 
     /// What is so of a tracker at a moment, without what was counted.
@@ -472,10 +491,18 @@ impl Announcer {
         let (connections, in_flight) = self.http.load(tracker);
         TrackerSums {
             torrents: self.schedule.members(tracker).into(),
-            late_s: self.schedule.lateness_s(tracker, now),
+            late_s: self.lateness_s(tracker, now),
             connections,
             in_flight: in_flight + self.udp.load(tracker),
             ..TrackerSums::default()
+        }
+    }
+
+    /// How late the most overdue announce to a tracker is, in seconds; 0 if it may not be announced to.
+    fn lateness_s(&self, tracker: TrackerId, now: Time) -> u64 {
+        match self.trackers[tracker].refusal {
+            Some(_) => 0,
+            None => self.schedule.lateness_s(tracker, now),
         }
     }
 
@@ -488,7 +515,7 @@ impl Announcer {
         let mut others = TrackerSums::default();
         let mut is_late = false;
         for tracker in self.trackers.ids() {
-            let late_s = self.schedule.lateness_s(tracker, now);
+            let late_s = self.lateness_s(tracker, now);
             let torrents = self.schedule.members(tracker);
             is_late |= late_s > 0;
             self.report.check_lateness(tracker, late_s, torrents, now);

@@ -3,6 +3,7 @@
 //! Formats, schedule, health and redirects are pure. Sockets are driven by the loop's one `mio::Poll`,
 //! through a range of tokens.
 
+pub mod access;
 pub mod announce;
 pub mod announcer;
 mod connection;

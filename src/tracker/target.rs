@@ -7,7 +7,7 @@ use super::url::{Site, is_global};
 use crate::timers::Time;
 
 /// A name is resolved again after this time: the system's resolver does not tell its time to live.
-const RESOLVED_MS: u64 = 15 * 60 * 1000;
+pub(super) const RESOLVED_MS: u64 = 15 * 60 * 1000;
 
 /// The same if it could not be resolved again, while older addresses are still used.
 const UNRESOLVED_MS: u64 = 60 * 1000;
@@ -116,6 +116,12 @@ impl Target {
             Err(_) => Name::Unknown,
         };
         usable
+    }
+
+    /// The name was resolved, and no address of it is allowed. It is resolved again later.
+    pub(super) fn refused(&mut self, now: Time) {
+        let until = now.after(RESOLVED_MS);
+        self.name = Name::Known { until };
     }
 
     /// Moves the tracker to another site.

@@ -199,31 +199,35 @@ fn parse_authority(scheme: Scheme, authority: &str) -> Result<Site, UrlError> {
     if authority.contains('@') {
         return Err(UrlError::User);
     }
-    let (host, port) = if let Some((host, port)) = authority.split_once(']') {
+    let (host, port) = parse_host(authority)?;
+    let port = port.or(scheme.default_port()).ok_or(UrlError::Port)?;
+    Ok(Site { scheme, host, port })
+}
+
+/// Parses a host as [`Site`] keeps it, and the port behind it, which may be missing.
+pub(super) fn parse_host(text: &str) -> Result<(Box<str>, Option<u16>), UrlError> {
+    let (host, port) = if let Some((host, port)) = text.split_once(']') {
         let host = host.strip_prefix('[').ok_or(UrlError::Host)?;
-        host.parse::<Ipv6Addr>().map_err(|_| UrlError::Host)?;
-        (host, port)
+        let address: Ipv6Addr = host.parse().map_err(|_| UrlError::Host)?;
+        (address.to_string(), port)
     } else {
-        let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+        let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         // A name in the DNS has at most 253 bytes (RFC 1035, section 2.3.4).
         if host.is_empty() || host.len() > 253 || !host.bytes().all(letter) {
             return Err(UrlError::Host);
         }
-        (host, port)
+        (host.to_ascii_lowercase(), port)
     };
     let port = match port {
-        "" | ":" => scheme.default_port(),
-        _ => port
-            .strip_prefix(':')
-            .and_then(|digits| digits.parse().ok()),
+        "" | ":" => None,
+        _ => {
+            let digits = port.strip_prefix(':').ok_or(UrlError::Port)?;
+            let number = digits.parse().ok().filter(|port: &u16| *port != 0);
+            Some(number.ok_or(UrlError::Port)?)
+        }
     };
-    let port = port.filter(|port| *port != 0).ok_or(UrlError::Port)?;
-    Ok(Site {
-        scheme,
-        host: host.to_ascii_lowercase().into(),
-        port,
-    })
+    Ok((host.into(), port))
 }
 
 /// Path and query as they are requested: without the fragment, and with all bytes escaped that would
@@ -276,7 +280,9 @@ fn without_parameters(path: &str) -> &str {
 }
 
 /// Returns true if an address is one of the Internet: neither of this machine, nor of a private
-/// network, nor in a range for other uses (RFC 6890).
+/// network, nor in a range for other uses (RFC 6890 and IANA's registries of special addresses), nor
+/// that of a cloud's services, which all are special but one. An IPv4 address inside an IPv6 address
+/// counts, where the prefix says that there is one: a network's own prefix for NAT64 is not known.
 #[must_use]
 pub fn is_global(address: IpAddr) -> bool {
     match address {
@@ -287,7 +293,10 @@ pub fn is_global(address: IpAddr) -> bool {
             None => match address.segments() {
                 [0x2002, high, low, ..] => is_global_v4(joined(high, low)),
                 [0x64, 0xff9b, 0, 0, 0, 0, high, low] => is_global_v4(joined(high, low)),
+                // Documentation; then protocols like Teredo, whose addresses lead to any IPv4 address.
                 [0x2001, 0xdb8, ..] => false,
+                [0x3fff, second, ..] if second < 0x1000 => false,
+                [0x2001, second, ..] if second < 0x200 => false,
                 [first, ..] => first & 0xe000 == 0x2000,
             },
         },
@@ -303,6 +312,9 @@ fn is_global_v4(address: Ipv4Addr) -> bool {
     let shared = first == 100 && second & 0xc0 == 64;
     let special = first == 192 && second == 0 && third == 0;
     let benchmark = first == 198 && second & 0xfe == 18;
+    let relay = (first, second, third) == (192, 88, 99);
+    // Services of the host to a virtual machine in Azure.
+    let azure = address == Ipv4Addr::new(168, 63, 129, 16);
     !(first == 0
         || first >= 224
         || address.is_loopback()
@@ -311,7 +323,9 @@ fn is_global_v4(address: Ipv4Addr) -> bool {
         || address.is_documentation()
         || shared
         || special
-        || benchmark)
+        || benchmark
+        || relay
+        || azure)
 }
 
 #[cfg(test)]
@@ -498,6 +512,9 @@ mod tests {
             "2606:4700::1",
             "2002:101:101::1",
             "64:ff9b::101:101",
+            "168.63.129.17",
+            "2001:200::1",
+            "3fff:1000::1",
         ] {
             assert!(global(text), "{text}");
         }
@@ -524,6 +541,18 @@ mod tests {
             "64:ff9b::7f00:1",
             "2001:db8::1",
             "::127.0.0.1",
+            "2002:a9fe:a9fe::1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::101:101",
+            "2001::1",
+            "2001:1ff::1",
+            "3fff:fff::1",
+            "fd00:ec2::254",
+            "100.100.100.200",
+            "192.0.0.192",
+            "192.88.99.1",
+            "168.63.129.16",
+            "5f00::1",
         ] {
             assert!(!global(text), "{text}");
         }

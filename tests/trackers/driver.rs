@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use hekate::timers::Time;
 use hekate::torrent::id::TorrentId;
+use hekate::tracker::access::Access;
 use hekate::tracker::announce::Identity;
 use hekate::tracker::announcer::{Announcer, AnnouncerConfig, Limits, MAX_CONNECTIONS, TOKENS};
 use hekate::tracker::peers::DialledTorrents;
@@ -38,6 +39,7 @@ pub(crate) fn config() -> AnnouncerConfig {
             .into(),
         max_per_second: None,
         override_with: None,
+        access: Access::default(),
         dialled: DialledTorrents::default(),
         limits: Limits::default(),
     }

@@ -9,6 +9,7 @@
     reason = "a proof fails by panicking"
 )]
 
+mod access;
 mod daemon;
 mod driver;
 mod figures;

@@ -48,6 +48,8 @@ complete -c hekate -n "__fish_hekate_using_subcommand seed" -s T -l max-unchoked
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l max-rate -d 'Upload limit in bytes per second, for all peers together; K, M, G are powers of 1024 [default: no limit]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l super-seeding -d 'Send each piece of a public torrent once, when two leechers or more are there (BEP 16): auto, while nobody else is known to have all of it, on, or off [default: auto]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l tracker-override -d 'Announce every torrent to this tracker only [default: the trackers of each torrent]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l trackers -d 'Trackers to announce to: any, those at public addresses (public), or only those of tracker-host (list) [default: any]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l tracker-host -d 'Host of a tracker that is announced to wherever it is, or .DOMAIN for all hosts below it; with :PORT at that port only [default: none]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l shard -d 'Announce only share I of N, when N machines serve the same library; each machine still serves every torrent [default: all]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l announce-ip -d 'IP address to report to trackers; many ignore it [default: the source address of the announce]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l announce-port -d 'Port to report to trackers, if a router forwards a different one [default: the listening port]' -r

@@ -5,13 +5,14 @@ use super::outcome::RedirectError;
 use super::transport::Full;
 use super::{Announcer, BATCH_MS};
 use crate::timers::Time;
+use crate::tracker::access::Refusal;
 use crate::tracker::entries::EntryId;
 use crate::tracker::family::{Family, PerFamily};
 use crate::tracker::lists::TrackerId;
 use crate::tracker::request::{Request, RouteId};
 use crate::tracker::route::backoff_ms;
 use crate::tracker::schedule::Outcome;
-use crate::tracker::target::TargetError;
+use crate::tracker::target::{RESOLVED_MS, TargetError};
 use crate::tracker::url::Scheme;
 
 /// Announces that one tracker is given in one turn; the rest waits for the next.
@@ -49,6 +50,10 @@ impl Announcer {
         };
         let mut is_stuck = false;
         for step in 0..steps {
+            if self.trackers[id].refusal.is_some() && !stopping {
+                self.refuse(id, now);
+                return;
+            }
             let due = self.schedule.poll_at(id, now);
             let tracker = &mut self.trackers[id];
             let again = !is_stuck && tracker.has_again();
@@ -79,8 +84,57 @@ impl Announcer {
         self.wakes.wake_now(id);
     }
 
-    /// Asks for the addresses of a tracker when they are not known, or old.
+    /// Announces nothing to a tracker that may not be announced to. The log says once which torrent
+    /// that concerns. It is allowed when its name leads elsewhere.
+    fn refuse(&mut self, id: TrackerId, now: Time) {
+        let tracker = &self.trackers[id];
+        let Some(why) = tracker.refusal else {
+            return;
+        };
+        let is_said = tracker.is_refusal_said;
+        if matches!(why, Refusal::NotPublic(_)) {
+            self.resolve_when_due(id, now);
+            self.wakes.wake_at(id, now.after(RESOLVED_MS));
+        }
+        if is_said {
+            return;
+        }
+        if let Some(at) = self.schedule.poll_at(id, now).filter(|at| *at > now) {
+            self.wakes.wake_at(id, at);
+        }
+        let Some(entry) = self.schedule.take(id, now) else {
+            return;
+        };
+        let begun = RouteId::all_of(id).map(|route| self.begin(entry, route));
+        self.schedule.dispatched(id, entry);
+        for request in begun.into_iter().flatten() {
+            let torrent = request.announce.info_hash;
+            if !std::mem::replace(&mut self.trackers[id].is_refusal_said, true) {
+                self.report.refuse(id, torrent, why, now);
+            }
+            self.finish(request, Outcome::Returned, now);
+        }
+        // That torrent had nothing to announce: the next one may.
+        if !self.trackers[id].is_refusal_said {
+            self.wakes.wake_now(id);
+        }
+    }
+
+    /// Sets why a tracker may not be announced to.
+    fn set_refusal(&mut self, id: TrackerId, refusal: Option<Refusal>) {
+        let tracker = &mut self.trackers[id];
+        self.not_allowed -= u64::from(tracker.refusal.is_some());
+        self.not_allowed += u64::from(refusal.is_some());
+        tracker.refusal = refusal;
+        tracker.is_refusal_said &= refusal.is_some();
+    }
+
+    /// Asks for the addresses of a tracker when they are not known, or old. A name that may not be
+    /// announced to is not even resolved.
     fn resolve_when_due(&mut self, id: TrackerId, now: Time) {
+        if self.trackers[id].refusal == Some(Refusal::NotNamed) {
+            return;
+        }
         let target = &mut self.trackers[id].target;
         let before = target.generation;
         if target.ask(now) {
@@ -107,10 +161,22 @@ impl Announcer {
             }
             self.wakes.wake_now(id);
             let is_usable = |family| self.config.sources[family].is_some() && self.udp.has(family);
+            let mut refusal = tracker.refusal;
             let addresses = answer.addresses.map(|mut addresses| {
                 addresses.retain(|address| is_usable(Family::of(*address)));
+                let site = tracker.target.site();
+                refusal = self.config.access.filter(site, &mut addresses);
                 addresses
             });
+            self.set_refusal(id, refusal);
+            let tracker = &mut self.trackers[id];
+            if let (Ok(_), Some(_)) = (&addresses, refusal) {
+                tracker.target.refused(now);
+                for route in RouteId::all_of(id) {
+                    self.set_addresses(route, Vec::new(), now);
+                }
+                continue;
+            }
             match tracker.target.resolved(addresses, now) {
                 Ok(addresses) => {
                     tracker.failures = 0;

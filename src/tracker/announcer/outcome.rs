@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::transport::TransportEvent;
 use super::{Announcer, Tracker};
 use crate::timers::Time;
+use crate::tracker::access::Refusal;
 use crate::tracker::announce::{self, Answer};
 use crate::tracker::lists::TrackerId;
 use crate::tracker::peers;
@@ -38,6 +39,8 @@ pub(super) enum RedirectError {
     Loop,
     #[error("redirects to {0}, which is not a public address")]
     Private(IpAddr),
+    #[error("redirects to {0}, which is not allowed: {1}")]
+    NotAllowed(Site, Refusal),
     #[error("redirects to {0}, which does not answer")]
     Silent(Site),
     #[error("redirects to an address that does not answer")]
@@ -215,7 +218,11 @@ impl Announcer {
             self.report.count(origin.tracker, |sums| &mut sums.failed);
             if was_redirected {
                 self.redirects.forget(origin.tracker, &request.path);
-                self.blame_redirect(origin, &RedirectError::Unanswered, now);
+                let target = &self.trackers[route.tracker];
+                let why = target.refusal.map_or(RedirectError::Unanswered, |why| {
+                    RedirectError::NotAllowed(target.target.site().clone(), why)
+                });
+                self.blame_redirect(origin, &why, now);
             }
         }
         let ended = Ended {
@@ -282,6 +289,11 @@ impl Announcer {
                 return;
             }
         };
+        if let Some(why) = self.config.access.refuse(&to.site) {
+            let why = RedirectError::NotAllowed(to.site, why);
+            self.dead_end(request, &why, now);
+            return;
+        }
         log::debug!(
             "tracker {}: redirects to {}",
             self.report.site(asked),
@@ -359,6 +371,9 @@ impl Announcer {
         };
         let has_requests = self.redirects.has_requests(id);
         let tracker = &mut self.trackers[id];
+        if let Some(why) = tracker.refusal {
+            return Err(RedirectError::NotAllowed(site.clone(), why));
+        }
         let route = &mut tracker.routes[origin.family];
         let is_well = if tracker.target.is_known() {
             // One request finds out whether it answers again, and nothing waits for that.
@@ -377,6 +392,7 @@ impl Announcer {
         self.http.forget(id);
         self.schedule.lists_mut().replace_unlisted(id, site);
         let generation = self.trackers[id].target.generation.wrapping_add(1);
+        self.not_allowed -= u64::from(self.trackers[id].refusal.is_some());
         self.trackers[id] = Tracker::new(site, generation, self.config.max_per_second, now);
         self.redirects.replace(id);
         self.report.replace(id, site);

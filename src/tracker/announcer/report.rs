@@ -5,9 +5,11 @@ use std::fmt;
 
 use crate::metrics::trackers::{MAX_NAMED, TrackerFigures, TrackerState, TrackerSums, Trackers};
 use crate::timers::Time;
+use crate::tracker::access::Refusal;
 use crate::tracker::lists::{PerTracker, TrackerId};
 use crate::tracker::schedule::Schedule;
 use crate::tracker::url::Site;
+use crate::wire::message::InfoHash;
 
 /// A tracker that is announced to this much too late is worth a line in the log.
 const LATE_S: u64 = 300;
@@ -87,6 +89,19 @@ impl Report {
         }
     }
 
+    /// Logs why a tracker is not announced to.
+    pub(super) fn refuse(
+        &mut self,
+        tracker: TrackerId,
+        torrent: InfoHash,
+        why: Refusal,
+        now: Time,
+    ) {
+        let row = &mut self.rows[tracker];
+        row.trouble = Some((format!("not allowed: {why}"), now));
+        log::warn!("{torrent}: tracker {} is not allowed: {why}", row.site);
+    }
+
     /// Logs that a tracker is behind, or no longer.
     pub(super) fn check_lateness(
         &mut self,
@@ -144,6 +159,7 @@ impl Report {
         }
         let all = &self.total;
         Trackers {
+            not_allowed: 0,
             others: (self.rows.len() - named.len()) as u64,
             other: TrackerSums {
                 // A replaced tracker takes what it had sent along.

@@ -28,6 +28,7 @@ fn announcer(sources: [&str; 2]) -> (Poll, Announcer) {
         sources: sources.map(|source| source.parse().ok()).into(),
         max_per_second: None,
         override_with: None,
+        access: Access::default(),
         dialled: DialledTorrents::default(),
         limits: Limits::default(),
     };
