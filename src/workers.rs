@@ -312,22 +312,10 @@ impl<L: Ord + Clone + Send + 'static, T: Send + 'static> Pool<L, T> {
             queued_at: Instant::now(),
         };
         queue.push(lane.clone(), job, config);
-        if queue.wants_thread(lane, config) {
-            match self.0.start_thread() {
-                Ok(()) => {
-                    queue.threads += 1;
-                    queue.no_thread = false;
-                }
-                Err(error) => {
-                    if !mem::replace(&mut queue.no_thread, true) {
-                        log::warn!("cannot start a {} thread: {error}", config.role);
-                    }
-                    if queue.threads == 0 {
-                        queue.withdraw(lane);
-                        return Err(QueueFull);
-                    }
-                }
-            }
+        self.0.start_wanted_thread(&mut queue);
+        if queue.threads == 0 {
+            queue.withdraw(lane);
+            return Err(QueueFull);
         }
         drop(queue);
         self.0.ready.notify_one();
@@ -414,21 +402,34 @@ impl<L, T> Shared<L, T> {
 }
 
 impl<L: Ord + Clone + Send + 'static, T: Send + 'static> Shared<L, T> {
-    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
+    /// Starts a thread if there is a job for one more.
+    fn start_wanted_thread(self: &Arc<Self>, queue: &mut Queue<L, T>) {
+        if !queue.wants_thread(&self.config) {
+            return;
+        }
         let shared = Arc::clone(self);
-        spawn(self.config.role, move || {
+        let role = self.config.role;
+        let started = spawn(role, move || {
             if let Err(error) = sys::set_niceness(shared.config.niceness) {
-                log::debug!(
-                    "{} threads keep the default priority: {error}",
-                    shared.config.role
-                );
+                log::debug!("{role} threads keep the default priority: {error}");
             }
             shared.work();
-        })
+        });
+        match started {
+            Ok(()) => {
+                queue.threads += 1;
+                queue.no_thread = false;
+            }
+            Err(error) => {
+                if !mem::replace(&mut queue.no_thread, true) {
+                    log::warn!("cannot start a {role} thread: {error}");
+                }
+            }
+        }
     }
 
     /// The life of a thread.
-    fn work(&self) {
+    fn work(self: &Arc<Self>) {
         while let Some((lane, job, began)) = self.next_job() {
             // What only the job still holds, a mapping perhaps, is dropped before the outcome is taken.
             let step = (job.work)();
@@ -452,11 +453,13 @@ impl<L: Ord + Clone + Send + 'static, T: Send + 'static> Shared<L, T> {
     }
 
     /// Waits for a job. `None` when none has come for long enough, or the pool is closed.
-    fn next_job(&self) -> Option<(L, Job<L, T>, Instant)> {
+    fn next_job(self: &Arc<Self>) -> Option<(L, Job<L, T>, Instant)> {
         let mut queue = self.queue();
         let mut rested = false;
         loop {
             if let Some(taken) = queue.take(&self.config) {
+                // This one may take long, and others may have come from other lanes since it was queued.
+                self.start_wanted_thread(&mut queue);
                 return Some(taken);
             }
             if rested || queue.closed {
@@ -500,12 +503,14 @@ impl<L: Ord + Clone, T> Queue<L, T> {
         (self.queued, self.runnable) = (0, 0);
     }
 
-    /// Whether another thread is to be started for the job that was just added to this lane.
-    fn wants_thread(&self, lane: &L, config: &PoolConfig) -> bool {
-        let lane = self.lanes.get(lane);
-        let is_alone = lane.is_some_and(|lane| lane.under_way.is_empty() && lane.jobs.len() == 1);
-        let is_allowed = self.threads < config.threads_max || (config.spare && is_alone);
-        self.runnable > self.threads - self.busy_threads && is_allowed
+    /// Whether there are jobs for more threads than there are.
+    fn wants_thread(&self, config: &PoolConfig) -> bool {
+        let free_threads = self.threads - self.busy_threads;
+        if self.threads < config.threads_max {
+            return self.runnable > free_threads;
+        }
+        let waits = |lane: &&Lane<L, T>| lane.under_way.is_empty() && !lane.jobs.is_empty();
+        config.spare && self.lanes.values().filter(waits).count() > free_threads
     }
 
     /// The next job of the next lane that has one and may have another thread.

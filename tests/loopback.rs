@@ -602,8 +602,10 @@ fn a_batch_across_a_truncation_does_not_stall() {
                 assert!(block == sample.block(0, begin, BLOCK), "{begin} differs");
             }
             Seen::Reject { .. } => assert!(number >= 5, "block {number} was there"),
-            // The first block behind the cut was begun: it can be neither ended nor rejected.
-            Seen::Closed if number == 5 => return,
+            // A block was begun, that behind the cut or the last before it, since the kernel gives up parts
+            // of a write that fails. When the file is found out to be wrong, it can be neither ended nor
+            // rejected.
+            Seen::Closed if (4..=5).contains(&number) => return,
             other => panic!("{other:?} for block {number}"),
         }
     }

@@ -281,3 +281,53 @@ fn the_torrents_of_an_index_are_listed() {
         "{lines}"
     );
 }
+
+/// Bytes that a process has had read from disks.
+fn read_bytes(daemon: &Daemon) -> u64 {
+    let figures = fs::read_to_string(format!("/proc/{}/io", daemon.pid())).unwrap();
+    let line = figures.lines().find_map(|l| l.strip_prefix("read_bytes: "));
+    line.unwrap().parse().unwrap()
+}
+
+#[test]
+fn cold_content_is_read_at_most_twice_as_much_as_it_is_sent() {
+    const PIECES: u32 = 64;
+    // Where temporary files lie may be in memory.
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let sample = TorrentBuilder::new(1)
+        .piece_length(1 << 20)
+        .length(u64::from(PIECES) << 20)
+        .write(directory.path())
+        .unwrap();
+    let file = fs::File::open(&sample.files[0].path).unwrap();
+    file.sync_all().unwrap();
+    let daemon = Daemon::seed(directory.path());
+    let mut leecher = Leecher::connect(daemon.address, sample.info_hash, FAST);
+    leecher.send(&leecher::interested());
+    leecher.until_unchoked();
+    // The first block of each piece, the first two, and some at random.
+    let first = |piece| vec![(piece, 0)];
+    let two = |piece| vec![(piece, 0), (piece, 1)];
+    let scattered = |piece| [5, 40, 41, 17].map(|block| (piece, block)).to_vec();
+    let patterns: [&dyn Fn(u32) -> Vec<(u32, u32)>; 3] = [&first, &two, &scattered];
+    for pattern in patterns {
+        let evicted = Command::new("dd")
+            .args(["iflag=nocache", "count=0", "status=none"])
+            .arg(format!("if={}", sample.files[0].path.display()))
+            .status();
+        assert!(evicted.unwrap().success());
+        let before = read_bytes(&daemon);
+        let mut sent = 0;
+        for (piece, block) in (0..PIECES).flat_map(pattern) {
+            let begin = block * 16 * 1024;
+            assert!(
+                leecher.block(piece, begin, 16 * 1024) == sample.block(piece, begin, 16 * 1024)
+            );
+            sent += 16 * 1024;
+        }
+        let read = read_bytes(&daemon) - before;
+        assert!(read > 0, "the content is on a disk");
+        // Beside the content, the kernel reads where it lies.
+        assert!(read <= 2 * sent + (256 << 10), "{read} for {sent}");
+    }
+}

@@ -19,13 +19,9 @@ use crate::torrent::layout::{Extent, ExtentSource};
 use crate::wire::encoder::piece_header;
 use crate::wire::message::Request;
 
-/// The longest read ahead inside a piece: a disk reads it in one sweep, and it is short enough for
-/// many peers to take turns. Unit: bytes.
-const READ_AHEAD_BYTES: u64 = 1 << 20;
-
-/// The block size of all common clients, except at the end of a piece. Shorter requests do not cause
-/// reading ahead. Unit: bytes.
-const USUAL_BLOCK_BYTES: u32 = 16 * 1024;
+/// The longest read: a disk does it in one sweep, and it is short enough for many peers to take turns.
+/// Unit: bytes.
+const READ_BYTES_MAX: u64 = 1 << 20;
 
 /// The outcome of staging.
 pub(super) enum Staged<'a> {
@@ -44,6 +40,20 @@ pub(super) struct Stage<'a> {
     pub(super) resident: &'a mut ResidentRanges,
     pub(super) gathered: Option<&'a Arc<Gathered>>,
     pub(super) wait: &'a mut Wait,
+}
+
+/// A range of a file that is worth reading.
+struct WorthReading {
+    start: u64,
+    /// Where what the peer has requested ends. What follows is read ahead.
+    requested_end: u64,
+    end: u64,
+}
+
+impl WorthReading {
+    fn whole(&self) -> Range<u64> {
+        self.start..self.end
+    }
 }
 
 enum Located {
@@ -199,15 +209,16 @@ impl Locator<'_> {
             Lookup::Failed => return Located::Failed(BlockFailure::Unreadable),
             Lookup::Absent => {
                 let range = self.worth_reading(file, extent, request, following);
-                return self.park(file, range);
+                return self.park(file, &range);
             }
         };
         if !self.resident.contain(file, &wanted, self.now) {
             let range = self.worth_reading(file, extent, request, following);
-            if self.storage.is_resident(&content, range.clone()) {
-                self.resident.insert(file, range, self.now);
+            if self.storage.is_resident(&content, range.whole()) {
+                self.resident.insert(file, range.whole(), self.now);
+                self.resident.contain(file, &wanted, self.now);
             } else if !self.storage.is_resident(&content, wanted.clone()) {
-                return self.park(file, range);
+                return self.park(file, &range);
             }
         }
         self.bodies.push(Body::Mapped(content, wanted));
@@ -215,11 +226,14 @@ impl Locator<'_> {
     }
 
     /// Hands the range to a reader thread. The peer's blocks wait until it is read.
-    fn park(&mut self, file: u32, range: Range<u64>) -> Located {
+    fn park(&mut self, file: u32, range: &WorthReading) -> Located {
         let queued = self
             .storage
-            .read(self.key, self.torrent, file, range)
+            .read(self.key, self.torrent, file, range.whole())
             .is_ok();
+        if queued {
+            self.resident.read_ahead(range.end - range.requested_end);
+        }
         self.wait(queued)
     }
 
@@ -231,39 +245,42 @@ impl Locator<'_> {
         Located::Wait
     }
 
-    /// The range of the file to read when this extent is not resident. Peers request the blocks of a
-    /// piece in order, so reading to the end of the piece turns many seeks into one. A block from the
-    /// middle of a piece is read with the requests that continue it.
+    /// The range of the file to read when this extent is not resident: what the peer has requested from
+    /// there on, and, when it reads on, what it will request next in the piece.
     fn worth_reading<'b, I>(
         &self,
         file: u32,
         extent: &Extent,
         request: &Request,
         following: &I,
-    ) -> Range<u64>
+    ) -> WorthReading
     where
         I: Iterator<Item = &'b Request> + Clone,
     {
-        // A request of one byte must not cause a read of a megabyte.
-        let in_order = request.length >= USUAL_BLOCK_BYTES
-            && (request.begin == 0 || self.resident.end_at(file, extent.offset));
-        let run_end = if in_order {
-            let piece_length = self.torrent.shape.piece_length_of(request.index);
-            piece_length.expect("a queued request is legal")
-        } else {
-            let ends = request.begin.saturating_add(request.length);
-            (following.clone())
-                .take_while(|next| next.index == request.index)
-                .fold(ends, |end, next| match next.begin == end {
-                    true => end.saturating_add(next.length),
-                    false => end,
-                })
-        };
+        let ends = request.begin.saturating_add(request.length);
+        let run_end = (following.clone())
+            .take_while(|next| next.index == request.index)
+            .fold(ends, |end, next| match next.begin == end {
+                true => end.saturating_add(next.length),
+                false => end,
+            });
         let run_bytes = u64::from(run_end.saturating_sub(request.begin));
+        let piece_length = self.torrent.shape.piece_length_of(request.index);
+        let piece_length = piece_length.expect("a queued request is legal");
+        let piece_left = u64::from(piece_length.saturating_sub(request.begin));
+        let begins_piece = request.begin == 0;
+        let ahead_bytes = (self.resident).ahead_bytes(file, extent.offset, begins_piece);
         let content_file = self.torrent.file(file);
         let content_file = content_file.expect("an extent lies in a file of its torrent");
-        let end = extent.offset + run_bytes.clamp(extent.length, READ_AHEAD_BYTES);
-        extent.offset..end.min(content_file.length)
+        let end_of = |bytes: u64| {
+            let end = extent.offset + bytes.clamp(extent.length, READ_BYTES_MAX);
+            end.min(content_file.length)
+        };
+        WorthReading {
+            start: extent.offset,
+            requested_end: end_of(run_bytes),
+            end: end_of(piece_left.min(run_bytes + ahead_bytes)),
+        }
     }
 
     fn locate_gathered(&mut self, offset: u64, length: u32) -> Located {
