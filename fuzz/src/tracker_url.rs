@@ -3,12 +3,13 @@
 
 use hekate::tracker::announce::{Announce, Event, Identity};
 use hekate::tracker::http;
-use hekate::tracker::url::{Scheme, TrackerUrl};
+use hekate::tracker::url::{Scheme, TrackerUrl, split_credentials};
 use hekate::wire::message::{InfoHash, PeerId};
 
 fn check_url(url: &TrackerUrl) {
     let shown = url.site.to_string();
-    let again = TrackerUrl::parse(&format!("{shown}{}", url.path)).expect("it was read before");
+    let (credentials, path) = split_credentials(&url.path);
+    let again = TrackerUrl::parse(&format!("{shown}{path}")).expect("it was read before");
     assert_eq!(again.site, url.site);
     if url.site.scheme == Scheme::Udp {
         return;
@@ -33,7 +34,8 @@ fn check_url(url: &TrackerUrl) {
         1,
         None,
     );
-    assert_eq!(request.split(|byte| *byte == b'\n').count(), 6);
+    let lines = 6 + usize::from(credentials.is_some());
+    assert_eq!(request.split(|byte| *byte == b'\n').count(), lines);
     assert_eq!(
         request
             .windows(4)

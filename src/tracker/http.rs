@@ -3,12 +3,14 @@
 use std::fmt::{self, Write};
 
 use super::announce::{Announce, Event, Identity};
-use super::url::{Scheme, Site};
+use super::url::{Scheme, Site, split_credentials};
 
 /// Some trackers answer only clients that name themselves.
 const USER_AGENT: &str = concat!("hekate/", env!("CARGO_PKG_VERSION"));
 
-/// Appends the request of one announce to `out`. `path` is path and query at the site.
+/// Appends the request of one announce to `out`. `path` is that of a [`TrackerUrl`] at the site.
+///
+/// [`TrackerUrl`]: super::url::TrackerUrl
 pub fn write_request(
     out: &mut Vec<u8>,
     (site, path): (&Site, &str),
@@ -18,6 +20,7 @@ pub fn write_request(
     tracker_id: Option<&[u8]>,
 ) {
     debug_assert_ne!(site.scheme, Scheme::Udp);
+    let (credentials, path) = split_credentials(path);
     let first = if path.contains('?') { '&' } else { '?' };
     push(out, format_args!("GET {path}{first}info_hash="));
     escape(out, &announce.info_hash.0);
@@ -46,10 +49,14 @@ pub fn write_request(
     push(
         out,
         format_args!(
-            " HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\nAccept-Encoding: identity\r\n\r\n",
+            " HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\nAccept-Encoding: identity\r\n",
             site.authority()
         ),
     );
+    if let Some(credentials) = credentials {
+        push(out, format_args!("Authorization: Basic {credentials}\r\n"));
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends text to bytes.
@@ -130,6 +137,17 @@ mod tests {
         assert!(text.starts_with("GET /announce?key=k&info_hash=%00"));
         assert!(!text.contains("event="));
         assert!(text.contains("\r\nHost: a\r\n"));
+    }
+
+    #[test]
+    fn user_and_password_are_sent_as_basic_credentials() {
+        let text = request("http://u:p@a/x", Event::None, None, None);
+        assert!(text.starts_with("GET /x?info_hash="), "{text}");
+        let end = "identity\r\nAuthorization: Basic dTpw\r\n\r\n";
+        assert!(
+            text.contains("\r\nHost: a\r\n") && text.ends_with(end),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! The framing of HTTP responses, from bytes in any split (RFC 9112). Every part is bounded.
 
+use std::io::Read;
+
+use flate2::read::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use thiserror::Error;
 
 /// Status line and header fields together. Trackers send a few hundred bytes.
@@ -8,7 +11,8 @@ pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Fields of one response.
 const MAX_FIELDS: usize = 64;
 
-/// The body. A tracker that ignores `numwant` sends 200 peers as dictionaries, in 16 KB.
+/// The body, as it is sent and decompressed. A tracker that ignores `numwant` sends 200 peers as
+/// dictionaries, in 16 KB.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// A line of chunked framing: a length in hexadecimal and chunk extensions, or a field of the trailer.
@@ -35,9 +39,12 @@ pub enum ResponseError {
     /// Chunks that do not follow their framing.
     #[error("the chunks of the response are malformed")]
     BadChunk,
-    /// A content encoding that was not requested.
-    #[error("the response has a content encoding that was not requested")]
+    /// An encoding other than gzip and deflate, or several.
+    #[error("the response has an unknown encoding")]
     Encoded,
+    /// A body that is not in the encoding that it is said to have.
+    #[error("the body of the response cannot be decompressed")]
+    BadEncoding,
     /// More than `MAX_SKIPPED` interim responses or trailers.
     #[error("the response has too many interim responses or trailers")]
     Endless,
@@ -59,7 +66,7 @@ pub struct Response {
     pub keep_alive: bool,
     /// It may carry several requests at the same time: HTTP/1.0 has no pipelining.
     pub may_pipeline: bool,
-    /// The body without its framing.
+    /// The body without its framing, decompressed.
     pub body: Vec<u8>,
 }
 
@@ -70,7 +77,56 @@ pub struct Reader {
     /// The incomplete head, or line of chunked framing.
     line: Vec<u8>,
     response: Option<Response>,
+    coding: Coding,
     skipped: u32,
+}
+
+/// How a body is compressed (RFC 9110, section 8.4.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Coding {
+    #[default]
+    Identity,
+    Gzip,
+    Deflate,
+}
+
+impl Coding {
+    /// Parses the field `Content-Encoding`.
+    fn parse(value: &[u8]) -> Result<Self, ResponseError> {
+        match value.trim_ascii().to_ascii_lowercase().as_slice() {
+            b"" | b"identity" => Ok(Self::Identity),
+            b"gzip" | b"x-gzip" => Ok(Self::Gzip),
+            b"deflate" => Ok(Self::Deflate),
+            _ => Err(ResponseError::Encoded),
+        }
+    }
+
+    /// Decompresses a body. Stops at [`MAX_BODY_BYTES`], whatever the body would become.
+    fn decode(self, body: Vec<u8>) -> Result<Vec<u8>, ResponseError> {
+        match self {
+            _ if body.is_empty() => Ok(body),
+            Self::Identity => Ok(body),
+            Self::Gzip => bounded_read(GzDecoder::new(&*body)),
+            // Some servers send it without the header of zlib (RFC 1950), which begins so.
+            // Some servers send it without the header of zlib (RFC 1950).
+            Self::Deflate => match bounded_read(ZlibDecoder::new(&*body)) {
+                Err(ResponseError::BadEncoding) => bounded_read(DeflateDecoder::new(&*body)),
+                read => read,
+            },
+        }
+    }
+}
+
+/// Reads all that a decoder has, if that is not too much.
+fn bounded_read(decoder: impl Read) -> Result<Vec<u8>, ResponseError> {
+    let mut plain = Vec::new();
+    let most = MAX_BODY_BYTES as u64 + 1;
+    let read = decoder.take(most).read_to_end(&mut plain);
+    match read {
+        Ok(_) if plain.len() > MAX_BODY_BYTES => Err(ResponseError::BodyTooLong),
+        Ok(_) => Ok(plain),
+        Err(_) => Err(ResponseError::BadEncoding),
+    }
 }
 
 /// What the next bytes are.
@@ -98,7 +154,7 @@ impl Reader {
         let mut rest = input;
         while !rest.is_empty() {
             if self.step(&mut rest)? {
-                let response = self.take();
+                let response = self.take()?;
                 return Ok((input.len() - rest.len(), response));
             }
         }
@@ -111,17 +167,21 @@ impl Reader {
     /// [`ResponseError::Truncated`] if a response is incomplete.
     pub fn finish(&mut self) -> Result<Option<Response>, ResponseError> {
         match self.state {
-            State::UntilClose => Ok(self.take()),
+            State::UntilClose => self.take(),
             State::Head if self.line.is_empty() => Ok(None),
             _ => Err(ResponseError::Truncated),
         }
     }
 
-    fn take(&mut self) -> Option<Response> {
+    fn take(&mut self) -> Result<Option<Response>, ResponseError> {
         self.state = State::Head;
         self.line = Vec::new();
         self.skipped = 0;
-        self.response.take()
+        let Some(mut response) = self.response.take() else {
+            return Ok(None);
+        };
+        response.body = self.coding.decode(response.body)?;
+        Ok(Some(response))
     }
 
     /// Uses some bytes. Returns true if the response is complete.
@@ -160,12 +220,13 @@ impl Reader {
         if !is_line || !is_whole {
             return bounded(&self.line, MAX_HEAD_BYTES, ResponseError::HeadTooLong);
         }
-        let (response, state) = parse_head(&self.line)?;
+        let (response, state, coding) = parse_head(&self.line)?;
         self.line.clear();
         if (100..200).contains(&response.status) {
             return self.skip();
         }
         self.response = Some(response);
+        self.coding = coding;
         self.state = state;
         Ok(state == State::Length(0))
     }
@@ -234,8 +295,8 @@ fn bounded(line: &[u8], limit: usize, error: ResponseError) -> Result<bool, Resp
     }
 }
 
-/// The response, and what follows the head.
-fn parse_head(head: &[u8]) -> Result<(Response, State), ResponseError> {
+/// The response, what follows the head, and how the body is compressed.
+fn parse_head(head: &[u8]) -> Result<(Response, State, Coding), ResponseError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut fields);
     let whole = parsed.parse(head).map_err(ResponseError::Malformed)?;
@@ -252,7 +313,7 @@ fn parse_head(head: &[u8]) -> Result<(Response, State), ResponseError> {
         may_pipeline: modern,
         body: Vec::new(),
     };
-    let (mut length, mut chunked) = (None, false);
+    let (mut length, mut chunked, mut coding) = (None, false, Coding::Identity);
     for field in parsed.headers.iter() {
         let is = |name| field.name.eq_ignore_ascii_case(name);
         let has = |token: &str| has_token(field.value, token);
@@ -268,8 +329,12 @@ fn parse_head(head: &[u8]) -> Result<(Response, State), ResponseError> {
                 return Err(ResponseError::Encoded);
             }
             chunked = true;
-        } else if is("content-encoding") && !field.value.is_empty() && !has("identity") {
-            return Err(ResponseError::Encoded);
+        } else if is("content-encoding") {
+            // Nobody compresses twice.
+            if coding != Coding::Identity {
+                return Err(ResponseError::Encoded);
+            }
+            coding = Coding::parse(field.value)?;
         } else if is("connection") {
             response.keep_alive = !has("close") && (modern || has("keep-alive"));
         } else if is("location") {
@@ -290,7 +355,7 @@ fn parse_head(head: &[u8]) -> Result<(Response, State), ResponseError> {
             State::UntilClose
         }
     };
-    Ok((response, state))
+    Ok((response, state, coding))
 }
 
 /// Leading zeros are let pass: opentracker pads its lengths with blanks or zeros.

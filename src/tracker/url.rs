@@ -1,8 +1,12 @@
 //! The URL of a tracker, and the URLs that its redirects lead to.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use idna::AsciiDenyList;
 use thiserror::Error;
 
 /// The longest URL in the form in which it is requested, with bytes escaped: keys of private trackers
@@ -79,7 +83,9 @@ impl fmt::Display for Site {
 pub struct TrackerUrl {
     /// The server.
     pub site: Site,
-    /// Path and query, printable ASCII without blanks. Starts with `/`, or is empty for UDP.
+    /// Path and query, printable ASCII without blanks. Starts with `/`, or is empty for UDP. If the URL
+    /// names a user, the credentials of Basic (RFC 7617) and a blank come before: they belong to a URL as
+    /// a passkey does, and not to the site. See [`split_credentials`].
     pub path: Box<str>,
 }
 
@@ -95,9 +101,6 @@ pub enum UrlError {
     /// Empty, or with characters that no host name has.
     #[error("invalid host name")]
     Host,
-    /// A name and password before the host.
-    #[error("a user name in the URL is not supported")]
-    User,
     /// Not a number from 1 to 65535, or missing where the scheme has no default.
     #[error("missing or invalid port")]
     Port,
@@ -127,10 +130,17 @@ impl TrackerUrl {
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
-        Self::new(
-            parse_authority(scheme, authority)?,
-            printable_path(path, scheme),
-        )
+        // A password may have an unescaped `@`; a host has none.
+        let (user, authority) = match authority.rsplit_once('@') {
+            Some((user, authority)) => (Some(user), authority),
+            None => (None, authority),
+        };
+        let mut path = printable_path(path, scheme);
+        // UDP has no place for it.
+        if let Some(user) = user.filter(|user| !user.is_empty() && scheme != Scheme::Udp) {
+            path = format!("{} {path}", basic(user)).into();
+        }
+        Self::new(parse_authority(scheme, authority)?, path)
     }
 
     /// Bounds the URL as it is requested: escaping makes a path up to three times as long.
@@ -142,7 +152,8 @@ impl TrackerUrl {
     }
 
     /// The URL that the `Location` of a redirect leads to, which answered a request for this URL
-    /// (RFC 9110, section 10.2.2). The parameters of an announce are cut off.
+    /// (RFC 9110, section 10.2.2). The parameters of an announce are cut off. User and password stay with
+    /// the site.
     ///
     /// # Errors
     /// A [`UrlError`] if it is not a URL, or leads out of TLS.
@@ -159,16 +170,24 @@ impl TrackerUrl {
                 path: printable_path(&self.absolute(location), from),
             }
         };
+        let (own, _) = split_credentials(&self.path);
+        let (named, path) = split_credentials(&path);
+        let credentials = named.or(own.filter(|_| site == self.site));
         let to = site.scheme;
         if to == Scheme::Udp || (from == Scheme::Https && to == Scheme::Http) {
             return Err(UrlError::Downgrade { from, to });
         }
         let path = if location.starts_with('?') {
-            path
+            path.to_owned()
         } else {
-            without_dot_segments(&path).into()
+            without_dot_segments(path)
         };
-        Self::new(site, without_parameters(&path).into())
+        let path = without_parameters(&path);
+        let path = match credentials {
+            Some(credentials) => format!("{credentials} {path}"),
+            None => path.to_owned(),
+        };
+        Self::new(site, path.into())
     }
 
     /// Returns true if a redirect of this URL to another only moves the host to TLS: the path is the
@@ -178,12 +197,14 @@ impl TrackerUrl {
         let (from, into) = (&self.site, &to.site);
         let schemes = (from.scheme, into.scheme) == (Scheme::Http, Scheme::Https);
         let usual = Scheme::Https.default_port() == Some(into.port);
-        schemes && usual && from.host == into.host && self.path == to.path
+        let [path, new] = [self, to].map(|url| split_credentials(&url.path).1);
+        schemes && usual && from.host == into.host && path == new
     }
 
     /// The path of a relative reference.
     fn absolute(&self, reference: &str) -> String {
-        let path = self.path.split('?').next().unwrap_or_default();
+        let (_, path) = split_credentials(&self.path);
+        let path = path.split('?').next().unwrap_or_default();
         if reference.starts_with('/') {
             reference.to_owned()
         } else if reference.starts_with('?') {
@@ -196,9 +217,6 @@ impl TrackerUrl {
 }
 
 fn parse_authority(scheme: Scheme, authority: &str) -> Result<Site, UrlError> {
-    if authority.contains('@') {
-        return Err(UrlError::User);
-    }
     let (host, port) = parse_host(authority)?;
     let port = port.or(scheme.default_port()).ok_or(UrlError::Port)?;
     Ok(Site { scheme, host, port })
@@ -212,6 +230,12 @@ pub(super) fn parse_host(text: &str) -> Result<(Box<str>, Option<u16>), UrlError
         (address.to_string(), port)
     } else {
         let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+        // Nearly all are ASCII; a name of the DNS may have an underscore, which IDNA does not know.
+        let host = match host.is_ascii() {
+            true => Cow::Borrowed(host),
+            false => idna::domain_to_ascii_cow(host.as_bytes(), AsciiDenyList::URL)
+                .map_err(|_| UrlError::Host)?,
+        };
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         // A name in the DNS has at most 253 bytes (RFC 1035, section 2.3.4).
         if host.is_empty() || host.len() > 253 || !host.bytes().all(letter) {
@@ -228,6 +252,38 @@ pub(super) fn parse_host(text: &str) -> Result<(Box<str>, Option<u16>), UrlError
         }
     };
     Ok((host.into(), port))
+}
+
+/// The credentials of Basic in the path of a [`TrackerUrl`], if there are any, and the rest.
+#[must_use]
+pub fn split_credentials(path: &str) -> (Option<&str>, &str) {
+    match path.split_once(' ') {
+        Some((credentials, path)) => (Some(credentials), path),
+        None => (None, path),
+    }
+}
+
+/// The credentials of Basic for `USER:PASSWORD` of a URL, where bytes may be escaped (RFC 7617).
+fn basic(user: &str) -> String {
+    let mut bytes = Vec::with_capacity(user.len());
+    let mut rest = user.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let digits = tail.get(..2).filter(|_| *first == b'%');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits
+            .filter(|digits| !digits.starts_with('+'))
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = match byte {
+            Some(_) => tail.get(2..).unwrap_or_default(),
+            None => tail,
+        };
+    }
+    // The password may be missing, its colon not.
+    if !bytes.contains(&b':') {
+        bytes.push(b':');
+    }
+    STANDARD.encode(bytes)
 }
 
 /// Path and query as they are requested: without the fragment, and with all bytes escaped that would
@@ -394,7 +450,10 @@ mod tests {
             ("http://a\r\nX: y/", UrlError::Host),
             ("http://[::1/", UrlError::Host),
             ("http://[fe80::1%25eth0]/", UrlError::Host),
-            ("http://me:word@a/", UrlError::User),
+            ("http://me:word@/", UrlError::Host),
+            ("http://a\u{2024}b:/\u{0}", UrlError::Host),
+            ("http://\u{fdd0}/", UrlError::Host),
+            ("http://xn--a-\u{e4}/", UrlError::Host),
             ("http://a:0/", UrlError::Port),
             ("http://a:65536/", UrlError::Port),
             ("http://[::1]x/", UrlError::Port),
@@ -405,6 +464,63 @@ mod tests {
         }
         let long = format!("http://a/{}", "x".repeat(MAX_URL_BYTES));
         assert_eq!(parts(&long), Err(UrlError::TooLong));
+    }
+
+    #[test]
+    fn names_of_all_scripts_are_those_of_the_dns() {
+        for (url, host) in [
+            ("http://bücher.example/a", "xn--bcher-kva.example"),
+            ("http://BÜCHER.Example/a", "xn--bcher-kva.example"),
+            ("http://трекер.рф:80/a", "xn--e1aaowdh.xn--p1ai"),
+            ("udp://猫。example:9/a", "xn--z7x.example"),
+            ("http://a_b.example/", "a_b.example"),
+            // Letters that only look like one are another name.
+            ("http://\u{ff41}.example/", "a.example"),
+        ] {
+            assert_eq!(&*TrackerUrl::parse(url).unwrap().site.host, host, "{url}");
+        }
+    }
+
+    #[test]
+    fn user_and_password_belong_to_the_url_and_stay_with_its_site() {
+        let url = |text: &str| TrackerUrl::parse(text).unwrap();
+        for (text, credentials, path) in [
+            ("http://a/x", None, "/x"),
+            ("http://@a/x", None, "/x"),
+            // The example of RFC 7617.
+            (
+                "http://Aladdin:open%20sesame@a/x",
+                Some("QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
+                "/x",
+            ),
+            ("https://u@a/x", Some("dTo="), "/x"),
+            ("https://u:p@q@a", Some("dTpwQHE="), "/"),
+            ("http://u:%+1%4@a/", Some("dTolKzElNA=="), "/"),
+            ("udp://u:p@a:1/x", None, "/x"),
+        ] {
+            let url = url(text);
+            assert_eq!(split_credentials(&url.path), (credentials, path), "{text}");
+            assert_eq!(&*url.site.host, "a");
+            assert!(!url.site.to_string().contains('@'));
+        }
+        let from = url("http://u:p@a/d/x?k=1");
+        for (location, credentials, path) in [
+            ("/y", Some("dTpw"), "/y"),
+            ("y", Some("dTpw"), "/d/y"),
+            ("?k=2", Some("dTpw"), "/d/x?k=2"),
+            ("http://a/y", Some("dTpw"), "/y"),
+            ("http://b/y", None, "/y"),
+            ("https://a/y", None, "/y"),
+            ("http://v:q@b/../y", Some("djpx"), "/y"),
+        ] {
+            let to = from.redirect(location).unwrap();
+            assert_eq!(
+                split_credentials(&to.path),
+                (credentials, path),
+                "{location}"
+            );
+        }
+        assert!(from.moves_to_tls(&url("https://a/d/x?k=1")));
     }
 
     #[test]

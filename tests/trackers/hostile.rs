@@ -2,12 +2,15 @@
 //!
 //! Owns what each does wrong. It must not know how that is noticed.
 
+use std::io::Write;
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use hekate::tracker::announcer::Limits;
 
 use crate::driver::{Counters, Driver, config, counters};
@@ -102,9 +105,34 @@ fn a_server_error_is_a_failure() {
     is_left_alone("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
 }
 
+fn gzipped(body: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(body).unwrap();
+    let packed = encoder.finish().unwrap();
+    let head = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n";
+    let head = format!("{head}Content-Length: {}\r\n\r\n", packed.len());
+    [head.as_bytes(), &packed].concat()
+}
+
 #[test]
-fn an_unrequested_encoding_is_a_failure() {
-    is_left_alone("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx");
+fn a_compressed_answer_is_accepted() {
+    let tracker = Http::answering(gzipped(b"d8:intervali1800e5:peers0:e"));
+    let mut driver = driver();
+    driver.add(0..TORRENTS, &[&tracker.url()]);
+    driver.accepted(TORRENTS.into());
+}
+
+#[test]
+fn a_compressed_body_of_fifty_megabytes_is_a_failure() {
+    is_left_alone(gzipped(&vec![b'0'; 50_000_000]));
+}
+
+#[test]
+fn an_encoding_that_is_wrong_or_unknown_is_a_failure() {
+    for coding in ["gzip", "br"] {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\n");
+        is_left_alone(format!("{head}Content-Length: 1\r\n\r\nx"));
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Responses as trackers send them, as servers in front of them do, and as nobody should.
 
+use std::io::Write;
+
 use super::*;
 
 type Outcome = Result<Vec<Response>, ResponseError>;
@@ -173,13 +175,89 @@ fn lengths_and_chunks_that_are_none() {
 }
 
 #[test]
-fn encodings_are_refused() {
-    for field in ["Content-Encoding: gzip", "Transfer-Encoding: gzip, chunked"] {
+fn unknown_encodings_are_refused() {
+    for field in [
+        "Content-Encoding: br",
+        "Content-Encoding: gzip, gzip",
+        "Content-Encoding: gzip\r\nContent-Encoding: gzip",
+        "Transfer-Encoding: gzip, chunked",
+    ] {
         let stream = format!("HTTP/1.1 200 OK\r\n{field}\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(outcome(stream.as_bytes()), Err(ResponseError::Encoded));
     }
     let plain = b"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 0\r\n\r\n";
     assert_eq!(one(plain).status, 200);
+}
+
+fn compressed(coding: &str, body: &[u8]) -> Vec<u8> {
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+    let best = Compression::best();
+    let finish = match coding {
+        "gzip" | "x-gzip" => {
+            let mut encoder = GzEncoder::new(Vec::new(), best);
+            encoder.write_all(body).and_then(|()| encoder.finish())
+        }
+        "zlib" => {
+            let mut encoder = ZlibEncoder::new(Vec::new(), best);
+            encoder.write_all(body).and_then(|()| encoder.finish())
+        }
+        _ => {
+            let mut encoder = DeflateEncoder::new(Vec::new(), best);
+            encoder.write_all(body).and_then(|()| encoder.finish())
+        }
+    };
+    finish.unwrap()
+}
+
+fn encoded(field: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Encoding: {field}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+#[test]
+fn compressed_bodies_are_read() {
+    let body = b"d8:intervali1800e5:peers0:e";
+    for (field, coding) in [
+        ("gzip", "gzip"),
+        ("X-GZip", "x-gzip"),
+        ("deflate", "zlib"),
+        ("Deflate", "raw"),
+    ] {
+        let packed = compressed(coding, body);
+        assert_eq!(one(&encoded(field, &packed)).body, body, "{field}");
+        // What is cut short is no answer.
+        let cut = &packed[..packed.len() / 2];
+        let cut = outcome(&encoded(field, cut));
+        assert_eq!(cut, Err(ResponseError::BadEncoding), "{field}");
+    }
+    assert_eq!(one(&encoded("gzip", b"")).body, b"");
+    let plain = outcome(&encoded("gzip", body));
+    assert_eq!(plain, Err(ResponseError::BadEncoding));
+    // The next response on the connection is not affected.
+    let packed = encoded("gzip", &compressed("gzip", body));
+    let both = [
+        &packed[..],
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nde",
+    ]
+    .concat();
+    let bodies = outcome(&both).unwrap().into_iter();
+    let bodies: Vec<Vec<u8>> = bodies.map(|response| response.body).collect();
+    assert_eq!(bodies, [&body[..], b"de"]);
+}
+
+#[test]
+fn a_compressed_body_becomes_no_longer_than_a_plain_one() {
+    for (field, coding) in [("gzip", "gzip"), ("deflate", "zlib"), ("deflate", "raw")] {
+        let packed = |length: usize| encoded(field, &compressed(coding, &vec![b'0'; length]));
+        assert_eq!(one(&packed(MAX_BODY_BYTES)).body.len(), MAX_BODY_BYTES);
+        for length in [MAX_BODY_BYTES + 1, 50_000_000] {
+            assert_eq!(outcome(&packed(length)), Err(ResponseError::BodyTooLong));
+        }
+    }
 }
 
 #[test]
