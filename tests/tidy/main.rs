@@ -507,7 +507,7 @@ fn every_way_to_name_a_path_is_found() {
         "use std::io::{self as i, *};",
         "pub use ::std::net::{IpAddr, TcpStream};",
         "fn f() { std::thread::yield_now(); }",
-        "fn f() -> <u8 as std::io::Read>::X {}",
+        "fn f() -> <u8 as std::io::Write>::X {}",
         "fn f() { log::info!(\"x\"); }",
         "fn f<'a>(c: char) -> bool { c == '\"' && libc::getpid() == 1 }",
         "use crate::{reactor, sys};",
