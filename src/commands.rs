@@ -2,6 +2,7 @@
 //!
 //! The arguments are parsed in `cli`; the work is done in `library`.
 
+use std::collections::HashMap;
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -14,12 +15,14 @@ use crate::config::{Config, StatusAddress};
 use crate::library::catalogue::live::Settings;
 use crate::library::catalogue::refresh;
 use crate::library::index::Index;
+use crate::library::index::format::TrackerListNo;
 use crate::library::scan::build::{self, Plan, Progress};
 use crate::library::scan::parallel;
 use crate::library::verify::report::{self, Sums};
 use crate::library::verify::{self, Subject};
 use crate::progress::{self, Expected};
 use crate::torrent::printable::{Printable, Visible};
+use crate::tracker::url::TrackerUrl;
 
 /// Time-out of the daemon, which answers within a turn of its loop.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,7 +115,7 @@ fn open_index(path: &Path, root: Option<&PathBuf>) -> Result<Index, String> {
     })
 }
 
-/// Prints a line for each torrent that would be served, then a line for each that is refused.
+/// Prints a line for each torrent that would be served, and one for each that has no tracker, then a line for each that is refused.
 ///
 /// # Errors
 /// One line that says why not all was printed.
@@ -130,12 +133,33 @@ pub fn list(config: &Config) -> Result<(), String> {
         let written = out.write_all(line.as_bytes());
         written.map_err(|error| format!("standard output: {error}"))
     };
+    let uses_own_trackers = !config.trackers.disabled && config.trackers.override_url.is_none();
+    // Whether a list has a tracker that can be used: torrents share few lists.
+    let mut is_announced: HashMap<TrackerListNo, bool> = HashMap::new();
     for entry in index.entries() {
         let entry = entry.map_err(|error| error.to_string())?;
-        if entry.is_served() {
-            let path = entry.path.to_path_buf();
-            let path = Printable::path(&path);
-            write(&format!("{}  {path}\n", entry.facts.info_hash))?;
+        if !entry.is_served() {
+            continue;
+        }
+        let path = entry.path.to_path_buf();
+        let path = Printable::path(&path);
+        write(&format!("{}  {path}\n", entry.facts.info_hash))?;
+        if !uses_own_trackers {
+            continue;
+        }
+        let is_announced = match is_announced.get(&entry.trackers) {
+            Some(known) => *known,
+            None => {
+                let tiers = index.trackers(entry.trackers);
+                let tiers = tiers.map_err(|error| error.to_string())?;
+                let mut urls = tiers.iter().flatten();
+                let found = urls.any(|url| TrackerUrl::parse(url).is_ok());
+                is_announced.insert(entry.trackers, found);
+                found
+            }
+        };
+        if !is_announced {
+            write(&format!("announced to nobody: {path}\n"))?;
         }
     }
     for refusal in &refusals {

@@ -271,6 +271,48 @@ fn trackers_are_shown_without_their_passkeys() {
 }
 
 #[test]
+fn trackers_that_cannot_be_used_are_named_once_without_their_passkeys() {
+    let torrent =
+        TorrentBuilder::new(72).announce(&["wss://web.example/secret", "http://me:secret@/x", ""]);
+    let mut scene = Scene::seeding(&torrent, &[]);
+    let hash = scene.sample.info_hash_hex();
+    let web = format!("not an http, https or udp URL; the first torrent with it is {hash}");
+    poll_until(Duration::from_secs(20), || {
+        let text = scene.get("/status.txt");
+        let line = format!("tracker   wss://web.example/… cannot be used: {web}\n");
+        text.contains(&line).then_some(()).ok_or(text)
+    });
+    assert_eq!(scene.metric("hekate_trackers_unusable"), 2.0);
+    assert_eq!(scene.metric("hekate_torrents_unannounced"), 1.0);
+    let json = scene.get("/status.json");
+    let part = format!("{{\"tracker\":\"wss://web.example/…\",\"why\":\"{web}\"}}");
+    assert!(json.contains(&part), "{json}");
+    let log = scene.daemon.log();
+    let said = format!("{hash}: tracker wss://web.example/… cannot be used: not an http");
+    assert_eq!(log.matches(&said).count(), 1, "{log}");
+    let listed = Command::new(env!("CARGO_BIN_EXE_hekate"))
+        .args(["seed", "--list", "--config", "/dev/null"])
+        .arg(scene.dir.path())
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert_eq!(
+        listed.matches("announced to nobody: ").count(),
+        1,
+        "{listed}"
+    );
+    for text in [
+        log,
+        json,
+        listed,
+        scene.get("/status.txt"),
+        scene.get("/metrics"),
+    ] {
+        assert!(!text.contains("secret"), "{text}");
+    }
+}
+
+#[test]
 fn nothing_that_others_have_written_hides() {
     let torrent = TorrentBuilder::new(71)
         .name("in\u{202e}gpj.\u{200b}exe")

@@ -107,6 +107,12 @@ pub struct Trackers {
     pub named: Vec<TrackerFigures>,
     /// The number of all that may not be announced to.
     pub not_allowed: u64,
+    /// Torrents without a tracker that can be used.
+    pub unannounced: u64,
+    /// The number of URLs that cannot be used, each server once.
+    pub unusable: u64,
+    /// Some of them without passkeys, and why not.
+    pub unusable_first: Vec<(String, String)>,
     /// The number of all others.
     pub others: u64,
     /// Their counters. Torrents, lateness and requests in flight are some seconds old.

@@ -171,7 +171,9 @@ impl Announcing {
         let chunk = sweep.chunk();
         self.has_more = chunk.is_some();
         match chunk {
-            Some(IndexChunk::List(number, announce)) => announcer.add_list(number, &announce, now),
+            Some(IndexChunk::List(number, announce, torrent)) => {
+                announcer.add_list(number, &announce, torrent, now);
+            }
             Some(IndexChunk::Torrents(torrents)) => announcer.add_indexed(&torrents, now),
             Some(IndexChunk::End) => announcer.end_index(),
             None => {}

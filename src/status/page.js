@@ -94,7 +94,7 @@ function render(status) {
   show("turn", microseconds(status.turn.p99_us));
   renderHung(Object.entries(status.storage.hung_disks));
   renderPieces(status.pieces);
-  renderTrackers(status.trackers, status.trackers_others);
+  renderTrackers(status);
   const ends = Object.entries(status.connections_closed).filter(([, some]) => some > 0);
   ends.sort((one, other) => other[1] - one[1]);
   at("none-closed").hidden = ends.length > 0;
@@ -177,8 +177,8 @@ function trackerRows(tracker, name, state, trouble) {
   return [row, words];
 }
 
-function renderTrackers(trackers, others) {
-  at("no-trackers").hidden = trackers.length > 0;
+function renderTrackers(status) {
+  const { trackers, trackers_others: others } = status;
   // Those that are worst off first.
   trackers.sort((one, other) => other.late_seconds - one.late_seconds);
   const rows = trackers.flatMap((tracker) => {
@@ -188,7 +188,16 @@ function renderTrackers(trackers, others) {
     const ago = tracker.trouble === null ? "" : `Last trouble, ${duration(tracker.trouble_seconds_ago)} ago: ${tracker.trouble}`;
     return trackerRows(tracker, tracker.tracker, state, ago);
   });
+  // What cannot be used has no figures.
+  const words = (name, text) => {
+    const row = tableRow("trackers", name, [cell("td", text)]);
+    row.lastChild.colSpan = 8;
+    rows.push(row);
+  };
+  for (const { tracker, why } of status.trackers_unusable.first) words(tracker, `cannot be used: ${why}`);
+  if (status.library.unannounced > 0) words("none", `${count(status.library.unannounced)} torrents name none that can be used`);
   if (others.trackers > 0) rows.push(...trackerRows(others, `${count(others.trackers)} others`, cell("td", ""), ""));
+  at("no-trackers").hidden = rows.length > 0;
   at("trackers").replaceChildren(...rows);
 }
 

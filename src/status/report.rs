@@ -64,6 +64,9 @@ pub fn json(snapshot: &Snapshot) -> String {
     let mut others = json!({ "trackers": snapshot.trackers.others });
     add_sums(&mut others, &snapshot.trackers.other);
     *at(&mut status, "trackers_others") = others;
+    let unusable = snapshot.trackers.unusable_first.iter();
+    let unusable = unusable.map(|(url, why)| json!({ "tracker": url, "why": why }));
+    *at(&mut status, "trackers_unusable.first") = unusable.collect();
     status.to_string()
 }
 
@@ -256,6 +259,15 @@ fn tracker_lines(trackers: &Trackers) -> String {
         .unwrap_or((&named, &[]));
     let lines = shown.iter().map(|tracker| tracker_line(tracker));
     let mut lines: String = lines.collect();
+    for (url, why) in trackers.unusable_first.iter().take(TRACKERS_IN_TEXT) {
+        lines.push_str(&format!("tracker   {url} cannot be used: {why}\n"));
+    }
+    if trackers.unannounced > 0 {
+        let torrents = trackers.unannounced;
+        lines.push_str(&format!(
+            "trackers  {torrents} torrents have none that can be used\n"
+        ));
+    }
     let others = trackers.others + hidden.len() as u64;
     if others > 0 {
         let mut sums = trackers.other;

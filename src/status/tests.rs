@@ -31,6 +31,9 @@ fn snapshot() -> Snapshot {
         peak_bytes: 9 << 20,
         trackers: Trackers {
             not_allowed: 9,
+            unannounced: 10,
+            unusable: 11,
+            unusable_first: vec![("wss://d.example/…".to_owned(), "why".to_owned())],
             named: vec![
                 tracker("udp://b.example:6969", "b.example", TrackerState::Up, 100),
                 tracker(

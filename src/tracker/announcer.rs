@@ -15,9 +15,9 @@ mod udp;
 mod wakes;
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::{fmt, io};
 
 use mio::event::Event as Readiness;
 use mio::{Registry, Token, Waker};
@@ -267,27 +267,20 @@ impl Announcer {
         if self.stops_at.is_some() {
             return;
         }
-        let list = self.intern(announce, &info_hash, now);
+        let list = self.intern(announce, info_hash, now);
         self.schedule.add(torrent, info_hash, list, now);
         self.wake_trackers_of(list, now);
     }
 
-    /// The id of a list of trackers, which are added. The log names its owner.
-    fn intern(
-        &mut self,
-        announce: &Arc<[Vec<String>]>,
-        owner: &dyn fmt::Display,
-        now: Time,
-    ) -> ListId {
+    /// The id of a list of trackers, which are added. The log names a torrent that has it.
+    fn intern(&mut self, announce: &Arc<[Vec<String>]>, torrent: InfoHash, now: Time) -> ListId {
         let mut skipped = Vec::new();
         let announce = self.config.override_with.as_ref().unwrap_or(announce);
         let list = self.schedule.intern(announce, &mut skipped);
         for reason in skipped {
             match reason {
-                SkippedUrl::Invalid(error) => {
-                    log::debug!("{owner}: tracker skipped: {error}");
-                }
-                SkippedUrl::TooMany => log::warn!("{owner}: tracker skipped: too many trackers"),
+                SkippedUrl::Invalid { url, error } => self.report.unusable(url, error, torrent),
+                SkippedUrl::TooMany => log::warn!("{torrent}: tracker skipped: too many trackers"),
             }
         }
         self.add_trackers(now);
@@ -340,8 +333,15 @@ impl Announcer {
     }
 
     /// Adds a list of trackers of an index, which has this number there.
-    pub fn add_list(&mut self, number: u32, announce: &Arc<[Vec<String>]>, now: Time) {
-        let list = self.intern(announce, &"the index", now);
+    /// The log names that torrent of those that have the list.
+    pub fn add_list(
+        &mut self,
+        number: u32,
+        announce: &Arc<[Vec<String>]>,
+        torrent: InfoHash,
+        now: Time,
+    ) {
+        let list = self.intern(announce, torrent, now);
         // It may be no torrent's until `end_index`.
         self.schedule.lists_mut().hold(list);
         self.index_lists.insert(number, list);
@@ -482,6 +482,7 @@ impl Announcer {
         let connections = self.http.open_count() as u64;
         Trackers {
             not_allowed: self.not_allowed,
+            unannounced: self.schedule.lists().unannounced(),
             ..self.report.figures(named.collect(), connections)
         }
     }

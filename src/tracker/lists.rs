@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::url::{Site, TrackerUrl, UrlError};
+use super::url::{Site, TrackerUrl, UrlError, masked};
 
 /// Different trackers of one process. A library has tens, or hundreds when it was gathered from
 /// everywhere; each costs some hundred bytes and, at times, a connection. Also the trackers of one
@@ -98,7 +98,12 @@ struct TrackerList {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SkippedUrl {
     /// It is not the URL of a tracker.
-    Invalid(UrlError),
+    Invalid {
+        /// What may be shown of it, see [`masked`].
+        url: String,
+        /// Why not.
+        error: UrlError,
+    },
     /// There are [`MAX_TRACKERS`] already.
     TooMany,
 }
@@ -112,6 +117,8 @@ pub struct TrackerLists {
     by_site: HashMap<Site, TrackerId>,
     /// Trackers that no list names: a redirect leads there.
     unlisted: BTreeSet<TrackerId>,
+    /// How often lists without a tracker are held.
+    unannounced: u64,
 }
 
 impl TrackerLists {
@@ -123,7 +130,9 @@ impl TrackerLists {
         }
         let mut trackers: Vec<ListedTracker> = Vec::new();
         let mut listed_before: HashSet<ListedTracker> = HashSet::new();
-        for text in tiers.iter().flatten() {
+        // Empty texts are usual, and mean that there is none.
+        let texts = tiers.iter().flatten();
+        for text in texts.filter(|text| !text.trim().is_empty()) {
             if trackers.len() >= MAX_TRACKERS {
                 skipped.push(SkippedUrl::TooMany);
                 break;
@@ -140,7 +149,10 @@ impl TrackerLists {
                     }
                     None => skipped.push(SkippedUrl::TooMany),
                 },
-                Err(error) => skipped.push(SkippedUrl::Invalid(error)),
+                Err(error) => {
+                    let url = masked(text);
+                    skipped.push(SkippedUrl::Invalid { url, error });
+                }
             }
         }
         let key = self.lists.insert(TrackerList {
@@ -225,14 +237,24 @@ impl TrackerLists {
 
     /// One more torrent has the list.
     pub fn hold(&mut self, list: ListId) {
-        self.held_mut(list).users += 1;
+        let held = self.held_mut(list);
+        held.users += 1;
+        self.unannounced += u64::from(held.trackers.is_empty());
+    }
+
+    /// How many torrents have a list without a tracker.
+    #[must_use]
+    pub fn unannounced(&self) -> u64 {
+        self.unannounced
     }
 
     /// One torrent less has it. It is forgotten with the last one.
     pub fn release(&mut self, list: ListId) {
         let held = self.held_mut(list);
         held.users -= 1;
-        if held.users == 0 {
+        let is_unused = held.users == 0;
+        self.unannounced -= u64::from(held.trackers.is_empty());
+        if is_unused {
             let forgotten = self.lists.remove(list.0 as usize);
             self.by_tiers.remove(&forgotten.tiers);
         }
@@ -261,14 +283,16 @@ mod tests {
         let mut skipped = Vec::new();
         let tiers = tiers(&[
             &["http://a/announce", "wss://b", "HTTP://A:80/announce"],
-            &["udp://c:1/announce", "http://a/other"],
+            &["udp://c:1/announce", "", " ", "http://a/other"],
         ]);
         let list = lists.intern(&tiers, &mut skipped);
         assert_eq!(
             shown(&lists, list),
             [(0, "/announce"), (1, "/announce"), (0, "/other")]
         );
-        assert_eq!(skipped, [SkippedUrl::Invalid(UrlError::Scheme)]);
+        let url = "wss://b".to_owned();
+        let error = UrlError::Scheme;
+        assert_eq!(skipped, [SkippedUrl::Invalid { url, error }]);
         assert_eq!(lists.sites().len(), 2);
     }
 
@@ -287,6 +311,23 @@ mod tests {
         assert!(!lists.lists.contains(list.0 as usize));
         let other = lists.intern(&tiers(&[&["http://a/y"]]), &mut skipped);
         assert_eq!((other, shown(&lists, other)), (list, vec![(0, "/y")]));
+    }
+
+    #[test]
+    fn torrents_without_a_tracker_are_counted() {
+        let mut lists = TrackerLists::default();
+        let mut skipped = Vec::new();
+        let none = lists.intern(&tiers(&[]), &mut skipped);
+        let unusable = lists.intern(&tiers(&[&["wss://a", ""]]), &mut skipped);
+        let usable = lists.intern(&tiers(&[&["wss://a", "http://a"]]), &mut skipped);
+        for list in [none, none, unusable, usable] {
+            lists.hold(list);
+        }
+        assert_eq!(lists.unannounced(), 3);
+        for (list, left) in [(none, 2), (usable, 2), (unusable, 1), (none, 0)] {
+            lists.release(list);
+            assert_eq!(lists.unannounced(), left);
+        }
     }
 
     #[test]

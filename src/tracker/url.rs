@@ -9,6 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use idna::AsciiDenyList;
 use thiserror::Error;
 
+use crate::torrent::printable::Printable;
+
 /// The longest URL in the form in which it is requested, with bytes escaped: keys of private trackers
 /// take a hundred bytes.
 pub const MAX_URL_BYTES: usize = 2048;
@@ -254,6 +256,24 @@ pub(super) fn parse_host(text: &str) -> Result<(Box<str>, Option<u16>), UrlError
     Ok((host.into(), port))
 }
 
+/// A text that is not the URL of a tracker, for the log: at most its scheme, host and port, since a
+/// passkey may follow and a password may come before. Hidden characters are escaped.
+#[must_use]
+pub fn masked(text: &str) -> String {
+    let text = text.trim();
+    let (scheme, rest) = match text.find("://") {
+        Some(at) => text.split_at(at + 3),
+        None => ("", text),
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    let more = if path.len() > 1 { "/…" } else { path };
+    Printable(format!("{scheme}{host}{more}").as_bytes()).to_string()
+}
+
 /// The credentials of Basic in the path of a [`TrackerUrl`], if there are any, and the rest.
 #[must_use]
 pub fn split_credentials(path: &str) -> (Option<&str>, &str) {
@@ -479,6 +499,21 @@ mod tests {
         ] {
             assert_eq!(&*TrackerUrl::parse(url).unwrap().site.host, host, "{url}");
         }
+    }
+
+    #[test]
+    fn what_is_shown_of_an_unusable_url_has_no_passkey_or_password() {
+        for (text, shown) in [
+            ("wss://t.example:443/secret?x", "wss://t.example:443/…"),
+            ("dht://secret@t.example", "dht://t.example"),
+            (" udp://t.example/ ", "udp://t.example/"),
+            ("t.example/secret", "t.example/…"),
+            ("http://a\u{202e}b?secret", "http://a\\u{202e}b/…"),
+            ("", ""),
+        ] {
+            assert_eq!(masked(text), shown);
+        }
+        assert!(masked(&"x".repeat(1000)).len() < 210);
     }
 
     #[test]

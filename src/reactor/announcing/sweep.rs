@@ -33,8 +33,8 @@ const BATCHES: usize = 2;
 
 /// Part of an index.
 pub(super) enum IndexChunk {
-    /// A list of trackers and its number.
-    List(u32, Arc<[Vec<String>]>),
+    /// A list of trackers, its number, and a torrent that has it.
+    List(u32, Arc<[Vec<String>]>, InfoHash),
     /// Torrents with the numbers of lists that have come. A run is in one chunk.
     Torrents(Vec<(TorrentId, u32)>),
     /// There is no more.
@@ -231,7 +231,7 @@ impl Stream {
                 true => served.trackers,
                 false => TrackerListNo(0),
             };
-            if sent.insert(list) && !self.send(self.list(list)?) {
+            if sent.insert(list) && !self.send(self.list(list, served.info_hash)?) {
                 return Ok(false);
             }
             torrents.push((id, list.0));
@@ -239,12 +239,12 @@ impl Stream {
         Ok(self.send(IndexChunk::Torrents(torrents)))
     }
 
-    fn list(&self, list: TrackerListNo) -> Result<IndexChunk, IndexError> {
+    fn list(&self, list: TrackerListNo, torrent: InfoHash) -> Result<IndexChunk, IndexError> {
         let tiers = match self.uses_own_lists {
             true => self.index.trackers(list)?,
             false => Vec::new(),
         };
-        Ok(IndexChunk::List(list.0, tiers.into()))
+        Ok(IndexChunk::List(list.0, tiers.into(), torrent))
     }
 
     fn send(&self, chunk: IndexChunk) -> bool {

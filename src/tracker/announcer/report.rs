@@ -1,6 +1,7 @@
 //! The figures of trackers, and warnings that do not repeat themselves.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::metrics::trackers::{MAX_NAMED, TrackerFigures, TrackerState, TrackerSums, Trackers};
@@ -8,7 +9,7 @@ use crate::timers::Time;
 use crate::tracker::access::Refusal;
 use crate::tracker::lists::{PerTracker, TrackerId};
 use crate::tracker::schedule::Schedule;
-use crate::tracker::url::Site;
+use crate::tracker::url::{Site, UrlError};
 use crate::wire::message::InfoHash;
 
 /// A tracker that is announced to this much too late is worth a line in the log.
@@ -16,6 +17,12 @@ const LATE_S: u64 = 300;
 
 /// A tracker is warned about no more often than this.
 const WARN_MS: u64 = 10 * 60 * 1000;
+
+/// URLs that cannot be used and are remembered: a library names some dozen, a hostile one any number.
+const MAX_UNUSABLE: usize = 1000;
+
+/// Those of them that the status names.
+const UNUSABLE_SHOWN: usize = 20;
 
 /// One tracker.
 #[derive(Debug)]
@@ -53,6 +60,8 @@ pub(super) struct Report {
     considered: (usize, usize),
     /// Torrents, lateness and requests of the others when they were last summed up.
     others: TrackerSums,
+    /// URLs that cannot be used, as they may be shown, and why not.
+    unusable: BTreeMap<String, String>,
 }
 
 impl Report {
@@ -86,6 +95,18 @@ impl Report {
             log::warn!("tracker {}: {what}", row.site);
         } else {
             log::debug!("tracker {}: {what}", row.site);
+        }
+    }
+
+    /// Logs that a URL of a torrent cannot be used. That is said once for each server.
+    pub(super) fn unusable(&mut self, url: String, why: UrlError, torrent: InfoHash) {
+        let is_new = self.unusable.len() < MAX_UNUSABLE && !self.unusable.contains_key(&url);
+        if is_new {
+            log::warn!("{torrent}: tracker {url} cannot be used: {why}");
+            let why = format!("{why}; the first torrent with it is {torrent}");
+            self.unusable.insert(url, why);
+        } else {
+            log::debug!("{torrent}: tracker {url} cannot be used: {why}");
         }
     }
 
@@ -158,8 +179,14 @@ impl Report {
             shown.add(&tracker.sums);
         }
         let all = &self.total;
+        let unusable = self.unusable.iter().take(UNUSABLE_SHOWN);
         Trackers {
             not_allowed: 0,
+            unannounced: 0,
+            unusable: self.unusable.len() as u64,
+            unusable_first: unusable
+                .map(|(url, why)| (url.clone(), why.clone()))
+                .collect(),
             others: (self.rows.len() - named.len()) as u64,
             other: TrackerSums {
                 // A replaced tracker takes what it had sent along.
