@@ -1,7 +1,7 @@
 //! Loading torrents: the threads that do it, and which peers wait for which torrent.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use mio::Waker;
@@ -22,8 +22,17 @@ pub(super) const LOADERS: usize = 8;
 /// time of one read.
 const LOADS_MAX: usize = 16 * 1024;
 
+/// What loads may take at the same time, apart from one for each disk: metainfo files of 32 MiB together,
+/// hundreds of usual ones. Unit: bytes.
+const LOAD_BYTES_MAX: u64 = 128 << 20;
+
+/// What a load takes for each byte of its metainfo file, if that names many small files: the file, and the
+/// list of files that is made of it. Unit: bytes.
+const LOAD_FACTOR: u64 = 4;
+
 /// The torrents that are being loaded.
 pub(super) struct Loads {
+    budget: Arc<Budget>,
     pool: Pool<Disk, LoadOutcome>,
     disks: Disks,
     /// Bounded by the connections: each waits for one torrent at most, and leaves when it closes.
@@ -38,7 +47,7 @@ pub(super) struct LoadOutcome {
 }
 
 /// Reads where the metainfo file of a torrent is, on the disk of the index, and goes on there.
-fn locate(query: Query, disks: Disks, on: &Disk) -> Step<Disk, LoadOutcome> {
+fn locate(query: Query, disks: Disks, budget: Arc<Budget>, on: &Disk) -> Step<Disk, LoadOutcome> {
     let info_hash = query.info_hash();
     let end = move |result| Step::Done(Some(LoadOutcome { info_hash, result }));
     let located = match attempt(|| query.locate()) {
@@ -48,14 +57,86 @@ fn locate(query: Query, disks: Disks, on: &Disk) -> Step<Disk, LoadOutcome> {
     };
     let metainfo = located.path().to_path_buf();
     disks.clone().go(on, metainfo, move |on| {
+        // A file that cannot be read takes nothing.
+        let length = located.path().metadata().map_or(0, |found| found.len());
+        let share = budget.take(&on, length.saturating_mul(LOAD_FACTOR));
         let read = match attempt(|| located.read()) {
             Ok(read) => read,
             Err(error) => return end(Err(error)),
         };
         disks.go(&on, read.content_path(), move |_| {
-            end(attempt(|| read.check()).map(Some))
+            let result = attempt(|| read.check()).map(Some);
+            drop(share);
+            end(result)
         })
     })
+}
+
+/// The memory of the loads that are under way. A disk that hangs keeps what it has, and the others have
+/// room for one load each at least.
+#[derive(Default)]
+struct Budget {
+    disks: Mutex<HashMap<Disk, DiskBudget>>,
+    freed: Condvar,
+}
+
+/// What the loads from one disk take. They wait in the order in which they come.
+#[derive(Default)]
+struct DiskBudget {
+    bytes: u64,
+    waiting: u64,
+    served: u64,
+}
+
+impl Budget {
+    /// Takes so many bytes. Waits until they are there.
+    fn take(self: Arc<Self>, disk: &Disk, bytes: u64) -> BudgetShare {
+        let bytes = bytes.min(LOAD_BYTES_MAX);
+        let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = disks.entry(disk.clone()).or_default();
+        let number = own.waiting;
+        own.waiting += 1;
+        let must_wait = |disks: &mut HashMap<Disk, DiskBudget>| {
+            let all_bytes: u64 = disks.values().map(|disk| disk.bytes).sum();
+            let own = disks.entry(disk.clone()).or_default();
+            let has_room = own.bytes == 0 || all_bytes + bytes <= LOAD_BYTES_MAX;
+            own.served != number || !has_room
+        };
+        let waited = self.freed.wait_while(disks, must_wait);
+        disks = waited.unwrap_or_else(PoisonError::into_inner);
+        let own = disks.entry(disk.clone()).or_default();
+        own.served += 1;
+        own.bytes += bytes;
+        drop(disks);
+        self.freed.notify_all();
+        BudgetShare {
+            budget: self,
+            disk: disk.clone(),
+            bytes,
+        }
+    }
+}
+
+/// A part of the budget, until this is dropped.
+struct BudgetShare {
+    budget: Arc<Budget>,
+    disk: Disk,
+    bytes: u64,
+}
+
+impl Drop for BudgetShare {
+    fn drop(&mut self) {
+        let disks = self.budget.disks.lock();
+        let mut disks = disks.unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = disks.get_mut(&self.disk) {
+            own.bytes -= self.bytes;
+            if own.bytes == 0 && own.served == own.waiting {
+                disks.remove(&self.disk);
+            }
+        }
+        drop(disks);
+        self.budget.freed.notify_all();
+    }
 }
 
 /// A panic is an error like another.
@@ -76,6 +157,7 @@ impl Loads {
     pub(super) fn new(waker: Arc<Waker>, disks: Disks) -> Self {
         let loaders = PoolConfig::for_disks("loader", LOADERS, LOADS_MAX);
         Self {
+            budget: Arc::default(),
             pool: Pool::new(waker, loaders),
             disks,
             pending: HashMap::new(),
@@ -87,7 +169,8 @@ impl Loads {
         let info_hash = query.info_hash();
         if !self.pending.contains_key(&info_hash) {
             let (disks, path) = (self.disks.clone(), query.path().to_path_buf());
-            let load = move |disk| locate(query, disks, &disk);
+            let budget = Arc::clone(&self.budget);
+            let load = move |disk| locate(query, disks, budget, &disk);
             self.disks.submit_step(&self.pool, path, load)?;
         }
         self.pending
@@ -147,5 +230,53 @@ impl Loads {
         counters.queued += load.queued;
         counters.readers += load.threads;
         counters.jobs.add(&load.durations);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+    use std::thread;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn loads_wait_for_memory_in_their_order_and_those_of_another_disk_do_not() {
+        let disks = Disks::read();
+        let [one, other] = ["/", "/proc"].map(|path| disks.of(Path::new(path)));
+        assert_ne!(one, other);
+        let budget = Arc::new(Budget::default());
+        let large = Arc::clone(&budget).take(&one, u64::MAX);
+        let (sender, taken) = channel();
+        for number in [1, 2] {
+            let (budget, disk, ours) = (Arc::clone(&budget), one.clone(), sender.clone());
+            let is_queued = |budget: &Budget| {
+                let disks = budget.disks.lock().unwrap();
+                disks
+                    .get(&one)
+                    .is_some_and(|disk| disk.waiting == number + 1)
+            };
+            let waits = Arc::clone(&budget);
+            thread::spawn(move || {
+                let share = budget.take(&disk, LOAD_BYTES_MAX / number);
+                ours.send((number, share)).unwrap();
+            });
+            while !is_queued(&waits) {
+                thread::yield_now();
+            }
+        }
+        // The first of another disk has room whatever others take, the second has none.
+        let first = Arc::clone(&budget).take(&other, LOAD_BYTES_MAX);
+        let waited = taken.recv_timeout(Duration::from_millis(10));
+        assert!(matches!(waited, Err(RecvTimeoutError::Timeout)));
+        drop(first);
+        drop(large);
+        let (number, share) = taken.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(number, 1);
+        drop(share);
+        assert_eq!(taken.recv_timeout(DEADLINE).unwrap().0, 2);
+        assert!(budget.disks.lock().unwrap().is_empty());
     }
 }

@@ -189,6 +189,12 @@ impl Torrent {
         self.root.join(file.map_or(Path::new(""), |file| file.path))
     }
 
+    /// Bytes of memory that its list of files takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.layout.memory_bytes() + self.paths.bytes.len() + size_of_val(&*self.paths.ends)
+    }
+
     /// The name of the file or directory that holds the content, for people.
     #[must_use]
     pub fn name(&self) -> Cow<'_, str> {

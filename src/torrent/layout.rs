@@ -109,6 +109,12 @@ impl Layout {
         }
     }
 
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.starts)
+    }
+
     /// The length in bytes of a file and whether it is padding, `None` when there is no such file.
     #[must_use]
     pub fn file(&self, index: usize) -> Option<(u64, bool)> {

@@ -101,6 +101,9 @@ impl Reader {
         if metadata.len() > METAINFO_MAX_BYTES {
             return Err(RefusalReason::TooLarge);
         }
+        let length = usize::try_from(metadata.len()).expect("it is bounded");
+        // One byte more, to see the end without more room.
+        self.buffer.reserve_exact(length + 1);
         // The file may grow while it is read.
         file.take(METAINFO_MAX_BYTES + 1)
             .read_to_end(&mut self.buffer)?;

@@ -26,6 +26,10 @@ use crate::workers::Failures;
 /// Loaded torrents that are kept while nobody uses them. One with few files takes half a kilobyte.
 pub const LOADED_MAX: usize = 1024;
 
+/// What the lists of files of loaded torrents may take while nobody uses them: those of millions of files.
+/// Unit: bytes.
+const LOADED_BYTES_MAX: usize = 32 << 20;
+
 /// Loaded torrents that are examined to find one that nobody uses. When all of these are in use the
 /// bound is exceeded by one, and those in use are bounded by the connected peers.
 const EVICTION_TRIES: usize = 8;
@@ -230,6 +234,8 @@ pub struct Library {
     content: Option<PathBuf>,
     overrides: BTreeMap<InfoHash, Override>,
     loaded: LruCache<InfoHash, Arc<Torrent>>,
+    /// What their lists of files take.
+    loaded_bytes: usize,
     /// Torrents that could not be loaded.
     failed: Failures<InfoHash>,
     /// A bit for each position in the index: the torrents that were found to be withdrawn there. Ends
@@ -245,6 +251,7 @@ impl Default for Library {
             content: None,
             overrides: BTreeMap::new(),
             loaded: LruCache::unbounded(),
+            loaded_bytes: 0,
             failed: Failures::default(),
             withdrawn: Vec::new(),
         }
@@ -299,8 +306,10 @@ impl Library {
     /// Drops a removed torrent if it is loaded.
     pub fn forget(&mut self, info_hash: &InfoHash, id: TorrentId) {
         let loaded = self.loaded.peek(info_hash);
-        if loaded.is_some_and(|torrent| torrent.id == id) {
-            self.loaded.pop(info_hash);
+        if loaded.is_some_and(|torrent| torrent.id == id)
+            && let Some(torrent) = self.loaded.pop(info_hash)
+        {
+            self.loaded_bytes -= torrent.memory_bytes();
         }
     }
 
@@ -360,8 +369,8 @@ impl Library {
         now: Time,
     ) -> Loaded {
         if let Ok(Some(torrent)) = result {
-            self.make_room();
-            self.loaded.put(info_hash, Arc::clone(&torrent));
+            self.make_room(torrent.memory_bytes());
+            self.keep(info_hash, Arc::clone(&torrent));
             return Loaded::Torrent(torrent);
         }
         self.failed.add(info_hash, now);
@@ -395,18 +404,30 @@ impl Library {
         })
     }
 
-    /// Drops the least recently used torrent that nobody holds, if there are too many.
-    fn make_room(&mut self) {
-        for _ in 0..EVICTION_TRIES {
-            if self.loaded.len() < LOADED_MAX {
+    /// Drops the least recently used torrents that nobody holds, until there is room for one that takes so
+    /// many bytes.
+    fn make_room(&mut self, bytes: usize) {
+        let mut tries = EVICTION_TRIES;
+        while self.loaded.len() >= LOADED_MAX || self.loaded_bytes + bytes > LOADED_BYTES_MAX {
+            let Some((info_hash, torrent)) = self.loaded.pop_lru() else {
                 return;
-            }
-            if let Some((info_hash, torrent)) = self.loaded.pop_lru()
-                && Arc::strong_count(&torrent) > 1
-            {
+            };
+            self.loaded_bytes -= torrent.memory_bytes();
+            if Arc::strong_count(&torrent) > 1 {
                 // A second copy would be mapped a second time.
-                self.loaded.put(info_hash, torrent);
+                self.keep(info_hash, torrent);
+                tries -= 1;
+                if tries == 0 {
+                    return;
+                }
             }
+        }
+    }
+
+    fn keep(&mut self, info_hash: InfoHash, torrent: Arc<Torrent>) {
+        self.loaded_bytes += torrent.memory_bytes();
+        if let Some(before) = self.loaded.put(info_hash, torrent) {
+            self.loaded_bytes -= before.memory_bytes();
         }
     }
 }

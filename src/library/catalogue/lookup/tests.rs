@@ -179,6 +179,20 @@ fn what_nobody_uses_is_forgotten_and_what_somebody_does_is_not() {
     query(library.find(&torrents.hashes[0], NOW));
 }
 
+#[test]
+fn what_nobody_uses_is_forgotten_when_it_takes_too_much_memory() {
+    let torrents = NumberedTorrents::new(3);
+    let mut library = torrents.library();
+    let [used, unused, new] = [0, 1, 2].map(|number| torrents.hashes[number]);
+    let _held = load(&mut library, &used);
+    load(&mut library, &unused);
+    // As if these had millions of files.
+    library.loaded_bytes = LOADED_BYTES_MAX;
+    load(&mut library, &new);
+    let is_loaded = |hash| library.loaded.peek(&hash).is_some();
+    assert!(is_loaded(used) && !is_loaded(unused) && is_loaded(new));
+}
+
 /// A torrent that nobody else holds.
 fn query_copy(torrents: &NumberedTorrents, number: usize) -> Arc<Torrent> {
     let path = torrents.path(&format!("{number:06}/t.torrent"));
