@@ -3,16 +3,21 @@
 //! A *disk* is a mounted file system: a local one, one of another machine, or one of a program (FUSE). It is
 //! named by its mount point. Work that may wait for one has a lane for each, see [`crate::workers`].
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use crate::mounts;
 use crate::torrent::printable::Printable;
 use crate::workers::{Pool, QueueFull, Step};
+
+/// A disk hangs if something takes longer on it and nothing else ends there meanwhile. A disk that was
+/// asleep takes less to start, as a rule.
+pub(crate) const HUNG_AFTER: Duration = Duration::from_secs(10);
 
 /// Symlinks that are followed in one path, as the kernel does (`path_resolution(7)`).
 const LINKS_MAX: u32 = 40;
@@ -50,6 +55,8 @@ struct Shared {
     /// `None` without /proc.
     table: Option<File>,
     mount_points: RwLock<HashSet<Arc<Path>>>,
+    /// What waits for a disk outside of a pool, and since when.
+    visits: Mutex<BTreeMap<Disk, Instant>>,
 }
 
 impl Disks {
@@ -59,6 +66,7 @@ impl Disks {
         let disks = Disks(Arc::new(Shared {
             table: mounts::open().ok(),
             mount_points: RwLock::default(),
+            visits: Mutex::default(),
         }));
         disks.update();
         disks
@@ -85,6 +93,33 @@ impl Disks {
         let points = points.unwrap_or_else(PoisonError::into_inner);
         let found = path.ancestors().find_map(|above| points.get(above));
         Disk(found.map_or_else(|| Path::new("/").into(), Arc::clone))
+    }
+
+    /// Says that a thread of no pool is about to wait for a disk; `None` if another does.
+    pub(crate) fn visit(&self, disk: &Disk) -> Option<Visit> {
+        let mut visits = self.visits();
+        if visits.contains_key(disk) {
+            return None;
+        }
+        visits.insert(disk.clone(), Instant::now());
+        Some(Visit {
+            disks: self.clone(),
+            disk: disk.clone(),
+        })
+    }
+
+    /// The disks that visits have been waiting for, each with how long.
+    pub(crate) fn visited(&self) -> Vec<(Disk, Duration)> {
+        let visits = self.visits();
+        let visits = visits.iter();
+        visits
+            .map(|(disk, since)| (disk.clone(), since.elapsed()))
+            .collect()
+    }
+
+    fn visits(&self) -> MutexGuard<'_, BTreeMap<Disk, Instant>> {
+        let visits = self.0.visits.lock();
+        visits.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Follows the symlinks of a path as far as they are on this disk. Waits for no other.
@@ -200,6 +235,18 @@ impl Disks {
     }
 }
 
+/// A thread waits for a disk, until this is dropped.
+pub(crate) struct Visit {
+    disks: Disks,
+    disk: Disk,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.disks.visits().remove(&self.disk);
+    }
+}
+
 /// Where the symlinks of a path lead, see [`Disks::follow`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Followed {
@@ -232,6 +279,7 @@ mod tests {
         Disks(Arc::new(Shared {
             table: None,
             mount_points: RwLock::new(points),
+            visits: Mutex::default(),
         }))
     }
 

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::index::{Index, MetainfoPath};
 use super::scan::build::{self, Depth, Plan, Previous, Progress};
+use super::scan::probe::Probed;
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::metainfo::samples::{s, single};
 use crate::wire::message::InfoHash;
@@ -83,7 +84,14 @@ impl DiskLibrary {
             quiet: true,
             gone,
         });
-        build::refresh(&self.plan(), previous, &Progress::default(), |_| ()).unwrap();
+        build::refresh(
+            &self.plan(),
+            previous,
+            &Probed::default(),
+            &Progress::default(),
+            |_| (),
+        )
+        .unwrap();
         Index::open(&self.target()).unwrap()
     }
 }

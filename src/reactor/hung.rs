@@ -1,15 +1,10 @@
 //! Disks that hang: which they are, since when, and the lines of the log about them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::shared::Process;
-use crate::disks::Disk;
+use crate::disks::{Disk, HUNG_AFTER};
 use crate::timers::Time;
-
-/// A disk hangs if something takes longer on it and nothing else ends there meanwhile. A disk that was
-/// asleep takes less to start, as a rule.
-const HUNG_AFTER: Duration = Duration::from_secs(10);
 
 /// How often disks are examined while anything waits for one.
 const EXAMINE_MS: u64 = 1_000;
@@ -24,7 +19,11 @@ pub(super) struct HungDisks {
 impl HungDisks {
     /// Finds out which disks hang, if it is time. Waits for none of them.
     pub(super) fn run_due(&mut self, process: &Process, now: Time) {
-        let is_busy = || process.storage.waits_for_disks() || process.loads.waits_for_disks();
+        let is_busy = || {
+            process.storage.waits_for_disks()
+                || process.loads.waits_for_disks()
+                || !process.disks.visited().is_empty()
+        };
         match self.examine_at {
             None if self.since.is_empty() && !is_busy() => return,
             None => {}
@@ -32,6 +31,10 @@ impl HungDisks {
             Some(_) => {
                 let mut hung = process.storage.stuck_disks(HUNG_AFTER);
                 hung.append(&mut process.loads.stuck_disks(HUNG_AFTER));
+                let visited = process.disks.visited().into_iter();
+                hung.extend(
+                    visited.filter_map(|(disk, waited)| (waited >= HUNG_AFTER).then_some(disk)),
+                );
                 self.set(&hung, now);
             }
         }

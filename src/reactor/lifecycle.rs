@@ -162,7 +162,8 @@ impl Bound {
         }
         self.host.notifier.status("reading the library");
         let waker = Arc::clone(&self.waker);
-        let live = Live::start(Settings::from(config), move || wake(&waker))?;
+        let disks = self.shared.process.disks.clone();
+        let live = Live::start(Settings::from(config), disks, move || wake(&waker))?;
         if let Some(status) = &mut self.status {
             status.register(self.poll.registry())?;
         }

@@ -193,3 +193,30 @@ fn a_disk_that_hangs_takes_nothing_else_with_it() {
         assert_serves(&mut disks.connect(sample), sample);
     }
 }
+
+#[test]
+fn a_rescan_leaves_out_a_disk_that_hangs() {
+    let mut on_hung = Vec::new();
+    let mut disks = Disks::new(|base| {
+        on_hung.extend((0..3).map(|seed| torrent(100 + seed, &base.join("away"))));
+    });
+    let base = disks.apart.scene.path("lib/sound");
+    on_hung.iter().for_each(|sample| disks.until_served(sample));
+    disks.program.signal("STOP");
+    disks.apart.scene.daemon.signal("HUP");
+    // What is new elsewhere is found before the scan, by it, and after it.
+    let new = torrent(1, &base);
+    disks.apart.scene.until_served(&new);
+    let daemon = &mut disks.apart.scene.daemon;
+    daemon.wait_for_line("hangs: it is searched when it answers");
+    let line = daemon.wait_for_line("reloaded: ");
+    assert!(line.contains(" 5 torrents, "), "{line}");
+    let later = torrent(2, &base);
+    disks.apart.scene.until_served(&later);
+    // What was on that disk is still there, and what has come to it is found.
+    let more = torrent(200, &disks.apart.scene.path("away"));
+    disks.program.signal("CONT");
+    for sample in on_hung.iter().chain([&more]) {
+        disks.until_served(sample);
+    }
+}

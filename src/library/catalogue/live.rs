@@ -12,6 +12,7 @@ pub use super::messages::{NewSnapshot, Update};
 pub use super::overlay::{Added, Change, Removed};
 pub use super::source::{EACH_COUNTS, Settings, Source};
 use super::worker;
+use crate::disks::Disks;
 use crate::library::scan::build::Progress;
 
 /// Paths that wait to be examined because a peer asked for their torrent. Beyond that, a peer has to
@@ -34,10 +35,14 @@ impl Live {
     ///
     /// # Errors
     /// Those of starting a thread.
-    pub fn start(settings: Settings, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
+    pub fn start(
+        settings: Settings,
+        disks: Disks,
+        wake: impl Fn() + Send + 'static,
+    ) -> io::Result<Self> {
         Self::spawn(wake, |mailbox, indexing, outbox| {
             // The only error is that the loop has ended.
-            let _ = worker::run(settings, &indexing, &mailbox, outbox);
+            let _ = worker::run(settings, disks, &indexing, &mailbox, outbox);
         })
     }
 

@@ -8,8 +8,8 @@ use std::io;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +17,9 @@ use thiserror::Error;
 
 use super::overlay::{Change, Override, Snapshot};
 use super::source::Settings;
+use crate::disks::Disk;
 use crate::library::index::Counts;
+use crate::library::scan::probe::Probed;
 use crate::library::watch::{Changes, Waker, Watcher};
 use crate::wire::message::InfoHash;
 use crate::workers;
@@ -165,7 +167,7 @@ impl Mailbox {
 }
 
 /// The watched directories.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Watched {
     /// Watched with everything below them.
     roots: Vec<PathBuf>,
@@ -182,29 +184,82 @@ impl Watched {
     }
 }
 
-/// The thread `hekate-watch`, which posts changes on disk. It ends some time after this is dropped.
+/// The threads `hekate-watch`, which post changes on disk: one for each disk that roots are on, so that one
+/// that hangs holds up no other. They end some time after this is dropped.
 pub(super) struct Watch {
     pub(super) watched: Watched,
-    waker: Waker,
+    parts: Vec<WatchPart>,
+}
+
+/// One thread.
+struct WatchPart {
+    /// Once it watches.
+    waker: Arc<OnceLock<Waker>>,
     ended: Arc<AtomicBool>,
+    /// An answer that it watches, or cannot.
+    started: Receiver<io::Result<()>>,
+    hangs: bool,
 }
 
 impl Watch {
     /// Starts to watch, which takes a walk over all directories. `None` when it cannot.
-    pub(super) fn start(watched: Watched, mailbox: &Mailbox) -> Option<Self> {
-        let started = Self::try_start(watched, mailbox.clone());
+    pub(super) fn start(watched: Watched, probed: &Probed, mailbox: &Mailbox) -> Option<Self> {
+        let started = Self::try_start(watched, probed, mailbox);
         let failed = |error: &io::Error| {
             log::warn!("changes are found only by SIGHUP and --rescan: {error}");
         };
         started.inspect_err(failed).ok()
     }
 
-    fn try_start(watched: Watched, mailbox: Mailbox) -> io::Result<Self> {
-        let mut watcher = Watcher::new(&watched.roots, &watched.presence_roots)?;
-        let waker = watcher.waker();
-        let ended = Arc::new(AtomicBool::new(false));
-        let is_ended = Arc::clone(&ended);
+    fn try_start(watched: Watched, probed: &Probed, mailbox: &Mailbox) -> io::Result<Self> {
+        // What could not be probed is a disk of its own.
+        let mut by_disk: BTreeMap<Option<&Disk>, Watched> = BTreeMap::new();
+        for root in &watched.roots {
+            let part = by_disk.entry(probed.disk(root)).or_default();
+            part.roots.push(root.clone());
+        }
+        for root in &watched.presence_roots {
+            let part = by_disk.entry(probed.disk(root)).or_default();
+            part.presence_roots.push(root.clone());
+        }
+        let mut watch = Watch {
+            watched,
+            parts: Vec::new(),
+        };
+        for part in by_disk.into_values() {
+            let mut roots = part.roots.iter().chain(&part.presence_roots);
+            let hangs = roots.any(|root| probed.hung(root).is_some());
+            watch
+                .parts
+                .push(WatchPart::start(part, hangs, mailbox.clone())?);
+        }
+        for part in watch.parts.iter().filter(|part| !part.hangs) {
+            // A thread that has panicked ends the process.
+            part.started.recv().unwrap_or(Ok(()))?;
+        }
+        Ok(watch)
+    }
+}
+
+impl WatchPart {
+    fn start(watched: Watched, hangs: bool, mailbox: Mailbox) -> io::Result<Self> {
+        let (waker, ended) = (
+            Arc::<OnceLock<Waker>>::default(),
+            Arc::<AtomicBool>::default(),
+        );
+        let (sender, started) = sync_channel(1);
+        let (is_ended, own_waker) = (Arc::clone(&ended), Arc::clone(&waker));
         workers::spawn("watch", move || {
+            let mut watcher = match Watcher::new(&watched.roots, &watched.presence_roots) {
+                Ok(watcher) => watcher,
+                Err(error) => return drop(sender.send(Err(error))),
+            };
+            own_waker.get_or_init(|| watcher.waker());
+            // If it has hung until now, nobody waits for this.
+            let _ = sender.send(Ok(()));
+            if hangs {
+                mailbox.post(|mail| mail.changes.everything = true);
+            }
             while !is_ended.load(Relaxed) {
                 match watcher.wait(None) {
                     Ok(changes) if changes.is_empty() => {}
@@ -216,17 +271,20 @@ impl Watch {
                 }
             }
         })?;
-        Ok(Watch {
-            watched,
+        Ok(WatchPart {
             waker,
             ended,
+            started,
+            hangs,
         })
     }
 }
 
-impl Drop for Watch {
+impl Drop for WatchPart {
     fn drop(&mut self) {
         self.ended.store(true, Relaxed);
-        self.waker.wake();
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
     }
 }

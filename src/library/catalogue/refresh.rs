@@ -13,6 +13,7 @@ use super::source::{Settings, Source, log_refusals};
 use crate::library::index::{Fault, Index, IndexError};
 use crate::library::scan::build::{self, BuildError, Depth, Plan, Previous, Progress};
 use crate::library::scan::parallel;
+use crate::library::scan::probe::Probed;
 use crate::library::scan::walk::is_away;
 use crate::torrent::catalogue::Refusal;
 use crate::torrent::printable::Printable;
@@ -71,11 +72,16 @@ fn plan(settings: &Settings, threads: usize) -> Option<Plan> {
 }
 
 /// Makes the first index.
-pub(super) fn first(settings: &Settings, progress: &Progress) -> Result<Index, String> {
+pub(super) fn first(
+    settings: &Settings,
+    probed: &Probed,
+    progress: &Progress,
+) -> Result<Index, String> {
     let Some(plan) = plan(settings, parallel::cores()) else {
         return given(settings);
     };
-    warn_of_away(settings);
+    warn_of_away(settings, probed);
+    refuse_hung_content(settings, probed)?;
     // An index of other inputs may know many of the same files.
     let other = index_cache::nearest(&plan.target, &plan.inputs, plan.content.as_deref());
     let previous = other.as_ref().map(|index| Previous {
@@ -84,12 +90,17 @@ pub(super) fn first(settings: &Settings, progress: &Progress) -> Result<Index, S
         quiet: false,
         gone: &[],
     });
-    make(plan, previous, progress)
+    make(plan, previous, probed, progress)
 }
 
 /// Makes the next index, or opens the one that somebody else has made.
-pub(super) fn again(settings: &Settings, previous: Previous<'_>) -> Result<Index, String> {
-    warn_of_away(settings);
+pub(super) fn again(
+    settings: &Settings,
+    probed: &Probed,
+    previous: Previous<'_>,
+) -> Result<Index, String> {
+    warn_of_away(settings, probed);
+    refuse_hung_content(settings, probed)?;
     // The loop keeps a core while it serves peers.
     let Some(plan) = plan(settings, parallel::cores().div_ceil(2)) else {
         return given(settings);
@@ -98,7 +109,8 @@ pub(super) fn again(settings: &Settings, previous: Previous<'_>) -> Result<Index
     let checked = previous.index.check().inspect_err(|error| {
         log::warn!("{error}; reading every metainfo file again");
     });
-    make(plan, checked.ok().map(|()| previous), &Progress::default())
+    let previous = checked.ok().map(|()| previous);
+    make(plan, previous, probed, &Progress::default())
 }
 
 /// Opens the index that somebody else makes.
@@ -113,7 +125,12 @@ fn given(settings: &Settings) -> Result<Index, String> {
     })
 }
 
-fn make(plan: Plan, previous: Option<Previous<'_>>, progress: &Progress) -> Result<Index, String> {
+fn make(
+    plan: Plan,
+    previous: Option<Previous<'_>>,
+    probed: &Probed,
+    progress: &Progress,
+) -> Result<Index, String> {
     let mut logged = 0;
     let refuse = |refusal: Refusal| {
         logged += 1;
@@ -121,7 +138,7 @@ fn make(plan: Plan, previous: Option<Previous<'_>>, progress: &Progress) -> Resu
     };
     let made = make_directory(plan.target.parent().unwrap_or(Path::new("/")))
         .map_err(|error| BuildError::Write(plan.target.clone(), error))
-        .and_then(|()| write(&plan, previous, progress, refuse));
+        .and_then(|()| write(&plan, previous, probed, progress, refuse));
     match made {
         Ok(index) => {
             index_cache::hold(&index);
@@ -133,7 +150,7 @@ fn make(plan: Plan, previous: Option<Previous<'_>>, progress: &Progress) -> Resu
             // The second run has the same refusals in the same order: log those that the first did not
             // reach.
             let mut again = 0;
-            nowhere(plan, previous, |refusal| {
+            nowhere(plan, previous, probed, |refusal| {
                 again += 1;
                 if again > logged {
                     log_refusals(std::slice::from_ref(&refusal));
@@ -150,12 +167,13 @@ fn make(plan: Plan, previous: Option<Previous<'_>>, progress: &Progress) -> Resu
 /// One line that says why no index was made.
 pub fn make_nowhere(settings: &Settings, refuse: impl FnMut(Refusal)) -> Result<Index, String> {
     let plan = plan(settings, parallel::cores()).ok_or("nothing to index: an index is given")?;
-    nowhere(plan, None, refuse)
+    nowhere(plan, None, &Probed::default(), refuse)
 }
 
 fn nowhere(
     mut plan: Plan,
     previous: Option<Previous<'_>>,
+    probed: &Probed,
     refuse: impl FnMut(Refusal),
 ) -> Result<Index, String> {
     let name = format!("hekate-{}-{:08x}", std::process::id(), fastrand::u32(..));
@@ -165,7 +183,7 @@ fn nowhere(
     let made = DirBuilder::new().mode(STATE_MODE).create(&directory);
     let made = made
         .map_err(|error| BuildError::Write(directory.clone(), error))
-        .and_then(|()| write(&plan, previous, &Progress::default(), refuse));
+        .and_then(|()| write(&plan, previous, probed, &Progress::default(), refuse));
     // An open file does not need its name.
     let _ = fs::remove_dir_all(&directory);
     made.map_err(|error| error.to_string())
@@ -183,20 +201,40 @@ pub fn make_directory(directory: &Path) -> io::Result<()> {
 fn write(
     plan: &Plan,
     previous: Option<Previous<'_>>,
+    probed: &Probed,
     progress: &Progress,
     refuse: impl FnMut(Refusal),
 ) -> Result<Index, BuildError> {
-    build::refresh(plan, previous, progress, refuse)?;
+    build::refresh(plan, previous, probed, progress, refuse)?;
     Ok(Index::open(&plan.target)?)
 }
 
-/// Logs which disks are not mounted.
-pub(super) fn warn_of_away(settings: &Settings) {
-    let directories = settings
-        .inputs()
-        .into_iter()
-        .chain(settings.presence_roots());
-    for path in directories.filter(|path| is_away(path)) {
+/// Where all content is on a disk that hangs, nothing can be found out about any torrent.
+fn refuse_hung_content(settings: &Settings, probed: &Probed) -> Result<(), String> {
+    let content = settings.content.as_deref();
+    match content.and_then(|content| probed.hung(content)) {
+        Some(path) => Err(format!("{} hangs", Printable::path(&path))),
+        None => Ok(()),
+    }
+}
+
+/// Everything that is searched, or of which presence matters.
+pub(super) fn directories(settings: &Settings) -> Vec<PathBuf> {
+    let inputs = settings.inputs().into_iter();
+    inputs.chain(settings.presence_roots()).collect()
+}
+
+/// Logs which disks are not mounted, and which hang.
+pub(super) fn warn_of_away(settings: &Settings, probed: &Probed) {
+    for path in probed.hung_directories().iter() {
+        let path = Printable::path(path);
+        log::warn!(
+            "{path} hangs: it is searched when it answers, and its torrents stay as they are"
+        );
+    }
+    let directories = directories(settings).into_iter();
+    let answering = directories.filter(|path| probed.hung(path).is_none());
+    for path in answering.filter(|path| is_away(path)) {
         let path = Printable::path(&path);
         log::warn!("{path} is empty or missing: its torrents are served when they appear");
     }

@@ -16,9 +16,11 @@ use super::overlay::{Added, Affected, Change, Examined, Snapshot};
 use super::refresh;
 use super::retries::Retries;
 use super::source::{Settings, Source, log_refusals};
+use crate::disks::Disks;
 use crate::library::index::format::{RecordNo, TrackerListNo};
 use crate::library::index::{Counts, Index, IndexError};
 use crate::library::scan::build::{Depth, Previous, Progress};
+use crate::library::scan::probe::Probed;
 use crate::library::watch::Changes;
 use crate::workers::contained;
 
@@ -41,6 +43,7 @@ const AFFECTED_MAX: usize = 20_000;
 /// Opens the library, then updates it until the loop ends.
 pub(super) fn run(
     settings: Settings,
+    disks: Disks,
     indexing: &OnceLock<Progress>,
     mailbox: &Mailbox,
     outbox: Outbox,
@@ -53,10 +56,11 @@ pub(super) fn run(
     let (index, watch) = match opened {
         Some(index) => (index, None),
         None => {
+            let probed = probe(&settings, &disks, mailbox);
             // The watch comes first: it reports changes while the index is made.
-            let watch = Watch::start(Watched::of(&settings), mailbox);
+            let watch = Watch::start(Watched::of(&settings), &probed, mailbox);
             let progress = indexing.get_or_init(Progress::default);
-            match guarded(|| refresh::first(&settings, progress)) {
+            match guarded(|| refresh::first(&settings, &probed, progress)) {
                 Ok(index) => (index, watch),
                 Err(message) => return outbox.send(Update::Failed(message)),
             }
@@ -68,6 +72,7 @@ pub(super) fn run(
     let contents = Contents::new(snapshot.clone(), content, settings.inputs(), is_given);
     let mut worker = Worker {
         settings,
+        disks,
         contents,
         outbox,
         mailbox: mailbox.clone(),
@@ -94,8 +99,9 @@ pub(super) fn run(
         Source::Inputs { .. } => {}
         // A SIGHUP announces the next one.
         Source::Given { .. } => {
-            refresh::warn_of_away(&worker.settings);
-            worker.watch = Watch::start(Watched::of(&worker.settings), mailbox);
+            let probed = probe(&worker.settings, &worker.disks, mailbox);
+            refresh::warn_of_away(&worker.settings, &probed);
+            worker.watch = Watch::start(Watched::of(&worker.settings), &probed, mailbox);
         }
     }
     loop {
@@ -103,6 +109,14 @@ pub(super) fn run(
         worker.handle(mail)?;
         worker.run_due()?;
     }
+}
+
+/// Finds out which directories hang. When one answers again, everything is searched.
+fn probe(settings: &Settings, disks: &Disks, mailbox: &Mailbox) -> Probed {
+    let mailbox = mailbox.clone();
+    Probed::new(disks, &refresh::directories(settings), move || {
+        mailbox.post(|mail| mail.changes.everything = true);
+    })
 }
 
 /// Makes an index. A panic is an error like another, so that the library is still updated; the panic
@@ -169,6 +183,7 @@ struct Refreshing {
 
 struct Worker {
     settings: Settings,
+    disks: Disks,
     contents: Contents,
     outbox: Outbox,
     mailbox: Mailbox,
@@ -245,12 +260,13 @@ impl Worker {
         let index = Arc::clone(&self.contents.snapshot().index);
         let (depth, quiet, gone) = (request.depth, request.quiet, self.contents.tombstones());
         let watched = self.watch.as_ref().map(|watch| watch.watched.clone());
-        let mailbox = self.mailbox.clone();
+        let (mailbox, disks) = (self.mailbox.clone(), self.disks.clone());
         let work = move || {
+            let probed = probe(&settings, &disks, &mailbox);
             // The watch comes first: it reports changes during the scan.
             let watch = contained(|| match Watched::of(&settings) {
                 wanted if watched.as_ref() == Some(&wanted) => None,
-                wanted => Watch::start(wanted, &mailbox),
+                wanted => Watch::start(wanted, &probed, &mailbox),
             });
             let previous = Previous {
                 index: &index,
@@ -258,7 +274,7 @@ impl Worker {
                 quiet,
                 gone: &gone,
             };
-            let made = guarded(|| refresh::again(&settings, previous));
+            let made = guarded(|| refresh::again(&settings, &probed, previous));
             mailbox.post(|mail| mail.refresh_ended = true);
             (made, watch.ok().flatten())
         };

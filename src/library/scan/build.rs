@@ -15,6 +15,7 @@ use thiserror::Error;
 use super::inspect::{ContentRoot, Inspection};
 use super::merge_walk::{MergeWalk, Work};
 use super::parallel;
+use super::probe::Probed;
 use super::walk::{Batch, Starts, Step, resolved};
 use crate::library::index::format::{Facts, RecordNo, State, TrackerListNo};
 use crate::library::index::writer::{NewRecord, Origin, Writer};
@@ -123,23 +124,26 @@ pub fn build(
             Err(error) => return Err(BuildError::Content(path.clone(), error)),
         },
     };
-    write(plan, None, &content, starts, progress, refuse)
+    let probed = Probed::default();
+    write(plan, None, &content, starts, &probed, progress, refuse)
 }
 
 /// Makes the index again that `previous` was, if there was one. Unlike with [`build`], a missing
-/// directory is no error: its torrents stay in the index, without being served.
+/// directory is no error: its torrents stay in the index, without being served. Those below one that
+/// hangs stay as they are.
 ///
 /// # Errors
 /// A [`BuildError`]; the index that was there before is then unchanged.
-pub fn refresh(
+pub(in crate::library) fn refresh(
     plan: &Plan,
     previous: Option<Previous<'_>>,
+    probed: &Probed,
     progress: &Progress,
     refuse: impl FnMut(Refusal),
 ) -> Result<Summary, BuildError> {
     let content = ContentRoot::new(plan.content.as_deref().map(resolved));
-    let starts = Starts::patient(&plan.inputs);
-    write(plan, previous, &content, starts, progress, refuse)
+    let starts = Starts::patient(&plan.inputs, probed);
+    write(plan, previous, &content, starts, probed, progress, refuse)
 }
 
 /// The index that a new one replaces.
@@ -171,6 +175,7 @@ fn write(
     previous: Option<Previous<'_>>,
     content: &ContentRoot,
     mut starts: Starts,
+    probed: &Probed,
     progress: &Progress,
     mut refuse: impl FnMut(Refusal),
 ) -> Result<Summary, BuildError> {
@@ -234,7 +239,7 @@ fn write(
     summary.torrents = written.torrents.into();
     summary.bytes = written.bytes;
     let quiet = previous.filter(|previous| previous.quiet);
-    summary.refused += refuse_duplicates(plan, quiet, &written.duplicates, refuse)?;
+    summary.refused += refuse_duplicates(plan, quiet, probed, &written.duplicates, refuse)?;
     Ok(summary)
 }
 
@@ -243,6 +248,7 @@ fn write(
 fn refuse_duplicates(
     plan: &Plan,
     quiet: Option<Previous<'_>>,
+    probed: &Probed,
     duplicates: &[(RecordNo, RecordNo)],
     mut refuse: impl FnMut(Refusal),
 ) -> Result<u64, BuildError> {
@@ -255,6 +261,11 @@ fn refuse_duplicates(
         let later = index.record(later)?.path;
         let path = later.to_path_buf();
         let first = index.record(first)?.path.to_path_buf();
+        if probed.is_below_hung(&path) || probed.is_below_hung(&first) {
+            // It was refused before, if it had to be.
+            count += 1;
+            continue;
+        }
         // Directories that overlap lead to one file twice, which is no second torrent.
         if path.canonicalize().ok() != first.canonicalize().ok() {
             count += 1;
@@ -393,7 +404,8 @@ impl Worker<'_> {
                     .map(|(path, known)| self.inspect(path, root.as_deref(), known))
                     .collect()
             }
-            Work::Keep(entries) => entries.into_iter().map(Found::withdrawn).collect(),
+            Work::Withdraw(entries) => entries.into_iter().map(Found::withdrawn).collect(),
+            Work::Keep(entries) => entries.into_iter().map(Found::unchanged).collect(),
             Work::Refused(refusal) => vec![Found {
                 file: None,
                 refusal: Some(refusal),

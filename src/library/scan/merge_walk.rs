@@ -18,6 +18,8 @@ pub(in crate::library) enum Work {
     /// Files of a directory, each with its entry in the index.
     Inspect(Batch, Vec<Option<Entry>>),
     /// Entries below a directory that is away.
+    Withdraw(Vec<Entry>),
+    /// Entries below a directory that hangs.
     Keep(Vec<Entry>),
     Refused(Refusal),
 }
@@ -28,8 +30,8 @@ pub(in crate::library) struct MergeWalk<'a, W> {
     entries: Option<Peekable<Entries<'a>>>,
     /// Metainfo files that were seen to go; ascending.
     gone: &'a [MetainfoPath],
-    /// The directory whose entries are being kept.
-    away: Option<PathBuf>,
+    /// The directory whose entries are being kept, and whether it hangs.
+    kept: Option<(PathBuf, bool)>,
 }
 
 impl<'a, W: Iterator<Item = Step>> MergeWalk<'a, W> {
@@ -43,7 +45,7 @@ impl<'a, W: Iterator<Item = Step>> MergeWalk<'a, W> {
             steps,
             gone,
             entries: index.map(|index| index.entries().peekable()),
-            away: None,
+            kept: None,
         }
     }
 
@@ -88,16 +90,20 @@ impl<W: Iterator<Item = Step>> Iterator for MergeWalk<'_, W> {
 
     fn next(&mut self) -> Option<Work> {
         loop {
-            if let Some(start) = self.away.take() {
+            if let Some((start, hangs)) = self.kept.take() {
                 let kept = self.keep(&start);
                 if !kept.is_empty() {
-                    self.away = Some(start);
-                    return Some(Work::Keep(kept));
+                    self.kept = Some((start, hangs));
+                    return Some(match hangs {
+                        true => Work::Keep(kept),
+                        false => Work::Withdraw(kept),
+                    });
                 }
             }
             match self.steps.next()? {
                 Step::Refused(refusal) => return Some(Work::Refused(refusal)),
-                Step::Away(start) => self.away = Some(start),
+                Step::Away(start) => self.kept = Some((start, false)),
+                Step::Hung(start) => self.kept = Some((start, true)),
                 Step::Batch(batch) => {
                     let known = batch.names.iter().map(|name| {
                         self.advance(|path| {

@@ -9,8 +9,10 @@ mod descent;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub(in crate::library) use self::descent::{DescriptorWait, LINKS_MAX, Walk};
+use super::probe::Probed;
 use crate::torrent::catalogue::Refusal;
 
 /// Files of one directory, in the order of their names.
@@ -29,6 +31,8 @@ pub(in crate::library) enum Step {
     /// A directory that may be away: an absent start, a directory that cannot be read or is empty, a
     /// dangling symlink. The entries of an index below it are to be kept.
     Away(PathBuf),
+    /// A directory that hangs. The entries below it are to be kept as they are.
+    Hung(PathBuf),
 }
 
 /// Which files of a directory are wanted.
@@ -40,6 +44,8 @@ enum Start {
     Names(BTreeSet<OsString>),
     /// None: it is absent or empty.
     Away,
+    /// None: it hangs.
+    Hung,
 }
 
 /// Where a walk starts.
@@ -48,6 +54,8 @@ pub(in crate::library) struct Starts {
     directories: BTreeMap<PathBuf, Start>,
     /// Files that were given by themselves below a directory that is walked.
     within: Vec<PathBuf>,
+    /// Directories that are not entered, since they hang.
+    hung: Arc<BTreeSet<PathBuf>>,
     /// Inputs that could not be found.
     pub(in crate::library) refusals: Vec<Refusal>,
 }
@@ -55,23 +63,28 @@ pub(in crate::library) struct Starts {
 impl Starts {
     /// Resolves the inputs: directories, or metainfo files of any name. An absent one is refused.
     pub(in crate::library) fn new(inputs: &[PathBuf]) -> Self {
-        Self::resolve(inputs, |_| false)
+        Self::resolve(inputs, &Probed::default(), |_| false)
     }
 
     /// The same, but an absent or empty directory, like that of a disk that is not mounted, stays a
-    /// start.
-    pub(in crate::library) fn patient(inputs: &[PathBuf]) -> Self {
-        Self::resolve(inputs, is_away)
+    /// start, and so does one that hangs.
+    pub(in crate::library) fn patient(inputs: &[PathBuf], probed: &Probed) -> Self {
+        Self::resolve(inputs, probed, is_away)
     }
 
-    fn resolve(inputs: &[PathBuf], is_away: impl Fn(&Path) -> bool) -> Self {
+    fn resolve(inputs: &[PathBuf], probed: &Probed, is_away: impl Fn(&Path) -> bool) -> Self {
         let mut starts = Starts {
             directories: BTreeMap::new(),
             within: Vec::new(),
+            hung: Arc::clone(probed.hung_directories()),
             refusals: Vec::new(),
         };
         let mut files = Vec::new();
         for input in inputs {
+            if let Some(path) = probed.hung(input) {
+                starts.directories.insert(path.to_path_buf(), Start::Hung);
+                continue;
+            }
             match input.canonicalize() {
                 _ if is_away(input) => {
                     let path = resolved(input);
@@ -128,7 +141,7 @@ impl Starts {
         self.directories
             .iter()
             .flat_map(|(directory, start)| match start {
-                Start::All | Start::Away => vec![directory.clone()],
+                Start::All | Start::Away | Start::Hung => vec![directory.clone()],
                 Start::Names(names) => names.iter().map(|name| directory.join(name)).collect(),
             })
     }
@@ -136,17 +149,18 @@ impl Starts {
     /// Walks from all of them.
     pub(in crate::library) fn walk(self) -> impl Iterator<Item = Step> + Send {
         let refused = self.refusals.into_iter().map(Step::Refused);
-        let within = self.within;
+        let (within, hung) = (self.within, self.hung);
         let steps = self
             .directories
             .into_iter()
             .flat_map(move |(directory, start)| match start {
-                Start::All => Walk::new(&directory, within.clone()),
+                Start::All => Walk::new(&directory, within.clone(), Arc::clone(&hung)),
                 Start::Names(names) => {
                     let names = names.into_iter().collect();
                     Walk::only(Step::Batch(Batch { directory, names }))
                 }
                 Start::Away => Walk::only(Step::Away(directory)),
+                Start::Hung => Walk::only(Step::Hung(directory)),
             });
         refused.chain(steps)
     }
@@ -202,7 +216,7 @@ mod tests {
                     path.to_str().unwrap().to_owned()
                 })),
                 Step::Refused(refusal) => found.push(refusal.to_string()),
-                Step::Away(path) => {
+                Step::Away(path) | Step::Hung(path) => {
                     let path = path.strip_prefix(previous).unwrap();
                     found.push(format!("away {}", path.display()));
                 }
@@ -287,7 +301,7 @@ mod tests {
         let (_directory, previous) = tree(&["b/x.torrent"]);
         fs::create_dir(previous.join("a")).unwrap();
         let inputs = ["b", "gone", "a"].map(|input| previous.join(input));
-        let starts = Starts::patient(&inputs);
+        let starts = Starts::patient(&inputs, &Probed::default());
         assert_eq!(starts.common_directory(), Some(previous.clone()));
         assert!(starts.refusals.is_empty());
         let steps: Vec<Step> = starts.walk().collect();

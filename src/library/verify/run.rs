@@ -123,7 +123,7 @@ fn jobs<'a>(
             let steps = empty.chain(Starts::new(paths).walk());
             Box::new(steps.flat_map(move |step| match step {
                 Step::Refused(refusal) => vec![Err(Box::new(Finding::Refused(refusal)))],
-                Step::Away(_) => Vec::new(),
+                Step::Away(_) | Step::Hung(_) => Vec::new(),
                 Step::Batch(batch) => {
                     let paths = batch.names.iter().map(|name| batch.directory.join(name));
                     paths.flat_map(|path| opener.open(path)).collect()

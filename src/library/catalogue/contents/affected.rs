@@ -56,7 +56,7 @@ impl Contents {
                             return Ok(Affected::Files(Vec::new()));
                         }
                         Step::Refused(refusal) => examined.refused.push(refusal),
-                        Step::Away(path) => away.push(path),
+                        Step::Away(path) | Step::Hung(path) => away.push(path),
                     }
                     if found.len() > most {
                         // A scan reads files that are not in the index at any depth.

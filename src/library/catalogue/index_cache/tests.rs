@@ -10,6 +10,7 @@ use crate::library::catalogue::refresh::{first, open, state_path};
 use crate::library::fixture::DiskLibrary;
 use crate::library::index::format::State;
 use crate::library::scan::build::Progress;
+use crate::library::scan::probe::Probed;
 
 fn settings(library: &DiskLibrary, directories: &[&str]) -> Settings {
     let inputs = directories.iter().map(|path| library.path(path));
@@ -47,7 +48,7 @@ fn one_more_directory_reuses_the_index_of_the_others() {
     let makes = |directories: &[&str]| {
         let settings = settings(&library, directories);
         assert!(open(&settings).unwrap().is_none());
-        first(&settings, &Progress::default()).unwrap()
+        first(&settings, &Probed::default(), &Progress::default()).unwrap()
     };
     drop(makes(&["a"]));
     drop(makes(&["c"]));
@@ -69,7 +70,7 @@ fn an_index_that_was_not_used_for_long_is_removed() {
     let [old, held, young] = ["x", "y", "z"].map(|name| {
         library.torrent(name, name);
         let settings = settings(&library, &[name]);
-        first(&settings, &Progress::default()).unwrap()
+        first(&settings, &Probed::default(), &Progress::default()).unwrap()
     });
     let path = |name| {
         let Source::Inputs { state, .. } = settings(&library, &[name]).source else {
@@ -87,12 +88,26 @@ fn an_index_that_was_not_used_for_long_is_removed() {
     fs::write(&left, "by one who was killed").unwrap();
     fs::write(library.base.join("state/notes.index"), "not ours").unwrap();
     drop((old, young));
-    drop(first(&settings(&library, &["a"]), &Progress::default()).unwrap());
+    drop(
+        first(
+            &settings(&library, &["a"]),
+            &Probed::default(),
+            &Progress::default(),
+        )
+        .unwrap(),
+    );
     let mut wanted = vec![path("y"), path("z"), path("a")];
     wanted.push(library.base.join("state/notes.index"));
     wanted.sort();
     assert_eq!(indexes(&library), wanted);
     drop(held);
-    drop(first(&settings(&library, &["a", "x"]), &Progress::default()).unwrap());
+    drop(
+        first(
+            &settings(&library, &["a", "x"]),
+            &Probed::default(),
+            &Progress::default(),
+        )
+        .unwrap(),
+    );
     assert!(!path("y").exists());
 }

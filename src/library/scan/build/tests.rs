@@ -11,6 +11,7 @@ use super::{BuildError, Depth, Plan, Previous, Progress, Summary, build, count_f
 use crate::library::fixture::DiskLibrary;
 use crate::library::index::format::State;
 use crate::library::index::{Entry, Index, MetainfoPath};
+use crate::library::scan::probe::Probed;
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
 
@@ -149,7 +150,8 @@ fn files_behind_symlinks_are_in_the_order_of_paths() {
     // The same again, with one more between them.
     library.torrent("b2", "new");
     let plan = library.plan();
-    refresh(&plan, Some(previous), &Progress::default(), |_| ()).unwrap();
+    let probed = Probed::default();
+    refresh(&plan, Some(previous), &probed, &Progress::default(), |_| ()).unwrap();
     let index = Index::open(&library.target()).unwrap();
     assert_each_is_found(&index);
     assert_eq!(entries(&index).len(), 6 + 2 * links.len());
@@ -176,6 +178,7 @@ fn entries_that_cannot_be_read_are_kept_as_withdrawn() {
         let summary = refresh(
             &library.plan(),
             Some(previous),
+            &Probed::default(),
             &Progress::default(),
             |_| {
                 lines += 1;

@@ -2,6 +2,7 @@
 //!
 //! A symlink sorts and counts as its target, and every walk ends. Blocks.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs::{self, Metadata};
@@ -65,6 +66,8 @@ pub(in crate::library) struct Walk {
     start: PathBuf,
     /// The directory in which the walk begins.
     first: PathBuf,
+    /// Directories that are not entered, since they hang.
+    hung: Arc<BTreeSet<PathBuf>>,
     /// A directory is tried again while no descriptor is left.
     is_patient: bool,
     /// What comes next, the first last.
@@ -102,12 +105,17 @@ struct Listing {
 }
 
 impl Walk {
-    /// All below a directory, whose path is kept as it is.
-    pub(super) fn new(directory: &Path, within: Vec<PathBuf>) -> Self {
+    /// All below a directory, whose path is kept as it is, but for directories that hang.
+    pub(super) fn new(
+        directory: &Path,
+        within: Vec<PathBuf>,
+        hung: Arc<BTreeSet<PathBuf>>,
+    ) -> Self {
         let mut walk = Walk {
             within,
             start: directory.to_path_buf(),
             first: directory.to_path_buf(),
+            hung,
             is_patient: true,
             pending: Vec::new(),
         };
@@ -148,6 +156,9 @@ impl Walk {
 
     /// Goes into a directory: first what is refused in it, then its files, then its directories.
     fn enter(&mut self, path: PathBuf, links: usize) {
+        if self.hung.contains(&path) {
+            return self.push(Step::Hung(path));
+        }
         let listing = match self.list(&path) {
             Ok(listing) if listing.is_empty => return self.push(Step::Away(path)),
             Ok(listing) => listing,
