@@ -16,7 +16,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use hekate::torrent::printable::is_hidden;
@@ -323,7 +323,7 @@ fn nothing_that_others_have_written_hides() {
     leecher.block(0, 0, 16384);
     poll_until(Duration::from_secs(20), || {
         let json = scene.get("/status.json");
-        json.contains("\"refused\":1,").then_some(()).ok_or(json)
+        json.contains("refuses ").then_some(()).ok_or(json)
     });
     let paths = [
         "/status.json",
@@ -411,6 +411,108 @@ fn hekate_status_prints_the_status_text() {
         stderr.starts_with("hekate: unix:/nowhere: No such file"),
         "{stderr}"
     );
+}
+
+/// nginx before a status listener, as the manual shows it. Ends with its value.
+struct Nginx {
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Nginx {
+    fn before(status: SocketAddr) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().display();
+        let configuration = format!(
+            "daemon off; user root; worker_processes 1; pid {root}/pid; error_log {root}/error;
+             events {{ worker_connections 64; }}
+             http {{
+               access_log off; client_body_temp_path {root}/a; proxy_temp_path {root}/b;
+               fastcgi_temp_path {root}/c; uwsgi_temp_path {root}/d; scgi_temp_path {root}/e;
+               server {{
+                 listen unix:{root}/socket;
+                 location / {{ proxy_pass http://{status}; proxy_set_header Host $host; }}
+               }}
+             }}"
+        );
+        fs::write(directory.path().join("nginx.conf"), configuration).unwrap();
+        let child = Command::new("nginx")
+            .arg("-c")
+            .arg(directory.path().join("nginx.conf"))
+            .arg("-p")
+            .arg(directory.path())
+            .spawn()
+            .expect("nginx is installed");
+        Self { child, directory }
+    }
+
+    fn converse(&self, request: &str) -> String {
+        let path = self.directory.path().join("socket");
+        let mut stream = poll_until(Duration::from_secs(20), || UnixStream::connect(&path));
+        stream.write_all(request.as_bytes()).unwrap();
+        read_to_end(stream)
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Asked for, it ends its workers too.
+        let pid = self.child.id().to_string();
+        Command::new("kill").arg(pid).status().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn a_proxy_that_passes_the_host_on_needs_its_name() {
+    let mut scene = Scene::start_with(&["--status-host", "seed.example"]);
+    let nginx = Nginx::before(scene.status);
+    let ask = |method: &str, host: &str| {
+        let head = format!("{method} /status.txt HTTP/1.1\r\nHost: {host}\r\nConnection: close");
+        nginx.converse(&format!("{head}\r\n\r\n"))
+    };
+    assert!(ask("GET", "seed.example").starts_with("HTTP/1.1 200 OK"));
+    for _ in 0..2 {
+        let refused = ask("GET", "other.example");
+        assert!(refused.starts_with("HTTP/1.1 421 "), "{refused}");
+        let what = "The host other.example is not one of this listener.";
+        assert!(
+            refused.contains(what) && refused.contains("--status-host"),
+            "{refused}"
+        );
+    }
+    scene
+        .daemon
+        .wait_for_line("a request for the host other.example is refused");
+    assert_eq!(scene.daemon.count_lines("is refused: --status-host"), 1);
+    let head = ask("HEAD", "seed.example");
+    assert!(
+        head.starts_with("HTTP/1.1 200 OK") && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
+}
+
+#[test]
+fn head_is_answered_like_get_without_the_body() {
+    let scene = Scene::start();
+    for path in [
+        "/",
+        "/metrics",
+        "/healthz",
+        "/torrents",
+        "/peers",
+        "/nothing",
+    ] {
+        let get = scene.converse(&request(path, "localhost"));
+        let head = scene.converse(&request(path, "localhost").replace("GET", "HEAD"));
+        let (line, body) = (get.lines().next(), get.split_once("\r\n\r\n").unwrap().1);
+        assert_eq!(head.lines().next(), line, "{path}");
+        assert!(
+            head.ends_with("Connection: close\r\n\r\n") && !body.is_empty(),
+            "{head}"
+        );
+        assert!(head.contains("\r\nContent-Length: "), "{head}");
+    }
 }
 
 #[test]

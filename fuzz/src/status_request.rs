@@ -2,6 +2,7 @@
 //! was read.
 
 use hekate::status::http::{Hosts, MAX_REQUEST_BYTES, Parsed, parse};
+use hekate::torrent::printable::is_hidden;
 
 /// Panics when it does not hold for these bytes.
 pub fn check(received: &[u8]) {
@@ -15,6 +16,7 @@ pub fn check(received: &[u8]) {
             let followed = [received, b"more"].concat();
             assert_eq!(parse(&followed, &hosts), parsed);
         }
+        Parsed::Misdirected(host) => assert!(!host.contains(is_hidden)),
         Parsed::Refused(status) => assert!(!status.line().starts_with('2')),
     }
 }

@@ -1,8 +1,10 @@
-//! As much HTTP as a status listener needs: one GET, one response, then the connection closes.
+//! As much HTTP as a status listener needs: one GET or HEAD, one response, then the connection closes.
 //!
 //! Bounds the request head and checks its Host. Pure.
 
 use std::net::IpAddr;
+
+use crate::torrent::printable::Printable;
 
 /// The longest request head: a browser with large cookies of its other sites on localhost fits.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
@@ -41,6 +43,8 @@ pub enum Parsed {
     Request(Request),
     /// To be answered with this status.
     Refused(Status),
+    /// It names this host, as it may be shown, which is not accepted. To be answered with [`misdirected`].
+    Misdirected(String),
 }
 
 /// The code and the phrase of a response (RFC 9110).
@@ -116,12 +120,14 @@ pub fn parse(received: &[u8], hosts: &Hosts) -> Parsed {
         .map(|header| std::str::from_utf8(header.value).unwrap_or_default());
     match (host.next(), host.next(), head.version) {
         (Some(host), None, _) if hosts.allows(host.trim()) => {}
-        (Some(_), None, _) => return Parsed::Refused(Status::MISDIRECTED_REQUEST),
+        (Some(host), None, _) => {
+            return Parsed::Misdirected(Printable(host.trim().as_bytes()).to_string());
+        }
         // HTTP/1.0 has no Host; every browser sends HTTP/1.1.
         (None, _, Some(0)) => {}
         _ => return Parsed::Refused(Status::BAD_REQUEST),
     }
-    if head.method != Some("GET") {
+    if !matches!(head.method, Some("GET" | "HEAD")) {
         return Parsed::Refused(Status::METHOD_NOT_ALLOWED);
     }
     let target = head.path.unwrap_or_default();
@@ -150,12 +156,30 @@ pub fn answer(status: Status, content_type: &str, body: &str) -> Vec<u8> {
         status.line(),
         body.len(),
         if status == Status::METHOD_NOT_ALLOWED {
-            "Allow: GET\r\n"
+            "Allow: GET, HEAD\r\n"
         } else {
             ""
         },
     )
     .into_bytes()
+}
+
+/// The response to a HEAD: that to a GET, without its body (RFC 9110, section 9.3.2).
+pub fn cut_body(answer: &mut Vec<u8>) {
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    answer.truncate(end.map_or(answer.len(), |end| end + 4));
+}
+
+/// The response to a request that names a host which is not accepted.
+#[must_use]
+pub fn misdirected(host: &str) -> Vec<u8> {
+    let status = Status::MISDIRECTED_REQUEST;
+    let body = format!(
+        "{}\nThe host {host} is not one of this listener. If it should be, name it: \
+         --status-host NAME, or status-host in the configuration file.\n",
+        status.line()
+    );
+    answer(status, "text/plain; charset=utf-8", &body)
 }
 
 /// A response whose body is its own status.
@@ -214,7 +238,7 @@ mod tests {
         ] {
             assert_eq!(
                 get("/", host),
-                Parsed::Refused(Status::MISDIRECTED_REQUEST),
+                Parsed::Misdirected(host.to_owned()),
                 "{host:?}"
             );
         }
@@ -227,15 +251,11 @@ mod tests {
     }
 
     #[test]
-    fn only_a_get_with_one_host_is_accepted() {
+    fn only_a_get_or_head_with_one_host_is_accepted() {
         let hosts = Hosts::default();
         for (head, status) in [
             (
                 "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-                Status::METHOD_NOT_ALLOWED,
-            ),
-            (
-                "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n",
                 Status::METHOD_NOT_ALLOWED,
             ),
             ("GET / HTTP/1.1\r\n\r\n", Status::BAD_REQUEST),
@@ -251,6 +271,8 @@ mod tests {
                 "{head:?}"
             );
         }
+        let head = b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        assert!(matches!(parse(head, &hosts), Parsed::Request(_)));
         assert!(matches!(
             parse(b"GET / HTTP/1.0\r\n\r\n", &hosts),
             Parsed::Request(_)
@@ -286,6 +308,12 @@ mod tests {
         );
         assert!(answer.ends_with("\r\n\r\ngrößer"));
         let refusal = String::from_utf8(refusal(Status::METHOD_NOT_ALLOWED)).unwrap();
-        assert!(refusal.contains("\r\nAllow: GET\r\n"));
+        assert!(refusal.contains("\r\nAllow: GET, HEAD\r\n"));
+        let mut answer = misdirected("a.example");
+        let whole = String::from_utf8(answer.clone()).unwrap();
+        assert!(whole.starts_with("HTTP/1.1 421 ") && whole.contains("The host a.example is"));
+        cut_body(&mut answer);
+        let head = String::from_utf8(answer).unwrap();
+        assert!(whole.starts_with(&head) && head.ends_with("close\r\n\r\n"));
     }
 }

@@ -54,12 +54,16 @@ pub struct StatusServer {
     is_acceptable: bool,
     clients: [Option<Client>; MAX_CLIENTS],
     next_id: ClientId,
+    /// The log has named a host that is not accepted.
+    is_host_said: bool,
 }
 
 struct Client {
     id: ClientId,
     stream: Socket,
     state: ClientState,
+    /// It is sent no body.
+    is_head: bool,
     deadline: Time,
     /// There was an event, or a response to send: a latch that `WouldBlock` clears.
     is_ready: bool,
@@ -131,6 +135,7 @@ impl StatusServer {
             is_acceptable: true,
             clients: [const { None }; MAX_CLIENTS],
             next_id: ClientId(0),
+            is_host_said: false,
         }
     }
 
@@ -200,6 +205,7 @@ impl StatusServer {
                 id: self.next_id,
                 stream,
                 state: ClientState::Receiving(Vec::new()),
+                is_head: false,
                 deadline: now.after(EXCHANGE_MS),
                 is_ready: true,
             });
@@ -219,9 +225,16 @@ impl StatusServer {
             if !std::mem::take(&mut client.is_ready) {
                 continue;
             }
-            match client.advance(&self.hosts) {
+            let mut advance = client.advance(&self.hosts);
+            if let Advance::Misdirected(host) = advance {
+                if !std::mem::replace(&mut self.is_host_said, true) {
+                    log::warn!("a request for the host {host} is refused: --status-host allows it");
+                }
+                advance = client.advance(&self.hosts);
+            }
+            match advance {
                 Advance::Blocked => {}
-                Advance::Closed => *slot = None,
+                Advance::Closed | Advance::Misdirected(_) => *slot = None,
                 Advance::Request(request) => return Some((client.id, request)),
             }
         }
@@ -232,7 +245,7 @@ impl StatusServer {
     pub fn respond(&mut self, id: ClientId, answer: Vec<u8>) {
         let mut clients = self.clients.iter_mut().flatten();
         if let Some(client) = clients.find(|client| client.id == id) {
-            client.state = ClientState::Sending { answer, sent: 0 };
+            client.send(answer);
             client.is_ready = true;
         }
     }
@@ -267,6 +280,8 @@ enum Advance {
     Blocked,
     /// Its request is complete.
     Request(Request),
+    /// Its request named this host, which is not accepted. The answer is to be sent.
+    Misdirected(String),
     /// The exchange is over.
     Closed,
 }
@@ -285,6 +300,14 @@ impl Client {
         }
     }
 
+    /// Sends an answer from now on.
+    fn send(&mut self, mut answer: Vec<u8>) {
+        if self.is_head {
+            http::cut_body(&mut answer);
+        }
+        self.state = ClientState::Sending { answer, sent: 0 };
+    }
+
     /// One read or write. Returns `None` if another may follow.
     fn step(&mut self, hosts: &Hosts) -> io::Result<Option<Advance>> {
         let mut buffer = [0; 4096];
@@ -295,15 +318,20 @@ impl Client {
                     return Ok(Some(Advance::Closed));
                 }
                 received.extend(buffer.iter().take(length));
+                self.is_head = received.starts_with(b"HEAD ");
                 let answer = match http::parse(received, hosts) {
                     Parsed::Incomplete => return Ok(None),
                     Parsed::Refused(status) => http::refusal(status),
+                    Parsed::Misdirected(host) => {
+                        self.send(http::misdirected(&host));
+                        return Ok(Some(Advance::Misdirected(host)));
+                    }
                     Parsed::Request(request) => {
                         self.state = ClientState::Awaiting;
                         return Ok(Some(Advance::Request(request)));
                     }
                 };
-                self.state = ClientState::Sending { answer, sent: 0 };
+                self.send(answer);
             }
             ClientState::Awaiting => return Ok(Some(Advance::Blocked)),
             ClientState::Sending { answer, sent } => {
