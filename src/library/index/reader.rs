@@ -23,8 +23,9 @@ use super::format::{
     TrackerListNo,
 };
 use super::prefixes::Prefixes;
-use super::writer::Origin;
+use super::writer::{Origin, Tables};
 use crate::torrent::metainfo::METAINFO_MAX_BYTES;
+use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
 
 /// Bytes of one read if a whole section is read.
@@ -118,28 +119,22 @@ impl Index {
 
     fn open_inner(path: &Path) -> Result<Self, Fault> {
         let (file, header) = open_header(path)?;
-        let count = usize::try_from(header.entries(Part::Prefixes));
-        let mut prefixes = Vec::with_capacity(count.expect("the header is checked"));
-        read_checked(&file, &header, Part::Prefixes, |bytes| {
-            let (chunks, _) = bytes.as_chunks::<PREFIX_BYTES>();
-            prefixes.extend(chunks.iter().map(|raw| u64::from_le_bytes(*raw)));
-        })?;
+        let Tables {
+            prefixes,
+            duplicates,
+            counts,
+        } = match read_tables(&file, &header) {
+            Err(Fault::Damaged(part)) => make_tables(&file, &header, path, part)?,
+            tables => tables?,
+        };
         let prefixes = Prefixes::new(prefixes.into_boxed_slice());
-        let raw = read_whole(&file, &header, Part::Counts)?;
-        let counts = raw.as_slice().try_into().map(Counts::decode);
-        let raw = read_whole(&file, &header, Part::Duplicates)?;
-        let (pairs, _) = raw.as_chunks::<DUPLICATE_BYTES>();
-        let duplicates: Vec<_> = pairs.iter().map(format::decode_duplicate).collect();
-        if !duplicates.is_sorted_by(|(one, _), (next, _)| one < next) {
-            return Err(Fault::Damaged(Part::Duplicates.name()));
-        }
         let by_first = duplicates.iter().map(|(later, first)| (*first, *later));
         let mut duplicates_by_first: Vec<_> = by_first.collect();
         duplicates_by_first.sort_unstable();
         Ok(Index {
             duplicates,
             duplicates_by_first,
-            counts: counts.expect("the header is checked"),
+            counts,
             path: path.to_path_buf(),
             prefixes: prefixes.ok_or(Fault::Damaged(Part::Prefixes.name()))?,
             origin: read_origin(&file, &header)?,
@@ -582,6 +577,47 @@ fn read_checked(
         true => Ok(()),
         false => Err(Fault::Damaged(part.name())),
     }
+}
+
+/// The tables that are kept in memory.
+fn read_tables(file: &File, header: &Header) -> Result<Tables, Fault> {
+    let count = usize::try_from(header.entries(Part::Prefixes));
+    let mut prefixes = Vec::with_capacity(count.expect("the header is checked"));
+    read_checked(file, header, Part::Prefixes, |bytes| {
+        let (chunks, _) = bytes.as_chunks::<PREFIX_BYTES>();
+        prefixes.extend(chunks.iter().map(|raw| u64::from_le_bytes(*raw)));
+    })?;
+    let raw = read_whole(file, header, Part::Counts)?;
+    let counts = raw.as_slice().try_into().map(Counts::decode);
+    let raw = read_whole(file, header, Part::Duplicates)?;
+    let (pairs, _) = raw.as_chunks::<DUPLICATE_BYTES>();
+    let duplicates: Vec<_> = pairs.iter().map(format::decode_duplicate).collect();
+    if !duplicates.is_sorted_by(|(one, _), (next, _)| one < next) {
+        return Err(Fault::Damaged(Part::Duplicates.name()));
+    }
+    Ok(Tables {
+        prefixes,
+        duplicates,
+        counts: counts.expect("the header is checked"),
+    })
+}
+
+/// Makes the tables again, since this part of them is damaged. The positions in the file must still be
+/// right for them.
+fn make_tables(
+    file: &File,
+    header: &Header,
+    path: &Path,
+    damaged: &'static str,
+) -> Result<Tables, Fault> {
+    let records = u32::try_from(header.entries(Part::Records));
+    let tables = Tables::of_records(file, records.expect("the header is checked"))?;
+    if tables.prefixes.len() as u64 != header.entries(Part::Prefixes) {
+        return Err(Fault::Damaged(damaged));
+    }
+    let path = Printable::path(&path);
+    log::warn!("index {path}: damaged ({damaged}), which is made again in memory at each start");
+    Ok(tables)
 }
 
 /// A section that is kept in memory.

@@ -211,18 +211,10 @@ impl Writer {
         };
         // Records are read back from the file.
         streams.of(Part::Records).out.flush()?;
-        let passes = self.records.div_ceil(PAIRS_IN_MEMORY);
-        for pass in 0..passes {
-            let pairs = sorted_pairs(&new.file, self.records, pass, passes)?;
-            for alike in pairs.chunk_by(|one, next| one.0 == next.0) {
-                for (prefix, record) in &*without_duplicates(&new.file, alike, &mut written)? {
-                    streams.write(Part::Prefixes, &prefix.to_le_bytes())?;
-                    streams.write(Part::Positions, &record.to_le_bytes())?;
-                    written.torrents += 1;
-                }
-            }
-        }
-        written.duplicates.sort_unstable();
+        find_torrents(&new.file, self.records, &mut written, |(prefix, record)| {
+            streams.write(Part::Prefixes, &prefix.to_le_bytes())?;
+            streams.write(Part::Positions, &record.to_le_bytes())
+        })?;
         for pair in &written.duplicates {
             streams.write(Part::Duplicates, &format::encode_duplicate(*pair))?;
         }
@@ -324,6 +316,67 @@ impl Stream {
             checksum: self.digest.finalize().into(),
         };
         Ok((self.out.into_inner()?, section))
+    }
+}
+
+/// Takes the pair of each different info-hash, ascending, and notes the duplicates. Those that are served
+/// were counted.
+fn find_torrents(
+    file: &File,
+    records: u32,
+    written: &mut Written,
+    mut take: impl FnMut(Pair) -> io::Result<()>,
+) -> io::Result<()> {
+    let passes = records.div_ceil(PAIRS_IN_MEMORY);
+    for pass in 0..passes {
+        let pairs = sorted_pairs(file, records, pass, passes)?;
+        for alike in pairs.chunk_by(|one, next| one.0 == next.0) {
+            for pair in &*without_duplicates(file, alike, written)? {
+                take(*pair)?;
+                written.torrents += 1;
+            }
+        }
+    }
+    written.duplicates.sort_unstable();
+    Ok(())
+}
+
+/// What an index says of its torrents beside their records.
+pub(super) struct Tables {
+    pub(super) prefixes: Vec<u64>,
+    pub(super) duplicates: Vec<(RecordNo, RecordNo)>,
+    pub(super) counts: Counts,
+}
+
+impl Tables {
+    /// Makes them again from the records of an index. Files that were refused and have no record are not
+    /// counted.
+    pub(super) fn of_records(file: &File, records: u32) -> io::Result<Self> {
+        let mut written = Written::default();
+        let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
+        reader.seek(SeekFrom::Start(HEADER_BYTES as u64))?;
+        for _ in 0..records {
+            let mut raw = [0; RECORD_BYTES];
+            reader.read_exact(&mut raw)?;
+            let is_served = Record::decode(&raw).facts.state == State::Served;
+            written.served += u64::from(is_served);
+        }
+        let mut prefixes = Vec::new();
+        find_torrents(file, records, &mut written, |(prefix, _)| {
+            prefixes.push(prefix);
+            Ok(())
+        })?;
+        let Written {
+            served, duplicates, ..
+        } = written;
+        Ok(Tables {
+            prefixes,
+            duplicates,
+            counts: Counts {
+                served,
+                refused: u64::from(records).saturating_sub(served),
+            },
+        })
     }
 }
 

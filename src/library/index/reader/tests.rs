@@ -1,5 +1,6 @@
 //! What was written is read, and what is damaged is refused.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -38,6 +39,11 @@ fn hash(number: u64) -> InfoHash {
 
 /// An index of `count` made-up records, a hundred in each directory.
 fn made_up(target: &Path, count: u32) {
+    made_up_of(target, count, |number| hash(number.into()));
+}
+
+/// The same with other info-hashes.
+fn made_up_of(target: &Path, count: u32, hash: impl Fn(u32) -> InfoHash) {
     let mut writer = Writer::create(target).unwrap();
     for number in 0..count {
         let trackers = writer
@@ -47,7 +53,7 @@ fn made_up(target: &Path, count: u32) {
         let name = format!("{number:09}.torrent");
         let record = NewRecord {
             facts: Facts {
-                info_hash: hash(number.into()),
+                info_hash: hash(number),
                 state: State::Served,
                 content_name: ContentName {
                     tag: 5,
@@ -70,7 +76,8 @@ fn made_up(target: &Path, count: u32) {
         searched: vec!["d".into()],
     };
     let written = writer.finish(&origin, 0).unwrap();
-    assert_eq!(written.torrents, count);
+    let different: BTreeSet<[u8; 20]> = (0..count).map(|number| hash(number).0).collect();
+    assert_eq!(written.torrents as usize, different.len());
     assert_eq!(written.bytes, fs::metadata(target).unwrap().len());
 }
 
@@ -219,6 +226,34 @@ fn every_damaged_byte_is_an_error_and_no_path_leaves_the_root() {
         file.write_all_at(&[whole[at]], at as u64).unwrap();
     }
     Index::open(&target).unwrap().check().unwrap();
+}
+
+#[test]
+fn tables_that_are_damaged_are_made_again_from_the_records() {
+    let (_directory, target) = scratch();
+    // Two of them twice.
+    made_up_of(&target, 14, |number| hash((number % 12).into()));
+    let whole = Index::open(&target).unwrap();
+    assert_eq!(whole.duplicates.len(), 2);
+    for part in [Part::Prefixes, Part::Counts, Part::Duplicates] {
+        let section = whole.header().section(part);
+        let file = File::options().read(true).write(true).open(&target);
+        let file = file.unwrap();
+        for at in section.offset..section.offset + section.length {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[!byte[0]], at).unwrap();
+            let index = Index::open(&target).unwrap();
+            for number in 0..12 {
+                let found = |index: &Index| index.find(&hash(number));
+                assert_eq!(found(&index), found(&whole));
+            }
+            assert_eq!(index.counts().served, whole.counts().served);
+            assert_eq!(index.duplicates, whole.duplicates);
+            assert!(index.check().is_err());
+            file.write_all_at(&byte, at).unwrap();
+        }
+    }
 }
 
 #[test]
