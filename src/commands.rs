@@ -94,7 +94,7 @@ pub fn verify(arguments: &arguments::Verify) -> Result<bool, String> {
             }
         })
     });
-    run.map_err(|error| format!("content: {error}"))?;
+    run.map_err(|error| error.to_string())?;
     printed?;
     match arguments.json {
         true => print(&sums.json())?,

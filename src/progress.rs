@@ -27,7 +27,7 @@ pub enum Expected<'a> {
     Below(&'a [PathBuf]),
 }
 
-/// Runs `work` and shows its progress meanwhile.
+/// Runs `work` and shows its progress meanwhile, unless no thread can be started for that.
 pub fn show<T>(progress: &Progress, expected: Expected<'_>, work: impl FnOnce() -> T) -> T {
     let is_terminal = io::stderr().is_terminal();
     let (done, ended) = channel::<()>();
@@ -37,17 +37,19 @@ pub fn show<T>(progress: &Progress, expected: Expected<'_>, work: impl FnOnce() 
         match expected {
             Expected::Files(files) => total.store(files, Ordering::Relaxed),
             Expected::Below(inputs) if is_terminal => {
-                scope.spawn(move || {
+                let count = move || {
                     let files = count_files(inputs, stop);
                     total.store(files.unwrap_or(0), Ordering::Relaxed);
-                });
+                };
+                let _ = thread::Builder::new().spawn_scoped(scope, count);
             }
             Expected::Below(_) => {}
         }
-        scope.spawn(move || {
+        let draw = move || {
             // Standard error may be closed: then there is nothing to show.
             let _ = draw(progress, total, is_terminal, &ended);
-        });
+        };
+        let _ = thread::Builder::new().spawn_scoped(scope, draw);
         let result = work();
         stop.store(true, Ordering::Relaxed);
         drop(done);

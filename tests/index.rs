@@ -12,6 +12,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -239,4 +240,62 @@ fn verifying_no_torrent_is_a_failure() {
     assert_eq!(output.status.code(), Some(1));
     let error = "hekate: no torrents to verify\n";
     assert!(text(&output.stderr).ends_with(error));
+}
+
+/// A user that has no process: a limit of processes is one for each user, and not for root.
+const NOBODY_ELSE: &str = "64999";
+
+#[test]
+fn a_limit_of_processes_is_an_error_that_says_so() {
+    let fixture = Fixture::new(3);
+    let everybody = |path: &Path, mode| {
+        fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    let (program, out) = (fixture.path("hekate"), fixture.path("out"));
+    fs::copy(env!("CARGO_BIN_EXE_hekate"), &program).unwrap();
+    fs::create_dir(&out).unwrap();
+    everybody(fixture.directory.path(), 0o755);
+    everybody(&out, 0o777);
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    for limit in 1..=4 {
+        for arguments in [
+            ["index", "lib", "-o", "out/index"].as_slice(),
+            &["verify", "lib"],
+            &[
+                "seed",
+                "lib",
+                "--config",
+                "/dev/null",
+                "--no-tracker",
+                "--status",
+                "off",
+            ],
+        ] {
+            let mut command = match is_root {
+                true => Command::new("setpriv"),
+                false => Command::new("env"),
+            };
+            if is_root {
+                command.args(["--clear-groups", "--reuid", NOBODY_ELSE]);
+                command.args(["--regid", NOBODY_ELSE]);
+            }
+            let run = command
+                .args(["timeout", "--signal=TERM", "20"])
+                .args(["prlimit", &format!("--nproc={}", limit + 1)])
+                .arg(&program)
+                .args(arguments)
+                .env("STATE_DIRECTORY", &out)
+                .current_dir(fixture.directory.path())
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&run.stderr);
+            assert!(!said.contains("panicked"), "{limit} {arguments:?}: {said}");
+            if limit == 1 {
+                assert!(
+                    !run.status.success() && said.contains("cannot start a"),
+                    "{said}"
+                );
+            }
+        }
+    }
 }

@@ -163,7 +163,8 @@ impl Bound {
         self.host.notifier.status("reading the library");
         let waker = Arc::clone(&self.waker);
         let disks = self.shared.process.disks.clone();
-        let live = Live::start(Settings::from(config), disks, move || wake(&waker))?;
+        let live = Live::start(Settings::from(config), disks, move || wake(&waker));
+        let live = live.map_err(RunError::Thread)?;
         if let Some(status) = &mut self.status {
             status.register(self.poll.registry())?;
         }

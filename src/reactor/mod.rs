@@ -99,6 +99,9 @@ pub enum RunError {
     /// There is nothing to serve.
     #[error("{0}")]
     Library(String),
+    /// The library's thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
     /// The loop's own system calls failed.
     #[error("event loop: {0}")]
     Io(#[from] io::Error),

@@ -91,6 +91,12 @@ pub fn verify(
             take(Finding::Torrent(whole))
         },
     )
+    .map_err(|error| explained("cannot start a thread", &error))
+}
+
+/// The error with what was to be done.
+fn explained(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 /// Pieces of a torrent that one thread hashes.
@@ -108,7 +114,10 @@ fn jobs<'a>(
 ) -> io::Result<Box<dyn Iterator<Item = Job> + Send + 'a>> {
     let mut opener = Opener {
         reader: Reader::default(),
-        content: content.map(Path::canonicalize).transpose()?,
+        content: content
+            .map(Path::canonicalize)
+            .transpose()
+            .map_err(|error| explained("content", &error))?,
     };
     Ok(match subject {
         Subject::Paths(paths) => {
