@@ -457,12 +457,16 @@ impl Reactor {
             true => None,
             false => Some(library.finish_load(info_hash, result, now)),
         };
+        if let Some(Loaded::NoMemory) = loaded {
+            log::warn!("{info_hash} is not loaded: torrents in use have too many files together");
+        }
         for &key in &load.waiting {
             self.connections
                 .visit(key, &mut self.shared, |connection, shared| match &loaded {
                     Some(Loaded::Torrent(torrent)) => connection.resume(torrent, shared),
                     Some(Loaded::Gone) => Err(CloseReason::UnknownTorrent),
                     Some(Loaded::ContentFailed) => Err(CloseReason::ContentFailed),
+                    Some(Loaded::NoMemory) => Err(CloseReason::AtCapacity),
                     // The peer may have asked after the torrent was added or removed.
                     None => connection.find_torrent(info_hash, shared),
                 });

@@ -30,6 +30,13 @@ pub const LOADED_MAX: usize = 1024;
 /// Unit: bytes.
 const LOADED_BYTES_MAX: usize = 32 << 20;
 
+/// What the lists of files of all loaded torrents may take, since peers decide which are in use. Beyond that
+/// no torrent is loaded whose list takes more than [`SMALL_BYTES`]. Unit: bytes.
+const IN_USE_BYTES_MAX: usize = 256 << 20;
+
+/// The list of some thousand files. Those that take less are bounded by the connected peers. Unit: bytes.
+const SMALL_BYTES: usize = 64 << 10;
+
 /// Loaded torrents that are examined to find one that nobody uses. When all of these are in use the
 /// bound is exceeded by one, and those in use are bounded by the connected peers.
 const EVICTION_TRIES: usize = 8;
@@ -100,6 +107,8 @@ pub enum Loaded {
     Gone,
     /// Its content is not right.
     ContentFailed,
+    /// Those in use leave no memory for its list of files.
+    NoMemory,
 }
 
 /// A load to be made, by a thread that may block.
@@ -369,7 +378,12 @@ impl Library {
         now: Time,
     ) -> Loaded {
         if let Ok(Some(torrent)) = result {
-            self.make_room(torrent.memory_bytes());
+            let bytes = torrent.memory_bytes();
+            self.make_room(bytes);
+            if bytes > SMALL_BYTES && self.loaded_bytes + bytes > IN_USE_BYTES_MAX {
+                self.failed.add(info_hash, now);
+                return Loaded::NoMemory;
+            }
             self.keep(info_hash, Arc::clone(&torrent));
             return Loaded::Torrent(torrent);
         }

@@ -8,7 +8,7 @@ use super::*;
 use crate::library::catalogue::listing::Listed;
 use crate::library::scan::build::{self, Plan, Progress};
 use crate::torrent::metainfo::Metainfo;
-use crate::torrent::metainfo::samples::single;
+use crate::torrent::metainfo::samples::{multi, single};
 use crate::workers::FAILED_RETRY_MS;
 
 const NOW: Time = Time(1_000_000);
@@ -191,6 +191,37 @@ fn what_nobody_uses_is_forgotten_when_it_takes_too_much_memory() {
     load(&mut library, &new);
     let is_loaded = |hash| library.loaded.peek(&hash).is_some();
     assert!(is_loaded(used) && !is_loaded(unused) && is_loaded(new));
+}
+
+#[test]
+fn large_torrents_are_refused_while_those_in_use_take_too_much_memory() {
+    let torrents = NumberedTorrents::new(2);
+    let mut library = torrents.library();
+    let directory = tempfile::tempdir().unwrap();
+    let files: String = (0..6_000)
+        .map(|number| format!("d6:lengthi1e4:pathl4:{number:04}ee"))
+        .collect();
+    let raw = multi(1, &files, "");
+    let path = directory.path().join("l.torrent");
+    fs::write(&path, &raw).unwrap();
+    let info_hash = Metainfo::parse(raw.as_bytes()).unwrap().info_hash;
+    fs::create_dir(directory.path().join("m")).unwrap();
+    for number in 0..6_000 {
+        fs::write(directory.path().join(format!("m/{number:04}")), "x").unwrap();
+    }
+    let large = Torrent::load(TorrentId(7), &path, None, info_hash).unwrap();
+    let large = Arc::new(large.unwrap());
+    assert!(large.memory_bytes() > SMALL_BYTES);
+    let held = load(&mut library, &torrents.hashes[0]);
+    // As if it had millions of files.
+    library.loaded_bytes = IN_USE_BYTES_MAX;
+    let outcome = library.finish_load(info_hash, Ok(Some(Arc::clone(&large))), NOW);
+    assert!(matches!(outcome, Loaded::NoMemory), "{outcome:?}");
+    load(&mut library, &torrents.hashes[1]);
+    library.loaded_bytes = 0;
+    drop(held);
+    let outcome = library.finish_load(info_hash, Ok(Some(large)), NOW);
+    assert!(matches!(outcome, Loaded::Torrent(_)), "{outcome:?}");
 }
 
 /// A torrent that nobody else holds.
