@@ -212,7 +212,7 @@ fn the_log_file_belongs_to_the_user_and_can_be_reopened() {
 }
 
 /// Calls about a path that change nothing.
-const LOOKS: [&str; 12] = [
+const LOOKS: [&str; 13] = [
     "open",
     "openat",
     "execve",
@@ -220,6 +220,7 @@ const LOOKS: [&str; 12] = [
     "lstat",
     "newfstatat",
     "statx",
+    "statfs",
     "access",
     "faccessat2",
     "readlink",
