@@ -301,6 +301,7 @@ impl Row {
         let [of_slots, of_places, of_addresses] = self.shares();
         let crowd = from == Origin::Many;
         let missed = [
+            ("the daemon has died", self.peaks.has_died),
             ("refused", self.failed(Failure::Refused) > 0 && !crowd),
             ("late", self.failed(Failure::Late) > 0 && !crowd),
             ("median", median > median_bar),

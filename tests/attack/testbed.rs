@@ -127,6 +127,8 @@ pub(crate) struct Peaks {
     /// Seconds of all peers connected, and in slots, from when they were counted.
     pub(crate) connected_seconds: f64,
     pub(crate) unchoked_seconds: f64,
+    /// It has ended during the attack.
+    pub(crate) has_died: bool,
 }
 
 /// The daemon.
@@ -193,8 +195,10 @@ impl Seeder {
         });
         listening.expect("the daemon listens");
         std::thread::spawn(move || {
+            let mut panics = false;
             for line in lines {
-                if log {
+                panics |= line.contains("panicked at");
+                if log || panics {
                     println!("{line}");
                 }
             }
@@ -214,15 +218,18 @@ impl Seeder {
     /// Samples until `stop`.
     pub(crate) fn watch(&self, stop: &AtomicBool) -> Peaks {
         let pid = self.child.id();
-        let idle = anonymous_bytes(pid);
+        let idle = anonymous_bytes(pid).unwrap_or_default();
         let mut peaks = Peaks::default();
         let mut last = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             std::thread::sleep(SAMPLED_EVERY);
-            let above = anonymous_bytes(pid).saturating_sub(idle);
+            let (Some(used), Some(status)) = (anonymous_bytes(pid), self.status()) else {
+                peaks.has_died = true;
+                return peaks;
+            };
+            let above = used.saturating_sub(idle);
             peaks.process_mib = peaks.process_mib.max(above as f64 / MIB);
             peaks.kernel_mib = peaks.kernel_mib.max(socket_bytes(pid) as f64 / MIB);
-            let status = self.status();
             let now = Instant::now();
             if let Some(from) = *self.counted_from.lock().unwrap()
                 && now > from
@@ -241,15 +248,15 @@ impl Seeder {
         peaks
     }
 
-    fn status(&self) -> serde_json::Value {
-        let mut stream = UnixStream::connect(self.status_socket()).expect("the status socket");
-        stream
-            .write_all(b"GET /status.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            .unwrap();
+    /// `/status.json`; none when nobody answers.
+    fn status(&self) -> Option<serde_json::Value> {
+        let mut stream = UnixStream::connect(self.status_socket()).ok()?;
+        let request = b"GET /status.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(request).ok()?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (_, body) = answer.split_once("\r\n\r\n").expect("an answer");
-        serde_json::from_str(body).unwrap()
+        stream.read_to_string(&mut answer).ok()?;
+        let (_, body) = answer.split_once("\r\n\r\n")?;
+        serde_json::from_str(body).ok()
     }
 
     fn status_socket(&self) -> PathBuf {
@@ -259,16 +266,14 @@ impl Seeder {
 
 impl Drop for Seeder {
     fn drop(&mut self) {
-        let ended = self.child.try_wait().unwrap();
-        assert!(ended.is_none(), "the daemon has died: {ended:?}");
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.kill().ok();
+        self.child.wait().ok();
         // The line goes with its other end, a moment later.
-        Command::new("ip")
+        let mut remove = Command::new("ip");
+        remove
             .args(["link", "delete", "attack"])
-            .stderr(Stdio::null())
-            .status()
-            .ok();
+            .stderr(Stdio::null());
+        remove.status().ok();
     }
 }
 
@@ -279,19 +284,14 @@ fn number(status: &serde_json::Value, path: &str) -> f64 {
         .unwrap_or_default()
 }
 
-/// Memory of the process that is no file's.
-fn anonymous_bytes(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the daemon lives");
+/// Memory of the process that is no file's; none when it has ended.
+fn anonymous_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status
         .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib: u64 = line
-        .unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap();
-    kib * 1024
+        .find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kib * 1024)
 }
 
 /// What all sockets of the daemon's network hold: received and not read, queued and not sent, and
