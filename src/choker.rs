@@ -5,8 +5,11 @@
 //!
 //! 1. A peer that is interested joins the back of one queue; a free slot goes to the head of it.
 //! 2. A slot is held for a *term*: `credit_bytes` of blocks or `max_unchoked_ms`, whichever ends
-//!    first. A term also ends after `unused_slot_ms` without a request or a byte sent. The caller may
-//!    lengthen a term to that of a piece, and end it early ([`Choker::set_term`], [`Choker::end_term`]).
+//!    first. A small block costs as much as [`BLOCK_CHARGE_BYTES`]. A term also ends after
+//!    `unused_slot_ms` in which neither blocks were sent nor requests came worth [`USE_BYTES`].
+//!    Requests do not count while the peer does not read, and the time in which it waits for us counts
+//!    as use. The caller may lengthen a term to that of a piece, and end it early
+//!    ([`Choker::set_term`], [`Choker::end_term`]).
 //! 3. When a term ends and somebody has been waiting, the slot goes to the head of the queue and the
 //!    peer to the back of it. At capacity the peer is disconnected instead, so that its connection
 //!    goes to a peer that cannot even connect.
@@ -17,10 +20,18 @@
 //! 5. A peer that neither asked nor took anything in a whole term while others waited, and then again
 //!    in its next, is disconnected; at capacity already after the first. A peer that asked and was
 //!    held up, by its own link or by our disk, only loses its term.
-//! 6. A peer that is not interested is *idle*. At capacity the peer that has been idle longest is
-//!    disconnected once that is `idle_ms`, unless it holds a slot: then rule 5 decides.
+//! 6. A peer that is not interested is *idle*. Only what costs us something (a block, metadata) starts
+//!    its time again.
 //! 7. A peer gets a free slot as soon as it has connected, though it is not interested yet: its
-//!    first request comes one round trip earlier.
+//!    first request comes one round trip earlier. Few have such an early slot at a time, and it is
+//!    taken back if no interest follows.
+//! 8. Addresses take turns, whatever the number of their peers: in a round of the queue an address has
+//!    one term and a network [`origin::NETWORK_SHARE`], see [`Origin`]. A peer whose address has few
+//!    slots takes one from an address or a network that has more than its share.
+//! 9. At capacity, a peer that wants to connect takes the place ([`Choker::give_way`]) of one that does
+//!    not complete its handshake, else of one whose address or network has more than its share of
+//!    places, else of the one that has been idle longest, if that is `idle_ms`. If there is none, it
+//!    is refused.
 //!
 //! ```text
 //!               interested; connected                 a slot is free
@@ -30,19 +41,21 @@
 //!    │ │      not interested       │    │  term over, somebody waits      │  │  └────┘
 //!    │ ├───────────────────────────┘    └────────────── Choke ────────────┘  │
 //!    │ └── not interested ───────────────────────────────────────────────────┤
-//!    └─────────── at capacity, idle for long: Disconnect      term over: Disconnect
+//!    └─────────── at capacity: give_way                       term over: Disconnect
 //! ```
 //!
 //! The cost of [`Choker::rebalance`] is that of what has changed: a term that ends by credit is
 //! remembered when the bytes are sent, and one that may end by time waits in an ordered set.
 
+pub mod origin;
 pub mod slots;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 
 use slab::Slab;
 
+use self::origin::{Crowd, Crowds, Origin, Rounds};
 use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
 use crate::timers::Time;
@@ -50,6 +63,29 @@ use crate::timers::Time;
 /// Terms in a row without use after which a peer is disconnected. One is forgiven: the peer may
 /// have been busy with others when it came.
 const UNUSED_TERMS_LIMIT: u8 = 2;
+
+/// What a block costs at least, of the credit of a term. A block of one byte costs us a message each way,
+/// and half a page of the disk. Usual blocks have four times as many bytes.
+pub const BLOCK_CHARGE_BYTES: u64 = 4096;
+
+/// The bytes that a peer must take or ask for within `unused_slot_ms` to keep its slot: a usual block.
+pub const USE_BYTES: u64 = 16 * 1024;
+
+/// Slots that are given to peers that are not interested yet, at most: enough for those that connect
+/// within a round trip, while peers that want nothing cost no term.
+const EARLY_SLOTS_MAX: usize = 64;
+
+/// How long a peer may take for its handshake, at capacity: several round trips to the other side of the
+/// earth. It is [`Timeouts::handshake_ms`](crate::timers::Timeouts::handshake_ms) otherwise.
+const HANDSHAKE_AT_CAPACITY_MS: u64 = 1_000;
+
+/// Slots taken from crowds in one call, at most, and waiting peers that are inspected for each: the head
+/// of the queue is entitled to one before those behind it.
+const TAKEN_FROM_CROWDS_MAX: usize = 16;
+const INSPECTED_WAITERS: usize = 16;
+
+/// Members that are inspected to find one of a crowd. A crowd that matters has one among so many.
+const SEARCHED_MEMBERS: usize = 2048;
 
 /// The bounds of a term, and of being idle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +96,7 @@ pub struct ChokerConfig {
     pub credit_bytes: u64,
     /// The longest term, in milliseconds.
     pub max_unchoked_ms: u64,
-    /// Milliseconds for which a slot may be held without a request or a byte sent.
+    /// Milliseconds for which a slot may be held without use: rule 2.
     pub unused_slot_ms: u32,
     /// Milliseconds for which a peer may be idle at capacity. Clients that need something say so
     /// within a second; with a magnet link they need the metadata first.
@@ -80,30 +116,47 @@ pub enum Verdict {
     Disconnect(PeerKey, CloseReason),
 }
 
-/// What is known of one connected peer.
+/// What is known of one peer.
 #[derive(Clone, Copy, Debug)]
 struct Member {
-    /// Since when the peer is idle: its entry in `Choker::idle`. [`Time::NEVER`] otherwise, since
-    /// an `Option` would cost eight bytes more for each peer.
-    idle_since: Time,
+    /// The generation of its key.
+    generation: u32,
+    /// It has an entry in `Choker::idle`.
+    is_idle: bool,
+    origin: Origin,
+    /// When it last took something, or connected.
+    active_at: Time,
     service: Service,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Service {
+    /// Its handshake is not complete.
+    Handshaking,
     /// Neither in the queue nor in a slot.
     None,
     /// In the queue.
-    Waiting { ticket: Ticket, unused_terms: u8 },
+    Waiting(Ticket),
     /// The index of its term.
     Unchoked(usize),
 }
 
-/// An order in the queue: by round, then by arrival.
+/// An order in the queue: by round, then by arrival. Those of an address that has had its turn in the
+/// round come last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Ticket {
     round: u64,
-    arrival: u64,
+    order: u64,
+}
+
+/// The bit of [`Ticket::order`] for an address that has had its turn.
+const HAS_HAD_TURN: u64 = 1 << 63;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Waiter {
+    key: PeerKey,
+    /// How many terms just before were not used.
+    unused_terms: u8,
 }
 
 /// The term that a caller sets for a peer, in place of the configured one.
@@ -111,8 +164,7 @@ struct Ticket {
 pub struct TermLength {
     /// Bytes of blocks.
     pub credit_bytes: u64,
-    /// Milliseconds for which the slot may be held without a request or a byte sent. In 32 bits, since
-    /// every slot has one.
+    /// Milliseconds for which the slot may be held without use. In 32 bits, since every slot has one.
     pub unused_slot_ms: u32,
     /// When nobody waits, the next term begins with [`Verdict::Renew`].
     pub tells_renewal: bool,
@@ -121,19 +173,23 @@ pub struct TermLength {
 #[derive(Clone, Copy, Debug)]
 struct Term {
     length: TermLength,
-    /// Bytes of blocks that were sent in it.
-    sent_bytes: u64,
+    /// Bytes of blocks that were sent in it, small blocks counted as larger ones.
+    charged_bytes: u64,
     /// It ends now, and what was not used of it is no fault of the peer.
     is_ended: bool,
     /// The round in which it began.
     round: u64,
     began: Time,
-    /// The last request or byte sent, or the beginning.
+    /// When it was last used: rule 2.
     used_at: Time,
+    /// Bytes sent or asked for since.
+    used_bytes: u32,
     /// When the clocks are to be checked: its entry in `Choker::clocks`.
     check_at: Time,
     /// Something was asked for or sent in this term.
     is_used: bool,
+    /// Its peer has not been interested yet.
+    is_early: bool,
     /// How many terms just before this one were not used.
     unused_terms: u8,
 }
@@ -142,11 +198,22 @@ struct Term {
 #[derive(Debug)]
 pub struct Choker {
     config: ChokerConfig,
-    /// By [`PeerKey::index`], which is dense; the generation tells whose entry it is.
-    members: Vec<Option<(u32, Member)>>,
+    /// By [`PeerKey::index`], which is dense.
+    members: Vec<Option<Member>>,
+    /// All members by their origin, and those with a slot.
+    places: Crowds,
+    slots: Crowds,
+    /// Peers in the order of their arrival, those at least whose handshake is not complete.
+    handshaking: VecDeque<(Time, PeerKey)>,
+    /// Where the next search for one of a crowd begins.
+    search_from: usize,
     terms: Slab<Term>,
+    /// Terms whose peers have not been interested yet.
+    early_slots: usize,
     /// The waiting peers.
-    queue: BTreeMap<Ticket, PeerKey>,
+    queue: BTreeMap<Ticket, Waiter>,
+    /// The turns of each address in the queue.
+    rounds: Rounds,
     arrivals: u64,
     /// The round of the queue: that of the last peer that left it for a slot.
     round: u64,
@@ -155,7 +222,7 @@ pub struct Choker {
     /// Every unchoked peer once, at a time that is not after the end of its term. Use of a slot
     /// does not move its entry: it is checked early instead, and put back.
     clocks: BTreeSet<(Time, PeerKey)>,
-    /// Every idle peer, with the time since when.
+    /// Every idle peer, with the time at which it was last active.
     idle: BTreeSet<(Time, PeerKey)>,
 }
 
@@ -167,8 +234,14 @@ impl Choker {
         Self {
             config,
             members: Vec::new(),
+            places: Crowds::default(),
+            slots: Crowds::default(),
+            handshaking: VecDeque::new(),
+            search_from: 0,
             terms: Slab::new(),
+            early_slots: 0,
             queue: BTreeMap::new(),
+            rounds: Rounds::default(),
             arrivals: 0,
             round: 0,
             spent: Vec::new(),
@@ -187,13 +260,9 @@ impl Choker {
         self.config.max_unchoked = max_unchoked;
     }
 
-    /// Gives away free slots, ends the terms that are over, and `at_capacity`, when no further
-    /// connection can be accepted, disconnects at most one idle peer.
+    /// Gives away free slots and ends the terms that are over. `at_capacity`: no further connection can be
+    /// accepted.
     pub fn rebalance(&mut self, now: Time, at_capacity: bool, verdicts: &mut Vec<Verdict>) {
-        if at_capacity && let Some(key) = self.longest_idle(now) {
-            self.disconnected(key);
-            verdicts.push(Verdict::Disconnect(key, CloseReason::IdleAtCapacity));
-        }
         self.fill_free_slots(now, verdicts);
 
         // Only peers that waited before this round may take a slot in it: else two peers whose terms
@@ -216,35 +285,66 @@ impl Choker {
                 }
             }
         }
+        self.take_from_crowds(now, verdicts);
         debug_assert_eq!(self.clocks.len(), self.terms.len(), "a clock for each slot");
-    }
-
-    /// The peer without a slot that has been idle longest, when that is long enough.
-    fn longest_idle(&mut self, now: Time) -> Option<PeerKey> {
-        while let Some(&(since, key)) = self.idle.first()
-            && now.since(since) >= self.config.idle_ms
-        {
-            if self.term(key).is_none() {
-                return Some(key);
-            }
-            self.set_idle(key, Some(now));
-        }
-        None
     }
 
     /// Unchokes from the head of the queue.
     fn fill_free_slots(&mut self, now: Time, verdicts: &mut Vec<Verdict>) {
         while self.terms.len() < self.config.max_unchoked {
-            let Some((ticket, key)) = self.queue.pop_first() else {
+            let Some((&ticket, _)) = self.queue.first_key_value() else {
                 return;
             };
-            self.round = self.round.max(ticket.round);
-            let unused_terms = match self.member(key).service {
-                Service::Waiting { unused_terms, .. } => unused_terms,
-                other => unreachable!("a peer of the queue is {other:?}"),
+            self.unchoke(ticket, now, verdicts);
+        }
+    }
+
+    /// Gives a slot to a peer of the queue.
+    fn unchoke(&mut self, ticket: Ticket, now: Time, verdicts: &mut Vec<Verdict>) {
+        let waiter = self.queue.remove(&ticket).expect("it is in the queue");
+        self.round = self.round.max(ticket.round);
+        let origin = self.known(waiter.key).origin;
+        self.rounds.leave(origin);
+        self.begin_term(waiter.key, ticket.round, None, waiter.unused_terms, now);
+        verdicts.push(Verdict::Unchoke(waiter.key));
+    }
+
+    /// Gives slots of crowds to waiting peers that are entitled to one.
+    fn take_from_crowds(&mut self, now: Time, verdicts: &mut Vec<Verdict>) {
+        for _ in 0..TAKEN_FROM_CROWDS_MAX {
+            let entitled =
+                self.queue
+                    .iter()
+                    .take(INSPECTED_WAITERS)
+                    .find_map(|(&ticket, waiter)| {
+                        let crowd = self.slots.larger_than(self.member(waiter.key)?.origin)?;
+                        Some((ticket, crowd))
+                    });
+            let Some((ticket, crowd)) = entitled else {
+                return;
             };
-            self.begin_term(key, ticket.round, None, unused_terms, now);
-            verdicts.push(Verdict::Unchoke(key));
+            let Some((_, _, key)) = (self.clocks.iter())
+                .filter(|&&(_, key)| {
+                    self.member(key)
+                        .is_some_and(|member| crowd.has(member.origin))
+                })
+                // The caller carries out the verdicts in their order, and sets the length of a term.
+                .filter(|&&(_, key)| !verdicts.contains(&Verdict::Unchoke(key)))
+                .map(|&(_, key)| {
+                    let term = self.term(key).expect("a clock runs for an unchoked peer");
+                    (term.is_used, term.began, key)
+                })
+                .min()
+            else {
+                return;
+            };
+            let term = *self.term(key).expect("it was found by its term");
+            self.stop_service(key);
+            verdicts.push(Verdict::Choke(key));
+            if !term.is_early {
+                self.join_queue(key, term.round.max(self.round) + 1, 0, term.unused_terms);
+            }
+            self.unchoke(ticket, now, verdicts);
         }
     }
 
@@ -264,7 +364,10 @@ impl Choker {
         };
         let unused_limit = if at_capacity { 1 } else { UNUSED_TERMS_LIMIT };
 
-        if unused_terms >= unused_limit && (somebody_waits || at_capacity) {
+        if term.is_early {
+            self.stop_service(key);
+            Some(Verdict::Choke(key))
+        } else if unused_terms >= unused_limit && (somebody_waits || at_capacity) {
             self.disconnected(key);
             Some(Verdict::Disconnect(key, CloseReason::SlotUnused))
         } else if !somebody_waits {
@@ -274,12 +377,9 @@ impl Choker {
             Some(Verdict::Disconnect(key, CloseReason::TurnOver))
         } else {
             self.stop_service(key);
-            let rounds = term.sent_bytes / self.config.credit_bytes.max(1);
-            self.join_queue(
-                key,
-                term.round.max(self.round) + rounds.max(1),
-                unused_terms,
-            );
+            let rounds = term.charged_bytes / self.config.credit_bytes.max(1);
+            let round = term.round.max(self.round.saturating_sub(1)) + 1;
+            self.join_queue(key, round, rounds.saturating_sub(1), unused_terms);
             Some(Verdict::Choke(key))
         }
     }
@@ -298,7 +398,9 @@ impl Choker {
             && check_at <= now
         {
             let longest_ms = self.config.max_unchoked_ms;
-            let term = self.term(key).expect("a clock runs for an unchoked peer");
+            let term = self
+                .term_mut(key)
+                .expect("a clock runs for an unchoked peer");
             let ends = term.end_by_time(longest_ms);
             if ends > now {
                 term.check_at = ends;
@@ -317,6 +419,14 @@ impl Choker {
 }
 
 impl Term {
+    fn used(&mut self, bytes: u32, now: Time) {
+        self.used_bytes = self.used_bytes.saturating_add(bytes);
+        if u64::from(self.used_bytes) >= USE_BYTES {
+            self.used_at = now;
+            self.used_bytes = 0;
+        }
+    }
+
     fn end_by_time(&self, longest_ms: u64) -> Time {
         let too_long = self.began.after(longest_ms);
         too_long.min(self.used_at.after(self.length.unused_slot_ms.into()))
@@ -331,7 +441,7 @@ impl Term {
                 .length
                 .credit_bytes
                 .max(1)
-                .saturating_sub(self.sent_bytes),
+                .saturating_sub(self.charged_bytes),
         }
     }
 
@@ -343,77 +453,174 @@ impl Term {
 
 /// What happens to peers.
 impl Choker {
+    /// A connection with a peer has begun, by us or by the peer.
+    pub fn begun(&mut self, key: PeerKey, origin: Origin, now: Time) {
+        let index = key.index as usize;
+        if index >= self.members.len() {
+            self.members.resize(index + 1, None);
+        }
+        let entry = self
+            .members
+            .get_mut(index)
+            .expect("it was made long enough");
+        assert!(entry.is_none(), "the last peer here has gone");
+        *entry = Some(Member {
+            generation: key.generation,
+            is_idle: false,
+            origin,
+            active_at: now,
+            service: Service::Handshaking,
+        });
+        self.places.add(origin);
+        self.forget_shaken_hands();
+        self.handshaking.push_back((now, key));
+    }
+
     /// A peer has completed its handshake. It is idle, and takes a free slot if there is one.
     pub fn connected(&mut self, key: PeerKey, now: Time) {
-        self.set_idle(key, Some(now));
-        if self.terms.len() + self.queue.len() < self.config.max_unchoked {
-            self.join_queue(key, self.round + 1, 0);
+        self.known(key).service = Service::None;
+        self.active(key, now);
+        self.set_idle(key, true);
+        if self.terms.len() + self.queue.len() < self.config.max_unchoked
+            && self.early_slots + self.queue.len() < EARLY_SLOTS_MAX
+        {
+            self.join_queue(key, self.round + 1, 0, 0);
         }
     }
 
     /// The peer wants blocks. Joins the queue, unless it waits or is unchoked already.
     pub fn interested(&mut self, key: PeerKey) {
-        self.set_idle(key, None);
-        if matches!(self.member(key).service, Service::None) {
-            self.join_queue(key, self.round + 1, 0);
+        self.set_idle(key, false);
+        match self.known(key).service {
+            Service::None => self.join_queue(key, self.round + 1, 0, 0),
+            Service::Unchoked(_) => self.set_early(key, false),
+            Service::Waiting(_) | Service::Handshaking => {}
         }
     }
 
     /// The peer wants no blocks, and is idle. True when it held a slot: the caller must choke it.
-    pub fn not_interested(&mut self, key: PeerKey, now: Time) -> bool {
-        if !self.is_member(key) {
-            return false;
-        }
+    pub fn not_interested(&mut self, key: PeerKey) -> bool {
         let held = self.term(key).is_some();
         self.stop_service(key);
-        self.set_idle(key, Some(now));
+        self.set_idle(key, true);
         held
     }
 
-    /// The peer asked for something that needs no slot. If it is idle, its time starts again.
+    /// The peer was given something that needs no slot.
     pub fn active(&mut self, key: PeerKey, now: Time) {
-        if self.member(key).idle_since != Time::NEVER {
-            self.set_idle(key, Some(now));
-        }
+        let was_idle = self.known(key).is_idle;
+        self.set_idle(key, false);
+        self.known(key).active_at = now;
+        self.set_idle(key, was_idle);
     }
 
-    /// The peer is gone. A peer that never connected is ignored.
+    /// The peer is gone. A peer that is not known is ignored.
     pub fn disconnected(&mut self, key: PeerKey) {
+        let Some(member) = self.member(key) else {
+            return;
+        };
         self.stop_service(key);
-        self.set_idle(key, None);
-        if self.is_member(key)
-            && let Some(entry) = self.members.get_mut(key.index as usize)
-        {
-            *entry = None;
-        }
+        self.set_idle(key, false);
+        self.places.remove(member.origin);
+        *self.members.get_mut(key.index as usize).expect("a member") = None;
     }
 
-    /// The peer asked for a block.
-    pub fn requested(&mut self, key: PeerKey, now: Time) {
-        if let Some(term) = self.term(key) {
-            term.used_at = now;
+    /// The peer asked for blocks of so many bytes. `reads`: it takes what it is sent.
+    pub fn requested(&mut self, key: PeerKey, bytes: u32, reads: bool, now: Time) {
+        if let Some(term) = self.term_mut(key) {
+            if !term.is_used {
+                term.used_at = now;
+            }
             term.is_used = true;
+            if reads {
+                term.used(bytes, now);
+            }
         }
     }
 
-    /// The peer took `bytes` of blocks. Its credit does not fall below zero.
-    pub fn sent(&mut self, key: PeerKey, bytes: u64, now: Time) {
-        let Some(term) = self.term(key) else {
+    /// The peer waits for us: for a disk, or for the rate limit.
+    pub fn held_up(&mut self, key: PeerKey, now: Time) {
+        if let Some(term) = self.term_mut(key) {
+            term.used_at = now;
+        }
+    }
+
+    /// The peer took `bytes` of blocks, and so many whole `blocks`. Its credit does not fall below zero.
+    pub fn sent(&mut self, key: PeerKey, bytes: u64, blocks: u32, now: Time) {
+        let Some(term) = self.term_mut(key) else {
             return;
         };
         let was_over = term.is_over();
-        term.used_at = now;
         term.is_used = true;
-        term.sent_bytes += bytes;
+        term.used(u32::try_from(bytes).unwrap_or(u32::MAX), now);
+        term.charged_bytes += bytes.max(u64::from(blocks) * BLOCK_CHARGE_BYTES);
         if term.is_over() && !was_over {
             self.spent.push(key);
+        }
+    }
+
+    /// A connection from `origin` wants to be accepted at capacity: the peer that must be disconnected
+    /// for it, and why. None: it is to be refused. [`Choker::disconnected`] need not be called.
+    pub fn give_way(&mut self, origin: Origin, now: Time) -> Option<(PeerKey, CloseReason)> {
+        let (key, reason) = self.least_claim(origin, now)?;
+        self.disconnected(key);
+        Some((key, reason))
+    }
+
+    fn least_claim(&mut self, origin: Origin, now: Time) -> Option<(PeerKey, CloseReason)> {
+        self.forget_shaken_hands();
+        if let Some(&(began, key)) = self.handshaking.front()
+            && now.since(began) >= HANDSHAKE_AT_CAPACITY_MS
+        {
+            return Some((key, CloseReason::GaveWay));
+        }
+        if let Some(crowd) = self.places.larger_than(origin)
+            && let Some(key) = self.search(crowd)
+        {
+            return Some((key, CloseReason::GaveWay));
+        }
+        let &(active_at, key) = self.idle.first()?;
+        let is_idle_long = now.since(active_at) >= self.config.idle_ms;
+        is_idle_long.then_some((key, CloseReason::IdleAtCapacity))
+    }
+
+    /// The one of a crowd that loses least.
+    fn search(&mut self, crowd: Crowd) -> Option<PeerKey> {
+        let count = self.members.len().min(SEARCHED_MEMBERS);
+        let indexes = (self.search_from..self.members.len()).chain(0..self.search_from);
+        let found = indexes.take(count).filter_map(|index| {
+            let member = self.members.get(index).copied().flatten()?;
+            let loss = match member.service {
+                Service::Handshaking => 0,
+                Service::None => 1,
+                Service::Waiting(_) => 2,
+                Service::Unchoked(_) => 3,
+            };
+            crowd
+                .has(member.origin)
+                .then_some((loss, index, member.generation))
+        });
+        let (_, index, generation) = found.min()?;
+        self.search_from = (self.search_from + count) % self.members.len();
+        let index = u32::try_from(index).expect("an index of a key");
+        Some(PeerKey { index, generation })
+    }
+
+    /// Takes those from the front of `handshaking` whose handshake is complete, or that have gone.
+    fn forget_shaken_hands(&mut self) {
+        while let Some(&(_, key)) = self.handshaking.front()
+            && !self
+                .member(key)
+                .is_some_and(|member| matches!(member.service, Service::Handshaking))
+        {
+            self.handshaking.pop_front();
         }
     }
 
     /// Sets the length of the term that has just begun, and of those that follow it without a wait.
     pub fn set_term(&mut self, key: PeerKey, length: TermLength) {
         let longest_ms = self.config.max_unchoked_ms;
-        let term = self.term(key).expect("its term has just begun");
+        let term = self.term_mut(key).expect("its term has just begun");
         term.length = length;
         let (before, after) = (term.check_at, term.end_by_time(longest_ms));
         term.check_at = after;
@@ -423,7 +630,7 @@ impl Choker {
 
     /// Ends the term of a peer that has got what its term was for. Without a slot nothing happens.
     pub fn end_term(&mut self, key: PeerKey) {
-        if let Some(term) = self.term(key) {
+        if let Some(term) = self.term_mut(key) {
             let was_over = term.is_over();
             term.is_ended = true;
             if !was_over {
@@ -439,24 +646,24 @@ impl Choker {
     /// begins below it may end above it.
     #[must_use]
     pub fn credit_bytes(&self, key: PeerKey) -> u64 {
-        match self.member(key).service {
-            Service::Unchoked(term) => self.at(term).credit_bytes(),
-            Service::None | Service::Waiting { .. } => 0,
-        }
+        self.term(key).map_or(0, Term::credit_bytes)
     }
 
     /// When [`Choker::rebalance`] is due though nothing happens before: `Time(0)` when it is due now,
     /// None when only an event can make it due.
     #[must_use]
-    pub fn poll_at(&self, at_capacity: bool) -> Option<Time> {
+    pub fn poll_at(&self) -> Option<Time> {
         let free = self.terms.len() < self.config.max_unchoked;
         if !self.spent.is_empty() || free && !self.queue.is_empty() {
             return Some(Time(0));
         }
-        let term_ends = self.clocks.first().map(|&(at, _)| at);
-        let idle = self.idle.first().filter(|_| at_capacity);
-        let idle_ends = idle.map(|(since, _)| since.after(self.config.idle_ms));
-        [term_ends, idle_ends].into_iter().flatten().min()
+        self.clocks.first().map(|&(at, _)| at)
+    }
+
+    /// How many connections there are with this address, handshakes that are not complete included.
+    #[must_use]
+    pub fn connections_from(&self, origin: Origin) -> usize {
+        self.places.count(origin)
     }
 
     /// The bounds that hold.
@@ -474,9 +681,9 @@ impl Choker {
     /// The peers with a slot, each with the beginning of its term.
     pub fn unchoked_since(&self) -> impl Iterator<Item = (PeerKey, Time)> {
         let keys = self.clocks.iter().map(|&(_, key)| key);
-        keys.map(|key| match self.member(key).service {
-            Service::Unchoked(term) => (key, self.at(term).began),
-            other => unreachable!("a clock runs for {other:?}"),
+        keys.map(|key| {
+            let term = self.term(key).expect("a clock runs for an unchoked peer");
+            (key, term.began)
         })
     }
 
@@ -487,80 +694,61 @@ impl Choker {
     }
 }
 
-/// A peer of which nothing is known.
-const STRANGER: Member = Member {
-    idle_since: Time::NEVER,
-    service: Service::None,
-};
-
 /// Keeps the members, and the sets over them, in step.
 impl Choker {
-    fn is_member(&self, key: PeerKey) -> bool {
-        let entry = self.members.get(key.index as usize).copied().flatten();
-        entry.is_some_and(|(generation, _)| generation == key.generation)
+    fn member(&self, key: PeerKey) -> Option<Member> {
+        let member = self.members.get(key.index as usize).copied().flatten();
+        member.filter(|member| member.generation == key.generation)
     }
 
-    fn member(&self, key: PeerKey) -> Member {
-        match self.members.get(key.index as usize) {
-            Some(Some((generation, member))) if *generation == key.generation => *member,
-            _ => STRANGER,
-        }
-    }
-
-    /// The entry of a peer, which is made if there is none.
-    fn member_mut(&mut self, key: PeerKey) -> &mut Member {
-        let index = key.index as usize;
-        if index >= self.members.len() {
-            self.members.resize(index + 1, None);
-        }
-        let entry = self
+    /// A peer that is connected.
+    fn known(&mut self, key: PeerKey) -> &mut Member {
+        let member = self
             .members
-            .get_mut(index)
-            .expect("it was made long enough");
-        let (generation, member) = entry.get_or_insert((key.generation, STRANGER));
-        assert_eq!(*generation, key.generation, "the last peer here has gone");
-        member
+            .get_mut(key.index as usize)
+            .and_then(Option::as_mut);
+        let member = member.filter(|member| member.generation == key.generation);
+        member.expect("a connection has begun before anything happens to it")
     }
 
-    fn term(&mut self, key: PeerKey) -> Option<&mut Term> {
-        match self.member(key).service {
-            Service::Unchoked(term) => {
-                let term = self.terms.get_mut(term);
-                Some(term.expect("a slot has a term"))
-            }
-            Service::None | Service::Waiting { .. } => None,
+    fn term(&self, key: PeerKey) -> Option<&Term> {
+        match self.member(key)?.service {
+            Service::Unchoked(term) => Some(self.terms.get(term).expect("a slot has a term")),
+            Service::Handshaking | Service::None | Service::Waiting(_) => None,
         }
     }
 
-    fn at(&self, term: usize) -> &Term {
-        self.terms.get(term).expect("a slot has a term")
+    fn term_mut(&mut self, key: PeerKey) -> Option<&mut Term> {
+        match self.member(key)?.service {
+            Service::Unchoked(term) => Some(self.terms.get_mut(term).expect("a slot has a term")),
+            Service::Handshaking | Service::None | Service::Waiting(_) => None,
+        }
     }
 
-    fn set_idle(&mut self, key: PeerKey, since: Option<Time>) {
-        let before = self.member(key).idle_since;
-        let since = since.unwrap_or(Time::NEVER);
-        if before == since {
-            return;
-        }
-        if before != Time::NEVER {
-            let was_idle = self.idle.remove(&(before, key));
+    fn set_idle(&mut self, key: PeerKey, is_idle: bool) {
+        let member = self.known(key);
+        let (was_idle, active_at) = (member.is_idle, member.active_at);
+        member.is_idle = is_idle;
+        if was_idle && !is_idle {
+            let was_idle = self.idle.remove(&(active_at, key));
             assert!(was_idle, "an idle peer without its entry");
+        } else if is_idle && !was_idle {
+            self.idle.insert((active_at, key));
         }
-        if since != Time::NEVER {
-            self.idle.insert((since, key));
-        }
-        self.member_mut(key).idle_since = since;
     }
 
-    fn join_queue(&mut self, key: PeerKey, round: u64, unused_terms: u8) {
-        let arrival = self.arrivals;
-        self.arrivals += 1;
-        let ticket = Ticket { round, arrival };
-        self.queue.insert(ticket, key);
-        self.member_mut(key).service = Service::Waiting {
-            ticket,
-            unused_terms,
+    /// `extra_rounds`: how many turns of its address the peer must leave to others.
+    fn join_queue(&mut self, key: PeerKey, round: u64, extra_rounds: u64, unused_terms: u8) {
+        let origin = self.known(key).origin;
+        let turn = self.rounds.join(origin, round, extra_rounds, self.round);
+        let had_turn = if turn.is_first { 0 } else { HAS_HAD_TURN };
+        let ticket = Ticket {
+            round: turn.round,
+            order: had_turn | self.arrivals,
         };
+        self.arrivals += 1;
+        self.queue.insert(ticket, Waiter { key, unused_terms });
+        self.known(key).service = Service::Waiting(ticket);
     }
 
     /// Begins a term, the peer's first or its next; it is not in the queue any more.
@@ -580,38 +768,63 @@ impl Choker {
         });
         let mut term = Term {
             length,
-            sent_bytes: 0,
+            charged_bytes: 0,
             is_ended: false,
             round,
             began: now,
             used_at: now,
+            used_bytes: 0,
             check_at: now,
             is_used: false,
+            is_early: false,
             unused_terms,
         };
         term.check_at = term.end_by_time(self.config.max_unchoked_ms);
         self.clocks.insert((term.check_at, key));
-        self.member_mut(key).service = Service::Unchoked(self.terms.insert(term));
+        let term = self.terms.insert(term);
+        let member = self.known(key);
+        member.service = Service::Unchoked(term);
+        let (origin, is_idle) = (member.origin, member.is_idle);
+        self.slots.add(origin);
+        self.set_early(key, is_idle);
     }
 
-    /// Out of the queue or the slot.
-    fn stop_service(&mut self, key: PeerKey) {
-        match self.member(key).service {
-            Service::None => return,
-            Service::Waiting { ticket, .. } => {
-                let removed = self.queue.remove(&ticket);
-                assert_eq!(removed, Some(key), "a waiting peer is in the queue");
+    fn set_early(&mut self, key: PeerKey, is_early: bool) {
+        let term = self.term_mut(key).expect("it has a slot");
+        let was_early = mem::replace(&mut term.is_early, is_early);
+        self.early_slots = self.early_slots + usize::from(is_early) - usize::from(was_early);
+    }
+
+    /// Takes a peer out of the queue, or takes its slot. The caller must choke it.
+    pub fn stop_service(&mut self, key: PeerKey) {
+        match self.known(key).service {
+            Service::Handshaking | Service::None => return,
+            Service::Waiting(ticket) => {
+                let waiter = self
+                    .queue
+                    .remove(&ticket)
+                    .expect("a waiting peer is in the queue");
+                assert_eq!(waiter.key, key, "each peer has its own ticket");
+                let origin = self.known(key).origin;
+                self.rounds.leave(origin);
             }
             Service::Unchoked(_) => self.release_slot(key),
         }
-        self.member_mut(key).service = Service::None;
+        self.known(key).service = Service::None;
     }
 
+    /// The slot, if the peer has one, is free.
     fn release_slot(&mut self, key: PeerKey) {
-        if let Service::Unchoked(term) = self.member(key).service {
+        if let Service::Unchoked(term) = self.known(key).service {
+            self.set_early(key, false);
             let term = self.terms.remove(term);
             self.clocks.remove(&(term.check_at, key));
-            self.member_mut(key).service = Service::None;
+            if term.charged_bytes > 0 {
+                self.known(key).active_at = term.used_at;
+            }
+            let origin = self.known(key).origin;
+            self.slots.remove(origin);
+            self.known(key).service = Service::None;
         }
     }
 }

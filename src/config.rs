@@ -38,12 +38,13 @@ const DEFAULT_CREDIT_BYTES: u64 = 1 << 20;
 /// The longest term, if others wait: 300 s.
 const DEFAULT_MAX_UNCHOKED_TIME_S: u64 = 300;
 
-/// A slot without a request for this long is reclaimed.
-const UNUSED_SLOT_MS: u32 = 30_000;
+/// A slot that is not used for this long goes to another: some round trips over a busy line, and the time
+/// in which the slowest of them takes a block.
+const UNUSED_SLOT_MS: u32 = 10_000;
 
 /// How long a peer may be idle at capacity. Clients that need something say so within a second; with
 /// a magnet link they need the metadata first.
-const IDLE_AT_CAPACITY_MS: u64 = 60_000;
+const IDLE_AT_CAPACITY_MS: u64 = 10_000;
 
 /// Interval of full rescans: a day. Changes by this kernel are noticed at once, so a rescan finds
 /// those by other machines on a network file system, and those of content that is not beside its

@@ -128,7 +128,7 @@ impl Driver {
                 }
                 Event::Interested
                 | Event::NotInterested
-                | Event::Requested
+                | Event::Requested { .. }
                 | Event::HasPieces { .. }
                 | Event::MetadataRequested => assert!(self.is_open),
             }

@@ -76,7 +76,12 @@ close_reasons! {
         "an idle or broken peer";
     /// Hekate is at capacity, and the peer has not been interested for a while.
     IdleAtCapacity, "bystander", "wanted nothing while no connection slot was free",
-        "the peer needed nothing for 60 s, and its connection slot goes to another: `--max-peers`";
+        "the peer needed nothing for 10 s, and its connection slot goes to another: `--max-peers`";
+    /// Hekate is at capacity, and a connection from elsewhere has a better claim.
+    GaveWay, "gave_way", "gave its connection slot to another peer",
+        "as many peers are connected as may be; the peer did not complete its handshake, or its address or network has more connections than others: `--max-peers`";
+    /// Of what brings nobody anything.
+    Flooded, "flooded", "sent too many futile messages", "a broken or hostile peer";
     PeerClosed, "peer_closed", "closed the connection", "the peer left";
     SocketError(std::io::ErrorKind), "socket_error", "socket failed: {0}",
         "the network; a reset by the peer is the usual case";

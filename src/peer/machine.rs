@@ -20,7 +20,12 @@ use crate::wire::message::{InfoHash, Message, PeerId, Request};
 
 /// Unsent control bytes, beyond the opening bitfield, at which no more is to be read from the
 /// peer: each request that is refused costs as many bytes as it brought.
-pub const CONTROL_LIMIT_BYTES: usize = 64 * 1024;
+pub const CONTROL_LIMIT_BYTES: usize = 16 * 1024;
+
+/// Messages after which a peer is closed that brought nobody anything: requests that are refused, changes
+/// of interest, extension handshakes, refused metadata. A block that is sent forgives all. Clients send
+/// as many as a full queue when they are choked, and some hundred changes of interest in their life.
+const FUTILE_MAX: u16 = 10_000;
 
 /// The `have` messages that are queued together, 2 KiB: what a peer costs that does not read them.
 const SHOWN_AT_ONCE: u32 = 256;
@@ -115,7 +120,9 @@ pub(super) struct Peer {
     /// How many pieces the peer has, by its own account.
     have: u32,
     /// Requests answered by a reject since [`Peer::take_rejected`].
-    rejected: u32,
+    rejected: u16,
+    /// Messages that brought nobody anything since the last block: see [`FUTILE_MAX`].
+    futile: u16,
     /// Control bytes that the opening put into the buffer; zero once these are sent.
     opening_bytes: u32,
     /// Bytes of our 68-byte handshake that are not sent.
@@ -208,13 +215,16 @@ impl Peer {
                 if self.blocks.remove(&request) {
                     self.reject_when_fast(request);
                 }
+                self.was_futile()?;
                 Ok(Effect::None)
             }
             Message::Interested => {
+                self.was_futile()?;
                 self.set_interested(true);
                 Ok(Effect::Interested)
             }
             Message::NotInterested => {
+                self.was_futile()?;
                 self.set_interested(false);
                 Ok(Effect::NotInterested)
             }
@@ -249,7 +259,7 @@ impl Peer {
                 let out = self.control.out();
                 match self.extended.handle_message(id, payload, shape, out)? {
                     true => Ok(Effect::MetadataRequested),
-                    false => Ok(Effect::None),
+                    false => self.was_futile().map(|()| Effect::None),
                 }
             }
             Message::Handshake { .. } | Message::PeerId(_) => {
@@ -271,11 +281,21 @@ impl Peer {
             return Ok(Effect::Requested { newly_interested });
         }
         self.reject_when_fast(request);
+        self.was_futile()?;
         Ok(if newly_interested {
             Effect::Interested
         } else {
             Effect::None
         })
+    }
+
+    /// A message brought nobody anything.
+    fn was_futile(&mut self) -> Result<(), CloseReason> {
+        self.futile += 1;
+        match self.futile > FUTILE_MAX {
+            true => Err(CloseReason::Flooded),
+            false => Ok(()),
+        }
     }
 
     fn set_interested(&mut self, interested: bool) {
@@ -412,7 +432,7 @@ impl Peer {
 
     /// How many requests were rejected since this was asked last.
     pub(super) fn take_rejected(&mut self) -> u32 {
-        std::mem::take(&mut self.rejected)
+        std::mem::take(&mut self.rejected).into()
     }
 }
 
@@ -461,20 +481,24 @@ impl Peer {
         }
         let left = self.blocks.advance(left - control as u64, &mut sent);
         assert_eq!(left, 0, "more was sent than there was");
+        if sent.blocks > 0 {
+            self.futile = 0;
+        }
         sent
     }
 
-    /// Returns true if [`Peer::poll_metadata`] has a piece.
+    /// Returns true if [`Peer::poll_metadata`] has a piece: not while control bytes wait, so that a peer that
+    /// does not read has no more than one piece in our memory.
     pub(super) fn wants_metadata(&self) -> bool {
-        self.extended.wants_metadata() && !self.is_backlogged()
+        self.extended.wants_metadata() && self.control.is_empty()
     }
 
     /// The next piece of the info dictionary to read for the peer, if any. To be called again after
     /// each [`Peer::handle_metadata`] and whenever control bytes have been sent.
     pub(super) fn poll_metadata(&mut self) -> Option<u32> {
-        match self.is_backlogged() {
-            true => None,
-            false => self.extended.poll_metadata(),
+        match self.control.is_empty() {
+            true => self.extended.poll_metadata(),
+            false => None,
         }
     }
 

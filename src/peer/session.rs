@@ -43,6 +43,9 @@ const UNREADABLE_BLOCKS_MAX: u16 = 64;
 /// piece at once, and most of them request rejected blocks again while other pieces are served.
 const BAD_BLOCKS_MAX: u16 = 8192;
 
+/// In what requested bytes are counted.
+const REQUESTED_UNIT_BYTES: u32 = 64;
+
 /// Where a connection is. This is the state diagram of a peer:
 ///
 /// ```text
@@ -123,7 +126,10 @@ pub enum Event {
         bits: u64,
     },
     /// Blocks were queued. It comes once, behind all other events of the bytes received.
-    Requested,
+    Requested {
+        /// Bytes of these blocks, rounded, 4 MiB at most.
+        bytes: u32,
+    },
     /// [`Session::poll_metadata`] may have something.
     MetadataRequested,
 }
@@ -159,8 +165,9 @@ pub struct Session {
     peer: Peer,
     /// Blocks in a row that could not be sent.
     failed_blocks: u16,
-    /// Blocks were queued, and [`Event::Requested`] is still to be returned.
-    has_requested: bool,
+    /// Units of [`REQUESTED_UNIT_BYTES`] in blocks that were queued since [`Event::Requested`] was
+    /// returned, each block rounded up. In 16 bits, since every peer has it.
+    requested: u16,
 }
 
 /// Opening.
@@ -175,7 +182,7 @@ impl Session {
             deadlines: Deadlines::new(now),
             peer: Peer::default(),
             failed_blocks: 0,
-            has_requested: false,
+            requested: 0,
         }
     }
 
@@ -287,9 +294,11 @@ impl Session {
                 }
             }
         }
-        if mem::take(&mut self.has_requested) {
+        let requested = mem::take(&mut self.requested);
+        if requested > 0 {
             self.deadlines.received(now, completed, false);
-            return Ok(Some(Event::Requested));
+            let bytes = u32::from(requested) * REQUESTED_UNIT_BYTES;
+            return Ok(Some(Event::Requested { bytes }));
         }
         let rest = mem::take(bytes);
         assert!(rest.len() <= MAX_TAIL, "more was read than was asked for");
@@ -337,7 +346,11 @@ impl Session {
             }
             (Phase::Open { shape }, message) => {
                 let effect = self.peer.handle_message(message, shape)?;
-                self.has_requested |= matches!(effect, Effect::Requested { .. });
+                if let (Effect::Requested { .. }, Message::Request(request)) = (effect, message) {
+                    let units = request.length.div_ceil(REQUESTED_UNIT_BYTES);
+                    let units = u16::try_from(units).unwrap_or(u16::MAX);
+                    self.requested = self.requested.saturating_add(units);
+                }
                 let event = match effect {
                     Effect::None
                     | Effect::Requested {

@@ -50,8 +50,10 @@ pub(super) struct Connection {
 /// The lists that a connection is on, one bit each.
 #[derive(Default)]
 pub(super) struct Queued {
-    /// It is on the list of connections to receive from.
+    /// It is on one of the lists of connections to receive from.
     pub(super) to_receive: bool,
+    /// It filled the buffer when it was received from last.
+    pub(super) has_filled_buffer: bool,
     /// It is on one of the lists of connections to send to.
     pub(super) to_send: bool,
     /// It is in line for metadata.

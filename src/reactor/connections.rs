@@ -4,7 +4,7 @@
 //! and afterwards arms its alarm, and puts it into the run queue or marks it as closing. Closing
 //! connections are removed at the end of the turn, so that keys stay valid throughout it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use mio::net::TcpStream;
@@ -16,6 +16,8 @@ use super::listener;
 use super::run_queue::RunQueue;
 use super::shared::Shared;
 use super::tokens::Source;
+use crate::choker::Choker;
+use crate::choker::origin::Origin;
 use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
 use crate::peer::session::Phase;
@@ -26,10 +28,9 @@ pub(super) struct Connections {
     slab: Slab<Connection>,
     /// The generation of the next one.
     generation: u32,
-    per_address: HashMap<IpAddr, usize>,
     /// The most connections (`--max-peers`, as far as descriptors allow).
     pub(super) max: usize,
-    /// The most connections with one address.
+    /// The most connections with one [`Origin`].
     pub(super) max_per_address: usize,
     pub(super) run_queue: RunQueue,
     /// Connections whose session is closing.
@@ -42,7 +43,6 @@ impl Connections {
         Self {
             slab: Slab::new(),
             generation: 0,
-            per_address: HashMap::new(),
             max,
             max_per_address,
             run_queue: RunQueue::default(),
@@ -69,6 +69,7 @@ impl Connections {
                 shared.process.loads.leave(&asked.info_hash, key);
             }
             connection.session.close(reason);
+            shared.choker.disconnected(key);
             self.closing.push_back(key);
             return;
         }
@@ -99,9 +100,8 @@ impl Connections {
         }
         self.generation = self.generation.wrapping_add(1);
         let connection = make(key, stream);
-        *(self.per_address)
-            .entry(connection.transport.address())
-            .or_default() += 1;
+        let origin = Origin::of(connection.transport.address());
+        shared.choker.begun(key, origin, shared.now);
         entry.insert(connection);
         self.visit(key, shared, |_, _| Ok(()));
         true
@@ -126,13 +126,6 @@ impl Connections {
         let connection = self.slab.remove(key.index as usize);
         assert_eq!(connection.key, key, "a closing connection stays until now");
         debug_assert!(matches!(connection.session.phase(), Phase::Closing { .. }));
-        let address = connection.transport.address();
-        let count = self.per_address.get_mut(&address);
-        let count = count.expect("every connection is counted");
-        *count -= 1;
-        if *count == 0 {
-            self.per_address.remove(&address);
-        }
         Some(connection)
     }
 
@@ -167,14 +160,19 @@ impl Connections {
         self.slab.is_empty()
     }
 
+    /// Returns true if some connections are closing.
+    pub(super) fn has_closing(&self) -> bool {
+        !self.closing.is_empty()
+    }
+
     /// Returns true if no further connection is possible even without the closing ones.
     pub(super) fn is_at_capacity(&self) -> bool {
         self.slab.len() - self.closing.len() >= self.max
     }
 
     /// Returns true if a peer at this address is connected for this torrent, accepted or dialled.
-    pub(super) fn has_peer(&self, ip: IpAddr, info_hash: &InfoHash) -> bool {
-        self.count_from(ip) > 0
+    pub(super) fn has_peer(&self, ip: IpAddr, info_hash: &InfoHash, choker: &Choker) -> bool {
+        choker.connections_from(Origin::of(ip)) > 0
             && self.iter().any(|connection| {
                 let dialled = connection.dialled.as_ref().map(|peer| &peer.info_hash);
                 let torrent = connection.torrent.as_ref();
@@ -184,19 +182,25 @@ impl Connections {
             })
     }
 
-    /// The reason to refuse one more connection with this address, if there is one.
-    pub(super) fn refusal(&self, address: IpAddr) -> Option<CloseReason> {
-        if self.slab.len() >= self.max {
-            Some(CloseReason::AtCapacity)
-        } else if self.count_from(address) >= self.max_per_address {
-            Some(CloseReason::TooManyFromAddress)
-        } else {
-            None
+    /// Makes room for one more connection with this address, or returns why it is to be refused.
+    pub(super) fn make_room(
+        &mut self,
+        address: IpAddr,
+        shared: &mut Shared,
+    ) -> Result<(), CloseReason> {
+        if self.has_share(address, &shared.choker) {
+            return Err(CloseReason::TooManyFromAddress);
         }
+        if self.is_at_capacity() {
+            let loser = shared.choker.give_way(Origin::of(address), shared.now);
+            let (key, reason) = loser.ok_or(CloseReason::AtCapacity)?;
+            self.visit(key, shared, |_, _| Err(reason));
+        }
+        Ok(())
     }
 
-    /// The number of connections with this address.
-    fn count_from(&self, address: IpAddr) -> usize {
-        self.per_address.get(&address).copied().unwrap_or(0)
+    /// Returns true if there are as many connections with this address as there may be.
+    pub(super) fn has_share(&self, address: IpAddr, choker: &Choker) -> bool {
+        choker.connections_from(Origin::of(address)) >= self.max_per_address
     }
 }

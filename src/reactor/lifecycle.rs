@@ -270,7 +270,7 @@ impl Reactor {
         for key in self.connections.keys() {
             self.connections
                 .visit(key, &mut self.shared, |connection, shared| {
-                    shared.choker.disconnected(key);
+                    shared.choker.stop_service(key);
                     connection.choke();
                     Ok(())
                 });

@@ -30,9 +30,14 @@ const CROWD_LOW_WATER_BYTES: u32 = 64 * 1024;
 /// Connections that get the larger bound. They cost 370 MB at most, when none of them reads.
 const DEEP_CONNECTIONS: usize = 1024;
 
-/// Connections accepted from one listener in one turn, so that a flash crowd does not starve the
-/// peers that are connected.
-const ACCEPTS_PER_TURN: usize = 256;
+/// The kernel's buffer for what a peer sends and we have not read, which it doubles for its own needs. A full
+/// queue of requests fits, and carries a gigabit a second over 250 ms. Left to itself, the kernel grows it
+/// to megabytes for each peer that floods us.
+const RECEIVE_BUFFER_BYTES: usize = 32 * 1024;
+
+/// Connections accepted from one listener in one turn: about a millisecond, so that a flash crowd does not
+/// starve the peers that are connected.
+const ACCEPTS_PER_TURN: usize = 64;
 
 /// How long accepting pauses when descriptors or memory have run out.
 const ACCEPT_PAUSE_MS: u64 = 100;
@@ -229,7 +234,12 @@ impl BoundAddress {
         // Accepted connections inherit it, so that the next run can bind while they are in TIME_WAIT.
         // No other process can have listened meanwhile.
         let listens = socket.set_reuse_address(true);
-        match listens.and_then(|()| socket.listen(BACKLOG)) {
+        // Accepted connections inherit this as well.
+        let is_bounded = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+        match listens
+            .and(is_bounded)
+            .and_then(|()| socket.listen(BACKLOG))
+        {
             Ok(()) => Ok(Listener {
                 tcp: TcpListener::from_std(socket.into()),
                 udp,

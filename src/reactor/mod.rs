@@ -78,6 +78,10 @@ const EVENTS_PER_TURN: usize = 1024;
 /// connections and requests do not wait for a round of thousands.
 const SEND_BYTES_PER_TURN: u64 = 4 << 20;
 
+/// How long a turn may receive, send control bytes, send blocks or close connections, each: what is left
+/// over continues in the next turn, so that peers that flood us cost the others a few milliseconds.
+const TIME_FOR_EACH_STEP: Duration = Duration::from_millis(2);
+
 /// The smallest share of one peer when a rate is set: a usual block.
 const SMALLEST_BUDGET_BYTES: u64 = 16 * 1024;
 
@@ -344,7 +348,8 @@ impl Reactor {
         let accepts = self.acceptor.poll_at(now);
         let announces = shared.process.announcing.poll_at();
         let is_due = |at: Option<Time>| at.is_some_and(|at| at <= now);
-        let has_work = self.control.has_updates || !run_queue.is_empty();
+        let is_left_over = !run_queue.is_empty() || self.connections.has_closing();
+        let has_work = self.control.has_updates || is_left_over;
         if has_work || is_due(accepts) || is_due(announces) {
             return Some(Duration::ZERO);
         }
@@ -357,13 +362,12 @@ impl Reactor {
             Phase::Stopping { until } if !self.connections.is_empty() => Some(until),
             _ => None,
         };
-        let at_capacity = self.connections.is_at_capacity();
         // One millisecond later, since `now` is rounded down.
         [
             accepts,
             announces,
             shared.alarms.poll_at(),
-            shared.choker.poll_at(at_capacity),
+            shared.choker.poll_at(),
             self.slots.as_ref().and_then(|slots| slots.poll_at(shared)),
             refill,
             run_queue.stalled_until(),
@@ -386,7 +390,7 @@ impl Reactor {
         let (connections, shared) = (&mut self.connections, &mut self.shared);
         let (registry, now) = (self.poll.registry(), shared.now);
         let admit = |stream: TcpStream, address: IpAddr| {
-            if let Some(reason) = connections.refusal(address) {
+            if let Err(reason) = connections.make_room(address, shared) {
                 log::debug!("{address}: {reason}");
                 shared.counters.ended(reason);
                 return;
@@ -399,15 +403,31 @@ impl Reactor {
         self.acceptor.accept(now, admit);
     }
 
+    /// Receives from those with little first, then from those with much, each once at most.
     fn receive(&mut self) {
-        for _ in 0..self.connections.run_queue.receivers() {
-            let Some(key) = self.connections.run_queue.next_receiver() else {
+        let (little, much) = self.connections.run_queue.receivers();
+        let began = Instant::now();
+        for _ in 0..little {
+            if began.elapsed() >= TIME_FOR_EACH_STEP {
                 break;
-            };
-            if !self.connections.defer(key) {
-                self.connections
-                    .visit(key, &mut self.shared, Connection::receive);
             }
+            let key = self.connections.run_queue.next_receiver();
+            self.receive_from(key.expect("only here they become fewer"));
+        }
+        let began = Instant::now();
+        for _ in 0..much {
+            if began.elapsed() >= TIME_FOR_EACH_STEP {
+                break;
+            }
+            let key = self.connections.run_queue.next_receiver_of_more();
+            self.receive_from(key.expect("only here they become fewer"));
+        }
+    }
+
+    fn receive_from(&mut self, key: PeerKey) {
+        if !self.connections.defer(key) {
+            self.connections
+                .visit(key, &mut self.shared, Connection::receive);
         }
     }
 
@@ -576,7 +596,9 @@ impl Reactor {
         let Some(source) = source else { return };
         let ip = address.ip();
         let connections = &self.connections;
-        if connections.refusal(ip).is_some() || connections.has_peer(ip, &info_hash) {
+        let is_full =
+            connections.is_at_capacity() || connections.has_share(ip, &self.shared.choker);
+        if is_full || connections.has_peer(ip, &info_hash, &self.shared.choker) {
             return;
         }
         self.shared.counters.called += 1;
@@ -701,17 +723,21 @@ impl Reactor {
     /// Sends control bytes first, then blocks, round robin and no more than a turn may take.
     fn send(&mut self) {
         self.release_metadata();
-        while let Some(key) = self.connections.run_queue.next_control() {
+        let began = Instant::now();
+        while began.elapsed() < TIME_FOR_EACH_STEP
+            && let Some(key) = self.connections.run_queue.next_control()
+        {
             self.send_to(key, 0);
         }
         let now = self.shared.now;
         if self.shared.process.bucket.available(now) >= SMALLEST_BUDGET_BYTES {
             self.connections.run_queue.release_throttled();
         }
+        let began = Instant::now();
         let before_bytes = self.shared.counters.payload_bytes;
         for remaining in (1..=self.connections.run_queue.senders()).rev() {
             let sent_bytes = self.shared.counters.payload_bytes - before_bytes;
-            if sent_bytes >= SEND_BYTES_PER_TURN {
+            if sent_bytes >= SEND_BYTES_PER_TURN || began.elapsed() >= TIME_FOR_EACH_STEP {
                 break;
             }
             let Some(key) = self.connections.run_queue.next_sender() else {
@@ -751,18 +777,21 @@ impl Reactor {
                 }
                 connection.queued.to_send = false;
                 connection.wait = Wait::Rate;
+                shared.choker.held_up(key, shared.now);
                 Ok(())
             });
     }
 
     /// Drops the connections that are closing. Closing a descriptor removes it from epoll.
     fn close(&mut self) {
-        while let Some(mut connection) = self.connections.take_closing() {
+        let began = Instant::now();
+        while began.elapsed() < TIME_FOR_EACH_STEP
+            && let Some(mut connection) = self.connections.take_closing()
+        {
             let session::Phase::Closing { reason, was_open } = *connection.session.phase() else {
                 unreachable!("only a closing session is taken");
             };
             let shared = &mut self.shared;
-            shared.choker.disconnected(connection.key);
             if let Some(slot) = connection.active_slot {
                 let (key, is_complete) = (connection.key, reason == CloseReason::PeerIsSeed);
                 let activity = &mut shared.process.activity;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::connection::{Connection, Wait};
 use super::outbox::BATCH_BLOCKS;
-use super::shared::Shared;
+use super::shared::{RECEIVE_AT_ONCE_BYTES, Shared};
 use super::stage::{Stage, Staged};
 use super::transport::Written;
 use crate::library::catalogue::lookup::Answer;
@@ -23,8 +23,7 @@ use crate::wire::message::{InfoHash, Request};
 use crate::workers::QueueFull;
 
 impl Connection {
-    /// Reads once. Bytes beyond the size of the buffer, some thousand messages, wait for the next
-    /// turn.
+    /// Reads once. Bytes beyond [`RECEIVE_AT_ONCE_BYTES`] wait for the next turn.
     pub(super) fn receive(&mut self, shared: &mut Shared) -> Result<(), CloseReason> {
         if !self.wants_to_receive() {
             return Ok(());
@@ -32,9 +31,12 @@ impl Connection {
         let mut buffer = mem::take(&mut shared.buffer);
         let free = self.session.prepare(&mut buffer);
         let held_bytes = free.start;
-        let room = buffer.get_mut(free).expect("the session stays inside");
+        let end = free.end.min(held_bytes + RECEIVE_AT_ONCE_BYTES);
+        let room = buffer.get_mut(held_bytes..end);
+        let room = room.expect("the session stays inside");
         let outcome = match self.transport.receive(room) {
             Ok(Some(read_bytes)) => {
+                self.queued.has_filled_buffer = read_bytes == RECEIVE_AT_ONCE_BYTES;
                 let received = buffer.get(..held_bytes + read_bytes);
                 self.take(
                     received.expect("a read fills no more than it is given"),
@@ -86,11 +88,14 @@ impl Connection {
             }
             Event::Interested => shared.choker.interested(key),
             Event::NotInterested => {
-                if shared.choker.not_interested(key, now) {
+                if shared.choker.not_interested(key) {
                     self.choke();
                 }
             }
-            Event::Requested => shared.choker.requested(key, now),
+            Event::Requested { bytes } => {
+                let reads = self.transport.is_writable();
+                shared.choker.requested(key, bytes, reads, now);
+            }
             Event::HasPieces { first, bits } => {
                 let slot = self.active_slot.expect("an open session has a slot");
                 // With a slot, it is shown more when its term ends.
@@ -150,7 +155,7 @@ impl Connection {
     }
 
     /// Has pieces of the info dictionary read that the peer may have now (BEP 9). While the rate limit
-    /// has nothing for them, the peer waits in line.
+    /// has nothing for them, or many are being read, the peer waits in line.
     pub(super) fn fetch_metadata(&mut self, shared: &mut Shared) {
         while self.session.wants_metadata() {
             if !shared.has_budget_for_metadata() {
@@ -195,6 +200,9 @@ impl Connection {
                 Staged::Batch(control) => control,
                 Staged::Nothing => {
                     self.session.nothing_to_write();
+                    if self.wait != Wait::Nothing {
+                        shared.choker.held_up(self.key, shared.now);
+                    }
                     return Ok(());
                 }
                 Staged::Failed(request, failure) => {

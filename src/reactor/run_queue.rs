@@ -13,6 +13,9 @@ use crate::timers::Time;
 #[derive(Default)]
 pub(super) struct RunQueue {
     to_receive: VecDeque<PeerKey>,
+    /// Those that filled the buffer when they were received from last. They come after the others, so
+    /// that peers that flood us keep nobody waiting.
+    to_receive_more: VecDeque<PeerKey>,
     /// Those with only control bytes to send: handshakes, unchokes, rejects. They go before all blocks,
     /// since they cost next to nothing and a peer waits a round trip for each.
     control: VecDeque<PeerKey>,
@@ -56,23 +59,34 @@ impl RunQueue {
         }
         if connection.wants_to_receive() && !connection.queued.to_receive {
             connection.queued.to_receive = true;
-            self.to_receive.push_back(key);
+            match connection.queued.has_filled_buffer {
+                true => self.to_receive_more.push_back(key),
+                false => self.to_receive.push_back(key),
+            }
         }
     }
 
     /// Returns true if the next turn has no work yet.
     pub(super) fn is_empty(&self) -> bool {
-        self.to_receive.is_empty() && self.control.is_empty() && self.blocks.is_empty()
+        self.to_receive.is_empty()
+            && self.to_receive_more.is_empty()
+            && self.control.is_empty()
+            && self.blocks.is_empty()
     }
 
-    /// How many may be received from in this turn.
-    pub(super) fn receivers(&self) -> usize {
-        self.to_receive.len()
+    /// How many may be received from in this turn: those with little, and those with much.
+    pub(super) fn receivers(&self) -> (usize, usize) {
+        (self.to_receive.len(), self.to_receive_more.len())
     }
 
     /// The next to receive from.
     pub(super) fn next_receiver(&mut self) -> Option<PeerKey> {
         self.to_receive.pop_front()
+    }
+
+    /// The next to receive from that has much.
+    pub(super) fn next_receiver_of_more(&mut self) -> Option<PeerKey> {
+        self.to_receive_more.pop_front()
     }
 
     /// Returns true if every sender comes up soon: none waits for the rate limit or the readers' queue.

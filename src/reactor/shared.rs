@@ -25,12 +25,18 @@ use crate::storage::{Storage, StorageLimits};
 use crate::super_seeding::SuperSeedingMode;
 use crate::timers::{Alarms, Time, Timeouts};
 use crate::torrent::catalogue::Torrent;
+use crate::wire::decoder::MAX_TAIL;
 use crate::wire::extension::METADATA_PIECE_LENGTH;
 use crate::wire::handshake;
 use crate::wire::message::PeerId;
 
-/// The receive buffer of a loop: room for 3,800 requests. Unit: bytes.
-const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
+/// Received from a peer at once: as many requests as bring 7 MB of blocks. More would let each flooding
+/// peer take longer, and have longer answers. Unit: bytes.
+pub(super) const RECEIVE_AT_ONCE_BYTES: usize = 8 * 1024;
+
+/// Pieces of metadata that are being read, at most: 1 MiB of answers for the loop to hand on. More would
+/// only wait in memory.
+const METADATA_READING_MAX: u64 = 64;
 
 /// The parts of one loop. A second loop would have its own, except for `process`.
 pub(super) struct Shared {
@@ -39,7 +45,7 @@ pub(super) struct Shared {
     pub(super) choker: Choker,
     pub(super) alarms: Alarms,
     pub(super) counters: Counters,
-    /// Connections that wait until the rate limit allows metadata, in the order of arrival.
+    /// Connections that wait until metadata may be read for them, in the order of arrival.
     pub(super) metadata_waits: VecDeque<PeerKey>,
     pub(super) random: Rng,
     /// Where every socket is read; a connection keeps only the tail of a half-received message.
@@ -91,7 +97,7 @@ impl Shared {
             counters: Counters::default(),
             metadata_waits: VecDeque::new(),
             random: Rng::new(),
-            buffer: vec![0; RECEIVE_BUFFER_BYTES].into_boxed_slice(),
+            buffer: vec![0; MAX_TAIL + RECEIVE_AT_ONCE_BYTES].into_boxed_slice(),
             outbox: Outbox::default(),
             bodies: Vec::new(),
             process: Process::new(config, registry, waker, port)?,
@@ -107,16 +113,19 @@ impl Shared {
         sent: Sent,
     ) {
         let bytes = sent.payload_bytes;
-        self.choker.sent(key, bytes, self.now);
+        self.choker.sent(key, bytes, sent.blocks, self.now);
         self.counters.payload_bytes += bytes;
         self.counters.blocks += u64::from(sent.blocks);
         self.process.activity.sent(active_slot, bytes, self.now);
         self.process.announcing.uploaded(torrent, bytes);
     }
 
-    /// Returns true if the rate limit allows another piece of metadata.
+    /// Returns true if another piece of metadata may be read now.
     pub(super) fn has_budget_for_metadata(&mut self) -> bool {
         let pieces = self.process.metadata_reading.saturating_add(1);
+        if pieces > METADATA_READING_MAX {
+            return false;
+        }
         let bytes = pieces.saturating_mul(METADATA_PIECE_LENGTH.into());
         self.process.bucket.available(self.now) >= bytes
     }

@@ -229,7 +229,7 @@ impl Leecher {
         draining: bool,
         random: &mut Rng,
     ) {
-        let always = matches!(reason, CloseReason::AtCapacity | CloseReason::TurnOver)
+        let always = matches!(reason, CloseReason::AtCapacity | CloseReason::TurnOver | CloseReason::GaveWay)
             || reason == CloseReason::ContentFailed && !self.fast
             || reason == CloseReason::SlotUnused && draining
             // A free slot is given to whoever connects.
@@ -239,7 +239,8 @@ impl Leecher {
                     CloseReason::IdleAtCapacity | CloseReason::SlotUnused
                 );
         let deserved = match self.kind {
-            Kind::Good | Kind::Canceller | Kind::Floods | Kind::Metadata => false,
+            Kind::Good | Kind::Canceller | Kind::Metadata => false,
+            Kind::Floods => reason == CloseReason::Flooded,
             Kind::Leaver => reason == CloseReason::PeerClosed,
             Kind::NeverReads => {
                 matches!(reason, CloseReason::WriteTimeout | CloseReason::SlotUnused)

@@ -6,7 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use fastrand::Rng;
-use hekate::choker::{Choker, ChokerConfig, Verdict};
+use hekate::choker::origin::Origin;
+use hekate::choker::{BLOCK_CHARGE_BYTES, Choker, ChokerConfig, Verdict};
 use hekate::peer::close::CloseReason;
 use hekate::peer::key::PeerKey;
 use hekate::peer::session::{
@@ -91,6 +92,14 @@ impl Seeder {
     }
 
     pub(crate) fn accept(&mut self, now: Time, link: usize, links: &mut [Link]) {
+        let network = u32::try_from(link).unwrap() << 8;
+        let origin = Origin::of(Ipv4Addr::from(network).into());
+        if self.connections.iter().all(Option::is_some)
+            && let Some((key, reason)) = self.choker.give_way(origin, now)
+        {
+            let loser = self.connections[key.index as usize].take();
+            links[loser.expect("the choker knows it").link].closed = Some(reason);
+        }
         let Some(index) = self.connections.iter().position(Option::is_none) else {
             links[link].closed = Some(CloseReason::AtCapacity);
             return;
@@ -110,6 +119,7 @@ impl Seeder {
             refused_since: None,
         };
         self.arm(&mut connection);
+        self.choker.begun(key, origin, now);
         self.connections[index] = Some(connection);
     }
 
@@ -217,11 +227,14 @@ impl Seeder {
                 Event::Opened => self.choker.connected(key, now),
                 Event::Interested => self.choker.interested(key),
                 Event::NotInterested => {
-                    if self.choker.not_interested(key, now) {
+                    if self.choker.not_interested(key) {
                         connection.session.choke();
                     }
                 }
-                Event::Requested => self.choker.requested(key, now),
+                Event::Requested { bytes } => {
+                    let reads = connection.refused_since.is_none();
+                    self.choker.requested(key, bytes, reads, now);
+                }
                 Event::HasPieces { .. } => unreachable!("nobody asked for reports"),
                 Event::MetadataRequested => {
                     self.choker.active(key, now);
@@ -313,9 +326,12 @@ impl Seeder {
         if taken > 0 {
             let sent = connection.session.sent(taken, taken < offered, now);
             let credit = self.choker.credit_bytes(connection.key);
-            self.choker.sent(connection.key, sent.payload_bytes, now);
+            (self.choker).sent(connection.key, sent.payload_bytes, sent.blocks, now);
             let left = self.choker.credit_bytes(connection.key);
-            assert_eq!(left, credit.saturating_sub(sent.payload_bytes));
+            let charge = sent
+                .payload_bytes
+                .max(u64::from(sent.blocks) * BLOCK_CHARGE_BYTES);
+            assert_eq!(left, credit.saturating_sub(charge));
             connection.refused_since = (taken < offered).then_some(now);
         } else {
             connection.session.write_blocked(now);

@@ -231,12 +231,12 @@ fn events_come_in_the_order_of_the_messages_and_requests_once_behind_them() {
         Event::Interested,
         Event::NotInterested,
         Event::Interested,
-        Event::Requested,
+        Event::Requested { bytes: 48 * 1024 },
     ];
     assert_eq!(events, expected);
     assert_eq!(session.queue_length(), 3, "the caller did not choke it");
     let events = feed(&mut session, &request(3), Time(2), true).unwrap();
-    assert_eq!(events, [Event::Requested]);
+    assert_eq!(events, [Event::Requested { bytes: 16 * 1024 }]);
 }
 
 #[test]

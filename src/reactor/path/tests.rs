@@ -11,6 +11,7 @@ use mio::{Events, Poll, Token, Waker};
 use tempfile::TempDir;
 
 use super::*;
+use crate::choker::origin::Origin;
 use crate::config::Config;
 use crate::library::catalogue::lookup::Library;
 use crate::library::index::Index;
@@ -69,13 +70,15 @@ impl Rig {
     }
 
     /// A connection, and the peer's end of it.
-    fn connect(&self, key: PeerKey) -> (Connection, std::net::TcpStream) {
+    fn connect(&mut self, key: PeerKey) -> (Connection, std::net::TcpStream) {
         let address = self.listener.local_addr().unwrap();
         let theirs = std::net::TcpStream::connect(address).unwrap();
         let (ours, from) = self.listener.accept().unwrap();
         ours.set_nonblocking(true).unwrap();
         let stream = mio::net::TcpStream::from_std(ours);
         let ours = Connection::accepted(key, stream, from.ip(), Time(0));
+        let origin = Origin::of(from.ip());
+        self.shared.choker.begun(key, origin, Time(0));
         (ours, theirs)
     }
 
@@ -218,6 +221,7 @@ fn an_unknown_torrent_is_refused_without_a_reader() {
         theirs.write_all(&rig.handshake()).unwrap();
         let outcome = connection.receive(&mut rig.shared);
         assert_eq!(outcome, Err(CloseReason::UnknownTorrent));
+        rig.shared.choker.disconnected(key(0));
     }
     // The readers have nothing to tell but what is asked of them now.
     rig.info_hash = known;
