@@ -6,6 +6,7 @@
 
 #![cfg(test)]
 
+mod crowd;
 mod leecher;
 mod network;
 mod seeder;
