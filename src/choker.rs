@@ -50,7 +50,7 @@
 pub mod origin;
 pub mod slots;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::mem;
 
 use slab::Slab;
@@ -295,14 +295,14 @@ impl Choker {
             let Some((&ticket, _)) = self.queue.first_key_value() else {
                 return;
             };
+            self.round = self.round.max(ticket.round);
             self.unchoke(ticket, now, verdicts);
         }
     }
 
-    /// Gives a slot to a peer of the queue.
+    /// Gives a slot to a peer of the queue. Only the head of the queue moves the round on.
     fn unchoke(&mut self, ticket: Ticket, now: Time, verdicts: &mut Vec<Verdict>) {
         let waiter = self.queue.remove(&ticket).expect("it is in the queue");
-        self.round = self.round.max(ticket.round);
         let origin = self.known(waiter.key).origin;
         self.rounds.leave(origin);
         self.begin_term(waiter.key, ticket.round, None, waiter.unused_terms, now);
@@ -311,6 +311,8 @@ impl Choker {
 
     /// Gives slots of crowds to waiting peers that are entitled to one.
     fn take_from_crowds(&mut self, now: Time, verdicts: &mut Vec<Verdict>) {
+        // The caller carries out the verdicts in their order, and sets the length of a term when it begins.
+        let mut begun = None;
         for _ in 0..TAKEN_FROM_CROWDS_MAX {
             let entitled =
                 self.queue
@@ -323,13 +325,19 @@ impl Choker {
             let Some((ticket, crowd)) = entitled else {
                 return;
             };
+            let begun: &mut HashSet<PeerKey> = begun.get_or_insert_with(|| {
+                let unchoked = verdicts.iter().filter_map(|verdict| match verdict {
+                    Verdict::Unchoke(key) => Some(*key),
+                    _ => None,
+                });
+                unchoked.collect()
+            });
             let Some((_, _, key)) = (self.clocks.iter())
                 .filter(|&&(_, key)| {
                     self.member(key)
                         .is_some_and(|member| crowd.has(member.origin))
                 })
-                // The caller carries out the verdicts in their order, and sets the length of a term.
-                .filter(|&&(_, key)| !verdicts.contains(&Verdict::Unchoke(key)))
+                .filter(|&(_, key)| !begun.contains(key))
                 .map(|&(_, key)| {
                     let term = self.term(key).expect("a clock runs for an unchoked peer");
                     (term.is_used, term.began, key)
@@ -344,6 +352,7 @@ impl Choker {
             if !term.is_early {
                 self.join_queue(key, term.round.max(self.round) + 1, 0, term.unused_terms);
             }
+            begun.insert(self.queue.get(&ticket).expect("it was found there").key);
             self.unchoke(ticket, now, verdicts);
         }
     }

@@ -731,3 +731,28 @@ fn a_renewal_is_told_if_that_was_set() {
     assert_eq!(rebalance(&mut choker, T0), [Verdict::Renew(key(0))]);
     assert_eq!(choker.credit_bytes(key(0)), MIB);
 }
+
+#[test]
+fn a_peer_from_elsewhere_takes_a_slot_from_a_crowded_network_at_once() {
+    let mut choker = choker(50);
+    for index in 0..450 {
+        crowd(
+            &mut choker,
+            index..index + 1,
+            &format!("9.9.9.{}", index % 256),
+        );
+    }
+    rebalance(&mut choker, T0);
+    for round in 0..40 {
+        let newcomer = 1000 + round;
+        let now = Time(u64::from(round) * 200);
+        interested(&mut choker, newcomer..newcomer + 1);
+        let verdicts = rebalance(&mut choker, now);
+        assert!(
+            verdicts.contains(&Verdict::Unchoke(key(newcomer))),
+            "{round}: {verdicts:?}"
+        );
+        request(&mut choker, newcomer, now);
+        send(&mut choker, newcomer, 16 * 1024, now);
+    }
+}

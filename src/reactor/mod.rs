@@ -80,7 +80,7 @@ const SEND_BYTES_PER_TURN: u64 = 4 << 20;
 
 /// How long a turn may receive, send control bytes, send blocks or close connections, each: what is left
 /// over continues in the next turn, so that peers that flood us cost the others a few milliseconds.
-const TIME_FOR_EACH_STEP: Duration = Duration::from_millis(2);
+const TIME_FOR_EACH_STEP: Duration = Duration::from_millis(1);
 
 /// The smallest share of one peer when a rate is set: a usual block.
 const SMALLEST_BUDGET_BYTES: u64 = 16 * 1024;
