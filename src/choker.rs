@@ -203,7 +203,8 @@ pub struct Choker {
     /// All members by their origin, and those with a slot.
     places: Crowds,
     slots: Crowds,
-    /// Peers in the order of their arrival, those at least whose handshake is not complete.
+    /// Peers in the order of their arrival, from the first whose handshake is not complete. The time-out of
+    /// the handshake bounds its length.
     handshaking: VecDeque<(Time, PeerKey)>,
     /// Where the next search for one of a crowd begins.
     search_from: usize,
@@ -303,8 +304,7 @@ impl Choker {
     /// Gives a slot to a peer of the queue. Only the head of the queue moves the round on.
     fn unchoke(&mut self, ticket: Ticket, now: Time, verdicts: &mut Vec<Verdict>) {
         let waiter = self.queue.remove(&ticket).expect("it is in the queue");
-        let origin = self.known(waiter.key).origin;
-        self.rounds.leave(origin);
+        self.rounds.leave(self.origin(waiter.key));
         self.begin_term(waiter.key, ticket.round, None, waiter.unused_terms, now);
         verdicts.push(Verdict::Unchoke(waiter.key));
     }
@@ -314,15 +314,12 @@ impl Choker {
         // The caller carries out the verdicts in their order, and sets the length of a term when it begins.
         let mut begun = None;
         for _ in 0..TAKEN_FROM_CROWDS_MAX {
-            let entitled =
-                self.queue
-                    .iter()
-                    .take(INSPECTED_WAITERS)
-                    .find_map(|(&ticket, waiter)| {
-                        let crowd = self.slots.larger_than(self.member(waiter.key)?.origin)?;
-                        Some((ticket, crowd))
-                    });
-            let Some((ticket, crowd)) = entitled else {
+            let mut waiters = self.queue.iter().take(INSPECTED_WAITERS);
+            let entitled = waiters.find_map(|(&ticket, waiter)| {
+                let crowd = self.slots.larger_than(self.origin(waiter.key))?;
+                Some((ticket, waiter.key, crowd))
+            });
+            let Some((ticket, entitled, crowd)) = entitled else {
                 return;
             };
             let begun: &mut HashSet<PeerKey> = begun.get_or_insert_with(|| {
@@ -332,28 +329,21 @@ impl Choker {
                 });
                 unchoked.collect()
             });
-            let Some((_, _, key)) = (self.clocks.iter())
-                .filter(|&&(_, key)| {
-                    self.member(key)
-                        .is_some_and(|member| crowd.has(member.origin))
-                })
-                .filter(|&(_, key)| !begun.contains(key))
-                .map(|&(_, key)| {
-                    let term = self.term(key).expect("a clock runs for an unchoked peer");
-                    (term.is_used, term.began, key)
-                })
-                .min()
-            else {
+            // One that is not used before one that is, and the oldest first.
+            let keys = self.clocks.iter().map(|&(_, key)| key);
+            let terms = keys
+                .filter(|key| crowd.has(self.origin(*key)) && !begun.contains(key))
+                .map(|key| (key, *self.term(key).expect("a clock runs for a term")));
+            let Some((key, term)) = terms.min_by_key(|(_, term)| (term.is_used, term.began)) else {
                 return;
             };
-            let term = *self.term(key).expect("it was found by its term");
             self.stop_service(key);
             verdicts.push(Verdict::Choke(key));
             if !term.is_early {
                 self.join_queue(key, term.round.max(self.round) + 1, 0, term.unused_terms);
             }
-            begun.insert(self.queue.get(&ticket).expect("it was found there").key);
             self.unchoke(ticket, now, verdicts);
+            begun.insert(entitled);
         }
     }
 
@@ -387,6 +377,8 @@ impl Choker {
         } else {
             self.stop_service(key);
             let rounds = term.charged_bytes / self.config.credit_bytes.max(1);
+            // It may join the round that it has just missed: others of its address may be in the queue for
+            // that one already, and a peer that is alone at its address would have fewer turns than they.
             let round = term.round.max(self.round.saturating_sub(1)) + 1;
             self.join_queue(key, round, rounds.saturating_sub(1), unused_terms);
             Some(Verdict::Choke(key))
@@ -503,7 +495,8 @@ impl Choker {
         match self.known(key).service {
             Service::None => self.join_queue(key, self.round + 1, 0, 0),
             Service::Unchoked(_) => self.set_early(key, false),
-            Service::Waiting(_) | Service::Handshaking => {}
+            Service::Waiting(_) => {}
+            Service::Handshaking => unreachable!("interest comes behind the handshake"),
         }
     }
 
@@ -515,11 +508,11 @@ impl Choker {
         held
     }
 
-    /// The peer was given something that needs no slot.
-    pub fn active(&mut self, key: PeerKey, now: Time) {
+    /// The peer was given something at this time.
+    pub fn active(&mut self, key: PeerKey, at: Time) {
         let was_idle = self.known(key).is_idle;
         self.set_idle(key, false);
-        self.known(key).active_at = now;
+        self.known(key).active_at = at;
         self.set_idle(key, was_idle);
     }
 
@@ -593,10 +586,12 @@ impl Choker {
         is_idle_long.then_some((key, CloseReason::IdleAtCapacity))
     }
 
-    /// The one of a crowd that loses least.
+    /// The one of a crowd that loses least, among the next members of the table.
     fn search(&mut self, crowd: Crowd) -> Option<PeerKey> {
         let count = self.members.len().min(SEARCHED_MEMBERS);
-        let indexes = (self.search_from..self.members.len()).chain(0..self.search_from);
+        let first = self.search_from;
+        self.search_from = (first + count) % self.members.len().max(1);
+        let indexes = (first..self.members.len()).chain(0..first);
         let found = indexes.take(count).filter_map(|index| {
             let member = self.members.get(index).copied().flatten()?;
             let loss = match member.service {
@@ -610,7 +605,6 @@ impl Choker {
                 .then_some((loss, index, member.generation))
         });
         let (_, index, generation) = found.min()?;
-        self.search_from = (self.search_from + count) % self.members.len();
         let index = u32::try_from(index).expect("an index of a key");
         Some(PeerKey { index, generation })
     }
@@ -720,6 +714,10 @@ impl Choker {
         member.expect("a connection has begun before anything happens to it")
     }
 
+    fn origin(&self, key: PeerKey) -> Origin {
+        self.member(key).expect("a peer that is connected").origin
+    }
+
     fn term(&self, key: PeerKey) -> Option<&Term> {
         match self.member(key)?.service {
             Service::Unchoked(term) => Some(self.terms.get(term).expect("a slot has a term")),
@@ -748,8 +746,7 @@ impl Choker {
 
     /// `extra_rounds`: how many turns of its address the peer must leave to others.
     fn join_queue(&mut self, key: PeerKey, round: u64, extra_rounds: u64, unused_terms: u8) {
-        let origin = self.known(key).origin;
-        let turn = self.rounds.join(origin, round, extra_rounds, self.round);
+        let turn = (self.rounds).join(self.origin(key), round, extra_rounds, self.round);
         let had_turn = if turn.is_first { 0 } else { HAS_HAD_TURN };
         let ticket = Ticket {
             round: turn.round,
@@ -793,8 +790,8 @@ impl Choker {
         let term = self.terms.insert(term);
         let member = self.known(key);
         member.service = Service::Unchoked(term);
-        let (origin, is_idle) = (member.origin, member.is_idle);
-        self.slots.add(origin);
+        let is_idle = member.is_idle;
+        self.slots.add(self.origin(key));
         self.set_early(key, is_idle);
     }
 
@@ -814,8 +811,7 @@ impl Choker {
                     .remove(&ticket)
                     .expect("a waiting peer is in the queue");
                 assert_eq!(waiter.key, key, "each peer has its own ticket");
-                let origin = self.known(key).origin;
-                self.rounds.leave(origin);
+                self.rounds.leave(self.origin(key));
             }
             Service::Unchoked(_) => self.release_slot(key),
         }
@@ -829,10 +825,9 @@ impl Choker {
             let term = self.terms.remove(term);
             self.clocks.remove(&(term.check_at, key));
             if term.charged_bytes > 0 {
-                self.known(key).active_at = term.used_at;
+                self.active(key, term.used_at);
             }
-            let origin = self.known(key).origin;
-            self.slots.remove(origin);
+            self.slots.remove(self.origin(key));
             self.known(key).service = Service::None;
         }
     }

@@ -17,7 +17,7 @@ pub struct Origin(u64);
 
 /// The first 24 bits of an IPv4 address, or the first 48 of an IPv6 address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-struct Network(u64);
+pub struct Network(u64);
 
 /// Stands before the 32 bits of an IPv4 address: the reserved block `ff00::/8` of multicast addresses, from
 /// which nobody connects.
@@ -54,12 +54,8 @@ pub enum Crowd {
     /// All of one address.
     Address(Origin),
     /// All of one network.
-    Network(CrowdedNetwork),
+    Network(Network),
 }
-
-/// The network of a [`Crowd`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CrowdedNetwork(Network);
 
 impl Crowd {
     /// Returns true if the origin belongs to the crowd.
@@ -67,7 +63,7 @@ impl Crowd {
     pub fn has(self, origin: Origin) -> bool {
         match self {
             Self::Address(address) => address == origin,
-            Self::Network(CrowdedNetwork(network)) => network == origin.network(),
+            Self::Network(network) => network == origin.network(),
         }
     }
 }
@@ -114,7 +110,7 @@ impl Crowds {
         }
         let (count, network) = self.networks.largest()?;
         let share = NETWORK_SHARE * (self.networks.of(&origin.network()) + 1);
-        (count > share).then_some(Crowd::Network(CrowdedNetwork(network)))
+        (count > share).then_some(Crowd::Network(network))
     }
 }
 

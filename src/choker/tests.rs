@@ -756,3 +756,17 @@ fn a_peer_from_elsewhere_takes_a_slot_from_a_crowded_network_at_once() {
         send(&mut choker, newcomer, 16 * 1024, now);
     }
 }
+
+#[test]
+fn a_crowd_far_behind_in_the_table_is_found_by_one_of_the_next_newcomers() {
+    let mut choker = choker(0);
+    let strangers = u32::try_from(2 * SEARCHED_MEMBERS).unwrap();
+    for index in 0..strangers {
+        connected(&mut choker, index, T0);
+    }
+    crowd(&mut choker, strangers..strangers + 9, "9.9.9.9");
+    let losers: Vec<_> = (0..3)
+        .filter_map(|_| choker.give_way(origin(1 << 20), T0))
+        .collect();
+    assert_eq!(losers.len(), 1, "{losers:?}");
+}
