@@ -22,8 +22,9 @@ use crate::wire::message::{InfoHash, Message, PeerId, Request};
 /// peer: each request that is refused costs as many bytes as it brought.
 pub const CONTROL_LIMIT_BYTES: usize = 16 * 1024;
 
-/// Messages after which a peer is closed that brought nobody anything: requests that are refused, changes
-/// of interest, extension handshakes, refused metadata. A block that is sent forgives all. Clients send
+/// Messages after which a peer is closed that brought nobody anything: requests that are refused, cancels,
+/// changes of interest, extended messages other than a request for metadata that is served. A block that is
+/// sent forgives all. Clients send
 /// as many as a full queue when they are choked, and some hundred changes of interest in their life.
 const FUTILE_MAX: u16 = 10_000;
 

@@ -215,7 +215,7 @@ impl Connection {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::peer::session::{Event, Introduction};
     use crate::torrent::layout::Shape;
@@ -223,7 +223,7 @@ mod tests {
     use crate::wire::message::PeerId;
 
     /// A connection whose peer has said its handshake, is unchoked and waits for one block.
-    fn connection() -> Connection {
+    pub(crate) fn connection() -> Connection {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stream = TcpStream::connect(address).unwrap();

@@ -23,6 +23,10 @@ use crate::peer::key::PeerKey;
 use crate::peer::session::Phase;
 use crate::wire::message::InfoHash;
 
+/// Connections that may be closing while others have taken their places: they keep their descriptors for
+/// some turns when many close at the same time.
+pub(super) const CLOSING_MAX: usize = 64;
+
 /// The connections.
 pub(super) struct Connections {
     slab: Slab<Connection>,
@@ -188,8 +192,11 @@ impl Connections {
         address: IpAddr,
         shared: &mut Shared,
     ) -> Result<(), CloseReason> {
-        if self.has_share(address, &shared.choker) {
+        if self.has_too_many_from(address, &shared.choker) {
             return Err(CloseReason::TooManyFromAddress);
+        }
+        if self.slab.len() >= self.max + CLOSING_MAX {
+            return Err(CloseReason::AtCapacity);
         }
         if self.is_at_capacity() {
             let loser = shared.choker.give_way(Origin::of(address), shared.now);
@@ -200,7 +207,7 @@ impl Connections {
     }
 
     /// Returns true if there are as many connections with this address as there may be.
-    pub(super) fn has_share(&self, address: IpAddr, choker: &Choker) -> bool {
+    pub(super) fn has_too_many_from(&self, address: IpAddr, choker: &Choker) -> bool {
         choker.connections_from(Origin::of(address)) >= self.max_per_address
     }
 }

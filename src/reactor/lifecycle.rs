@@ -10,6 +10,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use signal_hook_mio::v1_0::Signals;
 
+use super::connections::CLOSING_MAX;
 use super::connections::Connections;
 use super::host::Host;
 use super::hung::HungDisks;
@@ -38,10 +39,10 @@ use crate::timers::Time;
 use crate::tracker::announcer;
 use crate::workers::{DISKS, wake};
 
-/// Descriptors that are not for peers: listeners, epoll, the waker, logs, sockets to trackers, and
-/// the files that reader threads open for a moment. Mapped content needs none.
+/// Descriptors that are not for peers: listeners, epoll, the waker, logs, connections that are closing,
+/// sockets to trackers, and the files that reader threads open for a moment. Mapped content needs none.
 const RESERVED_DESCRIPTORS: usize =
-    64 + 2 * DISKS * (StorageLimits::DEFAULT.readers + LOADERS) + announcer::TOKENS;
+    64 + CLOSING_MAX + 2 * DISKS * (StorageLimits::DEFAULT.readers + LOADERS) + announcer::TOKENS;
 
 /// How long a stop may take: a block of 16 KiB goes over any usable line in that time.
 const STOP_MS: u64 = 3_000;

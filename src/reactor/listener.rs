@@ -234,12 +234,7 @@ impl BoundAddress {
         // Accepted connections inherit it, so that the next run can bind while they are in TIME_WAIT.
         // No other process can have listened meanwhile.
         let listens = socket.set_reuse_address(true);
-        // Accepted connections inherit this as well.
-        let is_bounded = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
-        match listens
-            .and(is_bounded)
-            .and_then(|()| socket.listen(BACKLOG))
-        {
+        match listens.and_then(|()| socket.listen(BACKLOG)) {
             Ok(()) => Ok(Listener {
                 tcp: TcpListener::from_std(socket.into()),
                 udp,
@@ -384,6 +379,7 @@ pub(super) fn prepare(stream: &TcpStream, connected: usize) {
     };
     // Unread socket buffers belong to the kernel, and thousands of slow peers fill them.
     socket.set_tcp_notsent_lowat(low_water_bytes).ok();
+    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).ok();
 }
 
 #[cfg(test)]
@@ -401,5 +397,14 @@ mod tests {
             prepare(&stream, connected);
             assert_eq!(SockRef::from(&stream).tcp_notsent_lowat().unwrap(), bytes);
         }
+    }
+
+    #[test]
+    fn the_kernel_holds_little_of_what_is_not_read() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        prepare(&stream, 0);
+        let held_bytes = SockRef::from(&stream).recv_buffer_size().unwrap();
+        assert_eq!(held_bytes, 2 * RECEIVE_BUFFER_BYTES);
     }
 }

@@ -50,6 +50,7 @@ use self::loading::{LoadOutcome, PendingLoad};
 use self::outbox::Gathered;
 use self::reload::Reload;
 use self::report::{Report, StatusService};
+use self::run_queue::RunQueue;
 use self::shared::{Process, Shared};
 use self::signals::SignalRequest;
 pub use self::signals::catch as catch_signals;
@@ -406,28 +407,22 @@ impl Reactor {
     /// Receives from those with little first, then from those with much, each once at most.
     fn receive(&mut self) {
         let (little, much) = self.connections.run_queue.receivers();
-        let began = Instant::now();
-        for _ in 0..little {
-            if began.elapsed() >= TIME_FOR_EACH_STEP {
-                break;
-            }
-            let key = self.connections.run_queue.next_receiver();
-            self.receive_from(key.expect("only here they become fewer"));
-        }
-        let began = Instant::now();
-        for _ in 0..much {
-            if began.elapsed() >= TIME_FOR_EACH_STEP {
-                break;
-            }
-            let key = self.connections.run_queue.next_receiver_of_more();
-            self.receive_from(key.expect("only here they become fewer"));
-        }
+        self.receive_from(little, RunQueue::next_receiver);
+        self.receive_from(much, RunQueue::next_receiver_of_more);
     }
 
-    fn receive_from(&mut self, key: PeerKey) {
-        if !self.connections.defer(key) {
-            self.connections
-                .visit(key, &mut self.shared, Connection::receive);
+    fn receive_from(&mut self, count: usize, next: fn(&mut RunQueue) -> Option<PeerKey>) {
+        let began = Instant::now();
+        for _ in 0..count {
+            if began.elapsed() >= TIME_FOR_EACH_STEP {
+                break;
+            }
+            let key = next(&mut self.connections.run_queue);
+            let key = key.expect("only here they become fewer");
+            if !self.connections.defer(key) {
+                self.connections
+                    .visit(key, &mut self.shared, Connection::receive);
+            }
         }
     }
 
@@ -597,7 +592,7 @@ impl Reactor {
         let ip = address.ip();
         let connections = &self.connections;
         let is_full =
-            connections.is_at_capacity() || connections.has_share(ip, &self.shared.choker);
+            connections.is_at_capacity() || connections.has_too_many_from(ip, &self.shared.choker);
         if is_full || connections.has_peer(ip, &info_hash, &self.shared.choker) {
             return;
         }

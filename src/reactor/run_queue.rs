@@ -131,3 +131,27 @@ impl RunQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::tests::connection;
+    use super::*;
+
+    #[test]
+    fn connections_with_much_to_receive_come_after_all_others() {
+        let mut queue = RunQueue::default();
+        for (index, has_filled_buffer) in [(0, true), (1, false), (2, true), (3, false)] {
+            let mut connection = connection();
+            connection.key.index = index;
+            connection.transport.set_readable();
+            connection.queued.has_filled_buffer = has_filled_buffer;
+            queue.enqueue(&mut connection, Time(0));
+            queue.enqueue(&mut connection, Time(0));
+        }
+        assert_eq!(queue.receivers(), (2, 2));
+        let little = [(); 3].map(|()| queue.next_receiver().map(|key| key.index));
+        assert_eq!(little, [Some(1), Some(3), None]);
+        let much = [(); 3].map(|()| queue.next_receiver_of_more().map(|key| key.index));
+        assert_eq!(much, [Some(0), Some(2), None]);
+    }
+}

@@ -258,6 +258,42 @@ fn a_peer_that_provokes_answers_and_takes_none_is_backlogged() {
 }
 
 #[test]
+fn every_kind_of_futile_message_ends_a_peer_in_the_end_and_a_block_forgives_all() {
+    let kinds = [
+        Message::Request(block(0)),
+        Message::Cancel(block(0)),
+        Message::Interested,
+        Message::NotInterested,
+        Message::Extended {
+            id: 0,
+            payload: b"de",
+        },
+    ];
+    for message in kinds {
+        let mut peer = open_peer(true);
+        for _ in 0..FUTILE_MAX {
+            say(&mut peer, message).unwrap();
+            while peer.has_control() {
+                take_control(&mut peer);
+            }
+        }
+        assert_eq!(say(&mut peer, message), Err(CloseReason::Flooded));
+    }
+
+    let mut peer = open_peer(true);
+    for _ in 0..FUTILE_MAX {
+        say(&mut peer, Message::Interested).unwrap();
+    }
+    peer.unchoke();
+    say(&mut peer, Message::Request(block(0))).unwrap();
+    while peer.has_control() {
+        take_control(&mut peer);
+    }
+    peer.handle_sent(13 + 16 * 1024);
+    say(&mut peer, Message::Interested).unwrap();
+}
+
+#[test]
 fn a_large_bitfield_of_ours_is_no_backlog() {
     let mut peer = Peer::default();
     peer.handle_handshake([0; 8], INFO_HASH, OURS);

@@ -159,6 +159,45 @@ fn a_handshake_may_be_cut_anywhere_while_the_torrent_is_loaded() {
 }
 
 #[test]
+fn a_peer_that_floods_is_received_from_in_parts_and_marked() {
+    let mut rig = Rig::new();
+    let (mut connection, mut theirs) = rig.connect(key(0));
+    theirs.write_all(&rig.handshake()).unwrap();
+    receive(&mut connection, &mut rig.shared);
+    let (outcome, _) = rig.finished();
+    let torrent = outcome.result.unwrap().unwrap();
+    connection.resume(&torrent, &mut rig.shared).unwrap();
+    receive(&mut connection, &mut rig.shared);
+    assert!(
+        !connection.queued.has_filled_buffer,
+        "a handshake is little"
+    );
+    theirs
+        .write_all(&vec![0; RECEIVE_AT_ONCE_BYTES + 400])
+        .unwrap();
+    // The kernel may not have all of it at first.
+    let mut parts = 0;
+    while !connection.queued.has_filled_buffer {
+        assert!(parts < 1000, "it is never filled");
+        parts += 1;
+        theirs.write_all(&[0; 4]).unwrap();
+        receive(&mut connection, &mut rig.shared);
+    }
+    assert!(
+        connection.wants_to_receive(),
+        "the rest is for the next turn"
+    );
+}
+
+#[test]
+fn few_pieces_of_metadata_are_read_at_a_time() {
+    let mut rig = Rig::new();
+    assert!(rig.shared.has_budget_for_metadata());
+    rig.shared.process.metadata_reading = 64;
+    assert!(!rig.shared.has_budget_for_metadata());
+}
+
+#[test]
 fn whoever_asks_for_a_torrent_that_is_being_loaded_joins() {
     let mut rig = Rig::new();
     let peers: Vec<_> = (0..3)
