@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use hekate::rate::{Burst, RateLimiter};
+use hekate::timers::Time;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -14,11 +16,11 @@ use crate::frames::{CHOKE, Frames, UNCHOKE};
 
 /// What all attackers together send in a second at most: a line of 400 Mbit/s. An attacker has a
 /// machine of his own; here he has half of the seeder's.
-const SENT_BYTES_PER_SECOND: f64 = 50e6;
+const SENT_BYTES_PER_SECOND: u64 = 50_000_000;
 /// Connections that are opened in a second at most, as from a machine that scans.
-const CONNECTS_PER_SECOND: f64 = 2000.0;
+const CONNECTS_PER_SECOND: u64 = 2_000;
 /// Small ones, of the same line.
-const SENT_DATAGRAMS_PER_SECOND: f64 = 200e3;
+const SENT_DATAGRAMS_PER_SECOND: u64 = 200_000;
 /// A place that was lost is tried again so soon.
 const RECONNECT_AFTER: Duration = Duration::from_millis(50);
 /// So much of a flood is sent to one before the next one's turn, and read at once.
@@ -62,36 +64,21 @@ struct Attacker {
     reconnect_at: Instant,
 }
 
-/// A rate, with a burst of a tenth of a second.
-struct Bucket {
-    per_second: f64,
-    left: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn new(per_second: f64) -> Bucket {
-        Bucket {
-            per_second,
-            left: per_second / 10.0,
-            at: Instant::now(),
-        }
-    }
-
-    fn fill(&mut self, now: Instant) {
-        self.left += (now - self.at).as_secs_f64() * self.per_second;
-        self.left = self.left.min(self.per_second / 10.0);
-        self.at = now;
-    }
-}
+/// What a crowd may have saved up.
+const BURST: Burst = Burst {
+    ms: 100,
+    min_units: 1,
+};
 
 /// The attack that goes on, and what all attackers share.
 struct Crowd<'a> {
     attack: &'a Attack,
     target: &'a Target,
     flood: Vec<u8>,
-    connects: Bucket,
-    line: Bucket,
+    connects: RateLimiter,
+    line: RateLimiter,
+    /// Milliseconds since the attack began.
+    time: Time,
     stats: &'a Stats,
 }
 
@@ -117,12 +104,14 @@ pub(crate) fn attack(
         attack,
         target,
         flood: (attack.flood)(target),
-        connects: Bucket::new(CONNECTS_PER_SECOND),
-        line: Bucket::new(SENT_BYTES_PER_SECOND),
+        connects: RateLimiter::new(Some(CONNECTS_PER_SECOND), BURST, Time(0)),
+        line: RateLimiter::new(Some(SENT_BYTES_PER_SECOND), BURST, Time(0)),
+        time: Time(0),
         stats,
     };
     let mut buffer = vec![0; 256 * 1024];
     let mut first = 0;
+    let began = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         poll.poll(&mut events, Some(TICK))?;
         let now = Instant::now();
@@ -142,16 +131,15 @@ pub(crate) fn attack(
                 attacker.disconnect(now, stats);
             }
         }
-        crowd.connects.fill(now);
-        crowd.line.fill(now);
+        crowd.time = Time((now - began).as_millis() as u64);
         // Each turn begins with another one, so that the line is shared.
         first = (first + 1) % sources.len().max(1);
         for number in (first..sources.len()).chain(0..first) {
             let attacker = &mut attackers[number];
             if attacker.stream.is_some() {
                 attacker.advance(&mut crowd, now, &mut buffer);
-            } else if now >= attacker.reconnect_at && crowd.connects.left >= 1.0 {
-                crowd.connects.left -= 1.0;
+            } else if now >= attacker.reconnect_at && crowd.connects.available(crowd.time) > 0 {
+                crowd.connects.take(1);
                 attacker.connect(&crowd, now, poll.registry(), Token(number))?;
             }
         }
@@ -178,15 +166,15 @@ fn flood_datagrams(
             Ok(socket)
         })
         .collect::<io::Result<_>>()?;
-    let mut line = Bucket::new(SENT_DATAGRAMS_PER_SECOND);
+    let mut line = RateLimiter::new(Some(SENT_DATAGRAMS_PER_SECOND), BURST, Time(0));
+    let began = Instant::now();
     let mut buffer = [0; 2048];
     while !stop.load(Ordering::Relaxed) {
         for (socket, source) in sockets.iter().zip(sources) {
-            while line.left < 1.0 {
+            while line.available(Time(began.elapsed().as_millis() as u64)) == 0 {
                 std::thread::sleep(TICK);
-                line.fill(Instant::now());
             }
-            line.left -= 1.0;
+            line.take(1);
             if let Ok(count) = socket.send_to(&datagram, seeder(*source)) {
                 stats.sent_bytes.fetch_add(count as u64, Ordering::Relaxed);
             }
@@ -199,13 +187,20 @@ fn flood_datagrams(
     Ok(())
 }
 
-fn open_socket(source: IpAddr, seeder: SocketAddr, reads: Reads) -> io::Result<TcpStream> {
+/// A socket of one source, which is not connected yet.
+pub(crate) fn bound_socket(source: IpAddr) -> io::Result<Socket> {
+    let address = SocketAddr::new(source, 0);
     let socket = Socket::new(
-        Domain::for_address(seeder),
+        Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    socket.bind(&SocketAddr::new(source, 0).into())?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn open_socket(source: IpAddr, seeder: SocketAddr, reads: Reads) -> io::Result<TcpStream> {
+    let socket = bound_socket(source)?;
     socket.set_nonblocking(true)?;
     if reads != Reads::All {
         socket.set_recv_buffer_size(UNREAD_BYTES)?;
@@ -336,7 +331,7 @@ impl Attacker {
         let Some(stream) = &mut self.stream else {
             return;
         };
-        if !self.writable || crowd.line.left <= 0.0 {
+        if !self.writable || crowd.line.available(crowd.time) == 0 {
             return;
         }
         let mut step = STEP_BYTES;
@@ -353,7 +348,7 @@ impl Attacker {
             }
             match stream.write(bytes) {
                 Ok(count) => {
-                    crowd.line.left -= count as f64;
+                    crowd.line.take(count as u64);
                     step -= count;
                     let sent = &crowd.stats.sent_bytes;
                     sent.fetch_add(count as u64, Ordering::Relaxed);

@@ -4,9 +4,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
-
 use crate::attacks::Target;
+use crate::crowd::bound_socket;
 use crate::leecher::{FAST_AND_EXTENDED, handshake, interested, message, request};
 
 const BLOCK: u32 = 16 * 1024;
@@ -227,19 +226,13 @@ impl Connection<'_> {
     /// The slot is lost, or the connection.
     fn choked(&mut self, outcome: &mut Outcome) {
         if let Some(since) = self.unchoked_at.take() {
-            outcome.unchoked +=
-                Instant::now().saturating_duration_since(since.max(self.counted_from));
+            outcome.unchoked += self.counted(since);
         }
     }
 }
 
 fn connect(source: IpAddr, seeder: SocketAddr, end: Instant) -> io::Result<TcpStream> {
-    let socket = Socket::new(
-        Domain::for_address(seeder),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.bind(&SocketAddr::new(source, 0).into())?;
+    let socket = bound_socket(source)?;
     socket.connect_timeout(&seeder.into(), left(end)?)?;
     let stream: TcpStream = socket.into();
     stream.set_nodelay(true)?;
