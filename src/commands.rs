@@ -22,7 +22,6 @@ use crate::library::verify::report::{self, Sums};
 use crate::library::verify::{self, Subject};
 use crate::progress::{self, Expected};
 use crate::torrent::printable::{Printable, Visible};
-use crate::tracker::url::TrackerUrl;
 
 /// Time-out of the daemon, which answers within a turn of its loop.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -134,7 +133,7 @@ pub fn list(config: &Config) -> Result<(), String> {
         written.map_err(|error| format!("standard output: {error}"))
     };
     let uses_own_trackers = !config.trackers.disabled && config.trackers.override_url.is_none();
-    // Whether a list has a tracker that can be used: torrents share few lists.
+    // Whether a list has a tracker that may be announced to: torrents share few lists.
     let mut is_announced: HashMap<TrackerListNo, bool> = HashMap::new();
     for entry in index.entries() {
         let entry = entry.map_err(|error| error.to_string())?;
@@ -153,7 +152,7 @@ pub fn list(config: &Config) -> Result<(), String> {
                 let tiers = index.trackers(entry.trackers);
                 let tiers = tiers.map_err(|error| error.to_string())?;
                 let mut urls = tiers.iter().flatten();
-                let found = urls.any(|url| TrackerUrl::parse(url).is_ok());
+                let found = urls.any(|url| config.trackers.access.parse(url).is_ok());
                 is_announced.insert(entry.trackers, found);
                 found
             }

@@ -276,10 +276,11 @@ fn trackers_that_cannot_be_used_are_named_once_without_their_passkeys() {
         TorrentBuilder::new(72).announce(&["wss://web.example/secret", "http://me:secret@/x", ""]);
     let mut scene = Scene::seeding(&torrent, &[]);
     let hash = scene.sample.info_hash_hex();
-    let web = format!("not an http, https or udp URL; the first torrent with it is {hash}");
+    let web = "cannot be used: not an http, https or udp URL";
+    let web = format!("{web}; the first torrent with it is {hash}");
     poll_until(Duration::from_secs(20), || {
         let text = scene.get("/status.txt");
-        let line = format!("tracker   wss://web.example/… cannot be used: {web}\n");
+        let line = format!("tracker   wss://web.example/… {web}\n");
         text.contains(&line).then_some(()).ok_or(text)
     });
     assert_eq!(scene.metric("hekate_trackers_unusable"), 2.0);

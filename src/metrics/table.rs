@@ -156,10 +156,10 @@ metrics! {
     Gauge "hekate_tracker_up", "", TrackerUp,
         "1 when the `tracker` answers", "0 for hours";
     Gauge "hekate_torrents_unannounced", "library.unannounced", Value(|s| s.trackers.unannounced),
-        "Torrents that are announced to nobody: they name no tracker, or none that can be used",
+        "Torrents that are announced to nobody: they name no tracker, or none that can be used and is allowed",
         "it is not 0, and you expect trackers: `hekate seed --list` names them";
     Gauge "hekate_trackers_unusable", "trackers_unusable.count", Value(|s| s.trackers.unusable),
-        "Tracker URLs of torrents that cannot be used, each server once, 1,000 at most", "";
+        "Tracker URLs of torrents that cannot be used or are not allowed, each server once, 1,000 at most", "";
     Gauge "hekate_trackers_not_allowed", "trackers_not_allowed", Value(|s| s.trackers.not_allowed),
         "Trackers that torrents name or that redirects lead to, and that `--trackers` does not allow", "";
     Gauge "hekate_tracker_torrents", "torrents", Tracker(|sums| sums.torrents),

@@ -105,11 +105,11 @@ pub struct TrackerFigures {
 pub struct Trackers {
     /// Those with figures of their own, at most [`MAX_NAMED`].
     pub named: Vec<TrackerFigures>,
-    /// The number of all that may not be announced to.
+    /// The number of all that may not be announced to, with those of the URLs below.
     pub not_allowed: u64,
     /// Torrents without a tracker that can be used.
     pub unannounced: u64,
-    /// The number of URLs that cannot be used, each server once.
+    /// The number of URLs that cannot be used or are not allowed, each server once.
     pub unusable: u64,
     /// Some of them without passkeys, and why not.
     pub unusable_first: Vec<(String, String)>,

@@ -194,7 +194,7 @@ function renderTrackers(status) {
     row.lastChild.colSpan = 8;
     rows.push(row);
   };
-  for (const { tracker, why } of status.trackers_unusable.first) words(tracker, `cannot be used: ${why}`);
+  for (const { tracker, why } of status.trackers_unusable.first) words(tracker, why);
   if (status.library.unannounced > 0) words("none", `${count(status.library.unannounced)} torrents name none that can be used`);
   if (others.trackers > 0) rows.push(...trackerRows(others, `${count(others.trackers)} others`, cell("td", ""), ""));
   at("no-trackers").hidden = rows.length > 0;

@@ -260,7 +260,7 @@ fn tracker_lines(trackers: &Trackers) -> String {
     let lines = shown.iter().map(|tracker| tracker_line(tracker));
     let mut lines: String = lines.collect();
     for (url, why) in trackers.unusable_first.iter().take(TRACKERS_IN_TEXT) {
-        lines.push_str(&format!("tracker   {url} cannot be used: {why}\n"));
+        lines.push_str(&format!("tracker   {url} {why}\n"));
     }
     if trackers.unannounced > 0 {
         let torrents = trackers.unannounced;

@@ -33,7 +33,10 @@ fn snapshot() -> Snapshot {
             not_allowed: 9,
             unannounced: 10,
             unusable: 11,
-            unusable_first: vec![("wss://d.example/…".to_owned(), "why".to_owned())],
+            unusable_first: vec![(
+                "wss://d.example/…".to_owned(),
+                "cannot be used: why".to_owned(),
+            )],
             named: vec![
                 tracker("udp://b.example:6969", "b.example", TrackerState::Up, 100),
                 tracker(

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::url::{Site, UrlError, is_global, parse_host};
+use super::url::{Site, TrackerUrl, UrlError, is_global, parse_host};
 
 /// The trackers that are announced to (`--trackers`).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -92,6 +92,17 @@ pub enum Refusal {
     NotPublic(IpAddr),
 }
 
+/// Why nothing is announced to the URL of a torrent.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unusable {
+    /// It is not the URL of a tracker.
+    #[error("cannot be used: {0}")]
+    Invalid(#[from] UrlError),
+    /// Its tracker may not be announced to.
+    #[error("is not allowed: {0}")]
+    Refused(#[from] Refusal),
+}
+
 /// Which trackers may be announced to.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Access {
@@ -106,11 +117,34 @@ impl Access {
         self.named.iter().any(|host| host.has(site))
     }
 
-    /// Why a tracker at that site is refused, wherever its addresses are. Its name is not even resolved.
+    /// Parses the URL of a tracker that may be announced to, as far as the URL tells.
+    ///
+    /// # Errors
+    /// Why nothing is announced to it.
+    pub fn parse(&self, text: &str) -> Result<TrackerUrl, Unusable> {
+        let url = TrackerUrl::parse(text)?;
+        match self.refuse(&url.site) {
+            Some(refusal) => Err(refusal.into()),
+            None => Ok(url),
+        }
+    }
+
+    /// Why a tracker at that site is refused, as far as the site tells: wherever its name leads, or
+    /// because it is an address.
     #[must_use]
     pub fn refuse(&self, site: &Site) -> Option<Refusal> {
-        let is_refused = self.mode == AccessMode::List && !self.names(site);
-        is_refused.then_some(Refusal::NotNamed)
+        if self.names(site) {
+            return None;
+        }
+        match self.mode {
+            AccessMode::Any => None,
+            AccessMode::List => Some(Refusal::NotNamed),
+            AccessMode::Public => {
+                let address = site.host.parse().ok();
+                let special = address.filter(|address| !is_global(*address));
+                special.map(Refusal::NotPublic)
+            }
+        }
     }
 
     /// Removes the addresses of a site that are not used, to which its name was resolved. Returns why,
@@ -185,6 +219,24 @@ mod tests {
         assert!(list.refuse(&site("http://10.0.0.1/")).is_some());
         for mode in [AccessMode::Any, AccessMode::Public] {
             assert_eq!(access(mode, &[]).refuse(&site("http://a/")), None);
+        }
+    }
+
+    #[test]
+    fn an_address_is_judged_without_a_resolver() {
+        let public = access(AccessMode::Public, &["10.0.0.1"]);
+        for (url, refused) in [
+            ("http://10.0.0.2/", Some("10.0.0.2")),
+            ("http://[::1]/", Some("::1")),
+            ("http://10.0.0.1/", None),
+            ("http://1.1.1.1/", None),
+            // Only the system's resolver knows that it is an address.
+            ("http://0x7f.1/", None),
+        ] {
+            let refused = refused.map(|address| Refusal::NotPublic(address.parse().unwrap()));
+            assert_eq!(public.refuse(&site(url)), refused, "{url}");
+            let any = access(AccessMode::Any, &[]);
+            assert_eq!(any.refuse(&site(url)), None, "{url}");
         }
     }
 

@@ -128,9 +128,8 @@ struct Tracker {
     retry_at: Time,
     /// Announces that are not urgent wait until then, so that they leave in batches.
     gathers_until: Time,
-    /// Why it may not be announced to, and whether the log has said so with a torrent.
+    /// Why it may not be announced to at the addresses to which its name was resolved.
     refusal: Option<Refusal>,
-    is_refusal_said: bool,
 }
 
 impl Tracker {
@@ -144,7 +143,6 @@ impl Tracker {
             retry_at: now,
             gathers_until: now,
             refusal: None,
-            is_refusal_said: false,
         }
     }
 
@@ -206,7 +204,7 @@ pub struct Announcer {
     udp: UdpTransport,
     redirects: Redirects,
     report: Report,
-    /// How many trackers may not be announced to.
+    /// How many trackers may not be announced to at their addresses.
     not_allowed: u64,
     /// Peers that trackers have named since [`Announcer::take_peers`].
     peers: Vec<(InfoHash, SocketAddr)>,
@@ -276,27 +274,26 @@ impl Announcer {
     fn intern(&mut self, announce: &Arc<[Vec<String>]>, torrent: InfoHash, now: Time) -> ListId {
         let mut skipped = Vec::new();
         let announce = self.config.override_with.as_ref().unwrap_or(announce);
-        let list = self.schedule.intern(announce, &mut skipped);
+        let access = &self.config.access;
+        let list = self.schedule.intern(announce, access, &mut skipped);
         for reason in skipped {
             match reason {
-                SkippedUrl::Invalid { url, error } => self.report.unusable(url, error, torrent),
+                SkippedUrl::Unusable { url, why } => self.report.unusable(url, why, torrent),
                 SkippedUrl::TooMany => log::warn!("{torrent}: tracker skipped: too many trackers"),
             }
         }
-        self.add_trackers(now);
+        self.add_trackers(Some(torrent), now);
         list
     }
 
-    /// Adds those trackers that have been given an id.
-    fn add_trackers(&mut self, now: Time) {
+    /// Adds those trackers that have been given an id, by a torrent or by a redirect.
+    fn add_trackers(&mut self, torrent: Option<InfoHash>, now: Time) {
         let sites = self.schedule.lists().sites();
         for (_, site) in sites.iter().skip(self.trackers.len()) {
-            let mut tracker = Tracker::new(site, 0, self.config.max_per_second, now);
-            tracker.refusal = self.config.access.refuse(site);
-            self.not_allowed += u64::from(tracker.refusal.is_some());
+            let tracker = Tracker::new(site, 0, self.config.max_per_second, now);
             self.trackers.push(tracker);
             self.redirects.add();
-            self.report.add(site);
+            self.report.add(site, torrent);
         }
     }
 
@@ -480,10 +477,11 @@ impl Announcer {
                 .figures_of(*id, state, self.current(*id, now), now)
         });
         let connections = self.http.open_count() as u64;
+        let figures = self.report.figures(named.collect(), connections);
         Trackers {
-            not_allowed: self.not_allowed,
+            not_allowed: self.not_allowed + figures.not_allowed,
             unannounced: self.schedule.lists().unannounced(),
-            ..self.report.figures(named.collect(), connections)
+            ..figures
         }
     }
 

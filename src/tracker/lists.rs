@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::url::{Site, TrackerUrl, UrlError, masked};
+use super::access::{Access, Unusable};
+use super::url::{Site, masked};
 
 /// Different trackers of one process. A library has tens, or hundreds when it was gathered from
 /// everywhere; each costs some hundred bytes and, at times, a connection. Also the trackers of one
@@ -97,12 +98,12 @@ struct TrackerList {
 /// Why a URL of a list is not used.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SkippedUrl {
-    /// It is not the URL of a tracker.
-    Invalid {
+    /// Nothing is announced to it.
+    Unusable {
         /// What may be shown of it, see [`masked`].
         url: String,
         /// Why not.
-        error: UrlError,
+        why: Unusable,
     },
     /// There are [`MAX_TRACKERS`] already.
     TooMany,
@@ -122,9 +123,14 @@ pub struct TrackerLists {
 }
 
 impl TrackerLists {
-    /// The id of a list. A new one is parsed, and URLs that cannot be used are appended to `skipped`.
-    /// It is forgotten when the last torrent that holds it releases it.
-    pub fn intern(&mut self, tiers: &Arc<[Vec<String>]>, skipped: &mut Vec<SkippedUrl>) -> ListId {
+    /// The id of a list. A new one is parsed, and URLs that cannot be used or that `access` refuses are
+    /// appended to `skipped`. It is forgotten when the last torrent that holds it releases it.
+    pub fn intern(
+        &mut self,
+        tiers: &Arc<[Vec<String>]>,
+        access: &Access,
+        skipped: &mut Vec<SkippedUrl>,
+    ) -> ListId {
         if let Some(&list) = self.by_tiers.get(tiers) {
             return list;
         }
@@ -137,7 +143,7 @@ impl TrackerLists {
                 skipped.push(SkippedUrl::TooMany);
                 break;
             }
-            match TrackerUrl::parse(text) {
+            match access.parse(text) {
                 Ok(url) => match self.tracker(url.site) {
                     Some(tracker) => {
                         self.unlisted.remove(&tracker);
@@ -149,9 +155,9 @@ impl TrackerLists {
                     }
                     None => skipped.push(SkippedUrl::TooMany),
                 },
-                Err(error) => {
+                Err(why) => {
                     let url = masked(text);
-                    skipped.push(SkippedUrl::Invalid { url, error });
+                    skipped.push(SkippedUrl::Unusable { url, why });
                 }
             }
         }
@@ -264,6 +270,8 @@ impl TrackerLists {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tracker::access::{AccessMode, Refusal};
+    use crate::tracker::url::{TrackerUrl, UrlError};
 
     fn tiers(tiers: &[&[&str]]) -> Arc<[Vec<String>]> {
         let owned = |tier: &&[&str]| tier.iter().map(|url| (*url).to_owned()).collect();
@@ -285,14 +293,14 @@ mod tests {
             &["http://a/announce", "wss://b", "HTTP://A:80/announce"],
             &["udp://c:1/announce", "", " ", "http://a/other"],
         ]);
-        let list = lists.intern(&tiers, &mut skipped);
+        let list = lists.intern(&tiers, &Access::default(), &mut skipped);
         assert_eq!(
             shown(&lists, list),
             [(0, "/announce"), (1, "/announce"), (0, "/other")]
         );
         let url = "wss://b".to_owned();
-        let error = UrlError::Scheme;
-        assert_eq!(skipped, [SkippedUrl::Invalid { url, error }]);
+        let why = UrlError::Scheme.into();
+        assert_eq!(skipped, [SkippedUrl::Unusable { url, why }]);
         assert_eq!(lists.sites().len(), 2);
     }
 
@@ -301,15 +309,18 @@ mod tests {
         let mut lists = TrackerLists::default();
         let mut skipped = Vec::new();
         let one = tiers(&[&["http://a/x"]]);
-        let list = lists.intern(&one, &mut skipped);
+        let list = lists.intern(&one, &Access::default(), &mut skipped);
         lists.hold(list);
-        assert_eq!(lists.intern(&tiers(&[&["http://a/x"]]), &mut skipped), list);
+        assert_eq!(
+            lists.intern(&tiers(&[&["http://a/x"]]), &Access::default(), &mut skipped),
+            list
+        );
         lists.hold(list);
         lists.release(list);
-        assert_eq!(lists.intern(&one, &mut skipped), list);
+        assert_eq!(lists.intern(&one, &Access::default(), &mut skipped), list);
         lists.release(list);
         assert!(!lists.lists.contains(list.0 as usize));
-        let other = lists.intern(&tiers(&[&["http://a/y"]]), &mut skipped);
+        let other = lists.intern(&tiers(&[&["http://a/y"]]), &Access::default(), &mut skipped);
         assert_eq!((other, shown(&lists, other)), (list, vec![(0, "/y")]));
     }
 
@@ -317,9 +328,17 @@ mod tests {
     fn torrents_without_a_tracker_are_counted() {
         let mut lists = TrackerLists::default();
         let mut skipped = Vec::new();
-        let none = lists.intern(&tiers(&[]), &mut skipped);
-        let unusable = lists.intern(&tiers(&[&["wss://a", ""]]), &mut skipped);
-        let usable = lists.intern(&tiers(&[&["wss://a", "http://a"]]), &mut skipped);
+        let none = lists.intern(&tiers(&[]), &Access::default(), &mut skipped);
+        let unusable = lists.intern(
+            &tiers(&[&["wss://a", ""]]),
+            &Access::default(),
+            &mut skipped,
+        );
+        let usable = lists.intern(
+            &tiers(&[&["wss://a", "http://a"]]),
+            &Access::default(),
+            &mut skipped,
+        );
         for list in [none, none, unusable, usable] {
             lists.hold(list);
         }
@@ -331,11 +350,34 @@ mod tests {
     }
 
     #[test]
+    fn a_tracker_that_may_not_be_announced_to_is_none() {
+        let access = Access {
+            mode: AccessMode::List,
+            named: vec!["a".parse().unwrap()],
+        };
+        let mut lists = TrackerLists::default();
+        let mut skipped = Vec::new();
+        let both = tiers(&[&["http://b/secret", "http://a/x"]]);
+        let both = lists.intern(&both, &access, &mut skipped);
+        let none = lists.intern(&tiers(&[&["http://b/secret"]]), &access, &mut skipped);
+        assert_eq!(shown(&lists, both), [(0, "/x")]);
+        assert_eq!((lists.trackers(none).len(), lists.sites().len()), (0, 1));
+        let url = "http://b/…".to_owned();
+        let why = Refusal::NotNamed.into();
+        let refused = SkippedUrl::Unusable { url, why };
+        assert_eq!(skipped, [refused.clone(), refused]);
+    }
+
+    #[test]
     fn the_id_of_a_site_that_no_list_names_is_reused_until_a_list_names_it() {
         let mut lists = TrackerLists::default();
         let site = |url: &str| TrackerUrl::parse(url).unwrap().site;
         let (a, b, c) = (site("http://a/"), site("http://b/"), site("http://c/"));
-        lists.intern(&tiers(&[&["http://a/x"]]), &mut Vec::new());
+        lists.intern(
+            &tiers(&[&["http://a/x"]]),
+            &Access::default(),
+            &mut Vec::new(),
+        );
         assert_eq!(
             (lists.add_unlisted(&a), lists.add_unlisted(&b)),
             (Some(TrackerId(0)), Some(TrackerId(1)))
@@ -343,7 +385,11 @@ mod tests {
         assert!(!lists.is_unlisted(TrackerId(0)) && lists.is_unlisted(TrackerId(1)));
         lists.replace_unlisted(TrackerId(1), &c);
         assert_eq!((lists.find(&b), lists.find(&c)), (None, Some(TrackerId(1))));
-        lists.intern(&tiers(&[&["http://c/x"]]), &mut Vec::new());
+        lists.intern(
+            &tiers(&[&["http://c/x"]]),
+            &Access::default(),
+            &mut Vec::new(),
+        );
         assert_eq!(
             (lists.is_unlisted(TrackerId(1)), lists.unlisted_count()),
             (false, 0)
@@ -358,13 +404,13 @@ mod tests {
         let urls: Vec<String> = (0..=MAX_TRACKERS)
             .map(|n| format!("http://t{n}/"))
             .collect();
-        let list = lists.intern(&Arc::from([urls]), &mut skipped);
+        let list = lists.intern(&Arc::from([urls]), &Access::default(), &mut skipped);
         assert_eq!(lists.trackers(list).len(), MAX_TRACKERS);
         assert_eq!(skipped, [SkippedUrl::TooMany]);
         let paths: Vec<String> = (0..2 * MAX_TRACKERS)
             .map(|n| format!("http://t0/{n}"))
             .collect();
-        let list = lists.intern(&Arc::from([paths]), &mut skipped);
+        let list = lists.intern(&Arc::from([paths]), &Access::default(), &mut skipped);
         assert_eq!(lists.trackers(list).len(), MAX_TRACKERS);
         assert_eq!(skipped.len(), 2);
     }

@@ -187,6 +187,7 @@ impl Runs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tracker::access::Access;
     use std::sync::Arc;
 
     /// Lists with one, two and three trackers.
@@ -194,7 +195,11 @@ mod tests {
         let mut lists = TrackerLists::default();
         for count in 1..=3 {
             let urls = (0..count).map(|number| format!("udp://t{number}:1"));
-            lists.intern(&Arc::from([urls.collect()]), &mut Vec::new());
+            lists.intern(
+                &Arc::from([urls.collect()]),
+                &Access::default(),
+                &mut Vec::new(),
+            );
         }
         lists
     }

@@ -19,6 +19,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use super::access::Access;
 use super::announce::{Announce, Event, Retry, Terms};
 use super::entries::{Entries, EntryId, EntryState, Owner};
 use super::family::Family;
@@ -96,8 +97,13 @@ impl Schedule {
     }
 
     /// The id of a list of trackers. See [`TrackerLists::intern`].
-    pub fn intern(&mut self, tiers: &Arc<[Vec<String>]>, skipped: &mut Vec<SkippedUrl>) -> ListId {
-        let list = self.torrents.lists.intern(tiers, skipped);
+    pub fn intern(
+        &mut self,
+        tiers: &Arc<[Vec<String>]>,
+        access: &Access,
+        skipped: &mut Vec<SkippedUrl>,
+    ) -> ListId {
+        let list = self.torrents.lists.intern(tiers, access, skipped);
         self.add_queues();
         list
     }

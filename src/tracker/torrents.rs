@@ -195,13 +195,16 @@ impl Torrents {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tracker::access::Access;
     use std::sync::Arc;
 
     #[test]
     fn a_record_of_an_index_comes_and_goes_and_what_was_uploaded_stays() {
         let mut torrents = Torrents::default();
         let list = Arc::from([vec!["udp://a:1".to_owned()]]);
-        let list = torrents.lists.intern(&list, &mut Vec::new());
+        let list = torrents
+            .lists
+            .intern(&list, &Access::default(), &mut Vec::new());
         let run = [64, 65, 66].map(|id| (TorrentId(id), list));
         torrents.insert_run(&run, EntryId(32));
         assert_eq!((torrents.len(), torrents.records.len()), (3, 0));

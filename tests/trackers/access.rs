@@ -6,6 +6,7 @@ use std::process::Command;
 
 use hekate::tracker::access::{Access, AccessMode};
 use hekate::tracker::announcer::AnnouncerConfig;
+use hekate::tracker::lists::MAX_TRACKERS;
 
 use crate::driver::{Driver, config, counters};
 use crate::scripted::{Http, Udp, accepted, honest};
@@ -92,6 +93,22 @@ fn with_a_list_no_other_host_is_asked_or_resolved() {
 }
 
 #[test]
+fn hosts_that_are_not_named_are_no_trackers_and_their_torrents_are_announced_to_nobody() {
+    let (good, url, host) = good();
+    let mut driver = Driver::new(allowing(AccessMode::List, &[host]));
+    let others: Vec<String> = (0..MAX_TRACKERS)
+        .map(|number| format!("http://t{number}.invalid/announce"))
+        .collect();
+    let mut urls: Vec<&str> = others.iter().map(String::as_str).collect();
+    driver.add(0..2, &urls);
+    urls.push(&url);
+    driver.add(2..5, &urls);
+    driver.accepted(3);
+    assert_eq!(driver.announcer.figures(driver.now()).unannounced, 2);
+    assert_eq!(good.requests(), 3);
+}
+
+#[test]
 fn a_redirect_leads_only_where_a_torrent_may() {
     for mode in [AccessMode::Public, AccessMode::List] {
         let other = Http::answering(accepted());
@@ -117,14 +134,38 @@ fn a_redirect_leads_only_where_a_torrent_may() {
 }
 
 #[test]
+fn torrents_whose_trackers_are_not_allowed_are_listed_as_announced_to_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let torrent = TorrentBuilder::new(0).announce(&["http://a.example/", "http://10.0.0.1/"]);
+    torrent.write(directory.path()).unwrap();
+    for (mode, host, is_announced) in [
+        ("any", "b.example", true),
+        ("public", "b.example", true),
+        ("list", "b.example", false),
+        ("list", "10.0.0.1", true),
+    ] {
+        let listed = Command::new(env!("CARGO_BIN_EXE_hekate"))
+            .args(["seed", "--list", "--config", "/dev/null"])
+            .args(["--trackers", mode, "--tracker-host", host])
+            .arg(directory.path())
+            .output()
+            .unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        let is_nobody = listed.contains("announced to nobody: ");
+        assert_eq!(is_nobody, !is_announced, "{mode}: {listed}");
+    }
+}
+
+#[test]
 fn a_daemon_says_once_which_torrent_names_a_tracker_that_is_not_allowed() {
     let (good, allowed, host) = good();
     let other = Http::answering(accepted());
+    let by_name = other.url().replace("127.0.0.1", "localhost");
     let directory = tempfile::tempdir().unwrap();
     let mut hashes = Vec::new();
     for seed in 0..3 {
         let torrent = TorrentBuilder::new(seed).name(format!("{seed}")).length(1);
-        let torrent = torrent.announce(&[&other.url(), &allowed]);
+        let torrent = torrent.announce(&[&other.url(), &by_name, &allowed]);
         hashes.push(torrent.write(directory.path()).unwrap().info_hash_hex());
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
@@ -133,12 +174,18 @@ fn a_daemon_says_once_which_torrent_names_a_tracker_that_is_not_allowed() {
         .args(["--trackers", "public", "--tracker-host", &host])
         .arg(directory.path());
     let mut daemon = Daemon::start(command);
-    let line = daemon.wait_for_line("is not allowed: its address 127.0.0.1 is not public");
-    assert!(hashes.iter().any(|hash| line.contains(hash)), "{line}");
+    for host in ["127.0.0.1", "localhost"] {
+        let port = other.address.port();
+        let line = format!("tracker http://{host}:{port}");
+        let line = daemon.wait_for_line(&line);
+        assert!(hashes.iter().any(|hash| line.contains(hash)), "{line}");
+        let why = "is not allowed: its address 127.0.0.1 is not public";
+        assert!(line.ends_with(why), "{line}");
+    }
     daemon.wait_for_line("answers; it has 3 torrents");
     daemon.signal("TERM");
     assert!(daemon.wait().success());
-    assert_eq!(daemon.count_lines("is not allowed"), 1, "{}", daemon.log());
+    assert_eq!(daemon.count_lines("is not allowed"), 2, "{}", daemon.log());
     assert!(good.requests() > 0);
     assert_eq!(other.requests(), 0);
 }

@@ -51,7 +51,9 @@ impl Announcer {
         let mut is_stuck = false;
         for step in 0..steps {
             if self.trackers[id].refusal.is_some() && !stopping {
-                self.refuse(id, now);
+                // It is allowed when its name leads elsewhere.
+                self.resolve_when_due(id, now);
+                self.wakes.wake_at(id, now.after(RESOLVED_MS));
                 return;
             }
             let due = self.schedule.poll_at(id, now);
@@ -84,57 +86,18 @@ impl Announcer {
         self.wakes.wake_now(id);
     }
 
-    /// Announces nothing to a tracker that may not be announced to. The log says once which torrent
-    /// that concerns. It is allowed when its name leads elsewhere.
-    fn refuse(&mut self, id: TrackerId, now: Time) {
-        let tracker = &self.trackers[id];
-        let Some(why) = tracker.refusal else {
-            return;
-        };
-        let is_said = tracker.is_refusal_said;
-        if matches!(why, Refusal::NotPublic(_)) {
-            self.resolve_when_due(id, now);
-            self.wakes.wake_at(id, now.after(RESOLVED_MS));
-        }
-        if is_said {
-            return;
-        }
-        if let Some(at) = self.schedule.poll_at(id, now).filter(|at| *at > now) {
-            self.wakes.wake_at(id, at);
-        }
-        let Some(entry) = self.schedule.take(id, now) else {
-            return;
-        };
-        let begun = RouteId::all_of(id).map(|route| self.begin(entry, route));
-        self.schedule.dispatched(id, entry);
-        for request in begun.into_iter().flatten() {
-            let torrent = request.announce.info_hash;
-            if !std::mem::replace(&mut self.trackers[id].is_refusal_said, true) {
-                self.report.refuse(id, torrent, why, now);
-            }
-            self.finish(request, Outcome::Returned, now);
-        }
-        // That torrent had nothing to announce: the next one may.
-        if !self.trackers[id].is_refusal_said {
-            self.wakes.wake_now(id);
-        }
-    }
-
     /// Sets why a tracker may not be announced to.
-    fn set_refusal(&mut self, id: TrackerId, refusal: Option<Refusal>) {
-        let tracker = &mut self.trackers[id];
-        self.not_allowed -= u64::from(tracker.refusal.is_some());
+    fn set_refusal(&mut self, id: TrackerId, refusal: Option<Refusal>, now: Time) {
+        let before = std::mem::replace(&mut self.trackers[id].refusal, refusal);
+        self.not_allowed -= u64::from(before.is_some());
         self.not_allowed += u64::from(refusal.is_some());
-        tracker.refusal = refusal;
-        tracker.is_refusal_said &= refusal.is_some();
+        if let (None, Some(why)) = (before, refusal) {
+            self.report.refuse(id, why, now);
+        }
     }
 
-    /// Asks for the addresses of a tracker when they are not known, or old. A name that may not be
-    /// announced to is not even resolved.
+    /// Asks for the addresses of a tracker when they are not known, or old.
     fn resolve_when_due(&mut self, id: TrackerId, now: Time) {
-        if self.trackers[id].refusal == Some(Refusal::NotNamed) {
-            return;
-        }
         let target = &mut self.trackers[id].target;
         let before = target.generation;
         if target.ask(now) {
@@ -168,7 +131,7 @@ impl Announcer {
                 refusal = self.config.access.filter(site, &mut addresses);
                 addresses
             });
-            self.set_refusal(id, refusal);
+            self.set_refusal(id, refusal, now);
             let tracker = &mut self.trackers[id];
             if let (Ok(_), Some(_)) = (&addresses, refusal) {
                 tracker.target.refused(now);

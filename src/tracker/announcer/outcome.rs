@@ -359,7 +359,7 @@ impl Announcer {
             TargetChoice::Add => {
                 let target = self.schedule.add_unlisted(site);
                 let target = target.ok_or(RedirectError::TooMany)?;
-                self.add_trackers(now);
+                self.add_trackers(None, now);
                 self.redirects.add_target(origin.tracker, target);
                 target
             }

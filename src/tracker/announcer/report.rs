@@ -6,10 +6,10 @@ use std::fmt;
 
 use crate::metrics::trackers::{MAX_NAMED, TrackerFigures, TrackerState, TrackerSums, Trackers};
 use crate::timers::Time;
-use crate::tracker::access::Refusal;
+use crate::tracker::access::{Refusal, Unusable};
 use crate::tracker::lists::{PerTracker, TrackerId};
 use crate::tracker::schedule::Schedule;
-use crate::tracker::url::{Site, UrlError};
+use crate::tracker::url::Site;
 use crate::wire::message::InfoHash;
 
 /// A tracker that is announced to this much too late is worth a line in the log.
@@ -28,6 +28,8 @@ const UNUSABLE_SHOWN: usize = 20;
 #[derive(Debug)]
 struct Row {
     site: Site,
+    /// The first torrent that named it, unless a redirect did.
+    torrent: Option<InfoHash>,
     /// Requests, and how they ended.
     sums: TrackerSums,
     /// The last warning, and its time.
@@ -37,9 +39,10 @@ struct Row {
 }
 
 impl Row {
-    fn new(site: &Site) -> Self {
+    fn new(site: &Site, torrent: Option<InfoHash>) -> Self {
         Self {
             site: site.clone(),
+            torrent,
             sums: TrackerSums::default(),
             trouble: None,
             warned_at: None,
@@ -60,19 +63,19 @@ pub(super) struct Report {
     considered: (usize, usize),
     /// Torrents, lateness and requests of the others when they were last summed up.
     others: TrackerSums,
-    /// URLs that cannot be used, as they may be shown, and why not.
-    unusable: BTreeMap<String, String>,
+    /// URLs to which nothing is announced, as they may be shown, why not, and the first torrent with each.
+    unusable: BTreeMap<String, (Unusable, InfoHash)>,
 }
 
 impl Report {
     /// Adds the next tracker.
-    pub(super) fn add(&mut self, site: &Site) {
-        self.rows.push(Row::new(site));
+    pub(super) fn add(&mut self, site: &Site, torrent: Option<InfoHash>) {
+        self.rows.push(Row::new(site, torrent));
     }
 
     /// A tracker is at another site from now on.
     pub(super) fn replace(&mut self, tracker: TrackerId, site: &Site) {
-        self.rows[tracker] = Row::new(site);
+        self.rows[tracker] = Row::new(site, None);
     }
 
     /// The site under which a tracker is shown.
@@ -98,29 +101,27 @@ impl Report {
         }
     }
 
-    /// Logs that a URL of a torrent cannot be used. That is said once for each server.
-    pub(super) fn unusable(&mut self, url: String, why: UrlError, torrent: InfoHash) {
+    /// Logs why nothing is announced to a URL of a torrent. That is said once for each server.
+    pub(super) fn unusable(&mut self, url: String, why: Unusable, torrent: InfoHash) {
         let is_new = self.unusable.len() < MAX_UNUSABLE && !self.unusable.contains_key(&url);
-        if is_new {
-            log::warn!("{torrent}: tracker {url} cannot be used: {why}");
-            let why = format!("{why}; the first torrent with it is {torrent}");
-            self.unusable.insert(url, why);
-        } else {
-            log::debug!("{torrent}: tracker {url} cannot be used: {why}");
+        if !is_new {
+            log::debug!("{torrent}: tracker {url} {why}");
+            return;
         }
+        match &why {
+            Unusable::Invalid(why) => log::warn!("{torrent}: tracker {url} cannot be used: {why}"),
+            Unusable::Refused(why) => log::warn!("{torrent}: tracker {url} is not allowed: {why}"),
+        }
+        self.unusable.insert(url, (why, torrent));
     }
 
-    /// Logs why a tracker is not announced to.
-    pub(super) fn refuse(
-        &mut self,
-        tracker: TrackerId,
-        torrent: InfoHash,
-        why: Refusal,
-        now: Time,
-    ) {
+    /// Logs why a tracker is not announced to. Where a redirect leads is said of the tracker that redirects.
+    pub(super) fn refuse(&mut self, tracker: TrackerId, why: Refusal, now: Time) {
         let row = &mut self.rows[tracker];
         row.trouble = Some((format!("not allowed: {why}"), now));
-        log::warn!("{torrent}: tracker {} is not allowed: {why}", row.site);
+        if let Some(torrent) = row.torrent {
+            log::warn!("{torrent}: tracker {} is not allowed: {why}", row.site);
+        }
     }
 
     /// Logs that a tracker is behind, or no longer.
@@ -179,14 +180,18 @@ impl Report {
             shown.add(&tracker.sums);
         }
         let all = &self.total;
-        let unusable = self.unusable.iter().take(UNUSABLE_SHOWN);
+        let reasons = self.unusable.values();
+        let refused = reasons.filter(|(why, _)| matches!(why, Unusable::Refused(_)));
+        let first = self.unusable.iter().take(UNUSABLE_SHOWN);
+        let first = first.map(|(url, (why, torrent))| {
+            let why = format!("{why}; the first torrent with it is {torrent}");
+            (url.clone(), why)
+        });
         Trackers {
-            not_allowed: 0,
+            not_allowed: refused.count() as u64,
             unannounced: 0,
             unusable: self.unusable.len() as u64,
-            unusable_first: unusable
-                .map(|(url, why)| (url.clone(), why.clone()))
-                .collect(),
+            unusable_first: first.collect(),
             others: (self.rows.len() - named.len()) as u64,
             other: TrackerSums {
                 // A replaced tracker takes what it had sent along.

@@ -31,7 +31,7 @@ fn hash(torrent: u32) -> InfoHash {
 fn schedule(urls: &[&str]) -> (Schedule, ListId) {
     let mut schedule = Schedule::default();
     let urls = urls.iter().map(|url| (*url).to_owned()).collect();
-    let list = schedule.intern(&Arc::from([urls]), &mut Vec::new());
+    let list = schedule.intern(&Arc::from([urls]), &Access::default(), &mut Vec::new());
     (schedule, list)
 }
 
@@ -290,7 +290,7 @@ fn a_torrent_that_is_replaced_is_stopped_only_where_the_new_one_is_not() {
     let (busy, _, event) = announce(&mut schedule, TrackerId(2), Time(0)).unwrap();
     schedule.remove(TorrentId(7), hash(7));
     let urls = ["udp://b:1", "udp://c:1"].map(str::to_owned).to_vec();
-    let new = schedule.intern(&Arc::from([urls]), &mut Vec::new());
+    let new = schedule.intern(&Arc::from([urls]), &Access::default(), &mut Vec::new());
     schedule.add(TorrentId(8), hash(7), new, Time(0));
     schedule.finish(
         TrackerId(2),

@@ -341,7 +341,11 @@ impl Model {
         let mut schedule = Schedule::default();
         for trackers in LISTS {
             let urls = trackers.iter().map(|number| format!("udp://t{number}:1"));
-            let list = schedule.intern(&Arc::from([urls.collect()]), &mut Vec::new());
+            let list = schedule.intern(
+                &Arc::from([urls.collect()]),
+                &Access::default(),
+                &mut Vec::new(),
+            );
             schedule.lists_mut().hold(list);
         }
         schedule.begin_index();
