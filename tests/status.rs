@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "support/nginx.rs"]
+mod nginx;
 mod support;
 
 use std::fs;
@@ -423,27 +425,14 @@ struct Nginx {
 impl Nginx {
     fn before(status: SocketAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().display();
-        let configuration = format!(
-            "daemon off; user root; worker_processes 1; pid {root}/pid; error_log {root}/error;
-             events {{ worker_connections 64; }}
-             http {{
-               access_log off; client_body_temp_path {root}/a; proxy_temp_path {root}/b;
-               fastcgi_temp_path {root}/c; uwsgi_temp_path {root}/d; scgi_temp_path {root}/e;
-               server {{
-                 listen unix:{root}/socket;
-                 location / {{ proxy_pass http://{status}; proxy_set_header Host $host; }}
-               }}
-             }}"
+        let socket = directory.path().join("socket");
+        let server = format!(
+            "listen unix:{};
+             location / {{ proxy_pass http://{status}; proxy_set_header Host $host; }}",
+            socket.display()
         );
-        fs::write(directory.path().join("nginx.conf"), configuration).unwrap();
-        let child = Command::new("nginx")
-            .arg("-c")
-            .arg(directory.path().join("nginx.conf"))
-            .arg("-p")
-            .arg(directory.path())
-            .spawn()
-            .expect("nginx is installed");
+        let mut command = nginx::command("nginx", directory.path(), &server);
+        let child = command.spawn().expect("nginx is installed");
         Self { child, directory }
     }
 
@@ -457,9 +446,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // Asked for, it ends its workers too.
-        let pid = self.child.id().to_string();
-        Command::new("kill").arg(pid).status().ok();
+        self.child.kill().ok();
         self.child.wait().ok();
     }
 }

@@ -5,6 +5,9 @@
 
 #![allow(dead_code, reason = "tests use some of it, benchmarks others")]
 
+#[path = "../support/nginx.rs"]
+mod nginx;
+
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -243,7 +246,6 @@ pub(crate) fn nginx(upstream: &Server, certificate: Option<(&Path, &Path)>) -> O
     let program = find("nginx")?;
     let directory = tempfile::tempdir().unwrap();
     let port = free_port();
-    let root = directory.path().display();
     let (tls, certificate) = match certificate {
         Some((certificate, key)) => (
             " ssl",
@@ -255,23 +257,12 @@ pub(crate) fn nginx(upstream: &Server, certificate: Option<(&Path, &Path)>) -> O
         ),
         None => ("", String::new()),
     };
-    let configuration = format!(
-        "daemon off; user root; worker_processes 1; pid {root}/pid; error_log {root}/error;
-         events {{ worker_connections 512; }}
-         http {{
-           access_log off; client_body_temp_path {root}/a; proxy_temp_path {root}/b;
-           fastcgi_temp_path {root}/c; uwsgi_temp_path {root}/d; scgi_temp_path {root}/e;
-           server {{
-             listen 127.0.0.1:{port}{tls}; {certificate}
-             location / {{ proxy_pass http://{}; }}
-           }}
-         }}",
+    let server = format!(
+        "listen 127.0.0.1:{port}{tls}; {certificate}
+         location / {{ proxy_pass http://{}; }}",
         upstream.address
     );
-    let file = directory.path().join("nginx.conf");
-    fs::write(&file, configuration).unwrap();
-    let mut command = Command::new(program);
-    command.arg("-c").arg(file).arg("-p").arg(directory.path());
+    let command = nginx::command(program, directory.path(), &server);
     Some(start(command, port, directory).listens(connects))
 }
 
