@@ -458,8 +458,12 @@ impl<L: Ord + Clone + Send + 'static, T: Send + 'static> Shared<L, T> {
         let mut rested = false;
         loop {
             if let Some(taken) = queue.take(&self.config) {
-                // This one may take long, and others may have come from other lanes since it was queued.
+                // This one may take long, and others may have come from other lanes since it was queued,
+                // or could not go on until this thread had left their lane.
                 self.start_wanted_thread(&mut queue);
+                if queue.runnable > 0 && queue.busy_threads < queue.threads {
+                    self.ready.notify_one();
+                }
                 return Some(taken);
             }
             if rested || queue.closed {
@@ -828,6 +832,37 @@ mod tests {
         assert_eq!(rig.outcomes(1), [Ok(3)]);
         drop(hung);
         assert_eq!(rig.outcomes(2), [Ok(1), Ok(2)]);
+    }
+
+    #[test]
+    fn a_thread_that_is_free_takes_what_another_leaves_in_its_lane() {
+        let config = PoolConfig::for_disks("test", 1, QUEUED_MAX);
+        // Nothing happens because a thread has rested for long enough.
+        let idle = 2 * DEADLINE;
+        let mut rig = Rig::of(PoolConfig { idle, ..config });
+        for device in [10, 11] {
+            rig.submit(device, 1).unwrap();
+            rig.begun();
+        }
+        [10, 11].into_iter().for_each(|device| rig.open(device));
+        rig.outcomes(2);
+        let (hung, gate) = channel::<()>();
+        let (go, may_go) = channel();
+        let leaves = move || {
+            may_go.recv().unwrap();
+            let hangs = move || {
+                let _ = gate.recv();
+                Step::Done(None)
+            };
+            Step::Goes(2, Box::new(hangs) as Work<u64, Result<u32, u32>>)
+        };
+        rig.pool.submit_step(&1, leaves).unwrap();
+        rig.pool.submit(&1, || Some(Ok(5))).unwrap();
+        // The other thread finds nothing to do meanwhile. If it is slower, this shows less.
+        thread::sleep(Duration::from_millis(10));
+        go.send(()).unwrap();
+        assert_eq!(rig.outcomes(1), [Ok(5)]);
+        drop(hung);
     }
 
     #[test]
