@@ -169,22 +169,22 @@ impl Disks {
     }
 
     /// Queues a job about what is at this path, in the lane of the disk that it is on, which is found out
-    /// on the way. The work gets that disk.
+    /// on the way. The work gets that disk, or an error if too much waits for it already.
     pub(crate) fn submit<T: Send + 'static>(
         &self,
         pool: &Pool<Disk, T>,
         path: PathBuf,
-        work: impl FnOnce(&Disk) -> Option<T> + Send + 'static,
+        work: impl FnOnce(Result<Disk, QueueFull>) -> Option<T> + Send + 'static,
     ) -> Result<(), QueueFull> {
-        self.submit_step(pool, path, move |disk| Step::Done(work(&disk)))
+        self.submit_step(pool, path, move |disk| Step::Done(work(disk)))
     }
 
-    /// The same for a job that may go to other disks from there.
+    /// The same for a job that may go to other disks from there, unless it gets an error.
     pub(crate) fn submit_step<T: Send + 'static>(
         &self,
         pool: &Pool<Disk, T>,
         path: PathBuf,
-        work: impl FnOnce(Disk) -> Step<Disk, T> + Send + 'static,
+        work: impl FnOnce(Result<Disk, QueueFull>) -> Step<Disk, T> + Send + 'static,
     ) -> Result<(), QueueFull> {
         let (disks, on) = (self.clone(), self.of(&path));
         pool.submit_step(&on.clone(), move || {
@@ -197,7 +197,7 @@ impl Disks {
         self,
         from: &Disk,
         path: PathBuf,
-        work: impl FnOnce(Disk) -> Step<Disk, T> + Send + 'static,
+        work: impl FnOnce(Result<Disk, QueueFull>) -> Step<Disk, T> + Send + 'static,
     ) -> Step<Disk, T> {
         let on = self.of(&path);
         match on == *from {
@@ -211,10 +211,14 @@ impl Disks {
         path: PathBuf,
         to: Disk,
         hops: u32,
-        work: impl FnOnce(Disk) -> Step<Disk, T> + Send + 'static,
+        work: impl FnOnce(Result<Disk, QueueFull>) -> Step<Disk, T> + Send + 'static,
     ) -> Step<Disk, T> {
         let lane = to.clone();
-        Step::Goes(lane, Box::new(move || self.arrive(&path, to, hops, work)))
+        let arrive = move |room: Result<(), QueueFull>| match room {
+            Ok(()) => self.arrive(&path, to, hops, work),
+            Err(full) => work(Err(full)),
+        };
+        Step::Goes(lane, Box::new(arrive))
     }
 
     fn arrive<T: 'static>(
@@ -222,7 +226,7 @@ impl Disks {
         path: &Path,
         on: Disk,
         hops: u32,
-        work: impl FnOnce(Disk) -> Step<Disk, T> + Send + 'static,
+        work: impl FnOnce(Result<Disk, QueueFull>) -> Step<Disk, T> + Send + 'static,
     ) -> Step<Disk, T> {
         match self.follow(path, &on) {
             Ok(Followed::Leaves(path)) if hops > 0 => {
@@ -230,7 +234,7 @@ impl Disks {
                 self.cross(path, to, hops - 1, work)
             }
             // If something is wrong with the path, the work will find it too.
-            Ok(_) | Err(_) => work(on),
+            Ok(_) | Err(_) => work(Ok(on)),
         }
     }
 }

@@ -164,8 +164,8 @@ pub(crate) enum Step<L, T> {
     Goes(L, Work<L, T>),
 }
 
-/// The work of a job, or what is left of it.
-pub(crate) type Work<L, T> = Box<dyn FnOnce() -> Step<L, T> + Send>;
+/// The work of a job, or what is left of it. An error means that its lane has no room: then it must end.
+pub(crate) type Work<L, T> = Box<dyn FnOnce(Result<(), QueueFull>) -> Step<L, T> + Send>;
 
 /// Something to do that may block.
 struct Job<L, T> {
@@ -308,7 +308,7 @@ impl<L: Ord + Clone + Send + 'static, T: Send + 'static> Pool<L, T> {
             return Err(QueueFull);
         }
         let job = Job {
-            work: Box::new(work),
+            work: Box::new(|_| work()),
             queued_at: Instant::now(),
         };
         queue.push(lane.clone(), job, config);
@@ -432,7 +432,7 @@ impl<L: Ord + Clone + Send + 'static, T: Send + 'static> Shared<L, T> {
     fn work(self: &Arc<Self>) {
         while let Some((lane, job, began)) = self.next_job() {
             // What only the job still holds, a mapping perhaps, is dropped before the outcome is taken.
-            let step = (job.work)();
+            let step = self.admitted((job.work)(Ok(())));
             let mut queue = self.queue();
             queue.finished(&lane, began, &self.config);
             match step {
@@ -449,6 +449,17 @@ impl<L: Ord + Clone + Send + 'static, T: Send + 'static> Shared<L, T> {
                     queue.push(lane, Job { work, queued_at }, &self.config);
                 }
             }
+        }
+    }
+
+    /// Ends a job that would go on in a lane without room. Otherwise jobs that leave one lane, and so make
+    /// room there for others, would wait in the lane of a disk that hangs in any number.
+    fn admitted(&self, step: Step<L, T>) -> Step<L, T> {
+        match step {
+            Step::Goes(lane, work) if !self.queue().has_room(&lane, &self.config) => {
+                work(Err(QueueFull))
+            }
+            step => step,
         }
     }
 
@@ -649,8 +660,15 @@ mod tests {
 
         /// Waits, by the waker alone, until so many outcomes have come.
         fn outcomes(&mut self, count: usize) -> Vec<Result<u32, u32>> {
+            self.until(|outcomes| outcomes.len() >= count)
+        }
+
+        fn until(
+            &mut self,
+            is_enough: impl Fn(&[Result<u32, u32>]) -> bool,
+        ) -> Vec<Result<u32, u32>> {
             let (mut events, mut outcomes) = (Events::with_capacity(1), Vec::new());
-            while outcomes.len() < count {
+            while !is_enough(&outcomes) {
                 self.poll.poll(&mut events, Some(DEADLINE)).unwrap();
                 assert!(!events.is_empty(), "woken before the deadline");
                 outcomes.extend(self.pool.take_outcomes());
@@ -819,7 +837,7 @@ mod tests {
             move || {
                 Step::Goes(
                     lane,
-                    Box::new(move || {
+                    Box::new(move |_| {
                         let _ = wait.map(|gate| gate.recv());
                         Step::Done(Some(Ok(number)))
                     }) as Work<u64, Result<u32, u32>>,
@@ -850,7 +868,7 @@ mod tests {
         let (go, may_go) = channel();
         let leaves = move || {
             may_go.recv().unwrap();
-            let hangs = move || {
+            let hangs = move |_: Result<(), QueueFull>| {
                 let _ = gate.recv();
                 Step::Done(None)
             };
@@ -863,6 +881,30 @@ mod tests {
         go.send(()).unwrap();
         assert_eq!(rig.outcomes(1), [Ok(5)]);
         drop(hung);
+    }
+
+    #[test]
+    fn jobs_that_go_to_a_lane_without_room_end_there() {
+        let mut rig = Rig::of(PoolConfig::for_disks("test", 1, QUEUED_MAX));
+        rig.submit(2, 0).unwrap();
+        rig.begun();
+        let mut ended = 0;
+        for number in 0..3 * u32::try_from(QUEUED_MAX).unwrap() {
+            let goes = move || {
+                let went = move |room: Result<(), QueueFull>| {
+                    Step::Done(room.is_err().then_some(Err(number)))
+                };
+                Step::Goes(2, Box::new(went) as Work<u64, Result<u32, u32>>)
+            };
+            rig.pool.submit_step(&1, goes).unwrap();
+            // The next one finds the first lane empty.
+            rig.pool.submit(&1, move || Some(Ok(number))).unwrap();
+            let outcomes = rig.until(|outcomes| outcomes.contains(&Ok(number)));
+            ended += outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        }
+        let queued = rig.pool.0.queue().queued;
+        assert_eq!((queued, ended), (QUEUED_MAX / 2, 5 * QUEUED_MAX / 2));
+        rig.open(2);
     }
 
     #[test]

@@ -35,7 +35,8 @@ pub(super) struct Loads {
     budget: Arc<Budget>,
     pool: Pool<Disk, LoadOutcome>,
     disks: Disks,
-    /// Bounded by the connections: each waits for one torrent at most, and leaves when it closes.
+    /// As many as the pool has jobs. Those that wait are bounded by the connections: each waits for one
+    /// torrent at most, and leaves when it closes.
     pending: HashMap<InfoHash, PendingLoad>,
 }
 
@@ -47,16 +48,25 @@ pub(super) struct LoadOutcome {
 }
 
 /// Reads where the metainfo file of a torrent is, on the disk of the index, and goes on there.
-fn locate(query: Query, disks: Disks, budget: Arc<Budget>, on: &Disk) -> Step<Disk, LoadOutcome> {
+fn locate(
+    query: Query,
+    disks: Disks,
+    budget: Arc<Budget>,
+    on: Result<Disk, QueueFull>,
+) -> Step<Disk, LoadOutcome> {
     let info_hash = query.info_hash();
     let end = move |result| Step::Done(Some(LoadOutcome { info_hash, result }));
-    let located = match attempt(|| query.locate()) {
-        Ok(Some(located)) => located,
-        Ok(None) => return end(Ok(None)),
+    let (on, located) = match attempt(|| Ok((on?, query.locate()?))) {
+        Ok((on, Some(located))) => (on, located),
+        Ok((_, None)) => return end(Ok(None)),
         Err(error) => return end(Err(error)),
     };
     let metainfo = located.path().to_path_buf();
-    disks.clone().go(on, metainfo, move |on| {
+    disks.clone().go(&on, metainfo, move |on| {
+        let on = match on {
+            Ok(on) => on,
+            Err(full) => return end(Err(full.into())),
+        };
         // A file that cannot be read takes nothing.
         let length = located.path().metadata().map_or(0, |found| found.len());
         let share = budget.take(&on, length.saturating_mul(LOAD_FACTOR));
@@ -64,8 +74,12 @@ fn locate(query: Query, disks: Disks, budget: Arc<Budget>, on: &Disk) -> Step<Di
             Ok(read) => read,
             Err(error) => return end(Err(error)),
         };
-        disks.go(&on, read.content_path(), move |_| {
-            let result = attempt(|| read.check()).map(Some);
+        disks.go(&on, read.content_path(), move |on| {
+            let result = attempt(|| {
+                on?;
+                read.check()
+            });
+            let result = result.map(Some);
             drop(share);
             end(result)
         })
@@ -170,7 +184,7 @@ impl Loads {
         if !self.pending.contains_key(&info_hash) {
             let (disks, path) = (self.disks.clone(), query.path().to_path_buf());
             let budget = Arc::clone(&self.budget);
-            let load = move |disk| locate(query, disks, budget, &disk);
+            let load = move |on| locate(query, disks, budget, on);
             self.disks.submit_step(&self.pool, path, load)?;
         }
         self.pending

@@ -481,7 +481,7 @@ impl Reactor {
                     Some(Loaded::Torrent(torrent)) => connection.resume(torrent, shared),
                     Some(Loaded::Gone) => Err(CloseReason::UnknownTorrent),
                     Some(Loaded::ContentFailed) => Err(CloseReason::ContentFailed),
-                    Some(Loaded::NoMemory) => Err(CloseReason::AtCapacity),
+                    Some(Loaded::NoMemory | Loaded::Busy) => Err(CloseReason::AtCapacity),
                     // The peer may have asked after the torrent was added or removed.
                     None => connection.find_torrent(info_hash, shared),
                 });

@@ -172,7 +172,8 @@ impl Checking {
             PieceStatus::Bad => {
                 let path = path_of(torrent, piece);
                 let torrent = Arc::clone(torrent);
-                let inspect = move |_: &Disk| {
+                let inspect = move |disk: Result<Disk, QueueFull>| {
+                    disk.ok()?;
                     let stamps = contained(|| hashing::inspect(&torrent, piece)).ok()?;
                     let found = Found::Stamps(stamps);
                     Some(HashOutcome {
@@ -278,10 +279,13 @@ impl Storage {
         let (metainfo, disks) = (torrent.metainfo_path(), checking.disks.clone());
         // The hash is on the disk of the metainfo file, and the piece may be on another.
         (checking.disks).submit_step(&checking.pool, metainfo, move |disk| {
-            match attempt(|| hashing::wanted(&torrent, piece, hashes)) {
+            match attempt(|| Ok((disk?, hashing::wanted(&torrent, piece, hashes)?))) {
                 Err(error) => outcome(torrent, Err(error)),
-                Ok(wanted) => disks.go(&disk, path_of(&torrent, piece), move |_| {
-                    let result = attempt(|| hashing::hash(&torrent, piece, wanted));
+                Ok((disk, wanted)) => disks.go(&disk, path_of(&torrent, piece), move |disk| {
+                    let result = attempt(|| {
+                        disk?;
+                        hashing::hash(&torrent, piece, wanted)
+                    });
                     outcome(torrent, result)
                 }),
             }

@@ -243,7 +243,7 @@ impl Storage {
             None => {
                 let path = torrent.content_path(file);
                 self.disks.submit(&self.pool, path, move |disk| {
-                    let open = || Content::open(&torrent, file, disk).map(Arc::new);
+                    let open = || Content::open(&torrent, file, &disk?).map(Arc::new);
                     let result = attempt(|| jobs::read(open()?, &range));
                     outcome(torrent, range, true, result)
                 })
@@ -285,9 +285,12 @@ impl Storage {
             }
         }
         let torrent = Arc::clone(torrent);
-        self.disks.submit(&self.pool, path, move |_| {
+        self.disks.submit(&self.pool, path, move |disk| {
             let (mut stamps, mut file) = (Stamps::new(), None);
-            let result = attempt(|| jobs::gather(&torrent, offset, length, &mut stamps, &mut file));
+            let result = attempt(|| {
+                disk?;
+                jobs::gather(&torrent, offset, length, &mut stamps, &mut file)
+            });
             Some(Outcome::Gathered {
                 peer,
                 offset,
@@ -308,8 +311,11 @@ impl Storage {
             false => {
                 let torrent = Arc::clone(torrent);
                 let path = torrent.metainfo_path();
-                let submitted = self.disks.submit(&self.pool, path, move |_| {
-                    let result = attempt(|| jobs::read_metadata(&torrent, piece));
+                let submitted = self.disks.submit(&self.pool, path, move |disk| {
+                    let result = attempt(|| {
+                        disk?;
+                        jobs::read_metadata(&torrent, piece)
+                    });
                     Some(Outcome::Metadata {
                         torrent: torrent.id,
                         completion: Completion::Metadata {

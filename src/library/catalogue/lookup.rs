@@ -21,7 +21,7 @@ use crate::torrent::catalogue::{Refusal, RefusalReason, Torrent, UncheckedTorren
 use crate::torrent::id::TorrentId;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
-use crate::workers::Failures;
+use crate::workers::{Failures, QueueFull};
 
 /// Loaded torrents that are kept while nobody uses them. One with few files takes half a kilobyte.
 pub const LOADED_MAX: usize = 1024;
@@ -56,6 +56,9 @@ pub enum LoadError {
     /// Its content was not right when it was last examined.
     #[error("{}: waits for its content to be checked again", Printable::path(.0))]
     Withdrawn(PathBuf),
+    /// Too much waits for the disk of its metainfo file or its content.
+    #[error("{0} for the disk of a torrent")]
+    Busy(#[from] QueueFull),
     /// A defect of ours.
     #[error("a reader panicked")]
     Panicked,
@@ -68,7 +71,7 @@ impl LoadError {
         match self {
             Self::Refused(refusal) => Some(&refusal.path),
             Self::Replaced(path) | Self::Withdrawn(path) => Some(path),
-            Self::Index(_) | Self::Panicked => None,
+            Self::Index(_) | Self::Busy(_) | Self::Panicked => None,
         }
     }
 
@@ -109,6 +112,8 @@ pub enum Loaded {
     ContentFailed,
     /// Those in use leave no memory for its list of files.
     NoMemory,
+    /// Too much waits for its disk.
+    Busy,
 }
 
 /// A load to be made, by a thread that may block.
@@ -393,6 +398,7 @@ impl Library {
                 self.withdraw(&info_hash);
                 Loaded::Gone
             }
+            Err(LoadError::Busy(_)) => Loaded::Busy,
             Err(error) if error.is_of_content() => Loaded::ContentFailed,
             _ => Loaded::Gone,
         }
