@@ -1,12 +1,12 @@
 //! Loading torrents: the threads that do it, and which peers wait for which torrent.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mio::Waker;
 
-use crate::disks::{Disk, Disks};
+use crate::disks::{Disk, Disks, Followed};
 use crate::library::catalogue::lookup::{LoadError, Query};
 use crate::metrics::StorageCounters;
 use crate::peer::key::PeerKey;
@@ -69,12 +69,18 @@ fn locate(
         };
         // A file that cannot be read takes nothing.
         let length = located.path().metadata().map_or(0, |found| found.len());
-        let share = budget.take(&on, length.saturating_mul(LOAD_FACTOR));
+        let mut share = budget.take(&on, length.saturating_mul(LOAD_FACTOR));
         let read = match attempt(|| located.read()) {
             Ok(read) => read,
             Err(error) => return end(Err(error)),
         };
-        disks.go(&on, read.content_path(), move |on| {
+        let content = disks.follow(&read.content_path(), &on);
+        if let Ok(Followed::Leaves(path)) = &content
+            && let Err(full) = share.go_to(disks.of(path))
+        {
+            return end(Err(full.into()));
+        }
+        let check = move |on: Result<Disk, QueueFull>| {
             let result = attempt(|| {
                 on?;
                 read.check()
@@ -82,12 +88,17 @@ fn locate(
             let result = result.map(Some);
             drop(share);
             end(result)
-        })
+        };
+        match content {
+            Ok(Followed::Leaves(path)) => disks.go(&on, path, check),
+            // If something is wrong with the path, the check will find it too.
+            Ok(Followed::Ends(_)) | Err(_) => check(Ok(on)),
+        }
     })
 }
 
-/// The memory of the loads that are under way. A disk that hangs keeps what it has, and the others have
-/// room for one load each at least.
+/// The memory of the loads that are under way, each for the disk that it waits for. A disk that hangs keeps
+/// what it has, and the others have room for one load each at least.
 #[derive(Default)]
 struct Budget {
     disks: Mutex<HashMap<Disk, DiskBudget>>,
@@ -138,10 +149,28 @@ struct BudgetShare {
     bytes: u64,
 }
 
-impl Drop for BudgetShare {
-    fn drop(&mut self) {
+impl BudgetShare {
+    /// The load waits for another disk now. Does not wait itself: if that disk has half of what is left to
+    /// it already, the load must end.
+    fn go_to(&mut self, disk: Disk) -> Result<(), QueueFull> {
+        if disk == self.disk {
+            return Ok(());
+        }
         let disks = self.budget.disks.lock();
         let mut disks = disks.unwrap_or_else(PoisonError::into_inner);
+        let all_bytes: u64 = disks.values().map(|disk| disk.bytes).sum();
+        let other = disks.entry(disk.clone()).or_default();
+        let left_bytes = LOAD_BYTES_MAX.saturating_sub(all_bytes - other.bytes - self.bytes);
+        if other.bytes > 0 && other.bytes + self.bytes > left_bytes / 2 {
+            return Err(QueueFull);
+        }
+        other.bytes += self.bytes;
+        self.give_back(disks);
+        self.disk = disk;
+        Ok(())
+    }
+
+    fn give_back(&self, mut disks: MutexGuard<'_, HashMap<Disk, DiskBudget>>) {
         if let Some(own) = disks.get_mut(&self.disk) {
             own.bytes -= self.bytes;
             if own.bytes == 0 && own.served == own.waiting {
@@ -150,6 +179,13 @@ impl Drop for BudgetShare {
         }
         drop(disks);
         self.budget.freed.notify_all();
+    }
+}
+
+impl Drop for BudgetShare {
+    fn drop(&mut self) {
+        let disks = self.budget.disks.lock();
+        self.give_back(disks.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -292,5 +328,26 @@ mod tests {
         drop(share);
         assert_eq!(taken.recv_timeout(DEADLINE).unwrap().0, 2);
         assert!(budget.disks.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn loads_that_wait_for_content_on_another_disk_leave_memory_to_their_first() {
+        let disks = Disks::read();
+        let [metainfo, content] = ["/", "/proc"].map(|path| disks.of(Path::new(path)));
+        let budget = Arc::new(Budget::default());
+        let ours = Arc::clone(&budget);
+        let (sender, went) = channel();
+        thread::spawn(move || {
+            for _ in 0..100 {
+                let mut share = Arc::clone(&budget).take(&metainfo, LOAD_BYTES_MAX / 8);
+                let gone = share.go_to(content.clone());
+                sender.send(gone.map(|()| share)).unwrap();
+            }
+        });
+        let shares = (0..100).map(|_| went.recv_timeout(DEADLINE).unwrap());
+        let shares: Vec<BudgetShare> = shares.flatten().collect();
+        assert_eq!(shares.len(), 4, "half of all");
+        drop(shares);
+        assert!(ours.disks.lock().unwrap().is_empty());
     }
 }
