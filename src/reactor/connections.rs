@@ -72,6 +72,9 @@ impl Connections {
             if let Phase::Loading(asked) = connection.session.phase() {
                 shared.process.loads.leave(&asked.info_hash, key);
             }
+            if connection.queued.for_metadata {
+                shared.metadata.leave(key);
+            }
             connection.session.close(reason);
             shared.choker.disconnected(key);
             self.closing.push_back(key);

@@ -14,6 +14,7 @@ mod hung;
 mod lifecycle;
 mod listener;
 mod loading;
+mod metadata;
 mod outbox;
 mod path;
 mod reload;
@@ -354,7 +355,7 @@ impl Reactor {
         if has_work || is_due(accepts) || is_due(announces) {
             return Some(Duration::ZERO);
         }
-        let is_throttled = run_queue.is_throttled() || !shared.metadata_waits.is_empty();
+        let is_throttled = run_queue.is_throttled() || shared.metadata.is_waited_for();
         let refill = match is_throttled {
             true => shared.process.bucket.poll_at(now, SMALLEST_BUDGET_BYTES),
             false => None,
@@ -542,7 +543,7 @@ impl Reactor {
                 piece,
                 result,
             } => {
-                self.shared.process.metadata_reading -= 1;
+                self.shared.metadata.end(peer);
                 let body = result.as_deref().ok();
                 self.hand_metadata(peer, piece, body);
             }
@@ -702,8 +703,9 @@ impl Reactor {
 
     /// Has metadata read for the connections in line, as far as the rate limit allows.
     fn release_metadata(&mut self) {
-        while self.shared.has_budget_for_metadata() {
-            let Some(key) = self.shared.metadata_waits.pop_front() else {
+        loop {
+            let available_bytes = self.shared.process.bucket.available(self.shared.now);
+            let Some(key) = self.shared.metadata.take_next(available_bytes) else {
                 break;
             };
             self.connections

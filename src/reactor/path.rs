@@ -158,17 +158,18 @@ impl Connection {
     /// has nothing for them, or many are being read, the peer waits in line.
     pub(super) fn fetch_metadata(&mut self, shared: &mut Shared) {
         while self.session.wants_metadata() {
-            if !shared.has_budget_for_metadata() {
+            let torrent = self.torrent.as_ref();
+            let torrent = torrent.expect("an open session has a torrent");
+            let disk = shared.process.disks.of(&torrent.metainfo_path());
+            let available_bytes = shared.process.bucket.available(shared.now);
+            if !shared.metadata.begin(&disk, self.key, available_bytes) {
                 if !mem::replace(&mut self.queued.for_metadata, true) {
-                    shared.metadata_waits.push_back(self.key);
+                    shared.metadata.wait(&disk, self.key);
                 }
                 return;
             }
             let piece = self.session.poll_metadata();
             let piece = piece.expect("the session wants a piece");
-            let torrent = self.torrent.as_ref();
-            let torrent = torrent.expect("an open session has a torrent");
-            shared.process.metadata_reading += 1;
             shared.process.storage.metadata(self.key, torrent, piece);
         }
     }

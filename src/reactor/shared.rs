@@ -1,6 +1,5 @@
 //! The parts that every connection works with: those of its loop, and those of the process.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use super::activity::{ActiveSlot, Activity};
 use super::announcing::Announcing;
 use super::dial::Dialer;
 use super::loading::Loads;
+use super::metadata::MetadataLines;
 use super::outbox::{Body, Outbox};
 use crate::choker::Choker;
 use crate::config::{Config, Verify};
@@ -26,17 +26,12 @@ use crate::super_seeding::SuperSeedingMode;
 use crate::timers::{Alarms, Time, Timeouts};
 use crate::torrent::catalogue::Torrent;
 use crate::wire::decoder::MAX_TAIL;
-use crate::wire::extension::METADATA_PIECE_LENGTH;
 use crate::wire::handshake;
 use crate::wire::message::PeerId;
 
 /// Received from a peer at once: as many requests as bring 7 MB of blocks. More would let each flooding
 /// peer take longer, and have longer answers. Unit: bytes.
 pub(super) const RECEIVE_AT_ONCE_BYTES: usize = 8 * 1024;
-
-/// Pieces of metadata that are being read, at most: 1 MiB of answers for the loop to hand on. More would
-/// only wait in memory.
-const METADATA_READING_MAX: u64 = 64;
 
 /// The parts of one loop. A second loop would have its own, except for `process`.
 pub(super) struct Shared {
@@ -45,8 +40,7 @@ pub(super) struct Shared {
     pub(super) choker: Choker,
     pub(super) alarms: Alarms,
     pub(super) counters: Counters,
-    /// Connections that wait until metadata may be read for them, in the order of arrival.
-    pub(super) metadata_waits: VecDeque<PeerKey>,
+    pub(super) metadata: MetadataLines,
     pub(super) random: Rng,
     /// Where every socket is read; a connection keeps only the tail of a half-received message.
     pub(super) buffer: Box<[u8]>,
@@ -66,8 +60,6 @@ pub(super) struct Process {
     pub(super) dialer: Dialer,
     /// The upload limit (`--max-rate`).
     pub(super) bucket: RateLimiter,
-    /// Pieces of metadata that are being read: the bucket has not been charged for them yet.
-    pub(super) metadata_reading: u64,
     pub(super) activity: Activity,
     pub(super) history: History,
     pub(super) identity: PeerId,
@@ -95,7 +87,7 @@ impl Shared {
             choker: Choker::new(config.limits.choker),
             alarms: Alarms::new(now),
             counters: Counters::default(),
-            metadata_waits: VecDeque::new(),
+            metadata: MetadataLines::default(),
             random: Rng::new(),
             buffer: vec![0; MAX_TAIL + RECEIVE_AT_ONCE_BYTES].into_boxed_slice(),
             outbox: Outbox::default(),
@@ -119,16 +111,6 @@ impl Shared {
         self.process.activity.sent(active_slot, bytes, self.now);
         self.process.announcing.uploaded(torrent, bytes);
     }
-
-    /// Returns true if another piece of metadata may be read now.
-    pub(super) fn has_budget_for_metadata(&mut self) -> bool {
-        let pieces = self.process.metadata_reading.saturating_add(1);
-        if pieces > METADATA_READING_MAX {
-            return false;
-        }
-        let bytes = pieces.saturating_mul(METADATA_PIECE_LENGTH.into());
-        self.process.bucket.available(self.now) >= bytes
-    }
 }
 
 impl Process {
@@ -150,7 +132,6 @@ impl Process {
             announcing,
             dialer: Dialer::default(),
             bucket: RateLimiter::new(max_rate, UPLOAD_BURST, Time::default()),
-            metadata_reading: 0,
             activity: Activity::default(),
             history: History::default(),
             identity,

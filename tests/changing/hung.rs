@@ -12,8 +12,8 @@ use crate::support::leecher::{self, FAST_AND_EXTENDED, Leecher, PLAIN, Seen};
 use crate::support::torrent::{Sample, TorrentBuilder};
 use crate::support::wait_until;
 
-/// More than the threads that one disk may keep.
-const CROWD: u32 = 40;
+/// More than the threads that one disk may keep, and than the metadata that is read at the same time.
+const CROWD: u32 = 70;
 
 /// Two disks, `lib/sound` and `lib/hung`, the second of a program that can be stopped.
 struct Disks {

@@ -190,14 +190,6 @@ fn a_peer_that_floods_is_received_from_in_parts_and_marked() {
 }
 
 #[test]
-fn few_pieces_of_metadata_are_read_at_a_time() {
-    let mut rig = Rig::new();
-    assert!(rig.shared.has_budget_for_metadata());
-    rig.shared.process.metadata_reading = 64;
-    assert!(!rig.shared.has_budget_for_metadata());
-}
-
-#[test]
 fn whoever_asks_for_a_torrent_that_is_being_loaded_joins() {
     let mut rig = Rig::new();
     let peers: Vec<_> = (0..3)
