@@ -266,6 +266,8 @@ fn a_limit_of_processes_is_an_error_that_says_so() {
                 "lib",
                 "--config",
                 "/dev/null",
+                "--port",
+                "0",
                 "--no-tracker",
                 "--status",
                 "off",
