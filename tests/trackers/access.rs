@@ -157,6 +157,25 @@ fn torrents_whose_trackers_are_not_allowed_are_listed_as_announced_to_nobody() {
 }
 
 #[test]
+fn the_tracker_that_replaces_all_others_is_always_allowed() {
+    let directory = tempfile::tempdir().unwrap();
+    let torrent = TorrentBuilder::new(0).announce(&["http://a.invalid/"]);
+    torrent.write(directory.path()).unwrap();
+    for mode in ["public", "list"] {
+        let tracker = Http::answering(accepted());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hekate"));
+        command
+            .args(["seed", "--bind", "127.0.0.1", "--port", "0"])
+            .args(["--trackers", mode, "--tracker-override", &tracker.url()])
+            .arg(directory.path());
+        let mut daemon = Daemon::start(command);
+        daemon.wait_for_line("answers; it has 1 torrents");
+        daemon.signal("TERM");
+        assert!(daemon.wait().success());
+    }
+}
+
+#[test]
 fn a_daemon_says_once_which_torrent_names_a_tracker_that_is_not_allowed() {
     let (good, allowed, host) = good();
     let other = Http::answering(accepted());

@@ -1,5 +1,7 @@
 //! From the schedule to the transports: each tracker is given as many announces as it can take.
 
+use std::net::IpAddr;
+
 use super::http::HttpSlot;
 use super::outcome::RedirectError;
 use super::transport::Full;
@@ -114,53 +116,61 @@ impl Announcer {
     /// Takes the answers of the resolver.
     pub(super) fn collect_names(&mut self, now: Time) {
         for answer in self.resolver.collect() {
-            let id = answer.tracker;
             if let Some(tls) = answer.tls {
                 self.http.set_tls(tls);
             }
-            let tracker = &mut self.trackers[id];
-            if tracker.target.generation != answer.generation {
-                continue;
-            }
-            self.wakes.wake_now(id);
-            let is_usable = |family| self.config.sources[family].is_some() && self.udp.has(family);
-            let mut refusal = tracker.refusal;
-            let addresses = answer.addresses.map(|mut addresses| {
-                addresses.retain(|address| is_usable(Family::of(*address)));
-                let site = tracker.target.site();
-                refusal = self.config.access.filter(site, &mut addresses);
-                addresses
-            });
-            self.set_refusal(id, refusal, now);
-            let tracker = &mut self.trackers[id];
-            if let (Ok(_), Some(_)) = (&addresses, refusal) {
-                tracker.target.refused(now);
-                for route in RouteId::all_of(id) {
-                    self.set_addresses(route, Vec::new(), now);
-                }
-                continue;
-            }
-            match tracker.target.resolved(addresses, now) {
-                Ok(addresses) => {
-                    tracker.failures = 0;
-                    for route in RouteId::all_of(id) {
-                        let own = addresses.iter().copied();
-                        let own = own.filter(|address| Family::of(*address) == route.family);
-                        let own = own.collect();
-                        self.set_addresses(route, own, now);
-                    }
-                }
-                Err(error) if !tracker.target.is_known() => {
-                    self.fail_to_resolve(id, &error, now);
-                }
-                // The addresses from before are still used.
-                Err(_) => {}
+            let target = &self.trackers[answer.tracker].target;
+            if target.generation == answer.generation {
+                self.resolved(answer.tracker, answer.addresses, now);
             }
         }
     }
 
+    /// The name of a tracker was resolved, or not.
+    pub(super) fn resolved(
+        &mut self,
+        id: TrackerId,
+        mut addresses: Result<Vec<IpAddr>, String>,
+        now: Time,
+    ) {
+        self.wakes.wake_now(id);
+        if let Ok(addresses) = &mut addresses {
+            let is_usable = |family| self.config.sources[family].is_some() && self.udp.has(family);
+            addresses.retain(|address| is_usable(Family::of(*address)));
+            let site = self.trackers[id].target.site();
+            let refusal = self.config.access.filter(site, addresses);
+            self.set_refusal(id, refusal, now);
+            if refusal.is_some() {
+                self.trackers[id].target.refused(now);
+                self.forget_addresses(id, now);
+                return;
+            }
+        }
+        let tracker = &mut self.trackers[id];
+        match tracker.target.resolved(addresses, now) {
+            Ok(addresses) => {
+                tracker.failures = 0;
+                for route in RouteId::all_of(id) {
+                    let own = addresses.iter().copied();
+                    let own = own.filter(|address| Family::of(*address) == route.family);
+                    let own = own.collect();
+                    self.set_addresses(route, own, now);
+                }
+            }
+            Err(error) if !tracker.target.is_known() => self.fail_to_resolve(id, &error, now),
+            // The addresses from before are still used.
+            Err(_) => {}
+        }
+    }
+
+    fn forget_addresses(&mut self, id: TrackerId, now: Time) {
+        for route in RouteId::all_of(id) {
+            self.set_addresses(route, Vec::new(), now);
+        }
+    }
+
     /// Takes the addresses of a tracker by one family. Without one, nothing waits there any more.
-    fn set_addresses(&mut self, route: RouteId, addresses: Vec<std::net::IpAddr>, now: Time) {
+    fn set_addresses(&mut self, route: RouteId, addresses: Vec<IpAddr>, now: Time) {
         let is_nowhere = addresses.is_empty();
         if self.route(route).set_addresses(addresses) {
             self.udp.disconnect(route);
@@ -171,6 +181,8 @@ impl Announcer {
     }
 
     fn fail_to_resolve(&mut self, id: TrackerId, error: &TargetError, now: Time) {
+        // Where the name led before says nothing.
+        self.set_refusal(id, None, now);
         let chance = self.random.u32(..);
         let tracker = &mut self.trackers[id];
         tracker.failures = tracker.failures.saturating_add(1);
@@ -180,9 +192,7 @@ impl Announcer {
         tracker.target.reset();
         let what = format_args!("{error}; retrying in {} s", backoff_ms / 1000);
         self.report.warn(id, what, now);
-        for route in RouteId::all_of(id) {
-            self.set_addresses(route, Vec::new(), now);
-        }
+        self.forget_addresses(id, now);
         self.wakes.wake_now(id);
     }
 

@@ -387,7 +387,7 @@ impl Announcer {
     }
 
     /// Gives the id of a tracker that no torrent names, and that no request is at, to another site.
-    fn replace_tracker(&mut self, id: TrackerId, site: &Site, now: Time) {
+    pub(super) fn replace_tracker(&mut self, id: TrackerId, site: &Site, now: Time) {
         self.reset_routes(id);
         self.http.forget(id);
         self.schedule.lists_mut().replace_unlisted(id, site);

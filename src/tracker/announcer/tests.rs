@@ -5,10 +5,12 @@ use std::net::TcpListener;
 use mio::Poll;
 
 use super::*;
+use crate::tracker::access::AccessMode;
 use crate::tracker::redirects::{
     MAX_REDIRECTED, MAX_REDIRECTED_IN_ALL, MAX_REDIRECTS, MAX_TARGETS,
 };
 use crate::tracker::request::Request;
+use crate::tracker::target::RESOLVED_MS;
 use crate::tracker::url::TrackerUrl;
 use crate::wire::message::PeerId;
 
@@ -16,6 +18,10 @@ const NOW: Time = Time(1000);
 const FIRST: TrackerId = TrackerId(0);
 
 fn announcer(sources: [&str; 2]) -> (Poll, Announcer) {
+    announcer_with(sources, Access::default())
+}
+
+fn announcer_with(sources: [&str; 2], access: Access) -> (Poll, Announcer) {
     let poll = Poll::new().unwrap();
     let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
     let config = AnnouncerConfig {
@@ -28,7 +34,7 @@ fn announcer(sources: [&str; 2]) -> (Poll, Announcer) {
         sources: sources.map(|source| source.parse().ok()).into(),
         max_per_second: None,
         override_with: None,
-        access: Access::default(),
+        access,
         dialled: DialledTorrents::default(),
         limits: Limits::default(),
     };
@@ -233,4 +239,61 @@ fn two_families_of_a_tracker_do_not_exceed_the_most_connections() {
         announcer.wakes.take_due(NOW.after(http::NO_ROOM_MS)),
         [last].into()
     );
+}
+
+/// An announcer with `--trackers public`, and one torrent at a tracker whose name is being resolved.
+fn with_public_trackers() -> (Poll, Announcer) {
+    let access = Access {
+        mode: AccessMode::Public,
+        named: Vec::new(),
+    };
+    let (poll, mut announcer) = announcer_with(["127.0.0.1", "none"], access);
+    add(&mut announcer, 0, "http://a.example/");
+    assert!(announcer.trackers[FIRST].target.ask(NOW));
+    (poll, announcer)
+}
+
+fn resolved_to(announcer: &mut Announcer, tracker: TrackerId, address: &str, now: Time) -> u64 {
+    let address = address.parse().unwrap();
+    announcer.resolved(tracker, Ok(vec![address]), now);
+    announcer.figures(now).not_allowed
+}
+
+#[test]
+fn a_name_is_allowed_when_it_leads_elsewhere() {
+    let (_poll, mut announcer) = with_public_trackers();
+    assert_eq!(resolved_to(&mut announcer, FIRST, "10.0.0.1", NOW), 1);
+    announcer.wakes.take_due(NOW);
+    announcer.pump(FIRST, NOW);
+    let later = NOW.after(RESOLVED_MS);
+    assert_eq!(announcer.wakes.poll_at(), Some(later));
+    assert_eq!(announcer.lateness_s(FIRST, later), 0);
+    assert!(announcer.trackers[FIRST].target.ask(later));
+    assert_eq!(resolved_to(&mut announcer, FIRST, "1.1.1.1", later), 0);
+    assert!(announcer.lateness_s(FIRST, later) > 0);
+}
+
+#[test]
+fn a_name_that_was_not_allowed_and_cannot_be_resolved_is_not_asked_at_once() {
+    let (_poll, mut announcer) = with_public_trackers();
+    resolved_to(&mut announcer, FIRST, "10.0.0.1", NOW);
+    let tls = TrackerUrl::parse("https://a.example/").unwrap().site;
+    announcer.trackers[FIRST].target.move_to(tls, NOW);
+    announcer.resolved(FIRST, Err("none".to_owned()), NOW);
+    announcer.wakes.take_due(NOW);
+    announcer.pump(FIRST, NOW);
+    assert!(announcer.trackers[FIRST].target.ask(NOW), "it was asked");
+    assert!(announcer.wakes.poll_at() > Some(NOW));
+}
+
+#[test]
+fn a_replaced_tracker_is_not_counted_as_not_allowed() {
+    let (_poll, mut announcer) = with_public_trackers();
+    let [site, other] =
+        ["http://b.example/", "http://c.example/"].map(|url| TrackerUrl::parse(url).unwrap().site);
+    let id = announcer.schedule.add_unlisted(&site).unwrap();
+    announcer.add_trackers(None, NOW);
+    assert_eq!(resolved_to(&mut announcer, id, "10.0.0.1", NOW), 1);
+    announcer.replace_tracker(id, &other, NOW);
+    assert_eq!(announcer.figures(NOW).not_allowed, 0);
 }
