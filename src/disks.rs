@@ -95,6 +95,14 @@ impl Disks {
         Disk(found.map_or_else(|| Path::new("/").into(), Arc::clone))
     }
 
+    /// Where something is mounted below this path.
+    pub(crate) fn mounted_below(&self, path: &Path) -> Vec<PathBuf> {
+        let points = self.0.mount_points.read();
+        let points = points.unwrap_or_else(PoisonError::into_inner);
+        let below = (points.iter()).filter(|point| point.starts_with(path) && ***point != *path);
+        below.map(|point| point.to_path_buf()).collect()
+    }
+
     /// Says that a thread of no pool is about to wait for a disk; `None` if another does.
     pub(crate) fn visit(&self, disk: &Disk) -> Option<Visit> {
         let mut visits = self.visits();

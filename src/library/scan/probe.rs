@@ -11,7 +11,6 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use crate::disks::{Disk, Disks, Followed, HUNG_AFTER};
-use crate::mounts;
 use crate::workers;
 
 /// What was found out about paths and the disks that they are on.
@@ -90,9 +89,8 @@ impl Probed {
                     Followed::Ends(real) => {
                         if let Some(path) = number.and_then(|number| paths.get(number)) {
                             probed.disks.insert(path.clone(), disk.clone());
-                            for point in mounts::all().into_iter().map(|mount| mount.point) {
-                                let is_below = point.starts_with(&real) && point != real;
-                                if is_below && mount_points.insert(point.clone()) {
+                            for point in disks.mounted_below(&real) {
+                                if mount_points.insert(point.clone()) {
                                     wanted.push((None, point));
                                 }
                             }
@@ -177,7 +175,8 @@ fn start(
     Ok(Some(state))
 }
 
-/// Has a disk answer something that neither the kernel nor a server of files remembers.
+/// Has a disk answer something that the kernel remembers of no server of files and of no program. Of a local
+/// disk it may.
 fn ask(path: &Path) {
     let _ = rustix::fs::statfs(path);
     if let Ok(mut entries) = path.read_dir() {
@@ -209,6 +208,12 @@ mod tests {
         assert!(found.starts_with("/proc"), "{found:?}");
         assert!(hung.is_below_hung(&found.join("fd")) && !hung.is_below_hung(&base));
         assert_eq!(hung.disk(&paths[1]), Some(&proc));
+
+        // What is mounted below a directory is asked too, and left out by itself.
+        let root = PathBuf::from("/");
+        let below = Probed::new(&disks, std::slice::from_ref(&root), || ());
+        assert_eq!(below.hung(&root), None);
+        assert!(below.is_below_hung(Path::new("/proc/self")) && !below.is_below_hung(&base));
         drop(visit);
     }
 }
