@@ -332,9 +332,10 @@ impl<L: Ord + Clone + Send + 'static, T: Send + 'static> Pool<L, T> {
         }
     }
 
-    /// Whether a job is under way.
+    /// Whether a job is under way, or waits for that: its thread may not have begun.
     pub(crate) fn is_busy(&self) -> bool {
-        self.0.queue().busy_threads > 0
+        let queue = self.0.queue();
+        queue.busy_threads > 0 || queue.queued > 0
     }
 
     /// The lanes with a job that has been under way for so long, and of which none has ended since.
@@ -930,7 +931,9 @@ mod tests {
     #[test]
     fn the_queue_is_bounded() {
         let mut rig = Rig::new(1, IDLE);
+        assert!(!rig.pool.is_busy());
         rig.submit(1, 1).unwrap();
+        assert!(rig.pool.is_busy(), "before a thread has begun");
         assert_eq!(rig.begun(), 1);
         for _ in 0..QUEUED_MAX {
             rig.submit(1, 0).unwrap();

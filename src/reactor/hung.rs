@@ -19,31 +19,28 @@ pub(super) struct HungDisks {
 impl HungDisks {
     /// Finds out which disks hang, if it is time. Waits for none of them.
     pub(super) fn run_due(&mut self, process: &Process, now: Time) {
-        let is_busy = || {
-            process.storage.waits_for_disks()
-                || process.loads.waits_for_disks()
-                || !process.disks.visited().is_empty()
-        };
-        match self.examine_at {
-            None if self.since.is_empty() && !is_busy() => return,
-            None => {}
-            Some(at) if at > now => return,
-            Some(_) => {
-                let mut hung = process.storage.stuck_disks(HUNG_AFTER);
-                hung.append(&mut process.loads.stuck_disks(HUNG_AFTER));
-                let visited = process.disks.visited().into_iter();
-                hung.extend(
-                    visited.filter_map(|(disk, waited)| (waited >= HUNG_AFTER).then_some(disk)),
-                );
-                self.set(&hung, now);
-            }
+        if self.examine_at.is_none_or(|at| at > now) {
+            return;
         }
-        let more = !self.since.is_empty() || is_busy();
-        self.examine_at = more.then(|| now.after(EXAMINE_MS));
+        self.examine_at = None;
+        let mut hung = process.storage.stuck_disks(HUNG_AFTER);
+        hung.append(&mut process.loads.stuck_disks(HUNG_AFTER));
+        let visited = process.disks.visited().into_iter();
+        hung.extend(visited.filter_map(|(disk, waited)| (waited >= HUNG_AFTER).then_some(disk)));
+        self.set(&hung, now);
     }
 
     /// When the disks are to be examined; `None` while nothing waits for any.
-    pub(super) fn poll_at(&self) -> Option<Time> {
+    pub(super) fn poll_at(&mut self, process: &Process, now: Time) -> Option<Time> {
+        let is_wanted = || {
+            !self.since.is_empty()
+                || process.storage.waits_for_disks()
+                || process.loads.waits_for_disks()
+                || !process.disks.visited().is_empty()
+        };
+        if self.examine_at.is_none() && is_wanted() {
+            self.examine_at = Some(now.after(EXAMINE_MS));
+        }
         self.examine_at
     }
 

@@ -349,6 +349,8 @@ impl Reactor {
         let now = shared.now;
         let accepts = self.acceptor.poll_at(now);
         let announces = shared.process.announcing.poll_at();
+        // Also in a turn after which work is left over, as in every turn of a busy loop.
+        let examines = self.control.hung.poll_at(&shared.process, now);
         let is_due = |at: Option<Time>| at.is_some_and(|at| at <= now);
         let is_left_over = !run_queue.is_empty() || self.connections.has_closing();
         let has_work = self.control.has_updates || is_left_over;
@@ -376,7 +378,7 @@ impl Reactor {
             shared.process.dialer.poll_at(),
             self.control.host.poll_at(),
             shared.process.storage.poll_at(),
-            self.control.hung.poll_at(),
+            examines,
             self.status.as_ref().and_then(StatusService::poll_at),
             stop,
         ]
