@@ -114,7 +114,8 @@ fn open_index(path: &Path, root: Option<&PathBuf>) -> Result<Index, String> {
     })
 }
 
-/// Prints a line for each torrent that would be served, and one for each that has no tracker, then a line for each that is refused.
+/// Prints a line for each torrent that would be served, and one more for each that has no tracker, then a
+/// line for each that is refused.
 ///
 /// # Errors
 /// One line that says why not all was printed.

@@ -85,7 +85,7 @@ pub struct StorageLimits {
 
 impl StorageLimits {
     /// Half of the kernel's default of `vm.max_map_count`, which counts every mapping of the
-    /// process. A disk profits from a queue of about 24 reads, and each thread costs a few pages.
+    /// process. A disk profits from many reads in its queue, and each thread costs a few pages.
     pub const DEFAULT: Self = Self {
         mappings: 32_765,
         readers: 24,
