@@ -904,7 +904,10 @@ mod tests {
             ended += outcomes.iter().filter(|outcome| outcome.is_err()).count();
         }
         let queued = rig.pool.0.queue().queued;
-        assert_eq!((queued, ended), (QUEUED_MAX / 2, 5 * QUEUED_MAX / 2));
+        assert_eq!(queued + ended, 3 * QUEUED_MAX);
+        // Half of what the job in the other lane, which may have begun, leaves.
+        let half = QUEUED_MAX / 2;
+        assert!(queued == half || queued == half - 1, "{queued}");
         rig.open(2);
     }
 
