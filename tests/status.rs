@@ -290,8 +290,9 @@ fn trackers_that_cannot_be_used_are_named_once_without_their_passkeys() {
     let json = scene.get("/status.json");
     let part = format!("{{\"tracker\":\"wss://web.example/…\",\"why\":\"{web}\"}}");
     assert!(json.contains(&part), "{json}");
-    let log = scene.daemon.log();
     let said = format!("{hash}: tracker wss://web.example/… cannot be used: not an http");
+    scene.daemon.wait_for_line(&said);
+    let log = scene.daemon.log();
     assert_eq!(log.matches(&said).count(), 1, "{log}");
     let listed = Command::new(env!("CARGO_BIN_EXE_hekate"))
         .args(["seed", "--list", "--config", "/dev/null"])
@@ -341,6 +342,7 @@ fn nothing_that_others_have_written_hides() {
         5,
         "{said:?}"
     );
+    scene.daemon.wait_for_line("refuses");
     said.push(scene.daemon.log());
     assert!(
         said[5].contains("refuses") && said[5].contains("a\\u{202e}\\u{200b}b"),

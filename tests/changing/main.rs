@@ -290,6 +290,7 @@ fn ten_thousand_files_at_once_are_served() {
     let mut daemon = scene.daemon;
     daemon.assert_alive();
     // They take longer to rename than one batch waits, and are few all the same.
+    daemon.wait_for_line(" torrents added, 0 removed");
     let log = daemon.log();
     let batches = log.matches(" torrents added, 0 removed").count();
     assert!((1..100).contains(&batches), "{batches} batches");
