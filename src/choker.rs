@@ -31,7 +31,8 @@
 //! 9. At capacity, a peer that wants to connect takes the place ([`Choker::give_way`]) of one that does
 //!    not complete its handshake, else of one whose address or network has more than its share of
 //!    places, else of the one that has been idle longest, if that is `idle_ms`. If there is none, it
-//!    is refused.
+//!    is refused. An address that has given way or was refused rests ([`origin::REST_MS`]): until then it
+//!    takes a place of a crowd only, so that addresses take turns whoever calls most often.
 //!
 //! ```text
 //!               interested; connected                 a slot is free
@@ -55,7 +56,7 @@ use std::mem;
 
 use slab::Slab;
 
-use self::origin::{Crowd, Crowds, Origin, Rounds};
+use self::origin::{Crowd, Crowds, Origin, Rests, Rounds};
 use crate::peer::close::CloseReason;
 use crate::peer::key::PeerKey;
 use crate::timers::Time;
@@ -208,6 +209,8 @@ pub struct Choker {
     handshaking: VecDeque<(Time, PeerKey)>,
     /// Where the next search for one of a crowd begins.
     search_from: usize,
+    /// The addresses that have given way or were refused.
+    rests: Rests,
     terms: Slab<Term>,
     /// Terms whose peers have not been interested yet.
     early_slots: usize,
@@ -239,6 +242,7 @@ impl Choker {
             slots: Crowds::default(),
             handshaking: VecDeque::new(),
             search_from: 0,
+            rests: Rests::default(),
             terms: Slab::new(),
             early_slots: 0,
             queue: BTreeMap::new(),
@@ -564,15 +568,21 @@ impl Choker {
     /// A connection from `origin` wants to be accepted at capacity: the peer that must be disconnected
     /// for it, and why. None: it is to be refused. [`Choker::disconnected`] need not be called.
     pub fn give_way(&mut self, origin: Origin, now: Time) -> Option<(PeerKey, CloseReason)> {
-        let (key, reason) = self.least_claim(origin, now)?;
-        self.disconnected(key);
-        Some((key, reason))
+        let loser = self.least_claim(origin, now);
+        let rests = loser.map_or(origin, |(key, _)| self.origin(key));
+        self.rests.begin(rests, now);
+        if let Some((key, _)) = loser {
+            self.disconnected(key);
+        }
+        loser
     }
 
     fn least_claim(&mut self, origin: Origin, now: Time) -> Option<(PeerKey, CloseReason)> {
         self.forget_shaken_hands();
+        let rests = self.rests.has(origin, now);
         if let Some(&(began, key)) = self.handshaking.front()
             && now.since(began) >= HANDSHAKE_AT_CAPACITY_MS
+            && !rests
         {
             return Some((key, CloseReason::GaveWay));
         }
@@ -583,7 +593,7 @@ impl Choker {
         }
         let &(active_at, key) = self.idle.first()?;
         let is_idle_long = now.since(active_at) >= self.config.idle_ms;
-        is_idle_long.then_some((key, CloseReason::IdleAtCapacity))
+        (is_idle_long && !rests).then_some((key, CloseReason::IdleAtCapacity))
     }
 
     /// The one of a crowd that loses least, among the next members of the table.

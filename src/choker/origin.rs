@@ -4,9 +4,11 @@
 //! /24 or a /48, is cheap to rent as a whole, but its people may be strangers to each other as well: it
 //! counts for a few.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::net::IpAddr;
+
+use crate::timers::Time;
 
 /// How many addresses a network counts for.
 pub const NETWORK_SHARE: u64 = 4;
@@ -227,6 +229,48 @@ impl Rounds {
     }
 }
 
+/// How long an origin rests: longer than it takes to fill all places again, and shorter than clients wait
+/// before they call again.
+pub const REST_MS: u64 = 10_000;
+
+/// Origins that rest at the same time, at most: a megabyte. The first of more may come again at once.
+const RESTING_MAX: usize = 32 * 1024;
+
+/// The origins that may not take the place of another: they had one a moment ago, or were refused one. Without
+/// it, places would go to those who call most often.
+#[derive(Debug, Default)]
+pub struct Rests {
+    origins: HashSet<Origin>,
+    /// When the rest of each is over, in order.
+    ends: VecDeque<(Time, Origin)>,
+}
+
+impl Rests {
+    /// It rests from now on, unless it rests already: who calls all the time gets its turn as well.
+    pub fn begin(&mut self, origin: Origin, now: Time) {
+        if !self.origins.insert(origin) {
+            return;
+        }
+        self.ends.push_back((now.after(REST_MS), origin));
+        if self.ends.len() > RESTING_MAX {
+            self.end_first();
+        }
+    }
+
+    /// Returns true if the origin rests.
+    pub fn has(&mut self, origin: Origin, now: Time) -> bool {
+        while self.ends.front().is_some_and(|&(end, _)| end <= now) {
+            self.end_first();
+        }
+        self.origins.contains(&origin)
+    }
+
+    fn end_first(&mut self) {
+        let (_, first) = self.ends.pop_front().expect("one rests");
+        self.origins.remove(&first);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,5 +330,30 @@ mod tests {
         }
         assert!(rounds.addresses.len() < 3000, "{}", rounds.addresses.len());
         rounds.leave(origin(0));
+    }
+
+    #[test]
+    fn a_rest_ends_whatever_happens_in_it() {
+        let mut rests = Rests::default();
+        let (one, other) = (of("1.1.1.1"), of("2.2.2.2"));
+        rests.begin(one, Time(0));
+        rests.begin(one, Time(REST_MS - 1));
+        assert!(rests.has(one, Time(REST_MS - 1)) && !rests.has(other, Time(REST_MS - 1)));
+        assert!(!rests.has(one, Time(REST_MS)));
+        assert!(rests.origins.is_empty() && rests.ends.is_empty());
+    }
+
+    #[test]
+    fn no_more_origins_rest_than_memory_is_meant_for() {
+        let mut rests = Rests::default();
+        let origin = |host: usize| {
+            let host = u32::try_from(host).unwrap();
+            Origin::of(std::net::Ipv4Addr::from(host).into())
+        };
+        for host in 0..=RESTING_MAX {
+            rests.begin(origin(host), Time(0));
+        }
+        assert!(!rests.has(origin(0), Time(0)) && rests.has(origin(1), Time(0)));
+        assert_eq!(rests.origins.len(), RESTING_MAX);
     }
 }

@@ -414,7 +414,7 @@ fn the_peer_that_was_idle_longest_gives_way_at_capacity() {
     let mut choker = choker(0);
     connected(&mut choker, 2, Time(5));
     connected(&mut choker, 1, Time(7));
-    assert_eq!(gives_way(&mut choker, 9, Time(60_004)), None);
+    assert_eq!(gives_way(&mut choker, 8, Time(60_004)), None);
     let idle = |index| Some((index, CloseReason::IdleAtCapacity));
     assert_eq!(gives_way(&mut choker, 9, Time(60_007)), idle(2));
     assert_eq!(gives_way(&mut choker, 9, Time(60_007)), idle(1));
@@ -437,7 +437,7 @@ fn interest_ends_idleness_and_only_what_is_given_restarts_it() {
     choker.not_interested(key(2));
     let idle = |index| Some((index, CloseReason::IdleAtCapacity));
     assert_eq!(gives_way(&mut choker, 9, Time(60_001)), idle(2));
-    assert_eq!(gives_way(&mut choker, 9, Time(60_001)), None);
+    assert_eq!(gives_way(&mut choker, 8, Time(60_001)), None);
     assert_eq!(gives_way(&mut choker, 9, Time(60_002)), idle(1));
     choker.not_interested(key(0));
     assert_eq!(gives_way(&mut choker, 9, Time(60_002)), idle(0));
@@ -450,7 +450,7 @@ fn a_block_counts_as_life() {
     rebalance(&mut choker, T0);
     send(&mut choker, 0, 32 * 1024, Time(50_000));
     choker.not_interested(key(0));
-    assert_eq!(gives_way(&mut choker, 9, Time(109_999)), None);
+    assert_eq!(gives_way(&mut choker, 8, Time(109_999)), None);
     assert!(gives_way(&mut choker, 9, Time(110_000)).is_some());
 }
 
@@ -486,6 +486,59 @@ fn a_crowd_gives_way_to_others_and_not_to_its_own() {
     }
     assert_eq!(gives_way(&mut choker, 9, T0), None);
     assert_eq!(choker.connections_from(own), 1);
+}
+
+#[test]
+fn an_address_that_gave_way_or_was_refused_rests() {
+    let mut choker = choker(0);
+    for index in 0..3 {
+        connected(&mut choker, index, T0);
+    }
+    let long_after = Time(60_000);
+    let idle = |index| Some((index, CloseReason::IdleAtCapacity));
+    assert_eq!(gives_way(&mut choker, 8, Time(59_999)), None, "refused");
+    assert_eq!(gives_way(&mut choker, 9, long_after), idle(0));
+    for resting in [8, 0] {
+        assert_eq!(gives_way(&mut choker, resting, long_after), None);
+    }
+    assert_eq!(gives_way(&mut choker, 10, long_after), idle(1));
+    // Its calls meanwhile have made the rest no longer.
+    let rested = long_after.after(origin::REST_MS);
+    assert_eq!(gives_way(&mut choker, 0, rested), idle(2));
+}
+
+#[test]
+fn a_stranger_gets_a_place_though_those_who_say_nothing_call_all_the_time() {
+    let mut choker = choker(0);
+    let (places, callers) = (50, 90);
+    let occupy = |choker: &mut Choker, place: u32, caller: u32, now| {
+        let generation = 100 + caller;
+        let key = PeerKey {
+            index: place,
+            generation,
+        };
+        choker.begun(key, origin(caller), now);
+    };
+    for place in 0..places {
+        occupy(&mut choker, place, place, T0);
+    }
+    for now in (1..60_000).step_by(20).map(Time) {
+        // All who have no place call in each of these moments.
+        for caller in 0..callers {
+            if choker.connections_from(origin(caller)) == 0
+                && let Some((place, _)) = gives_way(&mut choker, caller, now)
+            {
+                occupy(&mut choker, place, caller, now);
+            }
+        }
+        if now.0 % 1_000 == 1 && now.0 > 1_000 {
+            let stranger = u32::try_from(now.0).unwrap();
+            let (place, _) = gives_way(&mut choker, stranger, now).expect("it is not refused");
+            // When it has gone, whoever calls has its place, rested or not.
+            let without = (0..callers).find(|caller| choker.connections_from(origin(*caller)) == 0);
+            occupy(&mut choker, place, without.unwrap(), now);
+        }
+    }
 }
 
 #[test]
