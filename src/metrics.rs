@@ -110,6 +110,8 @@ pub struct Counters {
     pub closed: [u64; CloseReason::LABELS.len()],
     /// How long a turn of the loop took, without waiting.
     pub turns: Histogram,
+    /// How long the loop's thread had a processor for each turn.
+    pub turns_cpu: Histogram,
 }
 
 impl Counters {

@@ -10,8 +10,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use signal_hook_mio::v1_0::Signals;
 
-use super::connections::CLOSING_MAX;
-use super::connections::Connections;
+use super::connections::{CLOSING_MAX, Connections};
 use super::host::Host;
 use super::hung::HungDisks;
 use super::listener::{self, Acceptor, BoundAddress};
@@ -21,7 +20,7 @@ use super::shared::Shared;
 use super::signals;
 use super::slots::SlotControl;
 use super::tokens::{self, Source};
-use super::{Control, EVENTS_PER_TURN, Reactor, RunError};
+use super::{Control, EVENTS_PER_TURN, Reactor, RunError, thread_cpu_time};
 use crate::choker::ChokerConfig;
 use crate::config::{Config, LibraryConfig, LimitsConfig};
 use crate::daemon::sandbox::AllowedPaths;
@@ -192,6 +191,7 @@ impl Bound {
             is_woken: false,
             started: Instant::now(),
             woke: Instant::now(),
+            cpu: thread_cpu_time(),
             acceptor: Acceptor::default(),
             connections: self.connections,
             shared: self.shared,

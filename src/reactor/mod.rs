@@ -37,6 +37,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mio::net::TcpStream;
 use mio::{Events, Poll, Waker};
+use rustix::time::{ClockId, clock_gettime};
 use signal_hook_mio::v1_0::Signals;
 
 use self::connection::{Connection, Wait};
@@ -124,6 +125,8 @@ pub struct Reactor {
     started: Instant,
     /// When the last wait was over.
     woke: Instant,
+    /// The processor time of this thread when the last turn ended.
+    cpu: Duration,
     acceptor: Acceptor,
     connections: Connections,
     shared: Shared,
@@ -223,7 +226,11 @@ impl Reactor {
         self.close_finished();
         self.close();
         let took_us = u64::try_from(self.woke.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let cpu = thread_cpu_time();
+        let had = cpu.saturating_sub(mem::replace(&mut self.cpu, cpu));
+        let had_us = u64::try_from(had.as_micros()).unwrap_or(u64::MAX);
         self.shared.counters.turns.record(took_us);
+        self.shared.counters.turns_cpu.record(had_us);
         Ok(())
     }
 
@@ -811,4 +818,10 @@ impl Reactor {
             log::debug!("{}: {reason}", connection.transport.address());
         }
     }
+}
+
+/// How long this thread has had a processor.
+fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).expect("it begins at zero and grows")
 }

@@ -75,6 +75,7 @@ fn count(snapshot: &mut Snapshot) {
     }
     for us in [0, 3, 900, 1 << 19, 1 << 23] {
         counters.turns.record(us);
+        counters.turns_cpu.record(us / 2);
     }
     snapshot.hung_disks = vec![("/mnt/\"a".to_owned(), 3661), ("/mnt/b".to_owned(), 17)];
     let storage = &mut snapshot.storage;
