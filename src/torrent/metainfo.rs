@@ -243,42 +243,82 @@ fn info_dictionary(info: Option<Value<'_>>) -> Result<&[u8], MetainfoError> {
     }
 }
 
-/// The values of `announce` and `announce-list`. A torrent with a bad URL loses its tracker and is
-/// served all the same.
+/// The values of `announce` and `announce-list`, as [PROTOCOL] says: a torrent with a bad URL loses its
+/// tracker and is served all the same.
+///
+/// [PROTOCOL]: ../../../docs/PROTOCOL.md
 fn announce_tiers(
     single: Option<Value<'_>>,
     list: Option<Value<'_>>,
 ) -> Result<Vec<Vec<String>>, MetainfoError> {
     let mut tiers = Vec::new();
-    if let Some(Value::List(list)) = list {
-        let mut left = MAX_ANNOUNCE_URLS;
-        for tier in List::open(list) {
-            let Value::List(tier) = tier? else { continue };
-            let mut urls = Vec::new();
-            for url in List::open(tier) {
-                if let Some(url) = announce_url(url?).filter(|_| left > 0) {
-                    left -= 1;
-                    urls.push(url);
+    let mut left = MAX_ANNOUNCE_URLS;
+    // BEP 12: where there is a list of lists, the single URL is ignored.
+    let mut ignores_single = false;
+    match list {
+        Some(Value::List(list)) => {
+            for tier in List::open(list) {
+                match tier? {
+                    Value::List(tier) => {
+                        let mut urls = Vec::new();
+                        for url in List::open(tier) {
+                            push_url(&mut urls, url?, &mut left);
+                        }
+                        ignores_single |= urls.iter().any(|url| has_scheme_of_tracker(url));
+                        push_tier(&mut tiers, urls);
+                    }
+                    url => push_single(&mut tiers, url, &mut left),
                 }
             }
-            if !urls.is_empty() {
-                tiers.push(urls);
-            }
         }
+        Some(url) => push_single(&mut tiers, url, &mut left),
+        None => {}
     }
-    // BEP 12: where there is a list, the single URL is ignored.
-    if tiers.is_empty() {
-        tiers.extend(single.and_then(announce_url).map(|url| vec![url]));
+    if !ignores_single && let Some(single) = single {
+        push_single(&mut tiers, single, &mut left);
     }
     Ok(tiers)
 }
 
-fn announce_url(value: Value<'_>) -> Option<String> {
+fn push_tier(tiers: &mut Vec<Vec<String>>, urls: Vec<String>) {
+    if !urls.is_empty() {
+        tiers.push(urls);
+    }
+}
+
+/// Appends a tier of one URL.
+fn push_single(tiers: &mut Vec<Vec<String>>, url: Value<'_>, left: &mut usize) {
+    let mut urls = Vec::new();
+    push_url(&mut urls, url, left);
+    push_tier(tiers, urls);
+}
+
+/// Appends a URL, if it is one and fewer than [`MAX_ANNOUNCE_URLS`] came before. Bytes that are not
+/// UTF-8 are escaped, as in a request.
+fn push_url(urls: &mut Vec<String>, value: Value<'_>, left: &mut usize) {
     let Value::Bytes(bytes) = value else {
-        return None;
+        return;
     };
-    let url = std::str::from_utf8(bytes).ok()?.trim();
-    (!url.is_empty()).then(|| url.to_owned())
+    let bytes = bytes.trim_ascii();
+    if bytes.is_empty() || *left == 0 {
+        return;
+    }
+    *left -= 1;
+    let mut url = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        url.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            url.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    urls.push(url);
+}
+
+/// Returns true if a URL may be that of a tracker.
+fn has_scheme_of_tracker(url: &str) -> bool {
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    let is = |name: &&str| scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(name));
+    ["http", "https", "udp"].iter().any(is)
 }
 
 const LIST: &str = "a list";

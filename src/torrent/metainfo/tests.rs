@@ -93,30 +93,83 @@ fn bytes_after_the_dictionary_do_not_matter() {
     }
 }
 
+/// Keys of a metainfo file, with the texts in them as byte strings.
+fn bencoded(keys: &str) -> Vec<u8> {
+    let parts = keys.split('"').enumerate();
+    let parts = parts.flat_map(|(number, part)| match number % 2 {
+        0 => part.as_bytes().to_vec(),
+        _ => format!("{}:{part}", part.len()).into_bytes(),
+    });
+    parts.collect()
+}
+
+/// The table of PROTOCOL, "Announce lists".
 #[test]
-fn the_announce_list_comes_before_the_announce_url() {
-    assert_eq!(announce("8:announce5: url "), [["url"]]);
-    assert_eq!(
-        announce("8:announce3:url13:announce-listll1:a1:bel1:cee"),
-        [vec!["a", "b"], vec!["c"]]
-    );
-    assert_eq!(
-        announce("8:announce3:url13:announce-listlleli1eee"),
-        [["url"]]
-    );
+fn announce_urls_are_found_in_every_shape_that_is_in_use() {
+    let (a, b, c) = ("http://a/x", "udp://b:1", "https://c/");
+    let cases: &[(&str, &[&[&str]])] = &[
+        (r#""announce""http://a/x""#, &[&[a]]),
+        (
+            r#""announce-list"ll"udp://b:1""https://c/"el"http://a/x"ee"#,
+            &[&[b, c], &[a]],
+        ),
+        (
+            r#""announce""http://a/x""announce-list"ll"udp://b:1"ee"#,
+            &[&[b]],
+        ),
+        (r#""announce""http://a/x""announce-list"le"#, &[&[a]]),
+        (
+            r#""announce""http://a/x""announce-list"lleli1el""eee"#,
+            &[&[a]],
+        ),
+        (
+            r#""announce""http://a/x""announce-list"llel"udp://b:1"ee"#,
+            &[&[b]],
+        ),
+        (
+            r#""announce""http://a/x""announce-list"ll"wss://b"ee"#,
+            &[&["wss://b"], &[a]],
+        ),
+        (
+            r#""announce""http://a/x""announce-list"l"udp://b:1""https://c/"e"#,
+            &[&[b], &[c], &[a]],
+        ),
+        (
+            r#""announce""http://a/x""announce-list"l"https://c/"l"udp://b:1"ee"#,
+            &[&[c], &[b]],
+        ),
+        (
+            r#""announce""http://a/x""announce-list""udp://b:1""#,
+            &[&[b], &[a]],
+        ),
+        (
+            r#""announce""http://a/x""announce-list"d"0"l"udp://b:1"ee"#,
+            &[&[a]],
+        ),
+        (r#""announce"" http://a/x\n""#, &[&["http://a/x"]]),
+        (r#""announce-list"ll"\thttps://c/\r\n"ee"#, &[&[c]]),
+        (r#""announce-list"ll"HTTP://a/x"ee"#, &[&["HTTP://a/x"]]),
+        (r#""announce-list"lll"udp://b:1"eee"#, &[]),
+        (r#""announce"l"http://a/x"e"#, &[]),
+        (r#""announce"i1e"announce-list"i1e"#, &[]),
+        (r#""announce""  ""#, &[]),
+    ];
+    for (keys, expected) in cases {
+        let keys = keys
+            .replace(r"\n", "\n")
+            .replace(r"\t", "\t")
+            .replace(r"\r", "\r");
+        let raw = [b"d", &bencoded(&keys)[..], &single(5, "").as_bytes()[1..]].concat();
+        assert_eq!(Metainfo::parse(&raw).unwrap().announce, *expected, "{keys}");
+    }
 }
 
 #[test]
-fn malformed_announce_urls_are_ignored() {
-    assert!(announce("8:announcei1e").is_empty());
-    assert!(announce("8:announce2:  ").is_empty());
-    assert!(announce("13:announce-listi1e").is_empty());
-    assert_eq!(announce("13:announce-listl1:xl0:i1e1:ae1:ye"), [["a"]]);
-    let mut raw = single(5, "")
-        .replacen('d', "d8:announce1:?", 1)
-        .into_bytes();
-    raw[13] = 0xff;
-    assert!(Metainfo::parse(&raw).unwrap().announce.is_empty());
+fn bytes_of_an_announce_url_that_are_not_text_are_escaped() {
+    let url = b"8:announce13:http://a/\xe9\xff\xc3\xa9";
+    let raw = [b"d", &url[..], &single(5, "").as_bytes()[1..]].concat();
+    let announce = Metainfo::parse(&raw).unwrap().announce;
+    assert_eq!(announce, [["http://a/%E9%FF\u{e9}"]]);
 }
 
 #[test]
