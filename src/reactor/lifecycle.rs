@@ -93,7 +93,14 @@ impl Bound {
         let descriptors = sys::raise_descriptor_limit()?;
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let max_peers = max_peers(&config.limits, descriptors);
-        log::info!("{descriptors} descriptors: room for {max_peers} peers");
+        let reason = match config.limits.max_peers {
+            _ if max_peers < config.limits.peers_wanted(sys::memory_bytes()) => {
+                format!("as {descriptors} descriptors allow")
+            }
+            Some(_) => "as configured".to_owned(),
+            None => "as memory allows".to_owned(),
+        };
+        log::info!("at most {max_peers} peers, {reason}");
         let backlog = u64::from(listener::BACKLOG.unsigned_abs());
         for warning in sizing::warnings(backlog, StorageLimits::DEFAULT.mappings as u64) {
             log::warn!("{warning}");

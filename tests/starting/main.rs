@@ -18,6 +18,7 @@ mod support;
 mod background;
 mod manager;
 mod rights;
+mod state;
 mod status;
 
 use std::fs;

@@ -131,14 +131,10 @@ fn make(
     probed: &Probed,
     progress: &Progress,
 ) -> Result<Index, String> {
-    let mut logged = 0;
-    let refuse = |refusal: Refusal| {
-        logged += 1;
-        log_refusals(std::slice::from_ref(&refusal));
-    };
+    let mut refusals = EachOnce::new(|refusal| log_refusals(&[refusal]));
     let made = make_directory(plan.target.parent().unwrap_or(Path::new("/")))
         .map_err(|error| BuildError::Write(plan.target.clone(), error))
-        .and_then(|()| write(&plan, previous, probed, progress, refuse));
+        .and_then(|()| write(&plan, previous, probed, progress, refusals.of_a_run()));
     match made {
         Ok(index) => {
             index_cache::hold(&index);
@@ -147,45 +143,80 @@ fn make(
         }
         Err(error @ (BuildError::Write(..) | BuildError::Busy(_))) => {
             log::warn!("{error}: the index is not saved, and is rebuilt at the next start");
-            // The second run has the same refusals in the same order: log those that the first did not
-            // reach.
-            let mut again = 0;
-            nowhere(plan, previous, probed, |refusal| {
-                again += 1;
-                if again > logged {
-                    log_refusals(std::slice::from_ref(&refusal));
-                }
-            })
+            nowhere(plan, previous, probed, progress, refusals)
         }
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Makes an index in a file that is removed at once and stays open.
+/// Passes each refusal on once, of several runs that have the same in the same order.
+struct EachOnce<F> {
+    refuse: F,
+    passed: usize,
+}
+
+impl<F: FnMut(Refusal)> EachOnce<F> {
+    fn new(refuse: F) -> Self {
+        EachOnce { refuse, passed: 0 }
+    }
+
+    /// Takes the refusals of one run: those that no run before has reached are passed on.
+    fn of_a_run(&mut self) -> impl FnMut(Refusal) {
+        let mut seen = 0;
+        move |refusal| {
+            seen += 1;
+            if seen > self.passed {
+                self.passed = seen;
+                (self.refuse)(refusal);
+            }
+        }
+    }
+}
+
+/// Makes an index that is gone when it is closed.
 ///
 /// # Errors
 /// One line that says why no index was made.
 pub fn make_nowhere(settings: &Settings, refuse: impl FnMut(Refusal)) -> Result<Index, String> {
     let plan = plan(settings, parallel::cores()).ok_or("nothing to index: an index is given")?;
-    nowhere(plan, None, &Probed::default(), refuse)
+    let refusals = EachOnce::new(refuse);
+    nowhere(
+        plan,
+        None,
+        &Probed::default(),
+        &Progress::default(),
+        refusals,
+    )
 }
 
+/// Makes an index in a temporary file that is removed at once and stays open; in memory where none can be
+/// written.
 fn nowhere(
     mut plan: Plan,
     previous: Option<Previous<'_>>,
     probed: &Probed,
-    refuse: impl FnMut(Refusal),
+    progress: &Progress,
+    mut refusals: EachOnce<impl FnMut(Refusal)>,
 ) -> Result<Index, String> {
     let name = format!("hekate-{}-{:08x}", std::process::id(), fastrand::u32(..));
     let directory = std::env::temp_dir().join(name);
     plan.target = directory.join("index");
+    progress.begin_again();
     // Creating it fails if somebody else has made it, so nobody else can write to it.
     let made = DirBuilder::new().mode(STATE_MODE).create(&directory);
     let made = made
         .map_err(|error| BuildError::Write(directory.clone(), error))
-        .and_then(|()| write(&plan, previous, probed, &Progress::default(), refuse));
+        .and_then(|()| write(&plan, previous, probed, progress, refusals.of_a_run()));
     // An open file does not need its name.
     let _ = fs::remove_dir_all(&directory);
+    let made = match made {
+        Err(error @ (BuildError::Write(..) | BuildError::Busy(_))) => {
+            log::warn!("{error}: the index is kept in memory");
+            progress.begin_again();
+            build::refresh_in_memory(&plan, previous, probed, progress, refusals.of_a_run())
+        }
+        made => made,
+    };
     made.map_err(|error| error.to_string())
 }
 

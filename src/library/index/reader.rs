@@ -113,12 +113,32 @@ impl Index {
     /// # Errors
     /// As [`Index::open`].
     pub fn origin_of(path: &Path) -> Result<Origin, IndexError> {
-        let origin = open_header(path).and_then(|(file, header)| read_origin(&file, &header));
-        origin.map_err(|fault| fault.of(path))
+        let origin = || {
+            let file = File::open(path)?;
+            read_origin(&file, &read_header(&file)?)
+        };
+        origin().map_err(|fault: Fault| fault.of(path))
+    }
+
+    /// Opens an index in memory, which a [`Writer::in_memory`] has written.
+    ///
+    /// # Errors
+    /// As [`Index::open`].
+    ///
+    /// [`Writer::in_memory`]: super::writer::Writer::in_memory
+    pub fn in_memory(file: &File) -> Result<Self, IndexError> {
+        let path = Path::new("(in memory)");
+        let opened = file.try_clone().map_err(Fault::from);
+        let opened = opened.and_then(|file| Self::of_file(file, path));
+        opened.map_err(|fault| fault.of(path))
     }
 
     fn open_inner(path: &Path) -> Result<Self, Fault> {
-        let (file, header) = open_header(path)?;
+        Self::of_file(File::open(path)?, path)
+    }
+
+    fn of_file(file: File, path: &Path) -> Result<Self, Fault> {
+        let header = read_header(&file)?;
         let Tables {
             prefixes,
             duplicates,
@@ -627,9 +647,8 @@ fn read_whole(file: &File, header: &Header, part: Part) -> Result<Vec<u8>, Fault
     Ok(raw)
 }
 
-/// Opens an index and checks its length.
-fn open_header(path: &Path) -> Result<(File, Header), Fault> {
-    let file = File::open(path)?;
+/// Reads the header of an index and checks its length.
+fn read_header(file: &File) -> Result<Header, Fault> {
     let found = file.metadata()?.len();
     let mut raw = [0; HEADER_BYTES];
     match file.read_exact_at(&mut raw, 0) {
@@ -649,7 +668,7 @@ fn open_header(path: &Path) -> Result<(File, Header), Fault> {
     if found < expected {
         return Err(Fault::Truncated { expected, found });
     }
-    Ok((file, header))
+    Ok(header)
 }
 
 fn read_origin(file: &File, header: &Header) -> Result<Origin, Fault> {

@@ -1,6 +1,7 @@
 //! Writing an index file, so that a reader sees the old one or the new one.
 //!
-//! Everything goes to a new file, which is renamed to the target when it is complete and on disk.
+//! Everything goes to a new file, which is renamed to the target when it is complete and on disk; or to
+//! memory, where there is no disk for it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use sha1::{Digest, Sha1};
 
 use super::format::{
@@ -76,7 +78,8 @@ type Pair = (u64, u32);
 
 /// An index that is being written.
 pub struct Writer {
-    target: PathBuf,
+    /// The file that it replaces; `None` in memory.
+    target: Option<PathBuf>,
     new: NewFile,
     streams: Streams,
     records: u32,
@@ -102,18 +105,35 @@ impl Writer {
         let mut file = locked::open(&path)?;
         file.set_len(0)?;
         file.seek(SeekFrom::Start(HEADER_BYTES as u64))?;
-        let records = Stream::new(file.try_clone()?);
+        let mut streams = vec![Stream::new(file.try_clone()?)];
         let new = NewFile {
             file,
-            path,
-            is_renamed: false,
+            path: Some(path.clone()),
         };
-        let mut streams = vec![records];
         for _ in Part::all().iter().skip(1) {
-            streams.push(Stream::new(scratch(&new.path)?));
+            streams.push(Stream::new(scratch(&path)?));
         }
-        Ok(Writer {
-            target: target.to_path_buf(),
+        Ok(Self::new(Some(target.to_path_buf()), new, streams))
+    }
+
+    /// Starts an index in the file of [`memory`], which is empty.
+    ///
+    /// # Errors
+    /// Those of `memfd_create`(2).
+    pub fn in_memory(file: &File) -> io::Result<Self> {
+        let mut file = file.try_clone()?;
+        file.seek(SeekFrom::Start(HEADER_BYTES as u64))?;
+        let mut streams = vec![Stream::new(file.try_clone()?)];
+        for _ in Part::all().iter().skip(1) {
+            streams.push(Stream::new(memory()?));
+        }
+        Ok(Self::new(None, NewFile { file, path: None }, streams))
+    }
+
+    fn new(target: Option<PathBuf>, new: NewFile, streams: Vec<Stream>) -> Self {
+        Writer {
+            target,
+            new,
             streams: Streams(streams),
             records: 0,
             served: 0,
@@ -122,8 +142,7 @@ impl Writer {
             name: Vec::new(),
             lists: 0,
             remembered: HashMap::new(),
-            new,
-        })
+        }
     }
 
     /// Writes a list of announce URLs, unless it was written before.
@@ -240,25 +259,29 @@ impl Writer {
             }
         }
         new.file.write_all_at(&header.encode(), 0)?;
-        new.file.sync_all()?;
-        new.rename_to(&self.target)?;
+        if let Some(target) = &self.target {
+            new.file.sync_all()?;
+            new.rename_to(target)?;
+        }
         Ok(written)
     }
 }
 
 /// The file that is being written. It is removed if it is not completed: it may have filled the disk.
 struct NewFile {
-    path: PathBuf,
+    /// `None` in memory, and when it was renamed.
+    path: Option<PathBuf>,
     /// Locked until it is closed.
     file: File,
-    is_renamed: bool,
 }
 
 impl NewFile {
     /// Replaces `target`.
     fn rename_to(mut self, target: &Path) -> io::Result<()> {
-        fs::rename(&self.path, target)?;
-        self.is_renamed = true;
+        if let Some(path) = &self.path {
+            fs::rename(path, target)?;
+        }
+        self.path = None;
         // Only a power cut could bring the old file back.
         if let Err(error) = sync_directory(target) {
             let target = Printable::path(&target);
@@ -270,8 +293,8 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if !self.is_renamed {
-            let _ = fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
         }
     }
 }
@@ -458,6 +481,15 @@ fn scratch(new: &Path) -> io::Result<File> {
     let file = File::create_new(&path)?;
     fs::remove_file(&path)?;
     Ok(file)
+}
+
+/// A file in memory. No file system and no sandbox has a say in it.
+///
+/// # Errors
+/// Those of `memfd_create`(2).
+pub fn memory() -> io::Result<File> {
+    let descriptor = memfd_create("hekate-index", MemfdFlags::CLOEXEC)?;
+    Ok(descriptor.into())
 }
 
 /// Makes a rename survive a power cut.

@@ -3,6 +3,7 @@
 //! Blocks for as long as that takes.
 
 use std::collections::HashMap;
+use std::fs;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +19,7 @@ use super::parallel;
 use super::probe::Probed;
 use super::walk::{Batch, Starts, Step, resolved};
 use crate::library::index::format::{Facts, RecordNo, State, TrackerListNo};
-use crate::library::index::writer::{NewRecord, Origin, Writer};
+use crate::library::index::writer::{self, NewRecord, Origin, Writer};
 use crate::library::index::{Entry, Index, IndexError, MetainfoPath};
 use crate::torrent::catalogue::{Refusal, RefusalReason};
 use crate::torrent::printable::Printable;
@@ -47,6 +48,12 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Nothing is done yet, since what was done has come to nothing.
+    pub fn begin_again(&self) {
+        self.files.store(0, Relaxed);
+        self.bytes.store(0, Relaxed);
+    }
+
     /// Counts files and bytes that are done.
     pub fn add(&self, files: u64, bytes: u64) {
         self.files.fetch_add(files, Relaxed);
@@ -124,8 +131,13 @@ pub fn build(
             Err(error) => return Err(BuildError::Content(path.clone(), error)),
         },
     };
-    let probed = Probed::default();
-    write(plan, None, &content, starts, &probed, progress, refuse)
+    let search = Search {
+        content,
+        starts,
+        probed: &Probed::default(),
+    };
+    let into = Destination::File(&plan.target);
+    write(plan, into, None, search, progress, refuse)
 }
 
 /// Makes the index again that `previous` was, if there was one. Unlike with [`build`], a missing
@@ -141,9 +153,84 @@ pub(in crate::library) fn refresh(
     progress: &Progress,
     refuse: impl FnMut(Refusal),
 ) -> Result<Summary, BuildError> {
-    let content = ContentRoot::new(plan.content.as_deref().map(resolved));
-    let starts = Starts::patient(&plan.inputs, probed);
-    write(plan, previous, &content, starts, probed, progress, refuse)
+    let into = Destination::File(&plan.target);
+    refresh_into(plan, into, previous, probed, progress, refuse)
+}
+
+/// The same in memory, without the file of the plan.
+///
+/// # Errors
+/// A [`BuildError`].
+pub(in crate::library) fn refresh_in_memory(
+    plan: &Plan,
+    previous: Option<Previous<'_>>,
+    probed: &Probed,
+    progress: &Progress,
+    refuse: impl FnMut(Refusal),
+) -> Result<Index, BuildError> {
+    let file = writer::memory().map_err(|error| BuildError::Write("memory".into(), error))?;
+    let into = Destination::Memory(&file);
+    refresh_into(plan, into, previous, probed, progress, refuse)?;
+    Ok(into.open()?)
+}
+
+fn refresh_into(
+    plan: &Plan,
+    into: Destination<'_>,
+    previous: Option<Previous<'_>>,
+    probed: &Probed,
+    progress: &Progress,
+    refuse: impl FnMut(Refusal),
+) -> Result<Summary, BuildError> {
+    let search = Search {
+        content: ContentRoot::new(plan.content.as_deref().map(resolved)),
+        starts: Starts::patient(&plan.inputs, probed),
+        probed,
+    };
+    write(plan, into, previous, search, progress, refuse)
+}
+
+/// Where metainfo files and content are looked for.
+struct Search<'a> {
+    content: ContentRoot,
+    starts: Starts,
+    probed: &'a Probed,
+}
+
+/// Where an index is written.
+#[derive(Clone, Copy, Debug)]
+enum Destination<'a> {
+    /// A file, which is replaced.
+    File(&'a Path),
+    /// A file of [`writer::memory`].
+    Memory(&'a fs::File),
+}
+
+impl Destination<'_> {
+    fn writer(self) -> io::Result<Writer> {
+        match self {
+            Destination::File(path) => Writer::create(path),
+            Destination::Memory(file) => Writer::in_memory(file),
+        }
+    }
+
+    /// Opens what was written.
+    fn open(self) -> Result<Index, IndexError> {
+        match self {
+            Destination::File(path) => Index::open(path),
+            Destination::Memory(file) => Index::in_memory(file),
+        }
+    }
+
+    fn failed(self, error: io::Error) -> BuildError {
+        match self {
+            Destination::File(path) if error.kind() == io::ErrorKind::WouldBlock => {
+                BuildError::Busy(path.to_owned())
+            }
+            Destination::File(path) => BuildError::Write(path.to_owned(), error),
+            Destination::Memory(_) => BuildError::Write("memory".into(), error),
+        }
+    }
 }
 
 /// The index that a new one replaces.
@@ -172,31 +259,32 @@ pub enum Depth {
 
 fn write(
     plan: &Plan,
+    into: Destination<'_>,
     previous: Option<Previous<'_>>,
-    content: &ContentRoot,
-    mut starts: Starts,
-    probed: &Probed,
+    search: Search<'_>,
     progress: &Progress,
     mut refuse: impl FnMut(Refusal),
 ) -> Result<Summary, BuildError> {
+    let Search {
+        content,
+        mut starts,
+        probed,
+    } = search;
     let Some(root) = starts.common_directory() else {
         return Err(BuildError::Nothing(starts.refusals.pop()));
     };
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::WouldBlock => BuildError::Busy(plan.target.clone()),
-        _ => BuildError::Write(plan.target.clone(), error),
-    };
+    let failed = |error| into.failed(error);
     let below = |path: &Path| path.strip_prefix(&root).unwrap_or(path).to_path_buf();
     let origin = Origin {
         searched: starts.paths().map(|path| below(&path)).collect(),
-        content: match content {
+        content: match &content {
             ContentRoot::Beside => None,
             ContentRoot::Below(path) | ContentRoot::Away(path) => Some(below(path)),
         },
         root: root.clone(),
     };
     let mut output = Output {
-        writer: Writer::create(&plan.target).map_err(failed)?,
+        writer: into.writer().map_err(failed)?,
         root: &root,
         progress,
         previous,
@@ -215,7 +303,7 @@ fn write(
         ),
         || {
             let mut worker = Worker {
-                content,
+                content: &content,
                 previous,
                 reader: Reader::default(),
             };
@@ -239,14 +327,14 @@ fn write(
     summary.torrents = written.torrents.into();
     summary.bytes = written.bytes;
     let quiet = previous.filter(|previous| previous.quiet);
-    summary.refused += refuse_duplicates(plan, quiet, probed, &written.duplicates, refuse)?;
+    summary.refused += refuse_duplicates(into, quiet, probed, &written.duplicates, refuse)?;
     Ok(summary)
 }
 
 /// Refuses torrents that exist twice, but for those that `quiet` knows as duplicates. Returns the number
 /// of both.
 fn refuse_duplicates(
-    plan: &Plan,
+    into: Destination<'_>,
     quiet: Option<Previous<'_>>,
     probed: &Probed,
     duplicates: &[(RecordNo, RecordNo)],
@@ -255,7 +343,7 @@ fn refuse_duplicates(
     if duplicates.is_empty() {
         return Ok(0);
     }
-    let index = Index::open(&plan.target)?;
+    let index = into.open()?;
     let mut count = 0;
     for &(later, first) in duplicates {
         let later = index.record(later)?.path;
