@@ -50,6 +50,7 @@ complete -c hekate -n "__fish_hekate_using_subcommand seed" -l super-seeding -d 
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l tracker-override -d 'Announce every torrent to this tracker only [default: the trackers of each torrent]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l trackers -d 'Trackers to announce to: any, those at public addresses (public), or only those of tracker-host (list) [default: any]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l tracker-host -d 'Host of a tracker that is announced to wherever it is, or .DOMAIN for all hosts below it; with :PORT at that port only [default: none]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l tracker-certs -d 'Certificates (PEM) of HTTPS trackers that are trusted beside the system\'s, such as a self-signed one [default: none]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l shard -d 'Announce only share I of N, when N machines serve the same library; each machine still serves every torrent [default: all]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l announce-ip -d 'IP address to report to trackers; many ignore it [default: the source address of the announce]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l announce-port -d 'Port to report to trackers, if a router forwards a different one [default: the listening port]' -r
