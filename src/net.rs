@@ -1,5 +1,7 @@
 //! Non-blocking sockets, as every part of the program opens them.
 
+pub mod changes;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
