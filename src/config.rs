@@ -311,6 +311,8 @@ pub struct TrackerConfig {
     pub announce_port: Option<u16>,
     /// Announces a second to one tracker; `None` means no limit.
     pub max_announce_rate: Option<u32>,
+    /// A file of certificates (PEM) that are trusted beside those of the system.
+    pub certificates: Option<PathBuf>,
     /// The torrents whose peers are dialled.
     pub connect: DialledTorrents,
 }
@@ -325,6 +327,7 @@ impl Default for TrackerConfig {
             announce_ip: None,
             announce_port: None,
             max_announce_rate: Some(DEFAULT_MAX_ANNOUNCE_RATE),
+            certificates: None,
             connect: DialledTorrents::default(),
         }
     }

@@ -248,7 +248,7 @@ fn trackers_are_shown_without_their_passkeys() {
         format!("{{\"tracker\":\"{good}\",\"state\":\"up\",\"rests_seconds\":0,\"trouble\":null");
     assert!(json.contains(&up), "{json}");
     let expected = format!(
-        "\"trouble\":\"refuses {}: <b>never</b\"",
+        "\"trouble\":\"IPv4: refuses {}: <b>never</b\"",
         scene.sample.info_hash_hex()
     );
     assert!(

@@ -198,6 +198,9 @@ settings! {
         "tracker-host", Many("HOST"), Words("none", "tracker.example"), RESTART,
             "Host of a tracker that is announced to wherever it is, or .DOMAIN for all hosts below it; with :PORT at that port only",
             |config, values| many(&mut config.trackers.access.named, values);
+        "tracker-certs", One("FILE"), Words("none", "/etc/hekate/trackers.pem"), RESTART,
+            "Certificates (PEM) of HTTPS trackers that are trusted beside the system's, such as a self-signed one",
+            |config, values| path(&mut config.trackers.certificates, values);
         "shard", One("I/N"), Words("all", "1/3"), RESTART,
             "Announce only share I of N, when N machines serve the same library; each machine still serves every torrent",
             |config, values| optional(&mut config.trackers.shard, values, Shard::from_str);

@@ -84,6 +84,7 @@ impl AllowedPaths {
         let mut read: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
         let certificates = CERTIFICATE_VARIABLES.iter().filter_map(std::env::var_os);
         read.extend(certificates.map(PathBuf::from));
+        read.extend(config.trackers.certificates.clone());
         let dirs = config.library.dirs.iter().chain(library);
         let starts = dirs
             .chain(&config.library.root)

@@ -4,10 +4,12 @@ mod sweep;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use mio::event::Event;
-use mio::{Registry, Waker};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Waker};
 
 use self::sweep::{IndexChunk, Sweep};
 use super::tokens::Source;
@@ -15,6 +17,7 @@ use crate::config::{Config, Families, NetworkConfig};
 use crate::library::catalogue::live::Added;
 use crate::library::catalogue::overlay::Snapshot;
 use crate::metrics::trackers::Trackers;
+use crate::net::changes::NetworkChanges;
 use crate::timers::Time;
 use crate::torrent::catalogue::Torrent;
 use crate::torrent::id::TorrentId;
@@ -37,6 +40,8 @@ pub(super) struct Announcing {
     sweep: Option<Sweep>,
     /// More of an index may have been read than one turn takes.
     has_more: bool,
+    /// Tells when trackers that failed may answer again.
+    network: Option<NetworkChanges>,
     /// Addresses that announces and dialled connections come from.
     sources: PerFamily<Option<IpAddr>>,
 }
@@ -70,6 +75,7 @@ impl Announcing {
             override_with: (config.trackers.override_url.clone()).map(|url| Arc::from([vec![url]])),
             access,
             dialled: config.trackers.connect.clone(),
+            certificates: config.trackers.certificates.clone(),
             limits: Limits::default(),
         };
         let token = |number| Source::Tracker(number).token();
@@ -77,13 +83,16 @@ impl Announcing {
             let waker = Arc::clone(&waker);
             Announcer::new(announcer_config, registry, token, waker, Time::default())
         });
+        let announcer = announcer.transpose()?;
+        let network = announcer.as_ref().and_then(|_| watch_network(registry));
         Ok(Self {
-            announcer: announcer.transpose()?,
+            announcer,
             waker,
             shard: config.trackers.shard,
             uses_own_lists: config.trackers.override_url.is_none(),
             sweep: None,
             has_more: false,
+            network,
             sources,
         })
     }
@@ -225,6 +234,22 @@ impl Announcing {
         self.sources[family]
     }
 
+    /// Trackers that failed may answer again.
+    pub(super) fn wake(&mut self, now: Time) {
+        if let Some(announcer) = &mut self.announcer {
+            announcer.wake(now);
+        }
+    }
+
+    /// Addresses or routes of the machine have changed.
+    pub(super) fn network_changed(&mut self, now: Time) {
+        if let Some(network) = &mut self.network
+            && network.have_come()
+        {
+            self.wake(now);
+        }
+    }
+
     /// The figures of the trackers.
     pub(super) fn figures(&self, now: Time) -> Trackers {
         let announcer = self.announcer.as_ref();
@@ -242,6 +267,21 @@ impl Announcing {
     pub(super) fn is_done(&self) -> bool {
         self.announcer.as_ref().is_none_or(Announcer::is_done)
     }
+}
+
+/// Watches addresses and routes, if that is allowed.
+fn watch_network(registry: &Registry) -> Option<NetworkChanges> {
+    let opened = NetworkChanges::open().and_then(|network| {
+        let token = Source::Network.token();
+        registry.register(
+            &mut SourceFd(&network.as_raw_fd()),
+            token,
+            Interest::READABLE,
+        )?;
+        Ok(network)
+    });
+    let report = |error| log::info!("new addresses and routes are not noticed: {error}");
+    opened.map_err(report).ok()
 }
 
 /// The addresses that announces come from: trackers give the address that they see to peers.

@@ -326,6 +326,7 @@ impl Reactor {
                 Source::Waker => self.is_woken = true,
                 Source::Signals => self.control.is_signalled = true,
                 Source::Mounts => shared.process.disks.update(),
+                Source::Network => shared.process.announcing.network_changed(shared.now),
                 Source::Listener(index) => self.acceptor.listener_ready(index),
                 Source::Utp(index) => self.acceptor.utp_ready(index),
                 Source::Tracker(index) => shared.process.announcing.handle_event(index, event),

@@ -30,6 +30,8 @@ impl Reactor {
             log::debug!("ignoring a reload while stopping");
             return;
         }
+        // Whoever has mended a network says so like this.
+        self.shared.process.announcing.wake(self.shared.now);
         if let Some(reload) = &mut self.control.reload {
             reload.again = true;
             return;

@@ -13,6 +13,8 @@ pub(super) enum Source {
     Signals,
     /// The mount table has changed.
     Mounts,
+    /// The machine's addresses or routes have changed.
+    Network,
     /// The listener with this number.
     Listener(usize),
     /// The UDP socket with this number, where uTP is refused.
@@ -34,7 +36,8 @@ const TRACKER: u32 = u32::MAX - 1;
 const WAKER: usize = 0;
 const SIGNALS: usize = 1;
 const MOUNTS: usize = 2;
-const FIRST_LISTENER: usize = 3;
+const NETWORK: usize = 3;
+const FIRST_LISTENER: usize = 4;
 /// Listeners that `--bind` may name; the UDP sockets are numbered after them.
 pub(super) const MAX_LISTENERS: usize = 64;
 const FIRST_UTP: usize = FIRST_LISTENER + MAX_LISTENERS;
@@ -48,6 +51,7 @@ impl Source {
             Self::Waker => (WAKER, FIXED),
             Self::Signals => (SIGNALS, FIXED),
             Self::Mounts => (MOUNTS, FIXED),
+            Self::Network => (NETWORK, FIXED),
             Self::Listener(number) => (FIRST_LISTENER + number, FIXED),
             Self::Utp(number) => (FIRST_UTP + number, FIXED),
             Self::Tracker(number) => (number, TRACKER),
@@ -68,6 +72,7 @@ impl Source {
             (FIXED, WAKER) => Self::Waker,
             (FIXED, SIGNALS) => Self::Signals,
             (FIXED, MOUNTS) => Self::Mounts,
+            (FIXED, NETWORK) => Self::Network,
             (FIXED, STATUS) => Self::Status,
             (FIXED, number) if number >= FIRST_STATUS_CLIENT => {
                 Self::StatusClient(number - FIRST_STATUS_CLIENT)
@@ -99,6 +104,7 @@ mod tests {
             Source::Waker,
             Source::Signals,
             Source::Mounts,
+            Source::Network,
             Source::Listener(0),
             Source::Listener(MAX_LISTENERS - 1),
             Source::Utp(0),

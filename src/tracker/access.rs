@@ -113,7 +113,9 @@ pub struct Access {
 }
 
 impl Access {
-    fn names(&self, site: &Site) -> bool {
+    /// Returns true if an operator has named the host of a site.
+    #[must_use]
+    pub fn names(&self, site: &Site) -> bool {
         self.named.iter().any(|host| host.has(site))
     }
 

@@ -17,6 +17,7 @@ mod wakes;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mio::event::Event as Readiness;
@@ -64,6 +65,14 @@ const ANNOUNCE_BURST: Burst = Burst {
     min_units: 1,
 };
 
+/// Trackers that failed long before the others are woken one in this time on average: each may take a
+/// connection of [`MAX_CONNECTIONS`] for ten seconds, and those that answer need some.
+const WAKE_MS_EACH: u64 = 100;
+
+/// A tracker that answered within this time before the last answer of any has failed with the others:
+/// longer than a usual interval.
+const OUTAGE_MS: u64 = 60 * 60 * 1000;
+
 /// How often lateness is checked.
 const CHECK_MS: u64 = 10_000;
 
@@ -80,6 +89,8 @@ pub struct Limits {
     pub resend_ms: u64,
     /// The first back-off of a tracker that failed. It doubles.
     pub backoff_ms: u64,
+    /// Trackers that failed are woken within this time, so that not all are called at once.
+    pub wake_ms: u64,
     /// For announcing `stopped` at the end.
     pub shutdown_ms: u64,
 }
@@ -92,6 +103,7 @@ impl Default for Limits {
             idle_ms: 60_000,
             resend_ms: 15_000,
             backoff_ms: 15_000,
+            wake_ms: 15_000,
             shutdown_ms: 4_000,
         }
     }
@@ -113,6 +125,8 @@ pub struct AnnouncerConfig {
     pub access: Access,
     /// Torrents whose peers are dialled.
     pub dialled: DialledTorrents,
+    /// A file of certificates (PEM) that are trusted beside those of the system.
+    pub certificates: Option<PathBuf>,
     /// Every time-out.
     pub limits: Limits,
 }
@@ -167,6 +181,12 @@ impl Tracker {
         self.routes.iter().any(|route| route.health == Health::Up)
     }
 
+    /// When it answered last by any family.
+    fn answered_at(&self) -> Time {
+        let routes = self.routes.iter().map(|route| route.answered_at);
+        routes.max().unwrap_or_default()
+    }
+
     /// The best that can be said of it.
     fn state(&self, now: Time) -> TrackerState {
         let mut routes = self.routes.iter();
@@ -214,6 +234,8 @@ pub struct Announcer {
     index_lists: HashMap<u32, ListId>,
     checked_at: Time,
     random: fastrand::Rng,
+    /// When trackers that failed were woken last.
+    woken_at: Option<Time>,
     /// Everything ends then.
     stops_at: Option<Time>,
     done: bool,
@@ -237,7 +259,7 @@ impl Announcer {
             schedule: Schedule::default(),
             trackers: PerTracker::default(),
             wakes: Wakes::default(),
-            resolver: Resolver::new(waker),
+            resolver: Resolver::new(waker, config.certificates.clone()),
             http: HttpTransport::new(Arc::clone(&config), registry, token)?,
             udp: UdpTransport::new(Arc::clone(&config), registry, tokens)?,
             config,
@@ -249,6 +271,7 @@ impl Announcer {
             index_lists: HashMap::new(),
             checked_at: now,
             random: fastrand::Rng::new(),
+            woken_at: None,
             stops_at: None,
             done: false,
         })
@@ -437,6 +460,56 @@ impl Announcer {
         }
     }
 
+    /// Something has changed that may let trackers answer again: those that failed are announced to
+    /// within [`Limits::wake_ms`], at different times; those that had failed while others answered
+    /// one in 100 ms. Another call within `wake_ms` changes nothing: what
+    /// fails again rests for little longer.
+    pub fn wake(&mut self, now: Time) {
+        let wake_ms = self.config.limits.wake_ms;
+        let all_ms = WAKE_MS_EACH * self.trackers.len() as u64;
+        let answered_at = self
+            .trackers
+            .iter()
+            .map(|(_, tracker)| tracker.answered_at());
+        let answered_at = answered_at.max().unwrap_or_default();
+        let is_recent = |woken_at: Time| now.since(woken_at) < wake_ms;
+        if self.stops_at.is_some() || self.woken_at.is_some_and(is_recent) {
+            return;
+        }
+        self.woken_at = Some(now);
+        let mut count = 0;
+        for id in self.trackers.ids() {
+            let tracker = &mut self.trackers[id];
+            let was_well = tracker.answered_at().after(OUTAGE_MS) >= answered_at;
+            let within_ms = if was_well {
+                wake_ms
+            } else {
+                wake_ms.max(all_ms)
+            };
+            let at = now.after(self.random.u64(..=within_ms));
+            let mut is_woken = false;
+            if tracker.failures > 0 && !tracker.target.is_known() {
+                tracker.failures = 0;
+                tracker.retry_at = tracker.retry_at.min(at);
+                is_woken = true;
+            }
+            for route in RouteId::all_of(id) {
+                if self.route(route).wake(at) {
+                    self.abandon(route, None, now);
+                    is_woken = true;
+                }
+            }
+            if is_woken {
+                self.schedule.hasten(id, now);
+                self.wakes.wake_now(id);
+                count += 1;
+            }
+        }
+        if count > 0 {
+            log::info!("trackers that failed are tried again soon: {count}");
+        }
+    }
+
     /// When to call [`Announcer::turn`], unless an event comes first. Time 0 is at once.
     #[must_use]
     pub fn poll_at(&self) -> Option<Time> {
@@ -472,7 +545,13 @@ impl Announcer {
     #[must_use]
     pub fn figures(&self, now: Time) -> Trackers {
         let named = self.report.named().iter().map(|id| {
-            let state = self.trackers[*id].state(now);
+            let state = match self.trackers[*id].state(now) {
+                TrackerState::Resting(rests_s) => {
+                    let until = now.after(rests_s * 1000);
+                    TrackerState::Resting(self.next_try_s(*id, until, now))
+                }
+                state => state,
+            };
             self.report
                 .figures_of(*id, state, self.current(*id, now), now)
         });

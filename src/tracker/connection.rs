@@ -12,6 +12,7 @@ use rustls::{ClientConfig, ClientConnection};
 
 use super::request::{Request, RouteId};
 use super::response::{Reader, Response, ResponseError};
+use super::tls;
 use super::url::{Scheme, Site};
 use crate::net;
 use crate::timers::Time;
@@ -26,7 +27,7 @@ pub(super) enum End {
     #[error("the connection was closed")]
     Closed,
     /// An error of the socket or of TLS.
-    #[error("{0}")]
+    #[error("{}", tls::words(.0))]
     Io(io::Error),
     /// The response is malformed.
     #[error(transparent)]

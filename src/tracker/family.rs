@@ -1,5 +1,6 @@
 //! The two address families: a tracker knows a peer by one address of each (BEP 7).
 
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::{Index, IndexMut};
 
@@ -23,6 +24,15 @@ impl Family {
             IpAddr::V4(_) => Family::V4,
             IpAddr::V6(_) => Family::V6,
         }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
     }
 }
 

@@ -14,6 +14,9 @@ use super::url::{Site, masked};
 /// Different trackers of one process. A library has tens, or hundreds when it was gathered from
 /// everywhere; each costs some hundred bytes and, at times, a connection. Also the trackers of one
 /// list, which are counted in 16 bits: they may differ in the path only.
+///
+/// Torrents of strangers can name as many with made-up hosts, so as many again are kept for hosts that an
+/// operator has named.
 pub const MAX_TRACKERS: usize = 10_000;
 
 /// A tracker: a row of [`TrackerLists::sites`].
@@ -144,7 +147,7 @@ impl TrackerLists {
                 break;
             }
             match access.parse(text) {
-                Ok(url) => match self.tracker(url.site) {
+                Ok(url) => match self.tracker(url.site, access) {
                     Some(tracker) => {
                         self.unlisted.remove(&tracker);
                         let path = Arc::from(&*url.path);
@@ -171,11 +174,15 @@ impl TrackerLists {
         list
     }
 
-    fn tracker(&mut self, site: Site) -> Option<TrackerId> {
+    fn tracker(&mut self, site: Site, access: &Access) -> Option<TrackerId> {
         if let Some(&tracker) = self.by_site.get(&site) {
             return Some(tracker);
         }
-        if self.sites.len() >= MAX_TRACKERS {
+        let most = match access.names(&site) {
+            true => 2 * MAX_TRACKERS,
+            false => MAX_TRACKERS,
+        };
+        if self.sites.len() >= most {
             return None;
         }
         let tracker = self.sites.push(site.clone());
@@ -190,9 +197,9 @@ impl TrackerLists {
     }
 
     /// Adds a tracker that no list names. `None` when there are [`MAX_TRACKERS`].
-    pub fn add_unlisted(&mut self, site: &Site) -> Option<TrackerId> {
+    pub fn add_unlisted(&mut self, site: &Site, access: &Access) -> Option<TrackerId> {
         let is_new = self.find(site).is_none();
-        let tracker = self.tracker(site.clone())?;
+        let tracker = self.tracker(site.clone(), access)?;
         if is_new {
             self.unlisted.insert(tracker);
         }
@@ -379,7 +386,10 @@ mod tests {
             &mut Vec::new(),
         );
         assert_eq!(
-            (lists.add_unlisted(&a), lists.add_unlisted(&b)),
+            (
+                lists.add_unlisted(&a, &Access::default()),
+                lists.add_unlisted(&b, &Access::default())
+            ),
             (Some(TrackerId(0)), Some(TrackerId(1)))
         );
         assert!(!lists.is_unlisted(TrackerId(0)) && lists.is_unlisted(TrackerId(1)));
@@ -412,6 +422,28 @@ mod tests {
             .collect();
         let list = lists.intern(&Arc::from([paths]), &Access::default(), &mut skipped);
         assert_eq!(lists.trackers(list).len(), MAX_TRACKERS);
+        assert_eq!(skipped.len(), 2);
+    }
+
+    #[test]
+    fn made_up_hosts_take_no_place_of_those_that_are_named() {
+        let access = Access {
+            mode: AccessMode::Any,
+            named: vec![".mine".parse().unwrap()],
+        };
+        let mut lists = TrackerLists::default();
+        let mut skipped = Vec::new();
+        let urls: Vec<String> = (0..MAX_TRACKERS).map(|n| format!("http://t{n}/")).collect();
+        lists.intern(&Arc::from([urls]), &access, &mut skipped);
+        assert!(skipped.is_empty());
+        let both = tiers(&[&["http://other/", "http://is.mine/"]]);
+        let list = lists.intern(&both, &access, &mut skipped);
+        assert_eq!(lists.trackers(list).len(), 1);
+        assert_eq!(skipped, [SkippedUrl::TooMany]);
+        // A domain that is named has any number of hosts.
+        let hosts = (0..MAX_TRACKERS).map(|n| format!("http://t{n}.mine/"));
+        let list = lists.intern(&Arc::from([hosts.collect()]), &access, &mut skipped);
+        assert_eq!(lists.trackers(list).len(), MAX_TRACKERS - 1);
         assert_eq!(skipped.len(), 2);
     }
 }

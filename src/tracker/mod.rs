@@ -24,6 +24,7 @@ pub mod runs;
 pub mod schedule;
 pub mod shard;
 mod target;
+mod tls;
 mod torrents;
 pub mod udp;
 pub mod url;

@@ -4,14 +4,16 @@
 //! the file system by the same threads. It does not know trackers beyond the number of a question.
 
 use std::net::{IpAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use mio::Waker;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 
 use crate::workers::{Panicked, Pool, PoolConfig, contained};
 
 use super::lists::TrackerId;
+use super::tls;
 
 /// Threads that may wait for a name server. One that is slow holds up a quarter of the names.
 const MAX_THREADS: usize = 4;
@@ -42,16 +44,18 @@ pub(super) struct Resolver {
     refused: Vec<Resolved>,
     /// The configuration for TLS, once a thread has read the certificates.
     tls: Arc<OnceLock<Arc<ClientConfig>>>,
+    certificates: Option<PathBuf>,
 }
 
 impl Resolver {
-    /// Starts no thread yet.
-    pub(super) fn new(waker: Arc<Waker>) -> Self {
+    /// Starts no thread yet. The certificates are trusted beside those of the system.
+    pub(super) fn new(waker: Arc<Waker>, certificates: Option<PathBuf>) -> Self {
         let config = PoolConfig::new("resolver", MAX_THREADS, QUESTIONS_MAX);
         Self {
             pool: Pool::new(waker, config),
             refused: Vec::new(),
             tls: Arc::default(),
+            certificates,
         }
     }
 
@@ -65,11 +69,13 @@ impl Resolver {
             tls,
         };
         let host = host.to_owned();
-        let tls = is_https.then(|| Arc::clone(&self.tls));
+        let tls = is_https.then(|| (Arc::clone(&self.tls), self.certificates.clone()));
         // Each tracker has a lane: none waits behind another for longer than a thread is busy.
         let submitted = self.pool.submit(&tracker.0, move || {
             let work = || {
-                let tls = tls.map(|tls| Arc::clone(tls.get_or_init(client_config)));
+                let tls = tls.map(|(tls, certificates)| {
+                    Arc::clone(tls.get_or_init(|| tls::client_config(certificates.as_deref())))
+                });
                 (resolve(&host), tls)
             };
             let (addresses, tls) = contained(work).unwrap_or_else(|Panicked| {
@@ -106,26 +112,6 @@ fn resolve(host: &str) -> Result<Vec<IpAddr>, String> {
     Ok(addresses)
 }
 
-/// Reads the system's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name. What
-/// cannot be read is logged, and trackers that need it are not trusted.
-fn client_config() -> Arc<ClientConfig> {
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        log::warn!("cannot load all certificates: {error}");
-    }
-    let mut roots = RootCertStore::empty();
-    let (added, ignored) = roots.add_parsable_certificates(found.certs);
-    log::debug!("{added} system certificates loaded, {ignored} ignored");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring has ciphers for TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Arc::new(config)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +136,7 @@ mod tests {
     fn names_are_resolved_and_the_loop_is_woken() {
         let mut poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
-        let mut resolver = Resolver::new(Arc::new(waker));
+        let mut resolver = Resolver::new(Arc::new(waker), None);
         let hosts = ["127.0.0.1", "::1", "localhost", "no such name"];
         for (tracker, host) in (0..).map(TrackerId).zip(hosts) {
             resolver.ask(tracker, 7, host, false);
@@ -169,7 +155,7 @@ mod tests {
     fn threads_are_bounded() {
         let poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
-        let mut resolver = Resolver::new(Arc::new(waker));
+        let mut resolver = Resolver::new(Arc::new(waker), None);
         for tracker in 0..100 {
             resolver.ask(TrackerId(tracker), 0, "127.0.0.1", false);
             assert!(resolver.pool.load().threads <= MAX_THREADS as u64);
@@ -180,7 +166,7 @@ mod tests {
     fn the_certificates_are_read_by_a_thread_and_once() {
         let mut poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
-        let mut resolver = Resolver::new(Arc::new(waker));
+        let mut resolver = Resolver::new(Arc::new(waker), None);
         for (tracker, is_https) in [(0, true), (1, false), (2, true)] {
             resolver.ask(TrackerId(tracker), 0, "127.0.0.1", is_https);
         }

@@ -136,6 +136,25 @@ impl Route {
         self.health = Health::Probing;
     }
 
+    /// It asked for a pause, and so it answers.
+    pub(super) fn pause(&mut self, now: Time, pause_ms: u64) {
+        self.failures = 0;
+        self.back_off(now, pause_ms);
+    }
+
+    /// If it failed, it is tried then, or before, as if it had not. Returns true if it failed.
+    pub(super) fn wake(&mut self, at: Time) -> bool {
+        let at = match self.health {
+            _ if self.failures == 0 => return false,
+            Health::BackingOff(until) => until.min(at),
+            Health::Probing => at,
+            Health::New | Health::Up => return false,
+        };
+        self.health = Health::BackingOff(at);
+        self.failures = 0;
+        true
+    }
+
     /// The time-out of the next connect request in milliseconds.
     pub(super) fn connect_timeout_ms(&self, first_ms: u64) -> u64 {
         first_ms << self.failures.min(MAX_RESEND_DOUBLINGS)
@@ -192,6 +211,27 @@ mod tests {
         assert_eq!(route.address(), second);
         assert!(route.set_addresses(vec![one]));
         assert_eq!(route.address(), Some(one));
+    }
+
+    #[test]
+    fn what_failed_is_woken_and_begins_anew() {
+        let mut route = up();
+        assert!(!route.wake(Time(5)) && !Route::default().wake(Time(5)));
+        for _ in 0..9 {
+            route.fail(Time(0), 15_000, 0);
+        }
+        assert!(route.wake(Time(20_000)));
+        assert_eq!(route.retry_at(), Some(Time(20_000)));
+        assert!(!route.is_usable(Time(19_999)) && route.is_usable(Time(20_000)));
+        assert_eq!(route.fail(Time(20_000), 15_000, 0), 15_000);
+        // A back-off that ends before is not prolonged.
+        assert!(route.wake(Time(50_000)) && route.retry_at() == Some(Time(35_000)));
+        // One that is being tried, for up to an hour by UDP.
+        route.fall_silent(Time(40_000));
+        assert!(route.wake(Time(45_000)) && !route.is_usable(Time(44_999)));
+        // One that asked for a pause gets it.
+        route.pause(Time(26_000), 600_000);
+        assert!(!route.wake(Time(30_000)) && !route.is_usable(Time(625_999)));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::announce::{Announce, Event, Retry, Terms};
 use super::entries::{Entries, EntryId, EntryState, Owner};
 use super::family::Family;
 use super::lists::{ListId, PerTracker, SkippedUrl, TrackerId, TrackerLists};
-use super::queue::{LEAD_MS, Queue};
+use super::queue::{LEAD_MS, Queue, Upcoming};
 use super::runs::run_of;
 use super::torrents::{Ending, Hash, Record, Torrents};
 use super::url::Site;
@@ -34,7 +34,10 @@ use crate::wire::message::InfoHash;
 
 /// An announce that failed while its tracker answers others is tried again after this time, at the
 /// earliest.
-const RETRY_S: u32 = 300;
+pub(super) const RETRY_S: u32 = 300;
+
+/// By less than this it is later, so that many that failed together do not come back together.
+const RETRY_JITTER_S: u32 = RETRY_S / 4;
 
 /// How an announce ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,8 +112,8 @@ impl Schedule {
     }
 
     /// Adds a tracker that no list names. See [`TrackerLists::add_unlisted`].
-    pub fn add_unlisted(&mut self, site: &Site) -> Option<TrackerId> {
-        let tracker = self.torrents.lists.add_unlisted(site);
+    pub fn add_unlisted(&mut self, site: &Site, access: &Access) -> Option<TrackerId> {
+        let tracker = self.torrents.lists.add_unlisted(site, access);
         self.add_queues();
         tracker
     }
@@ -325,6 +328,19 @@ impl Schedule {
         was_asked.then_some(list)
     }
 
+    /// A tracker that failed is to be tried soon: its next announce is brought forward if it may be one
+    /// that has failed there. One that has not is early by no more than the time for which those wait.
+    pub fn hasten(&mut self, tracker: TrackerId, now: Time) {
+        let last = now.after(1000 * u64::from(RETRY_S + RETRY_JITTER_S));
+        let next = self.queues[tracker].upcoming(now);
+        if let Some(Upcoming { entry, at }) = next
+            && at > now
+            && at <= last
+        {
+            self.move_to_front(tracker, entry);
+        }
+    }
+
     /// Puts an entry before all others of its queue, if it waits there.
     fn move_to_front(&mut self, tracker: TrackerId, entry: EntryId) {
         if self.entries.is_linked(entry) {
@@ -523,7 +539,7 @@ impl Schedule {
                     .pend(entry, now_s.saturating_add(wait_s), false);
             }
             Outcome::Failed => {
-                let wait_s = RETRY_S + chance % (RETRY_S / 4);
+                let wait_s = RETRY_S + chance % RETRY_JITTER_S;
                 self.entries.pend(entry, now_s.saturating_add(wait_s), true);
             }
             Outcome::Returned => {}

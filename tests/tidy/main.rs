@@ -63,6 +63,7 @@ const IMPURE: &[&str] = &[
     "src/tracker/connection.rs",
     "src/tracker/datagrams.rs",
     "src/tracker/resolver.rs",
+    "src/tracker/tls.rs",
     DECOMPRESSING,
 ];
 

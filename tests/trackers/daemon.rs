@@ -95,8 +95,8 @@ fn nothing_is_announced_when_trackers_are_turned_off() {
     assert_eq!(tracker.seeded_by_http(&library.hashes), 0);
 }
 
-/// A certificate for localhost that signs itself, and its key.
-fn certificate(directory: &Path) -> (PathBuf, PathBuf) {
+/// A certificate for localhost that signs itself, and its key. It may be that of a signer.
+fn certificate(directory: &Path, is_signer: bool) -> (PathBuf, PathBuf) {
     let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
     let made = Command::new("openssl")
         .args([
@@ -109,7 +109,12 @@ fn certificate(directory: &Path) -> (PathBuf, PathBuf) {
         ])
         .args(["-nodes", "-days", "2", "-subj", "/CN=localhost"])
         .args(["-addext", "subjectAltName=DNS:localhost"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-out"])
+        .arg("-addext")
+        .arg(match is_signer {
+            true => "basicConstraints=critical,CA:TRUE",
+            false => "basicConstraints=critical,CA:FALSE",
+        })
+        .arg("-out")
         .arg(&certificate)
         .arg("-keyout")
         .arg(&key)
@@ -126,7 +131,7 @@ fn certificates_are_verified() {
         return;
     };
     let directory = tempfile::tempdir().unwrap();
-    let (certificate, key) = certificate(directory.path());
+    let (certificate, key) = certificate(directory.path(), false);
     let Some(nginx) = real::nginx(&tracker, Some((&certificate, &key))) else {
         return;
     };
@@ -138,11 +143,43 @@ fn certificates_are_verified() {
     command.env("SSL_CERT_FILE", &empty);
     let mut daemon = Daemon::start(command);
     let line = daemon.wait_for_line("retrying in");
-    assert!(line.contains("certificate"), "{line}");
+    assert!(
+        line.contains("IPv4: its certificate is signed by nobody who is trusted"),
+        "{}",
+        daemon.log()
+    );
     drop(daemon);
     assert_eq!(tracker.seeded_by_http(&library.hashes), 0);
     let mut command = hekate(&library, &arguments);
     command.env("SSL_CERT_FILE", &certificate);
     let mut daemon = Daemon::start(command);
     until_seeded(&tracker, &mut daemon, &library);
+}
+
+#[test]
+fn a_tracker_that_signs_its_own_certificate_is_trusted_when_that_is_named() {
+    let library = library();
+    let Some(tracker) = real::opentracker(&library.hashes) else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate, key) = certificate(directory.path(), true);
+    let Some(nginx) = real::nginx(&tracker, Some((&certificate, &key))) else {
+        return;
+    };
+    let url = format!("https://localhost:{}/announce", nginx.address.port());
+    let mut daemon = Daemon::start(hekate(&library, &["--tracker-override", &url]));
+    daemon.wait_for_line("IPv4: its certificate is signed by nobody who is trusted");
+    drop(daemon);
+    let named = certificate.to_str().unwrap();
+    let arguments = ["--tracker-override", &url, "--tracker-certs", named];
+    let mut daemon = Daemon::start(hekate(&library, &arguments));
+    until_seeded(&tracker, &mut daemon, &library);
+    daemon.signal("TERM");
+    assert!(daemon.wait().success());
+    // It is trusted for the names that it is for.
+    let url = format!("https://127.0.0.1:{}/announce", nginx.address.port());
+    let arguments = ["--tracker-override", &url, "--tracker-certs", named];
+    let mut daemon = Daemon::start(hekate(&library, &arguments));
+    daemon.wait_for_line("IPv4: its certificate is for other names");
 }

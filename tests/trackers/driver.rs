@@ -41,6 +41,7 @@ pub(crate) fn config() -> AnnouncerConfig {
         override_with: None,
         access: Access::default(),
         dialled: DialledTorrents::default(),
+        certificates: None,
         limits: Limits::default(),
     }
 }

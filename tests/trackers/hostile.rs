@@ -4,13 +4,15 @@
 
 use std::io::Write;
 use std::net::UdpSocket;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use hekate::metrics::trackers::TrackerState;
+use hekate::timers::Time;
 use hekate::tracker::announcer::Limits;
 
 use crate::driver::{Counters, Driver, config, counters};
@@ -26,6 +28,7 @@ const LIMITS: Limits = Limits {
     idle_ms: 60_000,
     resend_ms: 200,
     backoff_ms: 50,
+    wake_ms: 100,
     shutdown_ms: 500,
 };
 
@@ -133,6 +136,98 @@ fn an_encoding_that_is_wrong_or_unknown_is_a_failure() {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\n");
         is_left_alone(format!("{head}Content-Length: 1\r\n\r\nx"));
     }
+}
+
+#[test]
+fn what_rests_for_long_is_asked_soon_after_it_is_woken() {
+    let is_broken = Arc::new(AtomicBool::new(true));
+    let breaks = Arc::clone(&is_broken);
+    let tracker = Http::new(move |visitor| {
+        while visitor.request().is_some() && !breaks.load(Ordering::SeqCst) {
+            visitor.say(accepted());
+        }
+    });
+    let silent = Udp::new(|_, _, _| {});
+    let mut config = config();
+    config.limits = Limits {
+        backoff_ms: 30 * 60 * 1000,
+        resend_ms: 30 * 60 * 1000,
+        ..LIMITS
+    };
+    let mut driver = Driver::new(config);
+    driver.add(0..3, &[&tracker.url(), &silent.url()]);
+    driver.until("the rest", |announcer| {
+        let figures = announcer.figures(Time(0));
+        let mut states = figures.named.iter().map(|tracker| tracker.state);
+        states.any(|state| matches!(state, TrackerState::Resting(_)))
+    });
+    is_broken.store(false, Ordering::SeqCst);
+    let now = driver.now();
+    let figures = driver.announcer.figures(now);
+    let trouble = figures.named[0].trouble.clone().unwrap().0;
+    assert!(
+        trouble.starts_with("IPv4: the connection was closed; retrying in "),
+        "{trouble}"
+    );
+    driver.announcer.wake(now);
+    // The one that broke it waits for its own time.
+    let took = driver.accepted(2);
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
+#[test]
+fn the_only_announce_of_a_tracker_is_made_soon_after_it_is_woken() {
+    let is_broken = Arc::new(AtomicBool::new(true));
+    let breaks = Arc::clone(&is_broken);
+    let tracker = Http::new(move |visitor| {
+        while visitor.request().is_some() && !breaks.load(Ordering::SeqCst) {
+            visitor.say(accepted());
+        }
+    });
+    let mut driver = driver();
+    driver.add(0..1, &[&tracker.url()]);
+    driver.until("the failure", |announcer| counters(announcer).failed == 1);
+    is_broken.store(false, Ordering::SeqCst);
+    let now = driver.now();
+    // It waits for five minutes, longer than its tracker rests.
+    driver.announcer.wake(now);
+    driver.accepted(1);
+}
+
+#[test]
+fn a_tracker_that_asked_for_a_pause_is_not_woken() {
+    let busy =
+        Http::answering("HTTP/1.1 503 Busy\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n");
+    let good = Http::answering(accepted());
+    let mut driver = driver();
+    driver.add(0..1, &[&busy.url()]);
+    driver.until("the pause", |_| busy.requests() >= 1);
+    let turns = driver.now().after(100);
+    while driver.now() < turns {
+        driver.turn(turns);
+    }
+    let now = driver.now();
+    driver.announcer.wake(now);
+    driver.add(1..301, &[&good.url()]);
+    driver.accepted(300);
+    let turns = driver.now().after(2 * LIMITS.wake_ms);
+    while driver.now() < turns {
+        driver.turn(turns);
+    }
+    assert_eq!(busy.requests(), 1);
+}
+
+#[test]
+fn the_next_try_that_is_said_is_the_next_that_is_made() {
+    let tracker = Http::answering(ok("<html>parked</html>"));
+    let mut driver = driver();
+    driver.add(0..1, &[&tracker.url()]);
+    driver.until("the failure", |announcer| counters(announcer).failed == 1);
+    // The back-off is 50 ms, but the only announce there is waits for five minutes.
+    let figures = driver.announcer.figures(driver.now());
+    let trouble = figures.named[0].trouble.clone().unwrap().0;
+    let said: u64 = trouble.rsplit(' ').nth(1).unwrap().parse().unwrap();
+    assert!((300..=376).contains(&said), "{trouble}");
 }
 
 #[test]

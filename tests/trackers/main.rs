@@ -15,6 +15,7 @@ mod driver;
 mod figures;
 mod hostile;
 mod indexed;
+mod network;
 mod real;
 mod scripted;
 #[path = "../support/mod.rs"]

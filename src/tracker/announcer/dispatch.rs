@@ -190,9 +190,10 @@ impl Announcer {
         let backoff_ms = backoff_ms(tracker.failures, first_ms, chance);
         tracker.retry_at = now.after(backoff_ms);
         tracker.target.reset();
-        let what = format_args!("{error}; retrying in {} s", backoff_ms / 1000);
-        self.report.warn(id, what, now);
         self.forget_addresses(id, now);
+        let wait_s = self.next_try_s(id, now.after(backoff_ms), now);
+        let what = format_args!("{error}; retrying in {wait_s} s");
+        self.report.warn(id, what, now);
         self.wakes.wake_now(id);
     }
 

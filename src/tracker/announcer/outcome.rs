@@ -13,7 +13,7 @@ use crate::tracker::redirects::{MAX_REDIRECTS, TargetChoice};
 use crate::tracker::request::{RedirectTarget, Request, RouteId};
 use crate::tracker::response::Response;
 use crate::tracker::route::Health;
-use crate::tracker::schedule::{Ended, Outcome};
+use crate::tracker::schedule::{Ended, Outcome, RETRY_S};
 use crate::tracker::url::{Site, TrackerUrl, UrlError};
 
 /// Peers that wait to be fetched. They are fetched each turn, so that only a flood of answers is cut.
@@ -30,22 +30,22 @@ const REDIRECT_BACKOFF_MS: u64 = 1000;
 /// A tracker is known to answer if it did within this time: a third of a usual interval.
 const ANSWERS_MS: u64 = 10 * 60 * 1000;
 
-/// Why a redirect is not followed.
+/// Why a redirect is not followed: what follows on "redirects".
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RedirectError {
-    #[error("redirects: {0}")]
+    #[error("to what is no tracker: {0}")]
     Url(#[from] UrlError),
-    #[error("redirects more than {MAX_REDIRECTS} times")]
+    #[error("more than {MAX_REDIRECTS} times")]
     Loop,
-    #[error("redirects to {0}, which is not a public address")]
+    #[error("to {0}, which is not a public address")]
     Private(IpAddr),
-    #[error("redirects to {0}, which is not allowed: {1}")]
+    #[error("to {0}, which is not allowed: {1}")]
     NotAllowed(Site, Refusal),
-    #[error("redirects to {0}, which does not answer")]
+    #[error("to {0}, which does not answer")]
     Silent(Site),
-    #[error("redirects to an address that does not answer")]
+    #[error("to an address that does not answer")]
     Unanswered,
-    #[error("redirects to too many sites")]
+    #[error("to too many sites")]
     TooMany,
 }
 
@@ -90,9 +90,10 @@ impl Announcer {
                 let state = self.route(route);
                 state.fall_silent(now);
                 let wait_s = state.connect_timeout_ms(resend_ms) / 1000;
-                let what = format_args!("does not answer; retrying, next time-out {wait_s} s");
-                self.report.warn(route.tracker, what, now);
                 self.abandon(route, None, now);
+                let family = route.family;
+                let what = format_args!("{family}: does not answer; waiting {wait_s} s from now");
+                self.report.warn(route.tracker, what, now);
             }
             TransportEvent::Resent(route) => {
                 self.report.count(route.tracker, |sums| &mut sums.sent);
@@ -124,11 +125,13 @@ impl Announcer {
         let is_busy = matches!(status, 429 | 503);
         if is_busy && let Some(wait_s) = response.retry_after_s {
             let wait_s = wait_s.clamp(1, MAX_RETRY_AFTER_S);
-            self.route(route).back_off(now, wait_s * 1000);
-            let what = format_args!("is busy; retrying in {wait_s} s");
-            self.report.warn(route.tracker, what, now);
+            self.route(route).pause(now, wait_s * 1000);
             self.finish(request, Outcome::Returned, now);
             self.abandon(route, None, now);
+            let family = route.family;
+            let wait_s = self.next_try_s(route.tracker, now.after(wait_s * 1000), now);
+            let what = format_args!("{family}: is busy; retrying in {wait_s} s");
+            self.report.warn(route.tracker, what, now);
             return;
         }
         let why = match status {
@@ -138,7 +141,10 @@ impl Announcer {
         if self.route(route).strike() || is_busy {
             self.fail(route, Some(request), &why, now);
         } else {
-            let what = format_args!("{why}; this announce failed");
+            let (family, minutes) = (route.family, RETRY_S / 60);
+            let what = format_args!(
+                "{family}: {why}; this announce is made again in {minutes} min or later"
+            );
             self.report.warn(route.tracker, what, now);
             self.finish(request, Outcome::Failed, now);
         }
@@ -186,7 +192,8 @@ impl Announcer {
                     self.http.set_tracker_id(route.tracker, id);
                 }
                 if let Some(warning) = warning {
-                    let what = format_args!("warns: {warning}");
+                    let family = origin.family;
+                    let what = format_args!("{family}: warns: {warning}");
                     self.report.warn(origin.tracker, what, now);
                 }
                 let with_other = self.schedule.count_seeds(request.entry, seeds);
@@ -196,7 +203,8 @@ impl Announcer {
             Answer::Refused { reason, retry } => {
                 self.report.count(origin.tracker, |sums| &mut sums.refused);
                 let torrent = request.announce.info_hash;
-                let what = format_args!("refuses {torrent}: {reason}");
+                let family = origin.family;
+                let what = format_args!("{family}: refuses {torrent}: {reason}");
                 self.report.warn(origin.tracker, what, now);
                 Outcome::Refused(retry)
             }
@@ -256,9 +264,17 @@ impl Announcer {
         let first_ms = self.config.limits.backoff_ms;
         let chance = self.random.u32(..);
         let backoff_ms = self.route(route).fail(now, first_ms, chance);
-        let what = format_args!("{why}; retrying in {} s", backoff_ms.div_ceil(1000));
-        self.report.warn(route.tracker, what, now);
         self.abandon(route, blamed, now);
+        let wait_s = self.next_try_s(route.tracker, now.after(backoff_ms), now);
+        let what = format_args!("{}: {why}; retrying in {wait_s} s", route.family);
+        self.report.warn(route.tracker, what, now);
+    }
+
+    /// In how many seconds a tracker is announced to that is not before `at`: an announce that has failed
+    /// waits for longer, and there may be no other.
+    pub(super) fn next_try_s(&self, tracker: TrackerId, at: Time, now: Time) -> u64 {
+        let due = self.schedule.poll_at(tracker, now).unwrap_or(now);
+        at.max(due).since(now).div_ceil(1000)
     }
 
     /// A request was answered with a redirect.
@@ -357,7 +373,7 @@ impl Announcer {
         let id = match choice.ok_or(RedirectError::TooMany)? {
             TargetChoice::Known(target) => target,
             TargetChoice::Add => {
-                let target = self.schedule.add_unlisted(site);
+                let target = self.schedule.add_unlisted(site, &self.config.access);
                 let target = target.ok_or(RedirectError::TooMany)?;
                 self.add_trackers(None, now);
                 self.redirects.add_target(origin.tracker, target);
@@ -420,7 +436,8 @@ impl Announcer {
         if backs_off {
             route.back_off(now, REDIRECT_BACKOFF_MS);
         }
-        self.report.warn(origin.tracker, format_args!("{why}"), now);
+        let what = format_args!("{}: redirects {why}", origin.family);
+        self.report.warn(origin.tracker, what, now);
         if backs_off {
             self.abandon(origin, None, now);
         }

@@ -36,6 +36,7 @@ fn announcer_with(sources: [&str; 2], access: Access) -> (Poll, Announcer) {
         override_with: None,
         access,
         dialled: DialledTorrents::default(),
+        certificates: None,
         limits: Limits::default(),
     };
     let token = |number| Token(1 + number);
@@ -291,7 +292,10 @@ fn a_replaced_tracker_is_not_counted_as_not_allowed() {
     let (_poll, mut announcer) = with_public_trackers();
     let [site, other] =
         ["http://b.example/", "http://c.example/"].map(|url| TrackerUrl::parse(url).unwrap().site);
-    let id = announcer.schedule.add_unlisted(&site).unwrap();
+    let id = announcer
+        .schedule
+        .add_unlisted(&site, &Access::default())
+        .unwrap();
     announcer.add_trackers(None, NOW);
     assert_eq!(resolved_to(&mut announcer, id, "10.0.0.1", NOW), 1);
     announcer.replace_tracker(id, &other, NOW);
