@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use sha1::{Digest, Sha1};
 use support::daemon::Daemon;
 use support::leecher::{self, FAST, Leecher, PLAIN};
 use support::strace::{self, Injection};
@@ -198,6 +199,30 @@ fn a_damaged_or_deleted_index_is_made_again() {
     }
     fs::remove_dir_all(fixture.path("state")).unwrap();
     leecher::download(fixture.seed().address, &sample);
+}
+
+#[test]
+fn an_index_of_an_earlier_version_is_made_again_without_a_warning() {
+    let fixture = Fixture::new();
+    let sample = fixture.torrent("lib", 1);
+    drop(fixture.seed());
+    let new = fs::read(fixture.index()).unwrap();
+    // One that is read, and one that is not.
+    for version in [3, 2] {
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/index/version_3");
+        let kept = fs::read(kept).unwrap();
+        let (header, body) = kept.split_at(408);
+        let mut old = [header, &Sha1::digest(header)].concat();
+        old.resize(4096, 0);
+        old.extend_from_slice(body);
+        old[8] = version;
+        fs::write(fixture.index(), old).unwrap();
+        let mut daemon = fixture.seed();
+        expect(&daemon, &sample, true);
+        let log = daemon.log();
+        assert!(!log.contains("rebuil") && !log.contains("damaged"), "{log}");
+        assert_eq!(fs::read(fixture.index()).unwrap(), new);
+    }
 }
 
 #[test]

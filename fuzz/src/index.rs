@@ -8,15 +8,19 @@ use std::os::unix::ffi::OsStrExt;
 
 use hekate::library::index::Index;
 use hekate::library::index::format::RecordNo;
+use hekate::library::index::obfuscated::ObfuscatedHash;
 use sha1::{Digest, Sha1};
 
 use super::configuration::scratch;
 
 const HEADER_BYTES: usize = 4096;
-const SECTIONS: usize = 11;
+/// Sections of a version.
+fn sections(version: u8) -> usize {
+    if version == 3 { 11 } else { 14 }
+}
+
 /// Offset, length, checksum.
 const SECTION_BYTES: usize = 8 + 8 + 20;
-const HEADER_USED_BYTES: usize = 8 + 4 + SECTIONS * SECTION_BYTES;
 /// Entries and tracker lists that are read of one input.
 const READ_MAX: usize = 64;
 
@@ -58,16 +62,25 @@ pub fn check(input: &[u8]) {
     let numbers: Vec<_> = (0..records.min(READ_MAX as u32)).map(RecordNo).collect();
     let _ = index.info_hashes(&numbers);
     let _ = index.check();
+    let index = index.with_obfuscated();
+    for entry in &found {
+        let hash = ObfuscatedHash::new(&entry.facts.info_hash);
+        if let Some(candidates) = index.find_obfuscated(&hash) {
+            let _ = index.info_hash_of(candidates, &hash);
+        }
+    }
 }
 
 /// The file that the input stands for: padding behind the header, and every checksum right. `None` when
 /// there is no whole header.
 fn sealed(input: &[u8]) -> Option<Vec<u8>> {
-    let (header, body) = input.split_at_checked(HEADER_USED_BYTES)?;
+    let sections = sections(*input.get(8)?);
+    let used_bytes = 8 + 4 + sections * SECTION_BYTES;
+    let (header, body) = input.split_at_checked(used_bytes)?;
     let mut file = header.to_vec();
     file.resize(HEADER_BYTES, 0);
     file.extend_from_slice(body);
-    for section in 0..SECTIONS {
+    for section in 0..sections {
         let at = 8 + 4 + section * SECTION_BYTES;
         let number =
             |at: usize| usize::try_from(u64::from_le_bytes(*file[at..].first_chunk()?)).ok();
@@ -76,7 +89,7 @@ fn sealed(input: &[u8]) -> Option<Vec<u8>> {
         let digest = Sha1::digest(file.get(offset..end).unwrap_or_default());
         file[at + 16..at + SECTION_BYTES].copy_from_slice(&digest);
     }
-    let digest = Sha1::digest(&file[..HEADER_USED_BYTES]);
-    file[HEADER_USED_BYTES..HEADER_USED_BYTES + 20].copy_from_slice(&digest);
+    let digest = Sha1::digest(&file[..used_bytes]);
+    file[used_bytes..used_bytes + 20].copy_from_slice(&digest);
     Some(file)
 }

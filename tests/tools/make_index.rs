@@ -60,6 +60,7 @@ fn main() -> io::Result<()> {
             facts: Facts {
                 info_hash: InfoHash(std::array::from_fn(|_| random.u8(..))),
                 state: State::Served,
+                private: false,
                 content_name: ContentName {
                     tag: 0,
                     hash: random.u32(..),

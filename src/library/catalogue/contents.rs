@@ -10,7 +10,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::overlay::{
-    Added, Change, Examined, FileState, Merged, OverlayEntry, Override, Removed, Snapshot,
+    Added, Change, Examined, FileState, Merged, OverlayEntry, Override, Overrides, Removed,
+    Snapshot,
 };
 use crate::library::index::format::State;
 use crate::library::index::{Counts, Entry, IndexError, MetainfoPath};
@@ -118,15 +119,15 @@ impl Contents {
     }
 
     /// The overlay as the loop needs it, by info-hash.
-    pub(super) fn overrides(&self) -> Result<BTreeMap<InfoHash, Override>, IndexError> {
-        let mut overrides = BTreeMap::new();
+    pub(super) fn overrides(&self) -> Result<Overrides, IndexError> {
+        let mut overrides = Overrides::default();
         for (path, entry) in &self.overlay {
             if let Some(indexed) = self.snapshot.index.at(path)?
                 && indexed.is_served()
-            {
                 // Another path of the overlay may serve it.
-                let override_ = overrides.entry(indexed.facts.info_hash);
-                override_.or_insert(Override::Tombstone);
+                && overrides.get(&indexed.facts.info_hash).is_none()
+            {
+                overrides.insert(indexed.facts.info_hash, Override::Tombstone);
             }
             if let Some(file) = &entry.file
                 && let Some(id) = file.id

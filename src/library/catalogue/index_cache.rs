@@ -61,7 +61,7 @@ pub(super) fn nearest(state: &Path, inputs: &[PathBuf], content: Option<&Path>) 
     let found = others(state, INDEX).into_iter();
     let found = found.filter_map(|path| Some((known(&path)?, path)));
     let (_, path) = found.max()?;
-    let index = Index::open(&path).ok()?;
+    let index = Index::open(&path).ok().filter(|index| !index.is_old())?;
     index.check().ok()?;
     hold(&index);
     Some(index)

@@ -2,10 +2,9 @@
 //!
 //! Info-hashes that are not served are refused from memory, so a stranger cannot make the disk seek.
 //! A load blocks: [`Query::locate`], [`Located::read`] and [`ReadTorrent::check`], each for the disk of its
-//! file. Everything else is for the loop.
+//! file, and so does [`ObfuscatedQuery::info_hash`]. Everything else is for the loop.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,9 +12,10 @@ use lru::LruCache;
 use thiserror::Error;
 
 use super::listing::Listing;
-use super::overlay::{Override, Snapshot};
+use super::overlay::{Override, Overrides, Snapshot};
 use crate::library::index::format::State;
-use crate::library::index::{Candidates, Index, IndexError};
+use crate::library::index::obfuscated::ObfuscatedHash;
+use crate::library::index::{Candidates, Index, IndexError, ObfuscatedCandidates};
 use crate::timers::Time;
 use crate::torrent::catalogue::{Refusal, RefusalReason, Torrent, UncheckedTorrent};
 use crate::torrent::id::TorrentId;
@@ -25,6 +25,9 @@ use crate::workers::{Failures, QueueFull};
 
 /// Loaded torrents that are kept while nobody uses them. One with few files takes half a kilobyte.
 pub const LOADED_MAX: usize = 1024;
+
+/// Torrents whose obfuscated hash is known without a read, those that were loaded last: some 100 KB.
+const OBFUSCATED_MAX: NonZeroUsize = NonZeroUsize::new(LOADED_MAX).expect("some torrents are kept");
 
 /// What the lists of files of loaded torrents may take while nobody uses them: those of millions of files.
 /// Unit: bytes.
@@ -99,6 +102,42 @@ pub enum Answer {
     Loaded(Arc<Torrent>),
     /// It has to be loaded, and may turn out to be unknown.
     Known(Query),
+}
+
+/// What is known in memory about the obfuscated hash by which a peer names a torrent that encrypts its
+/// connection.
+#[derive(Debug)]
+pub enum ObfuscatedAnswer {
+    /// No torrent in the index has it.
+    Unknown,
+    /// The torrent with this info-hash has it. [`Library::find`] says whether that is served.
+    Known(InfoHash),
+    /// The index has to be asked, which may turn out not to have it.
+    Query(ObfuscatedQuery),
+}
+
+/// An obfuscated hash to be looked up in the index, by a thread that may block.
+#[derive(Debug)]
+pub struct ObfuscatedQuery {
+    index: Arc<Index>,
+    candidates: ObfuscatedCandidates,
+    hash: ObfuscatedHash,
+}
+
+impl ObfuscatedQuery {
+    /// The index file, which is read.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.index.path()
+    }
+
+    /// The info-hash of the torrent; `None` when the index does not have it after all.
+    ///
+    /// # Errors
+    /// An [`IndexError`] when the index is damaged or cannot be read.
+    pub fn info_hash(self) -> Result<Option<InfoHash>, IndexError> {
+        self.index.info_hash_of(self.candidates, &self.hash)
+    }
 }
 
 /// The result of loading a torrent.
@@ -246,10 +285,12 @@ impl ReadTorrent {
 pub struct Library {
     snapshot: Option<Snapshot>,
     content: Option<PathBuf>,
-    overrides: BTreeMap<InfoHash, Override>,
+    overrides: Overrides,
     loaded: LruCache<InfoHash, Arc<Torrent>>,
     /// What their lists of files take.
     loaded_bytes: usize,
+    /// The torrents that were loaded last. What this says is true of each info-hash for ever.
+    obfuscated: LruCache<ObfuscatedHash, InfoHash>,
     /// Torrents that could not be loaded.
     failed: Failures<InfoHash>,
     /// A bit for each position in the index: the torrents that were found to be withdrawn there. Ends
@@ -263,9 +304,10 @@ impl Default for Library {
         Self {
             snapshot: None,
             content: None,
-            overrides: BTreeMap::new(),
+            overrides: Overrides::default(),
             loaded: LruCache::unbounded(),
             loaded_bytes: 0,
+            obfuscated: LruCache::new(OBFUSCATED_MAX),
             failed: Failures::default(),
             withdrawn: Vec::new(),
         }
@@ -277,7 +319,7 @@ impl Library {
     #[must_use]
     pub fn of_index(index: Index, content: Option<PathBuf>) -> Self {
         let mut library = Self::default();
-        library.replace(Snapshot::new(index), content, BTreeMap::new());
+        library.replace(Snapshot::new(index), content, Overrides::default());
         library
     }
 
@@ -287,7 +329,7 @@ impl Library {
         &mut self,
         snapshot: Snapshot,
         content: Option<PathBuf>,
-        overrides: BTreeMap<InfoHash, Override>,
+        overrides: Overrides,
     ) -> impl Send + 'static {
         self.content = content.or_else(|| snapshot.content());
         let withdrawn = std::mem::take(&mut self.withdrawn);
@@ -314,7 +356,7 @@ impl Library {
         match snapshot.and_then(|snapshot| snapshot.index.find(&info_hash)) {
             Some(_) => self.overrides.insert(info_hash, Override::Tombstone),
             None => self.overrides.remove(&info_hash),
-        };
+        }
     }
 
     /// Drops a removed torrent if it is loaded.
@@ -331,8 +373,7 @@ impl Library {
     #[must_use]
     pub fn list(&self, after: Option<InfoHash>, limit: usize) -> Option<Listing> {
         let snapshot = self.snapshot.clone()?;
-        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let overrides = self.overrides.range((behind, Bound::Unbounded)).take(limit);
+        let overrides = self.overrides.after(after).take(limit);
         Some(Listing {
             snapshot,
             after,
@@ -375,6 +416,25 @@ impl Library {
         })
     }
 
+    /// Looks an obfuscated hash up, in memory. Who is answered with a torrent goes on with
+    /// [`Library::find`].
+    pub fn find_obfuscated(&mut self, hash: &ObfuscatedHash) -> ObfuscatedAnswer {
+        let known = self.obfuscated.get(hash).copied();
+        if let Some(info_hash) = known.or_else(|| self.overrides.find_obfuscated(hash)) {
+            return ObfuscatedAnswer::Known(info_hash);
+        }
+        let index = self.snapshot.as_ref().map(|snapshot| &snapshot.index);
+        let found = index.and_then(|index| Some((index, index.find_obfuscated(hash)?)));
+        match found {
+            Some((index, candidates)) => ObfuscatedAnswer::Query(ObfuscatedQuery {
+                index: Arc::clone(index),
+                candidates,
+                hash: *hash,
+            }),
+            None => ObfuscatedAnswer::Unknown,
+        }
+    }
+
     /// Takes the result of a load.
     pub fn finish_load(
         &mut self,
@@ -390,6 +450,8 @@ impl Library {
                 return Loaded::NoMemory;
             }
             self.keep(info_hash, Arc::clone(&torrent));
+            let hash = ObfuscatedHash::new(&info_hash);
+            self.obfuscated.put(hash, info_hash);
             return Loaded::Torrent(torrent);
         }
         self.failed.add(info_hash, now);

@@ -15,13 +15,12 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::overlay::{Change, Override, Snapshot};
+use super::overlay::{Change, Overrides, Snapshot};
 use super::source::Settings;
 use crate::disks::Disk;
 use crate::library::index::Counts;
 use crate::library::scan::probe::Probed;
 use crate::library::watch::{Changes, Waker, Watcher};
-use crate::wire::message::InfoHash;
 use crate::workers;
 
 /// Changes in one update: the loop applies them in a fraction of a millisecond.
@@ -56,7 +55,7 @@ pub struct NewSnapshot {
     /// Where all content lies, unless the index says.
     pub content: Option<PathBuf>,
     /// Differences from the snapshot.
-    pub overrides: BTreeMap<InfoHash, Override>,
+    pub overrides: Overrides,
     /// Its counts, with the overrides.
     pub counts: Counts,
 }

@@ -2,14 +2,16 @@
 //!
 //! A [`Snapshot`] is immutable: an index, and the ids of its records. Later changes are an
 //! overlay, which exists twice: by path in the library's thread (`OverlayEntry`), and by info-hash
-//! in the loop ([`Override`]).
+//! in the loop ([`Overrides`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::library::index::format::Facts;
 use crate::library::index::id_map::IdMap;
+use crate::library::index::obfuscated::ObfuscatedHash;
 use crate::library::index::{Counts, Index, MetainfoPath};
 use crate::library::scan::build::Depth;
 use crate::torrent::catalogue::{Refusal, RefusalReason};
@@ -85,6 +87,54 @@ pub enum Override {
     Tombstone,
     /// It is served from this metainfo file, under this id.
     Served(TorrentId, Arc<Path>),
+}
+
+/// All that differs from a snapshot, by info-hash.
+#[derive(Clone, Default, Debug)]
+pub struct Overrides {
+    by_info_hash: BTreeMap<InfoHash, Override>,
+    /// The torrents that are served.
+    by_obfuscated: HashMap<ObfuscatedHash, InfoHash>,
+}
+
+impl Overrides {
+    /// How an info-hash differs, if it does.
+    #[must_use]
+    pub fn get(&self, info_hash: &InfoHash) -> Option<&Override> {
+        self.by_info_hash.get(info_hash)
+    }
+
+    /// The torrent with this obfuscated hash, if one that is served has it.
+    #[must_use]
+    pub fn find_obfuscated(&self, hash: &ObfuscatedHash) -> Option<InfoHash> {
+        self.by_obfuscated.get(hash).copied()
+    }
+
+    /// Replaces what differed before.
+    pub fn insert(&mut self, info_hash: InfoHash, override_: Override) {
+        self.remove(&info_hash);
+        if matches!(override_, Override::Served(..)) {
+            let hash = ObfuscatedHash::new(&info_hash);
+            self.by_obfuscated.insert(hash, info_hash);
+        }
+        self.by_info_hash.insert(info_hash, override_);
+    }
+
+    /// An info-hash is again as the snapshot has it.
+    pub fn remove(&mut self, info_hash: &InfoHash) {
+        if let Some(Override::Served(..)) = self.by_info_hash.remove(info_hash) {
+            self.by_obfuscated.remove(&ObfuscatedHash::new(info_hash));
+        }
+    }
+
+    /// Those after an info-hash, ascending; all if that is `None`.
+    pub fn after(
+        &self,
+        info_hash: Option<InfoHash>,
+    ) -> impl Iterator<Item = (&InfoHash, &Override)> {
+        let behind = info_hash.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_info_hash.range((behind, Bound::Unbounded))
+    }
 }
 
 /// A metainfo file that exists.

@@ -52,6 +52,13 @@ pub(super) fn open(settings: &Settings) -> Result<Option<Index>, String> {
             return Ok(Some(index));
         }
         Err(error) if is_absent(&error) => {}
+        Err(IndexError {
+            path,
+            fault: Fault::Version(..),
+        }) => {
+            let path = Printable::path(&path);
+            log::info!("index {path} is of another version: it is made again");
+        }
         // It is only a cache.
         Err(error) => log::warn!("{error}: rebuilding it"),
     }
@@ -119,6 +126,13 @@ fn given(settings: &Settings) -> Result<Index, String> {
         return Err("no index is given".to_owned());
     };
     let index = Index::open(index).map_err(|error| error.to_string())?;
+    if index.is_old() {
+        let path = index.path();
+        let path = Printable::path(&path);
+        log::info!(
+            "index {path} is of an earlier version: encrypted connections find no torrent of it until it is made again with `hekate index`"
+        );
+    }
     Ok(match root {
         Some(root) => index.at_root(root.clone()),
         None => index,

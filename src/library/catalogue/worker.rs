@@ -1,6 +1,6 @@
 //! The library's thread: it opens the library, examines changes, and refreshes the index.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::contents::Contents;
 use super::merge::merge;
 use super::messages::{Ended, Mail, Mailbox, NewSnapshot, Outbox, Update, Watch, Watched};
-use super::overlay::{Added, Affected, Change, Examined, Snapshot};
+use super::overlay::{Added, Affected, Change, Examined, Overrides, Snapshot};
 use super::refresh;
 use super::retries::Retries;
 use super::source::{Settings, Source, log_refusals};
@@ -66,7 +66,13 @@ pub(super) fn run(
             }
         }
     };
-    let snapshot = Snapshot::new(index);
+    // An old index does not say all that a file does: each is read again.
+    let depth = if index.is_old() {
+        Depth::Content
+    } else {
+        Depth::Metainfo
+    };
+    let snapshot = Snapshot::new(index.with_obfuscated());
     let is_given = matches!(settings.source, Source::Given { .. });
     let content = settings.content.clone();
     let contents = Contents::new(snapshot.clone(), content, settings.inputs(), is_given);
@@ -88,13 +94,13 @@ pub(super) fn run(
     worker.outbox.send(Update::Snapshot(NewSnapshot {
         snapshot,
         content: worker.settings.content.clone(),
-        overrides: BTreeMap::new(),
+        overrides: Overrides::default(),
         counts: worker.contents.counts(),
     }))?;
     match worker.settings.source {
         // Files may have changed since the index was made.
         Source::Inputs { .. } if was_cached => {
-            worker.refresh(RefreshRequest::new(Depth::Metainfo, false));
+            worker.refresh(RefreshRequest::new(depth, false));
         }
         Source::Inputs { .. } => {}
         // A SIGHUP announces the next one.
@@ -274,7 +280,10 @@ impl Worker {
                 quiet,
                 gone: &gone,
             };
-            let made = guarded(|| refresh::again(&settings, &probed, previous));
+            let made = guarded(|| {
+                let made = refresh::again(&settings, &probed, previous)?;
+                Ok(made.with_obfuscated())
+            });
             mailbox.post(|mail| mail.refresh_ended = true);
             (made, watch.ok().flatten())
         };

@@ -1,8 +1,9 @@
 //! The bytes of an index file: its header and its fixed-width entries, little-endian throughout.
 //! `docs/INDEX.md` draws them.
 //!
-//! A torrent costs 64 bytes beside its name. The prefixes, duplicates, counts and the origin are read
-//! into memory when an index is opened; everything else when it is needed.
+//! A torrent costs 86 bytes beside its name. The prefixes, duplicates, counts and the origin are read
+//! into memory when an index is opened, and the obfuscated hashes for who needs them; everything else
+//! when it is needed.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,17 +17,25 @@ use crate::wire::message::InfoHash;
 /// The first bytes of an index file.
 const MAGIC: [u8; 8] = *b"hekatidx";
 
-/// Changed with every change of the format. There is one reader: an index is a cache, and another
-/// version is made again.
-pub const VERSION: u32 = 3;
+/// Changed with every change of the format. An index is a cache: one of another version is made again.
+pub const VERSION: u32 = 4;
+
+/// The version before, which is read too, so that a library is served while its index is made again. It
+/// ends after the positions, and does not say which torrents are private.
+const VERSION_BEFORE: u32 = 3;
 
 /// Where the first section starts, so that records do not share a page with the header.
 pub(super) const HEADER_BYTES: usize = 4096;
 
 /// Bytes that the checksum of the header covers: magic, version, sections.
-const HEADER_USED_BYTES: usize = 8 + 4 + SECTIONS * SECTION_BYTES;
+const fn header_used_bytes(sections: usize) -> usize {
+    8 + 4 + sections * SECTION_BYTES
+}
 
-const SECTIONS: usize = 11;
+const SECTIONS: usize = 14;
+/// The same of the version before.
+const SECTIONS_BEFORE: usize = 11;
+
 const SECTION_BYTES: usize = 8 + 8 + CHECKSUM_BYTES;
 const CHECKSUM_BYTES: usize = 20;
 
@@ -38,6 +47,8 @@ pub(super) const PREFIX_BYTES: usize = 8;
 pub(super) const POSITION_BYTES: usize = 4;
 pub(super) const DUPLICATE_BYTES: usize = 8;
 pub(super) const COUNTS_BYTES: usize = 16;
+pub(super) const SUFFIX_BYTES: usize = 12;
+pub(super) const OBFUSCATED_BYTES: usize = 6;
 
 /// Record numbers have 32 bits, of which the last is not used.
 pub const MAX_RECORDS: u32 = u32::MAX - 1;
@@ -65,6 +76,9 @@ pub(super) enum Part {
     Origin,
     Prefixes,
     Positions,
+    Suffixes,
+    Obfuscated,
+    ObfuscatedPositions,
 }
 
 impl Part {
@@ -81,6 +95,13 @@ impl Part {
         (Part::Origin, "origin", 1),
         (Part::Prefixes, "prefixes", PREFIX_BYTES),
         (Part::Positions, "positions", POSITION_BYTES),
+        (Part::Suffixes, "suffixes", SUFFIX_BYTES),
+        (Part::Obfuscated, "obfuscated hashes", OBFUSCATED_BYTES),
+        (
+            Part::ObfuscatedPositions,
+            "obfuscated positions",
+            POSITION_BYTES,
+        ),
     ];
 
     pub(super) fn all() -> [Part; SECTIONS] {
@@ -110,9 +131,26 @@ pub(super) struct Section {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Header {
     sections: [Section; SECTIONS],
+    /// It is of the version before: the last sections are empty.
+    is_old: bool,
 }
 
 impl Header {
+    /// Returns true if the file is of the version before.
+    pub(super) fn is_old(&self) -> bool {
+        self.is_old
+    }
+
+    /// The sections that the file has.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part> + use<> {
+        let count = if self.is_old {
+            SECTIONS_BEFORE
+        } else {
+            SECTIONS
+        };
+        Part::all().into_iter().take(count)
+    }
+
     pub(super) fn section(&self, part: Part) -> Section {
         *(self.sections.get(part as usize)).expect("each part has a section")
     }
@@ -155,18 +193,25 @@ impl Header {
             return Err(Fault::NotAnIndex);
         }
         let version = fields.u32();
-        if version != VERSION {
-            return Err(Fault::Version(version, VERSION));
-        }
-        let mut header = Header::default();
-        for section in &mut header.sections {
-            *section = Section {
+        let is_old = match version {
+            VERSION => false,
+            VERSION_BEFORE => true,
+            _ => return Err(Fault::Version(version, VERSION)),
+        };
+        let mut header = Header {
+            is_old,
+            ..Header::default()
+        };
+        let parts = header.parts();
+        for part in parts {
+            let section = Section {
                 offset: fields.u64(),
                 length: fields.u64(),
                 checksum: fields.take(),
             };
+            header.set_section(part, section);
         }
-        let (covered, _) = raw.split_at(HEADER_USED_BYTES);
+        let (covered, _) = raw.split_at(header_used_bytes(header.parts().count()));
         let checksum: [u8; CHECKSUM_BYTES] = Sha1::digest(covered).into();
         match fields.take() == checksum && header.is_consistent() {
             true => Ok(header),
@@ -182,9 +227,19 @@ impl Header {
                 && (width == 1 || self.entries(part) <= u64::from(MAX_RECORDS))
         };
         let records = self.entries(Part::Records);
-        Part::all().into_iter().all(is_whole)
-            && self.entries(Part::Prefixes) == self.entries(Part::Positions)
-            && self.entries(Part::Prefixes) <= records
+        let torrents = self.entries(Part::Prefixes);
+        let is_of_each_torrent = |part: &Part| {
+            use Part::{Obfuscated, ObfuscatedPositions, Positions, Suffixes};
+            matches!(
+                part,
+                Positions | Suffixes | Obfuscated | ObfuscatedPositions
+            )
+        };
+        let mut of_each_torrent = self.parts().filter(is_of_each_torrent);
+        self.parts().all(is_whole)
+            && of_each_torrent.all(|part| self.entries(part) == torrents)
+            // A hybrid of BEP 52 has two names.
+            && torrents / 2 <= records
             && self.entries(Part::Directories) <= records
             && self.entries(Part::Duplicates) <= records
             && self.entries(Part::Counts) == 1
@@ -202,8 +257,15 @@ pub enum State {
     Unusable,
 }
 
+/// Where a record has whether its torrent is private. The two bits above are kept for the names that
+/// a torrent has by BEP 52.
+const PRIVATE_BIT: u32 = 2;
+
+/// Where a record has [`ContentName::tag`].
+const TAG_SHIFT: u32 = u16::BITS - TAG_BITS;
+
 /// How many bits [`ContentName::tag`] has.
-pub const TAG_BITS: u32 = 14;
+pub const TAG_BITS: u32 = 11;
 
 /// A hash of [`TAG_BITS`] + 32 bits of the name of the file or directory that holds a torrent's
 /// content. It tells which torrents of a directory a changed file may belong to, without reading
@@ -223,7 +285,7 @@ impl ContentName {
         let mut hash = Fnv::default();
         hash.add(name);
         let [low, high, ..] = hash.fold().to_le_bytes();
-        let tag = u16::from_le_bytes([low, high]) >> (u16::BITS - TAG_BITS);
+        let tag = u16::from_le_bytes([low, high]) >> TAG_SHIFT;
         // No name contains this byte, so the second hash differs from that of every name.
         hash.add(&[0]);
         ContentName {
@@ -240,6 +302,8 @@ pub struct Facts {
     pub info_hash: InfoHash,
     /// The result of the last inspection.
     pub state: State,
+    /// Whether peers may come from the trackers only (BEP 27).
+    pub private: bool,
     /// Of the content.
     pub content_name: ContentName,
     /// Of the metainfo file.
@@ -293,7 +357,9 @@ impl Record {
             State::Withdrawn => 1,
             State::Unusable => 2,
         };
-        let low = u64::from(self.facts.content_name.tag << 2 | state);
+        let private = u16::from(self.facts.private) << PRIVATE_BIT;
+        let tag = self.facts.content_name.tag << TAG_SHIFT;
+        let low = u64::from(tag | private | state);
         let name = self.name_offset << 24 | u64::from(self.name_length) << 16 | low;
         [
             self.facts.info_hash.0.as_slice(),
@@ -327,8 +393,9 @@ impl Record {
                     1 => State::Withdrawn,
                     _ => State::Unusable,
                 },
+                private: low >> PRIVATE_BIT & 1 == 1,
                 content_name: ContentName {
-                    tag: low >> 2,
+                    tag: low >> TAG_SHIFT,
                     hash: fields.u32(),
                 },
                 stamp,
@@ -400,6 +467,12 @@ impl Counts {
 pub(super) fn prefix(info_hash: &InfoHash) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = info_hash.0;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The bytes of an info-hash behind its prefix.
+pub(super) fn suffix(info_hash: &InfoHash) -> [u8; SUFFIX_BYTES] {
+    let suffix = info_hash.0.last_chunk();
+    *suffix.expect("an info-hash is longer")
 }
 
 /// Appends byte strings, each after its length in 4 bytes.
@@ -474,7 +547,22 @@ mod tests {
     fn header() -> Header {
         let mut header = Header::default();
         let mut offset = HEADER_BYTES as u64;
-        let widths = [52 * 3, 17, 12 * 2, 30, 40, 8 * 2, 8, 16, 99, 8 * 3, 4 * 3];
+        let widths = [
+            52 * 3,
+            17,
+            12 * 2,
+            30,
+            40,
+            8 * 2,
+            8,
+            16,
+            99,
+            8 * 3,
+            4 * 3,
+            12 * 3,
+            6 * 3,
+            4 * 3,
+        ];
         for (number, (part, length)) in Part::all().into_iter().zip(widths).enumerate() {
             let checksum = [u8::try_from(number).unwrap(); 20];
             let section = Section {
@@ -498,13 +586,13 @@ mod tests {
         assert_eq!(Header::decode(&raw(&header)).unwrap(), header);
         assert_eq!(header.entries(Part::Records), 3);
         assert_eq!(header.section(Part::Names).length, 17);
-        assert_eq!(header.end(), HEADER_BYTES as u64 + 442);
+        assert_eq!(header.end(), HEADER_BYTES as u64 + 508);
     }
 
     #[test]
     fn every_changed_byte_of_the_header_is_noticed() {
         let good = raw(&header());
-        for at in 0..HEADER_USED_BYTES + CHECKSUM_BYTES {
+        for at in 0..header_used_bytes(SECTIONS) + CHECKSUM_BYTES {
             let mut raw = good;
             raw[at] ^= 1;
             let error = Header::decode(&raw).unwrap_err();
@@ -522,10 +610,12 @@ mod tests {
             (Part::Records, 53),
             (Part::Records, 52),
             (Part::Prefixes, 16),
-            (Part::Prefixes, 8 * 4),
             (Part::Directories, 12 * 4),
             (Part::Duplicates, 9),
             (Part::Counts, 8),
+            (Part::Suffixes, 12 * 2),
+            (Part::Obfuscated, 6 * 4),
+            (Part::ObfuscatedPositions, 4),
             (Part::Prefixes, 8 << 40),
         ] {
             let mut header = header();
@@ -541,17 +631,23 @@ mod tests {
     }
 
     #[test]
-    fn a_torrent_costs_64_bytes_and_its_name() {
-        assert_eq!(RECORD_BYTES + PREFIX_BYTES + POSITION_BYTES, 64);
+    fn a_torrent_costs_86_bytes_and_its_name() {
+        let plain = RECORD_BYTES + PREFIX_BYTES + POSITION_BYTES + SUFFIX_BYTES;
+        assert_eq!(plain + OBFUSCATED_BYTES + POSITION_BYTES, 86);
     }
 
     #[test]
     fn entries_are_read_as_they_were_written() {
-        for state in [State::Served, State::Withdrawn, State::Unusable] {
+        for (state, private) in [
+            (State::Served, true),
+            (State::Withdrawn, false),
+            (State::Unusable, false),
+        ] {
             let record = Record {
                 facts: Facts {
                     info_hash: InfoHash(std::array::from_fn(|at| u8::try_from(at).unwrap() + 1)),
                     state,
+                    private,
                     content_name: ContentName {
                         tag: (1 << TAG_BITS) - 2,
                         hash: 0xdead_beef,
@@ -569,6 +665,8 @@ mod tests {
             let raw = record.encode().try_into().unwrap();
             assert_eq!(Record::decode(&raw), record);
             assert_eq!(prefix(&record.facts.info_hash), 0x0102_0304_0506_0708);
+            let suffix = suffix(&record.facts.info_hash);
+            assert!(suffix.into_iter().eq(9..=20));
         }
         let directory = Directory {
             path_offset: u64::MAX,
@@ -613,10 +711,12 @@ mod tests {
             Part::all().map(|part| page.find(&row(part)).unwrap_or_else(|| panic!("{part:?}")));
         assert!(rows.is_sorted(), "the sections have another order");
         let checksum = 12 + SECTIONS * SECTION_BYTES;
-        assert_eq!(HEADER_USED_BYTES, checksum);
+        assert_eq!(header_used_bytes(SECTIONS), checksum);
         let end = checksum + CHECKSUM_BYTES;
         for text in [
             format!("Version {VERSION}."),
+            format!("Version {VERSION_BEFORE} is"),
+            format!("the last {} sections", SECTIONS - SECTIONS_BEFORE),
             format!("{HEADER_BYTES} bytes, the rest zero"),
             format!("| 12 | {SECTIONS} × {SECTION_BYTES} |"),
             format!("| {checksum} | {CHECKSUM_BYTES} |"),
@@ -633,6 +733,7 @@ mod tests {
             facts: Facts {
                 info_hash: InfoHash([0xaa; 20]),
                 state: State::Withdrawn,
+                private: true,
                 content_name: ContentName {
                     tag: 0b11,
                     hash: 0x4433_2211,
@@ -649,7 +750,7 @@ mod tests {
         };
         let mut expected = vec![0xaa; 20];
         expected.extend([7, 0, 0, 0]);
-        expected.extend([0b1101, 0, 9, 1, 2, 3, 4, 5]);
+        expected.extend([0b110_0101, 0, 9, 1, 2, 3, 4, 5]);
         expected.extend([5, 0, 0, 0]);
         expected.extend([1, 2, 3, 4]);
         expected.extend([0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);

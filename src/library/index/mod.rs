@@ -4,6 +4,7 @@
 //! - `writer`: writing it. A reader sees the old file or the new one.
 //! - `reader`: opening and reading it. Nothing in the file is trusted.
 //! - `prefixes`: the section that is held in memory. It tells whether an info-hash may be in the index.
+//! - `obfuscated`: the section for encrypted connections, in memory where they are accepted.
 //! - `paths`: finding records by their paths.
 //! - `error`: why an index cannot be used.
 //! - `id_map`: the map between torrent ids and records, while indexes replace each other.
@@ -11,6 +12,7 @@
 mod error;
 pub mod format;
 pub mod id_map;
+pub mod obfuscated;
 mod paths;
 pub mod prefixes;
 mod reader;
@@ -18,4 +20,4 @@ pub mod writer;
 
 pub use error::{Fault, IndexError};
 pub use format::{Counts, MetainfoPath};
-pub use reader::{Candidates, Entries, Entry, Index, Served};
+pub use reader::{Candidates, Entries, Entry, Index, ObfuscatedCandidates, Served};

@@ -159,6 +159,7 @@ mod tests {
                 facts: Facts {
                     info_hash: InfoHash([number; 20]),
                     state: State::Served,
+                    private: false,
                     content_name: ContentName {
                         tag: u16::from(number % 2),
                         hash: 7,

@@ -31,12 +31,11 @@ impl Prefixes {
         self.0.partition_point(|other| *other < prefix)
     }
 
-    /// All positions with the number of this one, which must be the first of them; empty after the
-    /// last.
+    /// How many there are.
     #[must_use]
-    pub fn alike(&self, first: usize) -> Range<usize> {
-        let number = self.0.get(first);
-        number.map_or(first..first, |number| self.find(*number))
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks for that")]
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -92,8 +91,6 @@ mod tests {
     fn equal_numbers_are_all_found() {
         let prefixes = Prefixes::new([1, 5, 5, 5, 9].into()).unwrap();
         assert_eq!(prefixes.find(5), 1..4);
-        let alike = [0, 1, 4, 5].map(|first| prefixes.alike(first));
-        assert_eq!(alike, [0..1, 1..4, 4..5, 5..5]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! name. The file is read, not mapped: a load from a mapping kills the process if the file was
 //! truncated.
 //!
-//! Blocks, except [`Index::find`], which searches in memory.
+//! Blocks, except [`Index::find`] and [`Index::find_obfuscated`], which search in memory.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -19,9 +19,10 @@ use sha1::{Digest, Sha1};
 use super::error::{Fault, IndexError};
 use super::format::{
     self, Counts, DUPLICATE_BYTES, Directory, Facts, HEADER_BYTES, Header, MetainfoPath,
-    POSITION_BYTES, PREFIX_BYTES, Part, RECORD_BYTES, Record, RecordNo, Section, State,
-    TrackerListNo,
+    OBFUSCATED_BYTES, POSITION_BYTES, PREFIX_BYTES, Part, RECORD_BYTES, Record, RecordNo, Section,
+    State, TrackerListNo,
 };
+use super::obfuscated::{ObfuscatedHash, Table, TableBuilder};
 use super::prefixes::Prefixes;
 use super::writer::{Origin, Tables};
 use crate::torrent::metainfo::METAINFO_MAX_BYTES;
@@ -51,6 +52,8 @@ pub struct Index {
     file: File,
     header: Header,
     prefixes: Prefixes,
+    /// See [`Index::with_obfuscated`].
+    obfuscated: Option<Table>,
     origin: Origin,
     /// Records with the info-hash of another record that is served instead, each with that record;
     /// ascending.
@@ -63,6 +66,10 @@ pub struct Index {
 /// Positions in the index where an info-hash may be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Candidates(pub(in crate::library) Range<usize>);
+
+/// Positions in the index where the torrent of an obfuscated hash may be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObfuscatedCandidates(Range<usize>);
 
 /// A metainfo file in the index.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -156,6 +163,7 @@ impl Index {
             duplicates_by_first,
             counts,
             path: path.to_path_buf(),
+            obfuscated: None,
             prefixes: prefixes.ok_or(Fault::Damaged(Part::Prefixes.name()))?,
             origin: read_origin(&file, &header)?,
             file,
@@ -163,12 +171,36 @@ impl Index {
         })
     }
 
+    /// Returns true if it is of the version before: nothing is known of obfuscated hashes, and every torrent
+    /// counts as private.
+    #[must_use]
+    pub fn is_old(&self) -> bool {
+        self.header.is_old()
+    }
+
+    /// Reads the obfuscated hashes into memory too, 4 bytes for each torrent. Where they are damaged,
+    /// none is found, which is logged.
+    #[must_use]
+    pub fn with_obfuscated(mut self) -> Self {
+        if self.is_old() {
+            return self;
+        }
+        match read_obfuscated(&self.file, &self.header) {
+            Ok(table) => self.obfuscated = Some(table),
+            Err(fault) => {
+                let error = fault.of(&self.path);
+                log::warn!("{error}; until then encrypted connections find no torrent of it");
+            }
+        }
+        self
+    }
+
     /// Reads the whole file and compares it with its checksums.
     ///
     /// # Errors
     /// An [`IndexError`] that names the damaged section.
     pub fn check(&self) -> Result<(), IndexError> {
-        for part in Part::all() {
+        for part in self.header.parts() {
             let checked = read_checked(&self.file, &self.header, part, |_| ());
             checked.map_err(|fault| fault.of(&self.path))?;
         }
@@ -211,6 +243,34 @@ impl Index {
     pub fn find(&self, info_hash: &InfoHash) -> Option<Candidates> {
         let found = self.prefixes.find(format::prefix(info_hash));
         (!found.is_empty()).then_some(Candidates(found))
+    }
+
+    /// Where the torrent of an obfuscated hash may be; `None` if it is not in the index, or if the
+    /// index was opened without them. Searches in memory.
+    #[must_use]
+    pub fn find_obfuscated(&self, hash: &ObfuscatedHash) -> Option<ObfuscatedCandidates> {
+        let found = self.obfuscated.as_ref()?.find(hash);
+        (!found.is_empty()).then_some(ObfuscatedCandidates(found))
+    }
+
+    /// The info-hash of an obfuscated hash, if it is at one of these positions.
+    ///
+    /// # Errors
+    /// An [`IndexError`] when the index is damaged or cannot be read.
+    pub fn info_hash_of(
+        &self,
+        candidates: ObfuscatedCandidates,
+        hash: &ObfuscatedHash,
+    ) -> Result<Option<InfoHash>, IndexError> {
+        for position in candidates.0 {
+            let record = self.number_at(Part::ObfuscatedPositions, position)?;
+            let raw = self.fixed(Part::Records, record.0.into())?;
+            let info_hash = Record::decode(&raw).facts.info_hash;
+            if ObfuscatedHash::new(&info_hash) == *hash {
+                return Ok(Some(info_hash));
+            }
+        }
+        Ok(None)
     }
 
     /// The entry of an info-hash, if it is at one of these positions.
@@ -317,33 +377,23 @@ impl Index {
         after: Option<&InfoHash>,
     ) -> impl Iterator<Item = Result<Entry, IndexError>> {
         let after = after.copied();
-        let mut position = after.map_or(0, |after| self.prefixes.first(format::prefix(&after)));
-        // Those with the same prefix, whose positions have no order, the last first.
-        let mut alike: Vec<Entry> = Vec::new();
-        std::iter::from_fn(move || {
-            while alike.is_empty() {
-                let positions = self.prefixes.alike(position);
-                if positions.is_empty() {
-                    return None;
-                }
-                position = positions.end;
-                for position in positions {
-                    let entry = (self.record_at(position)).and_then(|number| self.record(number));
-                    match entry {
-                        Ok(entry) => alike.push(entry),
-                        Err(error) => return Some(Err(error)),
-                    }
-                }
-                alike.retain(|entry| after.is_none_or(|after| entry.facts.info_hash > after));
-                alike.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.facts.info_hash));
-            }
-            alike.pop().map(Ok)
-        })
+        let first = after.map_or(0, |after| self.prefixes.first(format::prefix(&after)));
+        let entries = (first..self.prefixes.len()).map(|position| {
+            self.record_at(position)
+                .and_then(|number| self.record(number))
+        });
+        let is_behind =
+            move |entry: &Entry| after.is_none_or(|after| entry.facts.info_hash > after);
+        entries.filter(move |entry| entry.as_ref().map_or(true, is_behind))
     }
 
     /// The record at a position in the order of prefixes.
     fn record_at(&self, position: usize) -> Result<RecordNo, IndexError> {
-        let raw = self.fixed::<POSITION_BYTES>(Part::Positions, position as u64)?;
+        self.number_at(Part::Positions, position)
+    }
+
+    fn number_at(&self, part: Part, position: usize) -> Result<RecordNo, IndexError> {
+        let raw = self.fixed::<POSITION_BYTES>(part, position as u64)?;
         Ok(RecordNo(u32::from_le_bytes(raw)))
     }
 
@@ -506,7 +556,8 @@ pub struct Entries<'a> {
 
 impl Entries<'_> {
     fn entry(&mut self, number: RecordNo) -> Result<Entry, IndexError> {
-        let record = Record::decode(self.records.entry(number.0.into())?);
+        let mut record = Record::decode(self.records.entry(number.0.into())?);
+        record.facts.private |= self.index.is_old();
         let directory = self.directory(record.directory.into())?;
         Ok(Entry {
             facts: record.facts,
@@ -620,6 +671,27 @@ fn read_tables(file: &File, header: &Header) -> Result<Tables, Fault> {
         duplicates,
         counts: counts.expect("the header is checked"),
     })
+}
+
+fn read_obfuscated(file: &File, header: &Header) -> Result<Table, Fault> {
+    let part = Part::Obfuscated;
+    let count = u32::try_from(header.entries(part)).expect("the header is checked");
+    let mut table = TableBuilder::new(count);
+    let mut is_ascending = true;
+    // Reads end within an entry.
+    let mut rest = Vec::new();
+    read_checked(file, header, part, |bytes| {
+        rest.extend_from_slice(bytes);
+        let (entries, behind) = rest.as_chunks::<OBFUSCATED_BYTES>();
+        for entry in entries {
+            is_ascending &= table.push(*entry);
+        }
+        rest = behind.to_vec();
+    })?;
+    match is_ascending {
+        true => Ok(table.finish()),
+        false => Err(Fault::Damaged(part.name())),
+    }
 }
 
 /// Makes the tables again, since this part of them is damaged. The positions in the file must still be

@@ -3,7 +3,6 @@
 //! Everything goes to a new file, which is renamed to the target when it is complete and on disk; or to
 //! memory, where there is no disk for it.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -18,6 +17,7 @@ use super::format::{
     self, Counts, Directory, Facts, HEADER_BYTES, Header, MAX_RECORDS, Part, RECORD_BYTES, Record,
     RecordNo, Section, State, TrackerListNo,
 };
+use super::obfuscated::{self, ObfuscatedHash};
 use crate::locked;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
@@ -25,9 +25,9 @@ use crate::wire::message::InfoHash;
 /// Bytes gathered before they are written.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// Pairs that are sorted at a time: 64 MiB. A library of a few million torrents takes one pass over its
-/// records, one of 20 million takes five.
-const PAIRS_IN_MEMORY: u32 = 4 << 20;
+/// What is sorted at a time. The info-hashes of a library of two million torrents take one pass over its
+/// records, those of 20 million take eight. Unit: bytes.
+const SORTED_BYTES: usize = 64 << 20;
 
 /// Different lists of announce URLs that are remembered, so that each is stored once. A library has
 /// few; in one where every torrent has its own, the rest is stored as it comes (some 100 MiB here).
@@ -73,8 +73,14 @@ pub struct Written {
     pub bytes: u64,
 }
 
-/// The prefix of an info-hash, and the number of its record.
-type Pair = (u64, u32);
+/// An info-hash, and the number of its record.
+type Pair = (InfoHash, u32);
+
+/// What an index stores of an obfuscated hash, and the number of the record.
+type ObfuscatedPair = (u64, u32);
+
+/// Bytes of an [`ObfuscatedPair`] in a scratch file.
+const OBFUSCATED_PAIR_BYTES: usize = 12;
 
 /// An index that is being written.
 pub struct Writer {
@@ -230,10 +236,29 @@ impl Writer {
         };
         // Records are read back from the file.
         streams.of(Part::Records).out.flush()?;
-        find_torrents(&new.file, self.records, &mut written, |(prefix, record)| {
-            streams.write(Part::Prefixes, &prefix.to_le_bytes())?;
-            streams.write(Part::Positions, &record.to_le_bytes())
-        })?;
+        let mut obfuscated = BufWriter::with_capacity(BUFFER_BYTES, scratch(&new.path)?);
+        find_torrents(
+            &new.file,
+            self.records,
+            &mut written,
+            |(info_hash, record)| {
+                let prefix = format::prefix(&info_hash);
+                streams.write(Part::Prefixes, &prefix.to_le_bytes())?;
+                streams.write(Part::Positions, &record.to_le_bytes())?;
+                streams.write(Part::Suffixes, &format::suffix(&info_hash))?;
+                let stored = ObfuscatedHash::new(&info_hash).stored();
+                obfuscated.write_all(&stored.to_le_bytes())?;
+                obfuscated.write_all(&record.to_le_bytes())
+            },
+        )?;
+        sort_obfuscated(
+            &obfuscated.into_inner()?,
+            written.torrents,
+            |(stored, record)| {
+                streams.write(Part::Obfuscated, &obfuscated::encode(stored))?;
+                streams.write(Part::ObfuscatedPositions, &record.to_le_bytes())
+            },
+        )?;
         for pair in &written.duplicates {
             streams.write(Part::Duplicates, &format::encode_duplicate(*pair))?;
         }
@@ -350,14 +375,12 @@ fn find_torrents(
     written: &mut Written,
     mut take: impl FnMut(Pair) -> io::Result<()>,
 ) -> io::Result<()> {
-    let passes = records.div_ceil(PAIRS_IN_MEMORY);
+    let passes = passes_of::<Pair>(records);
     for pass in 0..passes {
         let pairs = sorted_pairs(file, records, pass, passes)?;
         for alike in pairs.chunk_by(|one, next| one.0 == next.0) {
-            for pair in &*without_duplicates(file, alike, written)? {
-                take(*pair)?;
-                written.torrents += 1;
-            }
+            take(without_duplicates(file, alike, written)?)?;
+            written.torrents += 1;
         }
     }
     written.duplicates.sort_unstable();
@@ -385,8 +408,8 @@ impl Tables {
             written.served += u64::from(is_served);
         }
         let mut prefixes = Vec::new();
-        find_torrents(file, records, &mut written, |(prefix, _)| {
-            prefixes.push(prefix);
+        find_torrents(file, records, &mut written, |(info_hash, _)| {
+            prefixes.push(format::prefix(&info_hash));
             Ok(())
         })?;
         let Written {
@@ -403,8 +426,46 @@ impl Tables {
     }
 }
 
-/// The pairs of one of the equal ranges that all prefixes are divided into, ascending. Info-hashes are
-/// uniform, so each range has as many.
+/// In how many passes so many are sorted.
+fn passes_of<T>(count: u32) -> u32 {
+    let at_a_time = SORTED_BYTES / size_of::<T>();
+    count.div_ceil(u32::try_from(at_a_time).expect("it is a small number"))
+}
+
+/// In which pass a number of this many bits is sorted: each takes one of the equal ranges that all numbers
+/// are divided into. Hashes are uniform, so each range has as many.
+fn pass_of(number: u64, bits: u32, passes: u32) -> u32 {
+    let pass = (u128::from(number) * u128::from(passes)) >> bits;
+    u32::try_from(pass).expect("it is less than all passes")
+}
+
+/// Takes each pair in a scratch file, ascending.
+fn sort_obfuscated(
+    file: &File,
+    count: u32,
+    mut take: impl FnMut(ObfuscatedPair) -> io::Result<()>,
+) -> io::Result<()> {
+    let passes = passes_of::<ObfuscatedPair>(count);
+    for pass in 0..passes {
+        let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
+        reader.rewind()?;
+        let mut pairs: Vec<ObfuscatedPair> = Vec::new();
+        for _ in 0..count {
+            let mut raw = [0; OBFUSCATED_PAIR_BYTES];
+            reader.read_exact(&mut raw)?;
+            let [a, b, c, d, e, f, g, h, record @ ..] = raw;
+            let stored = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+            if pass_of(stored, obfuscated::STORED_BITS, passes) == pass {
+                pairs.push((stored, u32::from_le_bytes(record)));
+            }
+        }
+        pairs.sort_unstable();
+        pairs.into_iter().try_for_each(&mut take)?;
+    }
+    Ok(())
+}
+
+/// The pairs of one pass, ascending.
 fn sorted_pairs(file: &File, records: u32, pass: u32, passes: u32) -> io::Result<Vec<Pair>> {
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
     reader.seek(SeekFrom::Start(HEADER_BYTES as u64))?;
@@ -414,48 +475,37 @@ fn sorted_pairs(file: &File, records: u32, pass: u32, passes: u32) -> io::Result
         reader.read_exact(&mut raw)?;
         let facts = Record::decode(&raw).facts;
         let prefix = format::prefix(&facts.info_hash);
-        let range = (u128::from(prefix) * u128::from(passes)) >> 64;
-        if range == u128::from(pass) && facts.state != State::Unusable {
-            pairs.push((prefix, number));
+        let is_its_pass = pass_of(prefix, u64::BITS, passes) == pass;
+        if is_its_pass && facts.state != State::Unusable {
+            pairs.push((facts.info_hash, number));
         }
     }
     pairs.sort_unstable();
     Ok(pairs)
 }
 
-/// One record of each info-hash: the first that is served, or else the first. All pairs have the same
-/// prefix.
-fn without_duplicates<'a>(
-    file: &File,
-    alike: &'a [Pair],
-    written: &mut Written,
-) -> io::Result<Cow<'a, [Pair]>> {
+/// The record of a torrent: the first that is served, or else the first. All pairs have its info-hash,
+/// ascending; the others are noted as duplicates.
+fn without_duplicates(file: &File, alike: &[Pair], written: &mut Written) -> io::Result<Pair> {
+    let first = *alike.first().expect("a chunk has at least one");
     if alike.len() < 2 {
-        return Ok(alike.into());
+        return Ok(first);
     }
-    let mut records = Vec::with_capacity(alike.len());
-    for &pair in alike {
+    let mut served = Vec::new();
+    for pair in alike {
         let mut raw = [0; RECORD_BYTES];
         let offset = u64::from(pair.1) * RECORD_BYTES as u64;
         file.read_exact_at(&mut raw, HEADER_BYTES as u64 + offset)?;
-        let Facts {
-            state, info_hash, ..
-        } = Record::decode(&raw).facts;
-        records.push((state == State::Served, pair, info_hash));
-    }
-    records.sort_unstable_by_key(|(is_served, pair, _)| (!is_served, *pair));
-    let mut first_of: HashMap<InfoHash, u32> = HashMap::new();
-    let mut kept = Vec::new();
-    for (is_served, pair, info_hash) in records {
-        let first = *first_of.entry(info_hash).or_insert(pair.1);
-        if first == pair.1 {
-            kept.push(pair);
-        } else {
-            (written.duplicates).push((RecordNo(pair.1), RecordNo(first)));
-            written.served -= u64::from(is_served);
+        if Record::decode(&raw).facts.state == State::Served {
+            served.push(*pair);
         }
     }
-    Ok(kept.into())
+    written.served -= served.len().saturating_sub(1) as u64;
+    let kept = served.first().copied().unwrap_or(first);
+    let others = alike.iter().filter(|pair| **pair != kept);
+    let others = others.map(|pair| (RecordNo(pair.1), RecordNo(kept.1)));
+    written.duplicates.extend(others);
+    Ok(kept)
 }
 
 fn encode_origin(origin: &Origin) -> Vec<u8> {
@@ -522,12 +572,13 @@ mod tests {
                 false => State::Unusable,
             };
             if state == State::Withdrawn {
-                expected.push((format::prefix(&info_hash), number));
+                expected.push((info_hash, number));
             }
             let record = Record {
                 facts: Facts {
                     info_hash,
                     state,
+                    private: false,
                     content_name: ContentName::default(),
                     stamp: FileStamp::default(),
                 },

@@ -63,6 +63,7 @@ impl Inspection {
             facts: Facts {
                 info_hash: InfoHash([0; 20]),
                 state: State::Unusable,
+                private: false,
                 content_name: ContentName::default(),
                 stamp: FileStamp::default(),
             },
@@ -123,6 +124,7 @@ impl Inspection {
             facts: Facts {
                 info_hash: found.metainfo.info_hash,
                 state,
+                private: found.metainfo.private,
                 content_name: content_name(&found.metainfo),
                 stamp: found.stamp,
             },

@@ -1,5 +1,6 @@
 //! What is asked for is loaded, and what is not is no work.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use tempfile::TempDir;
@@ -271,6 +272,50 @@ fn pages(library: &Library, limit: usize) -> Vec<Listed> {
     }
 }
 
+/// The torrent of an obfuscated hash, and whether the index had to be read for it.
+fn find_obfuscated(library: &mut Library, hash: &ObfuscatedHash) -> (Option<InfoHash>, bool) {
+    match library.find_obfuscated(hash) {
+        ObfuscatedAnswer::Unknown => (None, false),
+        ObfuscatedAnswer::Known(info_hash) => (Some(info_hash), false),
+        ObfuscatedAnswer::Query(query) => (query.info_hash().unwrap(), true),
+    }
+}
+
+#[test]
+fn torrents_are_found_by_their_obfuscated_hashes() {
+    let torrents = NumberedTorrents::new(20);
+    let index = |library: Library| {
+        let snapshot = library.snapshot.expect("it was replaced");
+        Arc::try_unwrap(snapshot.index).unwrap().with_obfuscated()
+    };
+    let mut library = Library::of_index(index(torrents.library()), None);
+    let hashes: Vec<_> = torrents.hashes.iter().map(ObfuscatedHash::new).collect();
+    for (info_hash, hash) in torrents.hashes.iter().zip(&hashes) {
+        let found = find_obfuscated(&mut library, hash);
+        assert_eq!(found, (Some(*info_hash), true));
+    }
+    let foreign = ObfuscatedHash::new(&InfoHash([9; 20]));
+    assert_eq!(find_obfuscated(&mut library, &foreign), (None, false));
+    // Bits that the table does not have are compared in the index.
+    let mut alike = hashes[7];
+    alike.0[19] ^= 1;
+    assert_eq!(find_obfuscated(&mut library, &alike), (None, true));
+    // What is loaded needs no read.
+    load(&mut library, &torrents.hashes[3]);
+    let found = find_obfuscated(&mut library, &hashes[3]);
+    assert_eq!(found, (Some(torrents.hashes[3]), false));
+    // Nor does what has come since, until it goes.
+    let (new, id) = (InfoHash([5; 20]), TorrentId(77));
+    let hash = ObfuscatedHash::new(&new);
+    library.add(new, id, Some(Path::new("/new.torrent").into()));
+    assert_eq!(find_obfuscated(&mut library, &hash), (Some(new), false));
+    library.remove(new);
+    assert_eq!(find_obfuscated(&mut library, &hash), (None, false));
+    // Without the table, only what is loaded is known.
+    let mut without = torrents.library();
+    assert_eq!(find_obfuscated(&mut without, &hashes[3]), (None, false));
+}
+
 #[test]
 fn all_that_is_served_is_listed_in_the_order_of_info_hashes() {
     let torrents = NumberedTorrents::new(40);
@@ -372,6 +417,6 @@ fn what_the_index_says_is_withdrawn_is_read_once_and_then_refused_from_memory() 
     // It is served again when it is added, and asked for when another index may say so.
     library.add(withdrawn, TorrentId(7), Some(Path::new("/a").into()));
     assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
-    drop(library.replace(Snapshot::new(index()), None, BTreeMap::new()));
+    drop(library.replace(Snapshot::new(index()), None, Overrides::default()));
     assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
 }

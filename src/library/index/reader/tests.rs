@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use sha1::{Digest, Sha1};
 use tempfile::TempDir;
 
-use super::{Entry, Fault, Index, MetainfoPath, SectionReader};
+use super::{Entry, Fault, Index, MetainfoPath, ObfuscatedHash, SectionReader};
 use crate::library::index::format::{
     ContentName, Facts, Part, RecordNo, Section, State, TrackerListNo,
 };
@@ -55,6 +56,7 @@ fn made_up_of(target: &Path, count: u32, hash: impl Fn(u32) -> InfoHash) {
             facts: Facts {
                 info_hash: hash(number),
                 state: State::Served,
+                private: false,
                 content_name: ContentName {
                     tag: 5,
                     hash: !number,
@@ -102,6 +104,7 @@ fn every_record_is_read_as_it_was_written() {
                 facts: Facts {
                     info_hash: hash(number.into()),
                     state: State::Served,
+                    private: false,
                     content_name: ContentName {
                         tag: 5,
                         hash: !number,
@@ -143,6 +146,7 @@ fn info_hashes_with_one_prefix_are_distinguished() {
             facts: Facts {
                 info_hash,
                 state: State::Served,
+                private: false,
                 content_name: ContentName { tag: 0, hash: 0 },
                 stamp: FileStamp::default(),
             },
@@ -198,7 +202,7 @@ fn every_damaged_byte_is_an_error_and_no_path_leaves_the_root() {
     let (_directory, target) = scratch();
     made_up(&target, 12);
     let whole = fs::read(&target).unwrap();
-    let used = 8 + 4 + 9 * 36 + 20;
+    let used = 8 + 4 + 14 * 36 + 20;
     let file = File::options().write(true).open(&target).unwrap();
     for at in (0..used).chain(4096..whole.len()) {
         for change in [1, 0x80] {
@@ -220,12 +224,83 @@ fn every_damaged_byte_is_an_error_and_no_path_leaves_the_root() {
                             let _ = index.entry(candidates, &info_hash);
                         }
                     }
+                    let index = index.with_obfuscated();
+                    for number in 0..12 {
+                        let hash = ObfuscatedHash::new(&hash(number));
+                        if let Some(candidates) = index.find_obfuscated(&hash) {
+                            let _ = index.info_hash_of(candidates, &hash);
+                        }
+                    }
                 }
             }
         }
         file.write_all_at(&[whole[at]], at as u64).unwrap();
     }
     Index::open(&target).unwrap().check().unwrap();
+}
+
+fn unmasked(index: &Index, info_hash: InfoHash) -> Option<InfoHash> {
+    let hash = ObfuscatedHash::new(&info_hash);
+    index
+        .info_hash_of(index.find_obfuscated(&hash)?, &hash)
+        .unwrap()
+}
+
+#[test]
+fn torrents_are_found_by_their_obfuscated_hashes_if_these_are_read() {
+    let (_directory, target) = scratch();
+    for count in [0, 1, 12, 3000] {
+        // The last tenth are copies.
+        let different = (count * 9_u32).div_ceil(10);
+        made_up_of(&target, count, |number| hash((number % different).into()));
+        let index = Index::open(&target).unwrap();
+        assert_eq!(unmasked(&index, hash(0)), None);
+        let index = index.with_obfuscated();
+        for number in 0..different {
+            let info_hash = hash(number.into());
+            assert_eq!(unmasked(&index, info_hash), Some(info_hash));
+        }
+        for number in 0..1000 {
+            assert_eq!(unmasked(&index, hash((1 << 32) + number)), None);
+        }
+    }
+}
+
+#[test]
+fn without_its_obfuscated_hashes_an_index_has_everything_else() {
+    let (_directory, target) = scratch();
+    made_up(&target, 12);
+    let section = Index::open(&target)
+        .unwrap()
+        .header()
+        .section(Part::Obfuscated);
+    let file = File::options().write(true).open(&target).unwrap();
+    file.write_all_at(&[0x55; 5], section.offset + 7).unwrap();
+    let index = Index::open(&target).unwrap().with_obfuscated();
+    for number in 0..12 {
+        assert_eq!(unmasked(&index, hash(number)), None);
+        assert!(lookup(&index, hash(number)).is_some());
+    }
+    let error = index.check().unwrap_err();
+    assert!(matches!(error.fault, Fault::Damaged("obfuscated hashes")));
+}
+
+/// The suffixes are for a walk over all info-hashes: with the prefixes they are these.
+#[test]
+fn the_info_hashes_are_stored_in_their_order() {
+    let (_directory, target) = scratch();
+    made_up(&target, 300);
+    let index = Index::open(&target).unwrap();
+    let mut wanted: Vec<InfoHash> = (0..300).map(hash).collect();
+    wanted.sort_unstable();
+    for (position, info_hash) in (0..).zip(wanted) {
+        let prefix = index.fixed::<8>(Part::Prefixes, position).unwrap();
+        let suffix = index.fixed::<12>(Part::Suffixes, position).unwrap();
+        let [prefix, suffix] = [&u64::from_le_bytes(prefix).to_be_bytes()[..], &suffix];
+        assert_eq!([prefix, suffix].concat(), info_hash.0);
+        let record = index.record_at(usize::try_from(position).unwrap()).unwrap();
+        assert_eq!(index.record(record).unwrap().facts.info_hash, info_hash);
+    }
 }
 
 #[test]
@@ -268,8 +343,38 @@ fn other_files_and_other_versions_are_refused_by_name() {
     file.write_all_at(&[9], 8).unwrap();
     assert_eq!(
         line(),
-        "has format 9, this version reads format 3: make it again with `hekate index`"
+        "has format 9, this version reads format 4: make it again with `hekate index`"
     );
+}
+
+/// An index as the version before wrote it, without its padding.
+const VERSION_BEFORE: &[u8] = include_bytes!("../../../../fuzz/corpus/index/version_3");
+
+#[test]
+fn an_index_of_the_version_before_is_read_and_says_less() {
+    let (_directory, target) = scratch();
+    let (header, body) = VERSION_BEFORE.split_at(408);
+    let mut file = [header, &Sha1::digest(header)].concat();
+    file.resize(4096, 0);
+    file.extend_from_slice(body);
+    fs::write(&target, &file).unwrap();
+    let index = Index::open(&target).unwrap().with_obfuscated();
+    index.check().unwrap();
+    assert!(index.is_old());
+    assert_eq!((index.torrents(), index.records()), (5, 5));
+    let root = Path::new("/srv/example/library-01");
+    for entry in entries(&index) {
+        assert!(entry.facts.private, "nothing is known");
+        assert_eq!(entry.path.directory, root);
+        assert!(lookup(&index, entry.facts.info_hash).is_some());
+        assert_eq!(unmasked(&index, entry.facts.info_hash), None);
+    }
+    for at in 0..428 {
+        file[at] ^= 1;
+        fs::write(&target, &file).unwrap();
+        Index::open(&target).unwrap_err();
+        file[at] ^= 1;
+    }
 }
 
 #[test]
@@ -361,6 +466,7 @@ fn served_yields_each_served_torrent_once() {
             facts: Facts {
                 info_hash: hash(of.into()),
                 state,
+                private: false,
                 content_name: ContentName { tag: 0, hash: 1 },
                 stamp: FileStamp {
                     length: 1,
