@@ -236,7 +236,8 @@ impl Writer {
         };
         // Records are read back from the file.
         streams.of(Part::Records).out.flush()?;
-        let mut obfuscated = BufWriter::with_capacity(BUFFER_BYTES, scratch(&new.path)?);
+        let scratch = new.path.as_deref().map_or_else(memory, scratch);
+        let mut obfuscated = BufWriter::with_capacity(BUFFER_BYTES, scratch?);
         find_torrents(
             &new.file,
             self.records,
