@@ -263,7 +263,7 @@ $(PYTHON)/libtorrent-$(LIBTORRENT):
 	@touch '$@'
 
 # Networks of their own take root, or a kernel with user namespaces.
-attack: test-packages  ## attack a daemon beside honest peers, an hour; prints a table
+attack: test-packages  ## attack a daemon beside honest peers, about 40 minutes; prints a table
 	$(CARGO) build --release --locked --bin hekate --example attack
 	'$(TARGET)/release/examples/attack' --hekate '$(TARGET)/release/hekate' $(ATTACK)
 
