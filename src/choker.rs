@@ -6,9 +6,8 @@
 //! 1. A peer that is interested joins the back of one queue; a free slot goes to the head of it.
 //! 2. A slot is held for a *term*: `credit_bytes` of blocks or `max_unchoked_ms`, whichever ends
 //!    first. A small block costs as much as [`BLOCK_CHARGE_BYTES`]. A term also ends after
-//!    `unused_slot_ms` in which neither blocks were sent nor requests came worth [`USE_BYTES`].
-//!    Requests do not count while the peer does not read, and the time in which it waits for us counts
-//!    as use. The caller may lengthen a term to that of a piece, and end it early
+//!    `unused_slot_ms` in which the peer neither took nor asked for [`USE_BYTES`]. Requests do not count
+//!    while the peer does not read, and the time in which it waits for us counts as use. The caller may lengthen a term to that of a piece, and end it early
 //!    ([`Choker::set_term`], [`Choker::end_term`]).
 //! 3. When a term ends and somebody has been waiting, the slot goes to the head of the queue and the
 //!    peer to the back of it. At capacity the peer is disconnected instead, so that its connection
@@ -31,8 +30,8 @@
 //! 9. At capacity, a peer that wants to connect takes the place ([`Choker::give_way`]) of one that does
 //!    not complete its handshake, else of one whose address or network has more than its share of
 //!    places, else of the one that has been idle longest, if that is `idle_ms`. If there is none, it
-//!    is refused. An address that has given way or was refused rests ([`origin::REST_MS`]): until then it
-//!    takes a place of a crowd only, so that addresses take turns whoever calls most often.
+//!    is refused. An address that gave way or was refused rests ([`origin::REST_MS`]): meanwhile it
+//!    can take a place from a crowd only, so that addresses take turns, however often they connect.
 //!
 //! ```text
 //!               interested; connected                 a slot is free
@@ -62,7 +61,7 @@ use crate::peer::key::PeerKey;
 use crate::timers::Time;
 
 /// Terms in a row without use after which a peer is disconnected. One is forgiven: the peer may
-/// have been busy with others when it came.
+/// have been busy with others when its turn came.
 const UNUSED_TERMS_LIMIT: u8 = 2;
 
 /// What a block costs at least, of the credit of a term. A block of one byte costs us a message each way,
@@ -359,7 +358,7 @@ impl Choker {
         somebody_waits: bool,
         at_capacity: bool,
     ) -> Option<Verdict> {
-        // Of a renewal the caller is told, so it is his to see that a term was not used.
+        // The caller is told of a renewal, and notices itself that a term was not used.
         let unused_terms = if term.is_used || term.is_ended || term.length.tells_renewal {
             0
         } else {

@@ -102,7 +102,7 @@ impl Crowds {
     }
 
     /// The crowd that must give one to this origin, if any: an address that has two more, or a network that
-    /// has more than its share of what this one's has. After that it is not the other way round.
+    /// has more than its share beside this one's. This origin does not have to give it back then.
     #[must_use]
     pub fn larger_than(&self, origin: Origin) -> Option<Crowd> {
         if let Some((count, address)) = self.addresses.largest()
@@ -165,7 +165,7 @@ impl<K: Copy + Eq + Ord + Hash> Counts<K> {
 pub struct Turn {
     /// The round.
     pub round: u64,
-    /// It is the first of its origin in this round that the origin may have.
+    /// The origin has not had a turn in the round that was asked for.
     pub is_first: bool,
 }
 
@@ -230,14 +230,14 @@ impl Rounds {
 }
 
 /// How long an origin rests: longer than it takes to fill all places again, and shorter than clients wait
-/// before they call again.
+/// before they connect again.
 pub const REST_MS: u64 = 10_000;
 
 /// Origins that rest at the same time, at most: a megabyte. The first of more may come again at once.
 const RESTING_MAX: usize = 32 * 1024;
 
-/// The origins that may not take the place of another: they had one a moment ago, or were refused one. Without
-/// it, places would go to those who call most often.
+/// The origins that may take a place from a crowd only: they had one a moment ago, or were refused one. Without
+/// a rest, places would go to those who connect most often.
 #[derive(Debug, Default)]
 pub struct Rests {
     origins: HashSet<Origin>,
@@ -246,7 +246,7 @@ pub struct Rests {
 }
 
 impl Rests {
-    /// It rests from now on, unless it rests already: who calls all the time gets its turn as well.
+    /// It rests from now on. A rest is not prolonged, so that an origin that connects all the time gets its turn.
     pub fn begin(&mut self, origin: Origin, now: Time) {
         if !self.origins.insert(origin) {
             return;

@@ -31,7 +31,7 @@ const WINDOW_MS: u64 = 2_000;
 /// How long a step may need to take effect; slots are given back as terms end.
 const EFFECT_MS: u64 = 10_000;
 
-/// How long after that the rate is measured: what the kernel holds for the peers before has left.
+/// How long after that the rate is measured: by then the kernel has sent what it held for earlier peers.
 const SETTLE_MS: u64 = 500;
 
 /// The first rest, and the longest.
@@ -250,7 +250,7 @@ impl AutoSlots {
         } else {
             self.wanted = self.before;
             self.step += 1;
-            // What more slots did not bring, fewer are not tried for after a step up that paid.
+            // After a step up that paid, no step down is tried.
             if self.has_paid && STEPS.get(self.step).is_some_and(|step| !step.is_up()) {
                 self.step = STEPS.len();
             }
