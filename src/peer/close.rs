@@ -80,7 +80,7 @@ close_reasons! {
     /// Hekate is at capacity, and a connection from elsewhere has a better claim.
     GaveWay, "gave_way", "gave its connection slot to another peer",
         "as many peers are connected as may be; the peer did not complete its handshake, or its address or network has more connections than others: `--max-peers`";
-    /// Of what brings nobody anything.
+    /// Too many messages that brought nobody anything.
     Flooded, "flooded", "sent too many futile messages", "a broken or hostile peer";
     PeerClosed, "peer_closed", "closed the connection", "the peer left";
     SocketError(std::io::ErrorKind), "socket_error", "socket failed: {0}",

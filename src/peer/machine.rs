@@ -22,10 +22,10 @@ use crate::wire::message::{InfoHash, Message, PeerId, Request};
 /// peer: each request that is refused costs as many bytes as it brought.
 pub const CONTROL_LIMIT_BYTES: usize = 16 * 1024;
 
-/// Messages after which a peer is closed that brought nobody anything: requests that are refused, cancels,
-/// changes of interest, extended messages other than a request for metadata that is served. A block that is
-/// sent forgives all. Clients send
-/// as many as a full queue when they are choked, and some hundred changes of interest in their life.
+/// Futile messages, after which a peer is closed: those that bring nobody anything, such as requests that are
+/// refused, cancels, changes of interest, extended messages other than a request for metadata that is served.
+/// A block that is sent starts the count again. Clients send as many as a full queue when they are choked, and
+/// some hundred changes of interest in their life.
 const FUTILE_MAX: u16 = 10_000;
 
 /// The `have` messages that are queued together, 2 KiB: what a peer costs that does not read them.
@@ -164,7 +164,7 @@ impl Peer {
         self.has_extended = extensions.extended;
     }
 
-    /// We have called the peer: queues our handshake, before anything was heard.
+    /// We have dialled the peer: queues our handshake, before anything has come from it.
     pub(super) fn open(&mut self, info_hash: InfoHash, ours: PeerId) {
         let bytes = handshake::encode(info_hash, ours);
         self.control.out().extend_from_slice(&bytes);

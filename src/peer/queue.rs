@@ -12,7 +12,7 @@ use crate::wire::message::Request;
 pub const REQQ: usize = 2000;
 
 /// Requests for which memory is kept while the queue is empty between one batch and the next, so
-/// that the steady state allocates nothing. 32 blocks are one vectored write.
+/// that the steady state allocates nothing. Two vectored writes send as many.
 const KEPT_REQUESTS: usize = 32;
 
 /// The longest queue that is scanned for a cancelled request, in some 50 ns; most clients' queues are

@@ -43,7 +43,7 @@ const UNREADABLE_BLOCKS_MAX: u16 = 64;
 /// piece at once, and most of them request rejected blocks again while other pieces are served.
 const BAD_BLOCKS_MAX: u16 = 8192;
 
-/// In what requested bytes are counted.
+/// The unit in which requested bytes are counted.
 const REQUESTED_UNIT_BYTES: u32 = 64;
 
 /// Where a connection is. This is the state diagram of a peer:
@@ -467,7 +467,7 @@ impl Session {
     }
 }
 
-/// What the choker decides, and the readers.
+/// What the choker has decided, and what readers have read.
 impl Session {
     /// The peer has a slot: its requests are queued from now on.
     pub fn unchoke(&mut self) {
