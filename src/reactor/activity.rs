@@ -18,8 +18,8 @@ use crate::torrent::id::TorrentId;
 /// Rates are averages over a window of this length.
 const WINDOW_MS: u64 = 10_000;
 
-/// The pieces that are counted for super-seeding, of all torrents: 48 MiB. Torrents whose second leecher
-/// comes when there are so many are served as if others had them.
+/// The most pieces that are counted for super-seeding, of all torrents together: 48 MiB. A torrent whose second
+/// leecher comes when there are so many is not super-seeded.
 const COUNTED_PIECES_MAX: u64 = 4 << 20;
 
 /// The slot of a torrent with peers in [`Activity`].

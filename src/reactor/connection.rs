@@ -124,8 +124,8 @@ impl Connection {
         }
     }
 
-    /// The peer has a slot for a term: that of as many bytes as are configured, or of a piece, or of the
-    /// pieces that it is shown.
+    /// Begins the peer's term: as many bytes as are configured, or a piece, or the pieces that it is shown,
+    /// whichever is most.
     pub(super) fn begin_term(&mut self, shared: &mut Shared) {
         let torrent = self.torrent.as_ref();
         let torrent = torrent.expect("only an open session has a slot");

@@ -22,8 +22,8 @@ pub(super) struct ResidentRanges(Option<Box<Ranges>>);
 #[derive(Default)]
 struct Ranges {
     ranges: [Option<ResidentRange>; RANGES_MAX],
-    /// How much may be read for the peer that it has not requested: as much as it was sent, less what was
-    /// read so. Whatever it requests, at most twice as much is read.
+    /// How much may be read ahead for the peer: as much as it was sent, less what was read ahead so far. So at
+    /// most twice as much is read as is sent, whatever it requests.
     credit_bytes: u64,
 }
 
