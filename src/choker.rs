@@ -7,8 +7,8 @@
 //! 2. A slot is held for a *term*: `credit_bytes` of blocks or `max_unchoked_ms`, whichever ends
 //!    first. A small block costs as much as [`BLOCK_CHARGE_BYTES`]. A term also ends after
 //!    `unused_slot_ms` in which the peer neither took nor asked for [`USE_BYTES`]. Requests do not count
-//!    while the peer does not read, and the time in which it waits for us counts as use. The caller may lengthen a term to that of a piece, and end it early
-//!    ([`Choker::set_term`], [`Choker::end_term`]).
+//!    while the peer does not read, and the time in which it waits for us counts as use. The caller may
+//!    lengthen a term to that of a piece, and end it early ([`Choker::set_term`], [`Choker::end_term`]).
 //! 3. When a term ends and somebody has been waiting, the slot goes to the head of the queue and the
 //!    peer to the back of it. At capacity the peer is disconnected instead, so that its connection
 //!    goes to a peer that cannot even connect.
