@@ -7,7 +7,7 @@
 //! - `verify`: content compared with piece hashes.
 //!
 //! Everything may wait for a disk, except the functions of `catalogue::lookup` and `catalogue::live`
-//! that say so, and [`index::Index::find`].
+//! that say so, [`index::Index::find`] and [`index::Index::find_obfuscated`].
 
 pub mod catalogue;
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use crate::library::index::Index;
 use crate::library::scan::walk::resolved;
 
-/// How long an index is kept after it was last made, which each start does, while no process has it
-/// open: longer than a library is away for a holiday or a repair.
+/// How long an index is kept that no process has open, from when it was last made, as each start does:
+/// longer than a library is away for a holiday or a repair.
 const UNUSED_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// The end of the name of an index, and of one that is being made.

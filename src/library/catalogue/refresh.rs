@@ -163,7 +163,7 @@ fn make(
     }
 }
 
-/// Passes each refusal on once, of several runs that have the same in the same order.
+/// Passes each refusal on once, although several attempts find the same ones in the same order.
 struct EachOnce<F> {
     refuse: F,
     passed: usize,
@@ -174,7 +174,7 @@ impl<F: FnMut(Refusal)> EachOnce<F> {
         EachOnce { refuse, passed: 0 }
     }
 
-    /// Takes the refusals of one run: those that no run before has reached are passed on.
+    /// Takes the refusals of one attempt, and passes on those that no earlier one has reached.
     fn of_a_run(&mut self) -> impl FnMut(Refusal) {
         let mut seen = 0;
         move |refusal| {

@@ -1,7 +1,7 @@
 //! The obfuscated hashes of all torrents, in memory.
 //!
-//! A peer that encrypts its connection (MSE) names a torrent by the SHA-1 of its info-hash. Four bytes
-//! of it for each torrent, behind a table of where those that begin alike start, tell whether it may be
+//! A peer that encrypts its connection (MSE) names a torrent by a hash of its info-hash. Four bytes of it
+//! for each torrent, behind a table of where those that begin alike start, tell whether it may be
 //! in the index, without a read. With 20 million torrents one foreign hash in 14 million passes by chance,
 //! which costs two reads.
 

@@ -48,7 +48,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing is done yet, since what was done has come to nothing.
+    /// Counts from zero again, since what was done so far is lost.
     pub fn begin_again(&self) {
         self.files.store(0, Relaxed);
         self.bytes.store(0, Relaxed);

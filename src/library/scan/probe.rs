@@ -31,8 +31,8 @@ const ANSWERED: u8 = 1;
 /// Nobody waits for it any more.
 const ABANDONED: u8 = 2;
 
-/// A path that is probed: which of those that were asked for it is of, if any, and where that has led so
-/// far.
+/// A path to be probed, and the number of the path that was given if this is where it leads; `None` for a mount
+/// point below one.
 type Asked = (Option<usize>, PathBuf);
 
 /// What a disk has said about the paths that it was asked for.
@@ -101,7 +101,7 @@ impl Probed {
         }
         for (state, asked) in under_way.into_values() {
             if state.swap(ABANDONED, SeqCst) == ANSWERED {
-                // It has answered just now, and does not know that nobody has waited.
+                // It has answered just now, and its thread does not know that nobody waits any more.
                 returned();
             }
             hung.extend(asked);
@@ -175,8 +175,8 @@ fn start(
     Ok(Some(state))
 }
 
-/// Has a disk answer something that the kernel remembers of no server of files and of no program. Of a local
-/// disk it may.
+/// Asks a disk for something that the kernel does not answer from memory for a file server or a FUSE program.
+/// For a local disk it may.
 fn ask(path: &Path) {
     let _ = rustix::fs::statfs(path);
     if let Ok(mut entries) = path.read_dir() {

@@ -10,7 +10,7 @@
 //! - `resolve`: how a root's path leads there, symlink by symlink, when parts of it are missing.
 //! - `presence`: directories of which only presence, emptiness and mounts matter.
 //!
-//! inotify does not report, so that only a rescan finds: changes made by another machine to a network
+//! inotify does not report these changes, which only a rescan finds: those by another machine to a network
 //! file system; the target of a symlink that comes or changes outside the roots; a file that is
 //! written in place under another of its hard links; and a metainfo file that is changed through a
 //! mapping or by truncate(2) without being opened.

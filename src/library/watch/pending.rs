@@ -36,7 +36,7 @@ impl Pending {
         }
     }
 
-    /// Something has changed that paths do not tell.
+    /// Something has changed that no path names.
     pub(super) fn add_everything(&mut self, now: Instant) {
         self.touch(now);
         self.everything = true;
