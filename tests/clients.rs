@@ -76,7 +76,7 @@ fn libtorrent_gets_all_but_a_bad_piece_and_that_when_it_is_mended() {
 /// A byte of the large file is wrong: the client gets every other piece and never that one, until the
 /// byte is right.
 fn prove_lazily(scene: &Path) {
-    let (library, sample, task) = lay_out(scene);
+    let (library, sample, task) = lay_out(scene, &whole_torrent());
     let spoilt = library.join(NAME).join("nested/deeper/large.bin");
     let right = fs::read(&spoilt).unwrap();
     let mut wrong = right.clone();
@@ -114,15 +114,13 @@ fn prove_lazily(scene: &Path) {
 }
 
 /// A library with one torrent, and what a client is to do.
-fn lay_out(scene: &Path) -> (PathBuf, Sample, Task) {
+fn lay_out(scene: &Path, builder: &TorrentBuilder) -> (PathBuf, Sample, Task) {
     let [library, home, downloads] = ["library", "client", "downloads"].map(|name| {
         let directory = scene.join(name);
         fs::create_dir(&directory).expect("the scene is writable");
         directory
     });
-    let sample = whole_torrent()
-        .write(&library)
-        .expect("the library is writable");
+    let sample = builder.write(&library).expect("the library is writable");
     let task = Task {
         home,
         downloads,
@@ -134,7 +132,7 @@ fn lay_out(scene: &Path) -> (PathBuf, Sample, Task) {
 
 /// The whole of one proof, inside its sandbox.
 fn prove(scene: &Path, seeder_address: IpAddr, client: impl FnOnce(&Task) -> Client) {
-    let (library, sample, task) = lay_out(scene);
+    let (library, sample, task) = lay_out(scene, &whole_torrent());
     let mut tracker = Tracker::start(&sample, scene);
     tracker.takes(&sample);
     let mut seeder = Seeder::start(&library, scene, seeder_address);
@@ -172,7 +170,7 @@ called! {
 /// One proof that a client is called which cannot call: it comes first, and the seeder then tells
 /// the tracker a port where nobody listens.
 fn prove_called(scene: &Path, client: impl FnOnce(&Task) -> Client) {
-    let (library, sample, task) = lay_out(scene);
+    let (library, sample, task) = lay_out(scene, &whole_torrent());
     let mut tracker = Tracker::start(&sample, scene);
     tracker.takes(&sample);
     std::thread::scope(|threads| {
@@ -184,6 +182,58 @@ fn prove_called(scene: &Path, client: impl FnOnce(&Task) -> Client) {
         scene::download(&task, client(&task), &library.join(NAME), &mut []);
         drop(seeder.join());
     });
+}
+
+/// A test for each line: its name, what it needs, the client's command, and whether the torrent has one path
+/// twice: qBittorrent and Transmission have one file for both, and never complete it.
+macro_rules! renames {
+    ($($name:ident [$($need:expr),*] $command:expr, $has_repeats:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                if needs::are_met(stringify!($name), &[$($need),*]) {
+                    sandbox::run(stringify!($name), |scene| prove_found(scene, $command, $has_repeats));
+                }
+            }
+        )*
+    };
+}
+
+renames! {
+    what_libtorrent_calls_files_is_found [PythonLibtorrent] |task| libtorrent(task, &task.torrent()), true;
+    what_qbittorrent_calls_files_is_found [Program("qbittorrent-nox")] |task| qbittorrent(task, &task.torrent()), false;
+    what_transmission_calls_files_is_found [Program("transmission-cli")] transmission, false;
+}
+
+/// One proof that a torrent whose files cannot be called what they are called is served from what the client
+/// made of it.
+fn prove_found(scene: &Path, client: impl FnOnce(&Task) -> Client, has_repeats: bool) {
+    let builder = TorrentBuilder::new(52)
+        .name("Who? \"AC:DC\"")
+        .announce(&[&scene::announce_url()]);
+    let mut builder = builder
+        .file_called(&["a:b?.txt"], "a:b?.txt", 20_000)
+        .file_called(&["AC/DC", "\\n/o.txt"], "AC_DC/\\n_o.txt", 20_001)
+        .file_called(&["", "example.mkv"], "example.mkv", 20_002)
+        .file_called(&["..", "up", "."], "up", 20_003)
+        .file_called(&[" lead and trail. "], " lead and trail. ", 20_004)
+        .file_called(&["aux.c"], "aux.c", 20_005)
+        .file_called(&["\u{202e}fdp\n"], "\u{202e}fdp\n", 20_006)
+        .file_called(&["same.txt"], "same.txt", 20_007)
+        .file_called(&["SAME.txt"], "SAME.txt", 20_008)
+        .file_called(&["directory", "e\u{301}"], "directory/\u{e9}", 20_009);
+    if has_repeats {
+        builder = builder
+            .file_called(&["directory", "e\u{301}"], "directory/e\u{301}.1", 20_010)
+            .file_called(&["directory"], "directory.1", 20_011);
+    }
+    let (library, sample, task) = lay_out(scene, &builder);
+    let mut tracker = Tracker::start(&sample, scene);
+    tracker.takes(&sample);
+    let mut seeder = Seeder::start(&library, scene, SEEDER);
+    tracker.knows_a_seed(&sample);
+    let mut client = scene::start(&task, client(&task));
+    client.until("a whole copy", &mut seeder.0, || scene::is_whole(&task));
 }
 
 /// Enough pieces that a client asks for many at once, and every oddity that a layout may have:

@@ -1,10 +1,9 @@
 //! Whatever a metainfo file holds, what is accepted can be served: names are plain, lengths add up,
 //! and the extents of the pieces cover every byte once.
 
-use std::collections::HashSet;
-
 use hekate::torrent::layout::{ExtentSource, Layout, Shape};
 use hekate::torrent::metainfo::{MAX_PIECE_LENGTH_BYTES, Metainfo};
+use hekate::torrent::names::paths_of;
 
 /// Covering all pieces of all inputs would be slow: a piece length of one byte is legal.
 const MAX_PIECES: u32 = 1000;
@@ -21,11 +20,10 @@ pub fn check(data: &[u8]) {
     let info = &data[metainfo.info.start as usize..metainfo.info.end as usize];
     assert!(info.starts_with(b"d") && info.ends_with(b"e"));
     assert!((1..=MAX_PIECE_LENGTH_BYTES).contains(&metainfo.piece_length));
-    let mut paths = HashSet::new();
-    for file in metainfo.files.iter().filter(|file| !file.path.is_empty()) {
-        assert!(paths.insert(&file.path));
-        for name in file.path.split(|byte| *byte == b'/') {
-            assert!(!name.is_empty() && name != b"." && name != b".." && !name.contains(&0));
+    let files = 0..metainfo.files.len();
+    for path in files.flat_map(|index| paths_of(&metainfo, index)) {
+        for name in path.split(|byte| *byte == b'/') {
+            assert!(!matches!(name, b"" | b"." | b"..") && !name.contains(&0));
         }
     }
     let lengths = metainfo.files.iter().map(|file| file.length);

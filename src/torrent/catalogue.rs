@@ -84,11 +84,16 @@ impl UncheckedTorrent {
     ///
     /// # Errors
     /// A [`RefusalReason`] when it cannot be served.
-    pub fn check(self, id: TorrentId, content: Option<&Path>) -> Result<Torrent, RefusalReason> {
+    pub fn check(
+        mut self,
+        id: TorrentId,
+        content: Option<&Path>,
+    ) -> Result<Torrent, RefusalReason> {
         let content = content.map(Path::canonicalize).transpose()?;
         let root = content.as_deref();
         let mut reader = Reader::default();
-        reader.check(root.unwrap_or_else(|| self.directory()), &self.metainfo)?;
+        let directory = self.directory().to_path_buf();
+        reader.check(root.unwrap_or(&directory), &mut self.metainfo)?;
         Ok(Torrent::new(
             id,
             &self.metainfo,

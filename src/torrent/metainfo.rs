@@ -6,9 +6,8 @@
 //! bytes after the top-level dictionary are ignored; keys may be unsorted, and of a repeated key the
 //! first counts; with both `files` and `length` the former counts; `name.utf-8` and `path.utf-8`
 //! are preferred; names are bytes and need not be UTF-8; a symlink (BEP 47 attribute `l`) has no
-//! bytes in the torrent, whatever its length says, and is not expected on disk. Unsafe names and
-//! repeated paths are refused, where libtorrent would rename: a seeder cannot find content under
-//! other names.
+//! bytes in the torrent, whatever its length says, and is not expected on disk. What no file can be called is
+//! cleaned as `cleaning` says.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,7 +16,7 @@ use std::ops::Range;
 use sha1::{Digest, Sha1};
 use thiserror::Error;
 
-use super::printable::Printable;
+use super::cleaning::{Encodings, RawNames, first_path, is_plain};
 use crate::bencode::{self, BencodeError, Dictionary, List, Value};
 use crate::wire::message::InfoHash;
 
@@ -29,10 +28,6 @@ pub const MAX_PIECE_LENGTH_BYTES: u32 = 512 * 1024 * 1024;
 
 /// Announce URLs kept of one torrent. Real lists have tens; the rest would only cost memory.
 pub const MAX_ANNOUNCE_URLS: usize = 128;
-
-/// No file system of Linux has longer names. The torrent's name is repeated in the path of each
-/// file, so a long one would also cost memory without bound.
-const MAX_NAME_BYTES: usize = 255;
 
 /// How `BitComet` marked padding before BEP 47.
 const LEGACY_PADDING_PREFIX: &[u8] = b"_____padding_file_";
@@ -59,14 +54,15 @@ pub struct Metainfo {
     pub files: Vec<MetainfoFile>,
     /// Announce URLs in tiers (BEP 12). May be empty.
     pub announce: Vec<Vec<String>>,
+    pub(super) raw_names: RawNames,
 }
 
 /// One file of a torrent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MetainfoFile {
-    /// Raw bytes of the components below the content root, joined by `/`; the torrent's name comes
-    /// first. Each is a plain name: not empty, `.` or `..`, without `/` and NUL. Empty for padding
-    /// and symlinks, which are not expected on disk.
+    /// Where it is looked for first: components below the content root, joined by `/`; the torrent's name comes
+    /// first. Each is a plain name: not empty, `.` or `..`, without `/` and NUL, of at most 255 bytes. Empty for
+    /// padding and symlinks, which are not expected on disk.
     pub path: Vec<u8>,
     /// Bytes.
     pub length: u64,
@@ -119,17 +115,6 @@ pub enum MetainfoError {
     /// A number that 64 bits do not hold, or lengths whose sum they do not.
     #[error("{0} overflows")]
     Overflow(Field),
-    /// A name that could lead out of the content root, or to no file.
-    #[error("{0} is unsafe: a component {1}")]
-    UnsafePath(Field, &'static str),
-    /// Two entries are the same file.
-    #[error("{field} is the path of an earlier file: {path}")]
-    RepeatedPath {
-        /// The second of both.
-        field: Field,
-        /// The path, fit to be shown.
-        path: String,
-    },
     /// `pieces` does not consist of hashes.
     #[error("info.pieces has {0} bytes, not a multiple of 20")]
     PieceHashes(usize),
@@ -169,8 +154,9 @@ impl Metainfo {
         let [announce, announce_list, info] = Dictionary::open_strict(raw)?.first_values(keys)?;
         let raw_info = info_dictionary(info)?;
         let start = bencode::offset_in(raw, raw_info);
+        let info_hash = InfoHash(Sha1::digest(raw_info).into());
         let info = Info::decode(raw_info)?;
-        let files = info.files()?;
+        let (files, mut raw_names) = info.files(info_hash)?;
         let total_length = total_length(&files)?;
         let piece_length = info.piece_length()?;
         let expected = total_length.div_ceil(u64::from(piece_length));
@@ -178,9 +164,10 @@ impl Metainfo {
         if expected != found {
             return Err(MetainfoError::PieceCount { expected, found });
         }
+        raw_names.repeated = repeated(&files);
         let overflow = |_| MetainfoError::Overflow(Field::Info("pieces"));
         Ok(Metainfo {
-            info_hash: InfoHash(Sha1::digest(raw_info).into()),
+            info_hash,
             info: start as u64..(start + raw_info.len()) as u64,
             piece_length,
             pieces: u32::try_from(found).map_err(overflow)?,
@@ -188,6 +175,7 @@ impl Metainfo {
             private: info.is_private,
             files,
             announce: announce_tiers(announce, announce_list)?,
+            raw_names,
         })
     }
 
@@ -389,31 +377,40 @@ impl<'a> Info<'a> {
             .ok_or(MetainfoError::OutOfRange(field, value))
     }
 
-    /// The files below the content root.
-    fn files(&self) -> Result<Vec<MetainfoFile>, MetainfoError> {
+    /// The files below the content root, and what their names were.
+    fn files(&self, info_hash: InfoHash) -> Result<(Vec<MetainfoFile>, RawNames), MetainfoError> {
         if self.pieces.is_none() && self.is_v2 {
             return Err(MetainfoError::V2Only);
         }
-        let (field, name) = match (self.name_utf8, self.name) {
-            (Some(name), _) => (Field::Info("name.utf-8"), name),
-            (None, Some(name)) => (Field::Info("name"), name),
+        let (name, other) = match (self.name_utf8, self.name) {
+            (Some(name), other) => (name, other.filter(|other| *other != name)),
+            (None, Some(name)) => (name, None),
             (None, None) => return Err(MetainfoError::Missing(Field::Info("name"))),
         };
-        check_component(field, name)?;
+        let mut raw_names = RawNames::default();
+        if other.is_some() || !is_plain(name) {
+            raw_names.torrent = Some(Encodings {
+                preferred: name.to_vec(),
+                other: other.map(<[u8]>::to_vec),
+            });
+        }
         if let Some(entries) = self.entries {
-            return decode_entries(name, entries);
+            let clean = first_path(name, None, || info_hash.to_string());
+            let files = decode_entries(&clean, entries, &mut raw_names)?;
+            return Ok((files, raw_names));
         }
         let field = Field::Info("length");
         let value = self.length.ok_or(MetainfoError::Missing(field))?;
-        Ok(vec![MetainfoFile {
-            path: name.to_vec(),
+        let file = MetainfoFile {
+            path: first_path(name, None, || info_hash.to_string()),
             length: unsigned(field, value)?,
             padding: self.is_padding,
-        }])
+        };
+        Ok((vec![file], raw_names))
     }
 }
 
-/// The bytes in all files, which must differ and have some to serve.
+/// The bytes in all files, which must have some to serve.
 fn total_length(files: &[MetainfoFile]) -> Result<u64, MetainfoError> {
     let mut lengths = files.iter().map(|file| file.length);
     let total_length = lengths
@@ -422,7 +419,6 @@ fn total_length(files: &[MetainfoFile]) -> Result<u64, MetainfoError> {
     if !files.iter().any(|file| file.length > 0 && !file.padding) {
         return Err(MetainfoError::NothingToServe);
     }
-    check_paths_differ(files)?;
     Ok(total_length.unsigned_abs())
 }
 
@@ -430,10 +426,11 @@ fn unsigned(field: Field, value: i64) -> Result<u64, MetainfoError> {
     u64::try_from(value).map_err(|_| MetainfoError::OutOfRange(field, value))
 }
 
-/// The files of a torrent with this name.
+/// The files of a torrent with this plain name.
 fn decode_entries<'a>(
     name: &'a [u8],
     files: Value<'a>,
+    raw_names: &mut RawNames,
 ) -> Result<Vec<MetainfoFile>, MetainfoError> {
     let Value::List(files) = files else {
         return Err(MetainfoError::WrongType(Field::Info("files"), LIST));
@@ -441,7 +438,13 @@ fn decode_entries<'a>(
     let mut entries = Vec::new();
     let mut paths = EntryPaths::default();
     for file in List::open(files) {
-        entries.push(decode_entry(name, entries.len(), file?, &mut paths)?);
+        entries.push(decode_entry(
+            name,
+            entries.len(),
+            file?,
+            &mut paths,
+            raw_names,
+        )?);
     }
     Ok(entries)
 }
@@ -459,6 +462,7 @@ fn decode_entry<'a>(
     index: usize,
     file: Value<'a>,
     paths: &mut EntryPaths<'a>,
+    raw_names: &mut RawNames,
 ) -> Result<MetainfoFile, MetainfoError> {
     let field = |key| Field::File(index, key);
     let Value::Dictionary(file) = file else {
@@ -474,9 +478,9 @@ fn decode_entry<'a>(
     decode_path(field("path"), path, &mut paths.plain)?;
     let path_utf8 = path_utf8.filter(|path| matches!(path, Value::List(_)));
     decode_path(field("path.utf-8"), path_utf8, &mut paths.utf8)?;
-    let (key, path) = match paths.utf8.as_slice() {
-        [] => ("path", &mut paths.plain),
-        _ => ("path.utf-8", &mut paths.utf8),
+    let (path, other) = match paths.utf8.as_slice() {
+        [] => (&mut paths.plain, None),
+        _ => (&mut paths.utf8, Some(&paths.plain)),
     };
     let is_legacy_padding = path
         .last()
@@ -496,14 +500,27 @@ fn decode_entry<'a>(
         });
     }
     if path.is_empty() {
-        return Err(MetainfoError::Missing(field(key)));
+        return Err(MetainfoError::Missing(field("path")));
     }
-    for component in &*path {
-        check_component(field(key), component)?;
+    let other = other.filter(|other| !other.is_empty() && *other != path);
+    let are_plain = path.iter().all(|component| is_plain(component));
+    if other.is_some() || !are_plain {
+        let owned = |path: &Vec<&[u8]>| path.iter().map(|component| component.to_vec()).collect();
+        let names = Encodings {
+            preferred: owned(path),
+            other: other.map(owned),
+        };
+        raw_names.files.insert(index, names);
     }
-    path.insert(0, name);
+    let path = if are_plain {
+        path.insert(0, name);
+        path.join(&b'/')
+    } else {
+        // The name is plain, so it is not replaced.
+        first_path(name, Some(path), String::new)
+    };
     Ok(MetainfoFile {
-        path: path.join(&b'/'),
+        path,
         length,
         padding,
     })
@@ -536,33 +553,17 @@ fn attribute_letters(attributes: Option<Value<'_>>) -> &[u8] {
     }
 }
 
-/// A component must name one entry of the directory before it.
-fn check_component(field: Field, component: &[u8]) -> Result<(), MetainfoError> {
-    let fault = match component {
-        b"" => "is empty",
-        b"." | b".." => "is . or ..",
-        _ if component.len() > MAX_NAME_BYTES => "has more than 255 bytes",
-        _ if component.contains(&b'/') => "contains /",
-        _ if component.contains(&0) => "contains NUL",
-        _ => return Ok(()),
-    };
-    Err(MetainfoError::UnsafePath(field, fault))
-}
-
-fn check_paths_differ(files: &[MetainfoFile]) -> Result<(), MetainfoError> {
+/// The files with the path of an earlier file.
+fn repeated(files: &[MetainfoFile]) -> Vec<usize> {
     if files.len() == 1 {
-        return Ok(());
+        return Vec::new();
     }
     let mut seen = HashSet::with_capacity(files.len());
-    for (index, file) in files.iter().enumerate() {
-        if !file.path.is_empty() && !seen.insert(file.path.as_slice()) {
-            return Err(MetainfoError::RepeatedPath {
-                field: Field::File(index, "path"),
-                path: Printable(&file.path).to_string(),
-            });
-        }
-    }
-    Ok(())
+    let files = files.iter().enumerate();
+    files
+        .filter(|(_, file)| !file.path.is_empty() && !seen.insert(file.path.as_slice()))
+        .map(|(index, _)| index)
+        .collect()
 }
 
 fn integer(field: Field, value: Option<Value<'_>>) -> Result<Option<i64>, MetainfoError> {

@@ -4,10 +4,12 @@
 //! file system.
 
 pub mod catalogue;
+mod cleaning;
 pub mod content;
 pub mod id;
 pub mod layout;
 pub mod metainfo;
+pub mod names;
 pub mod printable;
 pub mod reader;
 pub(crate) mod refusal;

@@ -10,7 +10,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::content::{Checker, ContentError, explain};
-use super::metainfo::{METAINFO_MAX_BYTES, Metainfo};
+use super::metainfo::{METAINFO_MAX_BYTES, Metainfo, MetainfoFile};
+use super::names::OtherPaths;
 use super::refusal::RefusalReason;
 
 /// A read buffer of at most this size is kept from file to file.
@@ -122,20 +123,86 @@ impl Reader {
         &self.buffer
     }
 
-    /// Checks that every file of a torrent is below `root` and has the right length.
+    /// Checks that every file of a torrent is below `root` and has the right length. A file that is found under
+    /// another of its names gets that one as its path.
     ///
     /// # Errors
     /// The [`ContentError`] of the first file that is not.
-    pub fn check(&mut self, root: &Path, metainfo: &Metainfo) -> Result<(), ContentError> {
-        for file in &metainfo.files {
+    pub fn check(&mut self, root: &Path, metainfo: &mut Metainfo) -> Result<(), ContentError> {
+        self.find(root, metainfo, Err)
+    }
+
+    /// The same, but each file that is not found is passed over.
+    pub(crate) fn find_all(&mut self, root: &Path, metainfo: &mut Metainfo) {
+        let ended = self.find(root, metainfo, |_| Ok(()));
+        ended.expect("every error is passed over");
+    }
+
+    fn find(
+        &mut self,
+        root: &Path,
+        metainfo: &mut Metainfo,
+        failed: impl Fn(ContentError) -> Result<(), ContentError>,
+    ) -> Result<(), ContentError> {
+        let mut others = OtherPaths::default();
+        let mut elsewhere = Vec::new();
+        for index in 0..metainfo.files.len() {
             // A file without bytes is never read, so it may as well be missing.
-            if file.length > 0 && !file.padding {
-                let relative = Path::new(OsStr::from_bytes(&file.path));
-                self.checker.check(root, relative, file.length)?;
+            let expected = |file: &&MetainfoFile| file.length > 0 && !file.padding;
+            let Some(file) = metainfo.files.get(index).filter(expected) else {
+                continue;
+            };
+            let found = match metainfo.raw_names.is_repeated(index) {
+                // The file at this path is that of another entry.
+                true => Err(ContentError::Missing(path_of(&file.path).to_path_buf())),
+                false => self.checker.check(root, path_of(&file.path), file.length),
+            };
+            let Err(error) = found else { continue };
+            match self.find_elsewhere(root, metainfo, index, error, &mut others) {
+                Ok(path) => elsewhere.push((index, path)),
+                Err(error) => failed(error)?,
             }
+        }
+        for (index, path) in elsewhere {
+            let file = metainfo.files.get_mut(index);
+            file.expect("the file is one of them").path = path;
         }
         Ok(())
     }
+
+    /// Looks for a file under its other names. Returns its path, or why it is not served: that of the first name,
+    /// unless there is a file under another.
+    fn find_elsewhere(
+        &mut self,
+        root: &Path,
+        metainfo: &Metainfo,
+        index: usize,
+        mut error: ContentError,
+        others: &mut OtherPaths,
+    ) -> Result<Vec<u8>, ContentError> {
+        let file = metainfo.files.get(index).expect("the file is one of them");
+        for (way, path) in others.of(metainfo, index) {
+            match self.checker.check(root, path_of(&path), file.length) {
+                Ok(()) => {
+                    others.remember(way);
+                    return Ok(path);
+                }
+                Err(ContentError::Missing(_)) => {}
+                Err(other) if matches!(error, ContentError::Missing(_)) => error = other,
+                Err(_) => {}
+            }
+        }
+        if metainfo.raw_names.is_repeated(index) {
+            // Transmission has one file for all entries of a path.
+            (self.checker).check(root, path_of(&file.path), file.length)?;
+            return Ok(file.path.clone());
+        }
+        Err(error)
+    }
+}
+
+fn path_of(path: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(path))
 }
 
 /// The FNV-1a hash: small, and the same in every version of the program, since it is stored.
@@ -182,18 +249,18 @@ mod tests {
     fn every_file_with_bytes_must_have_its_length() {
         let directory = tempfile::tempdir().unwrap();
         let files = entry(5, &["a"], "") + &entry(0, &["gone"], "") + &entry(4, &["b"], "");
-        let metainfo = Metainfo::parse(multi(9, &files, "").as_bytes()).unwrap();
+        let mut metainfo = Metainfo::parse(multi(9, &files, "").as_bytes()).unwrap();
         fs::create_dir(directory.path().join("m")).unwrap();
         let (a, b) = (directory.path().join("m/a"), directory.path().join("m/b"));
         fs::write(&a, "12345").unwrap();
         let mut reader = Reader::default();
-        let missing = reader.check(directory.path(), &metainfo).unwrap_err();
+        let missing = reader.check(directory.path(), &mut metainfo).unwrap_err();
         assert_eq!(missing.to_string(), "content m/b is missing");
         fs::write(&b, "1234").unwrap();
 
-        reader.check(directory.path(), &metainfo).unwrap();
+        reader.check(directory.path(), &mut metainfo).unwrap();
         fs::write(&b, "123").unwrap();
-        let short = reader.check(directory.path(), &metainfo).unwrap_err();
+        let short = reader.check(directory.path(), &mut metainfo).unwrap_err();
         assert_eq!(short.to_string(), "content m/b has 3 bytes, not 4");
     }
 

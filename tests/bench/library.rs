@@ -216,10 +216,13 @@ fn real(index: &Index, known: &[InfoHash]) -> io::Result<Vec<InfoHash>> {
             .entry(candidates, info_hash)
             .map_err(io::Error::other)?;
         let Some(entry) = entry else { continue };
-        let Ok(found) = reader.read(&entry.path.to_path_buf()) else {
+        let Ok(mut found) = reader.read(&entry.path.to_path_buf()) else {
             continue;
         };
-        if reader.check(&entry.path.directory, &found.metainfo).is_ok() {
+        if reader
+            .check(&entry.path.directory, &mut found.metainfo)
+            .is_ok()
+        {
             times.push(start.elapsed());
             real.push(*info_hash);
         }

@@ -287,6 +287,14 @@ pub(crate) fn download(
     }
 }
 
+/// Returns true if Hekate finds all content of the torrent in what the client has downloaded.
+pub(crate) fn is_whole(task: &Task) -> bool {
+    let mut command = command(env!("CARGO_BIN_EXE_hekate"), &task.home);
+    let command = command.arg("verify").arg("--content").arg(&task.downloads);
+    let output = command.arg(&task.torrent).output();
+    output.expect("hekate runs").status.success()
+}
+
 /// The magnet link of BEP 9 with the tracker.
 pub(crate) fn magnet(sample: &Sample) -> String {
     format!(

@@ -35,6 +35,8 @@ pub(crate) struct TorrentBuilder {
 struct FilePlan {
     path: Vec<u8>,
     path_utf8: Option<Vec<u8>>,
+    /// What stands in `path`, if that is not where the file is.
+    components: Option<Vec<Vec<u8>>>,
     length: u64,
     kind: Kind,
 }
@@ -44,6 +46,7 @@ impl FilePlan {
         FilePlan {
             path: format!(".pad/{length}").into_bytes(),
             path_utf8: None,
+            components: None,
             length,
             kind: Kind::Padding,
         }
@@ -147,6 +150,18 @@ impl TorrentBuilder {
         self.plan(path.as_ref(), Some(path_utf8.into()), length, Kind::Content)
     }
 
+    /// Adds a file that is on disk at `path`, while other components stand in the torrent.
+    pub(crate) fn file_called(mut self, components: &[&str], path: &str, length: u64) -> Self {
+        self = self.plan(path.as_bytes(), None, length, Kind::Content);
+        let components = components
+            .iter()
+            .map(|component| component.as_bytes().to_vec());
+        if let Some(plan) = self.files.last_mut() {
+            plan.components = Some(components.collect());
+        }
+        self
+    }
+
     /// Adds a padding file (BEP 47).
     pub(crate) fn padding(mut self, length: u64) -> Self {
         self.files.push(FilePlan::padding(length));
@@ -163,6 +178,7 @@ impl TorrentBuilder {
         self.files.push(FilePlan {
             path: path.to_vec(),
             path_utf8,
+            components: None,
             length,
             kind,
         });
@@ -354,10 +370,11 @@ impl TorrentBuilder {
 }
 
 fn entry(plan: &FilePlan) -> Value {
-    let mut entry = vec![
-        ("length", Value::Integer(plan.length)),
-        ("path", Value::path(&plan.path)),
-    ];
+    let path = match &plan.components {
+        Some(components) => Value::List(components.iter().cloned().map(Value::Bytes).collect()),
+        None => Value::path(&plan.path),
+    };
+    let mut entry = vec![("length", Value::Integer(plan.length)), ("path", path)];
     if let Some(path) = &plan.path_utf8 {
         entry.push(("path.utf-8", Value::path(path)));
     }

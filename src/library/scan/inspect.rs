@@ -98,7 +98,7 @@ impl Inspection {
     }
 
     fn read(reader: &mut Reader, path: &Path, root: Option<&Path>) -> Result<Self, RefusalReason> {
-        let found = match reader.read(path) {
+        let mut found = match reader.read(path) {
             Ok(found) => found,
             Err(reason) if reason.is_lack_of_descriptors() => return Err(reason),
             Err(reason) => {
@@ -111,7 +111,7 @@ impl Inspection {
                 return Ok(refused);
             }
         };
-        let checked = root.map(|root| reader.check(root, &found.metainfo));
+        let checked = root.map(|root| reader.check(root, &mut found.metainfo));
         let (state, mut refusal) = match checked {
             Some(Ok(())) => (State::Served, None),
             Some(Err(error)) => (State::Withdrawn, Some(RefusalReason::from(error))),

@@ -182,12 +182,13 @@ impl Opener {
     }
 
     fn read(&mut self, path: &Path) -> Result<Torrent, RefusalReason> {
-        let metainfo = self.reader.read(path)?.metainfo;
+        let mut metainfo = self.reader.read(path)?.metainfo;
         let hashes = Metainfo::piece_hashes(self.reader.raw())?;
         let root = match &self.content {
             Some(content) => content.clone(),
             None => path.parent().unwrap_or(Path::new("/")).canonicalize()?,
         };
+        self.reader.find_all(&root, &mut metainfo);
         let files = metainfo.files.iter();
         Ok(Torrent {
             path: path.to_path_buf(),

@@ -314,51 +314,55 @@ fn where_both_are_present_files_count() {
     );
 }
 
+/// The first path of a torrent of one file with this name, and of one of many with this path.
+fn first_paths(component: &str) -> [String; 2] {
+    let name = s("name") + &s(component);
+    let one = parse(single(5, "").replace("4:name1:n", &name)).unwrap();
+    let many = parse(multi(5, &entry(5, &["a", component], ""), "")).unwrap();
+    [one, many].map(|metainfo| String::from_utf8(metainfo.files[0].path.clone()).unwrap())
+}
+
 #[test]
-fn unsafe_components_are_refused() {
-    for component in ["", ".", "..", "/", "/etc", "a/b", "../x", "a\0b"] {
-        for path in [[component, "a"], ["a", component]] {
-            let error = parse(multi(5, &entry(5, &path, ""), "")).unwrap_err();
-            assert!(matches!(
-                error,
-                MetainfoError::UnsafePath(Field::File(0, "path"), _)
-            ));
-        }
-        let name = s("name") + &s(component);
-        let error = parse(single(5, "").replace("4:name1:n", &name)).unwrap_err();
-        assert!(
-            matches!(error, MetainfoError::UnsafePath(Field::Info("name"), _)),
-            "{name}"
-        );
-        let utf8 = entry(5, &["a"], &(s("path.utf-8") + "l" + &s(component) + "e"));
-        let error = parse(multi(5, &utf8, "")).unwrap_err();
-        assert!(matches!(
-            error,
-            MetainfoError::UnsafePath(Field::File(0, "path.utf-8"), _)
-        ));
+fn what_no_file_can_be_called_is_cleaned() {
+    for (component, clean) in [
+        ("/", "_"),
+        ("/etc", "_etc"),
+        ("../x", ".._x"),
+        ("a/../../b", "a_.._.._b"),
+        ("a\0b", "ab"),
+        ("...", "..."),
+        ("..a", "..a"),
+        ("\\", "\\"),
+    ] {
+        let many = format!("m/a/{clean}");
+        assert_eq!(first_paths(component), [clean, many.as_str()]);
     }
-    let dots = entry(5, &["...", "..a", "a..", "\\"], "");
-    assert!(parse(multi(5, &dots, "")).is_ok());
+    for component in ["", ".", "..", "\0", ".\0."] {
+        let [one, many] = first_paths(component);
+        assert_eq!(many, "m/a", "{component:?}");
+        assert!(one.len() == 40 && one.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let alone = parse(multi(5, &entry(5, &[component], ""), "")).unwrap();
+        assert_eq!(paths(&alone), [b"m/_"]);
+        let utf8 = entry(5, &["a"], &(s("path.utf-8") + "l" + &s(component) + "1:be"));
+        assert_eq!(paths(&parse(multi(5, &utf8, "")).unwrap()), [b"m/b"]);
+    }
 }
 
 #[test]
-fn a_component_has_at_most_255_bytes() {
-    let with = |length| multi(5, &entry(5, &[&"x".repeat(length)], ""), "");
-    assert!(parse(with(255)).is_ok());
-    assert!(matches!(
-        parse(with(256)).unwrap_err(),
-        MetainfoError::UnsafePath(..)
-    ));
+fn a_name_of_more_than_255_bytes_is_cut_before_its_extension() {
+    let x = |count| "x".repeat(count);
+    let cut = [x(255), x(256), x(250) + ".mkv", x(300) + ".mkv"]
+        .map(|name| first_paths(&name)[1].clone());
+    let expected = [x(255), x(240), x(250) + ".mkv", x(240) + ".mkv"];
+    assert_eq!(cut, expected.map(|name| "m/a/".to_owned() + &name));
 }
 
 #[test]
-fn two_files_at_one_path_are_refused() {
-    let files = entry(5, &["a", "b"], "") + &entry(5, &["c"], "") + &entry(0, &["a", "b"], "");
-    let error = parse(multi(10, &files, "")).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "info.files[2].path is the path of an earlier file: m/a/b"
-    );
+fn the_same_path_twice_is_two_files() {
+    let files = entry(5, &["a", "b"], "") + &entry(5, &["c"], "") + &entry(5, &["a", "b"], "");
+    let metainfo = parse(multi(15, &files, "")).unwrap();
+    assert_eq!(paths(&metainfo), [&b"m/a/b"[..], b"m/c", b"m/a/b"]);
+    assert_eq!(metainfo.raw_names.repeated, [2]);
 }
 
 #[test]
