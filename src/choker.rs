@@ -45,7 +45,8 @@
 //! ```
 //!
 //! The cost of [`Choker::rebalance`] is that of what has changed: a term that ends by credit is
-//! remembered when the bytes are sent, and one that may end by time waits in an ordered set.
+//! remembered when the bytes are sent, and one that may end by time waits in an ordered set. Only where
+//! a slot is taken from a crowd, all slots are sorted once.
 
 pub mod origin;
 pub mod slots;
@@ -314,40 +315,53 @@ impl Choker {
 
     /// Gives slots of crowds to waiting peers that are entitled to one.
     fn take_from_crowds(&mut self, now: Time, verdicts: &mut Vec<Verdict>) {
-        // The caller carries out the verdicts in their order, and sets the length of a term when it begins.
-        let mut begun = None;
+        let mut candidates = None;
         for _ in 0..TAKEN_FROM_CROWDS_MAX {
             let mut waiters = self.queue.iter().take(INSPECTED_WAITERS);
             let entitled = waiters.find_map(|(&ticket, waiter)| {
                 let crowd = self.slots.larger_than(self.origin(waiter.key))?;
-                Some((ticket, waiter.key, crowd))
+                Some((ticket, crowd))
             });
-            let Some((ticket, entitled, crowd)) = entitled else {
+            let Some((ticket, crowd)) = entitled else {
                 return;
             };
-            let begun: &mut HashSet<PeerKey> = begun.get_or_insert_with(|| {
-                let unchoked = verdicts.iter().filter_map(|verdict| match verdict {
-                    Verdict::Unchoke(key) => Some(*key),
-                    _ => None,
-                });
-                unchoked.collect()
-            });
-            // One that is not used before one that is, and the oldest first.
-            let keys = self.clocks.iter().map(|&(_, key)| key);
-            let terms = keys
-                .filter(|key| crowd.has(self.origin(*key)) && !begun.contains(key))
-                .map(|key| (key, *self.term(key).expect("a clock runs for a term")));
-            let Some((key, term)) = terms.min_by_key(|(_, term)| (term.is_used, term.began)) else {
+            let candidates: &mut Vec<(PeerKey, Origin)> =
+                candidates.get_or_insert_with(|| self.slots_to_take(verdicts));
+            let of_crowd = |&(_, origin): &(PeerKey, Origin)| crowd.has(origin);
+            let Some(at) = candidates.iter().position(of_crowd) else {
                 return;
             };
+            let (key, _) = candidates.remove(at);
+            let term = *self.term(key).expect("it has a slot");
             self.stop_service(key);
             verdicts.push(Verdict::Choke(key));
             if !term.is_early {
                 self.join_queue(key, term.round.max(self.round) + 1, 0, term.unused_terms);
             }
             self.unchoke(ticket, now, verdicts);
-            begun.insert(entitled);
         }
+    }
+
+    /// The peers whose slot may be taken: one that is not used before one that is, and the oldest first.
+    /// Those whose term begins in this call are not among them, since the caller carries out the verdicts
+    /// in their order, and sets the length of a term when it begins.
+    fn slots_to_take(&self, verdicts: &[Verdict]) -> Vec<(PeerKey, Origin)> {
+        let begun = verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::Unchoke(key) => Some(*key),
+            _ => None,
+        });
+        let begun: HashSet<PeerKey> = begun.collect();
+        let keys = self.clocks.iter().map(|&(_, key)| key);
+        let mut terms: Vec<_> = keys
+            .filter(|key| !begun.contains(key))
+            .map(|key| {
+                let term = self.term(key).expect("a clock runs for a term");
+                (term.is_used, term.began, key)
+            })
+            .collect();
+        terms.sort_unstable();
+        let of_origin = |(_, _, key)| (key, self.origin(key));
+        terms.into_iter().map(of_origin).collect()
     }
 
     /// What becomes of a peer whose term is over. None: its next term begins at once.
