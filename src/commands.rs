@@ -135,7 +135,7 @@ pub fn list(config: &Config) -> Result<(), String> {
     };
     let uses_own_trackers = !config.trackers.disabled && config.trackers.override_url.is_none();
     // Whether a list has a tracker that may be announced to: torrents share few lists.
-    let mut is_announced: HashMap<TrackerListNo, bool> = HashMap::new();
+    let mut is_announced: HashMap<Vec<TrackerListNo>, bool> = HashMap::new();
     for entry in index.entries() {
         let entry = entry.map_err(|error| error.to_string())?;
         if !entry.is_served() {
@@ -147,14 +147,16 @@ pub fn list(config: &Config) -> Result<(), String> {
         if !uses_own_trackers {
             continue;
         }
-        let is_announced = match is_announced.get(&entry.trackers) {
+        let lists = index.lists_of(entry.record, entry.trackers);
+        let lists = lists.map_err(|error| error.to_string())?;
+        let is_announced = match is_announced.get(&lists) {
             Some(known) => *known,
             None => {
-                let tiers = index.trackers(entry.trackers);
+                let tiers = index.all_trackers(&lists);
                 let tiers = tiers.map_err(|error| error.to_string())?;
                 let mut urls = tiers.iter().flatten();
                 let found = urls.any(|url| config.trackers.access.parse(url).is_ok());
-                is_announced.insert(entry.trackers, found);
+                is_announced.insert(lists, found);
                 found
             }
         };

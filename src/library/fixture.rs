@@ -47,12 +47,17 @@ impl DiskLibrary {
 
     /// A torrent of the file `name` of seven bytes, with its content beside it.
     pub(in crate::library) fn torrent(&self, directory: &str, name: &str) -> InfoHash {
-        let raw = single(7, "").replace("4:name1:n", &(s("name") + &s(name)));
-        let raw = raw.replacen('d', &("d".to_owned() + &s("announce") + &s("http://t/")), 1);
         let path = Path::new(directory).join(name);
         let path = path.to_str().unwrap();
-        self.write(&format!("{path}.torrent"), &raw);
         self.write(path, [1; 7]);
+        self.metainfo(&format!("{path}.torrent"), name, "http://t/")
+    }
+
+    /// Only its metainfo file, at a path and with a tracker.
+    pub(in crate::library) fn metainfo(&self, path: &str, name: &str, tracker: &str) -> InfoHash {
+        let raw = single(7, "").replace("4:name1:n", &(s("name") + &s(name)));
+        let raw = raw.replacen('d', &("d".to_owned() + &s("announce") + &s(tracker)), 1);
+        self.write(path, &raw);
         Metainfo::parse(raw.as_bytes()).unwrap().info_hash
     }
 

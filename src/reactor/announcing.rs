@@ -14,7 +14,7 @@ use mio::{Interest, Registry, Waker};
 use self::sweep::{IndexChunk, Sweep};
 use super::tokens::Source;
 use crate::config::{Config, Families, NetworkConfig};
-use crate::library::catalogue::live::Added;
+use crate::library::catalogue::live::{Added, Relisted};
 use crate::library::catalogue::overlay::Snapshot;
 use crate::metrics::trackers::Trackers;
 use crate::net::changes::NetworkChanges;
@@ -124,6 +124,13 @@ impl Announcing {
     pub(super) fn add(&mut self, added: &Added, now: Time) {
         if let Some(announcer) = self.announcer_of(&added.info_hash) {
             announcer.add(added.id, added.info_hash, &added.announce, now);
+        }
+    }
+
+    /// Announces a torrent to other trackers than before.
+    pub(super) fn relist(&mut self, relisted: &Relisted, now: Time) {
+        if let Some(announcer) = self.announcer_of(&relisted.info_hash) {
+            announcer.relist(relisted.id, relisted.info_hash, &relisted.announce, now);
         }
     }
 

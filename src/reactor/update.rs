@@ -52,6 +52,7 @@ pub(super) fn apply_changes(
                 process.announcing.remove(one.id, one.info_hash, now);
                 removed.push(one);
             }
+            Change::Relisted(one) => process.announcing.relist(&one, now),
             Change::Added(one) => {
                 let metainfo = one.metainfo.as_ref().filter(|_| !in_snapshot);
                 library.add(one.info_hash, one.id, metainfo.map(Arc::clone));

@@ -188,6 +188,17 @@ impl Metainfo {
     }
 }
 
+/// Appends the tiers of another metainfo file of the same torrent, without the URLs that are there already.
+pub fn add_tiers(tiers: &mut Vec<Vec<String>>, others: Vec<Vec<String>>) {
+    let mut known: HashSet<String> = tiers.iter().flatten().cloned().collect();
+    for mut tier in others {
+        tier.retain(|url| known.insert(url.clone()));
+        if !tier.is_empty() {
+            tiers.push(tier);
+        }
+    }
+}
+
 /// Where the hash of the first piece lies in the bytes of a whole metainfo file, for reading single
 /// hashes from it. Unit: bytes. `None` when it is the file of another torrent.
 ///

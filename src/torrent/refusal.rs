@@ -59,8 +59,8 @@ pub enum RefusalReason {
     /// The content is missing or wrong.
     #[error(transparent)]
     Content(#[from] ContentError),
-    /// The torrent is served already.
-    #[error("the same info-hash as {}", Printable::path(.0))]
+    /// The torrent is served from another file. The trackers of both are told.
+    #[error("the same info-hash as {}, from which it is served", Printable::path(.0))]
     Duplicate(PathBuf),
 }
 

@@ -43,7 +43,7 @@ use super::url::Site;
 use crate::metrics::trackers::{TrackerState, TrackerSums, Trackers};
 use crate::rate::{Burst, RateLimiter};
 use crate::timers::Time;
-use crate::torrent::id::TorrentId;
+use crate::torrent::id::{FIRST_ALIAS, TorrentId};
 use crate::wire::message::InfoHash;
 
 /// Connections to all trackers together. When all are in use, idle ones are closed.
@@ -232,6 +232,11 @@ pub struct Announcer {
     seeded: Vec<TorrentId>,
     /// The lists of trackers of an index that is being added, by their numbers there.
     index_lists: HashMap<u32, ListId>,
+    /// The second ids of torrents whose lists have changed, under which they are announced.
+    aliases: HashMap<TorrentId, TorrentId>,
+    /// The torrents of these.
+    aliased: HashMap<TorrentId, TorrentId>,
+    next_alias: TorrentId,
     checked_at: Time,
     random: fastrand::Rng,
     /// When trackers that failed were woken last.
@@ -269,6 +274,9 @@ impl Announcer {
             peers: Vec::new(),
             seeded: Vec::new(),
             index_lists: HashMap::new(),
+            aliases: HashMap::new(),
+            aliased: HashMap::new(),
+            next_alias: FIRST_ALIAS,
             checked_at: now,
             random: fastrand::Rng::new(),
             woken_at: None,
@@ -320,8 +328,63 @@ impl Announcer {
         }
     }
 
+    /// Announces a torrent to these trackers from now on. Those that it loses are sent `stopped`, the others
+    /// `started`. Does nothing if it has these already.
+    ///
+    /// It goes on under a second id, as if it were another torrent that replaces it: announces may be under
+    /// way.
+    pub fn relist(
+        &mut self,
+        torrent: TorrentId,
+        info_hash: InfoHash,
+        announce: &Arc<[Vec<String>]>,
+        now: Time,
+    ) {
+        if self.stops_at.is_some() {
+            return;
+        }
+        let list = self.intern(announce, info_hash, now);
+        // A new list has no user yet.
+        self.schedule.lists_mut().hold(list);
+        let before = self.announced_as(torrent);
+        if self.schedule.list_of(before) != Some(list) {
+            let has_peers = self.schedule.has_peers(before);
+            self.schedule.left(before);
+            self.remove(torrent, info_hash, now);
+            let alias = self.unused_alias();
+            self.aliases.insert(torrent, alias);
+            self.aliased.insert(alias, torrent);
+            self.schedule.add(alias, info_hash, list, now);
+            self.wake_trackers_of(list, now);
+            if has_peers {
+                self.joined(torrent, info_hash, now);
+            }
+        }
+        self.schedule.lists_mut().release(list);
+    }
+
+    /// The id under which a torrent is announced.
+    fn announced_as(&self, torrent: TorrentId) -> TorrentId {
+        self.aliases.get(&torrent).copied().unwrap_or(torrent)
+    }
+
+    fn unused_alias(&mut self) -> TorrentId {
+        loop {
+            let alias = self.next_alias;
+            self.next_alias = alias.following_alias();
+            if self.schedule.list_of(alias).is_none() {
+                return alias;
+            }
+        }
+    }
+
     /// Ends announcing a torrent: trackers that know it are sent `stopped`.
     pub fn remove(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) {
+        let alias = self.aliases.remove(&torrent);
+        if let Some(alias) = alias {
+            self.aliased.remove(&alias);
+        }
+        let torrent = alias.unwrap_or(torrent);
         // The list may be forgotten with the torrent.
         if let Some(list) = self.schedule.list_of(torrent) {
             self.wake_trackers_of(list, now);
@@ -331,6 +394,7 @@ impl Announcer {
 
     /// A torrent has peers.
     pub fn joined(&mut self, torrent: TorrentId, info_hash: InfoHash, now: Time) {
+        let torrent = self.announced_as(torrent);
         if let Some(list) = self.schedule.joined(torrent, info_hash, now) {
             self.wake_trackers_of(list, now);
         }
@@ -338,12 +402,12 @@ impl Announcer {
 
     /// A torrent has no peers any more.
     pub fn left(&mut self, torrent: TorrentId) {
-        self.schedule.left(torrent);
+        self.schedule.left(self.announced_as(torrent));
     }
 
     /// Bytes of a torrent were uploaded.
     pub fn uploaded(&mut self, torrent: TorrentId, bytes: u64) {
-        self.schedule.uploaded(torrent, bytes);
+        self.schedule.uploaded(self.announced_as(torrent), bytes);
     }
 
     /// Begins to add an index: its lists of trackers come before the torrents that have them. A
@@ -424,12 +488,16 @@ impl Announcer {
     /// Returns true if a tracker has counted another complete peer of a torrent when it answered last.
     #[must_use]
     pub fn has_other_seed(&self, torrent: TorrentId) -> bool {
-        self.schedule.has_other_seed(torrent)
+        self.schedule.has_other_seed(self.announced_as(torrent))
     }
 
     /// Takes the torrents with peers of which a tracker has counted another complete peer.
     pub fn take_seeded(&mut self) -> Vec<TorrentId> {
-        std::mem::take(&mut self.seeded)
+        let mut seeded = std::mem::take(&mut self.seeded);
+        for torrent in &mut seeded {
+            *torrent = self.aliased.get(torrent).copied().unwrap_or(*torrent);
+        }
+        seeded
     }
 
     /// The socket with that number is ready.

@@ -350,6 +350,12 @@ impl Schedule {
         }
     }
 
+    /// Returns true if a torrent has peers.
+    #[must_use]
+    pub fn has_peers(&self, torrent: TorrentId) -> bool {
+        self.torrents.with_peers.contains_key(&torrent)
+    }
+
     /// A torrent has no peers any more.
     pub fn left(&mut self, torrent: TorrentId) {
         self.torrents.with_peers.remove(&torrent);

@@ -83,6 +83,62 @@ fn a_library_is_announced_within_the_cap_and_stopped_at_the_end() {
 }
 
 #[test]
+fn a_torrent_of_several_files_is_announced_to_the_trackers_of_all_of_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let torrent = |url: &str| TorrentBuilder::new(1).name("t").length(1).announce(&[url]);
+    let aside = tempfile::tempdir().unwrap();
+    let hash = InfoHash(torrent("").write(aside.path()).unwrap().info_hash);
+    let Some(one) = real::opentracker(&[hash]) else {
+        return;
+    };
+    let Some(two) = real::opentracker(&[hash]) else {
+        return;
+    };
+    let library = Library {
+        directory,
+        hashes: vec![hash],
+    };
+    let put = |name: &str, url: String| {
+        let built = torrent(&url);
+        let written = built.write_apart(aside.path(), library.directory.path());
+        let written = written.unwrap();
+        let path = library.directory.path().join(name);
+        fs::rename(written.metainfo_path, &path).unwrap();
+        path
+    };
+    let until = |daemon: &mut Daemon, wanted: [usize; 2]| {
+        let started = Instant::now();
+        let seeded = || [&one, &two].map(|tracker| tracker.seeded_by_http(&library.hashes));
+        while seeded() != wanted {
+            if started.elapsed() > PATIENCE {
+                daemon.wait_for_line(&format!("{wanted:?}, not {:?}", seeded()));
+            }
+        }
+    };
+    let state = aside.path().join("state");
+    let arguments = ["--state-dir", state.to_str().unwrap()];
+    let first = put("a.torrent", one.url("http"));
+    let mut daemon = Daemon::start(hekate(&library, &arguments));
+    until(&mut daemon, [1, 0]);
+    put("b.torrent", two.url("http"));
+    until(&mut daemon, [1, 1]);
+    // After a restart the index says it.
+    daemon.signal("TERM");
+    assert!(daemon.wait().success());
+    let mut daemon = Daemon::start(hekate(&library, &arguments));
+    until(&mut daemon, [1, 1]);
+    fs::remove_file(first).unwrap();
+    until(&mut daemon, [0, 1]);
+    let third = put("c.torrent", one.url("http"));
+    until(&mut daemon, [1, 1]);
+    fs::remove_file(third).unwrap();
+    until(&mut daemon, [0, 1]);
+    daemon.signal("TERM");
+    assert!(daemon.wait().success());
+    until(&mut daemon, [0, 0]);
+}
+
+#[test]
 fn nothing_is_announced_when_trackers_are_turned_off() {
     let library = library();
     let Some(tracker) = real::opentracker(&library.hashes) else {

@@ -10,8 +10,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::overlay::{
-    Added, Change, Examined, FileState, Merged, OverlayEntry, Override, Overrides, Removed,
-    Snapshot,
+    Added, Change, Examined, FileState, Merged, OverlayEntry, Override, Overrides, Relisted,
+    Removed, Snapshot,
 };
 use crate::library::index::format::State;
 use crate::library::index::{Counts, Entry, IndexError, MetainfoPath};
@@ -19,6 +19,7 @@ use crate::library::scan::inspect::{ContentRoot, Inspection};
 use crate::library::scan::walk::is_away;
 use crate::torrent::catalogue::RefusalReason;
 use crate::torrent::id::TorrentId;
+use crate::torrent::metainfo::add_tiers;
 use crate::torrent::reader::Reader;
 use crate::torrent::refusal::is_metainfo_name;
 use crate::wire::message::InfoHash;
@@ -257,7 +258,7 @@ impl Contents {
         if inspection.facts.state == State::Served {
             match self.serving_file(&inspection.facts.info_hash, Some(&path))? {
                 Some(first) => inspection.refusal = duplicate(file, &first),
-                None => added = Some(self.added(file, &inspection)),
+                None => added = Some(self.added(&path, &inspection)?),
             }
         }
         let after = FileState {
@@ -301,15 +302,119 @@ impl Contents {
     }
 
     /// A torrent under a new id.
-    fn added(&mut self, file: &Path, inspection: &Inspection) -> Added {
+    fn added(&mut self, path: &MetainfoPath, inspection: &Inspection) -> Result<Added, IndexError> {
         let id = self.unused_id(self.next_id);
         self.next_id = id.following();
-        Added {
+        let info_hash = inspection.facts.info_hash;
+        let mut announce = inspection.announce.clone();
+        self.add_announce(&mut announce, &info_hash, path)?;
+        Ok(Added {
             id,
-            info_hash: inspection.facts.info_hash,
-            announce: inspection.announce.as_slice().into(),
-            metainfo: Some(file.into()),
+            info_hash,
+            announce: announce.into(),
+            metainfo: Some(path.to_path_buf().into()),
+        })
+    }
+
+    /// Appends the announce URLs of the other files with an info-hash whose content is right.
+    fn add_announce(
+        &mut self,
+        announce: &mut Vec<Vec<String>>,
+        info_hash: &InfoHash,
+        but: &MetainfoPath,
+    ) -> Result<(), IndexError> {
+        for path in self.files_of(info_hash)? {
+            if path != *but {
+                add_tiers(announce, self.announce_of(&path, info_hash)?);
+            }
         }
+        Ok(())
+    }
+
+    /// The announce URLs of a file; none if its content is not right, or if it is that of another torrent.
+    fn announce_of(
+        &mut self,
+        path: &MetainfoPath,
+        info_hash: &InfoHash,
+    ) -> Result<Vec<Vec<String>>, IndexError> {
+        if let Some(entry) = self.overlay.get(path) {
+            let is_right = |file: &FileState| file.facts.state == State::Served;
+            if !entry.file.as_ref().is_some_and(is_right) {
+                return Ok(Vec::new());
+            }
+            // The overlay does not have them. If the file is gone, its change is under way.
+            let read = self.reader.read(&path.to_path_buf()).ok();
+            let read = read.filter(|read| read.metainfo.info_hash == *info_hash);
+            return Ok(read.map_or_else(Vec::new, |read| read.metainfo.announce));
+        }
+        let index = &self.snapshot.index;
+        match index.at(path)? {
+            Some(entry) if entry.facts.state == State::Served => index.trackers(entry.trackers),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The files with an info-hash, in any state.
+    fn files_of(&self, info_hash: &InfoHash) -> Result<Vec<MetainfoPath>, IndexError> {
+        let mut paths = self.by_hash.get(info_hash).cloned().unwrap_or_default();
+        let index = &self.snapshot.index;
+        if let Some(entry) = self.indexed(info_hash)? {
+            for record in index.duplicates_of(entry.record) {
+                paths.push(index.record(record)?.path);
+            }
+            paths.push(entry.path);
+        }
+        paths.sort_unstable();
+        paths.dedup();
+        Ok(paths)
+    }
+
+    /// Tells the trackers of a torrent again which files name them, if it is served.
+    pub(super) fn relist(
+        &mut self,
+        info_hash: &InfoHash,
+        examined: &mut Examined,
+    ) -> Result<(), IndexError> {
+        for path in self.files_of(info_hash)? {
+            if let Some(file) = self.file(&path)?
+                && file.facts.info_hash == *info_hash
+                && let Some(id) = file.id
+            {
+                let mut announce = self.announce_of(&path, info_hash)?;
+                self.add_announce(&mut announce, info_hash, &path)?;
+                examined.changes.push(Change::Relisted(Relisted {
+                    id,
+                    info_hash: *info_hash,
+                    announce: announce.into(),
+                }));
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The torrents that are in several files.
+    pub(super) fn in_several_files(&self) -> Result<BTreeSet<InfoHash>, IndexError> {
+        let index = &self.snapshot.index;
+        let found = index.info_hashes(&index.firsts_of_duplicates())?;
+        let mut several: BTreeSet<InfoHash> = found.into_iter().flatten().collect();
+        for (path, entry) in &self.overlay {
+            if let Some(file) = &entry.file
+                && file.facts.state == State::Served
+                && file.id.is_none()
+            {
+                several.insert(file.facts.info_hash);
+            }
+            // It may hide one of several.
+            if let Some(file) = &entry.file
+                && self
+                    .indexed(&file.facts.info_hash)?
+                    .is_some_and(|other| other.path != *path)
+            {
+                several.insert(file.facts.info_hash);
+            }
+        }
+        Ok(several)
     }
 
     /// Stops serving a file that cannot be read now, and keeps its facts.
@@ -343,6 +448,13 @@ impl Contents {
             return Ok(());
         }
         let is_withdrawn = |file: &FileState| file.facts.state == State::Withdrawn;
+        // Trackers that only this file names come or go.
+        let is_one_of_several =
+            |file: &&FileState| file.facts.state == State::Served && file.id.is_none();
+        let several = [&before, &after].map(|file| {
+            let file = file.as_ref().filter(is_one_of_several);
+            file.map(|file| file.facts.info_hash)
+        });
         let removed = before.and_then(|before| {
             self.unlink(&path, &before);
             Some(Removed {
@@ -364,9 +476,17 @@ impl Contents {
         (examined.changes).extend(removed.map(Change::Removed));
         examined.changes.extend(added.map(Change::Added));
         match removed.map(|removed| removed.info_hash) {
-            Some(info_hash) if Some(info_hash) != added_hash => self.promote(&info_hash, examined),
-            _ => Ok(()),
+            Some(info_hash) if Some(info_hash) != added_hash => {
+                self.promote(&info_hash, examined)?;
+            }
+            _ => {}
         }
+        for info_hash in several.into_iter().flatten() {
+            if Some(info_hash) != added_hash {
+                self.relist(&info_hash, examined)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the state of a path out of `by_hash`, `ids` and the counts.
@@ -427,14 +547,7 @@ impl Contents {
 
     /// Serves a torrent that was just removed from another file with the same info-hash.
     fn promote(&mut self, info_hash: &InfoHash, examined: &mut Examined) -> Result<(), IndexError> {
-        let mut paths = self.by_hash.get(info_hash).cloned().unwrap_or_default();
-        let index = &self.snapshot.index;
-        if let Some(entry) = self.indexed(info_hash)? {
-            for record in index.duplicates_of(entry.record) {
-                paths.push(index.record(record)?.path);
-            }
-        }
-        for path in paths {
+        for path in self.files_of(info_hash)? {
             let file = path.to_path_buf();
             if let Some(before) = self.file(&path)?
                 && before.facts.info_hash == *info_hash
@@ -443,7 +556,7 @@ impl Contents {
                 && inspection.facts.state == State::Served
                 && inspection.facts.info_hash == *info_hash
             {
-                let added = self.added(&file, &inspection);
+                let added = self.added(&path, &inspection)?;
                 let after = FileState {
                     facts: inspection.facts,
                     id: Some(added.id),

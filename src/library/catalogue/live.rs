@@ -9,7 +9,7 @@ use std::thread;
 
 use super::messages::{Mailbox, Outbox};
 pub use super::messages::{NewSnapshot, Update};
-pub use super::overlay::{Added, Change, Removed};
+pub use super::overlay::{Added, Change, Relisted, Removed};
 pub use super::source::{EACH_COUNTS, Settings, Source};
 use super::worker;
 use crate::disks::Disks;

@@ -71,9 +71,22 @@ pub struct Removed {
     pub of_content: bool,
 }
 
+/// The trackers of a torrent that is in several metainfo files, which may be those that it has already.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Relisted {
+    /// Its id.
+    pub id: TorrentId,
+    /// The info-hash.
+    pub info_hash: InfoHash,
+    /// Announce URLs of all files in tiers (BEP 12).
+    pub announce: Arc<[Vec<String>]>,
+}
+
 /// A change of the served torrents. A torrent that is replaced is removed and added.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
+    /// See [`Relisted`].
+    Relisted(Relisted),
     /// See [`Added`].
     Added(Added),
     /// See [`Removed`].

@@ -354,8 +354,10 @@ impl Worker {
             // A given index overrides everything that was examined.
             Source::Given { .. } => u32::MAX,
         };
+        let mut several = self.contents.in_several_files().unwrap_or_default();
         let (merged, difference) = merge(&self.contents, Arc::new(index), epoch)?;
         self.contents.replace(merged);
+        several.extend(self.contents.in_several_files()?);
         self.retries.clear();
         let snapshot = self.contents.snapshot();
         let counts = self.contents.counts();
@@ -377,7 +379,14 @@ impl Worker {
         self.outbox.send_changes(added, true, counts)?;
         let promoted = self.contents.promote_duplicates(&mut self.examined);
         self.report()?;
-        Ok(promoted?)
+        promoted?;
+        for info_hash in several {
+            self.contents.relist(&info_hash, &mut self.examined)?;
+            if self.examined.changes.len() >= SENT_AT_ONCE {
+                self.report()?;
+            }
+        }
+        Ok(self.report()?)
     }
 
     /// Examines the files that changes may affect, and starts a scan if one is needed.
@@ -478,12 +487,19 @@ impl Worker {
         if changes.is_empty() {
             return Ok(());
         }
-        let is_added = |change: &&Change| matches!(change, Change::Added(_));
-        let added = changes.iter().filter(is_added).count();
-        let removed = changes.len() - added;
+        let (mut added, mut removed) = (0, 0);
+        for change in &changes {
+            match change {
+                Change::Added(_) => added += 1,
+                Change::Removed(_) => removed += 1,
+                Change::Relisted(_) => {}
+            }
+        }
         let counts = self.contents.counts();
         let served = counts.served;
-        log::info!("{added} torrents added, {removed} removed: {served} now");
+        if added + removed > 0 {
+            log::info!("{added} torrents added, {removed} removed: {served} now");
+        }
         self.outbox.send_changes(changes, false, counts)
     }
 }
@@ -492,14 +508,15 @@ impl Worker {
 fn added(
     snapshot: &Snapshot,
     record: RecordNo,
-    lists: &mut HashMap<TrackerListNo, Arc<[Vec<String>]>>,
+    lists: &mut HashMap<Vec<TrackerListNo>, Arc<[Vec<String>]>>,
 ) -> Result<Added, IndexError> {
     let entry = snapshot.index.record(record)?;
-    let announce = match lists.get(&entry.trackers) {
+    let of_all = snapshot.index.lists_of(record, entry.trackers)?;
+    let announce = match lists.get(&of_all) {
         Some(known) => Arc::clone(known),
         None => {
-            let list: Arc<_> = snapshot.index.trackers(entry.trackers)?.into();
-            lists.insert(entry.trackers, Arc::clone(&list));
+            let list: Arc<_> = snapshot.index.all_trackers(&of_all)?.into();
+            lists.insert(of_all, Arc::clone(&list));
             list
         }
     };

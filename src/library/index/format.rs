@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest, Sha1};
 
 use super::error::Fault;
+use crate::torrent::id::FIRST_ALIAS;
 use crate::torrent::reader::{FileStamp, Fnv};
 use crate::wire::message::InfoHash;
 
@@ -50,8 +51,8 @@ pub(super) const COUNTS_BYTES: usize = 16;
 pub(super) const SUFFIX_BYTES: usize = 12;
 pub(super) const OBFUSCATED_BYTES: usize = 6;
 
-/// Record numbers have 32 bits, of which the last is not used.
-pub const MAX_RECORDS: u32 = u32::MAX - 1;
+/// Record numbers have 32 bits. The last are not used, since the numbers are the first ids of torrents.
+pub const MAX_RECORDS: u32 = FIRST_ALIAS.0;
 
 /// The number of a record within one index. Records are in the order of their paths, so the number of a
 /// file changes from one index to the next; its [`TorrentId`](crate::torrent::id::TorrentId) stays.

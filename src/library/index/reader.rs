@@ -25,7 +25,7 @@ use super::format::{
 use super::obfuscated::{ObfuscatedHash, Table, TableBuilder};
 use super::prefixes::Prefixes;
 use super::writer::{Origin, Tables};
-use crate::torrent::metainfo::METAINFO_MAX_BYTES;
+use crate::torrent::metainfo::{METAINFO_MAX_BYTES, add_tiers};
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
 
@@ -103,6 +103,8 @@ pub struct Served {
     pub info_hash: InfoHash,
     /// Its announce URLs, see [`Index::trackers`].
     pub trackers: TrackerListNo,
+    /// Other files have its info-hash, see [`Index::lists_of`].
+    pub has_duplicates: bool,
 }
 
 impl Index {
@@ -330,6 +332,38 @@ impl Index {
         format::decode_trackers(raw).ok_or_else(|| self.damaged(Part::TrackerLists))
     }
 
+    /// The lists of announce URLs of a served torrent: that of its record, and those of other files with its
+    /// info-hash whose content is right. Each once.
+    ///
+    /// # Errors
+    /// An [`IndexError`] when the index is damaged or cannot be read.
+    pub fn lists_of(
+        &self,
+        record: RecordNo,
+        own: TrackerListNo,
+    ) -> Result<Vec<TrackerListNo>, IndexError> {
+        let mut lists = vec![own];
+        for other in self.duplicates_of(record) {
+            let other = Record::decode(&self.fixed(Part::Records, other.0.into())?);
+            if other.facts.state == State::Served && !lists.contains(&other.trackers) {
+                lists.push(other.trackers);
+            }
+        }
+        Ok(lists)
+    }
+
+    /// Announce URLs of several lists in tiers, each URL once.
+    ///
+    /// # Errors
+    /// As [`Index::trackers`].
+    pub fn all_trackers(&self, lists: &[TrackerListNo]) -> Result<Vec<Vec<String>>, IndexError> {
+        let mut tiers = Vec::new();
+        for list in lists {
+            add_tiers(&mut tiers, self.trackers(*list)?);
+        }
+        Ok(tiers)
+    }
+
     /// The bytes of an entry without a fixed length: a table has the offset of each entry, which ends
     /// where the next one starts.
     fn between<'a, const N: usize>(
@@ -355,9 +389,15 @@ impl Index {
     pub fn served(&self) -> impl Iterator<Item = Result<Served, IndexError>> + '_ {
         let mut records = self.reader(Part::Records, READ_BYTES);
         let mut duplicates = self.duplicates.iter().map(|(later, _)| *later).peekable();
+        let firsts = self.duplicates_by_first.iter().map(|(first, _)| *first);
+        let mut firsts = firsts.peekable();
         let count = self.records();
         (0..count).map(RecordNo).filter_map(move |number| {
             let is_duplicate = duplicates.next_if_eq(&number).is_some();
+            let mut has_duplicates = false;
+            while firsts.next_if(|first| *first <= number).is_some() {
+                has_duplicates = true;
+            }
             let record = match records.entry(number.0.into()) {
                 Ok(raw) => Record::decode(raw),
                 Err(error) => return Some(Err(error)),
@@ -367,6 +407,7 @@ impl Index {
                 record: number,
                 info_hash: record.facts.info_hash,
                 trackers: record.trackers,
+                has_duplicates,
             }))
         })
     }
@@ -404,6 +445,14 @@ impl Index {
         let pairs = pairs.iter().skip(first);
         let pairs = pairs.take_while(move |pair| pair.0 == record);
         pairs.map(|pair| pair.1)
+    }
+
+    /// The records that are served in place of others with the same info-hash, ascending.
+    pub(in crate::library) fn firsts_of_duplicates(&self) -> Vec<RecordNo> {
+        let mut firsts: Vec<RecordNo> = Vec::new();
+        firsts.extend(self.duplicates_by_first.iter().map(|(first, _)| *first));
+        firsts.dedup();
+        firsts
     }
 
     /// The index file.

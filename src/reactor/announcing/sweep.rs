@@ -3,7 +3,7 @@
 //! One streams the torrents of the index once, the other reads the info-hashes of those that are
 //! announced next. Their channels are bounded.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
@@ -213,6 +213,8 @@ impl Stream {
     /// Returns false if the loop does not read it any more.
     fn stream(&self) -> Result<bool, IndexError> {
         let mut sent: HashSet<TrackerListNo> = HashSet::new();
+        // Lists of torrents that are in several files, with a number that no list of the index has.
+        let mut joined: HashMap<Vec<TrackerListNo>, u32> = HashMap::new();
         let mut torrents: Vec<(TorrentId, u32)> = Vec::new();
         for served in self.index.served() {
             let served = served?;
@@ -231,6 +233,25 @@ impl Stream {
                 true => served.trackers,
                 false => TrackerListNo(0),
             };
+            if self.uses_own_lists && served.has_duplicates {
+                let lists = self.index.lists_of(served.record, list)?;
+                if lists.len() > 1 {
+                    let next =
+                        u32::MAX - u32::try_from(joined.len()).expect("records have 32 bits");
+                    let number = match joined.get(&lists) {
+                        Some(number) => *number,
+                        None => {
+                            let tiers = self.index.all_trackers(&lists)?.into();
+                            if !self.send(IndexChunk::List(next, tiers, served.info_hash)) {
+                                return Ok(false);
+                            }
+                            *joined.entry(lists).or_insert(next)
+                        }
+                    };
+                    torrents.push((id, number));
+                    continue;
+                }
+            }
             if sent.insert(list) && !self.send(self.list(list, served.info_hash)?) {
                 return Ok(false);
             }

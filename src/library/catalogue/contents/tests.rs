@@ -1,7 +1,7 @@
 //! What examining a path changes, and what merging a new index does.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::*;
@@ -50,12 +50,77 @@ fn examine_into(
         contents.examine(&file, examined).unwrap();
     }
     let changes = std::mem::take(&mut examined.changes).into_iter();
-    let changes = changes.map(|change| match change {
-        Change::Added(added) => ('+', added.info_hash, added.id.0),
-        Change::Removed(removed) if removed.of_content => ('!', removed.info_hash, removed.id.0),
-        Change::Removed(removed) => ('-', removed.info_hash, removed.id.0),
+    let changes = changes.filter_map(|change| match change {
+        Change::Added(added) => Some(('+', added.info_hash, added.id.0)),
+        Change::Removed(removed) if removed.of_content => {
+            Some(('!', removed.info_hash, removed.id.0))
+        }
+        Change::Removed(removed) => Some(('-', removed.info_hash, removed.id.0)),
+        Change::Relisted(_) => None,
     });
     changes.collect()
+}
+
+/// The trackers that a torrent has after a file was examined, which are one after the other; `None` if
+/// nothing is said of them.
+fn trackers_after(contents: &mut Contents, path: &Path) -> Option<String> {
+    let mut examined = Examined::default();
+    contents.examine(path, &mut examined).unwrap();
+    let mut said = examined.changes.iter().filter_map(|change| match change {
+        Change::Added(added) => Some(&added.announce),
+        Change::Relisted(relisted) => Some(&relisted.announce),
+        Change::Removed(_) => None,
+    });
+    said.next_back().map(|tiers| tiers.concat().join(" "))
+}
+
+#[test]
+fn a_torrent_has_the_trackers_of_all_its_files() {
+    let library = DiskLibrary::new();
+    let a = library.torrent("x", "a");
+    library.metainfo("x/second.torrent", "a", "http://two/");
+    library.metainfo("x/third.torrent", "a", "http://t/");
+    let mut contents = contents_of(&library);
+    let index = Arc::clone(&contents.snapshot.index);
+    let served: Vec<_> = index.served().map(Result::unwrap).collect();
+    assert_eq!((served.len(), served[0].has_duplicates), (1, true));
+    let lists = index
+        .lists_of(served[0].record, served[0].trackers)
+        .unwrap();
+    let tiers = index.all_trackers(&lists).unwrap();
+    assert_eq!(tiers.concat(), ["http://t/", "http://two/"]);
+    // One comes.
+    library.metainfo("x/z.torrent", "a", "http://z/");
+    let after = trackers_after(&mut contents, &library.path("x/z.torrent"));
+    assert_eq!(after.as_deref(), Some("http://t/ http://two/ http://z/"));
+    // One that says nothing new goes, and one that did.
+    let after = trackers_after(&mut contents, &library.remove("x/third.torrent"));
+    assert_eq!(after.as_deref(), Some("http://t/ http://two/ http://z/"));
+    let after = trackers_after(&mut contents, &library.remove("x/second.torrent"));
+    assert_eq!(after.as_deref(), Some("http://t/ http://z/"));
+    // The served one goes, and comes back.
+    let after = trackers_after(&mut contents, &library.remove("x/a.torrent"));
+    assert_eq!(after.as_deref(), Some("http://z/"));
+    library.metainfo("x/a.torrent", "a", "http://new/");
+    let after = trackers_after(&mut contents, &library.path("x/a.torrent"));
+    assert_eq!(after.as_deref(), Some("http://z/ http://new/"));
+    assert_eq!(contents.in_several_files().unwrap(), BTreeSet::from([a]));
+    // One whose content is not right has no say.
+    library.metainfo("y/a.torrent", "a", "http://other/");
+    assert_eq!(
+        trackers_after(&mut contents, &library.path("y/a.torrent")),
+        None
+    );
+    // Where all is as the files say, the next index says the same.
+    refresh(&library, &mut contents);
+    let mut examined = Examined::default();
+    contents.relist(&a, &mut examined).unwrap();
+    let Change::Relisted(relisted) = &examined.changes[0] else {
+        panic!("it has trackers");
+    };
+    let mut trackers = relisted.announce.concat();
+    trackers.sort();
+    assert_eq!(trackers, ["http://new/", "http://z/"]);
 }
 
 /// Merges an index that was made from now on.
