@@ -113,16 +113,14 @@ deb-deps:
 	@command -v dpkg-shlibdeps >/dev/null && command -v xz >/dev/null \
 		|| { echo 'The package is made with dpkg-shlibdeps and xz: apt-get install dpkg-dev' >&2; exit 1; }
 
-# Who answers for a package: whoever makes it, by the variables that Debian's own tools read.
-DEB_MAINTAINER := $(or $(DEBFULLNAME),Hekate developers) <$(or $(DEBEMAIL),hekate@localhost)>
-
-# Beside the binaries, since cargo-deb looks for what was built there, wherever that is.
+# The changelogs go beside the binaries, since cargo-deb looks for what was built there, wherever that is.
+# Whoever makes a package answers for it, by the variables that Debian's own tools read.
 deb: deb-deps build $(TOOLS)/cargo-deb-$(CARGO_DEB)  ## build the Debian package, in target/debian (installs cargo-deb in target/)
 	@gzip -9nc CHANGELOG.md >'$(BUILT)/changelog.gz'
-	@sed 's|^ -- .*>| -- $(DEB_MAINTAINER)|' dist/debian/changelog \
-		| gzip -9nc >'$(BUILT)/changelog.Debian.gz'
-	'$(TOOLS)/bin/cargo-deb' --locked --no-build --strip --profile $(PROFILE) \
-		--maintainer '$(DEB_MAINTAINER)' $(DEB_OPTIONS)
+	@maintainer="$${DEBFULLNAME:-Hekate developers} <$${DEBEMAIL:-hekate@localhost}>"; \
+	sed "s|^ -- .*>| -- $$maintainer|" dist/debian/changelog | gzip -9nc >'$(BUILT)/changelog.Debian.gz' \
+		&& '$(TOOLS)/bin/cargo-deb' --locked --no-build --strip --profile $(PROFILE) \
+			--maintainer "$$maintainer" $(DEB_OPTIONS)
 
 # Unoptimized: it runs for a second, and building it takes longer.
 $(TOOLS)/cargo-deb-$(CARGO_DEB):
