@@ -197,7 +197,13 @@ fn run(
         .as_deref()
         .map(PidFile::take)
         .transpose();
-    let pid_file = pid_file.map_err(|error| Failure::Run(error.to_string()))?;
+    let pid_file = match pid_file {
+        Err(error) if error.is_of_full_disk() => {
+            log::warn!("{error}: there is no pid file");
+            None
+        }
+        pid_file => pid_file.map_err(|error| Failure::Run(error.to_string()))?,
+    };
     let config_file = sources.path().to_owned();
     let mut host = Host::new(sources, configured, logging.clone());
     host.signals = Some(signals);

@@ -44,6 +44,18 @@ pub struct PidFile {
     file: File,
 }
 
+impl PidFileError {
+    /// Returns true if there is no room for the file, which is no reason not to serve.
+    #[must_use]
+    pub fn is_of_full_disk(&self) -> bool {
+        let kind = match self {
+            PidFileError::Taken { .. } => return false,
+            PidFileError::Io { error, .. } => error.kind(),
+        };
+        matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    }
+}
+
 impl PidFile {
     /// Locks the file and writes the id of this process.
     ///

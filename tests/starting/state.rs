@@ -66,6 +66,27 @@ fn a_full_disk_keeps_no_library_from_being_served() {
 }
 
 #[test]
+fn a_full_disk_costs_the_pid_file() {
+    let fixture = Fixture::new();
+    let file = fixture.path("run").join("pid");
+    let mount = "mount -t tmpfs -o nr_inodes=1 none \"$1\"; shift; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(if is_root() { AS_ROOT } else { AS_USER })
+        .args(["sh", "-ec", mount, "sh"])
+        .arg(fixture.path("run"))
+        .arg(env!("CARGO_BIN_EXE_hekate"))
+        .args(["seed", "--bind", "127.0.0.1", "--port", "0", "--no-tracker"])
+        .arg("--pid-file")
+        .arg(&file)
+        .arg("--state-dir")
+        .arg(fixture.path("state"))
+        .arg(fixture.path("library"));
+    let mut daemon = Daemon::start(command);
+    daemon.wait_for_line("No space left on device (os error 28): there is no pid file");
+}
+
+#[test]
 fn a_disk_without_inodes_keeps_no_library_from_being_served() {
     let mount = "mount -t tmpfs -o nr_inodes=1,mode=777 none \"$1\"";
     is_served(mount, "", "No space left on device");
