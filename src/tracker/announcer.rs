@@ -91,6 +91,8 @@ pub struct Limits {
     pub backoff_ms: u64,
     /// Trackers that failed are woken within this time, so that not all are called at once.
     pub wake_ms: u64,
+    /// A tracker that had failed ends an outage if nothing was answered for so long before.
+    pub silence_ms: u64,
     /// For announcing `stopped` at the end.
     pub shutdown_ms: u64,
 }
@@ -104,6 +106,7 @@ impl Default for Limits {
             resend_ms: 15_000,
             backoff_ms: 15_000,
             wake_ms: 15_000,
+            silence_ms: 60_000,
             shutdown_ms: 4_000,
         }
     }
@@ -239,6 +242,8 @@ pub struct Announcer {
     next_alias: TorrentId,
     checked_at: Time,
     random: fastrand::Rng,
+    /// When a tracker answered last.
+    answered_at: Time,
     /// When trackers that failed were woken last.
     woken_at: Option<Time>,
     /// Everything ends then.
@@ -279,6 +284,7 @@ impl Announcer {
             next_alias: FIRST_ALIAS,
             checked_at: now,
             random: fastrand::Rng::new(),
+            answered_at: Time::default(),
             woken_at: None,
             stops_at: None,
             done: false,
@@ -529,17 +535,17 @@ impl Announcer {
     }
 
     /// Something has changed that may let trackers answer again: those that failed are announced to
-    /// within [`Limits::wake_ms`], at different times; those that had failed while others answered
-    /// one in 100 ms. Another call within `wake_ms` changes nothing: what
-    /// fails again rests for little longer.
+    /// within [`Limits::wake_ms`], at different times; of those that had failed while others answered,
+    /// one in 100 ms. Another call within `wake_ms` changes nothing: what fails again rests for little
+    /// longer.
     pub fn wake(&mut self, now: Time) {
+        self.wake_after(self.answered_at, now);
+    }
+
+    /// The same after an outage, before which a tracker answered last at `answered_at`.
+    fn wake_after(&mut self, answered_at: Time, now: Time) {
         let wake_ms = self.config.limits.wake_ms;
         let all_ms = WAKE_MS_EACH * self.trackers.len() as u64;
-        let answered_at = self
-            .trackers
-            .iter()
-            .map(|(_, tracker)| tracker.answered_at());
-        let answered_at = answered_at.max().unwrap_or_default();
         let is_recent = |woken_at: Time| now.since(woken_at) < wake_ms;
         if self.stops_at.is_some() || self.woken_at.is_some_and(is_recent) {
             return;

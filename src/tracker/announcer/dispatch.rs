@@ -192,8 +192,8 @@ impl Announcer {
         tracker.target.reset();
         self.forget_addresses(id, now);
         let wait_s = self.next_try_s(id, now.after(backoff_ms), now);
-        let what = format_args!("{error}; retrying in {wait_s} s");
-        self.report.warn(id, what, now);
+        self.report
+            .warn_of_rest(id, &error.to_string(), wait_s, now);
         self.wakes.wake_now(id);
     }
 

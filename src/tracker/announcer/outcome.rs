@@ -130,8 +130,8 @@ impl Announcer {
             self.abandon(route, None, now);
             let family = route.family;
             let wait_s = self.next_try_s(route.tracker, now.after(wait_s * 1000), now);
-            let what = format_args!("{family}: is busy; retrying in {wait_s} s");
-            self.report.warn(route.tracker, what, now);
+            let why = format!("{family}: is busy");
+            self.report.warn_of_rest(route.tracker, &why, wait_s, now);
             return;
         }
         let why = match status {
@@ -170,6 +170,9 @@ impl Announcer {
     /// A tracker has answered an announce.
     fn handle_answer(&mut self, request: Request, answer: Answer, now: Time) {
         let (origin, route) = (request.origin, request.route());
+        let answered_at = std::mem::replace(&mut self.answered_at, now);
+        let had_failed = self.route(route).failures > 0;
+        let ends_outage = had_failed && now.since(answered_at) >= self.config.limits.silence_ms;
         if origin != route {
             self.route(route).handle_answer(now);
         }
@@ -210,6 +213,9 @@ impl Announcer {
             }
         };
         self.finish(request, outcome, now);
+        if ends_outage {
+            self.wake_after(answered_at, now);
+        }
     }
 
     /// An announce has ended. If it was redirected it has had its try: sent again, it would be
@@ -266,8 +272,8 @@ impl Announcer {
         let backoff_ms = self.route(route).fail(now, first_ms, chance);
         self.abandon(route, blamed, now);
         let wait_s = self.next_try_s(route.tracker, now.after(backoff_ms), now);
-        let what = format_args!("{}: {why}; retrying in {wait_s} s", route.family);
-        self.report.warn(route.tracker, what, now);
+        let why = format!("{}: {why}", route.family);
+        self.report.warn_of_rest(route.tracker, &why, wait_s, now);
     }
 
     /// In how many seconds a tracker is announced to that is not before `at`: an announce that has failed

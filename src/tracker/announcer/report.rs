@@ -101,6 +101,13 @@ impl Report {
         }
     }
 
+    /// Logs why a tracker rests, and for how long. The status says that with its state, since it may be
+    /// woken before.
+    pub(super) fn warn_of_rest(&mut self, tracker: TrackerId, why: &str, wait_s: u64, now: Time) {
+        self.warn(tracker, format_args!("{why}; retrying in {wait_s} s"), now);
+        self.rows[tracker].trouble = Some((why.to_owned(), now));
+    }
+
     /// Logs why nothing is announced to a URL of a torrent. That is said once for each server.
     pub(super) fn unusable(&mut self, url: String, why: Unusable, torrent: InfoHash) {
         let is_new = self.unusable.len() < MAX_UNUSABLE && !self.unusable.contains_key(&url);
