@@ -35,7 +35,7 @@ INSTALL     ?= install
 
 .PHONY: help run build install uninstall deb static quick test test-deps test-packages \
 	test-clients test-trackers test-build test-binaries test-static lint check bench bench-seeders bench-quick \
-	 bench-pairs bench-library bench-announce bench-swarm attack deny fuzz mutants size docs clean
+	 bench-pairs bench-library bench-announce bench-swarm attack interop deny fuzz mutants size docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -264,6 +264,12 @@ $(PYTHON)/libtorrent-$(LIBTORRENT):
 attack: test-packages  ## attack a daemon beside honest peers, about 40 minutes; prints a table
 	$(CARGO) build --release --locked --bin hekate --example attack
 	'$(TARGET)/release/examples/attack' --hekate '$(TARGET)/release/hekate' $(ATTACK)
+
+# One after the other: each is measured.
+interop: test-deps  ## run every client at its default settings and with encryption, 15 minutes; the table goes to docs/INTEROP.md
+	rm -rf '$(TARGET)/tmp/interop'
+	$(CARGO) test --locked --test clients -- --ignored --test-threads 1 interop
+	python3 tests/tools/interop.py '$(TARGET)/tmp/interop' docs/INTEROP.md
 
 deny:  ## check dependencies: advisories, licences, duplicates, sources (installs cargo-deny)
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny@0.20.2

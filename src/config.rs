@@ -69,6 +69,18 @@ pub enum Families {
     V6,
 }
 
+/// Whether connections are encrypted (MSE).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Encryption {
+    /// As the peer wants. Plain text is selected where it is offered.
+    #[default]
+    Accept,
+    /// All are, with RC4.
+    Require,
+    /// None is.
+    Off,
+}
+
 /// How content is checked before it is served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verify {
@@ -246,6 +258,8 @@ pub struct NetworkConfig {
     pub bind: Vec<IpAddr>,
     /// Which address families are served.
     pub families: Families,
+    /// Whether connections are encrypted.
+    pub encryption: Encryption,
 }
 
 impl Default for NetworkConfig {
@@ -254,6 +268,7 @@ impl Default for NetworkConfig {
             port: DEFAULT_PORT,
             bind: Vec::new(),
             families: Families::Both,
+            encryption: Encryption::Accept,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! |--------------|------------------------------------------------------------------------|
 //! | [`bencode`]  | a reader of bencode, lenient or strict; pure                           |
 //! | [`wire`]     | bytes ↔ messages; pure                                                 |
+//! | [`mse`]      | encrypted connections (MSE/PE): the handshake, RC4; pure               |
 //! | [`timers`]   | the time, each connection's deadlines, the alarms for them; pure   |
 //! | [`peer`]     | one peer's protocol: legal messages, messages to send; pure            |
 //! | [`choker`]   | upload slots, credit and turn order: all of fairness; pure             |
@@ -46,6 +47,7 @@ pub mod locked;
 pub mod logging;
 pub mod metrics;
 mod mounts;
+pub mod mse;
 pub mod net;
 pub mod peer;
 pub mod progress;

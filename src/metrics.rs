@@ -108,6 +108,10 @@ pub struct Counters {
     pub rejected: u64,
     /// Closed and refused connections by [`CloseReason::index`].
     pub closed: [u64; CloseReason::LABELS.len()],
+    /// Connections that are open now.
+    pub wires: Wires,
+    /// Keys that were exchanged with peers that encrypt their connections.
+    pub keys_exchanged: u64,
     /// How long a turn of the loop took, without waiting.
     pub turns: Histogram,
     /// How long the loop's thread had a processor for each turn.
@@ -194,6 +198,58 @@ impl Peers {
     #[must_use]
     pub fn sum(&self) -> u64 {
         self.handshaking + self.choked + self.waiting + self.unchoked
+    }
+}
+
+/// What the bytes of a connection are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wire {
+    /// Plain text from the first byte.
+    Plain,
+    /// Plain text behind an encryption handshake (MSE).
+    MsePlaintext,
+    /// RC4 behind an encryption handshake (MSE).
+    Rc4,
+}
+
+/// Connections by wire, once that is known.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Wires {
+    /// See [`Wire::Plain`].
+    pub plain: u64,
+    /// See [`Wire::MsePlaintext`].
+    pub mse_plaintext: u64,
+    /// See [`Wire::Rc4`].
+    pub rc4: u64,
+}
+
+impl Wires {
+    /// One more.
+    pub fn add(&mut self, wire: Wire) {
+        *self.count(wire) += 1;
+    }
+
+    /// One less.
+    pub fn remove(&mut self, wire: Wire) {
+        *self.count(wire) -= 1;
+    }
+
+    fn count(&mut self, wire: Wire) -> &mut u64 {
+        match wire {
+            Wire::Plain => &mut self.plain,
+            Wire::MsePlaintext => &mut self.mse_plaintext,
+            Wire::Rc4 => &mut self.rc4,
+        }
+    }
+
+    /// Each count with its label.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 3] {
+        [
+            ("tcp", self.plain),
+            ("tcp_mse_plaintext", self.mse_plaintext),
+            ("tcp_mse_rc4", self.rc4),
+        ]
     }
 }
 

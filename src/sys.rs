@@ -5,6 +5,7 @@
 //! bytes leaves this file.
 #![allow(unsafe_code)]
 
+pub mod copies;
 pub mod process;
 
 use std::fs::{File, Metadata};
@@ -278,12 +279,34 @@ pub enum Slice<'a> {
 /// `InvalidInput` for a mapped part beyond its mapping; what writev(2) answers, EFAULT when the
 /// first byte not taken yet is one that its mapped file no longer has.
 pub fn writev(descriptor: BorrowedFd<'_>, slices: &[Slice<'_>]) -> io::Result<usize> {
+    lend(slices, usize::MAX, |table, used| {
+        // SAFETY: see `lend`; the kernel only reads.
+        unsafe { libc::writev(descriptor.as_raw_fd(), table, used) }
+    })
+}
+
+/// Hands the kernel's table of the parts, as far as they have no more than `most` bytes, to `call`, and
+/// returns how many bytes it took.
+///
+/// The first entries of the table, as many as `call` is told, describe slices or mapped memory that are
+/// borrowed until it returns. There are at most [`MAX_SLICES`].
+fn lend(
+    slices: &[Slice<'_>],
+    most: usize,
+    call: impl FnOnce(*const libc::iovec, libc::c_int) -> libc::ssize_t,
+) -> io::Result<usize> {
     let mut table = [libc::iovec {
         iov_base: ptr::null_mut(),
         iov_len: 0,
     }; MAX_SLICES];
     let mut free = table.iter_mut();
-    let mut push = |base: *const u8, length| {
+    let mut room = most;
+    let mut push = |base: *const u8, length: usize| {
+        if room == 0 {
+            return false;
+        }
+        let length = length.min(room);
+        room -= length;
         free.next().is_some_and(|entry| {
             *entry = libc::iovec {
                 iov_base: base.cast_mut().cast(),
@@ -313,13 +336,8 @@ pub fn writev(descriptor: BorrowedFd<'_>, slices: &[Slice<'_>]) -> io::Result<us
         }
     }
     let used = MAX_SLICES - free.len();
-    // SAFETY: the first `used` entries of the table describe slices or mapped memory that are
-    // borrowed for the whole call, and the kernel only reads them. `used` is at most MAX_SLICES.
-    let taken = unsafe {
-        let used = libc::c_int::try_from(used).expect("MAX_SLICES is small");
-        libc::writev(descriptor.as_raw_fd(), table.as_ptr(), used)
-    };
-    usize::try_from(taken).map_err(|_| io::Error::last_os_error())
+    let used = libc::c_int::try_from(used).expect("MAX_SLICES is small");
+    usize::try_from(call(table.as_ptr(), used)).map_err(|_| io::Error::last_os_error())
 }
 
 /// Raises the soft limit on descriptors to the hard one, and returns it.

@@ -24,6 +24,7 @@ mod support;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use commands::{
     aria2, libtorrent, libtorrent_over_ipv6, qbittorrent, rtorrent, transmission, webtorrent,
@@ -59,10 +60,150 @@ proofs! {
     libtorrent_ipv6 [PythonLibtorrent] from SEEDER_V6, libtorrent_over_ipv6;
     qbittorrent_torrent [Program("qbittorrent-nox")] from SEEDER, |task| qbittorrent(task, &task.torrent());
     qbittorrent_magnet [Program("qbittorrent-nox")] from SEEDER, |task| qbittorrent(task, &task.magnet);
-    rtorrent_torrent [Program("rtorrent")] from SEEDER, rtorrent;
-    transmission_torrent [Program("transmission-cli")] from SEEDER, transmission;
+    rtorrent_torrent [Program("rtorrent")] from SEEDER, |task| rtorrent(task, &task.torrent());
+    transmission_torrent [Program("transmission-cli")] from SEEDER, |task| transmission(task, &task.torrent());
     webtorrent_torrent [Program("node"), NodeWebtorrent] from SEEDER, |task| webtorrent(task, &task.torrent());
     webtorrent_magnet [Program("node"), NodeWebtorrent] from SEEDER, webtorrent_from_magnet;
+}
+
+/// A test for each line, with a client that encrypts its connections: its name, what it needs, and the
+/// client's command.
+macro_rules! encrypted {
+    ($($name:ident [$($need:expr),*] $command:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                if needs::are_met(stringify!($name), &[$($need),*]) {
+                    sandbox::run(stringify!($name), |scene| prove_encrypted(scene, $command));
+                }
+            }
+        )*
+    };
+}
+
+encrypted! {
+    aria2_torrent_encrypted [Program("aria2c")] |task| aria2(task, &task.torrent());
+    aria2_magnet_encrypted [Program("aria2c")] |task| aria2(task, &task.magnet);
+    libtorrent_torrent_encrypted [PythonLibtorrent] |task| libtorrent(task, &task.torrent());
+    libtorrent_magnet_encrypted [PythonLibtorrent] |task| libtorrent(task, &task.magnet);
+    qbittorrent_torrent_encrypted [Program("qbittorrent-nox")] |task| qbittorrent(task, &task.torrent());
+    qbittorrent_magnet_encrypted [Program("qbittorrent-nox")] |task| qbittorrent(task, &task.magnet);
+    rtorrent_torrent_encrypted [Program("rtorrent")] |task| rtorrent(task, &task.torrent());
+    transmission_torrent_encrypted [Program("transmission-cli")] |task| transmission(task, &task.torrent());
+    transmission_magnet_encrypted [Program("transmission-cli")] |task| transmission(task, &task.magnet);
+}
+
+/// One proof that a client downloads by encrypted connections only.
+fn prove_encrypted(scene: &Path, client: impl FnOnce(&Task) -> Client) {
+    let (library, sample, task) = lay_out(scene, &whole_torrent());
+    let task = Task {
+        requires_encryption: true,
+        ..task
+    };
+    let mut tracker = Tracker::start(&sample, scene);
+    tracker.takes(&sample);
+    let mut seeder = Seeder::start_with(&library, scene, SEEDER, &["--encryption", "require"]);
+    tracker.knows_a_seed(&sample);
+    scene::download(
+        &task,
+        client(&task),
+        &library.join(NAME),
+        &mut [&mut seeder.0, &mut tracker.0],
+    );
+}
+
+/// A row of the table for each line: the client's name there, what it needs, how it is asked for its version, what
+/// it is given, and its command; at its default settings and with encryption required.
+macro_rules! interop {
+    ($($row:literal $source:literal $default:ident $required:ident [$($need:expr),*] $version:expr, $command:expr;)*) => {
+        $(
+            #[test]
+            #[ignore = "make interop"]
+            fn $default() {
+                if needs::are_met(stringify!($default), &[$($need),*]) {
+                    let row = [$row, $version, "default", $source];
+                    sandbox::run(stringify!($default), |scene| measure(scene, stringify!($default), row, $command));
+                }
+            }
+
+            #[test]
+            #[ignore = "make interop"]
+            fn $required() {
+                if needs::are_met(stringify!($required), &[$($need),*]) {
+                    let row = [$row, $version, "encryption required", $source];
+                    sandbox::run(stringify!($required), |scene| measure(scene, stringify!($required), row, $command));
+                }
+            }
+        )*
+    };
+}
+
+interop! {
+    "aria2" "torrent" interop_aria2_torrent interop_aria2_torrent_encrypted
+        [Program("aria2c")] "aria2c --version | head -1", |task| aria2(task, &task.torrent());
+    "aria2" "magnet" interop_aria2_magnet interop_aria2_magnet_encrypted
+        [Program("aria2c")] "aria2c --version | head -1", |task| aria2(task, &task.magnet);
+    "libtorrent" "torrent" interop_libtorrent_torrent interop_libtorrent_torrent_encrypted
+        [PythonLibtorrent] LIBTORRENT_VERSION, |task| libtorrent(task, &task.torrent());
+    "libtorrent" "magnet" interop_libtorrent_magnet interop_libtorrent_magnet_encrypted
+        [PythonLibtorrent] LIBTORRENT_VERSION, |task| libtorrent(task, &task.magnet);
+    "qBittorrent" "torrent" interop_qbittorrent_torrent interop_qbittorrent_torrent_encrypted
+        [Program("qbittorrent-nox")] "qbittorrent-nox --version", |task| qbittorrent(task, &task.torrent());
+    "qBittorrent" "magnet" interop_qbittorrent_magnet interop_qbittorrent_magnet_encrypted
+        [Program("qbittorrent-nox")] "qbittorrent-nox --version", |task| qbittorrent(task, &task.magnet);
+    "rtorrent" "torrent" interop_rtorrent_torrent interop_rtorrent_torrent_encrypted
+        [Program("rtorrent")] "rtorrent -h | head -1", |task| rtorrent(task, &task.torrent());
+    "rtorrent" "magnet" interop_rtorrent_magnet interop_rtorrent_magnet_encrypted
+        [Program("rtorrent")] "rtorrent -h | head -1", |task| rtorrent(task, &task.magnet);
+    "Transmission" "torrent" interop_transmission_torrent interop_transmission_torrent_encrypted
+        [Program("transmission-cli")] TRANSMISSION_VERSION, |task| transmission(task, &task.torrent());
+    "Transmission" "magnet" interop_transmission_magnet interop_transmission_magnet_encrypted
+        [Program("transmission-cli")] TRANSMISSION_VERSION, |task| transmission(task, &task.magnet);
+}
+
+const LIBTORRENT_VERSION: &str =
+    "/usr/bin/python3 -c 'import libtorrent; print(libtorrent.__version__)'";
+const TRANSMISSION_VERSION: &str = "transmission-cli --version 2>&1";
+
+/// Measures one client and writes its row, which `tests/tools/interop.py` puts into the table.
+fn measure(
+    scene: &Path,
+    name: &str,
+    [client, version, setting, source]: [&str; 4],
+    command: impl FnOnce(&Task) -> Client,
+) {
+    let (library, sample, task) = lay_out(scene, &whole_torrent());
+    let task = Task {
+        requires_encryption: setting != "default",
+        utp: true,
+        ..task
+    };
+    let mut tracker = Tracker::start(&sample, scene);
+    tracker.takes(&sample);
+    let seeder = Seeder::start(&library, scene, SEEDER);
+    tracker.knows_a_seed(&sample);
+    let times = scene::measure(&task, command(&task), &library.join(NAME));
+    drop(seeder);
+    let asked = Command::new("sh").args(["-c", version]).output().unwrap();
+    let printed = String::from_utf8_lossy(&asked.stdout).into_owned();
+    let is_version =
+        |word: &&str| word.contains('.') && word.contains(|c: char| c.is_ascii_digit());
+    let version = printed.split_whitespace().find(is_version);
+    let version = version
+        .unwrap_or("?")
+        .trim_matches(|c: char| !c.is_ascii_digit());
+    let seconds = [times.contact, times.first, times.last].map(|time| {
+        time.map_or("none".to_owned(), |time| {
+            format!("{:.2}", time.as_secs_f64())
+        })
+    });
+    let row = format!(
+        "{client}|{version}|{setting}|{source}|{}\n",
+        seconds.join("|")
+    );
+    let rows = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop");
+    fs::create_dir_all(&rows).unwrap();
+    fs::write(rows.join(name), row).unwrap();
 }
 
 #[test]
@@ -126,6 +267,8 @@ fn lay_out(scene: &Path, builder: &TorrentBuilder) -> (PathBuf, Sample, Task) {
         downloads,
         torrent: sample.metainfo_path.clone(),
         magnet: scene::magnet(&sample),
+        requires_encryption: false,
+        utp: false,
     };
     (library, sample, task)
 }
@@ -202,7 +345,7 @@ macro_rules! renames {
 renames! {
     what_libtorrent_calls_files_is_found [PythonLibtorrent] |task| libtorrent(task, &task.torrent()), true;
     what_qbittorrent_calls_files_is_found [Program("qbittorrent-nox")] |task| qbittorrent(task, &task.torrent()), false;
-    what_transmission_calls_files_is_found [Program("transmission-cli")] transmission, false;
+    what_transmission_calls_files_is_found [Program("transmission-cli")] |task| transmission(task, &task.torrent()), false;
 }
 
 /// One proof that a torrent whose files cannot be called what they are called is served from what the client

@@ -18,6 +18,7 @@ pub mod index;
 pub mod metadata_message;
 pub mod metainfo;
 pub mod mountinfo;
+pub mod mse;
 pub mod session;
 pub mod status_request;
 pub mod tracker_answer;
@@ -41,6 +42,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("metadata_message", metadata_message::check),
     ("metainfo", metainfo::check),
     ("mountinfo", mountinfo::check),
+    ("mse", mse::check),
     ("session", session::check),
     ("status_request", status_request::check),
     ("tracker_answer", tracker_answer::check),

@@ -42,7 +42,9 @@ impl Origin {
         }
     }
 
-    fn network(self) -> Network {
+    /// The network of the address.
+    #[must_use]
+    pub fn network(self) -> Network {
         match self.0 >= IPV4 {
             true => Network(self.0 & !0xff),
             false => Network(self.0 & !0xffff),

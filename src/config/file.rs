@@ -488,7 +488,7 @@ mod tests {
             ("log", _) => "debug".to_owned(),
             ("verify", _) => "lazy".to_owned(),
             ("trackers", _) => "list".to_owned(),
-            ("super-seeding", _) => "off".to_owned(),
+            ("super-seeding" | "encryption", _) => "off".to_owned(),
             (_, Preset::Words(_, example)) => example.to_owned(),
             (_, Preset::Value("true")) => "false".to_owned(),
             (_, Preset::Value("false")) => "true".to_owned(),

@@ -10,7 +10,8 @@ use self::Preset::{Value, Words};
 use self::Takes::{Many, OffSwitch, One, Positional, Switch};
 
 use super::{
-    Config, Families, LimitsConfig, StatusAddress, StatusListen, SuperSeedingMode, UserName, Verify,
+    Config, Encryption, Families, LimitsConfig, StatusAddress, StatusListen, SuperSeedingMode,
+    UserName, Verify,
 };
 use crate::choker::slots::FEWEST;
 use crate::logging::filter;
@@ -161,6 +162,9 @@ settings! {
         "ipv6" '6', Switch, Value("false"), RESTART excludes "ipv4",
             "Serve IPv6 only",
             |config, values| family(config, values, Families::V6);
+        "encryption", One("MODE"), Value("accept"), RESTART,
+            "Encrypted connections (MSE): accept those of peers that want it, require it of all, with RC4, or off",
+            |config, values| one(&mut config.network.encryption, values, encryption);
     }
     "Limits" {
         "max-unchoked" 'N', One("N"), Value("auto"), RELOAD,
@@ -411,6 +415,15 @@ fn verify(text: &str) -> Result<Verify, String> {
         "size" => Ok(Verify::Size),
         "lazy" => Ok(Verify::Lazy),
         _ => Err("must be size or lazy".to_owned()),
+    }
+}
+
+fn encryption(text: &str) -> Result<Encryption, String> {
+    match text {
+        "accept" => Ok(Encryption::Accept),
+        "require" => Ok(Encryption::Require),
+        "off" => Ok(Encryption::Off),
+        _ => Err("must be accept, require or off".to_owned()),
     }
 }
 

@@ -107,6 +107,11 @@ metrics! {
     Gauge "hekate_peers", "peers", Labelled("state", |s| s.peers.named().to_vec()),
         "Connected peers by `state`: `handshaking`, `choked` (not interested), `waiting` (for an upload slot), `unchoked` (in an upload slot)",
         "many `waiting` for long: raise `--max-unchoked`, or lower `--credit`";
+    Gauge "hekate_peers_by_wire", "wires", Labelled("wire", |s| s.counters.wires.named().to_vec()),
+        "Connected peers by `wire`, once it is known: `tcp` (plain), `tcp_mse_plaintext` (plain behind an encrypted handshake), `tcp_mse_rc4` (encrypted)",
+        "";
+    Counter "hekate_keys_exchanged", "keys_exchanged", Value(|s| s.counters.keys_exchanged),
+        "Keys exchanged with peers that encrypt their connection", "thousands a second: an attack";
     Gauge "hekate_peers_max", "peers_max", Value(|s| s.peers_max),
         "How many peers may be connected", "`hekate_peers` reaches it";
     Gauge "hekate_slots", "slots", Value(|s| s.slots),

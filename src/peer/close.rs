@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::mse::MseError;
 use crate::wire::decoder::DecodeError;
 
 /// Makes [`CloseReason`] from a table: variant, label of the metric, text of the log, and what
@@ -38,7 +39,7 @@ macro_rules! close_reasons {
 
 close_reasons! {
     NotBitTorrent, "not_bittorrent", "not a BitTorrent handshake",
-        "an encrypted handshake (the client then tries plain text), or a port scan";
+        "a port scan; with `--encryption off` also a client that encrypts its connection (it then tries plain text)";
     UnknownTorrent, "unknown_torrent", "asked for a torrent that is not served",
         "the peer has an old address, or the torrent is refused or was removed";
     /// The peer's id is ours.
@@ -91,6 +92,14 @@ close_reasons! {
     TorrentRemoved, "torrent_removed", "was connected for a torrent that is no longer served",
         "the torrent was removed, or is refused now";
     Shutdown, "shutdown", "was connected when the daemon stopped", "the program was stopped";
+    /// The encryption handshake cannot go on (MSE).
+    EncryptionFailed(MseError), "encryption_failed", "began no encrypted connection: {0}",
+        "a broken or hostile peer, or a port scan";
+    NotEncrypted, "not_encrypted", "did not encrypt its connection",
+        "`--encryption require`, and a client that does not encrypt, or tries plain text first";
+    /// Of those that wait for an exchange of keys.
+    TooManyKeys, "too_many_keys", "encrypted its connection while too many others did",
+        "an attack, or a great crowd; clients that only prefer encryption then try plain text";
 }
 
 impl CloseReason {

@@ -13,7 +13,7 @@ use super::shared::Shared;
 use super::transport::Transport;
 use crate::choker::TermLength;
 use crate::peer::key::PeerKey;
-use crate::peer::session::{Opening, Session};
+use crate::peer::session::{Opening, Phase, Session};
 use crate::timers::{Alarm, Time};
 use crate::torrent::catalogue::Torrent;
 use crate::wire::message::Request;
@@ -184,7 +184,9 @@ impl Connection {
 
     /// Returns true if the peer may be read from now.
     pub(super) fn wants_to_receive(&self) -> bool {
-        self.transport.is_readable() && self.session.wants_bytes()
+        self.transport.is_readable()
+            && self.session.wants_bytes()
+            && !self.transport.is_handshake_waiting()
     }
 
     /// Returns true if the transport can be offered something now.
@@ -192,11 +194,19 @@ impl Connection {
         self.transport.is_writable() && (self.has_control_to_send() || self.has_blocks_to_send())
     }
 
-    /// Returns true if control bytes may go out now: not inside a block that waits for a reader.
+    /// Returns true if control bytes may go out now, not inside a block that waits for a reader, or what
+    /// is left of enciphered bytes.
     pub(super) fn has_control_to_send(&self) -> bool {
         let inside_block =
             self.wait == Wait::Reader && self.session.poll_transmit().partial.is_some();
-        self.session.has_control() && !inside_block
+        let may_follow = !inside_block && !self.transport.is_in_handshake();
+        self.session.has_control() && may_follow || self.has_unsent()
+    }
+
+    /// Returns true if there are enciphered bytes left. Behind an encryption handshake our own follows
+    /// in the same write, once the torrent is loaded.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.transport.has_unsent() && !matches!(self.session.phase(), Phase::Loading(_))
     }
 
     /// Returns true if there are blocks, and no reader works for them.

@@ -86,14 +86,14 @@ impl Connections {
     }
 
     /// Registers a stream, accepted or dialled, and adds and visits the connection that `make` creates
-    /// for it. Returns false if the stream cannot be polled.
+    /// for it. Returns its key; None if the stream cannot be polled.
     pub(super) fn register(
         &mut self,
         shared: &mut Shared,
         registry: &Registry,
         mut stream: TcpStream,
         make: impl FnOnce(PeerKey, TcpStream) -> Connection,
-    ) -> bool {
+    ) -> Option<PeerKey> {
         listener::prepare(&stream, self.slab.len());
         let entry = self.slab.vacant_entry();
         let key = PeerKey {
@@ -103,7 +103,7 @@ impl Connections {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = registry.register(&mut stream, Source::Peer(key).token(), interest) {
             log::warn!("a connection cannot be polled: {error}");
-            return false;
+            return None;
         }
         self.generation = self.generation.wrapping_add(1);
         let connection = make(key, stream);
@@ -111,7 +111,7 @@ impl Connections {
         shared.choker.begun(key, origin, shared.now);
         entry.insert(connection);
         self.visit(key, shared, |_, _| Ok(()));
-        true
+        Some(key)
     }
 
     /// Takes a connection off the list to receive from. Returns true if receiving can wait until it

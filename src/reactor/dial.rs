@@ -1,8 +1,10 @@
-//! Dialling peers: which, when, and which not again for a while.
+//! Dialling peers: which, when, how, and which not again for a while.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
+use crate::config::Encryption;
 use crate::peer::close::CloseReason;
 use crate::timers::Time;
 use crate::wire::message::InfoHash;
@@ -33,9 +35,35 @@ const MAX_BACKOFF_MS: u64 = 60 * 60 * 1000;
 const MAX_BACKOFFS: usize = 16_384;
 
 /// A peer that was dialled: kept until the connection ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Dialled {
     pub(super) info_hash: InfoHash,
     pub(super) address: SocketAddr,
+    pub(super) attempt: Attempt,
+}
+
+/// How a peer is dialled. Most take plain text, and that costs both sides less.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Attempt {
+    /// In plain text.
+    Plain,
+    /// Encrypted, since the peer closed a plain connection without a byte, or since it is required.
+    Encrypted,
+    /// Encrypted with another key: libtorrent before 2.0.13 misunderstands one in 256.
+    EncryptedAgain,
+}
+
+/// How far a dialled connection came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reached {
+    /// Nothing was received.
+    Nothing,
+    /// The encryption handshake was begun.
+    Keys,
+    /// What the bytes are was known.
+    Stream,
+    /// The handshakes were exchanged.
+    Open,
 }
 
 /// An address, for one torrent or for all.
@@ -55,7 +83,10 @@ pub(super) enum BackoffReason {
 /// Peers that are to be dialled.
 #[derive(Default)]
 pub(super) struct Dialer {
+    encryption: Encryption,
     waiting: VecDeque<(InfoHash, SocketAddr)>,
+    /// Those that are dialled once more, in another way.
+    again: VecDeque<Dialled>,
     /// The same as a set, since a tracker may name thousands again and again.
     offered: HashSet<(InfoHash, SocketAddr)>,
     open: HashSet<(InfoHash, SocketAddr)>,
@@ -67,6 +98,14 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
+    /// Nobody is dialled yet.
+    pub(super) fn new(encryption: Encryption) -> Self {
+        Self {
+            encryption,
+            ..Self::default()
+        }
+    }
+
     /// A tracker has named a peer.
     pub(super) fn offer(&mut self, info_hash: InfoHash, peer: SocketAddr) {
         let candidate = (info_hash, peer);
@@ -79,12 +118,14 @@ impl Dialer {
     /// Forgets the peers that wait.
     pub(super) fn forget_waiting(&mut self) {
         self.waiting.clear();
+        self.again.clear();
         self.offered.clear();
     }
 
     /// When to dial the next peer, if any waits.
     pub(super) fn poll_at(&self) -> Option<Time> {
-        let may = !self.waiting.is_empty() && self.has_room();
+        let waits = !self.waiting.is_empty() || !self.again.is_empty();
+        let may = waits && self.has_room();
         may.then_some(self.next_at)
     }
 
@@ -92,9 +133,19 @@ impl Dialer {
         self.connecting < MAX_CONNECTING && self.open.len() < MAX_DIALLED
     }
 
-    /// The peer to dial now. A peer that backs off, or whose torrent has enough connections, is
+    /// The peer to dial once more now.
+    pub(super) fn poll_again(&mut self, now: Time) -> Option<Dialled> {
+        if now < self.next_at || !self.has_room() {
+            return None;
+        }
+        let dialled = self.again.pop_front()?;
+        self.next_at = now.after(DIAL_INTERVAL_MS);
+        Some(dialled)
+    }
+
+    /// The peer to dial now for the first time. A peer that backs off, or whose torrent has enough connections, is
     /// forgotten until a tracker names it again.
-    pub(super) fn poll(&mut self, now: Time) -> Option<(InfoHash, SocketAddr)> {
+    pub(super) fn poll(&mut self, now: Time) -> Option<Dialled> {
         if self.waiting.is_empty() || now < self.next_at || !self.has_room() {
             return None;
         }
@@ -117,7 +168,14 @@ impl Dialer {
             let is_open = self.open.contains(&(info_hash, peer));
             if !backs_off && !is_open && dialled < MAX_DIALLED_PER_TORRENT {
                 self.next_at = now.after(DIAL_INTERVAL_MS);
-                return Some((info_hash, peer));
+                return Some(Dialled {
+                    info_hash,
+                    address: peer,
+                    attempt: match self.encryption {
+                        Encryption::Require => Attempt::Encrypted,
+                        Encryption::Accept | Encryption::Off => Attempt::Plain,
+                    },
+                });
             }
         }
         None
@@ -136,9 +194,20 @@ impl Dialer {
         self.backoffs.remove(&(None, peer.address));
     }
 
-    /// A connection has ended, after the handshakes were exchanged or before (`was_open`).
-    pub(super) fn ended(&mut self, peer: &Dialled, was_open: bool, reason: CloseReason, now: Time) {
-        let Dialled { info_hash, address } = *peer;
+    /// A connection has ended.
+    pub(super) fn ended(
+        &mut self,
+        peer: &Dialled,
+        reached: Reached,
+        reason: CloseReason,
+        now: Time,
+    ) {
+        let Dialled {
+            info_hash,
+            address,
+            attempt,
+        } = *peer;
+        let was_open = reached == Reached::Open;
         assert!(self.open.remove(&(info_hash, address)), "it was dialled");
         let count = self.per_torrent.get_mut(&info_hash);
         let count = count.expect("an open connection is counted");
@@ -148,6 +217,20 @@ impl Dialer {
         }
         if !was_open {
             self.connecting -= 1;
+        }
+        let is_closed = matches!(
+            reason,
+            CloseReason::PeerClosed | CloseReason::SocketError(ErrorKind::ConnectionReset)
+        );
+        let next = match (attempt, reached) {
+            _ if self.encryption == Encryption::Off => None,
+            (Attempt::Plain, Reached::Nothing) => Some(Attempt::Encrypted),
+            (Attempt::Encrypted, Reached::Keys) => Some(Attempt::EncryptedAgain),
+            _ => None,
+        };
+        if let Some(attempt) = next.filter(|_| is_closed && self.again.len() < MAX_WAITING) {
+            self.again.push_back(Dialled { attempt, ..*peer });
+            return;
         }
         let is_lost = matches!(
             reason,

@@ -295,7 +295,8 @@ impl Reactor {
             self.connections
                 .visit(key, &mut self.shared, |connection, _| {
                     let session = &connection.session;
-                    match (session.has_control() || session.has_blocks()) && !is_late {
+                    let has_bytes = session.has_control() || session.has_blocks();
+                    match (has_bytes || connection.has_unsent()) && !is_late {
                         true => Ok(()),
                         false => Err(CloseReason::Shutdown),
                     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mio::Waker;
 
 use crate::disks::{Disk, Disks, Followed};
-use crate::library::catalogue::lookup::{LoadError, Query};
+use crate::library::catalogue::lookup::{LoadError, ObfuscatedQuery, Query};
 use crate::metrics::StorageCounters;
 use crate::peer::key::PeerKey;
 use crate::torrent::catalogue::Torrent;
@@ -33,7 +33,7 @@ const LOAD_FACTOR: u64 = 4;
 /// The torrents that are being loaded.
 pub(super) struct Loads {
     budget: Arc<Budget>,
-    pool: Pool<Disk, LoadOutcome>,
+    pool: Pool<Disk, Finished>,
     disks: Disks,
     /// As many as the pool has jobs. Those that wait are bounded by the connections: each waits for one
     /// torrent at most, and leaves when it closes.
@@ -47,15 +47,24 @@ pub(super) struct LoadOutcome {
     pub(super) result: Result<Option<Arc<Torrent>>, LoadError>,
 }
 
+/// What a loader has done.
+#[derive(Debug)]
+pub(super) enum Finished {
+    /// A torrent is loaded, or cannot be.
+    Load(LoadOutcome),
+    /// The info-hash for which a peer has said another hash.
+    Name(PeerKey, Result<Option<InfoHash>, LoadError>),
+}
+
 /// Reads where the metainfo file of a torrent is, on the disk of the index, and goes on there.
 fn locate(
     query: Query,
     disks: Disks,
     budget: Arc<Budget>,
     on: Result<Disk, QueueFull>,
-) -> Step<Disk, LoadOutcome> {
+) -> Step<Disk, Finished> {
     let info_hash = query.info_hash();
-    let end = move |result| Step::Done(Some(LoadOutcome { info_hash, result }));
+    let end = move |result| Step::Done(Some(Finished::Load(LoadOutcome { info_hash, result })));
     let (on, located) = match attempt(|| Ok((on?, query.locate()?))) {
         Ok((on, Some(located))) => (on, located),
         Ok((_, None)) => return end(Ok(None)),
@@ -231,6 +240,18 @@ impl Loads {
         Ok(())
     }
 
+    /// Has the index read for the torrent that a peer has named by its obfuscated hash.
+    pub(super) fn name(&mut self, peer: PeerKey, query: ObfuscatedQuery) -> Result<(), QueueFull> {
+        let path = query.path().to_path_buf();
+        self.disks.submit(&self.pool, path, move |disk| {
+            let found = attempt(|| {
+                disk?;
+                Ok(query.info_hash()?)
+            });
+            Some(Finished::Name(peer, found))
+        })
+    }
+
     /// Removes a peer that does not wait any longer. The load continues: another may ask soon.
     pub(super) fn leave(&mut self, info_hash: &InfoHash, peer: PeerKey) {
         if let Some(load) = self.pending.get_mut(info_hash) {
@@ -252,16 +273,15 @@ impl Loads {
             .for_each(|load| load.is_stale = true);
     }
 
-    /// Takes the loads that have ended, each with the peers that wait for it.
-    pub(super) fn take_finished(&mut self) -> Vec<(LoadOutcome, PendingLoad)> {
-        let outcomes = self.pool.take_outcomes().into_iter();
-        outcomes
-            .map(|outcome| {
-                let load = self.pending.remove(&outcome.info_hash);
-                let load = load.expect("an entry stays until its only job has ended");
-                (outcome, load)
-            })
-            .collect()
+    /// Takes what has ended.
+    pub(super) fn take_finished(&mut self) -> Vec<Finished> {
+        self.pool.take_outcomes()
+    }
+
+    /// Takes the peers that waited for a load that has ended.
+    pub(super) fn take_pending(&mut self, info_hash: &InfoHash) -> PendingLoad {
+        let load = self.pending.remove(info_hash);
+        load.expect("an entry stays until its only job has ended")
     }
 
     /// Whether something waits for a disk.

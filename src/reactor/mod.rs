@@ -9,8 +9,10 @@ mod announcing;
 mod connection;
 mod connections;
 mod dial;
+mod encryption;
 mod host;
 mod hung;
+mod key_exchanges;
 mod lifecycle;
 mod listener;
 mod loading;
@@ -31,7 +33,7 @@ mod update;
 
 use std::io;
 use std::mem;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -42,13 +44,13 @@ use signal_hook_mio::v1_0::Signals;
 
 use self::connection::{Connection, Wait};
 use self::connections::Connections;
-use self::dial::{BackoffReason, Dialled};
+use self::dial::{Attempt, BackoffReason, Dialer, Dialled};
 pub use self::host::Host;
 use self::hung::HungDisks;
 pub use self::lifecycle::Bound;
 use self::lifecycle::Phase;
 use self::listener::Acceptor;
-use self::loading::{LoadOutcome, PendingLoad};
+use self::loading::{Finished, LoadOutcome, PendingLoad};
 use self::outbox::Gathered;
 use self::reload::Reload;
 use self::report::{Report, StatusService};
@@ -72,7 +74,6 @@ use crate::peer::session::{self, Session};
 use crate::status::server::StatusError;
 use crate::storage::{BadPiece, Completion};
 use crate::timers::Time;
-use crate::wire::message::InfoHash;
 
 /// Events taken from the kernel in one turn. The rest stays with the kernel until the next.
 const EVENTS_PER_TURN: usize = 1024;
@@ -214,6 +215,7 @@ impl Reactor {
         self.accept();
         self.acceptor.refuse_utp();
         self.receive();
+        self.exchange_keys();
         self.collect();
         self.announce();
         self.expire();
@@ -394,6 +396,9 @@ impl Reactor {
         .flatten()
         .min()
         .map(|at| Duration::from_millis(at.since(now).saturating_add(1)))
+        .into_iter()
+        .chain(shared.key_exchanges.timeout())
+        .min()
     }
 
     /// Accepts the connections that wait at the listeners, and closes those beyond the limits: a peer
@@ -410,7 +415,7 @@ impl Reactor {
             let registered = connections.register(shared, registry, stream, |key, stream| {
                 Connection::accepted(key, stream, address, now)
             });
-            shared.counters.accepted += u64::from(registered);
+            shared.counters.accepted += u64::from(registered.is_some());
         };
         self.acceptor.accept(now, admit);
     }
@@ -437,6 +442,25 @@ impl Reactor {
         }
     }
 
+    /// Answers the keys of peers that encrypt their connection, as far as there is time for it.
+    fn exchange_keys(&mut self) {
+        if self.shared.key_exchanges.is_idle() {
+            return;
+        }
+        for key in self.shared.key_exchanges.take_refused() {
+            self.connections
+                .visit(key, &mut self.shared, |_, _| Err(CloseReason::TooManyKeys));
+        }
+        let sent_bytes = self.shared.counters.payload_bytes;
+        self.shared.key_exchanges.earn(self.woke, sent_bytes);
+        while let Some(key) = self.shared.key_exchanges.pop() {
+            let began = Instant::now();
+            self.connections
+                .visit(key, &mut self.shared, Connection::exchange_keys);
+            self.shared.key_exchanges.took(began.elapsed());
+        }
+    }
+
     /// Hands the results of threads to the connections that wait for them.
     fn collect(&mut self) {
         let run_queue = &mut self.connections.run_queue;
@@ -456,8 +480,19 @@ impl Reactor {
             }
             self.finish(completion);
         }
-        for (outcome, load) in self.shared.process.loads.take_finished() {
-            self.finish_load(outcome, &load);
+        for finished in self.shared.process.loads.take_finished() {
+            match finished {
+                Finished::Load(outcome) => {
+                    let load = self.shared.process.loads.take_pending(&outcome.info_hash);
+                    self.finish_load(outcome, &load);
+                }
+                Finished::Name(peer, found) => {
+                    self.connections
+                        .visit(peer, &mut self.shared, |connection, shared| {
+                            connection.torrent_named(found, shared)
+                        });
+                }
+            }
         }
     }
 
@@ -592,12 +627,16 @@ impl Reactor {
             dialer.forget_waiting();
         }
         let now = self.shared.now;
-        while let Some((info_hash, address)) = self.shared.process.dialer.poll(now) {
-            self.dial_one(info_hash, address);
+        let next = |dialer: &mut Dialer| dialer.poll_again(now).or_else(|| dialer.poll(now));
+        while let Some(dialled) = next(&mut self.shared.process.dialer) {
+            self.dial_one(dialled);
         }
     }
 
-    fn dial_one(&mut self, info_hash: InfoHash, address: SocketAddr) {
+    fn dial_one(&mut self, dialled: Dialled) {
+        let Dialled {
+            info_hash, address, ..
+        } = dialled;
         let source = self.shared.process.announcing.source(address.is_ipv6());
         let Some(source) = source else { return };
         let ip = address.ip();
@@ -608,7 +647,6 @@ impl Reactor {
             return;
         }
         self.shared.counters.called += 1;
-        let dialled = Dialled { info_hash, address };
         let stream = match net::connect(source, address) {
             Ok(stream) => stream,
             Err(error) => {
@@ -631,8 +669,11 @@ impl Reactor {
             connection.dialled = Some(Box::new(dialled));
             connection
         });
-        if registered {
+        if let Some(key) = registered {
             shared.process.dialer.started(info_hash, address);
+            if dialled.attempt != Attempt::Plain {
+                connections.visit(key, shared, Connection::begin_encryption);
+            }
         }
     }
 
@@ -807,12 +848,16 @@ impl Reactor {
                     shared.process.announcing.left(&torrent);
                 }
             }
+            if let Some(wire) = connection.transport.wire() {
+                shared.counters.wires.remove(wire);
+            }
+            let reached = connection.reached(was_open);
             if let Some(dialled) = connection.dialled.take() {
                 shared.counters.calls_failed += u64::from(!was_open);
                 shared
                     .process
                     .dialer
-                    .ended(&dialled, was_open, reason, shared.now);
+                    .ended(&dialled, reached, reason, shared.now);
             }
             shared.counters.ended(reason);
             shared.counters.rejected += u64::from(connection.session.take_rejected());

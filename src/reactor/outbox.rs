@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crate::storage::content::Content;
+use crate::sys::copies::Copies;
 use crate::sys::{self, MAX_SLICES, Slice};
 use crate::wire::encoder::PIECE_HEADER_LENGTH;
 
@@ -125,6 +126,20 @@ impl Outbox {
 
     /// Offers the whole batch to a socket in one system call and returns how much it took.
     pub(super) fn write(&self, socket: impl AsFd, control: &[u8]) -> io::Result<usize> {
+        self.lend(control, |slices| sys::writev(socket.as_fd(), slices))
+    }
+
+    /// Has the beginning of the batch copied, at most `most` bytes.
+    pub(super) fn copy<'c>(
+        &self,
+        control: &[u8],
+        copies: &'c mut Copies,
+        most: usize,
+    ) -> io::Result<&'c mut [u8]> {
+        self.lend(control, |slices| copies.fill(slices, most))
+    }
+
+    fn lend<R>(&self, control: &[u8], call: impl FnOnce(&[Slice<'_>]) -> R) -> R {
         let mut slices = [Slice::Bytes(&[]); MAX_SLICES];
         for (slice, part) in slices.iter_mut().zip(&self.parts) {
             *slice = match part {
@@ -142,8 +157,7 @@ impl Outbox {
             };
         }
         let used = slices.get(..self.parts.len());
-        let used = used.expect("parts are pushed only while there is room");
-        sys::writev(socket.as_fd(), used)
+        call(used.expect("parts are pushed only while there is room"))
     }
 }
 

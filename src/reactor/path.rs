@@ -28,6 +28,9 @@ impl Connection {
         if !self.wants_to_receive() {
             return Ok(());
         }
+        if self.transport.is_in_handshake() {
+            return self.receive_handshake(shared);
+        }
         let mut buffer = mem::take(&mut shared.buffer);
         let free = self.session.prepare(&mut buffer);
         let held_bytes = free.start;
@@ -38,10 +41,11 @@ impl Connection {
             Ok(Some(read_bytes)) => {
                 self.queued.has_filled_buffer = read_bytes == RECEIVE_AT_ONCE_BYTES;
                 let received = buffer.get(..held_bytes + read_bytes);
-                self.take(
-                    received.expect("a read fills no more than it is given"),
-                    shared,
-                )
+                let received = received.expect("a read fills no more than it is given");
+                match self.transport.wire() {
+                    Some(_) => self.take(received, shared),
+                    None => self.recognize(received, shared),
+                }
             }
             Ok(None) => Ok(()),
             Err(reason) => Err(reason),
@@ -189,6 +193,9 @@ impl Connection {
         if !self.wants_to_send() {
             return Ok(());
         }
+        if self.transport.is_in_handshake() {
+            return self.flush(shared);
+        }
         loop {
             let mut stage = Stage {
                 key: self.key,
@@ -199,6 +206,7 @@ impl Connection {
             };
             let control = match stage.fill(&self.session, shared, budget_bytes) {
                 Staged::Batch(control) => control,
+                Staged::Nothing if self.has_unsent() => return self.flush(shared),
                 Staged::Nothing => {
                     self.session.nothing_to_write();
                     if self.wait != Wait::Nothing {
@@ -211,15 +219,8 @@ impl Connection {
                     continue;
                 }
             };
-            match self.transport.send(&shared.outbox, control)? {
-                Written::Taken { bytes, is_full } => {
-                    self.account(bytes, is_full, shared);
-                    return Ok(());
-                }
-                Written::Blocked => {
-                    self.session.write_blocked(shared.now);
-                    return Ok(());
-                }
+            let copies = &mut shared.copies;
+            match self.transport.send(&shared.outbox, control, copies)? {
                 // A file was truncated. A batch of one block shows which.
                 Written::Fault => {
                     if budget_bytes == 1 {
@@ -228,7 +229,25 @@ impl Connection {
                     }
                     budget_bytes = 1;
                 }
+                written => {
+                    self.written(&written, shared);
+                    return Ok(());
+                }
             }
+        }
+    }
+
+    /// Sends what is left of enciphered bytes.
+    pub(super) fn flush(&mut self, shared: &mut Shared) -> Result<(), CloseReason> {
+        let written = self.transport.flush(&mut shared.copies)?;
+        self.written(&written, shared);
+        Ok(())
+    }
+
+    fn written(&mut self, written: &Written, shared: &mut Shared) {
+        match *written {
+            Written::Taken { bytes, is_full } => self.account(bytes, is_full, shared),
+            Written::Blocked | Written::Fault => self.session.write_blocked(shared.now),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use fastrand::Rng;
 use mio::{Registry, Waker};
@@ -9,11 +10,13 @@ use mio::{Registry, Waker};
 use super::activity::{ActiveSlot, Activity};
 use super::announcing::Announcing;
 use super::dial::Dialer;
+use super::key_exchanges::KeyExchanges;
 use super::loading::Loads;
 use super::metadata::MetadataLines;
 use super::outbox::{Body, Outbox};
+use super::transport::UNSENT_MAX;
 use crate::choker::Choker;
-use crate::config::{Config, Verify};
+use crate::config::{Config, Encryption, Verify};
 use crate::disks::Disks;
 use crate::library::catalogue::lookup::Library;
 use crate::metrics::Counters;
@@ -23,6 +26,7 @@ use crate::peer::session::Sent;
 use crate::rate::{RateLimiter, UPLOAD_BURST};
 use crate::storage::{Storage, StorageLimits};
 use crate::super_seeding::SuperSeedingMode;
+use crate::sys::copies::Copies;
 use crate::timers::{Alarms, Time, Timeouts};
 use crate::torrent::catalogue::Torrent;
 use crate::wire::decoder::MAX_TAIL;
@@ -45,6 +49,9 @@ pub(super) struct Shared {
     /// Where every socket is read; a connection keeps only the tail of a half-received message.
     pub(super) buffer: Box<[u8]>,
     pub(super) outbox: Outbox,
+    /// Where bytes of mapped files are copied to be enciphered.
+    pub(super) copies: Copies,
+    pub(super) key_exchanges: KeyExchanges,
     /// The parts of the block that is being staged.
     pub(super) bodies: Vec<Body>,
     pub(super) process: Process,
@@ -64,6 +71,7 @@ pub(super) struct Process {
     pub(super) history: History,
     pub(super) identity: PeerId,
     pub(super) super_seeding: SuperSeedingMode,
+    pub(super) encryption: Encryption,
     /// The port that peers learn from our extension handshake.
     pub(super) port: u16,
     pub(super) timeouts: Timeouts,
@@ -74,7 +82,7 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// Those of the sockets to trackers.
+    /// Those of the sockets to trackers, and of memory for copies.
     pub(super) fn new(
         config: &Config,
         registry: &Registry,
@@ -91,6 +99,8 @@ impl Shared {
             random: Rng::new(),
             buffer: vec![0; MAX_TAIL + RECEIVE_AT_ONCE_BYTES].into_boxed_slice(),
             outbox: Outbox::default(),
+            copies: Copies::new(UNSENT_MAX)?,
+            key_exchanges: KeyExchanges::new(Instant::now()),
             bodies: Vec::new(),
             process: Process::new(config, registry, waker, port)?,
         })
@@ -130,12 +140,13 @@ impl Process {
             loads,
             storage,
             announcing,
-            dialer: Dialer::default(),
+            dialer: Dialer::new(config.network.encryption),
             bucket: RateLimiter::new(max_rate, UPLOAD_BURST, Time::default()),
             activity: Activity::default(),
             history: History::default(),
             identity,
             super_seeding: config.limits.super_seeding,
+            encryption: config.network.encryption,
             port,
             timeouts: config.timeouts,
         })

@@ -82,6 +82,8 @@ function render(status) {
     show(state, count(some));
     at(`bar-${state}`).style.width = `${peers ? (100 * some) / peers : 0}%`;
   }
+  show("rc4", count(status.wires.tcp_mse_rc4));
+  show("mse-plaintext", count(status.wires.tcp_mse_plaintext));
   show("torrents", count(status.library.torrents));
   show("active", count(status.library.active));
   show("refused", count(status.library.refused));

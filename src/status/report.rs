@@ -210,6 +210,7 @@ pub fn text(snapshot: &Snapshot) -> String {
          {minutes}\
          peers     {peers} of {peers_max}: {unchoked} in {slots} slots, {waiting} waiting, \
          {choked} idle, {handshaking} in handshake\n\
+         encrypted {rc4} peers by RC4, {mse_plaintext} in the handshake only\n\
          {ended}\
          library   {torrents} torrents, {active} with peers, {refused} refused\n\
          disk      {found}, {queued} reads queued for {readers} readers, 99 % done in {job}, \
@@ -228,6 +229,8 @@ pub fn text(snapshot: &Snapshot) -> String {
         peers = snapshot.peers.sum(),
         peers_max = snapshot.peers_max,
         slots = snapshot.slots,
+        rc4 = counters.wires.rc4,
+        mse_plaintext = counters.wires.mse_plaintext,
         torrents = library.torrents,
         active = snapshot.active_torrents,
         refused = library.refused,

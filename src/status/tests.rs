@@ -2,7 +2,7 @@
 
 use super::report;
 use crate::metrics::trackers::{TrackerFigures, TrackerState, TrackerSums, Trackers};
-use crate::metrics::{LibrarySize, Peers, Phase, PieceCounters, Snapshot, prometheus};
+use crate::metrics::{LibrarySize, Peers, Phase, PieceCounters, Snapshot, Wires, prometheus};
 use crate::wire::message::InfoHash;
 
 /// A snapshot in which every figure differs from the others.
@@ -70,6 +70,12 @@ fn count(snapshot: &mut Snapshot) {
     counters.payload_bytes = 3 << 29;
     counters.blocks = 1005;
     counters.rejected = 1006;
+    counters.keys_exchanged = 1007;
+    counters.wires = Wires {
+        plain: 51,
+        mse_plaintext: 52,
+        rc4: 53,
+    };
     for (number, closed) in counters.closed.iter_mut().enumerate() {
         *closed = 2000 + number as u64;
     }

@@ -29,7 +29,7 @@ const LENGTH_PREFIX: usize = 4;
 /// Why a peer's bytes cannot be decoded. After an error the decoder must not be used again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum DecodeError {
-    /// The handshake does not name the protocol: encrypted, or not BitTorrent at all.
+    /// The handshake does not name the protocol.
     #[error("not a plain BitTorrent handshake")]
     NotBitTorrent,
     /// Longer than [`MAX_MESSAGE_LENGTH`], or than [`MAX_EXTENDED_LENGTH`] where it is kept whole.
@@ -126,8 +126,7 @@ impl Decoder {
         }
     }
 
-    /// An encrypted connection starts with random bytes and its client waits for an answer, so the
-    /// first byte that differs ends it.
+    /// Who begins with something else may wait for an answer, so the first byte that differs ends it.
     fn decode_handshake(&mut self, input: &[u8]) -> Result<Decoded<'static>, DecodeError> {
         if input
             .iter()

@@ -1,8 +1,8 @@
 //! Each client's command line and settings.
 //!
 //! Owns: what makes a client work alone: a directory for its settings, the address to bind, no
-//! search of the network. Encryption, uTP and request sizes stay what its users have, but for
-//! Transmission's uTP. Must not know: how a client is run, when it is done.
+//! search of the network; encryption, where it is required. uTP and request sizes stay what its users have,
+//! but for Transmission's uTP. Must not know: how a client is run, when it is done.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,6 +18,14 @@ fn script(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// What is said to a client that is to encrypt its connections, and else not.
+fn required<'a>(task: &Task, words: &[&'a str]) -> Vec<&'a str> {
+    match task.requires_encryption {
+        true => words.to_vec(),
+        false => Vec::new(),
+    }
+}
+
 /// aria2 leaves when it is complete, since it may not seed.
 pub(crate) fn aria2(task: &Task, source: &str) -> Client {
     let mut command = task.command("aria2c");
@@ -25,7 +33,9 @@ pub(crate) fn aria2(task: &Task, source: &str) -> Client {
         .args(["--no-conf", "--seed-time=0", "--summary-interval=5"])
         .args(["--enable-dht=false", "--enable-dht6=false"])
         .args(["--bt-enable-lpd=false", "--enable-color=false"])
-        .args(["--console-log-level=info", "--interface", CLIENT, "--dir"])
+        .args(["--console-log-level=info", "--interface", CLIENT])
+        .args(required(task, &["--bt-force-encryption=true"]))
+        .arg("--dir")
         .arg(&task.downloads)
         .arg(source);
     Client::new(command)
@@ -37,7 +47,8 @@ pub(crate) fn libtorrent(task: &Task, source: &str) -> Client {
         .arg(script("libtorrent_leech.py"))
         .arg(source)
         .arg(&task.downloads)
-        .args(["--bind", CLIENT]);
+        .args(["--bind", CLIENT])
+        .args(required(task, &["--encrypt"]));
     Client::new(command)
 }
 
@@ -67,11 +78,13 @@ pub(crate) fn libtorrent_over_ipv6(task: &Task) -> Client {
 pub(crate) fn qbittorrent(task: &Task, source: &str) -> Client {
     let config = task.home.join("qBittorrent/config");
     fs::create_dir_all(&config).unwrap();
+    let encryption = required(task, &["Session\\Encryption=1\n"]).concat();
     let settings = format!(
         "[LegalNotice]\nAccepted=true\n\
          [Preferences]\nWebUI\\Enabled=false\n\
          [BitTorrent]\nSession\\DHTEnabled=false\nSession\\LSDEnabled=false\n\
          Session\\InterfaceAddress={CLIENT}\n\
+         {encryption}\
          [Network]\nPortForwardingEnabled=false\n"
     );
     fs::write(config.join("qBittorrent.conf"), settings).unwrap();
@@ -85,17 +98,21 @@ pub(crate) fn qbittorrent(task: &Task, source: &str) -> Client {
 }
 
 /// As a daemon it wants no terminal; it stays when it is complete.
-pub(crate) fn rtorrent(task: &Task) -> Client {
+pub(crate) fn rtorrent(task: &Task, source: &str) -> Client {
+    let words = "allow_incoming,try_outgoing,require,require_RC4";
+    let encryption = format!("protocol.encryption.set = {words}\n");
+    let encryption = required(task, &[&encryption]).concat();
     let settings = format!(
         "system.daemon.set = true\n\
          network.bind_address.set = {CLIENT}\n\
          directory.default.set = {}\n\
          dht.mode.set = disable\n\
+         {encryption}\
          log.open_file = \"log\", \"/dev/stdout\"\n\
          log.add_output = \"info\", \"log\"\n\
          schedule2 = load, 0, 0, ((load.start, \"{}\"))\n",
         task.downloads.display(),
-        task.torrent.display(),
+        source,
     );
     let file = task.home.join("settings");
     fs::write(&file, settings).unwrap();
@@ -111,10 +128,12 @@ pub(crate) fn rtorrent(task: &Task) -> Client {
 ///
 /// Without uTP: where uTP is refused or not answered, version 3.00 connects over TCP and at once
 /// closes, without a byte, then leaves the address alone for a quarter of an hour.
-pub(crate) fn transmission(task: &Task) -> Client {
+pub(crate) fn transmission(task: &Task, source: &str) -> Client {
+    let encryption = required(task, &[", \"encryption\": 2"]).concat();
     let settings = format!(
         "{{\"bind-address-ipv4\": \"{CLIENT}\", \"dht-enabled\": false, \"lpd-enabled\": false,\
-         \"port-forwarding-enabled\": false, \"utp-enabled\": false}}"
+         \"port-forwarding-enabled\": false, \"utp-enabled\": {}{encryption}}}",
+        task.utp
     );
     let config = task.home.join("config");
     fs::create_dir(&config).unwrap();
@@ -125,7 +144,7 @@ pub(crate) fn transmission(task: &Task) -> Client {
         .arg(config)
         .arg("--download-dir")
         .arg(&task.downloads)
-        .arg(&task.torrent);
+        .arg(source);
     Client::without_empty_files(command)
 }
 

@@ -37,6 +37,7 @@ def arguments():
     parser.add_argument("--peer", metavar="HOST:PORT", type=peer, action="append", default=[],
                         help="a peer to connect to; may be repeated")
     parser.add_argument("--bind", metavar="ADDR", help="local address, brackets around IPv6 (default: all)")
+    parser.add_argument("--encrypt", action="store_true", help="connect by RC4 only")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=600)
     return parser.parse_args()
 
@@ -73,6 +74,9 @@ def settings(options):
     else:
         # Any free port: the default may belong to another client of the user.
         chosen["listen_interfaces"] = "0.0.0.0:0,[::]:0"
+    if options.encrypt:
+        chosen["out_enc_policy"] = chosen["in_enc_policy"] = int(libtorrent.enc_policy.forced)
+        chosen["allowed_enc_level"] = int(libtorrent.enc_level.rc4)
     return chosen
 
 

@@ -98,7 +98,13 @@ pub(crate) fn run(test: &str, inside: impl FnOnce(&Path)) {
     let mut copy = Command::new("unshare")
         .args(namespaces)
         .arg(env::current_exe().expect("the path of this binary"))
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            test,
+            "--nocapture",
+            "--test-threads=1",
+            "--include-ignored",
+        ])
         .env(SCENE_VARIABLE, scene.path())
         // The way through this file says nothing about a client.
         .env_remove("RUST_BACKTRACE")

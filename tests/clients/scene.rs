@@ -10,16 +10,19 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::needs;
-use super::sandbox::{CLIENT_DEADLINE, TRACKER, poll_until};
+use super::sandbox::{CLIENT_DEADLINE, TRACKER, announce, poll_until};
 use super::support::torrent::Sample;
 
 /// The seeder's default port, and the tracker's: they have different addresses.
 pub(crate) const PORT: u16 = 6969;
 /// A daemon that does not listen after this has failed to start.
 const START_DEADLINE: Duration = Duration::from_secs(15);
+/// Between two looks at what a client has.
+const MEASURE_EVERY: Duration = Duration::from_millis(5);
 /// What is shown of a log on failure.
 const LOG_TAIL_BYTES: usize = 8 * 1024;
 
@@ -208,6 +211,10 @@ pub(crate) struct Task {
     pub(crate) torrent: PathBuf,
     /// The same as a link, with the tracker.
     pub(crate) magnet: String,
+    /// The client is set to encrypt its connections by RC4 and to take no others.
+    pub(crate) requires_encryption: bool,
+    /// Transmission's uTP is left as it is.
+    pub(crate) utp: bool,
 }
 
 impl Task {
@@ -293,6 +300,63 @@ pub(crate) fn is_whole(task: &Task) -> bool {
     let command = command.arg("verify").arg("--content").arg(&task.downloads);
     let output = command.arg(&task.torrent).output();
     output.expect("hekate runs").status.success()
+}
+
+/// What a client took, since it was started.
+#[derive(Default)]
+pub(crate) struct Times {
+    /// Until its first connection was accepted.
+    pub(crate) contact: Option<Duration>,
+    /// Until the first whole block was sent.
+    pub(crate) first: Option<Duration>,
+    /// Until it had an identical copy.
+    pub(crate) last: Option<Duration>,
+}
+
+/// Runs a client as [`download`] does, and measures it. Fails never.
+pub(crate) fn measure(task: &Task, mut client: Client, original: &Path) -> Times {
+    let began = Instant::now();
+    let mut program = Program::start(&mut client.command, task.home.join("client.log"));
+    let expected = tree(original).expect("the library is readable");
+    let name = original.file_name().expect("a directory with a name");
+    let copy = task.downloads.join(name);
+    let mut times = Times::default();
+    while began.elapsed() < CLIENT_DEADLINE {
+        let metrics = seeder_metrics();
+        let grows = |name: &str| {
+            let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+            value.is_some_and(|value| value.trim() != "0")
+        };
+        if times.contact.is_none() && grows("hekate_connections_total ") {
+            times.contact = Some(began.elapsed());
+        }
+        if times.first.is_none() && grows("hekate_blocks_total ") {
+            times.first = Some(began.elapsed());
+        }
+        if times.first.is_some() && same(&copy, &expected, client.makes_empty_files) {
+            times.last = Some(began.elapsed());
+            break;
+        }
+        thread::sleep(MEASURE_EVERY);
+    }
+    if times.last.is_none() {
+        announce(&program.report());
+    }
+    times
+}
+
+/// The seeder's figures; empty when it does not answer.
+fn seeder_metrics() -> String {
+    let exchange = || -> io::Result<String> {
+        let mut stream = TcpStream::connect("127.0.0.1:6970")?;
+        stream.set_read_timeout(Some(START_DEADLINE))?;
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    exchange().unwrap_or_default()
 }
 
 /// The magnet link of BEP 9 with the tracker.

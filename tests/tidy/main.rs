@@ -32,6 +32,7 @@ struct ImportRule {
 const PURE: &[&str] = &[
     "src/bencode.rs",
     "src/wire/",
+    "src/mse/",
     "src/peer/",
     "src/timers.rs",
     "src/choker.rs",
@@ -140,6 +141,14 @@ const IMPORTS: &[ImportRule] = &[
         ),
     },
     ImportRule {
+        files: &["src/mse/"],
+        except: &[],
+        forbidden: &["crate", "hekate"],
+        allowed: &["crate::mse", "crate::wire::message::InfoHash"],
+        reason: "the handshake of encrypted connections takes bytes, and knows no other protocol",
+        bad: ("src/mse/receiving.rs", "//! .\nuse crate::peer::session;"),
+    },
+    ImportRule {
         files: &["src/sys.rs", "src/sys/"],
         except: &[],
         forbidden: &["crate", "hekate"],
@@ -201,6 +210,7 @@ const IMPORTS: &[ImportRule] = &[
         forbidden: &["crate", "hekate"],
         allowed: &[
             "crate::peer",
+            "crate::mse::MseError",
             "crate::wire",
             "crate::timers",
             "crate::torrent::layout",

@@ -47,6 +47,9 @@ complete -c hekate-swarm -n "__fish_hekate_swarm_using_subcommand load" -l pipel
 complete -c hekate-swarm -n "__fish_hekate_swarm_using_subcommand load" -l refill -d 'Blocks that must arrive before as many more are requested; 1 requests whenever something was read, as clients do' -r
 complete -c hekate-swarm -n "__fish_hekate_swarm_using_subcommand load" -l block -d 'Length of a block in bytes' -r
 complete -c hekate-swarm -n "__fish_hekate_swarm_using_subcommand load" -l zipf -d 'Exponent of the popularity of torrents (Zipf\'s law); 0 makes all equally popular' -r
+complete -c hekate-swarm -n "__fish_hekate_swarm_using_subcommand load" -l encryption -d 'How leechers encrypt their connections (MSE)' -r -f -a "none\t'Not at all'
+both\t'By an encrypted handshake, on which plain text follows if the seeder selects that'
+rc4\t'By RC4'"
 complete -c hekate-swarm -n "__fish_hekate_swarm_using_subcommand load" -l stalled-buffer -d 'Receive buffer in bytes of each leecher that stops reading, so that the kernel\'s memory is on the seeder\'s side; by default the kernel adapts it' -r
 complete -c hekate-swarm -n "__fish_hekate_swarm_using_subcommand load" -l verify -d 'Share of the blocks to compare with the content, 0 to 1' -r
 complete -c hekate-swarm -n "__fish_hekate_swarm_using_subcommand load" -l content -d 'Directory of the content; without it whole pieces are compared with their hashes' -r -F

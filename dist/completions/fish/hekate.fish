@@ -40,6 +40,7 @@ complete -c hekate -n "__fish_hekate_using_subcommand seed" -l content -d 'Direc
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l verify -d 'How content is checked before it is served: by its size, or (lazy) also by hashing each piece before it is first served and after its file changes [default: size]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s p -l port -d 'Port to listen on; 0 lets the system choose one, which the log shows [default: 6969]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l bind -d 'Address to listen on; may be given more than once [default: every address]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l encryption -d 'Encrypted connections (MSE): accept those of peers that want it, require it of all, with RC4, or off [default: accept]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s N -l max-unchoked -d 'Upload slots: how many peers are served at the same time; auto means as few as fill the line [default: auto]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l max-peers -d 'Maximum number of connected peers; file descriptors may limit it further [default: as memory and descriptors allow]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l max-peers-per-ip -d 'Maximum number of connected peers per IP address [default: no limit]' -r

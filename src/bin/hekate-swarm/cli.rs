@@ -35,6 +35,17 @@ pub(crate) enum Order {
     Sequential,
 }
 
+/// How leechers encrypt their connections (MSE).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Encrypt {
+    /// Not at all.
+    None,
+    /// By an encrypted handshake, on which plain text follows if the seeder selects that.
+    Both,
+    /// By RC4.
+    Rc4,
+}
+
 /// Options of `load`.
 #[derive(Args, Debug)]
 pub(crate) struct Load {
@@ -96,6 +107,9 @@ pub(crate) struct Load {
     /// Do not offer the fast extension (BEP 6).
     #[arg(long)]
     pub(crate) no_fast: bool,
+    /// How leechers encrypt their connections (MSE).
+    #[arg(long, value_enum, default_value_t = Encrypt::None)]
+    pub(crate) encryption: Encrypt,
     /// Receive buffer in bytes of each leecher that stops reading, so that the kernel's memory is on
     /// the seeder's side; by default the kernel adapts it.
     #[arg(long)]

@@ -24,6 +24,7 @@ mod address;
 mod cli;
 mod connection;
 mod crowd;
+mod encryption;
 mod framing;
 mod leecher;
 mod library;

@@ -13,12 +13,12 @@ fn peer(number: u16) -> SocketAddr {
 }
 
 /// Dials all peers that may be dialled within this time.
-fn dial(dialer: &mut Dialer, from: Time, ms: u64) -> Vec<(InfoHash, SocketAddr)> {
+fn dial(dialer: &mut Dialer, from: Time, ms: u64) -> Vec<Dialled> {
     let mut dialled = Vec::new();
     for at in 0..ms {
-        while let Some((info_hash, peer)) = dialer.poll(from.after(at)) {
-            dialer.started(info_hash, peer);
-            dialled.push((info_hash, peer));
+        while let Some(peer) = dialer.poll(from.after(at)) {
+            dialer.started(peer.info_hash, peer.address);
+            dialled.push(peer);
         }
     }
     dialled
@@ -64,7 +64,8 @@ fn an_unreachable_address_backs_off_for_all_torrents_twice_as_long_each_time() {
         assert_eq!(dialer.poll(now), None);
         now = now.after(1);
         dialer.offer(hash(2), peer(1));
-        assert_eq!(dialer.poll(now), Some((hash(2), peer(1))));
+        let dialled = dialer.poll(now).unwrap();
+        assert_eq!((dialled.info_hash, dialled.address), (hash(2), peer(1)));
     }
 }
 
@@ -115,4 +116,52 @@ fn when_all_back_offs_are_used_they_are_walked_once_for_each_connection() {
     assert_eq!(dialer.poll_at(), Some(Time(1 + DIAL_INTERVAL_MS)));
     assert_eq!(dialer.poll(Time(DIAL_INTERVAL_MS)), None);
     assert!(dialer.poll(Time(MAX_BACKOFF_MS)).is_some());
+}
+
+/// Dials a peer; each connection ends for the next reason. Returns how it was dialled each time.
+fn attempts(dialer: &mut Dialer, ends: &[(Reached, CloseReason)]) -> Vec<Attempt> {
+    dialer.offer(hash(1), peer(1));
+    let mut now = Time(0);
+    let mut attempts = Vec::new();
+    for (reached, reason) in ends {
+        now = now.after(DIAL_INTERVAL_MS);
+        let Some(dialled) = dialer.poll_again(now).or_else(|| dialer.poll(now)) else {
+            break;
+        };
+        dialer.started(dialled.info_hash, dialled.address);
+        attempts.push(dialled.attempt);
+        dialer.ended(&dialled, *reached, *reason, now);
+    }
+    assert_eq!(dialer.connecting, 0);
+    attempts
+}
+
+#[test]
+fn a_peer_that_closes_without_a_byte_is_dialled_again_encrypted() {
+    let closed = CloseReason::PeerClosed;
+    let reset = CloseReason::SocketError(ErrorKind::ConnectionReset);
+    let silent = [(Reached::Nothing, closed); 5];
+    let both = [Attempt::Plain, Attempt::Encrypted];
+    assert_eq!(attempts(&mut Dialer::default(), &silent), both);
+    let unlucky = [(Reached::Nothing, reset), (Reached::Keys, reset)];
+    let ends = [unlucky.as_slice(), &[(Reached::Keys, closed); 3]].concat();
+    let all = [Attempt::Plain, Attempt::Encrypted, Attempt::EncryptedAgain];
+    assert_eq!(attempts(&mut Dialer::default(), &ends), all);
+    for end in [
+        (Reached::Stream, closed),
+        (Reached::Nothing, CloseReason::HandshakeTimeout),
+        (
+            Reached::Nothing,
+            CloseReason::SocketError(ErrorKind::ConnectionRefused),
+        ),
+    ] {
+        assert_eq!(
+            attempts(&mut Dialer::default(), &[end; 3]),
+            [Attempt::Plain]
+        );
+    }
+    let required = attempts(&mut Dialer::new(Encryption::Require), &silent);
+    assert_eq!(required, [Attempt::Encrypted]);
+    let off = attempts(&mut Dialer::new(Encryption::Off), &silent);
+    assert_eq!(off, [Attempt::Plain]);
 }

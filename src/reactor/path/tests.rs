@@ -18,7 +18,7 @@ use crate::library::index::Index;
 use crate::library::scan::build::{self, Plan, Progress};
 use crate::peer::key::PeerKey;
 use crate::peer::session::{Phase, Upload};
-use crate::reactor::loading::{LoadOutcome, PendingLoad};
+use crate::reactor::loading::{Finished, LoadOutcome, PendingLoad};
 use crate::timers::Time;
 use crate::torrent::id::TorrentId;
 use crate::wire::handshake::PROTOCOL;
@@ -96,7 +96,11 @@ impl Rig {
         self.poll.poll(&mut events, Some(DEADLINE)).unwrap();
         let mut finished = self.shared.process.loads.take_finished();
         assert_eq!(finished.len(), 1);
-        finished.remove(0)
+        let Finished::Load(outcome) = finished.remove(0) else {
+            panic!("a load has ended");
+        };
+        let pending = self.shared.process.loads.take_pending(&outcome.info_hash);
+        (outcome, pending)
     }
 
     fn library_path(&self, name: &str) -> PathBuf {

@@ -127,6 +127,7 @@ fn options_json(options: &Load, torrents: usize) -> Value {
         "torrents": torrents,
         "zipf": options.zipf,
         "fast": !options.no_fast,
+        "encryption": format!("{:?}", options.encryption).to_lowercase(),
         "verify": options.verify,
         "seconds": options.seconds,
         "warm_up": options.warm_up,

@@ -105,7 +105,8 @@ impl Swarm<'_> {
         );
         let leecher = Leecher::new(plan, picker, self.now_us());
         let buffer = options.stalled_buffer.filter(|_| class == Class::Stalled);
-        let mut connection = Connection::new(open(options, number, buffer)?, leecher);
+        let mut connection =
+            Connection::new(open(options, number, buffer)?, leecher, options.encryption);
         if class == Class::Slow {
             connection.allowance_bytes = 0;
         }
