@@ -14,8 +14,8 @@ use crate::cli::library as arguments;
 use crate::config::{Config, StatusAddress};
 use crate::library::catalogue::live::Settings;
 use crate::library::catalogue::refresh;
-use crate::library::index::Index;
 use crate::library::index::format::TrackerListNo;
+use crate::library::index::{Counts, Index};
 use crate::library::scan::build::{self, Plan, Progress};
 use crate::library::scan::parallel;
 use crate::library::verify::report::{self, Sums};
@@ -167,14 +167,8 @@ pub fn list(config: &Config) -> Result<(), String> {
     for refusal in &refusals {
         write(&format!("refused: {refusal}\n"))?;
     }
-    let refused = match config.library.index {
-        Some(_) => index.counts().refused,
-        None => refusals.len() as u64,
-    };
-    write(&format!(
-        "{} valid, {refused} refused\n",
-        index.counts().served
-    ))
+    let Counts { served, refused } = index.counts();
+    write(&format!("{served} valid, {refused} refused\n"))
 }
 
 /// Prints the status of a running daemon.

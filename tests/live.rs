@@ -263,7 +263,9 @@ fn a_duplicate_is_served_when_the_served_file_is_removed() {
     let first = fixture.torrent("lib/a", 1);
     let second = fixture.torrent("lib/b", 1);
     let mut daemon = fixture.seed();
-    daemon.wait_for_line("the same info-hash as ");
+    // It is one torrent, and nothing is refused.
+    daemon.wait_for_line("serving 1 torrents");
+    daemon.wait_for_line("; 0 refused");
     fs::remove_file(&first.metainfo_path).unwrap();
     daemon.wait_for_line("1 torrents added, 1 removed: 1 now");
     expect(&daemon, &second, true);

@@ -59,9 +59,6 @@ pub enum RefusalReason {
     /// The content is missing or wrong.
     #[error(transparent)]
     Content(#[from] ContentError),
-    /// The torrent is served from another file. The trackers of both are told.
-    #[error("the same info-hash as {}, from which it is served", Printable::path(.0))]
-    Duplicate(PathBuf),
 }
 
 impl RefusalReason {

@@ -229,7 +229,7 @@ impl Contents {
             return Ok(());
         };
         let before = self.file(&path)?;
-        let mut inspection = match self.inspect(file, examined) {
+        let inspection = match self.inspect(file, examined) {
             Inspected::File(inspection) if !self.is_foreign(&path, &inspection)? => inspection,
             Inspected::File(_) | Inspected::Absent => {
                 return self.set(path, before, None, None, examined);
@@ -256,9 +256,9 @@ impl Contents {
         }
         let mut added = None;
         if inspection.facts.state == State::Served {
-            match self.serving_file(&inspection.facts.info_hash, Some(&path))? {
-                Some(first) => inspection.refusal = duplicate(file, &first),
-                None => added = Some(self.added(&path, &inspection)?),
+            let info_hash = &inspection.facts.info_hash;
+            if self.serving_file(info_hash, Some(&path))?.is_none() {
+                added = Some(self.added(&path, &inspection)?);
             }
         }
         let after = FileState {
@@ -465,9 +465,8 @@ impl Contents {
         });
         if let Some(file) = &after {
             self.link(&path, file);
-            match file.id {
-                Some(_) => self.counts.served += 1,
-                None => self.counts.refused += 1,
+            if let Some(number) = self.counts.of(file.facts.state, file.id.is_some()) {
+                *number += 1;
             }
         }
         let (file, epoch) = (after, self.epoch);
@@ -498,14 +497,12 @@ impl Contents {
                 self.by_hash.remove(info_hash);
             }
         }
+        if let Some(id) = file.id {
+            self.ids.remove(&id);
+        }
         // The counts of an index are not trusted, and of a refused directory they have one too many.
-        let counts = &mut self.counts;
-        match file.id {
-            Some(id) => {
-                self.ids.remove(&id);
-                counts.served = counts.served.saturating_sub(1);
-            }
-            None => counts.refused = counts.refused.saturating_sub(1),
+        if let Some(number) = self.counts.of(file.facts.state, file.id.is_some()) {
+            *number = number.saturating_sub(1);
         }
     }
 
@@ -593,12 +590,6 @@ impl Contents {
         }
         Ok(())
     }
-}
-
-/// The refusal of a duplicate; `None` when both paths lead to one file.
-fn duplicate(path: &Path, first: &Path) -> Option<RefusalReason> {
-    let is_one_file = path.canonicalize().ok() == first.canonicalize().ok();
-    (!is_one_file).then(|| RefusalReason::Duplicate(first.to_path_buf()))
 }
 
 fn is_absence(error: &io::Error) -> bool {

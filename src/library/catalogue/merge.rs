@@ -100,10 +100,10 @@ impl Merging<'_> {
         if let Some(entry) = path.and_then(|path| self.overlay.get(path)) {
             // The overlay is in force. The id of the record, if there is one, is not used.
             if let Some(file) = &entry.file {
-                *tally(&mut self.counts, file.id.is_some()) += 1;
+                count(&mut self.counts, file.facts.state, file.id.is_some());
             }
             if let Some(entry) = new {
-                *tally(&mut self.counts, entry.is_served()) -= 1;
+                discount(&mut self.counts, &entry);
                 self.push_new_id();
             }
             return Ok(());
@@ -163,8 +163,8 @@ impl Merging<'_> {
 
     /// Makes the overlay say whether a torrent is served from this file, against the index.
     fn lay_over(&mut self, entry: Entry, id: Option<TorrentId>) {
-        *tally(&mut self.counts, entry.is_served()) -= 1;
-        *tally(&mut self.counts, id.is_some()) += 1;
+        discount(&mut self.counts, &entry);
+        count(&mut self.counts, entry.facts.state, id.is_some());
         if id.is_some() {
             self.served_by_overlay.insert(entry.facts.info_hash);
         }
@@ -214,10 +214,16 @@ impl Merging<'_> {
     }
 }
 
-fn tally(counts: &mut Counts, served: bool) -> &mut u64 {
-    match served {
-        true => &mut counts.served,
-        false => &mut counts.refused,
+fn count(counts: &mut Counts, state: State, is_served: bool) {
+    if let Some(number) = counts.of(state, is_served) {
+        *number += 1;
+    }
+}
+
+/// The counts of an index are not trusted.
+fn discount(counts: &mut Counts, entry: &Entry) {
+    if let Some(number) = counts.of(entry.facts.state, entry.is_served()) {
+        *number = number.saturating_sub(1);
     }
 }
 

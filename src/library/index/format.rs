@@ -451,6 +451,15 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// The number that a metainfo file counts in. `None` for one whose torrent is served from another file.
+    pub fn of(&mut self, state: State, is_served: bool) -> Option<&mut u64> {
+        match state {
+            _ if is_served => Some(&mut self.served),
+            State::Served => None,
+            State::Withdrawn | State::Unusable => Some(&mut self.refused),
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         [self.served, self.refused].map(u64::to_le_bytes).concat()
     }

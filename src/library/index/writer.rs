@@ -265,7 +265,7 @@ impl Writer {
         }
         let counts = Counts {
             served: written.served,
-            refused: refused + u64::from(self.records) - written.served,
+            refused: refused + u64::from(self.records) - self.served,
         };
         streams.write(Part::Counts, &counts.encode())?;
         streams.write(Part::Origin, &encode_origin(origin))?;
@@ -408,6 +408,7 @@ impl Tables {
             let is_served = Record::decode(&raw).facts.state == State::Served;
             written.served += u64::from(is_served);
         }
+        let refused = u64::from(records).saturating_sub(written.served);
         let mut prefixes = Vec::new();
         find_torrents(file, records, &mut written, |(info_hash, _)| {
             prefixes.push(format::prefix(&info_hash));
@@ -419,10 +420,7 @@ impl Tables {
         Ok(Tables {
             prefixes,
             duplicates,
-            counts: Counts {
-                served,
-                refused: u64::from(records).saturating_sub(served),
-            },
+            counts: Counts { served, refused },
         })
     }
 }

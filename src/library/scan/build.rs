@@ -18,7 +18,7 @@ use super::merge_walk::{MergeWalk, Work};
 use super::parallel;
 use super::probe::Probed;
 use super::walk::{Batch, Starts, Step, resolved};
-use crate::library::index::format::{Facts, RecordNo, State, TrackerListNo};
+use crate::library::index::format::{Facts, State, TrackerListNo};
 use crate::library::index::writer::{self, NewRecord, Origin, Writer};
 use crate::library::index::{Entry, Index, IndexError, MetainfoPath};
 use crate::torrent::catalogue::{Refusal, RefusalReason};
@@ -131,11 +131,7 @@ pub fn build(
             Err(error) => return Err(BuildError::Content(path.clone(), error)),
         },
     };
-    let search = Search {
-        content,
-        starts,
-        probed: &Probed::default(),
-    };
+    let search = Search { content, starts };
     let into = Destination::File(&plan.target);
     write(plan, into, None, search, progress, refuse)
 }
@@ -185,16 +181,14 @@ fn refresh_into(
     let search = Search {
         content: ContentRoot::new(plan.content.as_deref().map(resolved)),
         starts: Starts::patient(&plan.inputs, probed),
-        probed,
     };
     write(plan, into, previous, search, progress, refuse)
 }
 
 /// Where metainfo files and content are looked for.
-struct Search<'a> {
+struct Search {
     content: ContentRoot,
     starts: Starts,
-    probed: &'a Probed,
 }
 
 /// Where an index is written.
@@ -261,14 +255,13 @@ fn write(
     plan: &Plan,
     into: Destination<'_>,
     previous: Option<Previous<'_>>,
-    search: Search<'_>,
+    search: Search,
     progress: &Progress,
     mut refuse: impl FnMut(Refusal),
 ) -> Result<Summary, BuildError> {
     let Search {
         content,
         mut starts,
-        probed,
     } = search;
     let Some(root) = starts.common_directory() else {
         return Err(BuildError::Nothing(starts.refusals.pop()));
@@ -326,45 +319,7 @@ fn write(
     let written = output.writer.finish(&origin, output.lost).map_err(failed)?;
     summary.torrents = written.torrents.into();
     summary.bytes = written.bytes;
-    let quiet = previous.filter(|previous| previous.quiet);
-    summary.refused += refuse_duplicates(into, quiet, probed, &written.duplicates, refuse)?;
     Ok(summary)
-}
-
-/// Refuses torrents that exist twice, but for those that `quiet` knows as duplicates. Returns the number
-/// of both.
-fn refuse_duplicates(
-    into: Destination<'_>,
-    quiet: Option<Previous<'_>>,
-    probed: &Probed,
-    duplicates: &[(RecordNo, RecordNo)],
-    mut refuse: impl FnMut(Refusal),
-) -> Result<u64, BuildError> {
-    if duplicates.is_empty() {
-        return Ok(0);
-    }
-    let index = into.open()?;
-    let mut count = 0;
-    for &(later, first) in duplicates {
-        let later = index.record(later)?.path;
-        let path = later.to_path_buf();
-        let first = index.record(first)?.path.to_path_buf();
-        if probed.is_below_hung(&path) || probed.is_below_hung(&first) {
-            // It was refused before, if it had to be.
-            count += 1;
-            continue;
-        }
-        // Directories that overlap lead to one file twice, which is no second torrent.
-        if path.canonicalize().ok() != first.canonicalize().ok() {
-            count += 1;
-            let known = quiet.and_then(|previous| previous.index.at(&later).ok().flatten());
-            if known.is_none_or(|entry| !entry.duplicate) {
-                let reason = RefusalReason::Duplicate(first);
-                refuse(Refusal { path, reason });
-            }
-        }
-    }
-    Ok(count)
 }
 
 /// Writes files in the order in which they are found.

@@ -458,7 +458,7 @@ fn a_duplicate_that_comes_while_an_index_is_made_leaves_one_that_serves() {
         contents.counts,
         Counts {
             served: 1,
-            refused: 1
+            refused: 0
         }
     );
 }
@@ -489,7 +489,7 @@ fn a_torrent_that_moves_while_an_index_is_made_has_one_id() {
         contents.counts,
         Counts {
             served: 1,
-            refused: 1
+            refused: 0
         }
     );
 }

@@ -203,12 +203,22 @@ fn every_damaged_byte_is_an_error_and_no_path_leaves_the_root() {
     made_up(&target, 12);
     let whole = fs::read(&target).unwrap();
     let used = 8 + 4 + 14 * 36 + 20;
+    let origin = Index::open(&target).unwrap().header().section(Part::Origin);
+    let origin = origin.offset..origin.offset + origin.length;
     let file = File::options().write(true).open(&target).unwrap();
     for at in (0..used).chain(4096..whole.len()) {
         for change in [1, 0x80] {
             file.write_all_at(&[whole[at] ^ change], at as u64).unwrap();
             match Index::open(&target) {
-                Err(error) => assert!(!matches!(error.fault, Fault::Unreadable(_)), "{error}"),
+                // Nothing else keeps it from being served, and the error says which it is.
+                Err(error) if at < used => match error.fault {
+                    Fault::NotAnIndex | Fault::Version(..) => assert!(at < 12, "{error}"),
+                    fault => assert!(matches!(fault, Fault::Damaged("header")), "{fault}"),
+                },
+                Err(error) => {
+                    assert!(origin.contains(&(at as u64)), "{at}: {error}");
+                    assert!(matches!(error.fault, Fault::Damaged("origin")), "{error}");
+                }
                 Ok(index) => {
                     let error = index.check().unwrap_err();
                     assert!(matches!(error.fault, Fault::Damaged(_)), "{error}");
