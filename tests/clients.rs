@@ -293,12 +293,12 @@ fn prove(scene: &Path, seeder_address: IpAddr, client: impl FnOnce(&Task) -> Cli
 
 /// A test for each line: its name, what it needs, and the client's command.
 macro_rules! called {
-    ($($name:ident [$($need:expr),*] $command:expr;)*) => {
+    ($($name:ident [$($need:expr),*] $requires_encryption:literal, $command:expr;)*) => {
         $(
             #[test]
             fn $name() {
                 if needs::are_met(stringify!($name), &[$($need),*]) {
-                    sandbox::run(stringify!($name), |scene| prove_called(scene, $command));
+                    sandbox::run(stringify!($name), |scene| prove_called(scene, $requires_encryption, $command));
                 }
             }
         )*
@@ -306,14 +306,20 @@ macro_rules! called {
 }
 
 called! {
-    aria2_is_called [Program("aria2c")] |task| aria2(task, &task.torrent());
-    libtorrent_is_called [PythonLibtorrent] |task| libtorrent(task, &task.torrent());
+    aria2_is_called [Program("aria2c")] false, |task| aria2(task, &task.torrent());
+    aria2_is_called_encrypted [Program("aria2c")] true, |task| aria2(task, &task.torrent());
+    libtorrent_is_called [PythonLibtorrent] false, |task| libtorrent(task, &task.torrent());
+    libtorrent_is_called_encrypted [PythonLibtorrent] true, |task| libtorrent(task, &task.torrent());
 }
 
 /// One proof that a client is called which cannot call: it comes first, and the seeder then tells
-/// the tracker a port where nobody listens.
-fn prove_called(scene: &Path, client: impl FnOnce(&Task) -> Client) {
+/// the tracker a port where nobody listens. If it requires encryption, it closes the first call.
+fn prove_called(scene: &Path, requires_encryption: bool, client: impl FnOnce(&Task) -> Client) {
     let (library, sample, task) = lay_out(scene, &whole_torrent());
+    let task = Task {
+        requires_encryption,
+        ..task
+    };
     let mut tracker = Tracker::start(&sample, scene);
     tracker.takes(&sample);
     std::thread::scope(|threads| {
