@@ -11,7 +11,7 @@ use std::time::Duration;
 use socket2::{SockAddr, Socket, Type};
 
 use crate::cli::library as arguments;
-use crate::config::{Config, StatusAddress};
+use crate::config::{Config, LibraryConfig, StatusAddress, settings};
 use crate::library::catalogue::live::Settings;
 use crate::library::catalogue::refresh;
 use crate::library::index::format::TrackerListNo;
@@ -21,6 +21,7 @@ use crate::library::scan::parallel;
 use crate::library::verify::report::{self, Sums};
 use crate::library::verify::{self, Subject};
 use crate::progress::{self, Expected};
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::printable::{Printable, Visible};
 
 /// Time-out of the daemon, which answers within a turn of its loop.
@@ -32,8 +33,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// One line that says why there is no index.
 pub fn index(arguments: arguments::Index) -> Result<(), String> {
     let plan = Plan {
+        content: content(&arguments.content, &arguments.inputs)?,
         inputs: arguments.inputs,
-        content: arguments.content,
         target: arguments.output,
         threads: parallel::cores(),
     };
@@ -78,20 +79,26 @@ pub fn verify(arguments: &arguments::Verify) -> Result<bool, String> {
     let progress = Progress::default();
     let mut sums = Sums::default();
     let mut printed = Ok(());
-    let content = arguments.content.as_deref();
+    let content = content(&arguments.content, &arguments.inputs)?;
     let run = progress::show(&progress, expected, || {
-        verify::verify(&subject, content, parallel::cores(), &progress, |finding| {
-            sums.add(&finding);
-            let lines = match arguments.json {
-                true => report::json(&finding),
-                false => report::text(&finding),
-            };
-            printed = print(&lines);
-            match printed.is_ok() {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
-            }
-        })
+        verify::verify(
+            &subject,
+            &content,
+            parallel::cores(),
+            &progress,
+            |finding| {
+                sums.add(&finding);
+                let lines = match arguments.json {
+                    true => report::json(&finding),
+                    false => report::text(&finding),
+                };
+                printed = print(&lines);
+                match printed.is_ok() {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                }
+            },
+        )
     });
     run.map_err(|error| error.to_string())?;
     printed?;
@@ -103,6 +110,27 @@ pub fn verify(arguments: &arguments::Verify) -> Result<bool, String> {
         return Err("no torrents to verify".to_owned());
     }
     Ok(sums.is_good())
+}
+
+/// Where content lies for torrent files in these directories.
+fn content(
+    arguments: &arguments::Content,
+    inputs: &[PathBuf],
+) -> Result<ContentDirectories, String> {
+    let mut config = LibraryConfig {
+        dirs: inputs
+            .iter()
+            .filter(|input| input.is_dir())
+            .cloned()
+            .collect(),
+        content: arguments.content.clone(),
+        content_roots: arguments.content_root.clone(),
+        without_subfolder: arguments.no_subfolder,
+        ..LibraryConfig::default()
+    };
+    config.content_for = settings::pairs_of(&arguments.content_for, Path::new(""))
+        .map_err(|error| format!("--content-for {error}"))?;
+    Ok(ContentDirectories::from(&config))
 }
 
 /// Opens an index, with another root if there is one.

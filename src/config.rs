@@ -18,6 +18,7 @@ use crate::library::catalogue::live::{Settings, Source};
 use crate::library::catalogue::refresh;
 use crate::super_seeding::SuperSeedingMode;
 use crate::timers::Timeouts;
+use crate::torrent::content_directories::{ContentDirectories, Named};
 use crate::tracker::access::Access;
 use crate::tracker::peers::DialledTorrents;
 use crate::tracker::shard::Shard;
@@ -166,9 +167,15 @@ pub struct LibraryConfig {
     pub state_dir: Option<PathBuf>,
     /// Seconds between two scans of the whole library; `None` means never.
     pub rescan_s: Option<u64>,
-    /// The directory that holds the content; `None` means beside each torrent file, or as recorded in
-    /// the index.
-    pub content: Option<PathBuf>,
+    /// The directories that hold the content, in the order in which they are searched; none means beside each
+    /// torrent file, or as recorded in the index.
+    pub content: Vec<PathBuf>,
+    /// Directories of torrent files whose content lies below another one, with that.
+    pub content_for: Vec<(PathBuf, PathBuf)>,
+    /// Whether content is looked for also without the directory that has the torrent's name.
+    pub without_subfolder: bool,
+    /// Further directories that links in the library may lead to.
+    pub content_roots: Vec<PathBuf>,
     /// How content is checked before it is served.
     pub verify: Verify,
 }
@@ -181,7 +188,10 @@ impl Default for LibraryConfig {
             root: None,
             state_dir: None,
             rescan_s: Some(DEFAULT_RESCAN_S),
-            content: None,
+            content: Vec::new(),
+            content_for: Vec::new(),
+            without_subfolder: false,
+            content_roots: Vec::new(),
             verify: Verify::Size,
         }
     }
@@ -210,18 +220,14 @@ impl LibraryConfig {
 
 impl From<&LibraryConfig> for Settings {
     fn from(config: &LibraryConfig) -> Self {
-        let content = config.content.clone();
+        let content = ContentDirectories::from(config);
         let source = match &config.index {
             Some(index) => Source::Given {
                 index: index.clone(),
                 root: config.root.clone(),
             },
             None => Source::Inputs {
-                state: refresh::state_path(
-                    &config.state_directory(),
-                    &config.dirs,
-                    content.as_deref(),
-                ),
+                state: refresh::state_path(&config.state_directory(), &config.dirs, &content),
                 inputs: config.dirs.clone(),
             },
         };
@@ -230,6 +236,33 @@ impl From<&LibraryConfig> for Settings {
             content,
             rescan: config.rescan_s.map(Duration::from_secs),
         }
+    }
+}
+
+impl From<&LibraryConfig> for ContentDirectories {
+    fn from(config: &LibraryConfig) -> Self {
+        let below = config.content_for.iter().map(|(_, content)| content);
+        let named = (config.dirs.iter())
+            .chain(&config.root)
+            .chain(&config.content)
+            .chain(below)
+            .chain(&config.content_roots);
+        // A directory is walked by its path without symlinks, and what is below it as it is reached.
+        let both = |above: &PathBuf| {
+            let given = std::path::absolute(above).unwrap_or_else(|_| above.clone());
+            let real = above.canonicalize().ok().filter(|real| *real != given);
+            [Some(given), real].into_iter().flatten()
+        };
+        let pairs = config.content_for.iter();
+        Named {
+            roots: config.content.clone(),
+            roots_for: pairs
+                .flat_map(|(above, content)| both(above).map(|above| (above, content.clone())))
+                .collect(),
+            links: named.cloned().collect(),
+            without_subfolder: config.without_subfolder,
+        }
+        .into()
     }
 }
 
@@ -386,8 +419,6 @@ pub struct DaemonConfig {
     pub pid_file: Option<PathBuf>,
     /// Restrict with Landlock which files the process can open.
     pub landlock: bool,
-    /// Directories that the sandbox allows in addition to the library.
-    pub content_roots: Vec<PathBuf>,
     /// Never gain privileges by `exec`.
     pub no_new_privs: bool,
 }
@@ -399,7 +430,6 @@ impl Default for DaemonConfig {
             background: false,
             pid_file: None,
             landlock: true,
-            content_roots: Vec::new(),
             no_new_privs: true,
         }
     }

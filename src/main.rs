@@ -230,7 +230,7 @@ fn allowed_paths(config: &Config, config_file: &Path) -> AllowedPaths {
         // An index that cannot be read is reported when it is opened.
         None | Some(Err(_)) => Vec::new(),
         Some(Ok(origin)) => {
-            let content = origin.content.map(|content| origin.root.join(content));
+            let content = origin.content_roots();
             content.into_iter().chain([origin.root]).collect()
         }
     };

@@ -333,15 +333,16 @@ fn prove_called(scene: &Path, requires_encryption: bool, client: impl FnOnce(&Ta
     });
 }
 
-/// A test for each line: its name, what it needs, the client's command, and whether the torrent has one path
-/// twice: qBittorrent and Transmission have one file for both, and never complete it.
+/// A test for each line: its name, what it needs, the client's command, and where the client keeps torrent files, below
+/// its home. Where it keeps none the torrent has one path twice: qBittorrent and Transmission have one file for both,
+/// and never complete it.
 macro_rules! renames {
-    ($($name:ident [$($need:expr),*] $command:expr, $has_repeats:expr;)*) => {
+    ($($name:ident [$($need:expr),*] $command:expr, $torrents:expr;)*) => {
         $(
             #[test]
             fn $name() {
                 if needs::are_met(stringify!($name), &[$($need),*]) {
-                    sandbox::run(stringify!($name), |scene| prove_found(scene, $command, $has_repeats));
+                    sandbox::run(stringify!($name), |scene| prove_found(scene, $command, $torrents));
                 }
             }
         )*
@@ -349,14 +350,14 @@ macro_rules! renames {
 }
 
 renames! {
-    what_libtorrent_calls_files_is_found [PythonLibtorrent] |task| libtorrent(task, &task.torrent()), true;
-    what_qbittorrent_calls_files_is_found [Program("qbittorrent-nox")] |task| qbittorrent(task, &task.torrent()), false;
-    what_transmission_calls_files_is_found [Program("transmission-cli")] |task| transmission(task, &task.torrent()), false;
+    what_libtorrent_calls_files_is_found [PythonLibtorrent] |task| libtorrent(task, &task.torrent()), None;
+    what_qbittorrent_calls_files_is_found [Program("qbittorrent-nox")] |task| qbittorrent(task, &task.torrent()), Some("qBittorrent/data/BT_backup");
+    what_transmission_calls_files_is_found [Program("transmission-cli")] |task| transmission(task, &task.torrent()), Some("config/torrents");
 }
 
 /// One proof that a torrent whose files cannot be called what they are called is served from what the client
-/// made of it.
-fn prove_found(scene: &Path, client: impl FnOnce(&Task) -> Client, has_repeats: bool) {
+/// made of it, and from the torrent files that it keeps.
+fn prove_found(scene: &Path, client: impl FnOnce(&Task) -> Client, torrents: Option<&str>) {
     let builder = TorrentBuilder::new(52)
         .name("Who? \"AC:DC\"")
         .announce(&[&scene::announce_url()]);
@@ -371,7 +372,7 @@ fn prove_found(scene: &Path, client: impl FnOnce(&Task) -> Client, has_repeats: 
         .file_called(&["same.txt"], "same.txt", 20_007)
         .file_called(&["SAME.txt"], "SAME.txt", 20_008)
         .file_called(&["directory", "e\u{301}"], "directory/\u{e9}", 20_009);
-    if has_repeats {
+    if torrents.is_none() {
         builder = builder
             .file_called(&["directory", "e\u{301}"], "directory/e\u{301}.1", 20_010)
             .file_called(&["directory"], "directory.1", 20_011);
@@ -383,6 +384,27 @@ fn prove_found(scene: &Path, client: impl FnOnce(&Task) -> Client, has_repeats: 
     tracker.knows_a_seed(&sample);
     let mut client = scene::start(&task, client(&task));
     client.until("a whole copy", &mut seeder.0, || scene::is_whole(&task));
+    let Some(torrents) = torrents.map(|torrents| task.home.join(torrents)) else {
+        return;
+    };
+    let is_torrent = |entry: fs::DirEntry| {
+        entry
+            .path()
+            .extension()
+            .is_some_and(|name| name == "torrent")
+    };
+    client.until("a torrent file", &mut seeder.0, || {
+        let mut entries = fs::read_dir(&torrents).into_iter().flatten().flatten();
+        entries.any(is_torrent)
+    });
+    drop((client, seeder));
+    let content = task.downloads.display().to_string();
+    let _seeder = Seeder::start_with(&torrents, scene, SEEDER, &["--content", &content]);
+    let log = fs::read_to_string(scene.join("seeder.log")).unwrap();
+    assert!(
+        log.contains("serving 1 torrents") && log.contains("; 0 refused"),
+        "{log}"
+    );
 }
 
 /// Enough pieces that a client asks for many at once, and every oddity that a layout may have:

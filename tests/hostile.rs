@@ -23,6 +23,7 @@ use hekate::library::catalogue::refresh;
 use hekate::reactor::{Bound, Host};
 use hekate::super_seeding::SuperSeedingMode;
 use hekate::timers::Timeouts;
+use hekate::torrent::content_directories::ContentDirectories;
 use support::daemon::Daemon;
 use support::leecher::{self, DEADLINE, FAST, FAST_AND_EXTENDED, Leecher, PLAIN, Seen};
 use support::strace::{self, Injection};
@@ -453,7 +454,7 @@ fn limited(timeouts: Timeouts, limits: LimitsConfig) -> (tempfile::TempDir, Samp
     });
     let index = index.unwrap();
     let counts = index.counts();
-    let library = Library::of_index(index, None);
+    let library = Library::of_index(index, &ContentDirectories::default());
     let bound = Bound::bind(&config, Host::default()).unwrap();
     let mut reactor = bound.serve(library, counts).unwrap();
     let address = reactor.addresses()[0];

@@ -13,10 +13,10 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
 
 use hekate::torrent::catalogue::Torrent;
 use hekate::torrent::content;
+use hekate::torrent::content_directories::ContentDirectories;
 use hekate::torrent::id::TorrentId;
 use hekate::torrent::layout::ExtentSource;
 use hekate::torrent::metainfo::Metainfo;
@@ -45,7 +45,8 @@ fn assert_served(torrent: &Torrent, sample: &Sample) {
             piece.resize(start + usize::try_from(extent.length).unwrap(), 0);
             if let ExtentSource::File(index) = extent.source {
                 let file = torrent.file(index).unwrap();
-                let mut file = content::open(&torrent.root, file.path, file.length).unwrap();
+                let mut file =
+                    content::open(&torrent.content, &torrent.root, file.path, file.length).unwrap();
                 file.seek(SeekFrom::Start(extent.offset)).unwrap();
                 file.read_exact(&mut piece[start..]).unwrap();
             }
@@ -55,7 +56,7 @@ fn assert_served(torrent: &Torrent, sample: &Sample) {
 }
 
 /// The torrent as it is loaded, with its content below another directory or beside it.
-fn loaded(sample: &Sample, content: Option<&Path>) -> Torrent {
+fn loaded(sample: &Sample, content: &ContentDirectories) -> Torrent {
     let info_hash = InfoHash(sample.info_hash);
     let torrent = Torrent::load(TorrentId(0), &sample.metainfo_path, content, info_hash);
     torrent.unwrap().unwrap()
@@ -64,7 +65,7 @@ fn loaded(sample: &Sample, content: Option<&Path>) -> Torrent {
 fn assert_read_as_made(builder: &TorrentBuilder) {
     let directory = tempfile::tempdir().unwrap();
     let sample = builder.write(directory.path()).unwrap();
-    let torrent = loaded(&sample, None);
+    let torrent = loaded(&sample, &ContentDirectories::default());
     assert_served(&torrent, &sample);
     assert_eq!(torrent.files().count(), sample.files.len());
     for (file, made) in torrent.files().zip(&sample.files) {
@@ -128,7 +129,7 @@ fn private_unsorted_and_newline_terminated_torrents_load() {
     assert_read_as_made(&builder);
     let directory = tempfile::tempdir().unwrap();
     let sample = builder.write(directory.path()).unwrap();
-    let torrent = loaded(&sample, None);
+    let torrent = loaded(&sample, &ContentDirectories::default());
     assert!(torrent.shape.private);
     let metainfo = Metainfo::parse(&sample.metainfo).unwrap();
     assert_eq!(
@@ -147,7 +148,10 @@ fn content_is_found_below_a_content_directory() {
     let sample = many_files()
         .write_apart(torrents.path(), root.path())
         .unwrap();
-    assert_served(&loaded(&sample, Some(root.path())), &sample);
+    assert_served(
+        &loaded(&sample, &ContentDirectories::below(root.path())),
+        &sample,
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -601,4 +602,126 @@ fn a_torrent_stays_when_its_content_cannot_be_opened_for_lack_of_descriptors() {
     leecher::download(daemon.address, &sample);
     let log = daemon.log();
     assert!(!log.contains("0 torrents added, 1 removed"), "{log}");
+}
+
+/// Links as tools for cross-seeding and git-annex make them: to files and directories elsewhere, and to other
+/// links.
+#[test]
+fn links_to_any_named_directory_are_served_and_heal() {
+    let fixture = Fixture::new();
+    let samples: Vec<Sample> = (1..=4).map(|seed| fixture.torrent("aside", seed)).collect();
+    let name = |sample: &Sample| sample.files[0].path.file_name().unwrap().to_owned();
+    let at = |sample: &Sample| fixture.path("lib/farm").join(name(sample));
+    for directory in ["lib/farm", "lib/.git/annex/objects", "lib/links", "unnamed"] {
+        fs::create_dir_all(fixture.path(directory)).unwrap();
+    }
+    // An absolute link to a file, by way of another.
+    symlink(&samples[0].files[0].path, fixture.path("lib/links/one")).unwrap();
+    symlink("../links/one", at(&samples[0])).unwrap();
+    // A link out of the directory of the torrent file, below the library.
+    let object = fixture.path("lib/.git/annex/objects/SHA256E-s1002");
+    fs::rename(&samples[1].files[0].path, &object).unwrap();
+    symlink("../.git/annex/objects/SHA256E-s1002", at(&samples[1])).unwrap();
+    // A link to a directory, in which both are.
+    symlink(fixture.path("aside"), fixture.path("lib/whole")).unwrap();
+    // A link to a directory that nobody has named.
+    let unnamed = fixture.path("unnamed/file");
+    fs::rename(&samples[3].files[0].path, &unnamed).unwrap();
+    symlink(&unnamed, at(&samples[3])).unwrap();
+    for sample in [&samples[0], &samples[1], &samples[3]] {
+        let torrent = sample.metainfo_path.file_name().unwrap();
+        fs::rename(
+            &sample.metainfo_path,
+            fixture.path("lib/farm").join(torrent),
+        )
+        .unwrap();
+    }
+    let aside = fixture.path("aside");
+    let mut daemon = fixture.seed_with(&["--content-root", aside.to_str().unwrap()]);
+    for (sample, served) in samples.iter().zip([true, true, true, false]) {
+        expect(&daemon, sample, served);
+    }
+    let refused = format!(
+        "is a link to {}, which is below no directory",
+        unnamed.canonicalize().unwrap().display()
+    );
+    let line = daemon.wait_for_line(&refused);
+    assert!(line.contains("--content-root"), "{line}");
+
+    // What a link leads to goes and returns: found when a peer asks, or when the link is examined again.
+    fs::rename(&object, fixture.path("unnamed/object")).unwrap();
+    fs::remove_file(at(&samples[1])).unwrap();
+    symlink("../.git/annex/objects/SHA256E-s1002", at(&samples[1])).unwrap();
+    expect(&daemon, &samples[1], false);
+    daemon.wait_for_line("is a link to ../.git/annex/objects/SHA256E-s1002, which is missing");
+    fs::rename(fixture.path("unnamed/object"), &object).unwrap();
+    // Twice the pause before it is examined for the first time.
+    wait_until(
+        Duration::from_secs(10),
+        "the link leads somewhere again",
+        || is_served(&daemon, samples[1].info_hash),
+    );
+}
+
+#[test]
+fn content_is_found_in_each_directory_that_is_named() {
+    let fixture = Fixture::new();
+    for directory in ["one", "two", "films", "lib/films", "flat"] {
+        fs::create_dir_all(fixture.path(directory)).unwrap();
+    }
+    let write = |seed: u64, torrents: &str, content: &str| {
+        let builder = TorrentBuilder::new(seed)
+            .file("a", 1000 + seed)
+            .file("b", 7);
+        builder
+            .write_apart(&fixture.path(torrents), &fixture.path(content))
+            .unwrap()
+    };
+    let first = write(1, "lib", "one");
+    let second = write(2, "lib", "two");
+    let film = write(3, "lib/films", "films");
+    let elsewhere = write(4, "lib/films", "two");
+    let flat = write(5, "lib", "flat");
+    // An incomplete copy in the directory that is tried first.
+    fs::create_dir(fixture.path("one/sample-2")).unwrap();
+    fs::write(fixture.path("one/sample-2/a"), "half").unwrap();
+    for name in ["a", "b"] {
+        fs::rename(
+            fixture.path("flat/sample-5").join(name),
+            fixture.path("flat").join(name),
+        )
+        .unwrap();
+    }
+    let at = |name: &str| fixture.path(name).to_str().unwrap().to_owned();
+    let pair = format!("{}={}", at("lib/films"), at("films"));
+    let options = [
+        "--content",
+        &at("one"),
+        "--content",
+        &at("two"),
+        "--content",
+        &at("flat"),
+        "--content-for",
+        &pair,
+    ];
+    let daemon = fixture.seed_with(&options);
+    for (sample, served) in [
+        (&first, true),
+        (&second, true),
+        (&film, true),
+        (&elsewhere, false),
+        (&flat, false),
+    ] {
+        expect(&daemon, sample, served);
+    }
+    drop(daemon);
+    let daemon = fixture.seed_with(&[&options[..], &["--no-subfolder"]].concat());
+    for (sample, served) in [
+        (&second, true),
+        (&film, true),
+        (&elsewhere, false),
+        (&flat, true),
+    ] {
+        expect(&daemon, sample, served);
+    }
 }

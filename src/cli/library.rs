@@ -13,9 +13,26 @@ pub struct Index {
     /// Index file to write; an existing one is replaced atomically
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Directory that holds the content [default: beside each torrent file]
+    /// Where content is looked for
+    #[command(flatten)]
+    pub content: Content,
+}
+
+/// Where `index` and `verify` look for content.
+#[derive(Args, Debug)]
+pub struct Content {
+    /// Directory that holds the content; of several, each torrent's is in the first that has all of it [default: as recorded in the index, or beside each torrent file]
     #[arg(long, value_name = "DIR")]
-    pub content: Option<PathBuf>,
+    pub content: Vec<PathBuf>,
+    /// Directory that holds the content of the torrent files below another directory; the longest such directory counts
+    #[arg(long, value_name = "DIR=CONTENT")]
+    pub content_for: Vec<String>,
+    /// Look for content also without the directory that has the torrent's name
+    #[arg(long)]
+    pub no_subfolder: bool,
+    /// Additional directory that links in the library may lead to
+    #[arg(long, value_name = "DIR")]
+    pub content_root: Vec<PathBuf>,
 }
 
 /// The arguments of `hekate verify`. Either there is an index, or there are inputs.
@@ -35,9 +52,9 @@ pub struct Verify {
         conflicts_with = "inputs"
     )]
     pub root: Option<PathBuf>,
-    /// Directory that holds the content [default: beside each torrent file, or as recorded in the index]
-    #[arg(long, value_name = "DIR")]
-    pub content: Option<PathBuf>,
+    /// Where content is looked for
+    #[command(flatten)]
+    pub content: Content,
     /// Print one JSON object for each torrent, and one for the totals
     #[arg(long)]
     pub json: bool,
@@ -58,7 +75,7 @@ mod tests {
             ["a", "b"].map(Into::<std::path::PathBuf>::into)
         );
         assert_eq!(index.output.as_os_str(), "f");
-        assert_eq!(index.content.unwrap().as_os_str(), "c");
+        assert_eq!(index.content.content, [std::path::PathBuf::from("c")]);
         assert!(parse(&["a"]).is_err() && parse(&["-o", "f"]).is_err());
     }
 

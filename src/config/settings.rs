@@ -142,9 +142,18 @@ settings! {
         "rescan", One("SECONDS"), Value("86400"), RELOAD,
             "Interval of full rescans, which find changes that are not noticed at once; 0 disables them",
             |config, values| one(&mut config.library.rescan_s, values, rescan);
-        "content", One("DIR"), Words("beside each torrent file", "/srv/content"), RELOAD,
-            "Directory that holds the content",
-            |config, values| path(&mut config.library.content, values);
+        "content", Many("DIR"), Words("beside each torrent file", "/srv/content"), RELOAD,
+            "Directory that holds the content; of several, each torrent is served from the first that has all of it",
+            |config, values| paths(&mut config.library.content, values);
+        "content-for", Many("DIR=CONTENT"), Words("none", "/srv/torrents/films=/srv/films"), RELOAD,
+            "Directory that holds the content of the torrent files below another directory, instead of `content`; the longest such directory counts",
+            |config, values| pairs(&mut config.library.content_for, values);
+        "no-subfolder", Switch, Value("false"), RELOAD,
+            "Look for content also without the directory that has the torrent's name",
+            |config, values| one(&mut config.library.without_subfolder, values, parse);
+        "content-root", Many("DIR"), Words("none", "/mnt/disk2"), RESTART,
+            "Additional directory that links in the library may lead to, and that Landlock lets the daemon read",
+            |config, values| paths(&mut config.library.content_roots, values);
         "verify", One("MODE"), Value("size"), RESTART,
             "How content is checked before it is served: by its size, or (lazy) also by hashing each piece before it is first served and after its file changes",
             |config, values| one(&mut config.library.verify, values, verify);
@@ -250,9 +259,6 @@ settings! {
         "landlock", OffSwitch("no-landlock"), Value("true"), RESTART,
             "Restrict file access to the library and what the daemon itself needs (Landlock)",
             |config, values| one(&mut config.daemon.landlock, values, parse);
-        "content-root", Many("DIR"), Words("none", "/mnt/disk2"), RESTART,
-            "Additional directory that Landlock lets the daemon read, such as the target of a link in the library",
-            |config, values| paths(&mut config.daemon.content_roots, values);
         "no-new-privs", OffSwitch("allow-new-privs"), Value("true"), RESTART,
             "Never gain privileges by running a program (no_new_privs); Landlock requires it",
             |config, values| one(&mut config.daemon.no_new_privs, values, parse);
@@ -368,6 +374,26 @@ fn paths(field: &mut Vec<PathBuf>, values: Values<'_>) -> Result<(), String> {
     let anchored = values.texts.iter().map(|path| values.directory.join(path));
     *field = anchored.collect();
     Ok(())
+}
+
+fn pairs(field: &mut Vec<(PathBuf, PathBuf)>, values: Values<'_>) -> Result<(), String> {
+    *field = pairs_of(values.texts, values.directory)?;
+    Ok(())
+}
+
+/// Pairs of directories, the relative ones below `directory`. Only the first of a pair may have `=` in its name, as
+/// the last one separates them.
+///
+/// # Errors
+/// A few words on an invalid pair.
+pub fn pairs_of(texts: &[String], directory: &Path) -> Result<Vec<(PathBuf, PathBuf)>, String> {
+    let pair = |text: &String| {
+        let pair = text.rsplit_once('=');
+        let pair = pair.filter(|(above, content)| !above.is_empty() && !content.is_empty());
+        let (above, content) = pair.ok_or("must be DIR=CONTENT")?;
+        Ok((directory.join(above), directory.join(content)))
+    };
+    texts.iter().map(pair).collect()
 }
 
 fn family(config: &mut Config, values: Values<'_>, family: Families) -> Result<(), String> {

@@ -89,7 +89,14 @@ impl AllowedPaths {
         let starts = dirs
             .chain(&config.library.root)
             .chain(&config.library.content)
-            .chain(&config.daemon.content_roots);
+            .chain(
+                config
+                    .library
+                    .content_for
+                    .iter()
+                    .map(|(_, content)| content),
+            )
+            .chain(&config.library.content_roots);
         let mut fixed_mounts = Vec::new();
         for point in starts.clone().flat_map(|start| mount_points(start)) {
             match point.parent().filter(|parent| !is_root(parent)) {
@@ -263,10 +270,11 @@ mod tests {
         };
         let mut config = Config::default();
         config.library.dirs = vec![at("dirs")];
-        config.library.content = Some(at("content"));
+        config.library.content = vec![at("content"), at("content-2")];
+        config.library.content_for = vec![("/lib".into(), at("content-for"))];
         config.library.root = Some(at("root"));
         config.library.index = Some(at("index").join("file"));
-        config.daemon.content_roots = vec![at("linked"), "/proc".into(), "/no/such".into()];
+        config.library.content_roots = vec![at("linked"), "/proc".into(), "/no/such".into()];
         config.daemon.pid_file = Some(at("run").join("pid"));
         config.log.file = Some(at("log").join("file"));
         config.status.listen = StatusListen::At(StatusAddress::Unix(at("status").join("socket")));
@@ -280,7 +288,15 @@ mod tests {
         let base = directory.path().canonicalize().unwrap();
         let allowed = allowed(&base);
         let disk = |name: &str| base.join(name).join("disk");
-        for name in ["dirs", "content", "root", "linked", "library"] {
+        for name in [
+            "dirs",
+            "content",
+            "content-2",
+            "content-for",
+            "root",
+            "linked",
+            "library",
+        ] {
             assert!(allowed.read.contains(&disk(name)), "{name} cannot be read");
             // It is empty, so a disk may come.
             assert!(

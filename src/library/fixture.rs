@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::index::{Index, MetainfoPath};
 use super::scan::build::{self, Depth, Plan, Previous, Progress};
 use super::scan::probe::Probed;
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::metainfo::samples::{s, single};
 use crate::wire::message::InfoHash;
@@ -70,7 +71,7 @@ impl DiskLibrary {
     pub(in crate::library) fn plan(&self) -> Plan {
         Plan {
             inputs: vec![self.path("")],
-            content: None,
+            content: ContentDirectories::default(),
             target: self.target(),
             threads: 2,
         }

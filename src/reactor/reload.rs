@@ -156,7 +156,9 @@ fn read(
         return Err("an index in place of directories needs a restart".to_owned());
     }
     let refused = |dir: &&PathBuf| allowed.is_some_and(|allowed| !allowed.may_read(dir));
-    for dir in library.dirs.iter().chain(&library.content).filter(refused) {
+    let content_for = library.content_for.iter().map(|(_, content)| content);
+    let dirs = library.dirs.iter().chain(&library.content);
+    for dir in dirs.chain(content_for).filter(refused) {
         let dir = dir.display();
         log::warn!("{dir} is outside the sandbox: restart to allow it");
     }

@@ -15,7 +15,7 @@ use crate::workers;
 pub(super) fn first_snapshot(shared: &mut Shared, new: NewSnapshot) {
     shared.process.announcing.add_index(&new.snapshot);
     let mut library = Library::default();
-    drop(library.replace(new.snapshot, new.content, new.overrides));
+    drop(library.replace(new.snapshot, &new.content, new.overrides));
     shared.process.library = library;
 }
 
@@ -23,7 +23,7 @@ pub(super) fn first_snapshot(shared: &mut Shared, new: NewSnapshot) {
 pub(super) fn replace_snapshot(shared: &mut Shared, new: NewSnapshot) {
     let process = &mut shared.process;
     process.announcing.replace_index(new.snapshot.clone());
-    let old = (process.library).replace(new.snapshot, new.content, new.overrides);
+    let old = (process.library).replace(new.snapshot, &new.content, new.overrides);
     process.loads.outdate_all();
     // Dropping millions of torrents takes long. Without a thread, the loop does it.
     if let Err(error) = workers::spawn("drop", move || drop(old)) {

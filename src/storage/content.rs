@@ -201,7 +201,7 @@ pub(super) fn open_file(
     file: u32,
 ) -> Result<(ContentFile<'_>, File), ReadError> {
     let file = torrent.file(file).ok_or(ReadError::NoSuchRange)?;
-    match content::open(&torrent.root, file.path, file.length) {
+    match content::open(&torrent.content, &torrent.root, file.path, file.length) {
         Ok(opened) => Ok((file, opened)),
         Err(error) => Err(ReadError::Content(torrent.root.to_path_buf(), error)),
     }

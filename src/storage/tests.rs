@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::sys;
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::metainfo::Metainfo;
 
 /// No wait of a test takes longer, unless what is tested is broken.
@@ -72,7 +73,13 @@ impl Rig {
         fs::write(directory.join("t.torrent"), &raw).unwrap();
         let info_hash = Metainfo::parse(&raw).unwrap().info_hash;
         let path = directory.join("t.torrent");
-        let torrent = Torrent::load(TorrentId(0), &path, None, info_hash).unwrap();
+        let torrent = Torrent::load(
+            TorrentId(0),
+            &path,
+            &ContentDirectories::default(),
+            info_hash,
+        )
+        .unwrap();
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         Rig {

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::content_directories::ContentDirectories;
 use super::id::TorrentId;
 use super::layout::{Layout, Shape};
 use super::metainfo::Metainfo;
@@ -28,6 +29,8 @@ pub struct Torrent {
     pub layout: Layout,
     /// The content root, without symlinks and absolute.
     pub root: Arc<Path>,
+    /// Where links in its content may lead.
+    pub content: ContentDirectories,
     /// Where the raw `info` dictionary starts in the metainfo file, in bytes. Its length is
     /// [`Shape::metadata_length`].
     pub info_offset: u64,
@@ -71,10 +74,11 @@ impl UncheckedTorrent {
         }))
     }
 
-    /// Where the first file of its content is, below `content` or else beside the metainfo file.
+    /// Where the first file of its content is looked for first.
     #[must_use]
-    pub fn content_path(&self, content: Option<&Path>) -> PathBuf {
-        let root = content.unwrap_or_else(|| self.directory());
+    pub fn content_path(&self, content: &ContentDirectories) -> PathBuf {
+        let roots = content.roots_of(self.directory());
+        let root = roots.first().copied().unwrap_or_else(|| self.directory());
         let mut paths = self.metainfo.files.iter().map(|file| &file.path);
         let first = paths.find(|path| !path.is_empty());
         root.join(OsStr::from_bytes(first.map_or(&[], Vec::as_slice)))
@@ -87,19 +91,25 @@ impl UncheckedTorrent {
     pub fn check(
         mut self,
         id: TorrentId,
-        content: Option<&Path>,
+        content: &ContentDirectories,
     ) -> Result<Torrent, RefusalReason> {
-        let content = content.map(Path::canonicalize).transpose()?;
-        let root = content.as_deref();
-        let mut reader = Reader::default();
         let directory = self.directory().to_path_buf();
-        reader.check(root.unwrap_or(&directory), &mut self.metainfo)?;
+        let named = content.roots_of(&directory);
+        let real = named.iter().map(|root| root.canonicalize());
+        let (found, lost): (Vec<_>, Vec<_>) = real.partition(Result::is_ok);
+        let roots: Vec<PathBuf> = found.into_iter().flatten().collect();
+        if let (true, Some(Err(error))) = (roots.is_empty(), lost.into_iter().next()) {
+            return Err(error.into());
+        }
+        let roots: Vec<&Path> = roots.iter().map(PathBuf::as_path).collect();
+        let root = Reader::default().check(content, &roots, &mut self.metainfo)?;
         Ok(Torrent::new(
             id,
             &self.metainfo,
             self.stamp,
             &self.path,
             root,
+            content.clone(),
         ))
     }
 
@@ -120,28 +130,28 @@ pub struct ContentFile<'a> {
 }
 
 impl Torrent {
-    /// Reads a torrent and checks its content, which lies below `content` or else beside the metainfo
-    /// file. It gets this id, see [`Torrent::id`]. `None` if the metainfo file is that of another torrent.
+    /// Reads a torrent and checks its content, which lies where `content` say. It gets this id, see [`Torrent::id`]. `None` if the metainfo file is that of another torrent.
     ///
     /// # Errors
     /// A [`RefusalReason`] when it cannot be served.
     pub fn load(
         id: TorrentId,
         path: &Path,
-        content: Option<&Path>,
+        content: &ContentDirectories,
         info_hash: InfoHash,
     ) -> Result<Option<Self>, RefusalReason> {
         let read = UncheckedTorrent::read(path, info_hash)?;
         read.map(|torrent| torrent.check(id, content)).transpose()
     }
 
-    /// The torrent of a metainfo file at this path, with its content below `root` or else beside it.
+    /// The torrent of a metainfo file at this path, with its content below `root`.
     fn new(
         id: TorrentId,
         metainfo: &Metainfo,
         metainfo_stamp: FileStamp,
         path: &Path,
-        root: Option<&Path>,
+        root: &Path,
+        content: ContentDirectories,
     ) -> Self {
         let metadata_length = metainfo.info.end - metainfo.info.start;
         let metainfo_directory: Arc<Path> = path.parent().unwrap_or(Path::new("/")).into();
@@ -158,7 +168,11 @@ impl Torrent {
                 private: metainfo.private,
             },
             layout: Layout::new(files.clone().map(|file| (file.length, file.padding))),
-            root: root.map_or_else(|| Arc::clone(&metainfo_directory), Arc::from),
+            root: match *root == *metainfo_directory {
+                true => Arc::clone(&metainfo_directory),
+                false => root.into(),
+            },
+            content,
             info_offset: metainfo.info.start,
             metainfo_stamp,
             paths: Paths::new(files.map(|file| file.path.as_slice())),
@@ -260,6 +274,7 @@ impl Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::torrent::content_directories::Named;
     use crate::torrent::metainfo::samples::{entry, multi, s, single};
     use std::fs;
     use std::os::unix::net::UnixListener;
@@ -268,7 +283,14 @@ mod tests {
         let (path, root) = (Path::new("/library/x.torrent"), Path::new(root));
         let metainfo = Metainfo::parse(raw.as_bytes()).unwrap();
         let stamp = FileStamp::default();
-        Torrent::new(TorrentId(id), &metainfo, stamp, path, Some(root))
+        Torrent::new(
+            TorrentId(id),
+            &metainfo,
+            stamp,
+            path,
+            root,
+            ContentDirectories::default(),
+        )
     }
 
     #[test]
@@ -279,11 +301,22 @@ mod tests {
         fs::create_dir(&content).unwrap();
         fs::write(content.join("n"), "12345").unwrap();
         let info_hash = Metainfo::parse(single(5, "").as_bytes()).unwrap().info_hash;
-        let load = |content, info_hash| Torrent::load(TorrentId(3), &path, content, info_hash);
-        let missing = load(None, info_hash).unwrap_err();
+        let load = |content: &ContentDirectories, info_hash| {
+            Torrent::load(TorrentId(3), &path, content, info_hash)
+        };
+        let missing = load(&ContentDirectories::default(), info_hash).unwrap_err();
+        let named = ContentDirectories::from(Named {
+            roots: [
+                directory.path().join("gone"),
+                directory.path().into(),
+                content.clone(),
+            ]
+            .into(),
+            ..Named::default()
+        });
         assert_eq!(missing.to_string(), "content n is missing");
-        assert!(load(Some(&content), InfoHash([0; 20])).unwrap().is_none());
-        let torrent = load(Some(&content), info_hash).unwrap().unwrap();
+        assert!(load(&named, InfoHash([0; 20])).unwrap().is_none());
+        let torrent = load(&named, info_hash).unwrap().unwrap();
         assert_eq!((torrent.id, torrent.shape.total_length), (TorrentId(3), 5));
         assert_eq!(*torrent.root, *content.canonicalize().unwrap());
         assert_eq!(torrent.metainfo_path(), path.canonicalize().unwrap());
@@ -294,7 +327,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.torrent");
         let _socket = UnixListener::bind(&path).unwrap();
-        let refused = Torrent::load(TorrentId(0), &path, None, InfoHash([0; 20])).unwrap_err();
+        let refused = Torrent::load(
+            TorrentId(0),
+            &path,
+            &ContentDirectories::default(),
+            InfoHash([0; 20]),
+        )
+        .unwrap_err();
         assert!(matches!(refused, RefusalReason::NotRegular));
     }
 
@@ -342,6 +381,6 @@ mod tests {
     fn a_torrent_of_one_file_is_small() {
         let one = torrent(0, &single(5, ""), "/r");
         assert_eq!((&*one.paths.bytes, one.paths.ends.len()), (&b"n"[..], 0));
-        assert!(size_of::<Torrent>() <= 176, "{}", size_of::<Torrent>());
+        assert!(size_of::<Torrent>() <= 184, "{}", size_of::<Torrent>());
     }
 }

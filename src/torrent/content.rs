@@ -1,7 +1,7 @@
 //! Finding and opening the content of a torrent.
 //!
-//! Nothing outside the content root is ever read: names are plain, and a symlink is followed only if its
-//! target is below the root.
+//! Nothing is ever read that the operator has not named: names are plain, and a symlink is followed only if it
+//! leads below the content root or another directory that was named.
 //!
 //! Blocks: not for the loop.
 
@@ -13,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use sha1::{Digest, Sha1};
 use thiserror::Error;
 
+use super::content_directories::ContentDirectories;
 use super::printable::Printable;
 use crate::sys::process;
 
@@ -22,7 +23,7 @@ const HASHED_BYTES: usize = 128 * 1024;
 /// Why a file cannot be served. The paths are those below the content root.
 #[derive(Debug, Error)]
 pub enum ContentError {
-    /// No such file, or a symlink to nothing.
+    /// No such file.
     #[error("content {} is missing", Printable::path(.0))]
     Missing(PathBuf),
     /// The file system refuses to read it.
@@ -41,28 +42,65 @@ pub enum ContentError {
         /// Bytes on disk.
         found: u64,
     },
+    /// A symlink to nothing.
+    #[error(
+        "content {} is a link to {}, which is missing",
+        Printable::path(path),
+        Printable::path(target)
+    )]
+    Dangling {
+        /// The file.
+        path: PathBuf,
+        /// What the link says, on the way to it the first that leads nowhere.
+        target: PathBuf,
+    },
     /// A symlink that leads out.
-    #[error("content {} leaves the content root through a symlink", Printable::path(.0))]
-    Escapes(PathBuf),
+    #[error(
+        "content {} is a link to {}, which is below no directory that was named; if it may be served, give its directory as --content-root",
+        Printable::path(path),
+        Printable::path(target)
+    )]
+    Escapes {
+        /// The file.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// A path that is empty, absolute or holds `.` or `..`.
     #[error("content path {} is not made of plain names", Printable::path(.0))]
     Unsafe(PathBuf),
+}
+
+impl ContentError {
+    /// Returns true if there is no file.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self, Self::Missing(_))
+    }
 }
 
 /// Finds the regular file at `relative` below `root`. The result has no symlink below the root.
 ///
 /// # Errors
 /// A [`ContentError`], never [`ContentError::WrongSize`].
-pub fn resolve(root: &Path, relative: &Path) -> Result<PathBuf, ContentError> {
-    examine(root, relative, &mut PathBuf::new())
+pub fn resolve(
+    content: &ContentDirectories,
+    root: &Path,
+    relative: &Path,
+) -> Result<PathBuf, ContentError> {
+    examine(content, root, relative, &mut PathBuf::new())
 }
 
 /// Opens the file at `relative` below `root` for reading; it must have `length` bytes.
 ///
 /// # Errors
 /// A [`ContentError`].
-pub fn open(root: &Path, relative: &Path, length: u64) -> Result<File, ContentError> {
-    open_resolved(&resolve(root, relative)?, relative, length)
+pub fn open(
+    content: &ContentDirectories,
+    root: &Path,
+    relative: &Path,
+    length: u64,
+) -> Result<File, ContentError> {
+    open_resolved(&resolve(content, root, relative)?, relative, length)
 }
 
 /// Checks many files while a library is read, and remembers the last directory.
@@ -76,8 +114,14 @@ impl Checker {
     ///
     /// # Errors
     /// A [`ContentError`].
-    pub fn check(&mut self, root: &Path, relative: &Path, length: u64) -> Result<(), ContentError> {
-        let path = examine(root, relative, &mut self.plain_directory)?;
+    pub fn check(
+        &mut self,
+        content: &ContentDirectories,
+        root: &Path,
+        relative: &Path,
+        length: u64,
+    ) -> Result<(), ContentError> {
+        let path = examine(content, root, relative, &mut self.plain_directory)?;
         open_resolved(&path, relative, length).map(drop)
     }
 }
@@ -85,6 +129,7 @@ impl Checker {
 /// Walks from `root` to `relative`. `plain_directory` is a directory known to be reached without a
 /// symlink below its root, so that the files of one directory cost one system call each.
 fn examine(
+    content: &ContentDirectories,
     root: &Path,
     relative: &Path,
     plain_directory: &mut PathBuf,
@@ -103,7 +148,7 @@ fn examine(
         for component in directory {
             path.push(component);
             if metadata_of(&path, relative)?.is_symlink() {
-                return follow(root, relative);
+                return follow(content, root, relative);
             }
         }
         plain_directory.clone_from(&path);
@@ -111,7 +156,7 @@ fn examine(
     path.push(name);
     let metadata = metadata_of(&path, relative)?;
     if metadata.is_symlink() {
-        return follow(root, relative);
+        return follow(content, root, relative);
     }
     regular(path, &metadata, relative)
 }
@@ -122,14 +167,53 @@ fn metadata_of(path: &Path, relative: &Path) -> Result<Metadata, ContentError> {
 }
 
 /// Follows every symlink on the way, and refuses to end up outside.
-fn follow(root: &Path, relative: &Path) -> Result<PathBuf, ContentError> {
-    let failed = |error| failed(relative, error);
-    let path = root.join(relative).canonicalize().map_err(failed)?;
-    if !path.starts_with(root.canonicalize().map_err(failed)?) {
-        return Err(ContentError::Escapes(relative.to_path_buf()));
+fn follow(
+    content: &ContentDirectories,
+    root: &Path,
+    relative: &Path,
+) -> Result<PathBuf, ContentError> {
+    let path = root.join(relative);
+    let path = path.canonicalize().map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => lost(root, relative),
+        _ => failed(relative, error),
+    })?;
+    if !is_named(content, root, &path) {
+        return Err(ContentError::Escapes {
+            path: relative.to_path_buf(),
+            target: path,
+        });
     }
     let metadata = metadata_of(&path, relative)?;
     regular(path, &metadata, relative)
+}
+
+/// Returns true if a path without symlinks is below the root or another directory that was named. These are
+/// compared as they were named first: that needs no system call.
+fn is_named(content: &ContentDirectories, root: &Path, path: &Path) -> bool {
+    let named = || {
+        [root]
+            .into_iter()
+            .chain(content.named().links.iter().map(PathBuf::as_path))
+    };
+    let is_below =
+        |directory: io::Result<PathBuf>| directory.is_ok_and(|above| path.starts_with(above));
+    named().any(|directory| path.starts_with(directory))
+        || named().any(|directory| is_below(directory.canonicalize()))
+}
+
+/// A file behind a symlink that leads nowhere: the first one on the way.
+fn lost(root: &Path, relative: &Path) -> ContentError {
+    let mut path = root.to_path_buf();
+    for component in relative {
+        path.push(component);
+        if let (Ok(target), Err(_)) = (fs::read_link(&path), path.metadata()) {
+            return ContentError::Dangling {
+                path: relative.to_path_buf(),
+                target,
+            };
+        }
+    }
+    ContentError::Missing(relative.to_path_buf())
 }
 
 fn regular(path: PathBuf, metadata: &Metadata, relative: &Path) -> Result<PathBuf, ContentError> {
@@ -260,9 +344,10 @@ mod tests {
     }
 
     fn error(root: &Path, relative: &str) -> String {
-        let line = resolve(root, Path::new(relative)).unwrap_err().to_string();
+        let (content, relative) = (ContentDirectories::default(), Path::new(relative));
+        let line = resolve(&content, root, relative).unwrap_err().to_string();
         let mut checker = Checker::default();
-        let checked = checker.check(root, Path::new(relative), 5).unwrap_err();
+        let checked = checker.check(&content, root, relative, 5).unwrap_err();
         assert_eq!(checked.to_string(), line);
         line
     }
@@ -272,9 +357,12 @@ mod tests {
         let (_directory, root) = tree();
         for name in ["a", "d/e/f"] {
             let path = Path::new(name);
-            assert_eq!(resolve(&root, path).unwrap(), root.join(name));
+            assert_eq!(
+                resolve(&ContentDirectories::default(), &root, path).unwrap(),
+                root.join(name)
+            );
             let mut content = String::new();
-            let mut file = open(&root, path, 5).unwrap();
+            let mut file = open(&ContentDirectories::default(), &root, path, 5).unwrap();
             file.read_to_string(&mut content).unwrap();
             assert_eq!(content, "12345");
         }
@@ -283,12 +371,29 @@ mod tests {
     #[test]
     fn the_size_must_be_right() {
         let (_directory, root) = tree();
-        let line = |length| open(&root, Path::new("a"), length).unwrap_err().to_string();
+        let line = |length| {
+            open(
+                &ContentDirectories::default(),
+                &root,
+                Path::new("a"),
+                length,
+            )
+            .unwrap_err()
+            .to_string()
+        };
         assert_eq!(line(4), "content a has 5 bytes, not 4");
         assert_eq!(line(6), "content a has 5 bytes, not 6");
         let mut checker = Checker::default();
-        assert!(checker.check(&root, Path::new("a"), 5).is_ok());
-        assert!(checker.check(&root, Path::new("a"), 4).is_err());
+        assert!(
+            checker
+                .check(&ContentDirectories::default(), &root, Path::new("a"), 5)
+                .is_ok()
+        );
+        assert!(
+            checker
+                .check(&ContentDirectories::default(), &root, Path::new("a"), 4)
+                .is_err()
+        );
     }
 
     #[test]
@@ -311,8 +416,7 @@ mod tests {
     #[test]
     fn absent_files_are_missing() {
         let (_directory, root) = tree();
-        symlink("nowhere", root.join("dangling")).unwrap();
-        for path in ["b", "d/x/f", "a/f", "dangling", "d\n"] {
+        for path in ["b", "d/x/f", "a/f", "d\n"] {
             assert!(error(&root, path).ends_with(" is missing"));
         }
         assert_eq!(error(&root, "d\n"), "content d\\n is missing");
@@ -330,7 +434,9 @@ mod tests {
             error(&root, "socket"),
             "content socket is not a regular file"
         );
-        assert!(error(&root, "device").contains("leaves the content root"));
+        assert!(
+            error(&root, "device").contains("a link to /dev/zero, which is below no directory")
+        );
     }
 
     #[test]
@@ -339,11 +445,19 @@ mod tests {
         symlink("d/e/f", root.join("file")).unwrap();
         symlink(root.join("d"), root.join("directory")).unwrap();
         symlink("../../a", root.join("d/e/up")).unwrap();
-        let found = |path| resolve(&root, Path::new(path)).unwrap();
+        let found = |path| resolve(&ContentDirectories::default(), &root, Path::new(path)).unwrap();
         assert_eq!(found("file"), root.join("d/e/f"));
         assert_eq!(found("directory/e/f"), root.join("d/e/f"));
         assert_eq!(found("d/e/up"), root.join("a"));
-        assert!(open(&root, Path::new("directory/e/up"), 5).is_ok());
+        assert!(
+            open(
+                &ContentDirectories::default(),
+                &root,
+                Path::new("directory/e/up"),
+                5
+            )
+            .is_ok()
+        );
     }
 
     #[test]
@@ -352,8 +466,8 @@ mod tests {
         let alias = root.with_file_name("alias");
         symlink(&root, &alias).unwrap();
         symlink("d/e/f", root.join("file")).unwrap();
-        assert!(open(&alias, Path::new("a"), 5).is_ok());
-        assert!(open(&alias, Path::new("file"), 5).is_ok());
+        assert!(open(&ContentDirectories::default(), &alias, Path::new("a"), 5).is_ok());
+        assert!(open(&ContentDirectories::default(), &alias, Path::new("file"), 5).is_ok());
     }
 
     #[test]
@@ -366,11 +480,59 @@ mod tests {
         symlink("file", root.join("twice")).unwrap();
         for path in ["file", "beside/f", "d/e/out/outside", "twice"] {
             let line = error(&root, path);
-            assert!(line.contains("leaves the content root"), "{line}");
+            assert!(
+                line.contains("which is below no directory that was named"),
+                "{line}"
+            );
+            assert!(line.contains("--content-root"), "{line}");
         }
         // Out and in again ends below the root, and only the end counts.
-        assert!(resolve(&root, Path::new("d/e/out/root/a")).is_ok());
-        assert!(resolve(&root, Path::new("d/e/top/e/f")).is_ok());
+        assert!(
+            resolve(
+                &ContentDirectories::default(),
+                &root,
+                Path::new("d/e/out/root/a")
+            )
+            .is_ok()
+        );
+        assert!(
+            resolve(
+                &ContentDirectories::default(),
+                &root,
+                Path::new("d/e/top/e/f")
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn symlinks_to_any_named_directory_are_followed() {
+        let (_directory, root) = tree();
+        let beside = root.with_file_name("root-beside");
+        let alias = root.with_file_name("alias");
+        symlink(&beside, &alias).unwrap();
+        symlink("../alias", root.join("directory")).unwrap();
+        symlink("directory/f", root.join("twice")).unwrap();
+        symlink(beside.join("gone"), root.join("gone")).unwrap();
+        symlink("../outside", root.join("outside")).unwrap();
+        // A name that is a link itself counts as what it leads to.
+        for named in [&beside, &alias] {
+            let content = ContentDirectories::below(named);
+            for path in ["directory/f", "twice"] {
+                assert_eq!(
+                    resolve(&content, &root, Path::new(path)).unwrap(),
+                    beside.join("f")
+                );
+            }
+            let outside = resolve(&content, &root, Path::new("outside")).unwrap_err();
+            assert!(matches!(outside, ContentError::Escapes { .. }));
+        }
+        let line = error(&root, "gone");
+        let expected = format!(
+            "content gone is a link to {}/gone, which is missing",
+            beside.display()
+        );
+        assert_eq!(line, expected);
     }
 
     #[test]
@@ -388,15 +550,46 @@ mod tests {
         symlink("../../../outside", root.join("d/e/file")).unwrap();
         let mut checker = Checker::default();
         for _ in 0..2 {
-            assert!(checker.check(&root, Path::new("d/e/f"), 5).is_ok());
-            assert!(checker.check(&root, Path::new("d/e/file"), 5).is_err());
-            assert!(checker.check(&root, Path::new("d/beside/f"), 5).is_err());
             assert!(
                 checker
-                    .check(&root.join("d"), Path::new("beside/f"), 5)
+                    .check(&ContentDirectories::default(), &root, Path::new("d/e/f"), 5)
+                    .is_ok()
+            );
+            assert!(
+                checker
+                    .check(
+                        &ContentDirectories::default(),
+                        &root,
+                        Path::new("d/e/file"),
+                        5
+                    )
                     .is_err()
             );
-            assert!(checker.check(&root, Path::new("a"), 5).is_ok());
+            assert!(
+                checker
+                    .check(
+                        &ContentDirectories::default(),
+                        &root,
+                        Path::new("d/beside/f"),
+                        5
+                    )
+                    .is_err()
+            );
+            assert!(
+                checker
+                    .check(
+                        &ContentDirectories::default(),
+                        &root.join("d"),
+                        Path::new("beside/f"),
+                        5
+                    )
+                    .is_err()
+            );
+            assert!(
+                checker
+                    .check(&ContentDirectories::default(), &root, Path::new("a"), 5)
+                    .is_ok()
+            );
         }
     }
 }

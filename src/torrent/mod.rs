@@ -6,6 +6,7 @@
 pub mod catalogue;
 mod cleaning;
 pub mod content;
+pub mod content_directories;
 pub mod id;
 pub mod layout;
 pub mod metainfo;

@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use unicode_normalization::UnicodeNormalization;
 
 use super::cleaning::{STYLES, Style};
+use super::content_directories::without_subfolder;
 use super::metainfo::Metainfo;
 
 /// The normal forms of Unicode in which a name may be on disk.
@@ -39,11 +40,23 @@ pub(super) struct Way {
     is_other_encoding: bool,
     style: Style,
     form: Form,
+    is_without_subfolder: bool,
+}
+
+impl Way {
+    const FIRST: Way = Way {
+        is_other_encoding: false,
+        style: Style::Underscore,
+        form: Form::AsItIs,
+        is_without_subfolder: false,
+    };
 }
 
 /// The other paths where the files of one torrent may lie.
 #[derive(Default)]
 pub(super) struct OtherPaths {
+    /// Files are looked for also without the directory that has the torrent's name.
+    without_subfolder: bool,
     /// What libtorrent calls files that have the name of another.
     renamed: OnceCell<HashMap<usize, Vec<u8>>>,
     /// The way that the last file was found.
@@ -51,6 +64,13 @@ pub(super) struct OtherPaths {
 }
 
 impl OtherPaths {
+    pub(super) fn new(without_subfolder: bool) -> Self {
+        OtherPaths {
+            without_subfolder,
+            ..OtherPaths::default()
+        }
+    }
+
     /// The paths where a file may lie beside its first, in the order in which they are tried. Empty for files
     /// that are not expected on disk.
     pub(super) fn of(&self, metainfo: &Metainfo, index: usize) -> Vec<(Way, Vec<u8>)> {
@@ -79,11 +99,28 @@ impl OtherPaths {
                             is_other_encoding,
                             style,
                             form,
+                            is_without_subfolder: false,
                         };
                         paths.push((way, path.into_owned()));
                     }
                 }
             }
+        }
+        if self.without_subfolder {
+            let shorter = |(way, path): &(Way, Vec<u8>)| {
+                let way = Way {
+                    is_without_subfolder: true,
+                    ..*way
+                };
+                Some((way, without_subfolder(path)?.into_owned()))
+            };
+            let first = (Way::FIRST, first.to_vec());
+            let shorter: Vec<_> = [&first]
+                .into_iter()
+                .chain(&paths)
+                .filter_map(shorter)
+                .collect();
+            paths.extend(shorter);
         }
         let is_repeated = metainfo.raw_names.is_repeated(index);
         paths.sort_by_key(|(way, _)| match is_repeated {

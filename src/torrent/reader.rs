@@ -10,6 +10,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::content::{Checker, ContentError, explain};
+use super::content_directories::ContentDirectories;
 use super::metainfo::{METAINFO_MAX_BYTES, Metainfo, MetainfoFile};
 use super::names::OtherPaths;
 use super::refusal::RefusalReason;
@@ -123,28 +124,63 @@ impl Reader {
         &self.buffer
     }
 
-    /// Checks that every file of a torrent is below `root` and has the right length. A file that is found under
-    /// another of its names gets that one as its path.
+    /// Checks that every file of a torrent is below one of `roots` and has the right length. A file that is found
+    /// under another of its names gets that one as its path. Returns the first root that has all.
     ///
     /// # Errors
-    /// The [`ContentError`] of the first file that is not.
-    pub fn check(&mut self, root: &Path, metainfo: &mut Metainfo) -> Result<(), ContentError> {
-        self.find(root, metainfo, Err)
+    /// The [`ContentError`] of the first file that is not, in the first root where something else than nothing
+    /// is found.
+    pub fn check<'a>(
+        &mut self,
+        content: &ContentDirectories,
+        roots: &[&'a Path],
+        metainfo: &mut Metainfo,
+    ) -> Result<&'a Path, ContentError> {
+        let mut first_error = None;
+        for root in roots {
+            match self.find(content, root, metainfo, Err) {
+                Ok(()) => return Ok(root),
+                Err(error) => match &first_error {
+                    None | Some(ContentError::Missing(_)) if !error.is_absence() => {
+                        first_error = Some(error);
+                    }
+                    None => first_error = Some(error),
+                    Some(_) => {}
+                },
+            }
+        }
+        Err(first_error.expect("there is a root"))
     }
 
-    /// The same, but each file that is not found is passed over.
-    pub(crate) fn find_all(&mut self, root: &Path, metainfo: &mut Metainfo) {
-        let ended = self.find(root, metainfo, |_| Ok(()));
+    /// The same, but each file that is not found is passed over: they are looked for below the first root that
+    /// has all, or else the first that has something of the torrent.
+    pub(crate) fn find_all<'a>(
+        &mut self,
+        content: &ContentDirectories,
+        roots: &[&'a Path],
+        metainfo: &mut Metainfo,
+    ) -> &'a Path {
+        if let Ok(root) = self.check(content, roots, metainfo) {
+            return root;
+        }
+        let path = metainfo.files.iter().map(|file| path_of(&file.path));
+        let name = path.filter_map(|path| path.iter().next()).next();
+        let has_name = |root: &&&Path| name.is_some_and(|name| root.join(name).exists());
+        let root = roots.iter().find(has_name).or(roots.first());
+        let root = root.expect("there is a root");
+        let ended = self.find(content, root, metainfo, |_| Ok(()));
         ended.expect("every error is passed over");
+        root
     }
 
     fn find(
         &mut self,
+        content: &ContentDirectories,
         root: &Path,
         metainfo: &mut Metainfo,
         failed: impl Fn(ContentError) -> Result<(), ContentError>,
     ) -> Result<(), ContentError> {
-        let mut others = OtherPaths::default();
+        let mut others = OtherPaths::new(content.named().without_subfolder);
         let mut elsewhere = Vec::new();
         for index in 0..metainfo.files.len() {
             // A file without bytes is never read, so it may as well be missing.
@@ -155,10 +191,10 @@ impl Reader {
             let found = match metainfo.raw_names.is_repeated(index) {
                 // The file at this path is that of another entry.
                 true => Err(ContentError::Missing(path_of(&file.path).to_path_buf())),
-                false => self.checker.check(root, path_of(&file.path), file.length),
+                false => (self.checker).check(content, root, path_of(&file.path), file.length),
             };
             let Err(error) = found else { continue };
-            match self.find_elsewhere(root, metainfo, index, error, &mut others) {
+            match self.find_elsewhere(content, root, metainfo, index, error, &mut others) {
                 Ok(path) => elsewhere.push((index, path)),
                 Err(error) => failed(error)?,
             }
@@ -174,6 +210,7 @@ impl Reader {
     /// unless there is a file under another.
     fn find_elsewhere(
         &mut self,
+        content: &ContentDirectories,
         root: &Path,
         metainfo: &Metainfo,
         index: usize,
@@ -182,7 +219,7 @@ impl Reader {
     ) -> Result<Vec<u8>, ContentError> {
         let file = metainfo.files.get(index).expect("the file is one of them");
         for (way, path) in others.of(metainfo, index) {
-            match self.checker.check(root, path_of(&path), file.length) {
+            match (self.checker).check(content, root, path_of(&path), file.length) {
                 Ok(()) => {
                     others.remember(way);
                     return Ok(path);
@@ -194,7 +231,7 @@ impl Reader {
         }
         if metainfo.raw_names.is_repeated(index) {
             // Transmission has one file for all entries of a path.
-            (self.checker).check(root, path_of(&file.path), file.length)?;
+            (self.checker).check(content, root, path_of(&file.path), file.length)?;
             return Ok(file.path.clone());
         }
         Err(error)
@@ -254,13 +291,31 @@ mod tests {
         let (a, b) = (directory.path().join("m/a"), directory.path().join("m/b"));
         fs::write(&a, "12345").unwrap();
         let mut reader = Reader::default();
-        let missing = reader.check(directory.path(), &mut metainfo).unwrap_err();
+        let missing = reader
+            .check(
+                &ContentDirectories::default(),
+                &[directory.path()],
+                &mut metainfo,
+            )
+            .unwrap_err();
         assert_eq!(missing.to_string(), "content m/b is missing");
         fs::write(&b, "1234").unwrap();
 
-        reader.check(directory.path(), &mut metainfo).unwrap();
+        reader
+            .check(
+                &ContentDirectories::default(),
+                &[directory.path()],
+                &mut metainfo,
+            )
+            .unwrap();
         fs::write(&b, "123").unwrap();
-        let short = reader.check(directory.path(), &mut metainfo).unwrap_err();
+        let short = reader
+            .check(
+                &ContentDirectories::default(),
+                &[directory.path()],
+                &mut metainfo,
+            )
+            .unwrap_err();
         assert_eq!(short.to_string(), "content m/b has 3 bytes, not 4");
     }
 

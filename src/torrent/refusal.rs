@@ -62,6 +62,12 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
+    /// Returns true if content is a link to nothing.
+    #[must_use]
+    pub fn is_lost_link(&self) -> bool {
+        matches!(self, Self::Content(ContentError::Dangling { .. }))
+    }
+
     /// Returns true if the file could not be examined because no descriptor was left.
     #[must_use]
     pub fn is_lack_of_descriptors(&self) -> bool {

@@ -23,6 +23,7 @@ use hekate::library::index::Index;
 use hekate::library::scan::build::{self, Plan, Progress};
 use hekate::library::scan::parallel;
 use hekate::library::verify::{self, Subject};
+use hekate::torrent::content_directories::ContentDirectories;
 use hekate::torrent::reader::Reader;
 use hekate::wire::message::InfoHash;
 
@@ -78,7 +79,7 @@ fn row(what: &str, value: &str) -> io::Result<()> {
 fn measure_build(library: &Path) -> io::Result<()> {
     let plan = Plan {
         inputs: vec![library.to_path_buf()],
-        content: None,
+        content: ContentDirectories::default(),
         target: std::env::temp_dir().join(format!("bench-{}.index", std::process::id())),
         threads: parallel::cores(),
     };
@@ -219,10 +220,9 @@ fn real(index: &Index, known: &[InfoHash]) -> io::Result<Vec<InfoHash>> {
         let Ok(mut found) = reader.read(&entry.path.to_path_buf()) else {
             continue;
         };
-        if reader
-            .check(&entry.path.directory, &mut found.metainfo)
-            .is_ok()
-        {
+        let roots = [&*entry.path.directory];
+        let checked = reader.check(&ContentDirectories::default(), &roots, &mut found.metainfo);
+        if checked.is_ok() {
             times.push(start.elapsed());
             real.push(*info_hash);
         }
@@ -266,7 +266,7 @@ fn measure_verify(library: &Path) -> io::Result<()> {
         let paths = [library.to_path_buf()];
         verify::verify(
             &Subject::Paths(&paths),
-            None,
+            &ContentDirectories::default(),
             parallel::cores(),
             &progress,
             |finding| {

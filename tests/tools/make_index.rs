@@ -39,7 +39,7 @@ fn main() -> io::Result<()> {
     let mut writer = Writer::create(&options.out)?;
     let mut origin = Origin {
         root: "/made-up".into(),
-        content: None,
+        content: Vec::new(),
         searched: vec![PathBuf::new()],
     };
     if let Some(path) = &options.over {

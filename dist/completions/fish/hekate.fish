@@ -36,7 +36,9 @@ complete -c hekate -n "__fish_hekate_using_subcommand seed" -l index -d 'Serve t
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l root -d 'Library root for that index, if it was copied from elsewhere [default: as recorded in the index]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l state-dir -d 'Directory for the index and the record of verified pieces; safe to delete, at the cost of a new scan and new hashing [default: the user\'s state directory]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l rescan -d 'Interval of full rescans, which find changes that are not noticed at once; 0 disables them [default: 86400]' -r
-complete -c hekate -n "__fish_hekate_using_subcommand seed" -l content -d 'Directory that holds the content [default: beside each torrent file]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l content -d 'Directory that holds the content; of several, each torrent is served from the first that has all of it [default: beside each torrent file]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l content-for -d 'Directory that holds the content of the torrent files below another directory, instead of `content`; the longest such directory counts [default: none]' -r
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l content-root -d 'Additional directory that links in the library may lead to, and that Landlock lets the daemon read [default: none]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l verify -d 'How content is checked before it is served: by its size, or (lazy) also by hashing each piece before it is first served and after its file changes [default: size]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s p -l port -d 'Port to listen on; 0 lets the system choose one, which the log shows [default: 6969]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l bind -d 'Address to listen on; may be given more than once [default: every address]' -r
@@ -63,8 +65,8 @@ complete -c hekate -n "__fish_hekate_using_subcommand seed" -l status -d 'Addres
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l status-host -d 'Host name under which the status page answers, for use behind a proxy [default: IP addresses and localhost]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l user -d 'User to switch to after binding, when started as root; the group defaults to the user\'s own [default: the user that starts it]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -l pid-file -d 'File for the process id; a second process with the same file is refused [default: none]' -r
-complete -c hekate -n "__fish_hekate_using_subcommand seed" -l content-root -d 'Additional directory that Landlock lets the daemon read, such as the target of a link in the library [default: none]' -r
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s c -l config -d 'Configuration file [default: /etc/hekate/hekate.toml, if it exists]' -r -F
+complete -c hekate -n "__fish_hekate_using_subcommand seed" -l no-subfolder -d 'Look for content also without the directory that has the torrent\'s name'
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s 4 -l ipv4 -d 'Serve IPv4 only'
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s 6 -l ipv6 -d 'Serve IPv6 only'
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s t -l no-tracker -d 'Do not announce to trackers'
@@ -77,11 +79,17 @@ complete -c hekate -n "__fish_hekate_using_subcommand seed" -s l -l list -d 'Lis
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s v -l verbose -d 'Log more: once for --log debug, twice for --log trace'
 complete -c hekate -n "__fish_hekate_using_subcommand seed" -s h -l help -d 'Print help'
 complete -c hekate -n "__fish_hekate_using_subcommand index" -s o -l output -d 'Index file to write; an existing one is replaced atomically' -r -F
-complete -c hekate -n "__fish_hekate_using_subcommand index" -l content -d 'Directory that holds the content [default: beside each torrent file]' -r -F
+complete -c hekate -n "__fish_hekate_using_subcommand index" -l content -d 'Directory that holds the content; of several, each torrent\'s is in the first that has all of it [default: as recorded in the index, or beside each torrent file]' -r -F
+complete -c hekate -n "__fish_hekate_using_subcommand index" -l content-for -d 'Directory that holds the content of the torrent files below another directory; the longest such directory counts' -r
+complete -c hekate -n "__fish_hekate_using_subcommand index" -l content-root -d 'Additional directory that links in the library may lead to' -r -F
+complete -c hekate -n "__fish_hekate_using_subcommand index" -l no-subfolder -d 'Look for content also without the directory that has the torrent\'s name'
 complete -c hekate -n "__fish_hekate_using_subcommand index" -s h -l help -d 'Print help'
 complete -c hekate -n "__fish_hekate_using_subcommand verify" -l index -d 'Verify the torrents in an index file instead' -r -F
 complete -c hekate -n "__fish_hekate_using_subcommand verify" -l root -d 'Library root for that index, if it was copied from elsewhere [default: as recorded in the index]' -r -F
-complete -c hekate -n "__fish_hekate_using_subcommand verify" -l content -d 'Directory that holds the content [default: beside each torrent file, or as recorded in the index]' -r -F
+complete -c hekate -n "__fish_hekate_using_subcommand verify" -l content -d 'Directory that holds the content; of several, each torrent\'s is in the first that has all of it [default: as recorded in the index, or beside each torrent file]' -r -F
+complete -c hekate -n "__fish_hekate_using_subcommand verify" -l content-for -d 'Directory that holds the content of the torrent files below another directory; the longest such directory counts' -r
+complete -c hekate -n "__fish_hekate_using_subcommand verify" -l content-root -d 'Additional directory that links in the library may lead to' -r -F
+complete -c hekate -n "__fish_hekate_using_subcommand verify" -l no-subfolder -d 'Look for content also without the directory that has the torrent\'s name'
 complete -c hekate -n "__fish_hekate_using_subcommand verify" -l json -d 'Print one JSON object for each torrent, and one for the totals'
 complete -c hekate -n "__fish_hekate_using_subcommand verify" -s h -l help -d 'Print help'
 complete -c hekate -n "__fish_hekate_using_subcommand config" -s c -l config -d 'Configuration file [default: /etc/hekate/hekate.toml, if it exists]' -r -F

@@ -15,9 +15,10 @@ use super::overlay::{
 };
 use crate::library::index::format::State;
 use crate::library::index::{Counts, Entry, IndexError, MetainfoPath};
-use crate::library::scan::inspect::{ContentRoot, Inspection};
+use crate::library::scan::inspect::{ContentRoots, Inspection};
 use crate::library::scan::walk::is_away;
 use crate::torrent::catalogue::RefusalReason;
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::id::TorrentId;
 use crate::torrent::metainfo::add_tiers;
 use crate::torrent::reader::Reader;
@@ -27,8 +28,8 @@ use crate::wire::message::InfoHash;
 /// A snapshot, and the last state of each path that was examined since it was made.
 pub(super) struct Contents {
     snapshot: Snapshot,
-    /// Where all content lies, unless beside each metainfo file.
-    content: Option<PathBuf>,
+    /// Where content lies.
+    content: ContentDirectories,
     /// Metainfo files that are configured by themselves, by any name.
     files: Vec<PathBuf>,
     overlay: BTreeMap<MetainfoPath, OverlayEntry>,
@@ -55,14 +56,14 @@ impl Contents {
     /// A snapshot with nothing over it. `files` are metainfo files that count by any name.
     pub(super) fn new(
         snapshot: Snapshot,
-        content: Option<PathBuf>,
+        content: &ContentDirectories,
         files: Vec<PathBuf>,
         is_given: bool,
     ) -> Self {
         Contents {
             next_id: snapshot.ids.end(),
             counts: snapshot.index.counts(),
-            content: content.or_else(|| snapshot.content()),
+            content: snapshot.content(content),
             snapshot,
             files,
             overlay: BTreeMap::new(),
@@ -101,8 +102,8 @@ impl Contents {
     }
 
     /// Takes other settings for paths that are examined from now on.
-    pub(super) fn configure(&mut self, content: Option<PathBuf>, files: Vec<PathBuf>) {
-        self.content = content;
+    pub(super) fn configure(&mut self, content: &ContentDirectories, files: Vec<PathBuf>) {
+        self.content = self.snapshot.content(content);
         self.files = files;
     }
 
@@ -157,11 +158,11 @@ impl Contents {
         searched.map(|input| origin.root.join(input))
     }
 
-    /// Returns true if the disk of a metainfo file, or that of all content, is not mounted.
+    /// Returns true if the disk of a metainfo file, or each of those where its content may lie, is not mounted.
     pub(super) fn is_away(&self, path: &Path) -> bool {
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let content = self.content.as_ref();
-        is_away(&self.input_of(directory)) || content.is_some_and(|content| is_away(content))
+        let roots = self.content.roots_of(directory);
+        is_away(&self.input_of(directory)) || roots.iter().all(|root| is_away(root))
     }
 
     /// Returns true if a metainfo file and its content were right when last examined.
@@ -290,9 +291,9 @@ impl Contents {
             Ok(_) => return Inspected::File(Inspection::refused(RefusalReason::NotRegular)),
             Err(error) => return Inspected::File(Inspection::refused(error.into())),
         }
-        let root = ContentRoot::new(self.content.clone());
-        let root = root.of(path.parent().unwrap_or(Path::new("/")));
-        match Inspection::of(&mut self.reader, path, root.as_deref()) {
+        let roots = ContentRoots::new(self.content.clone());
+        let roots = roots.of(path.parent().unwrap_or(Path::new("/")));
+        match Inspection::of(&mut self.reader, path, roots.as_ref()) {
             Ok(inspection) => Inspected::File(inspection),
             Err(reason) => {
                 examined.postpone(path, &reason);

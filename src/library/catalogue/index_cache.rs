@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::library::index::Index;
 use crate::library::scan::walk::resolved;
+use crate::torrent::content_directories::ContentDirectories;
 
 /// How long an index is kept that no process has open, from when it was last made, as each start does:
 /// longer than a library is away for a holiday or a repair.
@@ -42,12 +43,23 @@ fn others(state: &Path, ending: &str) -> Vec<PathBuf> {
 }
 
 /// The index of other inputs that has most of these in common, each above or below one of its own.
-pub(super) fn nearest(state: &Path, inputs: &[PathBuf], content: Option<&Path>) -> Option<Index> {
+pub(super) fn nearest(
+    state: &Path,
+    inputs: &[PathBuf],
+    content: &ContentDirectories,
+) -> Option<Index> {
     let wanted: Vec<PathBuf> = inputs.iter().map(|input| resolved(input)).collect();
-    let content = content.map(resolved);
+    let content =
+        content
+            .record()
+            .into_iter()
+            .map(|path| match ContentDirectories::is_root(&path) {
+                true => resolved(&path),
+                false => path,
+            });
+    let content: Vec<PathBuf> = content.collect();
     let known = |path: &PathBuf| {
         let origin = Index::origin_of(path).ok()?;
-        let has = origin.content.as_ref().map(|has| origin.root.join(has));
         let searched = origin.searched.iter().map(|start| origin.root.join(start));
         let searched: Vec<PathBuf> = searched.collect();
         let common = wanted.iter().filter(|wanted| {
@@ -56,7 +68,7 @@ pub(super) fn nearest(state: &Path, inputs: &[PathBuf], content: Option<&Path>) 
         });
         let common = common.count();
         let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
-        (common > 0 && has == content).then_some((common, modified.ok()))
+        (common > 0 && origin.record() == content).then_some((common, modified.ok()))
     };
     let found = others(state, INDEX).into_iter();
     let found = found.filter_map(|path| Some((known(&path)?, path)));

@@ -18,6 +18,7 @@ use crate::library::index::obfuscated::ObfuscatedHash;
 use crate::library::index::{Candidates, Index, IndexError, ObfuscatedCandidates};
 use crate::timers::Time;
 use crate::torrent::catalogue::{Refusal, RefusalReason, Torrent, UncheckedTorrent};
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::id::TorrentId;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
@@ -160,7 +161,7 @@ pub enum Loaded {
 pub struct Query {
     snapshot: Snapshot,
     origin: Origin,
-    content: Option<PathBuf>,
+    content: ContentDirectories,
     info_hash: InfoHash,
 }
 
@@ -222,7 +223,7 @@ impl Query {
 pub struct Located {
     id: TorrentId,
     path: PathBuf,
-    content: Option<PathBuf>,
+    content: ContentDirectories,
     info_hash: InfoHash,
 }
 
@@ -265,7 +266,7 @@ impl ReadTorrent {
     /// Where its content is, or the first file of it.
     #[must_use]
     pub fn content_path(&self) -> PathBuf {
-        self.torrent.content_path(self.located.content.as_deref())
+        self.torrent.content_path(&self.located.content)
     }
 
     /// Checks its content.
@@ -274,7 +275,7 @@ impl ReadTorrent {
     /// A [`LoadError`] when it is not as it was indexed.
     pub fn check(self) -> Result<Arc<Torrent>, LoadError> {
         let located = self.located;
-        match self.torrent.check(located.id, located.content.as_deref()) {
+        match self.torrent.check(located.id, &located.content) {
             Ok(torrent) => Ok(Arc::new(torrent)),
             Err(reason) => Err(located.refused(reason)),
         }
@@ -284,7 +285,7 @@ impl ReadTorrent {
 /// The served torrents: a snapshot, what overrides it, and those that are loaded.
 pub struct Library {
     snapshot: Option<Snapshot>,
-    content: Option<PathBuf>,
+    content: ContentDirectories,
     overrides: Overrides,
     loaded: LruCache<InfoHash, Arc<Torrent>>,
     /// What their lists of files take.
@@ -303,7 +304,7 @@ impl Default for Library {
     fn default() -> Self {
         Self {
             snapshot: None,
-            content: None,
+            content: ContentDirectories::default(),
             overrides: Overrides::default(),
             loaded: LruCache::unbounded(),
             loaded_bytes: 0,
@@ -315,9 +316,9 @@ impl Default for Library {
 }
 
 impl Library {
-    /// The library of an index. All content lies below `content`, or else where the index says.
+    /// The library of an index. Content lies in these places, or else where the index says.
     #[must_use]
-    pub fn of_index(index: Index, content: Option<PathBuf>) -> Self {
+    pub fn of_index(index: Index, content: &ContentDirectories) -> Self {
         let mut library = Self::default();
         library.replace(Snapshot::new(index), content, Overrides::default());
         library
@@ -328,10 +329,10 @@ impl Library {
     pub fn replace(
         &mut self,
         snapshot: Snapshot,
-        content: Option<PathBuf>,
+        content: &ContentDirectories,
         overrides: Overrides,
     ) -> impl Send + 'static {
-        self.content = content.or_else(|| snapshot.content());
+        self.content = snapshot.content(content);
         let withdrawn = std::mem::take(&mut self.withdrawn);
         let old = self.snapshot.replace(snapshot);
         (

@@ -21,6 +21,7 @@ use crate::disks::Disk;
 use crate::library::index::Counts;
 use crate::library::scan::probe::Probed;
 use crate::library::watch::{Changes, Waker, Watcher};
+use crate::torrent::content_directories::ContentDirectories;
 use crate::workers;
 
 /// Changes in one update: the loop applies them in a fraction of a millisecond.
@@ -52,8 +53,8 @@ pub enum Update {
 pub struct NewSnapshot {
     /// The index and its ids.
     pub snapshot: Snapshot,
-    /// Where all content lies, unless the index says.
-    pub content: Option<PathBuf>,
+    /// Where content lies, unless the index says.
+    pub content: ContentDirectories,
     /// Differences from the snapshot.
     pub overrides: Overrides,
     /// Its counts, with the overrides.

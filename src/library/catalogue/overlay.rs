@@ -15,6 +15,7 @@ use crate::library::index::obfuscated::ObfuscatedHash;
 use crate::library::index::{Counts, Index, MetainfoPath};
 use crate::library::scan::build::Depth;
 use crate::torrent::catalogue::{Refusal, RefusalReason};
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::id::TorrentId;
 use crate::wire::message::InfoHash;
 
@@ -38,12 +39,10 @@ impl Snapshot {
         }
     }
 
-    /// Where all content lies according to the index; `None` is beside each metainfo file.
+    /// Where content lies: as it is named, or else according to the index.
     #[must_use]
-    pub fn content(&self) -> Option<PathBuf> {
-        let origin = self.index.origin();
-        // Joining an absolute path replaces the root.
-        (origin.content.as_ref()).map(|content| origin.root.join(content))
+    pub fn content(&self, named: &ContentDirectories) -> ContentDirectories {
+        self.index.content(named)
     }
 }
 

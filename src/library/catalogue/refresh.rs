@@ -16,6 +16,7 @@ use crate::library::scan::parallel;
 use crate::library::scan::probe::Probed;
 use crate::library::scan::walk::is_away;
 use crate::torrent::catalogue::Refusal;
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::printable::Printable;
 
 /// Only the daemon may read an index: it lists the served torrents.
@@ -23,15 +24,20 @@ const STATE_MODE: u32 = 0o700;
 
 /// The file in which the index of these inputs is kept below a state directory.
 #[must_use]
-pub fn state_path(directory: &Path, inputs: &[PathBuf], content: Option<&Path>) -> PathBuf {
+pub fn state_path(directory: &Path, inputs: &[PathBuf], content: &ContentDirectories) -> PathBuf {
     let mut digest = Sha1::new();
-    for path in inputs.iter().map(PathBuf::as_path).chain(content) {
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let record = content.record();
+    for path in inputs.iter().chain(&record) {
+        let path = match ContentDirectories::is_root(path) {
+            true => std::path::absolute(path).unwrap_or_else(|_| path.clone()),
+            false => path.clone(),
+        };
         let bytes = path.as_os_str().as_bytes();
         digest.update((bytes.len() as u64).to_le_bytes());
         digest.update(bytes);
     }
-    digest.update([u8::from(content.is_some())]);
+    // With one root or none, the byte that it always was.
+    digest.update([u8::try_from(record.len()).unwrap_or(u8::MAX)]);
     let name: String = digest
         .finalize()
         .iter()
@@ -90,7 +96,7 @@ pub(super) fn first(
     warn_of_away(settings, probed);
     refuse_hung_content(settings, probed)?;
     // An index of other inputs may know many of the same files.
-    let other = index_cache::nearest(&plan.target, &plan.inputs, plan.content.as_deref());
+    let other = index_cache::nearest(&plan.target, &plan.inputs, &plan.content);
     let previous = other.as_ref().map(|index| Previous {
         index,
         depth: Depth::Metainfo,
@@ -254,10 +260,10 @@ fn write(
     Ok(Index::open(&plan.target)?)
 }
 
-/// Where all content is on a disk that hangs, nothing can be found out about any torrent.
+/// Where content may be on a disk that hangs, nothing can be found out about any torrent.
 fn refuse_hung_content(settings: &Settings, probed: &Probed) -> Result<(), String> {
-    let content = settings.content.as_deref();
-    match content.and_then(|content| probed.hung(content)) {
+    let mut roots = settings.content.roots();
+    match roots.find_map(|root| probed.hung(root)) {
         Some(path) => Err(format!("{} hangs", Printable::path(&path))),
         None => Ok(()),
     }

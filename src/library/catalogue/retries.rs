@@ -36,6 +36,11 @@ pub(super) struct Retries {
 }
 
 impl Retries {
+    /// Adds a file that was examined now and is not right, unless it waits already.
+    pub(super) fn add_again(&mut self, path: PathBuf, now: Instant) {
+        self.add(path, now + FIRST);
+    }
+
     /// Adds a file, due now. If too many wait, the one that failed most often is
     /// left to the next rescan.
     pub(super) fn add(&mut self, path: PathBuf, now: Instant) {

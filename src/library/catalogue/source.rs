@@ -1,10 +1,11 @@
 //! Where torrents come from, as configured.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::library::index::Index;
 use crate::torrent::catalogue::Refusal;
+use crate::torrent::content_directories::ContentDirectories;
 
 /// The log target of lines that are never held back as repetitions: why a torrent is not served.
 pub const EACH_COUNTS: &str = "hekate::library";
@@ -14,9 +15,9 @@ pub const EACH_COUNTS: &str = "hekate::library";
 pub struct Settings {
     /// Where torrents come from.
     pub source: Source,
-    /// Where all content lies. Without it, content lies where the index says, or else beside each
-    /// metainfo file.
-    pub content: Option<PathBuf>,
+    /// Where content lies. If nothing is named, it lies where the index says, or else beside each metainfo
+    /// file.
+    pub content: ContentDirectories,
     /// How often everything is scanned again; `None` is never.
     pub rescan: Option<Duration>,
 }
@@ -52,16 +53,18 @@ impl Settings {
     /// Directories of which only presence matters: where all content lies, and where the paths of a
     /// given index start.
     pub(super) fn presence_roots(&self) -> Vec<PathBuf> {
-        let mut roots: Vec<PathBuf> = self.content.iter().cloned().collect();
+        let mut roots: Vec<PathBuf> = self.content.roots().map(Path::to_path_buf).collect();
         if let Source::Given { index, root } = &self.source
             // The error of an unreadable index is reported when it is opened.
-            && let Ok(origin) = Index::origin_of(index)
+            && let Ok(mut origin) = Index::origin_of(index)
         {
-            let root = root.clone().unwrap_or(origin.root);
-            if roots.is_empty() {
-                roots.extend(origin.content.map(|content| root.join(content)));
+            if let Some(root) = root {
+                origin.root.clone_from(root);
             }
-            roots.push(root);
+            if roots.is_empty() {
+                roots = origin.content_roots();
+            }
+            roots.push(origin.root);
         }
         roots
     }

@@ -74,8 +74,8 @@ pub(super) fn run(
     };
     let snapshot = Snapshot::new(index.with_obfuscated());
     let is_given = matches!(settings.source, Source::Given { .. });
-    let content = settings.content.clone();
-    let contents = Contents::new(snapshot.clone(), content, settings.inputs(), is_given);
+    let (content, files) = (&settings.content, settings.inputs());
+    let contents = Contents::new(snapshot.clone(), content, files, is_given);
     let mut worker = Worker {
         settings,
         disks,
@@ -324,8 +324,7 @@ impl Worker {
             Ok(index) => {
                 if let Some(settings) = &request.settings {
                     self.settings = settings.clone();
-                    let content = settings.content.clone();
-                    self.contents.configure(content, settings.inputs());
+                    (self.contents).configure(&settings.content, settings.inputs());
                 }
                 match self.replace(index) {
                     Ok(()) => {}
@@ -478,6 +477,12 @@ impl Worker {
             postponed: mut paths,
         } = mem::take(&mut self.examined);
         log_refusals(&refused);
+        // No event tells when what a link leads to appears.
+        let lost = refused
+            .iter()
+            .filter(|refusal| refusal.reason.is_lost_link());
+        let now = Instant::now();
+        lost.for_each(|refusal| self.retries.add_again(refusal.path.clone(), now));
         if !paths.is_empty() {
             paths.sort_unstable();
             let everything = false;

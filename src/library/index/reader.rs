@@ -25,6 +25,7 @@ use super::format::{
 use super::obfuscated::{ObfuscatedHash, Table, TableBuilder};
 use super::prefixes::Prefixes;
 use super::writer::{Origin, Tables};
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::metainfo::{METAINFO_MAX_BYTES, add_tiers};
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
@@ -238,6 +239,14 @@ impl Index {
     #[must_use]
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Where content lies: as it is named, or else as the index says. Links may lead where it was searched.
+    #[must_use]
+    pub fn content(&self, named: &ContentDirectories) -> ContentDirectories {
+        let origin = &self.origin;
+        let searched = origin.searched.iter().map(|path| origin.root.join(path));
+        named.with_index(origin.record(), searched)
     }
 
     /// Where an info-hash may be; `None` if it is not in the index. Searches in memory.
@@ -796,14 +805,15 @@ fn read_origin(file: &File, header: &Header) -> Result<Origin, Fault> {
     let raw = read_whole(file, header, Part::Origin)?;
     let damaged = || Fault::Damaged(Part::Origin.name());
     let strings = format::decode_strings(&raw).ok_or_else(damaged)?;
-    let mut paths = strings
-        .iter()
-        .map(|path| PathBuf::from(OsStr::from_bytes(path)));
-    match (paths.next(), paths.next()) {
-        (Some(root), Some(content)) => Ok(Origin {
-            root,
-            content: Some(content).filter(|path| !path.as_os_str().is_empty()),
-            searched: paths.collect(),
+    let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    match &*strings {
+        [root, content, searched @ ..] => Ok(Origin {
+            root: path(root),
+            content: (content.split(|byte| *byte == 0))
+                .filter(|part| !part.is_empty())
+                .map(path)
+                .collect(),
+            searched: searched.iter().map(|bytes| path(bytes)).collect(),
         }),
         _ => Err(damaged()),
     }

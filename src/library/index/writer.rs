@@ -19,6 +19,7 @@ use super::format::{
 };
 use super::obfuscated::{self, ObfuscatedHash};
 use crate::locked;
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::printable::Printable;
 use crate::wire::message::InfoHash;
 
@@ -38,11 +39,37 @@ const MAX_REMEMBERED_LISTS: usize = 1 << 20;
 pub struct Origin {
     /// All paths of the index are below it. Absolute.
     pub root: PathBuf,
-    /// Where all content lies; `None` means beside each metainfo file. Relative to the root when it
-    /// is below.
-    pub content: Option<PathBuf>,
+    /// Where content is looked for, in this order, as [`ContentDirectories::record`] has it; empty means beside each metainfo
+    /// file. Relative to the root when it is below.
+    ///
+    /// [`ContentDirectories::record`]: crate::torrent::content_directories::ContentDirectories::record
+    pub content: Vec<PathBuf>,
     /// The directories that were searched, relative to the root.
     pub searched: Vec<PathBuf>,
+}
+
+impl Origin {
+    /// What was recorded of the places of content, the roots absolute.
+    #[must_use]
+    pub fn record(&self) -> Vec<PathBuf> {
+        let content = self.content.iter();
+        // Joining an absolute path replaces the root.
+        content
+            .map(|path| match ContentDirectories::is_root(path) {
+                true => self.root.join(path),
+                false => path.clone(),
+            })
+            .collect()
+    }
+
+    /// Where content lies, if it does not lie beside each metainfo file.
+    #[must_use]
+    pub fn content_roots(&self) -> Vec<PathBuf> {
+        let record = self.record().into_iter();
+        record
+            .filter(|path| ContentDirectories::is_root(path))
+            .collect()
+    }
 }
 
 /// One metainfo file.
@@ -509,10 +536,11 @@ fn without_duplicates(file: &File, alike: &[Pair], written: &mut Written) -> io:
 
 fn encode_origin(origin: &Origin) -> Vec<u8> {
     let mut out = Vec::new();
-    let content = origin.content.as_deref().unwrap_or(Path::new(""));
-    let paths = [origin.root.as_path(), content].into_iter();
-    let paths = paths.chain(origin.searched.iter().map(PathBuf::as_path));
-    format::encode_strings(paths.map(|path| path.as_os_str().as_bytes()), &mut out);
+    let bytes = |path: &PathBuf| path.as_os_str().as_bytes().to_vec();
+    let content: Vec<Vec<u8>> = origin.content.iter().map(bytes).collect();
+    let strings = [bytes(&origin.root), content.join(&0)].into_iter();
+    let strings: Vec<Vec<u8>> = strings.chain(origin.searched.iter().map(bytes)).collect();
+    format::encode_strings(strings.iter().map(Vec::as_slice), &mut out);
     out
 }
 

@@ -13,7 +13,7 @@ use std::thread;
 
 use thiserror::Error;
 
-use super::inspect::{ContentRoot, Inspection};
+use super::inspect::{ContentRoots, Inspection, RootsOf};
 use super::merge_walk::{MergeWalk, Work};
 use super::parallel;
 use super::probe::Probed;
@@ -22,6 +22,7 @@ use crate::library::index::format::{Facts, State, TrackerListNo};
 use crate::library::index::writer::{self, NewRecord, Origin, Writer};
 use crate::library::index::{Entry, Index, IndexError, MetainfoPath};
 use crate::torrent::catalogue::{Refusal, RefusalReason};
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::printable::Printable;
 use crate::torrent::reader::{FileStamp, Reader};
 
@@ -30,8 +31,8 @@ use crate::torrent::reader::{FileStamp, Reader};
 pub struct Plan {
     /// Directories that are searched for `*.torrent`, and metainfo files by any name.
     pub inputs: Vec<PathBuf>,
-    /// Where all content lies; `None` means beside each metainfo file.
-    pub content: Option<PathBuf>,
+    /// Where content lies.
+    pub content: ContentDirectories,
     /// The index file.
     pub target: PathBuf,
     /// Threads that read.
@@ -124,14 +125,14 @@ pub fn build(
     refuse: impl FnMut(Refusal),
 ) -> Result<Summary, BuildError> {
     let starts = Starts::new(&plan.inputs);
-    let content = match &plan.content {
-        None => ContentRoot::Beside,
-        Some(path) => match path.canonicalize() {
-            Ok(real) => ContentRoot::Below(real),
-            Err(error) => return Err(BuildError::Content(path.clone(), error)),
-        },
+    for root in plan.content.roots() {
+        let found = root.canonicalize();
+        found.map_err(|error| BuildError::Content(root.to_path_buf(), error))?;
+    }
+    let search = Search {
+        content: ContentRoots::new(plan.content.clone()),
+        starts,
     };
-    let search = Search { content, starts };
     let into = Destination::File(&plan.target);
     write(plan, into, None, search, progress, refuse)
 }
@@ -179,7 +180,7 @@ fn refresh_into(
     refuse: impl FnMut(Refusal),
 ) -> Result<Summary, BuildError> {
     let search = Search {
-        content: ContentRoot::new(plan.content.as_deref().map(resolved)),
+        content: ContentRoots::new(plan.content.clone()),
         starts: Starts::patient(&plan.inputs, probed),
     };
     write(plan, into, previous, search, progress, refuse)
@@ -187,7 +188,7 @@ fn refresh_into(
 
 /// Where metainfo files and content are looked for.
 struct Search {
-    content: ContentRoot,
+    content: ContentRoots,
     starts: Starts,
 }
 
@@ -270,10 +271,13 @@ fn write(
     let below = |path: &Path| path.strip_prefix(&root).unwrap_or(path).to_path_buf();
     let origin = Origin {
         searched: starts.paths().map(|path| below(&path)).collect(),
-        content: match &content {
-            ContentRoot::Beside => None,
-            ContentRoot::Below(path) | ContentRoot::Away(path) => Some(below(path)),
-        },
+        content: (plan.content.record().iter())
+            .map(|path| match ContentDirectories::is_root(path) {
+                true if resolved(path) == root => PathBuf::from("."),
+                true => below(&resolved(path)),
+                false => path.clone(),
+            })
+            .collect(),
         root: root.clone(),
     };
     let mut output = Output {
@@ -428,7 +432,7 @@ impl Found {
 }
 
 struct Worker<'a> {
-    content: &'a ContentRoot,
+    content: &'a ContentRoots,
     previous: Option<Previous<'a>>,
     reader: Reader,
 }
@@ -437,14 +441,14 @@ impl Worker<'_> {
     fn work(&mut self, work: Work) -> Vec<Found> {
         match work {
             Work::Inspect(Batch { directory, names }, known) => {
-                let root = self.content.of(&directory);
+                let roots = self.content.of(&directory);
                 let paths = names.into_iter().map(|name| MetainfoPath {
                     directory: directory.clone(),
                     name,
                 });
                 let files = paths.zip(known);
                 files
-                    .map(|(path, known)| self.inspect(path, root.as_deref(), known))
+                    .map(|(path, known)| self.inspect(path, roots.as_ref(), known))
                     .collect()
             }
             Work::Withdraw(entries) => entries.into_iter().map(Found::withdrawn).collect(),
@@ -456,14 +460,19 @@ impl Worker<'_> {
         }
     }
 
-    fn inspect(&mut self, path: MetainfoPath, root: Option<&Path>, known: Option<Entry>) -> Found {
+    fn inspect(
+        &mut self,
+        path: MetainfoPath,
+        roots: Option<&RootsOf<'_>>,
+        known: Option<Entry>,
+    ) -> Found {
         let file = path.to_path_buf();
         let mut is_quiet = false;
         if let (Some(previous), Some(entry)) = (self.previous, &known) {
             let stamp = file.metadata().map(|metadata| FileStamp::new(&metadata));
             let is_same = stamp.is_ok_and(|stamp| stamp == entry.facts.stamp);
             let is_served = entry.facts.state == State::Served;
-            if is_same && root.is_none() {
+            if is_same && roots.is_none() {
                 // Without its content, reading it again would show nothing new.
                 return Found::withdrawn(entry.clone());
             }
@@ -472,7 +481,7 @@ impl Worker<'_> {
             }
             is_quiet = is_same && !is_served && previous.quiet;
         }
-        let inspection = Inspection::with_retries(&mut self.reader, &file, root);
+        let inspection = Inspection::with_retries(&mut self.reader, &file, roots);
         let mut found = match (&inspection.refusal, known) {
             (Some(RefusalReason::Unreadable(error)), Some(entry))
                 if error.kind() != io::ErrorKind::NotFound =>

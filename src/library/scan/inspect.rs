@@ -8,43 +8,54 @@ use std::path::{Path, PathBuf};
 use super::walk::{DescriptorWait, is_away};
 use crate::library::index::format::{ContentName, Facts, State};
 use crate::torrent::catalogue::RefusalReason;
+use crate::torrent::content::ContentError;
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::reader::{FileStamp, Reader};
 use crate::wire::message::InfoHash;
 use crate::workers::contained;
 
-/// Where content lies.
+/// Where content lies, and which of these directories are there now.
 #[derive(Clone, Debug)]
-pub(in crate::library) enum ContentRoot {
-    /// Beside each metainfo file.
-    Beside,
-    /// Below this directory.
-    Below(PathBuf),
-    /// Below this directory, whose disk is not mounted.
-    Away(PathBuf),
+pub(in crate::library) struct ContentRoots {
+    content: ContentDirectories,
+    /// Directories whose disks are not mounted.
+    away: Vec<PathBuf>,
 }
 
-impl ContentRoot {
-    /// Below the directory, if there is one.
-    pub(in crate::library) fn new(directory: Option<PathBuf>) -> Self {
-        match directory {
-            None => ContentRoot::Beside,
-            Some(path) if is_away(&path) => ContentRoot::Away(path),
-            Some(path) => ContentRoot::Below(path),
+/// Where the content of the metainfo files of one directory is looked for.
+#[derive(Debug)]
+pub(in crate::library) struct RootsOf<'a> {
+    content: &'a ContentDirectories,
+    /// Those that are there; at least one.
+    roots: Vec<PathBuf>,
+    /// Others are away.
+    are_some_away: bool,
+}
+
+impl ContentRoots {
+    /// Looks which of them are there.
+    pub(in crate::library) fn new(content: ContentDirectories) -> Self {
+        let away = content.roots().filter(|root| is_away(root));
+        ContentRoots {
+            away: away.map(Path::to_path_buf).collect(),
+            content,
         }
     }
 
-    /// The directory of the content of metainfo files in this one; `None` while it is away.
-    pub(in crate::library) fn of(&self, directory: &Path) -> Option<PathBuf> {
-        match self {
-            ContentRoot::Below(root) => Some(root.clone()),
-            ContentRoot::Away(_) => None,
-            // If the directory is gone, each file in it will be reported as gone.
-            ContentRoot::Beside => {
-                let real = directory.canonicalize();
-                Some(real.unwrap_or_else(|_| directory.to_path_buf()))
-            }
-        }
+    /// Where the content of metainfo files in this directory is looked for; `None` while all of that is away.
+    pub(in crate::library) fn of(&self, directory: &Path) -> Option<RootsOf<'_>> {
+        let named = self.content.roots_of(directory);
+        let is_present = |root: &&&Path| !self.away.iter().any(|away| away == *root);
+        let present = named.iter().filter(is_present);
+        // If the directory of the metainfo files is gone, each file in it will be reported as gone.
+        let real = |root: &&Path| root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
+        let roots: Vec<PathBuf> = present.map(real).collect();
+        (!roots.is_empty()).then_some(RootsOf {
+            are_some_away: roots.len() < named.len(),
+            content: &self.content,
+            roots,
+        })
     }
 }
 
@@ -72,16 +83,16 @@ impl Inspection {
         }
     }
 
-    /// Reads a metainfo file and checks its content below `root`, unless that is away (`None`).
+    /// Reads a metainfo file and checks its content below `roots`, unless these are away (`None`).
     ///
     /// # Errors
     /// A lack of descriptors, with which nothing is known of either.
     pub(in crate::library) fn of(
         reader: &mut Reader,
         path: &Path,
-        root: Option<&Path>,
+        roots: Option<&RootsOf<'_>>,
     ) -> Result<Self, RefusalReason> {
-        Self::catch_panic(reader, |reader| Self::read(reader, path, root))
+        Self::catch_panic(reader, |reader| Self::read(reader, path, roots))
     }
 
     /// A file that makes a parser panic costs no other torrent. The panic itself has been reported on
@@ -97,7 +108,11 @@ impl Inspection {
         })
     }
 
-    fn read(reader: &mut Reader, path: &Path, root: Option<&Path>) -> Result<Self, RefusalReason> {
+    fn read(
+        reader: &mut Reader,
+        path: &Path,
+        roots: Option<&RootsOf<'_>>,
+    ) -> Result<Self, RefusalReason> {
         let mut found = match reader.read(path) {
             Ok(found) => found,
             Err(reason) if reason.is_lack_of_descriptors() => return Err(reason),
@@ -111,10 +126,16 @@ impl Inspection {
                 return Ok(refused);
             }
         };
-        let checked = root.map(|root| reader.check(root, &mut found.metainfo));
+        let checked = roots.map(|among| {
+            let roots: Vec<&Path> = among.roots.iter().map(PathBuf::as_path).collect();
+            let checked = reader.check(among.content, &roots, &mut found.metainfo);
+            (checked.map(drop), among.are_some_away)
+        });
         let (state, mut refusal) = match checked {
-            Some(Ok(())) => (State::Served, None),
-            Some(Err(error)) => (State::Withdrawn, Some(RefusalReason::from(error))),
+            Some((Ok(()), _)) => (State::Served, None),
+            // It may be in one of the others.
+            Some((Err(ContentError::Missing(_)), true)) => (State::Withdrawn, None),
+            Some((Err(error), _)) => (State::Withdrawn, Some(RefusalReason::from(error))),
             None => (State::Withdrawn, None),
         };
         if let Some(reason) = refusal.take_if(|reason| reason.is_lack_of_descriptors()) {
@@ -137,11 +158,11 @@ impl Inspection {
     pub(in crate::library) fn with_retries(
         reader: &mut Reader,
         path: &Path,
-        root: Option<&Path>,
+        roots: Option<&RootsOf<'_>>,
     ) -> Self {
         let mut lack = DescriptorWait::default();
         loop {
-            match Self::of(reader, path, root) {
+            match Self::of(reader, path, roots) {
                 Ok(inspection) => return inspection,
                 Err(reason) if lack.wait(&reason) => {}
                 Err(reason) => return Self::refused(reason),

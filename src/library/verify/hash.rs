@@ -12,6 +12,7 @@ use walkdir::WalkDir;
 
 use crate::library::scan::build::Progress;
 use crate::torrent::content::{self, ContentError, PieceHasher};
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::layout::{ExtentSource, Layout};
 use crate::torrent::metainfo::{Metainfo, MetainfoFile};
 use crate::wire::message::InfoHash;
@@ -20,6 +21,7 @@ use crate::wire::message::InfoHash;
 pub(super) struct Torrent {
     pub(super) path: PathBuf,
     pub(super) root: PathBuf,
+    pub(super) content: ContentDirectories,
     pub(super) metainfo: Metainfo,
     pub(super) layout: Layout,
     /// The SHA-1 of each piece.
@@ -161,7 +163,12 @@ impl Hasher {
     /// Opens a file and checks its length.
     fn examine(&mut self, torrent: &Torrent, file: u32) -> Result<(), ContentError> {
         let expected = file_of(torrent, file);
-        let open = content::open(&torrent.root, path(expected), expected.length)?;
+        let open = content::open(
+            &torrent.content,
+            &torrent.root,
+            path(expected),
+            expected.length,
+        )?;
         self.open = Some((file, Some(open)));
         Ok(())
     }
@@ -180,7 +187,7 @@ impl Hasher {
 /// A file that may be too short or too long: its bytes are compared all the same.
 fn open_any_length(torrent: &Torrent, file: u32) -> Option<File> {
     let path = path(file_of(torrent, file));
-    File::open(content::resolve(&torrent.root, path).ok()?).ok()
+    File::open(content::resolve(&torrent.content, &torrent.root, path).ok()?).ok()
 }
 
 fn file_of(torrent: &Torrent, file: u32) -> &MetainfoFile {

@@ -152,7 +152,9 @@ fn torrent(report: &Report) -> Value {
 /// A file that is missing, damaged or unreadable.
 fn fault(error: &ContentError) -> Value {
     match error {
-        ContentError::Missing(path) => json!({ "path": printable(path), "fault": "missing" }),
+        ContentError::Missing(path) | ContentError::Dangling { path, .. } => {
+            json!({ "path": printable(path), "fault": "missing" })
+        }
         ContentError::WrongSize {
             path,
             expected,
@@ -165,7 +167,7 @@ fn fault(error: &ContentError) -> Value {
         }),
         ContentError::Unreadable(path, _)
         | ContentError::NotRegular(path)
-        | ContentError::Escapes(path)
+        | ContentError::Escapes { path, .. }
         | ContentError::Unsafe(path) => json!({
             "path": printable(path),
             "fault": "unreadable",

@@ -15,6 +15,7 @@ use crate::library::scan::build::Progress;
 use crate::library::scan::parallel;
 use crate::library::scan::walk::{Starts, Step, is_away};
 use crate::torrent::catalogue::{Refusal, RefusalReason};
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::layout::Layout;
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::reader::Reader;
@@ -44,14 +45,14 @@ pub enum Finding {
 }
 
 /// Hashes the content of every torrent with this many threads and hands the findings to `take`, in
-/// the order of their paths. All content lies below `content`, or else where the index says, or
-/// else beside each metainfo file. Ends early when `take` breaks.
+/// the order of their paths. Content lies in these places, or else where the index says, or else beside each
+/// metainfo file. Ends early when `take` breaks.
 ///
 /// # Errors
-/// When `content` cannot be found, or no thread can be started.
+/// When a directory of content cannot be found, or no thread can be started.
 pub fn verify(
     subject: &Subject<'_>,
-    content: Option<&Path>,
+    content: &ContentDirectories,
     threads: usize,
     progress: &Progress,
     mut take: impl FnMut(Finding) -> ControlFlow<()>,
@@ -110,15 +111,16 @@ type Job = Result<Span, Box<Finding>>;
 
 fn jobs<'a>(
     subject: &Subject<'a>,
-    content: Option<&Path>,
+    content: &ContentDirectories,
 ) -> io::Result<Box<dyn Iterator<Item = Job> + Send + 'a>> {
     let mut opener = Opener {
         reader: Reader::default(),
-        content: content
-            .map(Path::canonicalize)
-            .transpose()
-            .map_err(|error| explained("content", &error))?,
+        content: content.clone(),
     };
+    for root in content.roots() {
+        root.canonicalize()
+            .map_err(|error| explained("content", &error))?;
+    }
     Ok(match subject {
         Subject::Paths(paths) => {
             // A disk that is not mounted is no success.
@@ -140,11 +142,7 @@ fn jobs<'a>(
             }))
         }
         Subject::Index(index) => {
-            let origin = index.origin();
-            let below = |path: &PathBuf| origin.root.join(path);
-            opener.content = opener
-                .content
-                .or_else(|| origin.content.as_ref().map(below));
+            opener.content = index.content(content);
             Box::new(index.entries().flat_map(move |entry| match entry {
                 Ok(entry) => opener.open(entry.path.to_path_buf()),
                 Err(error) => vec![Err(Box::new(Finding::Index(error)))],
@@ -156,7 +154,7 @@ fn jobs<'a>(
 /// Reads metainfo files and cuts their torrents into spans.
 struct Opener {
     reader: Reader,
-    content: Option<PathBuf>,
+    content: ContentDirectories,
 }
 
 impl Opener {
@@ -184,15 +182,15 @@ impl Opener {
     fn read(&mut self, path: &Path) -> Result<Torrent, RefusalReason> {
         let mut metainfo = self.reader.read(path)?.metainfo;
         let hashes = Metainfo::piece_hashes(self.reader.raw())?;
-        let root = match &self.content {
-            Some(content) => content.clone(),
-            None => path.parent().unwrap_or(Path::new("/")).canonicalize()?,
-        };
-        self.reader.find_all(&root, &mut metainfo);
+        let directory = path.parent().unwrap_or(Path::new("/")).canonicalize()?;
+        let roots = self.content.roots_of(&directory);
+        let root = (self.reader).find_all(&self.content, &roots, &mut metainfo);
+        let root = root.canonicalize()?;
         let files = metainfo.files.iter();
         Ok(Torrent {
             path: path.to_path_buf(),
             root,
+            content: self.content.clone(),
             layout: Layout::new(files.map(|file| (file.length, file.padding))),
             metainfo,
             hashes,

@@ -20,6 +20,7 @@ use crate::peer::key::PeerKey;
 use crate::peer::session::{Phase, Upload};
 use crate::reactor::loading::{Finished, LoadOutcome, PendingLoad};
 use crate::timers::Time;
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::id::TorrentId;
 use crate::wire::handshake::PROTOCOL;
 
@@ -45,7 +46,7 @@ impl Rig {
         fs::write(directory.path().join("n"), "12345").unwrap();
         let plan = Plan {
             inputs: vec![directory.path().to_path_buf()],
-            content: None,
+            content: ContentDirectories::default(),
             target: directory.path().join("index"),
             threads: 1,
         };
@@ -54,7 +55,7 @@ impl Rig {
         let info_hash = index.entries().next().unwrap().unwrap().facts.info_hash;
         let poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
-        let library = Library::of_index(index, None);
+        let library = Library::of_index(index, &ContentDirectories::default());
         let mut config = Config::default();
         config.trackers.disabled = true;
         let shared = Shared::new(&config, poll.registry(), Arc::new(waker), 6969);

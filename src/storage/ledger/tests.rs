@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::*;
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::id::TorrentId;
 use crate::torrent::metainfo::Metainfo;
 
@@ -32,7 +33,13 @@ pub(in crate::storage) fn torrent(name: &str) -> (Arc<Torrent>, TempDir) {
     let info_hash = Metainfo::parse(raw.as_bytes()).unwrap().info_hash;
     let path = directory.path().join("t.torrent");
     fs::write(&path, raw).unwrap();
-    let torrent = Torrent::load(TorrentId(0), &path, None, info_hash).unwrap();
+    let torrent = Torrent::load(
+        TorrentId(0),
+        &path,
+        &ContentDirectories::default(),
+        info_hash,
+    )
+    .unwrap();
     (Arc::new(torrent.unwrap()), directory)
 }
 

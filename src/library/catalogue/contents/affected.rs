@@ -128,7 +128,7 @@ impl Contents {
         paths: &[PathBuf],
     ) -> Result<Vec<PathBuf>, IndexError> {
         let mut found = Vec::new();
-        if self.content.is_some() {
+        if !self.content.named().roots.is_empty() {
             return Ok(found);
         }
         for (directory, names) in self.names_of_content(paths) {

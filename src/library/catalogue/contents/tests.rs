@@ -10,6 +10,7 @@ use crate::library::catalogue::overlay::Affected;
 use crate::library::fixture::DiskLibrary;
 use crate::library::index::Index;
 use crate::library::scan::build::Depth;
+use crate::torrent::content_directories::ContentDirectories;
 
 /// Torrents of a directory, and as many that come at once: a tag of 14 bits for each would be one of
 /// another some ten times.
@@ -17,7 +18,7 @@ const MANY: usize = 400;
 
 fn contents_of(library: &DiskLibrary) -> Contents {
     let snapshot = Snapshot::new(library.refresh(None, Depth::Content, &[]));
-    Contents::new(snapshot, None, Vec::new(), false)
+    Contents::new(snapshot, &ContentDirectories::default(), Vec::new(), false)
 }
 
 /// Makes an index over that of the contents.

@@ -11,14 +11,19 @@ use crate::library::fixture::DiskLibrary;
 use crate::library::index::format::State;
 use crate::library::scan::build::Progress;
 use crate::library::scan::probe::Probed;
+use crate::torrent::content_directories::ContentDirectories;
 
 fn settings(library: &DiskLibrary, directories: &[&str]) -> Settings {
     let inputs = directories.iter().map(|path| library.path(path));
     let inputs: Vec<PathBuf> = inputs.collect();
-    let state = state_path(&library.base.join("state"), &inputs, None);
+    let state = state_path(
+        &library.base.join("state"),
+        &inputs,
+        &ContentDirectories::default(),
+    );
     Settings {
         source: Source::Inputs { inputs, state },
-        content: None,
+        content: ContentDirectories::default(),
         rescan: None,
     }
 }

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::library::catalogue::listing::Listed;
 use crate::library::scan::build::{self, Plan, Progress};
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::metainfo::samples::{multi, single};
 use crate::workers::FAILED_RETRY_MS;
@@ -42,12 +43,15 @@ impl NumberedTorrents {
     fn library(&self) -> Library {
         let plan = Plan {
             inputs: vec![self.directory.path().to_path_buf()],
-            content: None,
+            content: ContentDirectories::default(),
             target: self.path("index"),
             threads: 1,
         };
         build::build(&plan, &Progress::default(), |_| ()).unwrap();
-        Library::of_index(Index::open(&plan.target).unwrap(), None)
+        Library::of_index(
+            Index::open(&plan.target).unwrap(),
+            &ContentDirectories::default(),
+        )
     }
 }
 
@@ -210,7 +214,13 @@ fn large_torrents_are_refused_while_those_in_use_take_too_much_memory() {
     for number in 0..6_000 {
         fs::write(directory.path().join(format!("m/{number:04}")), "x").unwrap();
     }
-    let large = Torrent::load(TorrentId(7), &path, None, info_hash).unwrap();
+    let large = Torrent::load(
+        TorrentId(7),
+        &path,
+        &ContentDirectories::default(),
+        info_hash,
+    )
+    .unwrap();
     let large = Arc::new(large.unwrap());
     assert!(large.memory_bytes() > SMALL_BYTES);
     let held = load(&mut library, &torrents.hashes[0]);
@@ -228,7 +238,12 @@ fn large_torrents_are_refused_while_those_in_use_take_too_much_memory() {
 /// A torrent that nobody else holds.
 fn query_copy(torrents: &NumberedTorrents, number: usize) -> Arc<Torrent> {
     let path = torrents.path(&format!("{number:06}/t.torrent"));
-    let loaded = Torrent::load(TorrentId(0), &path, None, torrents.hashes[number]);
+    let loaded = Torrent::load(
+        TorrentId(0),
+        &path,
+        &ContentDirectories::default(),
+        torrents.hashes[number],
+    );
     Arc::new(loaded.unwrap().unwrap())
 }
 
@@ -240,19 +255,22 @@ fn content_lies_where_the_index_says_or_where_one_is_told() {
     fs::rename(torrents.path("000000/n"), elsewhere.join("n")).unwrap();
     let plan = Plan {
         inputs: vec![torrents.path("000000")],
-        content: Some(elsewhere.clone()),
+        content: ContentDirectories::below(elsewhere.clone()),
         target: torrents.path("index"),
         threads: 1,
     };
     build::build(&plan, &Progress::default(), |_| ()).unwrap();
-    let mut library = Library::of_index(Index::open(&plan.target).unwrap(), None);
+    let mut library = Library::of_index(
+        Index::open(&plan.target).unwrap(),
+        &ContentDirectories::default(),
+    );
     let torrent = load(&mut library, &torrents.hashes[0]);
     assert_eq!(*torrent.root, *elsewhere.canonicalize().unwrap());
 
     let moved = torrents.path("moved");
     fs::rename(&elsewhere, &moved).unwrap();
     let index = Index::open(&plan.target).unwrap();
-    let mut library = Library::of_index(index, Some(moved.clone()));
+    let mut library = Library::of_index(index, &ContentDirectories::below(moved.clone()));
     let torrent = load(&mut library, &torrents.hashes[0]);
     assert_eq!(*torrent.root, *moved.canonicalize().unwrap());
 }
@@ -288,7 +306,7 @@ fn torrents_are_found_by_their_obfuscated_hashes() {
         let snapshot = library.snapshot.expect("it was replaced");
         Arc::try_unwrap(snapshot.index).unwrap().with_obfuscated()
     };
-    let mut library = Library::of_index(index(torrents.library()), None);
+    let mut library = Library::of_index(index(torrents.library()), &ContentDirectories::default());
     let hashes: Vec<_> = torrents.hashes.iter().map(ObfuscatedHash::new).collect();
     for (info_hash, hash) in torrents.hashes.iter().zip(&hashes) {
         let found = find_obfuscated(&mut library, hash);
@@ -399,13 +417,13 @@ fn what_the_index_says_is_withdrawn_is_read_once_and_then_refused_from_memory() 
     fs::write(&content, "too long by far").unwrap();
     let plan = Plan {
         inputs: vec![torrents.directory.path().to_path_buf()],
-        content: None,
+        content: ContentDirectories::default(),
         target: torrents.path("index"),
         threads: 1,
     };
     build::build(&plan, &Progress::default(), |_| ()).unwrap();
     let index = || Index::open(&plan.target).unwrap();
-    let mut library = Library::of_index(index(), None);
+    let mut library = Library::of_index(index(), &ContentDirectories::default());
     let (withdrawn, other) = (torrents.hashes[1], torrents.hashes[2]);
     let error = read(query(library.find(&withdrawn, NOW))).unwrap_err();
     assert!(matches!(error, LoadError::Withdrawn(_)), "{error}");
@@ -417,6 +435,10 @@ fn what_the_index_says_is_withdrawn_is_read_once_and_then_refused_from_memory() 
     // It is served again when it is added, and asked for when another index may say so.
     library.add(withdrawn, TorrentId(7), Some(Path::new("/a").into()));
     assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
-    drop(library.replace(Snapshot::new(index()), None, Overrides::default()));
+    drop(library.replace(
+        Snapshot::new(index()),
+        &ContentDirectories::default(),
+        Overrides::default(),
+    ));
     assert!(matches!(library.find(&withdrawn, later), Answer::Known(_)));
 }

@@ -74,7 +74,7 @@ fn made_up_of(target: &Path, count: u32, hash: impl Fn(u32) -> InfoHash) {
     }
     let origin = Origin {
         root: "/srv".into(),
-        content: Some("content".into()),
+        content: vec!["content".into(), "/other".into(), "=rest".into()],
         searched: vec!["d".into()],
     };
     let written = writer.finish(&origin, 0).unwrap();
@@ -92,10 +92,10 @@ fn every_record_is_read_as_it_was_written() {
         index.check().unwrap();
         assert_eq!((index.torrents(), index.records()), (count.into(), count));
         assert_eq!(index.origin().root, Path::new("/srv"));
-        assert_eq!(
-            index.origin().content.as_deref(),
-            Some(Path::new("content"))
-        );
+        let content = ["content", "/other", "=rest"].map(PathBuf::from);
+        assert_eq!(index.origin().content, content);
+        let roots = ["/srv/content", "/other"].map(PathBuf::from);
+        assert_eq!(index.origin().content_roots(), roots);
         assert_eq!(index.origin().searched, [Path::new("d")]);
         let all = entries(&index);
         assert_eq!(all.len(), count as usize);

@@ -12,6 +12,7 @@ use crate::library::fixture::DiskLibrary;
 use crate::library::index::format::State;
 use crate::library::index::{Entry, Index, MetainfoPath};
 use crate::library::scan::probe::Probed;
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::reader::FileStamp;
 use crate::wire::message::InfoHash;
 
@@ -221,19 +222,19 @@ fn content_may_have_its_own_directory_and_nothing_to_index_is_an_error() {
     fs::rename(library.path("n"), library.base.join("n")).unwrap();
     let mut plan = Plan {
         inputs: vec![library.path("")],
-        content: Some(library.base.clone()),
+        content: ContentDirectories::below(library.base.clone()),
         target: library.target(),
         threads: 1,
     };
     let run = |plan: &Plan| build(plan, &Progress::default(), |_| ());
     assert_eq!(run(&plan).unwrap().withdrawn, 0);
     let index = Index::open(&library.target()).unwrap();
-    assert_eq!(index.origin().content.as_ref(), Some(&library.base));
+    assert_eq!(index.origin().content, std::slice::from_ref(&library.base));
     assert_eq!(index.origin().root, library.path(""));
-    plan.content = Some(library.base.join("nowhere"));
+    plan.content = ContentDirectories::below(library.base.join("nowhere"));
     assert!(matches!(run(&plan), Err(BuildError::Content(..))));
     plan.inputs = vec![library.base.join("nowhere")];
-    plan.content = None;
+    plan.content = ContentDirectories::default();
     assert!(matches!(run(&plan), Err(BuildError::Nothing(Some(_)))));
     plan.inputs = vec![library.path("")];
     plan.target = library.base.join("no/such/directory/index");

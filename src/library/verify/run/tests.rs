@@ -13,6 +13,7 @@ use super::{Finding, Report, Subject, verify};
 use crate::library::index::Index;
 use crate::library::scan::build::{self, Plan, Progress};
 use crate::library::verify::report;
+use crate::torrent::content_directories::ContentDirectories;
 use crate::torrent::metainfo::samples::entry;
 
 const PIECE_BYTES: usize = 1000;
@@ -78,10 +79,16 @@ impl Library {
 
 fn run(subject: &Subject<'_>, threads: usize) -> Vec<Finding> {
     let mut found = Vec::new();
-    verify(subject, None, threads, &Progress::default(), |finding| {
-        found.push(finding);
-        ControlFlow::Continue(())
-    })
+    verify(
+        subject,
+        &ContentDirectories::default(),
+        threads,
+        &Progress::default(),
+        |finding| {
+            found.push(finding);
+            ControlFlow::Continue(())
+        },
+    )
     .unwrap();
     found
 }
@@ -101,7 +108,7 @@ fn what_is_right_is_good() {
     let mut reports = 0;
     verify(
         &Subject::Paths(&library.paths),
-        None,
+        &ContentDirectories::default(),
         2,
         &progress,
         |finding| {
@@ -218,7 +225,7 @@ fn a_file_that_the_disk_does_not_give_is_named_once_with_the_reason() {
     let content = PathBuf::from(format!("/proc/{}", std::process::id()));
     verify(
         &Subject::Paths(&paths),
-        Some(&content),
+        &ContentDirectories::below(&content),
         2,
         &Progress::default(),
         |finding| {
@@ -260,7 +267,7 @@ fn the_torrents_of_an_index_are_verified() {
     let position = tempfile::tempdir().unwrap();
     let plan = Plan {
         inputs: library.paths.clone(),
-        content: None,
+        content: ContentDirectories::default(),
         target: position.path().join("index"),
         threads: 1,
     };
