@@ -5,6 +5,7 @@
 //!
 //! Blocks: not for the loop.
 
+use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -24,7 +25,7 @@ const HASHED_BYTES: usize = 128 * 1024;
 #[derive(Debug, Error)]
 pub enum ContentError {
     /// No such file.
-    #[error("content {} is missing", Printable::path(.0))]
+    #[error("content {} is missing{}", Printable::path(.0), RawBytes(.0))]
     Missing(PathBuf),
     /// The file system refuses to read it.
     #[error("content {} is unreadable: {}", Printable::path(.0), .1)]
@@ -69,6 +70,21 @@ pub enum ContentError {
     /// A path that is empty, absolute or holds `.` or `..`.
     #[error("content path {} is not made of plain names", Printable::path(.0))]
     Unsafe(PathBuf),
+}
+
+/// Displays the bytes of a path with letters beside ASCII, nothing for others: two such names may look the same
+/// and differ, and a terminal shows neither.
+struct RawBytes<'a>(&'a Path);
+
+impl fmt::Display for RawBytes<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0.as_os_str().as_encoded_bytes();
+        if bytes.is_ascii() {
+            return Ok(());
+        }
+        let bytes = bytes.escape_ascii().to_string();
+        write!(formatter, ", in bytes {}", Printable(bytes.as_bytes()))
+    }
 }
 
 impl ContentError {
@@ -420,6 +436,13 @@ mod tests {
             assert!(error(&root, path).ends_with(" is missing"));
         }
         assert_eq!(error(&root, "d\n"), "content d\\n is missing");
+        // Both are printed alike.
+        let [composed, decomposed] = ["\u{e9}", "e\u{301}"].map(|name| error(&root, name));
+        assert_eq!(composed, "content \u{e9} is missing, in bytes \\xc3\\xa9");
+        assert_eq!(
+            decomposed,
+            "content e\u{301} is missing, in bytes e\\xcc\\x81"
+        );
     }
 
     #[test]
