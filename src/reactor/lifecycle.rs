@@ -22,7 +22,7 @@ use super::slots::SlotControl;
 use super::tokens::{self, Source};
 use super::{Control, EVENTS_PER_TURN, Reactor, RunError, thread_cpu_time};
 use crate::choker::ChokerConfig;
-use crate::config::{Config, LibraryConfig, LimitsConfig};
+use crate::config::{Config, Encryption, LibraryConfig, LimitsConfig};
 use crate::daemon::sandbox::AllowedPaths;
 use crate::daemon::sizing;
 use crate::library::catalogue::live::{Live, Settings};
@@ -170,7 +170,9 @@ impl Bound {
         self.host.notifier.status("reading the library");
         let waker = Arc::clone(&self.waker);
         let disks = self.shared.process.disks.clone();
-        let live = Live::start(Settings::from(config), disks, move || wake(&waker));
+        let is_encrypted = self.shared.process.encryption != Encryption::Off;
+        let settings = Settings::from(config);
+        let live = Live::start(settings, disks, is_encrypted, move || wake(&waker));
         let live = live.map_err(RunError::Thread)?;
         if let Some(status) = &mut self.status {
             status.register(self.poll.registry())?;

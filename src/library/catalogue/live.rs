@@ -31,18 +31,20 @@ pub struct Live {
 }
 
 impl Live {
-    /// Starts the thread `hekate-library`. It calls `wake` after each update, and when it ends.
+    /// Starts the thread `hekate-library`. It calls `wake` after each update, and when it ends. Torrents are
+    /// found by their obfuscated hashes if `is_encrypted`.
     ///
     /// # Errors
     /// Those of starting a thread.
     pub fn start(
         settings: Settings,
         disks: Disks,
+        is_encrypted: bool,
         wake: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
-        Self::spawn(wake, |mailbox, indexing, outbox| {
+        Self::spawn(wake, move |mailbox, indexing, outbox| {
             // The only error is that the loop has ended.
-            let _ = worker::run(settings, disks, &indexing, &mailbox, outbox);
+            let _ = worker::run(settings, disks, is_encrypted, &indexing, &mailbox, outbox);
         })
     }
 

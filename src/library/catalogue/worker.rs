@@ -44,6 +44,7 @@ const AFFECTED_MAX: usize = 20_000;
 pub(super) fn run(
     settings: Settings,
     disks: Disks,
+    is_encrypted: bool,
     indexing: &OnceLock<Progress>,
     mailbox: &Mailbox,
     outbox: Outbox,
@@ -72,13 +73,14 @@ pub(super) fn run(
     } else {
         Depth::Metainfo
     };
-    let snapshot = Snapshot::new(index.with_obfuscated());
+    let snapshot = Snapshot::new(opened_for(is_encrypted, index));
     let is_given = matches!(settings.source, Source::Given { .. });
     let (content, files) = (&settings.content, settings.inputs());
     let contents = Contents::new(snapshot.clone(), content, files, is_given);
     let mut worker = Worker {
         settings,
         disks,
+        is_encrypted,
         contents,
         outbox,
         mailbox: mailbox.clone(),
@@ -130,6 +132,14 @@ fn probe(settings: &Settings, disks: &Disks, mailbox: &Mailbox) -> Probed {
 fn guarded(make: impl FnOnce() -> Result<Index, String>) -> Result<Index, String> {
     contained(make)
         .unwrap_or_else(|_| Err("making the index panicked, a defect of hekate".to_owned()))
+}
+
+/// An index whose torrents are found by their obfuscated hashes, if connections may be encrypted.
+fn opened_for(is_encrypted: bool, index: Index) -> Index {
+    match is_encrypted {
+        true => index.with_obfuscated(),
+        false => index,
+    }
 }
 
 /// Why an examination or a merge ends early.
@@ -190,6 +200,8 @@ struct Refreshing {
 struct Worker {
     settings: Settings,
     disks: Disks,
+    /// Connections may be encrypted.
+    is_encrypted: bool,
     contents: Contents,
     outbox: Outbox,
     mailbox: Mailbox,
@@ -267,6 +279,7 @@ impl Worker {
         let (depth, quiet, gone) = (request.depth, request.quiet, self.contents.tombstones());
         let watched = self.watch.as_ref().map(|watch| watch.watched.clone());
         let (mailbox, disks) = (self.mailbox.clone(), self.disks.clone());
+        let is_encrypted = self.is_encrypted;
         let work = move || {
             let probed = probe(&settings, &disks, &mailbox);
             // The watch comes first: it reports changes during the scan.
@@ -282,7 +295,7 @@ impl Worker {
             };
             let made = guarded(|| {
                 let made = refresh::again(&settings, &probed, previous)?;
-                Ok(made.with_obfuscated())
+                Ok(opened_for(is_encrypted, made))
             });
             mailbox.post(|mail| mail.refresh_ended = true);
             (made, watch.ok().flatten())
