@@ -462,7 +462,7 @@ fn a_full_pipe_of_standard_error_stops_neither_the_loop_nor_sigterm() {
     };
     for _ in 0..LOGGED_CONNECTIONS {
         let mut stream = leecher::dial(address);
-        stream.write_all(&[0; 68]).unwrap();
+        stream.write_all(&[0; 96]).unwrap();
         // An error when the daemon has closed it before it has read everything.
         stream.read_to_end(&mut Vec::new()).ok();
     }
