@@ -32,7 +32,7 @@ def main():
     rows, page = map(pathlib.Path, sys.argv[1:])
     lines = [path.read_text().strip().split("|") for path in sorted(rows.iterdir())]
     table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    foot = f"\nLinux {platform.release()}, {platform.machine()}.\n"
+    foot = f"\nLinux {platform.release().partition('-')[0]}, {platform.machine()}.\n"
     page.write_text(HEAD + table + foot)
 
 
