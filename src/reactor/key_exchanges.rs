@@ -53,7 +53,7 @@ impl KeyExchanges {
         }
     }
 
-    /// Puts a connection in the line of its network. If too many wait, the last one of the network with
+    /// Puts a connection in the line of its network. If too many wait, the last one of a network with
     /// the longest line loses its place.
     pub(super) fn push(&mut self, network: Network, key: PeerKey) {
         let line = self.waiting.entry(network).or_default();
@@ -63,11 +63,15 @@ impl KeyExchanges {
         line.push_back(key);
         self.count += 1;
         if self.count > WAITING_MAX {
-            let longest = self.waiting.values_mut().max_by_key(|line| line.len());
-            let line = longest.expect("more than none wait");
-            // One of several, so no line becomes empty.
+            let longest = self.waiting.iter_mut().max_by_key(|(_, line)| line.len());
+            let (&network, line) = longest.expect("more than none wait");
             self.refused.extend(line.pop_back());
             self.count -= 1;
+            // As many networks as may wait have one each.
+            if line.is_empty() {
+                self.waiting.remove(&network);
+                self.turns.retain(|other| *other != network);
+            }
         }
     }
 
@@ -177,6 +181,22 @@ mod tests {
         assert!(!refused.contains(&key(9999)) && !refused.contains(&key(0)));
         keys.earn(now, 0);
         assert_eq!(order(&mut keys)[..2], [0, 9999]);
+    }
+
+    #[test]
+    fn a_flood_of_many_networks_takes_one_place_each() {
+        let now = Instant::now();
+        let mut keys = KeyExchanges::new(now);
+        let others = u32::try_from(WAITING_MAX).unwrap() + 7;
+        for index in 0..others {
+            let [.., high, low] = index.to_be_bytes();
+            let address = IpAddr::V4(Ipv4Addr::new(10, high, low, 1));
+            keys.push(Origin::of(address).network(), key(index));
+        }
+        assert_eq!((keys.count, keys.take_refused().len()), (WAITING_MAX, 7));
+        keys.earn(now, 0);
+        assert_eq!(order(&mut keys).len(), WAITING_MAX);
+        assert!(keys.is_idle() && keys.waiting.is_empty() && keys.turns.is_empty());
     }
 
     #[test]
