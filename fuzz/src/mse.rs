@@ -5,7 +5,7 @@
 //! bytes are cut.
 
 use hekate::mse::MseError;
-use hekate::mse::cipher::{Cipher, obfuscated};
+use hekate::mse::cipher::Cipher;
 use hekate::mse::dh::{KEY_LENGTH, PRIVATE_LENGTH, PrivateKey, PublicKey, Shared};
 use hekate::mse::receiving::{Allowed, Progress, Receiving};
 use hekate::wire::message::InfoHash;
@@ -46,7 +46,7 @@ fn run(bytes: &[u8], step: usize, allowed: Allowed) -> (End, Vec<u8>) {
         let mut progress = receiving.receive(now, allowed);
         if let Ok(Progress::TorrentWanted(hash)) = progress {
             assert_eq!(receiving.wanted(), 0);
-            if hash != obfuscated(&INFO_HASH) {
+            if hash != INFO_HASH.obfuscated() {
                 return (End::UnknownTorrent, rest.to_vec());
             }
             progress = receiving.torrent_found(&INFO_HASH, allowed);
@@ -102,7 +102,7 @@ pub fn check(data: &[u8]) {
     if kind % 4 > 1 {
         bytes.extend(vec![7; usize::from(*step)]);
         bytes.extend(hash(b"req1", &shared));
-        let name = obfuscated(&INFO_HASH).into_iter();
+        let name = INFO_HASH.obfuscated().into_iter();
         bytes.extend(
             name.zip(hash(b"req3", &shared))
                 .map(|(byte, mask)| byte ^ mask),

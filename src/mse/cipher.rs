@@ -20,12 +20,6 @@ fn hash<const N: usize>(parts: [&[u8]; N]) -> [u8; 20] {
     hash.finalize().into()
 }
 
-/// What a torrent is named by in the handshake.
-#[must_use]
-pub fn obfuscated(info_hash: &InfoHash) -> [u8; 20] {
-    hash([b"req2", &info_hash.0])
-}
-
 /// The hash that ends the first padding.
 pub(super) fn synchronization(shared: &Shared) -> [u8; 20] {
     hash([b"req1", shared])

@@ -12,7 +12,7 @@
 
 use std::mem;
 
-use super::cipher::{Cipher, mask, obfuscated, synchronization};
+use super::cipher::{Cipher, mask, synchronization};
 use super::dh::{KEY_LENGTH, PRIVATE_LENGTH, PrivateKey, PublicKey};
 use super::{Ciphers, Done, MseError, PADDING_MAX, PLAINTEXT, RC4, Selected, VERIFICATION};
 use crate::wire::message::InfoHash;
@@ -190,7 +190,7 @@ fn offer_to(
         send: Cipher::of_dialling_side(&shared, offer.info_hash),
     });
     answer.extend_from_slice(&synchronization(&shared));
-    let name = obfuscated(offer.info_hash);
+    let name = offer.info_hash.obfuscated();
     answer.extend(
         name.iter()
             .zip(mask(&shared))

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use sha1::{Digest, Sha1};
+
 /// Message ids (BEP 3, BEP 6, BEP 10).
 pub(super) mod id {
     pub(in crate::wire) const CHOKE: u8 = 0;
@@ -36,6 +38,14 @@ impl InfoHash {
             *byte = u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()?;
         }
         Some(Self(bytes))
+    }
+
+    /// The hash that names the torrent in the handshake of an encrypted connection (MSE): SHA-1 of `req2` and
+    /// the info-hash.
+    #[must_use]
+    pub fn obfuscated(&self) -> [u8; 20] {
+        let digest = Sha1::new().chain_update(b"req2").chain_update(self.0);
+        digest.finalize().into()
     }
 }
 

@@ -7,8 +7,6 @@
 
 use std::ops::Range;
 
-use sha1::{Digest, Sha1};
-
 use super::format::OBFUSCATED_BYTES;
 use crate::wire::message::InfoHash;
 
@@ -18,7 +16,7 @@ const START_BITS_MAX: u32 = 16;
 /// Bits that are stored of a hash: those of the largest table of starts, and the 32 behind them.
 pub(super) const STORED_BITS: u32 = START_BITS_MAX + u32::BITS;
 
-/// How a peer that encrypts its connection names a torrent: SHA-1 of `req2` and the info-hash.
+/// How a peer that encrypts its connection names a torrent, see [`InfoHash::obfuscated`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ObfuscatedHash(pub [u8; 20]);
 
@@ -26,8 +24,7 @@ impl ObfuscatedHash {
     /// That of a torrent.
     #[must_use]
     pub fn new(info_hash: &InfoHash) -> Self {
-        let digest = Sha1::new().chain_update(b"req2").chain_update(info_hash.0);
-        ObfuscatedHash(digest.finalize().into())
+        ObfuscatedHash(info_hash.obfuscated())
     }
 
     /// The bits of it that an index stores, as a number that sorts like them.

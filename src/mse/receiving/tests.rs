@@ -2,7 +2,6 @@
 
 use super::super::dialling::{self, Dialling, Offer};
 use super::*;
-use crate::mse::cipher::obfuscated;
 
 const TORRENT: InfoHash = InfoHash([5; 20]);
 
@@ -35,7 +34,7 @@ impl Peer<'_> {
     fn offer(&self, shared: &Shared) -> Vec<u8> {
         let mut bytes = self.padding.to_vec();
         bytes.extend(synchronization(shared));
-        let masked = obfuscated(&TORRENT).into_iter().zip(mask(shared));
+        let masked = TORRENT.obfuscated().into_iter().zip(mask(shared));
         bytes.extend(masked.map(|(byte, mask)| byte ^ mask));
         let mut plain = self.verification.to_vec();
         plain.extend(self.provided.to_be_bytes());
@@ -114,7 +113,7 @@ fn complete(
     let bytes = peer.offer(&shared);
     let mut rest = bytes.as_slice();
     let (progress, wanted) = feed(&mut receiving, &mut rest, step, allowed)?;
-    assert_eq!(wanted, [obfuscated(&TORRENT)]);
+    assert_eq!(wanted, [TORRENT.obfuscated()]);
     let Progress::Done(done, mut answer) = progress else {
         panic!("{progress:?} in {receiving:?}");
     };
@@ -339,7 +338,7 @@ fn both_sides_agree() {
                         to_them.extend(receiving.exchange(key, &bytes(&mut random, length)));
                     }
                     Progress::TorrentWanted(hash) => {
-                        assert_eq!(hash, obfuscated(&TORRENT));
+                        assert_eq!(hash, TORRENT.obfuscated());
                         match receiving.torrent_found(&TORRENT, Allowed::Both).unwrap() {
                             Progress::Done(done, answer) => {
                                 to_them.extend(answer);
