@@ -130,7 +130,8 @@ pub struct ContentFile<'a> {
 }
 
 impl Torrent {
-    /// Reads a torrent and checks its content, which lies where `content` say. It gets this id, see [`Torrent::id`]. `None` if the metainfo file is that of another torrent.
+    /// Reads a torrent and checks its content, which lies where `content` says. It gets this id, see
+    /// [`Torrent::id`]. `None` if the metainfo file is that of another torrent.
     ///
     /// # Errors
     /// A [`RefusalReason`] when it cannot be served.

@@ -111,6 +111,18 @@ impl ContentDirectories {
             .starts_with(NO_ROOT.as_bytes())
     }
 
+    /// A record with each of its roots replaced.
+    pub fn map_roots(
+        record: impl IntoIterator<Item = PathBuf>,
+        replace: impl Fn(&Path) -> PathBuf,
+    ) -> Vec<PathBuf> {
+        let replaced = |part: PathBuf| match Self::is_root(&part) {
+            true => replace(&part),
+            false => part,
+        };
+        record.into_iter().map(replaced).collect()
+    }
+
     /// What an index records of them: the roots, and what else decides which content is found. An index made
     /// with others says nothing about what is served with these.
     #[must_use]

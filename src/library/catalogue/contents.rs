@@ -466,9 +466,7 @@ impl Contents {
         });
         if let Some(file) = &after {
             self.link(&path, file);
-            if let Some(number) = self.counts.of(file.facts.state, file.id.is_some()) {
-                *number += 1;
-            }
+            self.counts.add(file.facts.state, file.id.is_some());
         }
         let (file, epoch) = (after, self.epoch);
         self.overlay.insert(path, OverlayEntry { file, epoch });
@@ -501,10 +499,8 @@ impl Contents {
         if let Some(id) = file.id {
             self.ids.remove(&id);
         }
-        // The counts of an index are not trusted, and of a refused directory they have one too many.
-        if let Some(number) = self.counts.of(file.facts.state, file.id.is_some()) {
-            *number = number.saturating_sub(1);
-        }
+        // Of a refused directory an index counts one too many.
+        self.counts.remove(file.facts.state, file.id.is_some());
     }
 
     /// Adds the state of a path in the overlay to `by_hash` and `ids`.

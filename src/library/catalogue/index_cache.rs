@@ -49,15 +49,7 @@ pub(super) fn nearest(
     content: &ContentDirectories,
 ) -> Option<Index> {
     let wanted: Vec<PathBuf> = inputs.iter().map(|input| resolved(input)).collect();
-    let content =
-        content
-            .record()
-            .into_iter()
-            .map(|path| match ContentDirectories::is_root(&path) {
-                true => resolved(&path),
-                false => path,
-            });
-    let content: Vec<PathBuf> = content.collect();
+    let content = ContentDirectories::map_roots(content.record(), resolved);
     let known = |path: &PathBuf| {
         let origin = Index::origin_of(path).ok()?;
         let searched = origin.searched.iter().map(|start| origin.root.join(start));

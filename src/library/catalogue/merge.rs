@@ -100,10 +100,10 @@ impl Merging<'_> {
         if let Some(entry) = path.and_then(|path| self.overlay.get(path)) {
             // The overlay is in force. The id of the record, if there is one, is not used.
             if let Some(file) = &entry.file {
-                count(&mut self.counts, file.facts.state, file.id.is_some());
+                self.counts.add(file.facts.state, file.id.is_some());
             }
             if let Some(entry) = new {
-                discount(&mut self.counts, &entry);
+                self.counts.remove(entry.facts.state, entry.is_served());
                 self.push_new_id();
             }
             return Ok(());
@@ -163,8 +163,8 @@ impl Merging<'_> {
 
     /// Makes the overlay say whether a torrent is served from this file, against the index.
     fn lay_over(&mut self, entry: Entry, id: Option<TorrentId>) {
-        discount(&mut self.counts, &entry);
-        count(&mut self.counts, entry.facts.state, id.is_some());
+        self.counts.remove(entry.facts.state, entry.is_served());
+        self.counts.add(entry.facts.state, id.is_some());
         if id.is_some() {
             self.served_by_overlay.insert(entry.facts.info_hash);
         }
@@ -211,19 +211,6 @@ impl Merging<'_> {
         let id = self.contents.unused_id(self.next_id);
         self.ids.push(id);
         self.next_id = id.following();
-    }
-}
-
-fn count(counts: &mut Counts, state: State, is_served: bool) {
-    if let Some(number) = counts.of(state, is_served) {
-        *number += 1;
-    }
-}
-
-/// The counts of an index are not trusted.
-fn discount(counts: &mut Counts, entry: &Entry) {
-    if let Some(number) = counts.of(entry.facts.state, entry.is_served()) {
-        *number = number.saturating_sub(1);
     }
 }
 

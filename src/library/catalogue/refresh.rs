@@ -26,12 +26,13 @@ const STATE_MODE: u32 = 0o700;
 #[must_use]
 pub fn state_path(directory: &Path, inputs: &[PathBuf], content: &ContentDirectories) -> PathBuf {
     let mut digest = Sha1::new();
-    let record = content.record();
-    for path in inputs.iter().chain(&record) {
-        let path = match ContentDirectories::is_root(path) {
-            true => std::path::absolute(path).unwrap_or_else(|_| path.clone()),
-            false => path.clone(),
-        };
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let record = ContentDirectories::map_roots(content.record(), absolute);
+    for path in inputs
+        .iter()
+        .map(|input| absolute(input))
+        .chain(record.clone())
+    {
         let bytes = path.as_os_str().as_bytes();
         digest.update((bytes.len() as u64).to_le_bytes());
         digest.update(bytes);

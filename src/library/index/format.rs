@@ -451,8 +451,22 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Counts a metainfo file.
+    pub fn add(&mut self, state: State, is_served: bool) {
+        if let Some(number) = self.of(state, is_served) {
+            *number += 1;
+        }
+    }
+
+    /// Counts a metainfo file no more. The counts of an index are not trusted: there may have been none.
+    pub fn remove(&mut self, state: State, is_served: bool) {
+        if let Some(number) = self.of(state, is_served) {
+            *number = number.saturating_sub(1);
+        }
+    }
+
     /// The number that a metainfo file counts in. `None` for one whose torrent is served from another file.
-    pub fn of(&mut self, state: State, is_served: bool) -> Option<&mut u64> {
+    fn of(&mut self, state: State, is_served: bool) -> Option<&mut u64> {
         match state {
             _ if is_served => Some(&mut self.served),
             State::Served => None,

@@ -39,8 +39,8 @@ const MAX_REMEMBERED_LISTS: usize = 1 << 20;
 pub struct Origin {
     /// All paths of the index are below it. Absolute.
     pub root: PathBuf,
-    /// Where content is looked for, in this order, as [`ContentDirectories::record`] has it; empty means beside each metainfo
-    /// file. Relative to the root when it is below.
+    /// Where content is looked for, in this order, as [`ContentDirectories::record`] has it; empty means
+    /// beside each metainfo file. Relative to the root when it is below.
     ///
     /// [`ContentDirectories::record`]: crate::torrent::content_directories::ContentDirectories::record
     pub content: Vec<PathBuf>,
@@ -52,14 +52,9 @@ impl Origin {
     /// What was recorded of the places of content, the roots absolute.
     #[must_use]
     pub fn record(&self) -> Vec<PathBuf> {
-        let content = self.content.iter();
         // Joining an absolute path replaces the root.
-        content
-            .map(|path| match ContentDirectories::is_root(path) {
-                true => self.root.join(path),
-                false => path.clone(),
-            })
-            .collect()
+        let absolute = |path: &Path| self.root.join(path);
+        ContentDirectories::map_roots(self.content.iter().cloned(), absolute)
     }
 
     /// Where content lies, if it does not lie beside each metainfo file.

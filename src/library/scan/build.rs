@@ -271,13 +271,12 @@ fn write(
     let below = |path: &Path| path.strip_prefix(&root).unwrap_or(path).to_path_buf();
     let origin = Origin {
         searched: starts.paths().map(|path| below(&path)).collect(),
-        content: (plan.content.record().iter())
-            .map(|path| match ContentDirectories::is_root(path) {
-                true if resolved(path) == root => PathBuf::from("."),
-                true => below(&resolved(path)),
-                false => path.clone(),
-            })
-            .collect(),
+        content: ContentDirectories::map_roots(plan.content.record(), |path| {
+            match resolved(path) {
+                path if path == root => PathBuf::from("."),
+                path => below(&path),
+            }
+        }),
         root: root.clone(),
     };
     let mut output = Output {
