@@ -133,21 +133,15 @@ impl Dialer {
         self.connecting < MAX_CONNECTING && self.open.len() < MAX_DIALLED
     }
 
-    /// The peer to dial once more now.
-    pub(super) fn poll_again(&mut self, now: Time) -> Option<Dialled> {
-        if now < self.next_at || !self.has_room() {
-            return None;
-        }
-        let dialled = self.again.pop_front()?;
-        self.next_at = now.after(DIAL_INTERVAL_MS);
-        Some(dialled)
-    }
-
-    /// The peer to dial now for the first time. A peer that backs off, or whose torrent has enough connections, is
+    /// The peer to dial now. A peer that backs off, or whose torrent has enough connections, is
     /// forgotten until a tracker names it again.
     pub(super) fn poll(&mut self, now: Time) -> Option<Dialled> {
-        if self.waiting.is_empty() || now < self.next_at || !self.has_room() {
+        if self.poll_at().is_none_or(|at| now < at) {
             return None;
+        }
+        if let Some(dialled) = self.again.pop_front() {
+            self.next_at = now.after(DIAL_INTERVAL_MS);
+            return Some(dialled);
         }
         if self.backoffs.len() >= MAX_BACKOFFS {
             self.backoffs.retain(|_, (_, until)| *until > now);

@@ -44,7 +44,7 @@ use signal_hook_mio::v1_0::Signals;
 
 use self::connection::{Connection, Wait};
 use self::connections::Connections;
-use self::dial::{Attempt, BackoffReason, Dialer, Dialled};
+use self::dial::{Attempt, BackoffReason, Dialled};
 pub use self::host::Host;
 use self::hung::HungDisks;
 pub use self::lifecycle::Bound;
@@ -627,8 +627,7 @@ impl Reactor {
             dialer.forget_waiting();
         }
         let now = self.shared.now;
-        let next = |dialer: &mut Dialer| dialer.poll_again(now).or_else(|| dialer.poll(now));
-        while let Some(dialled) = next(&mut self.shared.process.dialer) {
+        while let Some(dialled) = self.shared.process.dialer.poll(now) {
             self.dial_one(dialled);
         }
     }

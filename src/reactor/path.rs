@@ -247,7 +247,8 @@ impl Connection {
     fn written(&mut self, written: &Written, shared: &mut Shared) {
         match *written {
             Written::Taken { bytes, is_full } => self.account(bytes, is_full, shared),
-            Written::Blocked | Written::Fault => self.session.write_blocked(shared.now),
+            Written::Blocked => self.session.write_blocked(shared.now),
+            Written::Fault => unreachable!("only a block of a file can be at fault"),
         }
     }
 

@@ -125,7 +125,7 @@ fn attempts(dialer: &mut Dialer, ends: &[(Reached, CloseReason)]) -> Vec<Attempt
     let mut attempts = Vec::new();
     for (reached, reason) in ends {
         now = now.after(DIAL_INTERVAL_MS);
-        let Some(dialled) = dialer.poll_again(now).or_else(|| dialer.poll(now)) else {
+        let Some(dialled) = dialer.poll(now) else {
             break;
         };
         dialer.started(dialled.info_hash, dialled.address);
