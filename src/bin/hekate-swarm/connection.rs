@@ -141,16 +141,10 @@ impl Connection {
             }
             Want::Body(left) => self.take_body(left, allowance),
         };
-        let taken = match result {
-            Ok(0) => return Err(self.ended()),
-            Ok(taken) => taken,
-            Err(problem) if problem.kind() == ErrorKind::WouldBlock => {
-                self.readable = false;
-                return Ok(0);
-            }
-            Err(problem) if problem.kind() == ErrorKind::Interrupted => return Ok(0),
-            Err(_) => return Err(self.ended()),
-        };
+        let taken = self.read(result)?;
+        if taken == 0 {
+            return Ok(0);
+        }
         // A short read has emptied the socket, unless the end of the stream is behind it.
         if taken < asked && !self.closing {
             self.readable = false;
@@ -163,6 +157,20 @@ impl Connection {
             }
         }
         Ok(taken)
+    }
+
+    /// How many bytes a read took; zero when there are none now.
+    fn read(&mut self, result: IoResult<usize>) -> Result<usize, Ending> {
+        match result {
+            Ok(0) => Err(self.ended()),
+            Ok(taken) => Ok(taken),
+            Err(problem) if problem.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(0)
+            }
+            Err(problem) if problem.kind() == ErrorKind::Interrupted => Ok(0),
+            Err(_) => Err(self.ended()),
+        }
     }
 
     fn take_body(&mut self, left: usize, allowance: usize) -> (usize, IoResult<usize>) {
@@ -196,16 +204,11 @@ impl Connection {
         context: &mut Context<'_>,
     ) -> Result<usize, Ending> {
         let mut room = vec![0; wanted];
-        let taken = match self.socket.read(&mut room) {
-            Ok(0) => return Err(self.ended()),
-            Ok(taken) => taken,
-            Err(problem) if problem.kind() == ErrorKind::WouldBlock => {
-                self.readable = false;
-                return Ok(0);
-            }
-            Err(problem) if problem.kind() == ErrorKind::Interrupted => return Ok(0),
-            Err(_) => return Err(self.ended()),
-        };
+        let result = self.socket.read(&mut room);
+        let taken = self.read(result)?;
+        if taken == 0 {
+            return Ok(0);
+        }
         room.truncate(taken);
         let encryption = self.encryption.as_mut().ok_or(Ending::Broken)?;
         let ended = encryption.receive(&room, context.out);
