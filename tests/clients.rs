@@ -38,14 +38,14 @@ use support::torrent::{Sample, TorrentBuilder};
 /// Of the torrent, and so of the directory that appears.
 const NAME: &str = "whole – ünï 文字";
 
-/// A test for each line: its name, what it needs, the seeder's address, and the client's command.
+/// A test for each line: its name, what it needs, and the proof with what it is about.
 macro_rules! proofs {
-    ($($name:ident [$($need:expr),*] from $seeder:expr, $command:expr;)*) => {
+    ($($name:ident [$($need:expr),*] $prove:ident($($argument:expr),*);)*) => {
         $(
             #[test]
             fn $name() {
                 if needs::are_met(stringify!($name), &[$($need),*]) {
-                    sandbox::run(stringify!($name), |scene| prove(scene, $seeder, $command));
+                    sandbox::run(stringify!($name), |scene| $prove(scene, $($argument),*));
                 }
             }
         )*
@@ -53,44 +53,29 @@ macro_rules! proofs {
 }
 
 proofs! {
-    aria2_torrent [Program("aria2c")] from SEEDER, |task| aria2(task, &task.torrent());
-    aria2_magnet [Program("aria2c")] from SEEDER, |task| aria2(task, &task.magnet);
-    libtorrent_torrent [PythonLibtorrent] from SEEDER, |task| libtorrent(task, &task.torrent());
-    libtorrent_magnet [PythonLibtorrent] from SEEDER, |task| libtorrent(task, &task.magnet);
-    libtorrent_ipv6 [PythonLibtorrent] from SEEDER_V6, libtorrent_over_ipv6;
-    qbittorrent_torrent [Program("qbittorrent-nox")] from SEEDER, |task| qbittorrent(task, &task.torrent());
-    qbittorrent_magnet [Program("qbittorrent-nox")] from SEEDER, |task| qbittorrent(task, &task.magnet);
-    rtorrent_torrent [Program("rtorrent")] from SEEDER, |task| rtorrent(task, &task.torrent());
-    transmission_torrent [Program("transmission-cli")] from SEEDER, |task| transmission(task, &task.torrent());
-    webtorrent_torrent [Program("node"), NodeWebtorrent] from SEEDER, |task| webtorrent(task, &task.torrent());
-    webtorrent_magnet [Program("node"), NodeWebtorrent] from SEEDER, webtorrent_from_magnet;
+    aria2_torrent [Program("aria2c")] prove(SEEDER, |task| aria2(task, &task.torrent()));
+    aria2_magnet [Program("aria2c")] prove(SEEDER, |task| aria2(task, &task.magnet));
+    libtorrent_torrent [PythonLibtorrent] prove(SEEDER, |task| libtorrent(task, &task.torrent()));
+    libtorrent_magnet [PythonLibtorrent] prove(SEEDER, |task| libtorrent(task, &task.magnet));
+    libtorrent_ipv6 [PythonLibtorrent] prove(SEEDER_V6, libtorrent_over_ipv6);
+    qbittorrent_torrent [Program("qbittorrent-nox")] prove(SEEDER, |task| qbittorrent(task, &task.torrent()));
+    qbittorrent_magnet [Program("qbittorrent-nox")] prove(SEEDER, |task| qbittorrent(task, &task.magnet));
+    rtorrent_torrent [Program("rtorrent")] prove(SEEDER, |task| rtorrent(task, &task.torrent()));
+    transmission_torrent [Program("transmission-cli")] prove(SEEDER, |task| transmission(task, &task.torrent()));
+    webtorrent_torrent [Program("node"), NodeWebtorrent] prove(SEEDER, |task| webtorrent(task, &task.torrent()));
+    webtorrent_magnet [Program("node"), NodeWebtorrent] prove(SEEDER, webtorrent_from_magnet);
 }
 
-/// A test for each line, with a client that encrypts its connections: its name, what it needs, and the
-/// client's command.
-macro_rules! encrypted {
-    ($($name:ident [$($need:expr),*] $command:expr;)*) => {
-        $(
-            #[test]
-            fn $name() {
-                if needs::are_met(stringify!($name), &[$($need),*]) {
-                    sandbox::run(stringify!($name), |scene| prove_encrypted(scene, $command));
-                }
-            }
-        )*
-    };
-}
-
-encrypted! {
-    aria2_torrent_encrypted [Program("aria2c")] |task| aria2(task, &task.torrent());
-    aria2_magnet_encrypted [Program("aria2c")] |task| aria2(task, &task.magnet);
-    libtorrent_torrent_encrypted [PythonLibtorrent] |task| libtorrent(task, &task.torrent());
-    libtorrent_magnet_encrypted [PythonLibtorrent] |task| libtorrent(task, &task.magnet);
-    qbittorrent_torrent_encrypted [Program("qbittorrent-nox")] |task| qbittorrent(task, &task.torrent());
-    qbittorrent_magnet_encrypted [Program("qbittorrent-nox")] |task| qbittorrent(task, &task.magnet);
-    rtorrent_torrent_encrypted [Program("rtorrent")] |task| rtorrent(task, &task.torrent());
-    transmission_torrent_encrypted [Program("transmission-cli")] |task| transmission(task, &task.torrent());
-    transmission_magnet_encrypted [Program("transmission-cli")] |task| transmission(task, &task.magnet);
+proofs! {
+    aria2_torrent_encrypted [Program("aria2c")] prove_encrypted(|task| aria2(task, &task.torrent()));
+    aria2_magnet_encrypted [Program("aria2c")] prove_encrypted(|task| aria2(task, &task.magnet));
+    libtorrent_torrent_encrypted [PythonLibtorrent] prove_encrypted(|task| libtorrent(task, &task.torrent()));
+    libtorrent_magnet_encrypted [PythonLibtorrent] prove_encrypted(|task| libtorrent(task, &task.magnet));
+    qbittorrent_torrent_encrypted [Program("qbittorrent-nox")] prove_encrypted(|task| qbittorrent(task, &task.torrent()));
+    qbittorrent_magnet_encrypted [Program("qbittorrent-nox")] prove_encrypted(|task| qbittorrent(task, &task.magnet));
+    rtorrent_torrent_encrypted [Program("rtorrent")] prove_encrypted(|task| rtorrent(task, &task.torrent()));
+    transmission_torrent_encrypted [Program("transmission-cli")] prove_encrypted(|task| transmission(task, &task.torrent()));
+    transmission_magnet_encrypted [Program("transmission-cli")] prove_encrypted(|task| transmission(task, &task.magnet));
 }
 
 /// One proof that a client downloads by encrypted connections only.
@@ -291,25 +276,11 @@ fn prove(scene: &Path, seeder_address: IpAddr, client: impl FnOnce(&Task) -> Cli
     );
 }
 
-/// A test for each line: its name, what it needs, and the client's command.
-macro_rules! called {
-    ($($name:ident [$($need:expr),*] $requires_encryption:literal, $command:expr;)*) => {
-        $(
-            #[test]
-            fn $name() {
-                if needs::are_met(stringify!($name), &[$($need),*]) {
-                    sandbox::run(stringify!($name), |scene| prove_called(scene, $requires_encryption, $command));
-                }
-            }
-        )*
-    };
-}
-
-called! {
-    aria2_is_called [Program("aria2c")] false, |task| aria2(task, &task.torrent());
-    aria2_is_called_encrypted [Program("aria2c")] true, |task| aria2(task, &task.torrent());
-    libtorrent_is_called [PythonLibtorrent] false, |task| libtorrent(task, &task.torrent());
-    libtorrent_is_called_encrypted [PythonLibtorrent] true, |task| libtorrent(task, &task.torrent());
+proofs! {
+    aria2_is_called [Program("aria2c")] prove_called(false, |task| aria2(task, &task.torrent()));
+    aria2_is_called_encrypted [Program("aria2c")] prove_called(true, |task| aria2(task, &task.torrent()));
+    libtorrent_is_called [PythonLibtorrent] prove_called(false, |task| libtorrent(task, &task.torrent()));
+    libtorrent_is_called_encrypted [PythonLibtorrent] prove_called(true, |task| libtorrent(task, &task.torrent()));
 }
 
 /// One proof that a client is called which cannot call: it comes first, and the seeder then tells
@@ -333,30 +304,16 @@ fn prove_called(scene: &Path, requires_encryption: bool, client: impl FnOnce(&Ta
     });
 }
 
-/// A test for each line: its name, what it needs, the client's command, and where the client keeps torrent files, below
-/// its home. Where it keeps none the torrent has one path twice: qBittorrent and Transmission have one file for both,
-/// and never complete it.
-macro_rules! renames {
-    ($($name:ident [$($need:expr),*] $command:expr, $torrents:expr;)*) => {
-        $(
-            #[test]
-            fn $name() {
-                if needs::are_met(stringify!($name), &[$($need),*]) {
-                    sandbox::run(stringify!($name), |scene| prove_found(scene, $command, $torrents));
-                }
-            }
-        )*
-    };
-}
-
-renames! {
-    what_libtorrent_calls_files_is_found [PythonLibtorrent] |task| libtorrent(task, &task.torrent()), None;
-    what_qbittorrent_calls_files_is_found [Program("qbittorrent-nox")] |task| qbittorrent(task, &task.torrent()), Some("qBittorrent/data/BT_backup");
-    what_transmission_calls_files_is_found [Program("transmission-cli")] |task| transmission(task, &task.torrent()), Some("config/torrents");
+proofs! {
+    what_libtorrent_calls_files_is_found [PythonLibtorrent] prove_found(|task| libtorrent(task, &task.torrent()), None);
+    what_qbittorrent_calls_files_is_found [Program("qbittorrent-nox")] prove_found(|task| qbittorrent(task, &task.torrent()), Some("qBittorrent/data/BT_backup"));
+    what_transmission_calls_files_is_found [Program("transmission-cli")] prove_found(|task| transmission(task, &task.torrent()), Some("config/torrents"));
 }
 
 /// One proof that a torrent whose files cannot be called what they are called is served from what the client
-/// made of it, and from the torrent files that it keeps.
+/// made of it, and from the torrent files that it keeps, if it keeps some: in `torrents` below its home. If it
+/// keeps none, the torrent has one path twice: qBittorrent and Transmission have one file for both, and never
+/// complete it.
 fn prove_found(scene: &Path, client: impl FnOnce(&Task) -> Client, torrents: Option<&str>) {
     let builder = TorrentBuilder::new(52)
         .name("Who? \"AC:DC\"")
